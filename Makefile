@@ -1,0 +1,50 @@
+# Everything a person or CI runs. `make help` lists it. Needs git, make and a CPython >= 3.12 (or uv); the rest is installed into the clone.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+
+UV := .tools/bin/uv
+BIN := .venv/bin
+export UV_PYTHON_PREFERENCE ?= system
+
+# -- for users -----------------------------------------------------------------------------------------------------------------
+
+.PHONY: help
+help: ## list every target
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: install
+install: .venv/.installed ## install everything into the clone (.tools, .venv)
+
+.tools/bin/uv: tools/bootstrap.sh
+	@PYTHON="$(PYTHON)" sh tools/bootstrap.sh
+	@touch -h $@
+
+.venv/.installed: .tools/bin/uv uv.lock pyproject.toml runner/pyproject.toml
+	@python=$$(cat .tools/python); $(UV) sync --quiet --locked --all-packages --compile-bytecode $${python:+--python "$$python"}
+	@touch $@
+
+.PHONY: demo
+demo: install ## the whole thing on this machine in about a minute
+	@$(BIN)/stac-watch demo $(if $(KEEP),--keep)
+
+# -- for developers ------------------------------------------------------------------------------------------------------------
+
+.PHONY: test
+test: install ## everything that needs nothing but Python
+	$(BIN)/pytest -q
+
+.PHONY: lint
+lint: install ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+.PHONY: types
+types: install ## mypy, strict
+	$(BIN)/mypy
+
+.PHONY: ci
+ci: lint types test ## what .ci/run runs
+
+.PHONY: clean
+clean: ## remove what install and the demo made
+	rm -rf .venv .tools var build dist

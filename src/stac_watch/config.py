@@ -1,0 +1,244 @@
+"""The configuration: one YAML file, validated before anything starts, every default with its reason.
+
+In: a file and an environment (as arguments). Out: a frozen `Config`. Never: reads `os.environ`, connects, creates folders.
+Overrides: `STAC_WATCH__ENGINE__LIMITS__RATE=1/s`, `STAC_WATCH__SOURCES__S2_L2A__API=…` (a source by its name or number).
+pydantic-settings is not used: it reads the process environment by itself and cannot reach into the list of sources.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+import yaml
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+
+from stac_watch.errors import ConfigError
+
+ENV_PREFIX = "STAC_WATCH__"
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def parse_duration(value: object) -> timedelta:
+    """Returns a time span from `90s`, `15m`, `6h`, `30d`."""
+    if isinstance(value, timedelta):
+        return value
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd])", str(value).strip())
+    if not match:
+        raise ValueError(f"{value!r} is not a duration; write a number and one of s, m, h, d, for example 60s or 30d")
+    return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
+
+
+def parse_rate(value: object) -> float:
+    """Returns events per second from `2/s`, `90/m`, `1000/h`."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*/\s*([smhd])", str(value).strip())
+    if not match or float(match[1]) <= 0:
+        raise ValueError(f"{value!r} is not a rate; write for example 2/s or 90/m")
+    return float(match[1]) / _UNITS[match[2]]
+
+
+def _http_url(value: str) -> str:
+    if not re.fullmatch(r"https?://[^\s{}@]+", value):
+        raise ValueError(f"{value!r} is not an http(s) URL (credentials never go into the URL)")
+    return value.rstrip("/")
+
+
+Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
+Rate = Annotated[float, BeforeValidator(parse_rate)]
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
+
+
+class Group(BaseModel):
+    """Base of every part of the configuration: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class Filter(Group):
+    """Which items of the collection are wanted. Everything that is given must hold."""
+
+    bbox: tuple[float, float, float, float] | None = None
+    """west, south, east, north in degrees (EPSG:4326)."""
+    max_cloud_cover: float | None = Field(default=None, ge=0, le=100)
+    """Percent; an item without eo:cloud_cover is skipped under a reason of its own, never silently."""
+    max_age: Duration | None = None
+    """Age of the acquisition when it is first seen. Upstream re-stamps old acquisitions in floods."""
+    tiles: tuple[str, ...] = ()
+    """MGRS tiles as in `T32TQM`."""
+
+
+class Poll(Group):
+    """How often the catalogue is asked, and how far it is trusted."""
+
+    interval: Duration = timedelta(seconds=60)
+    """An idle query costs 6-570 ms on the server (100k items, pgstac 0.9): once a minute disturbs nobody."""
+    overlap: Duration | Literal["auto"] = "auto"
+    """Re-read before the cursor, because a stamp is older than its visibility; auto = 15 min, which costs about 14 rows."""
+    sweep: Duration = timedelta(hours=6)
+    """Full comparison by acquisition date; finds back-dated and silently changed items."""
+    since: Duration = timedelta(days=1)
+    """Where the very first window starts: a new installation does not convert an archive by accident (use backfill)."""
+    page: int = Field(default=1000, ge=1, le=10_000)
+    """Items per request. With `fields` 1,000 items are about 1 MB; EODC clips silently at 10,000."""
+
+
+class Source(Group):
+    """One collection of one STAC API."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,30}$")
+    api: HttpUrl
+    collection: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    filter: Filter = Filter()
+    poll: Poll = Poll()
+    on: Literal["content", "restamp"] = "content"
+    """content: a new revision is a new product; restamp: a new `updated` is enough."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Hosts that product hrefs may name, `*.example.org` for a whole domain; empty = only the catalogue's own host."""
+
+    def hosts(self) -> tuple[str, ...]:
+        """Returns the hosts that product hrefs may name."""
+        return self.allowed_hosts or (urlsplit(self.api).hostname or "",)
+
+
+class Recipe(Group):
+    """What is made of a product. Part of the key: another recipe is another conversion."""
+
+    groups: str = ""
+    """Space-separated Zarr groups; empty = the whole product."""
+    output: str = "var/outputs/{collection}/{item_id}.zarr"
+    """Path or s3:// URL; fields: collection, item_id, tile, key."""
+    spatial_chunk: int = Field(default=1024, ge=64, le=10_980)
+    """Pixels per chunk side: 1024 converts 2.3 times faster than the converter's 256 and makes 13 times fewer files."""
+    sharding: bool = False
+    """390 instead of 3,212 files per tile, for 1.5 GB more memory."""
+    package: Literal["tar", "tar.gz", "none"] = "tar"
+    """gzip takes 63 s to save 2 % of a compressed Zarr; tar is the default for that reason."""
+
+    def digest_fields(self) -> str:
+        """Returns what distinguishes two recipes, as one string that goes into the key."""
+        return f"groups={' '.join(sorted(self.groups.split()))};chunk={self.spatial_chunk};sharding={self.sharding}"
+
+
+class Limits(Group):
+    """How hard the engine is pushed, and when patience ends."""
+
+    max_in_flight: int = Field(default=20, ge=1)
+    """Unfinished runs: thousands of Workflows at once have taken clusters down (argo-workflows#10441, #12802)."""
+    rate: Rate = Field(default=2.0, validate_default=False)
+    """Events per second; one Sensor creates 2.5 Workflows/s and queues the rest where nobody sees it."""
+    attempts: int = Field(default=3, ge=1)
+    """Temporary failures per key before it is dead."""
+    confirm_after: Duration = timedelta(minutes=15)
+    """An accepted event without a run after this goes out again (the bus can lose what it said 200 to)."""
+    retry_after: Duration = timedelta(minutes=1)
+    """First pause after a temporary failure; doubles with each attempt."""
+    not_ready: tuple[Duration, ...] = Field(default=tuple(timedelta(minutes=m) for m in (15, 60, 240, 720, 1440)), min_length=1)
+    """Pauses while the source is not there yet; the last one repeats."""
+    not_ready_for: Duration = timedelta(days=14)
+    """After this a source that never came is dead."""
+
+
+class ArgoEngine(Group):
+    """Argo Events and Argo Workflows on a Kubernetes cluster."""
+
+    kind: Literal["argo"]
+    webhook: HttpUrl
+    namespace: str = Field(default="geozarr", pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
+    token: SecretStr | None = None
+    """Bearer token of the EventSource; only from STAC_WATCH__ENGINE__TOKEN or a mounted file, never in the YAML."""
+    limits: Limits = Limits()
+
+
+class LocalEngine(Group):
+    """Processes on this machine; for one machine."""
+
+    kind: Literal["local"]
+    folder: Path = Path("var/runs")
+    """One folder per run: event, log, outcome."""
+    limits: Limits = Limits(max_in_flight=2)
+
+
+class Config(Group):
+    """Everything that stac-watch is told."""
+
+    ledger: str = "sqlite:///var/stac-watch.db"
+    sources: tuple[Source, ...] = Field(min_length=1)
+    recipe: Recipe = Recipe()
+    engine: Annotated[ArgoEngine | LocalEngine, Field(discriminator="kind")] = LocalEngine(kind="local")
+
+    def source(self, name: str) -> Source:
+        """Returns the source of that name.
+
+        Raises:
+            ConfigError: there is none; the hint lists those there are.
+        """
+        for source in self.sources:
+            if source.name == name:
+                return source
+        names = ", ".join(s.name for s in self.sources)
+        raise ConfigError(f"no source is named {name!r}", hint=f"the configuration has: {names}")
+
+
+def load(path: Path, environ: Mapping[str, str]) -> Config:
+    """Reads, overrides and validates the configuration.
+
+    Raises:
+        ConfigError: names the file, the key, the value and the remedy.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"no configuration at {path}", hint="name one with --config FILE; README.md has an example") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {path}: {error}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}", hint="check the line named above") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path} holds no mapping", hint="it starts with `sources:`; README.md has an example")
+    try:
+        return Config.model_validate(_override(raw, environ))
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {_explain(error)}", hint="docs/configuration.md explains every key") from None
+
+
+def _override(raw: dict[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
+    for name in sorted(n for n in environ if n.startswith(ENV_PREFIX)):
+        *parents, last = name.removeprefix(ENV_PREFIX).lower().split("__")
+        node: Any = raw
+        for part in parents:
+            node = _step(node, part, name)
+        if not isinstance(node, dict):
+            raise ConfigError(f"environment variable {name} points into a value that has no keys")
+        node[last] = environ[name] if last == "token" else yaml.safe_load(environ[name])
+    return raw
+
+
+def _step(node: Any, part: str, name: str) -> Any:  # noqa: ANN401  # a YAML tree
+    if isinstance(node, dict):
+        return node.setdefault(part, {})
+    if isinstance(node, list):
+        for index, entry in enumerate(node):
+            if part == str(index) or (isinstance(entry, dict) and str(entry.get("name", "")).replace("-", "_") == part):
+                return entry
+    raise ConfigError(f"environment variable {name}: there is no {part!r} in the configuration")
+
+
+def _explain(error: ValidationError) -> str:
+    sentences = []
+    for problem in error.errors():
+        where = ".".join(str(p) for p in problem["loc"] if p not in ("argo", "local"))
+        if problem["type"] == "extra_forbidden":
+            known = [name for model in Group.__subclasses__() for name in model.model_fields]
+            close = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
+            sentences.append(f"unknown key {where!r}" + (f" (did you mean {close[0]!r}?)" if close else ""))
+        elif problem["type"] == "missing":
+            sentences.append(f"{where!r} is missing")
+        else:
+            given = "" if isinstance(problem["input"], dict | list) else f" (given: {problem['input']!r})"
+            sentences.append(f"{where!r}: {problem['msg'].removeprefix('Value error, ')}{given}")
+    return "; ".join(sentences)

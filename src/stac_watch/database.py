@@ -1,0 +1,61 @@
+"""Opens the ledger's database: SQLite in WAL mode (default), or PostgreSQL.
+
+In: a database URL. Out: a SQLAlchemy engine. Never: creates tables or asks anything.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, NullPool, create_engine, make_url
+from sqlalchemy import event as sa_event
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+
+from stac_watch.errors import CannotWrite, ConfigError
+
+
+def open_engine(url: str) -> Engine:
+    """Opens a SQLite or PostgreSQL database.
+
+    Raises:
+        ConfigError: the URL is not one of the two.
+        CannotWrite: the folder of a SQLite file cannot be made.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise ConfigError(f"ledger {url!r} is not a database URL", hint="write sqlite:///var/stac-watch.db") from None
+    if parsed.get_backend_name() == "sqlite":
+        return _open_sqlite(url, parsed.database)
+    try:
+        return create_engine(url, pool_pre_ping=True)
+    except (NoSuchModuleError, ModuleNotFoundError) as error:
+        raise ConfigError(
+            f"ledger {parsed.render_as_string()!r}: {error}",
+            hint="use sqlite:///FILE, or postgresql+psycopg://… with the extra `stac-watch[postgresql]`",
+        ) from None
+
+
+def _open_sqlite(url: str, database: str | None) -> Engine:
+    if database and database != ":memory:":
+        try:
+            Path(database).parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CannotWrite(
+                f"cannot make the ledger's folder {Path(database).parent}: {error.strerror}", hint="choose another `ledger:`"
+            ) from error
+    engine = create_engine(url, poolclass=NullPool, connect_args={"timeout": 30})
+
+    @sa_event.listens_for(engine, "connect")
+    def _configure(connection: Any, _record: Any) -> None:  # noqa: ANN401  # DBAPI objects
+        connection.isolation_level = None  # SQLAlchemy's recipe: we say BEGIN ourselves
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=30000"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @sa_event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        # a deferred transaction that later wants to write fails at once when another wrote meanwhile, whatever the busy timeout
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine

@@ -1,0 +1,167 @@
+"""The engine for one machine: `geozarr-runner run` as a process per event, each in its own folder.
+
+In: an event. Out: a folder named like the run, holding the event, the runner's log, status and outcome.
+Never: more processes than allowed; a shell; a second process for the same run. A run outlives the watcher, as a Workflow does.
+
+Liveness is a file lock that the runner's process inherits: the kernel drops it when the process ends, however it ends, so a
+process id that was given to somebody else is never mistaken for a run.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from stac_watch.engines import Answer, Phase, Receipt, Run
+from stac_watch.errors import InputError, StacWatchError, cannot_write
+from stac_watch.events import parse_event
+
+EVENT, LOCK, LOG, STATUS, OUTCOME, PID = "event.json", "run.lock", "runner.log", "status.json", "outcome.json", "pid"
+
+
+class LocalEngine:
+    """Runs of this machine, under `folder`."""
+
+    def __init__(self, folder: Path, *, command: Sequence[str], max_in_flight: int, environ: Mapping[str, str]) -> None:
+        self._folder = folder
+        self._command = list(command)
+        self._max_in_flight = max_in_flight
+        self._environ = dict(environ)
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+
+    def submit(self, event: bytes) -> Receipt:
+        """Starts the run unless its folder exists; a folder whose process never started is started now."""
+        try:
+            data = parse_event(event)["data"]
+        except InputError as error:
+            return Receipt(Answer.REFUSED, error.message)
+        run = self._folder / str(data["run"])
+        try:
+            run.mkdir(parents=True, exist_ok=True)
+            with (run / LOCK).open("w") as lock:
+                if not _try_lock(lock.fileno()):
+                    return Receipt(Answer.ACCEPTED, "it runs already")
+                if (run / OUTCOME).exists():
+                    return Receipt(Answer.ACCEPTED, "it ended already")
+                _write(run / EVENT, event)
+                self._start(run, data, lock.fileno())
+        except OSError as error:
+            refused: StacWatchError | None = cannot_write(error, run)
+            if refused is not None:
+                raise refused from error
+            return Receipt(Answer.UNKNOWN, f"cannot start {self._command[0]}: {error}")
+        return Receipt(Answer.ACCEPTED)
+
+    def _start(self, run: Path, data: Mapping[str, Any], lock: int) -> None:
+        argv = [*self._command, *arguments(data)]
+        argv += ["--work", str(self._folder / ".work"), "--outcome", str(run / OUTCOME), "--status", str(run / STATUS)]
+        with (run / LOG).open("ab") as log:
+            child = subprocess.Popen(  # noqa: S603  # an argument list, no shell; values were checked when the event was built
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self._environ,
+                pass_fds=(lock,),  # the lock lives as long as the process
+                start_new_session=True,  # Ctrl-C reaches the watcher, which ends its runs in order
+            )
+        self._children[run.name] = child
+        _write(run / PID, str(child.pid).encode())
+
+    def runs(self, keys: Sequence[str]) -> list[Run]:
+        """Reads the folders of these keys."""
+        wanted = {key[:10]: key for key in keys}
+        found = []
+        for run in sorted(self._folder.glob("gz-*")):
+            short = run.name.split("-")[-2]
+            if short in wanted and (run / EVENT).exists():
+                found.append(self._look(run))
+        return [r for r in found if r.key in keys]
+
+    def _look(self, run: Path) -> Run:
+        child = self._children.get(run.name)
+        if child is not None and child.poll() is not None:
+            del self._children[run.name]  # reaped
+        data = json.loads((run / EVENT).read_bytes())["data"]
+        common: dict[str, Any] = {"name": run.name, "key": data["key"], "attempt": data["attempt"]}
+        common["started"] = datetime.fromtimestamp((run / EVENT).stat().st_mtime, UTC)
+        alive = _alive(run)
+        outcome = _read(run / OUTCOME)
+        if outcome is not None and not alive:
+            phase = Phase.SUCCEEDED if outcome.get("code") == 0 else Phase.FAILED
+            ended = datetime.fromtimestamp((run / OUTCOME).stat().st_mtime, UTC)
+            return Run(**common, phase=phase, stage=str(outcome.get("stage", "")), outcome=outcome, ended=ended)
+        if alive:
+            status = _read(run / STATUS) or {}
+            progress = (int(status.get("done", 0)), int(status.get("total", 0))) if status else None
+            return Run(**common, phase=Phase.RUNNING, stage=str(status.get("stage", "start")), progress=progress)
+        # no lock and no outcome: the process was killed before it could say anything
+        outcome = {"code": 137, "reason": "the run's process ended without an outcome", "hint": f"see {run / LOG}"}
+        return Run(**common, phase=Phase.FAILED, outcome=outcome)
+
+    def headroom(self) -> int:
+        """Counts the folders whose lock is held."""
+        alive = sum(_alive(run) for run in self._folder.glob("gz-*"))
+        return max(0, self._max_in_flight - alive)
+
+    def close(self, *, stop_runs: bool) -> None:
+        """Ends the runs in order (SIGTERM, then SIGKILL after 12 s), or leaves them to end by themselves."""
+        if stop_runs:
+            for child in self._children.values():
+                if child.poll() is None:
+                    child.send_signal(signal.SIGTERM)
+            for child in self._children.values():
+                try:
+                    child.wait(timeout=12)
+                except subprocess.TimeoutExpired:
+                    child.kill()
+                    child.wait()
+        self._children.clear()
+
+
+def arguments(data: Mapping[str, Any]) -> list[str]:
+    """Returns the runner's arguments for an event's data; the WorkflowTemplate passes the same ones."""
+    options = data.get("options", {})
+    given = {
+        "stac-url": data["stac_url"], "output-zarr": data["output_zarr"], "groups": data.get("groups", ""),
+        "key": data["key"], "revision": data["revision"], "item-id": data["item_id"], "run": data["run"],
+        "attempt": str(data["attempt"]), **{str(k).replace("_", "-"): str(v) for k, v in options.items()},
+    }  # fmt: skip
+    return [f"--{name}={value}" for name, value in given.items()]
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _alive(run: Path) -> bool:
+    try:
+        with (run / LOCK).open("r") as lock:
+            return not _try_lock(lock.fileno())
+    except FileNotFoundError:
+        return False
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        document = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def _write(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.partial")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)  # noqa: PTH105  # atomic, and named so in the documentation

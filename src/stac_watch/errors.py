@@ -1,0 +1,120 @@
+"""Every way in which stac-watch or its runner says no: one tree, its exit codes, and what to do next.
+
+In: a sentence that names the field, the value and the place. Out: an exception whose `hint` is the next command or remedy.
+Never: prints, logs or exits; the two command lines do that, and nobody else.
+
+    StacWatchError                70  a defect of ours, unless a subclass says otherwise
+    ├── ConfigError               78  the configuration cannot be used as it is
+    ├── InputError                65  this item, product, event or file can never be converted
+    │   └── IdentityError         65  an id, name or href that must not become a name of anything
+    ├── SourceNotThere            66  the source is not there, or not yet whole: later
+    ├── Unavailable               69  something of this machine is taken or missing (a port, a tool)
+    ├── Defect                    70  a state that the code promises cannot be
+    ├── CannotWrite               73  the output or a folder of ours cannot be written; disk full
+    ├── Temporary                 75  network, 5xx, throttling: the same again may work
+    │   └── CatalogUnavailable    75  the catalogue does not answer, or answers nonsense
+    └── Refused                   77  credentials or permissions: the same again will not work
+
+The numbers are those of BSD's sysexits.h; the WorkflowTemplate's retry expression and `reconcile` decide by them.
+"""
+
+from __future__ import annotations
+
+import errno
+from enum import IntEnum
+from typing import ClassVar
+
+
+class Exit(IntEnum):
+    """Exit codes of `stac-watch` and `geozarr-runner`; a public contract."""
+
+    OK = 0
+    NOT_ALL_WELL = 1  # the command ran, and what it reports is not all well (audit gaps, failed items)
+    USAGE = 2
+    BAD_INPUT = 65
+    SOURCE_NOT_THERE = 66
+    UNAVAILABLE = 69
+    DEFECT = 70
+    CANNOT_WRITE = 73
+    TEMPORARY = 75
+    REFUSED = 77
+    CONFIG = 78
+    INTERRUPTED = 130
+    TERMINATED = 143
+
+
+class StacWatchError(Exception):
+    """Base of the tree: one line of what and where, and a hint of what to do next."""
+
+    exit_code: ClassVar[Exit] = Exit.DEFECT
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class ConfigError(StacWatchError):
+    """The configuration cannot be used as it is."""
+
+    exit_code = Exit.CONFIG
+
+
+class InputError(StacWatchError):
+    """This item, product, event or file can never be converted; trying again changes nothing."""
+
+    exit_code = Exit.BAD_INPUT
+
+
+class IdentityError(InputError):
+    """An id, name or href that must not become a name of anything."""
+
+
+class SourceNotThere(StacWatchError):  # noqa: N818  # named after the state that people see, "source not there yet"
+    """The source is not there, or is still being uploaded."""
+
+    exit_code = Exit.SOURCE_NOT_THERE
+
+
+class Unavailable(StacWatchError):  # noqa: N818  # a state of this machine, not a class of mistakes
+    """Something of this machine is taken or missing: a port, a tool, a package."""
+
+    exit_code = Exit.UNAVAILABLE
+
+
+class Defect(StacWatchError):  # noqa: N818  # what it is called in reports
+    """A state that the code promises cannot be."""
+
+
+class CannotWrite(StacWatchError):  # noqa: N818  # reads as the sentence it is
+    """The output or a folder of ours cannot be written."""
+
+    exit_code = Exit.CANNOT_WRITE
+
+
+class Temporary(StacWatchError):  # noqa: N818  # kopf's word for it: the same again may work
+    """Network, 5xx, throttling."""
+
+    exit_code = Exit.TEMPORARY
+
+
+class CatalogUnavailable(Temporary):
+    """The catalogue does not answer, or answers something that is not STAC."""
+
+
+class Refused(StacWatchError):  # noqa: N818  # the answer, as HTTP 401/403 gives it
+    """Credentials or permissions are wrong: the same again will not work."""
+
+    exit_code = Exit.REFUSED
+
+
+WRITE_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG})
+
+
+def cannot_write(error: OSError, path: object) -> CannotWrite | None:
+    """Returns the error to raise when `error` says that `path` cannot be written, else None."""
+    if error.errno not in WRITE_ERRNOS:
+        return None
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return CannotWrite(f"no space left while writing {path}", hint="free space there, or choose another output folder")
+    return CannotWrite(f"cannot write {path}: {error.strerror}", hint="check the folder's owner and mount, or choose another")

@@ -1,0 +1,101 @@
+"""The rows of the ledger as values, so that the stages above it never see a database.
+
+In: nothing. Out: frozen dataclasses. Never: behaviour.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from stac_watch.changes import Item
+from stac_watch.events import Conversion, Lane
+from stac_watch.policy import SkipReason
+from stac_watch.states import Fact, State
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """One item as a page showed it, with what follows from it."""
+
+    item: Item
+    conversion: Conversion
+    skip: SkipReason | None
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the ledger knows of an item when a page shows it again."""
+
+    revision: str
+    key: str
+    state: State
+
+
+@dataclass(frozen=True)
+class ConversionRow:
+    """The conversion of one item revision as it stands."""
+
+    key: str
+    source: str
+    item_id: str
+    revision: str
+    state: State
+    attempt: int
+    failures: int
+    waits: int
+    queued_at: datetime
+    lane: Lane
+    reason: str | None
+    exit_code: int | None
+    run: str | None
+    output_zarr: str
+    outcome: dict[str, Any] | None
+    created_at: datetime
+    changed_at: datetime
+
+
+@dataclass(frozen=True)
+class OutboxRow:
+    """An event that waits to be sent."""
+
+    key: str
+    event_id: str
+    body: bytes
+    posts: int
+    due: datetime
+
+
+@dataclass(frozen=True)
+class HistoryRow:
+    """One move of one conversion."""
+
+    src: str | None
+    fact: str
+    dst: str
+    attempt: int
+    at: datetime
+    why: str
+
+
+@dataclass(frozen=True)
+class Tally:
+    """How many sightings of a window were new, replaced, admitted, skipped or unchanged."""
+
+    seen: int = 0
+    admitted: int = 0
+    skipped: int = 0
+    quarantined: int = 0
+
+
+@dataclass(frozen=True)
+class Move:
+    """A fact about one conversion, and what goes with it."""
+
+    fact: Fact
+    why: str  # one sentence for the history
+    due: datetime | None = None  # when a queued event may go out; None = at once
+    reason: str | None = None  # skip reason, or the error that people should see
+    outcome: dict[str, Any] | None = None  # the run's outcome JSON
+    lane: Lane | None = None
