@@ -42,6 +42,10 @@ lint: install ## ruff: rules and format
 types: install ## mypy, strict
 	$(BIN)/mypy
 
+.PHONY: docs
+docs: install ## write docs/configuration.md from the models
+	$(BIN)/python tools/reference.py --write
+
 .PHONY: ci
 ci: lint types test ## what .ci/run runs
 

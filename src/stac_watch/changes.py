@@ -19,6 +19,7 @@ from stac_watch.errors import IdentityError
 from stac_watch.events import check_href, check_item_id, parse_stamp
 
 ZARR_MEDIA_TYPE = re.compile(r"application/vnd[.+]zarr")
+ROOT = re.compile(r".*?\.zarr(?=/|$)")
 STAMPS = ("updated", "published", "created")
 
 
@@ -114,7 +115,7 @@ def classify(item: Item, known_revision: str | None) -> Change:
 
 
 def product_href(document: Mapping[str, Any]) -> str | None:
-    """Returns the Zarr root: the asset `product`, else the shortest href among assets of a Zarr media type.
+    """Returns the Zarr root: the asset `product`, else the shortest root of a store that an asset of a Zarr media type lies in.
 
     The media type is inconsistent within one real item: `application/vnd.zarr` and `application/vnd+zarr`.
     """
@@ -126,8 +127,9 @@ def product_href(document: Mapping[str, Any]) -> str | None:
     }
     if "product" in hrefs:
         return hrefs["product"].rstrip("/")
-    zarr = [h for name, h in hrefs.items() if ZARR_MEDIA_TYPE.match(str(assets[name].get("type", "")))]
-    return min(zarr, key=lambda h: (len(h), h)).rstrip("/") if zarr else None
+    # assets of single bands or groups lead to their store's root: …/X.zarr/measurements/reflectance/r10m -> …/X.zarr
+    zarr = [ROOT.match(h) for name, h in hrefs.items() if ZARR_MEDIA_TYPE.match(str(assets[name].get("type", "")))]
+    return min((m[0] for m in zarr if m), key=lambda h: (len(h), h), default=None)
 
 
 def _revision(properties: Mapping[str, Any], document: Mapping[str, Any], href: str, on: str) -> str:

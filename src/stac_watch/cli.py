@@ -24,15 +24,13 @@ from rich.live import Live
 from stac_watch import app as composition
 from stac_watch import views
 from stac_watch.config import Config, load
-from stac_watch.errors import Exit, InputError, StacWatchError
+from stac_watch.errors import Exit, InputError, StacWatchError, Unavailable
 from stac_watch.ledger import Ledger
 from stac_watch.records import ConversionRow
 from stac_watch.states import State
 from stac_watch.watch import Parts, Tick, Watcher
 
-cli = typer.Typer(
-    add_completion=False, rich_markup_mode=None, help=__doc__.splitlines()[0] if __doc__ else None
-)
+cli = typer.Typer(add_completion=False, rich_markup_mode=None, help=__doc__.splitlines()[0] if __doc__ else None)
 ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="The configuration file.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON; its fields are a documented contract.")]
 DEFAULT_CONFIG = Path("stac-watch.yaml")
@@ -170,11 +168,22 @@ def demo(
     keep: Annotated[bool, typer.Option("--keep", help="Go on watching when the story is told.")] = False,
 ) -> int:
     """Show the whole thing on this machine in about a minute."""
-    from stac_watch.demo import scenario  # numpy and a web server are not needed by any other verb
+    try:
+        from stac_watch.demo import scenario  # numpy and a web server are not needed by any other verb
+    except ModuleNotFoundError as error:
+        raise Unavailable(f"the demo needs {error.name}", hint="install the extra: stac-watch[demo]") from error
 
-    console = Console()
     with stopping() as wait:
-        return scenario.play(folder, port=port, size=size, keep=keep, environ=os.environ, wait=wait, console=console)
+        return scenario.play(
+            folder,
+            port=port,
+            size=size,
+            keep=keep,
+            build=lambda config, wait_: composition.build(config, os.environ, wait_),
+            lines=composition.lines,
+            wait=wait,
+            console=Console(),
+        )
 
 
 # -- shared by the verbs -------------------------------------------------------------------------------------------------------

@@ -12,15 +12,17 @@ import re
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
+from string import Formatter
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from stac_watch.errors import ConfigError
 
 ENV_PREFIX = "STAC_WATCH__"
+OUTPUT_FIELDS = frozenset({"collection", "item_id", "tile", "key"})
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -48,6 +50,18 @@ def _http_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def _output_template(value: str) -> str:
+    try:
+        fields = {name for _, name, _, _ in Formatter().parse(value) if name is not None}
+    except ValueError as error:
+        raise ValueError(f"{value!r} is not a template: {error}") from None
+    if unknown := fields - OUTPUT_FIELDS:
+        raise ValueError(f"unknown field {{{min(unknown)}}}; known are {', '.join(sorted(OUTPUT_FIELDS))}")
+    if not fields & {"item_id", "key"}:
+        raise ValueError("without {item_id} or {key} all outputs would have one name")
+    return value
+
+
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
 Rate = Annotated[float, BeforeValidator(parse_rate)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
@@ -56,7 +70,7 @@ HttpUrl = Annotated[str, AfterValidator(_http_url)]
 class Group(BaseModel):
     """Base of every part of the configuration: frozen, and an unknown key is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
 
 
 class Filter(Group):
@@ -91,10 +105,15 @@ class Source(Group):
     """One collection of one STAC API."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,30}$")
+    """Yours to choose; names the source in the ledger and in every table."""
     api: HttpUrl
+    """Root of the STAC API."""
     collection: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Id of the collection."""
     filter: Filter = Filter()
+    """Which of its items are wanted; empty = all."""
     poll: Poll = Poll()
+    """How often it is asked."""
     on: Literal["content", "restamp"] = "content"
     """content: a new revision is a new product; restamp: a new `updated` is enough."""
     allowed_hosts: tuple[str, ...] = ()
@@ -110,8 +129,8 @@ class Recipe(Group):
 
     groups: str = ""
     """Space-separated Zarr groups; empty = the whole product."""
-    output: str = "var/outputs/{collection}/{item_id}.zarr"
-    """Path or s3:// URL; fields: collection, item_id, tile, key."""
+    output: Annotated[str, AfterValidator(_output_template)] = "var/outputs/{collection}/{item_id}.zarr"
+    """Path or s3:// URL; fields: collection, item_id, tile, key. It must name item_id or key, so that no two outputs share one."""
     spatial_chunk: int = Field(default=1024, ge=64, le=10_980)
     """Pixels per chunk side: 1024 converts 2.3 times faster than the converter's 256 and makes 13 times fewer files."""
     sharding: bool = False
@@ -147,29 +166,47 @@ class ArgoEngine(Group):
     """Argo Events and Argo Workflows on a Kubernetes cluster."""
 
     kind: Literal["argo"]
+    """`argo`."""
     webhook: HttpUrl
+    """URL of the EventSource's endpoint."""
     namespace: str = Field(default="geozarr", pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
+    """Where the Workflows run."""
     token: SecretStr | None = None
     """Bearer token of the EventSource; only from STAC_WATCH__ENGINE__TOKEN or a mounted file, never in the YAML."""
     limits: Limits = Limits()
+    """How hard it is pushed."""
 
 
 class LocalEngine(Group):
     """Processes on this machine; for one machine."""
 
     kind: Literal["local"]
+    """`local`."""
     folder: Path = Path("var/runs")
     """One folder per run: event, log, outcome."""
     limits: Limits = Limits(max_in_flight=2)
+    """How hard it is pushed; one run uses about a core and 2 GB for a full tile."""
 
 
 class Config(Group):
     """Everything that stac-watch is told."""
 
     ledger: str = "sqlite:///var/stac-watch.db"
+    """Database URL: sqlite:///FILE, or postgresql+psycopg://…"""
     sources: tuple[Source, ...] = Field(min_length=1)
+    """What is watched; names are unique."""
     recipe: Recipe = Recipe()
+    """What is made of each product."""
     engine: Annotated[ArgoEngine | LocalEngine, Field(discriminator="kind")] = LocalEngine(kind="local")
+    """Where the runs happen."""
+
+    @field_validator("sources")
+    @classmethod
+    def _distinct(cls, value: tuple[Source, ...]) -> tuple[Source, ...]:
+        names = [source.name for source in value]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two sources are named {twice[0]!r}")
+        return value
 
     def source(self, name: str) -> Source:
         """Returns the source of that name.

@@ -6,7 +6,8 @@ Never: decides what follows (that is `states`), opens a network connection besid
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
@@ -17,7 +18,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from stac_watch import schema as t
 from stac_watch.changes import Quarantine
-from stac_watch.errors import ConfigError, Defect
+from stac_watch.errors import CannotWrite, ConfigError, Defect, Temporary
 from stac_watch.events import PRIORITY, Lane, build_event, event_id, next_attempt, run_name
 from stac_watch.policy import SkipReason
 from stac_watch.queries import Queries
@@ -40,31 +41,39 @@ class Ledger(Queries):
         """Creates the tables where there are none.
 
         Raises:
-            ConfigError: the database cannot be reached, or is of a newer schema.
+            ConfigError: the database cannot be reached, is no ledger, or is of a newer schema.
         """
+        where = self._engine.url.render_as_string()
         try:
             with self._engine.begin() as tx:
                 t.metadata.create_all(tx)
                 found = tx.execute(select(t.schema_version.c.version)).scalar()
                 if found is None:
                     tx.execute(insert(t.schema_version).values(version=t.SCHEMA_VERSION))
-        except OperationalError as error:
-            raise ConfigError(
-                f"cannot open the ledger {self._engine.url.render_as_string()}: {error.orig}",
-                hint="check `ledger:` and its folder",
-            ) from error
         except DBAPIError as error:
-            raise ConfigError(
-                f"{self._engine.url.render_as_string()} is not a ledger: {error.orig}", hint="point `ledger:` elsewhere"
-            ) from error
+            hint = "check that `ledger:` names a database of ours, that it can be reached, and that its folder can be written"
+            raise ConfigError(f"cannot use the ledger {where}: {error.orig}", hint=hint) from error
         if found is not None and found > t.SCHEMA_VERSION:
-            raise ConfigError(
-                f"the ledger has schema {found}, this stac-watch knows {t.SCHEMA_VERSION}", hint="install the newer stac-watch"
-            )
+            newer = f"the ledger {where} has schema {found}, this stac-watch knows {t.SCHEMA_VERSION}"
+            raise ConfigError(newer, hint="install the newer stac-watch")
 
     def close(self) -> None:
         """Closes every connection."""
         self._engine.dispose()
+
+    @contextmanager
+    def _write(self) -> Iterator[Connection]:
+        """One transaction; a database that cannot take it becomes an error of ours."""
+        try:
+            with self._engine.begin() as tx:
+                yield tx
+        except OperationalError as error:
+            where, text = self._engine.url.render_as_string(), str(error.orig)
+            if any(word in text for word in ("full", "readonly", "No space", "I/O error")):
+                raise CannotWrite(
+                    f"cannot write the ledger {where}: {text}", hint="free space there, or check its mount"
+                ) from error
+            raise Temporary(f"the ledger {where} did not answer: {text}", hint="it is tried again") from error
 
     # -- discovery ---------------------------------------------------------------------------------------------------
 
@@ -78,7 +87,7 @@ class Ledger(Queries):
     ) -> Tally:
         """Stores what a window showed, its events, and the cursor: in one transaction."""
         seen = admitted = skipped = bad = 0
-        with self._engine.begin() as tx:
+        with self._write() as tx:
             for sighting in sightings:
                 seen += 1
                 moved = self._sight(tx, source, sighting, now)
@@ -147,7 +156,7 @@ class Ledger(Queries):
         Raises:
             StaleState: it was moved by somebody else since `row` was read.
         """
-        with self._engine.begin() as tx:
+        with self._write() as tx:
             return self._move(tx, row, move, now)
 
     def _move(self, tx: Connection, row: ConversionRow, move: Move, now: datetime) -> State:
@@ -206,7 +215,7 @@ class Ledger(Queries):
 
     def postpone(self, row: OutboxRow, due: datetime) -> None:
         """Keeps an event whose post had no clear answer; the same event goes out again at `due`."""
-        with self._engine.begin() as tx:
+        with self._write() as tx:
             guard = (t.outbox.c.key == row.key, t.outbox.c.event_id == row.event_id)
             tx.execute(update(t.outbox).where(*guard).values(due=due, posts=t.outbox.c.posts + 1))
 

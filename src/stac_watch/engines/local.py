@@ -14,6 +14,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +25,8 @@ from stac_watch.errors import InputError, StacWatchError, cannot_write
 from stac_watch.events import parse_event
 
 EVENT, LOCK, LOG, STATUS, OUTCOME, PID = "event.json", "run.lock", "runner.log", "status.json", "outcome.json", "pid"
+
+GRACE = 12.0  # seconds; the runner promises to end within 10 after SIGTERM
 
 
 class LocalEngine:
@@ -112,18 +115,23 @@ class LocalEngine:
         return max(0, self._max_in_flight - alive)
 
     def close(self, *, stop_runs: bool) -> None:
-        """Ends the runs in order (SIGTERM, then SIGKILL after 12 s), or leaves them to end by themselves."""
+        """Ends every run of this folder in order (SIGTERM, SIGKILL after 12 s), or leaves them to end by themselves."""
         if stop_runs:
-            for child in self._children.values():
-                if child.poll() is None:
-                    child.send_signal(signal.SIGTERM)
-            for child in self._children.values():
-                try:
-                    child.wait(timeout=12)
-                except subprocess.TimeoutExpired:
-                    child.kill()
-                    child.wait()
+            alive = [run for run in self._folder.glob("gz-*") if _alive(run)]
+            for number in (signal.SIGTERM, signal.SIGKILL):
+                for run in alive:
+                    _signal(run, number)
+                alive = self._await_end(alive, GRACE)
         self._children.clear()
+
+    def _await_end(self, alive: list[Path], seconds: float) -> list[Path]:
+        deadline = time.monotonic() + seconds
+        while alive and time.monotonic() < deadline:
+            for child in self._children.values():
+                child.poll()  # a process that nobody waits for keeps its entry, though not its lock
+            alive = [run for run in alive if _alive(run)]
+            time.sleep(0.05)
+        return alive
 
 
 def arguments(data: Mapping[str, Any]) -> list[str]:
@@ -151,6 +159,14 @@ def _alive(run: Path) -> bool:
             return not _try_lock(lock.fileno())
     except FileNotFoundError:
         return False
+
+
+def _signal(run: Path, number: signal.Signals) -> None:
+    """Signals a run's process group; its lock is held, so the number in `pid` is still its own."""
+    try:
+        os.killpg(int((run / PID).read_text()), number)
+    except (FileNotFoundError, ValueError, ProcessLookupError):
+        return  # it ended meanwhile, or was started by a watcher that was killed before it could note the number
 
 
 def _read(path: Path) -> dict[str, Any] | None:

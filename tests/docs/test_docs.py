@@ -1,0 +1,64 @@
+"""The documentation is held to the code: what exists is documented, and what is written down is what the code says."""
+
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stac_watch import views
+from stac_watch.errors import Exit
+from stac_watch.policy import SkipReason
+from stac_watch.states import State
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+
+
+def help_of(*verb: str) -> str:
+    command = [sys.executable, "-c", "from stac_watch.cli import main; main()", *verb, "--help"]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+
+
+def rows(page: str, column: int = 0) -> set[str]:
+    cells = [line.split("|")[column + 1].strip() for line in (DOCS / page).read_text().splitlines() if line.startswith("| ")]
+    return {name for cell in cells for name in re.findall(r"[\w-]+", cell)}
+
+
+def test_every_verb_and_option_is_documented():
+    page = (DOCS / "cli.md").read_text()
+    verbs = re.findall(r"^  ([a-z]+)  ", help_of().partition("Commands:")[2], re.MULTILINE)
+    assert {"watch", "demo", "explain"} <= set(verbs)
+    for verb in verbs:
+        assert f"`{verb}" in page, f"docs/cli.md does not have the verb {verb}"
+        for option in re.findall(r"(--[a-z-]+)", help_of(verb)):
+            known = option in page or option.removeprefix("--no-").join(("--", "")) in page
+            assert known or option == "--help", f"docs/cli.md does not have {verb} {option}"
+
+
+@pytest.mark.parametrize("code", list(Exit))
+def test_every_exit_code_is_documented(code):
+    assert str(code.value) in rows("cli.md")
+
+
+@pytest.mark.parametrize("name", [*SkipReason, *State])
+def test_every_state_and_skip_reason_is_documented(name):
+    assert name.value in rows("guarantees.md")
+
+
+@pytest.mark.parametrize("model", [views.Line, views.Status, views.Explanation])
+def test_every_json_field_is_documented(model):
+    assert set(model.__dataclass_fields__) <= rows("cli.md")
+
+
+def test_configuration_page_is_what_the_models_say():
+    reference = runpy.run_path(str(ROOT / "tools" / "reference.py"))
+    assert (DOCS / "configuration.md").read_text() == reference["page"](), "run `make docs`"
+
+
+def test_every_link_between_pages_leads_somewhere():
+    for page in [*DOCS.glob("*.md"), *ROOT.glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"

@@ -1,0 +1,102 @@
+"""A watcher that dies: forks a process per line of stdin, each one a `watch --once` that is killed at its N-th commit point.
+
+Protocol: `{"config": FILE, "die_at": N}` per line; answers `{"status": exit status or -signal, "points": passed}`. Commit points
+are before and after every transaction of the ledger, and before and after every submission to the engine. The parent imports
+everything once, so that killing a watcher a hundred times takes seconds.
+"""
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from stac_watch import app
+from stac_watch.config import load
+from stac_watch.database import open_engine
+from stac_watch.engines.local import LocalEngine
+from stac_watch.ledger import Ledger
+from stac_watch.watch import Watcher
+
+STANDIN = Path(__file__).with_name("standin_runner.py")
+
+
+class Death:
+    """Counts commit points, and kills the process at one of them."""
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+        self.passed = 0
+
+    def point(self) -> None:
+        self.passed += 1
+        if self.passed == self.at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class MortalLedger(Ledger):
+    def __init__(self, engine, death: Death) -> None:
+        super().__init__(engine)
+        self._death = death
+
+    @contextmanager
+    def _write(self) -> Iterator:
+        with super()._write() as tx:
+            yield tx
+            self._death.point()
+        self._death.point()
+
+
+class MortalEngine:
+    def __init__(self, inner: LocalEngine, death: Death) -> None:
+        self._inner, self._death = inner, death
+        self.runs, self.headroom, self.close = inner.runs, inner.headroom, inner.close
+
+    def submit(self, event: bytes):
+        self._death.point()
+        receipt = self._inner.submit(event)
+        self._death.point()
+        return receipt
+
+
+def watch_once(config: Path, die_at: int) -> int:
+    """Returns how many commit points were passed, when it lives."""
+    settings, death = load(config, {}), Death(die_at)
+
+    def wait(seconds: float) -> bool:
+        time.sleep(seconds)
+        return False
+
+    parts = app.build(settings, os.environ, wait, beat=0.02)
+    ledger = MortalLedger(open_engine(settings.ledger), death)
+    inner = LocalEngine(
+        settings.engine.folder, command=[sys.executable, "-S", "-E", str(STANDIN), "run"], max_in_flight=4, environ=os.environ
+    )
+    Watcher(replace(parts, ledger=ledger, engine=MortalEngine(inner, death), rng=random.Random(1))).drain(lambda tick: None)
+    inner.close(stop_runs=False)
+    return death.passed
+
+
+def main() -> None:
+    for line in sys.stdin:
+        task = json.loads(line)
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(reader)
+            os.write(writer, str(watch_once(Path(task["config"]), task["die_at"])).encode())
+            os._exit(0)
+        os.close(writer)
+        points = os.read(reader, 32).decode()
+        os.close(reader)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        print(json.dumps({"status": status, "points": int(points or 0)}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""A runner that converts nothing: same arguments, same outcome, same marker rules as geozarr-runner, in 50 ms.
+
+For journeys that start dozens of runs to prove the watcher. Each conversion that it really makes is one line in $CONVERSIONS, so
+that a second one for the same key cannot hide.
+"""
+
+import json
+import os
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+
+def main() -> int:
+    given = dict(a.removeprefix("--").split("=", 1) for a in sys.argv[2:] if a.startswith("--") and "=" in a)
+    places = dict(zip(sys.argv[2:], sys.argv[3:], strict=False))
+    outcome, output = Path(places["--outcome"]), Path(given["output-zarr"])
+    result = {"key": given["key"], "revision": given["revision"], "run": given["run"], "attempt": int(given["attempt"])}
+    marker = output / "stac-watch.json"
+    try:
+        urllib.request.urlopen(given["stac-url"] + "/.zmetadata", timeout=5).close()
+    except urllib.error.HTTPError as error:
+        result |= {"code": 66, "reason": f"HTTP {error.code} for {given['stac-url']}"}
+    else:
+        if marker.exists() and json.loads(marker.read_text())["key"] == given["key"]:
+            result |= {"code": 0, "reason": "already done"}
+        else:
+            result |= {"code": 0, "reason": "done"}
+            output.mkdir(parents=True, exist_ok=True)
+            with Path(os.environ["CONVERSIONS"]).open("a") as log:
+                log.write(given["key"] + "\n")
+            replace(marker, result)
+    replace(outcome, result)
+    return int(result["code"])
+
+
+def replace(path: Path, content: dict) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(content))
+    partial.replace(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
