@@ -8,6 +8,7 @@ processing versions, checksum; never of the whole JSON, because on pgstac 0.9 on
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from enum import StrEnum
 from typing import Any, Literal
 
 from stac_watch.errors import IdentityError
-from stac_watch.events import check_href, check_item_id, parse_stamp
+from stac_watch.events import TILE, check_href, check_item_id, parse_stamp
 
 ZARR_MEDIA_TYPE = re.compile(r"application/vnd[.+]zarr")
 ROOT = re.compile(r".*?\.zarr(?=/|$)")
@@ -71,15 +72,16 @@ def read_item(
     raw_id = document.get("id")
     if not isinstance(raw_id, str):
         return Quarantine(repr(raw_id)[:80], "the item has no id")
+    shown = repr(raw_id)[1:-1][:200]  # lone surrogates and NUL, which a database cannot store, are spelled out
     properties = document.get("properties")
     if not isinstance(properties, Mapping):
-        return Quarantine(raw_id[:200], "the item has no properties")
+        return Quarantine(shown, "the item has no properties")
     given = document.get("collection")
     if given not in (None, collection):
-        return Quarantine(raw_id[:200], f"the item belongs to collection {str(given)[:80]!r}, asked was {collection!r}")
+        return Quarantine(shown, f"the item belongs to collection {str(given)[:80]!r}, asked was {collection!r}")
     sensing = parse_stamp(properties.get("datetime")) or parse_stamp(properties.get("start_datetime"))
     if sensing is None:
-        return Quarantine(raw_id[:200], "neither datetime nor start_datetime is an RFC 3339 time")
+        return Quarantine(shown, "neither datetime nor start_datetime is an RFC 3339 time")
     try:
         item_id = check_item_id(raw_id)
         href = product_href(document)
@@ -87,10 +89,9 @@ def read_item(
             return Quarantine(item_id, "no asset with an href is a Zarr store")
         check_href(href, allowed_hosts)
     except IdentityError as error:
-        return Quarantine(raw_id[:200], error.message)
+        return Quarantine(shown, error.message)
     updated = next((s for s in (parse_stamp(properties.get(f)) for f in STAMPS) if s), None)
-    cloud = properties.get("eo:cloud_cover")
-    grid = str(properties.get("grid:code", ""))
+    tile = str(properties.get("grid:code", "")).replace("MGRS-", "T", 1)
     return Item(
         collection=collection,
         item_id=item_id,
@@ -101,8 +102,8 @@ def read_item(
         # built, not taken: a self link names whatever host the catalogue believes to have
         item_href=f"{api}/collections/{collection}/items/{item_id}",
         bbox=_bbox(document.get("bbox")),
-        cloud_cover=float(cloud) if isinstance(cloud, int | float) and not isinstance(cloud, bool) else None,
-        tile=grid.replace("MGRS-", "T") if grid.startswith("MGRS-") else "",
+        cloud_cover=_number(properties.get("eo:cloud_cover")),
+        tile=tile if TILE.fullmatch(tile) else "",  # it may become part of a path
         deprecated=properties.get("deprecated") is True,
     )
 
@@ -143,12 +144,22 @@ def _revision(properties: Mapping[str, Any], document: Mapping[str, Any], href: 
         str(product.get("file:checksum", "")) if isinstance(product, Mapping) else "",
         str(properties.get("updated", "")) if on == "restamp" else "",
     ]
-    return hashlib.blake2b("\x1f".join(parts).encode(), digest_size=8).hexdigest()
+    return hashlib.blake2b("\x1f".join(parts).encode(errors="backslashreplace"), digest_size=8).hexdigest()
 
 
 def _bbox(value: object) -> tuple[float, ...]:
-    if isinstance(value, list) and len(value) in (4, 6) and all(isinstance(v, int | float) for v in value):
-        west, south, *_ = value
-        east, north = (value[2], value[3]) if len(value) == 4 else (value[3], value[4])
-        return (float(west), float(south), float(east), float(north))
-    return ()
+    if not isinstance(value, list) or len(value) not in (4, 6):
+        return ()
+    numbers = [n for n in (_number(v) for v in value) if n is not None]
+    if len(numbers) != len(value):
+        return ()
+    return (*numbers[:2], *numbers[len(numbers) // 2 :][:2])
+
+
+def _number(value: object) -> float | None:
+    """Returns a finite number; JSON as Python reads it also holds NaN, Infinity and integers of any length."""
+    try:
+        number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None

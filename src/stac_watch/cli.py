@@ -50,8 +50,7 @@ def main() -> None:
             print(f"  → {error.hint}", file=sys.stderr)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        print("interrupted; start the same command again to go on", file=sys.stderr)
-        sys.exit(Exit.INTERRUPTED)
+        code = Exit.INTERRUPTED
     except typer.TyperException as error:
         print(f"error: {error.format_message()}\n  → `stac-watch --help` lists the verbs and their options", file=sys.stderr)
         sys.exit(Exit.USAGE)
@@ -61,6 +60,8 @@ def main() -> None:
         print(f"error: a defect of stac-watch: {type(error).__name__}: {error}", file=sys.stderr)
         print("  → run it again with --debug and report the traceback", file=sys.stderr)
         sys.exit(Exit.DEFECT)
+    if code == Exit.INTERRUPTED:  # typer turns Ctrl-C into this code by itself where it can
+        print("interrupted; start the same command again to go on", file=sys.stderr)
     sys.exit(code or 0)
 
 

@@ -23,6 +23,7 @@ from stac_watch.errors import ConfigError
 
 ENV_PREFIX = "STAC_WATCH__"
 OUTPUT_FIELDS = frozenset({"collection", "item_id", "tile", "key"})
+MAX_DURATION = 36_500 * 86_400  # beyond it, "now less this" leaves the calendar
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -33,7 +34,10 @@ def parse_duration(value: object) -> timedelta:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd])", str(value).strip())
     if not match:
         raise ValueError(f"{value!r} is not a duration; write a number and one of s, m, h, d, for example 60s or 30d")
-    return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
+    seconds = float(match[1]) * _UNITS[match[2]]
+    if seconds > MAX_DURATION:
+        raise ValueError(f"{value!r} is more than 100 years")
+    return timedelta(seconds=seconds)
 
 
 def parse_rate(value: object) -> float:
@@ -191,7 +195,7 @@ class LocalEngine(Group):
 class Config(Group):
     """Everything that stac-watch is told."""
 
-    ledger: str = "sqlite:///var/stac-watch.db"
+    ledger: str = Field(default="sqlite:///var/stac-watch.db", repr=False)  # the URL of a PostgreSQL may hold a password
     """Database URL: sqlite:///FILE, or postgresql+psycopg://…"""
     sources: tuple[Source, ...] = Field(min_length=1)
     """What is watched; names are unique."""
@@ -233,7 +237,7 @@ def load(path: Path, environ: Mapping[str, str]) -> Config:
         raise ConfigError(f"no configuration at {path}", hint="name one with --config FILE; README.md has an example") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read {path}: {error}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}", hint="check the line named above") from error
     if not isinstance(raw, dict):
         raise ConfigError(f"{path} holds no mapping", hint="it starts with `sources:`; README.md has an example")
@@ -251,7 +255,10 @@ def _override(raw: dict[str, Any], environ: Mapping[str, str]) -> dict[str, Any]
             node = _step(node, part, name)
         if not isinstance(node, dict):
             raise ConfigError(f"environment variable {name} points into a value that has no keys")
-        node[last] = environ[name] if last == "token" else yaml.safe_load(environ[name])
+        try:
+            node[last] = environ[name] if last == "token" else yaml.safe_load(environ[name])
+        except (yaml.YAMLError, ValueError):
+            raise ConfigError(f"environment variable {name} is not YAML", hint="put its value in quotes, as in a file") from None
     return raw
 
 
@@ -278,4 +285,4 @@ def _explain(error: ValidationError) -> str:
         else:
             given = "" if isinstance(problem["input"], dict | list) else f" (given: {problem['input']!r})"
             sentences.append(f"{where!r}: {problem['msg'].removeprefix('Value error, ')}{given}")
-    return "; ".join(sentences)
+    return re.sub(r"//[^/@\s]*@", "//***@", "; ".join(sentences))

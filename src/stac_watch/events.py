@@ -26,11 +26,17 @@ CONTENT_TYPE = "application/cloudevents+json"
 DATA_SCHEMA = "urn:stac-watch:conversion:1"
 TYPE_PREFIX = "org.ogc.api.collection.item."
 MAX_EVENT_BYTES = 16 * 1024  # Argo Events inflates by 4/3 before a 1 MB bus limit; far below it there is nothing to think about
+MAX_HREF = 2048  # it stands in the event twice
 MAX_NAME = 57  # a Workflow's name may have 63, and `argo resubmit` adds up to 6
 
 ITEM_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 COLLECTION = ITEM_ID
 TILE = re.compile(r"T\d{2}[A-Z]{3}")
+RUN = re.compile(r"gz-[a-z0-9-]{1,54}")
+MAPPED = (
+    "run", "key", "lane", "reason", "collection", "item_id", "item_href", "product_href", "revision", "datetime", "tile",
+    "stac_url", "output_zarr", "groups",
+)  # fmt: skip
 _PRODUCT_ID = re.compile(
     r"(?P<platform>S2[A-Z])_MSI(?P<level>L1C|L2A)_(?P<sensing>\d{8}T\d{6})_N(?P<baseline>\d{4})_R(?P<orbit>\d{3})"
     r"_(?P<tile>T\d{2}[A-Z]{3})_(?P<generation>\d{8}T\d{6})"
@@ -148,9 +154,14 @@ def check_href(value: str, allowed_hosts: tuple[str, ...] = ()) -> str:
     Raises:
         IdentityError: another scheme, credentials in the URL, template braces, white space, or a host that is not allowed.
     """
-    parts = urlsplit(value)
+    if len(value) > MAX_HREF:
+        raise IdentityError(f"href {value[:60]!r}... is too long: {len(value)} characters", hint=f"{MAX_HREF} are allowed")
     if re.search(r"[\s{}<>\"'`\\|^$]", value) or any(ord(c) < 32 or ord(c) > 126 for c in value):
         raise IdentityError(f"href {value[:120]!r} holds characters that a URL must not have")
+    try:
+        parts = urlsplit(value)
+    except ValueError as error:  # a bracket that opens an IPv6 address and does not close it
+        raise IdentityError(f"href {value[:120]!r} is not a URL: {error}") from None
     if parts.username or parts.password:
         raise IdentityError(
             f"href of host {parts.hostname!r} carries credentials", hint="credentials come from the environment only"
@@ -225,11 +236,25 @@ def parse_event(body: bytes) -> dict[str, Any]:
     data = event.get_data()
     if not isinstance(data, dict) or event.get_attributes().get("dataschema") != DATA_SCHEMA:
         raise InputError(f"not an event of schema {DATA_SCHEMA}", hint=hint)
-    missing = sorted({"run", "key", "attempt", "item_id", "product_href", "stac_url", "output_zarr"} - data.keys())
+    document = json.loads(body)
+    if document.get("specversion") != "1.0":  # the SDK fills it in where it is missing
+        raise InputError("not a CloudEvent of specversion 1.0", hint=hint)
+    missing = sorted({*MAPPED, "attempt"} - data.keys())
     if missing:
         raise InputError(f"the event's data lacks {', '.join(missing)}", hint=hint)
-    parse_event_id(str(event.get_id()))
-    return {**json.loads(body), "data": data}
+    options = data.get("options", {})
+    wrong = [name for name in MAPPED if not isinstance(data[name], str)]
+    if not isinstance(options, dict) or not all(isinstance(value, str) for value in options.values()):
+        wrong.append("the values of options")
+    if wrong:
+        raise InputError(f"in the event's data {', '.join(wrong)} must be text", hint=hint)
+    check_item_id(data["item_id"])
+    key, attempt = parse_event_id(str(event.get_id()))
+    # the run's name becomes a folder or a Workflow: whoever wrote the event, it is the one that its id says
+    named = RUN.fullmatch(data["run"]) and data["run"].endswith(f"-{key[:10]}-{attempt}")
+    if not named or (data["key"], data["attempt"]) != (key, attempt):
+        raise IdentityError(f"run {data['run'][:80]!r} is not the one of event {event.get_id()!r}", hint=hint)
+    return {**document, "data": data}
 
 
 def stamp(value: datetime) -> str:
@@ -244,9 +269,9 @@ def parse_stamp(value: object) -> datetime | None:
         return None
     try:
         parsed = datetime.fromisoformat(value)
-    except ValueError:
+        return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
+    except (ValueError, OverflowError):  # overflow: year 1 or 9999 with an offset that leads out of the calendar
         return None
-    return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
 
 
 def _slug(text: str, length: int) -> str:

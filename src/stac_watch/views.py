@@ -180,13 +180,14 @@ def render_explanation(view: Explanation) -> RenderableType:
         if value:
             head.add_row(Text(name, style="bold"), Text(str(value)))
     moves = Table(title="what happened", title_justify="left", header_style="bold")
-    for column in ("when", "from", "fact", "to", "try", "why"):
+    moves.add_column("when", no_wrap=True)
+    for column in ("from", "fact", "to", "try", "why"):
         moves.add_column(column, overflow="fold")
     for h in view.history:
-        moves.add_row(stamp(h.at), h.src or "-", h.fact, h.dst, str(h.attempt), Text(h.why))
+        moves.add_row(stamp(h.at.replace(microsecond=0)), h.src or "-", h.fact, h.dst, str(h.attempt), Text(h.why))
     after = Text("")
     if view.due is not None:
-        after = Text(f"next: event {view.events[-1]['id']} goes out at {stamp(view.due)}")
+        after = Text(f"next: event {view.events[-1]['id']} goes out at {stamp(view.due.replace(microsecond=0))}")
     elif entry.state is State.DEAD:
         after = Text("next: nothing by itself; it needs a person", style="bold red")
     checks = (view.outcome or {}).get("checks") or []

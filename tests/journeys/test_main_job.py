@@ -1,0 +1,187 @@
+"""The main job with the real runner: from a catalogue item to a verified GeoZarr, undisturbed, interrupted, and on real input."""
+
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+import yaml
+
+from stac_watch.demo.catalog import Server, Store, create_app, make_item
+from stac_watch.demo.product import write_product, write_structure
+from stac_watch.engines.local import LocalEngine
+
+ROOT = Path(__file__).parents[2]
+REAL = ROOT.parent / "shared" / "data" / "eopf"
+COMMAND = Path(sys.executable).parent / "stac-watch"
+ITEM = "S2A_MSIL2A_20251008T100041_N0511_R122_T32TQM_20251008T122613"
+RESOLUTIONS = ("r10m", "r20m", "r60m")
+
+
+def run(*arguments: str, timeout: float = 180) -> subprocess.CompletedProcess:
+    return subprocess.run([str(COMMAND), *arguments], capture_output=True, text=True, timeout=timeout, check=False)
+
+
+def until[T](look: Callable[[], T], seconds: float = 90) -> T:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := look():
+            return found
+        time.sleep(0.02)
+    raise AssertionError("what was awaited did not come")
+
+
+def assert_same(product: Path, output: Path) -> None:
+    """Every band at native resolution equals the CF-decoded source, NaN included; nodata stays NaN on every overview level."""
+    for resolution in RESOLUTIONS:
+        group = f"measurements/reflectance/{resolution}"
+        with xr.open_zarr(product, group=group) as source, xr.open_zarr(output, group=group) as made:
+            for band in source.data_vars:
+                np.testing.assert_allclose(
+                    made[band].values, source[band].values, rtol=1e-6, equal_nan=True, err_msg=f"{group}/{band}"
+                )
+    levels = sorted(int(p.name[1:-1]) for p in (output / "measurements" / "reflectance").glob("r*m"))
+    assert {10, 20, 60, 120, 360} <= set(levels)
+    for level in levels:
+        with xr.open_zarr(output, group=f"measurements/reflectance/r{level}m") as made:
+            bands = [name for name in made.data_vars if name.startswith("b")]
+            assert "b08" in bands
+            for band in bands:
+                expected = nodata(product, band, level)
+                np.testing.assert_array_equal(np.isnan(made[band].values), expected, err_msg=f"r{level}m/{band}")
+
+
+def nodata(product: Path, band: str, level: int) -> np.ndarray:
+    """Where every source pixel of a block is nodata: there, and only there, an overview has none either."""
+    group = Path("measurements/reflectance")
+    native = max(r for r in (10, 20, 60) if r <= level and (product / group / f"r{r}m" / band).exists())
+    with xr.open_zarr(product, group=str(group / f"r{native}m")) as source:
+        empty = np.isnan(source[band].values)
+    factor = level // native
+    height, width = (n // factor for n in empty.shape)
+    blocks = empty[: height * factor, : width * factor].reshape(height, factor, width, factor)
+    return blocks.all(axis=(1, 3))
+
+
+@pytest.fixture
+def world(tmp_path):
+    """A catalogue with its products, and a configuration that watches it."""
+    products = tmp_path / "products"
+    products.mkdir()
+    with Store(None) as store, Server(create_app(store, products=products, now=lambda: datetime.now(UTC))) as server:
+        config = tmp_path / "stac-watch.yaml"
+        document = {
+            "ledger": f"sqlite:///{tmp_path}/ledger.db",
+            "sources": [
+                {"name": "real", "api": server.url, "collection": "sentinel-2-l2a", "poll": {"interval": "1s", "since": "3650d"}}
+            ],
+            "recipe": {"output": f"{tmp_path}/outputs/{{item_id}}.zarr"},
+            "engine": {"kind": "local", "folder": f"{tmp_path}/runs", "limits": {"max_in_flight": 2}},
+        }
+        config.write_text(yaml.safe_dump(document))
+        yield tmp_path, store, server.url, config
+    LocalEngine(tmp_path / "runs", command=[], max_in_flight=0, environ={}).close(stop_runs=True)
+
+
+def publish(world, *, seed: int = 0) -> Path:
+    place, store, url, _ = world
+    folder = place / "products" / f"v{seed}"
+    folder.mkdir()
+    product = write_product(folder, ITEM, size=360, seed=seed)
+    sensed = datetime(2025, 10, 8, 10, 0, 41, tzinfo=UTC)
+    href = f"{url}/products/v{seed}/{ITEM}.zarr"
+    store.put(make_item(ITEM, catalog_url=url, product_href=href, updated=datetime.now(UTC), datetime=sensed))
+    return product
+
+
+@pytest.mark.parametrize("stage", ["stage", "convert", "verify", "package"])
+def test_watcher_and_runner_killed_in_each_stage(world, stage):
+    place, _, _, config = world
+    product = publish(world)
+    watcher = subprocess.Popen([str(COMMAND), "watch", "-c", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def reached() -> Path | None:
+        for status in place.glob("runs/gz-*/status.json"):
+            if json.loads(status.read_bytes())["stage"] == stage:
+                return status.parent
+        return None
+
+    first = until(reached)
+    watcher.send_signal(signal.SIGKILL)
+    watcher.wait()
+    if stage in ("convert", "package"):  # the run dies too; in the other stages it outlives its watcher
+        os.killpg(int((first / "pid").read_text()), signal.SIGKILL)
+        expected_attempt = 2
+    else:
+        expected_attempt = 1
+    os.environ["STAC_WATCH__ENGINE__LIMITS__RETRY_AFTER"] = "0.1s"
+    try:
+        again = subprocess.Popen([str(COMMAND), "watch", "-c", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    finally:
+        del os.environ["STAC_WATCH__ENGINE__LIMITS__RETRY_AFTER"]
+    output = place / "outputs" / f"{ITEM}.zarr"
+    until((output / "stac-watch.json").exists)
+    lines = until(
+        lambda: [line for line in json.loads(run("items", "--json", "-c", str(config)).stdout) if line["state"] == "done"]
+    )
+    again.send_signal(signal.SIGTERM)
+    assert again.wait(timeout=30) == 0
+    assert [line["attempt"] for line in lines] == [expected_attempt]
+    assert json.loads((output / "stac-watch.json").read_bytes())["key"] == lines[0]["key"]
+    assert_same(product, output)
+    outcomes = [json.loads(p.read_bytes()) for p in place.glob("runs/gz-*/outcome.json")]
+    assert [o["reason"] for o in outcomes if o["code"] == 0] == ["done"]
+    left = [p.name for p in (place / "outputs").iterdir() if not p.name.startswith(ITEM)]
+    assert not [name for name in left if "partial" in name]
+
+
+def test_demo_is_interrupted_and_tells_its_story_the_second_time(tmp_path):
+    folder = tmp_path / "demo"
+    command = [str(COMMAND), "demo", "--folder", str(folder), "--size", "360"]
+    first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    until(lambda: list(folder.glob("runs/gz-*/status.json")))
+    first.send_signal(signal.SIGINT)
+    assert first.wait(timeout=40) == 130
+    assert "interrupted" in first.stderr.read()
+    assert LocalEngine(folder / "runs", command=[], max_in_flight=9, environ={}).headroom() == 9, "a run outlived Ctrl-C"
+    first.stdout.close()
+    first.stderr.close()
+    second = run(*command[1:])
+    assert second.returncode == 0, second.stdout + second.stderr
+    assert "│ NO" not in second.stdout
+    events = [json.loads(p.read_bytes()) for p in folder.glob("events/*.json")]
+    assert len({(e["source"], e["id"]) for e in events}) == len(events) == 7
+    assert sorted(e["type"].rpartition(".")[2] for e in events).count("replace") == 1
+    outputs = list(folder.glob("outputs/*/*.zarr/stac-watch.json"))
+    assert len(outputs) == 4
+
+
+@pytest.mark.skipif(not REAL.exists(), reason="the real item documents are not beside the project")
+def test_real_items_with_products_of_the_real_structure(world):
+    """Real item documents, unchanged but for the host of their hrefs, and products of the real structure at reduced size."""
+    place, store, url, config = world
+    for path in sorted(REAL.glob("*.json")):
+        item = json.loads(path.read_text())
+        root = f"{url}/products/{item['id']}.zarr"
+        for asset in item["assets"].values():
+            head, found, tail = asset["href"].partition(".zarr")
+            asset["href"] = root + tail if found else f"{url}/products/{Path(head).name}"
+        store.put(item)
+        dumps = sorted((REAL / "structure").glob("*MSIL2A*.gz"))
+        dump = next((d for d in dumps if d.name.startswith(item["id"])), dumps[-1])
+        write_structure(json.loads(gzip.decompress(dump.read_bytes())), place / "products" / f"{item['id']}.zarr", size=360)
+    done = run("watch", "--once", "-c", str(config))
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = json.loads(run("items", "--json", "-c", str(config)).stdout)
+    assert [line["state"] for line in lines] == ["done", "done"]
+    for line in lines:
+        assert_same(place / "products" / f"{line['item']}.zarr", Path(line["output"]))
