@@ -20,6 +20,7 @@ from typing import Any
 
 import requests
 from pystac_client import Client
+from pystac_client.errors import ClientTypeError
 from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
 from pystac_client.warnings import PystacClientWarning
@@ -133,7 +134,7 @@ class Catalog:
             except requests.TooManyRedirects as error:
                 target = getattr(error.response, "headers", {}).get("Location", "elsewhere")
                 raise ConfigError(f"catalogue {self.api} redirects to {target}", hint="write that URL into `api:`") from None
-            except (APIError, requests.RequestException, ValueError, KeyError) as error:
+            except (APIError, ClientTypeError, requests.RequestException, ValueError, KeyError) as error:
                 status = getattr(error, "status_code", None)
                 lasting = status is not None and 400 <= status < 500 and status not in (408, 429)
                 if lasting or tried == TRIES:
@@ -146,8 +147,8 @@ class Catalog:
             why = f"answered HTTP {status}"
         elif isinstance(error, ValueError) and not isinstance(error, requests.RequestException):
             why = "answered something that is not JSON"
-        elif isinstance(error, KeyError):
-            why = f"answered JSON that is not STAC (no {error})"
+        elif isinstance(error, KeyError | ClientTypeError):
+            why = "answered JSON that is not STAC"
         else:
             why = f"cannot be reached ({_reason(error)})"
         return CatalogUnavailable(

@@ -33,7 +33,7 @@ def parse_duration(value: object) -> timedelta:
         return value
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd])", str(value).strip())
     if not match:
-        raise ValueError(f"{value!r} is not a duration; write a number and one of s, m, h, d, for example 60s or 30d")
+        raise ValueError(f"{value!r} is not a duration; write a number and one of s, m, h, d, for example 60s, 15m or 30d")
     seconds = float(match[1]) * _UNITS[match[2]]
     if seconds > MAX_DURATION:
         raise ValueError(f"{value!r} is more than 100 years")
@@ -273,13 +273,19 @@ def _step(node: Any, part: str, name: str) -> Any:  # noqa: ANN401  # a YAML tre
 
 
 def _explain(error: ValidationError) -> str:
+    problems = error.errors()
+    inner = [p["loc"] for p in problems]
     sentences = []
-    for problem in error.errors():
+    for problem in problems:
+        if any(len(loc) > len(problem["loc"]) and loc[: len(problem["loc"])] == problem["loc"] for loc in inner):
+            continue  # a list is invalid because an entry is: only the entry is news
         where = ".".join(str(p) for p in problem["loc"] if p not in ("argo", "local"))
         if problem["type"] == "extra_forbidden":
             known = [name for model in Group.__subclasses__() for name in model.model_fields]
             close = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
             sentences.append(f"unknown key {where!r}" + (f" (did you mean {close[0]!r}?)" if close else ""))
+        elif problem["type"] == "union_tag_not_found":
+            sentences.append(f"'{where}.kind' is missing: write `kind: argo` or `kind: local`")
         elif problem["type"] == "missing":
             sentences.append(f"{where!r} is missing")
         else:

@@ -55,7 +55,9 @@ def _open_sqlite(url: str, database: str | None) -> Engine:
 
     @sa_event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        # a deferred transaction that later wants to write fails at once when another wrote meanwhile, whatever the busy timeout
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        # a deferred transaction that later wants to write fails at once when another wrote meanwhile, whatever the busy timeout;
+        # one that only reads needs no lock, and must not wait for a writer's: `status` beside a watcher
+        reads = connection.get_execution_options().get("reads", False)
+        connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
     return engine

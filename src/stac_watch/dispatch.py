@@ -7,14 +7,16 @@ Never: holds an event only in memory; counts an answer without meaning (5xx, tim
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from stac_watch.engines import Answer, Engine
+from stac_watch.events import event_id
 from stac_watch.ledger import Ledger, StaleState
 from stac_watch.records import Move, OutboxRow
-from stac_watch.states import Fact
+from stac_watch.states import Fact, State
 
 MAX_PAUSE = timedelta(minutes=5)
 
@@ -51,18 +53,20 @@ class Sent:
 def dispatch(ledger: Ledger, engine: Engine, bucket: TokenBucket, rng: random.Random, now: Callable[[], datetime]) -> Sent:
     """Sends due events until the outbox, the engine's room or the rate is used up."""
     room = engine.headroom()
-    counts = {Answer.ACCEPTED: 0, Answer.REFUSED: 0, Answer.UNKNOWN: 0}
+    answers: Counter[Answer | None] = Counter()
     for row in ledger.due(now(), room) if room > 0 else []:
         if not bucket.take(now()):
             break
-        counts[_send(ledger, engine, row, rng, now)] += 1
-    return Sent(counts[Answer.ACCEPTED], counts[Answer.REFUSED], counts[Answer.UNKNOWN])
+        answers[_send(ledger, engine, row, rng, now)] += 1
+    return Sent(answers[Answer.ACCEPTED], answers[Answer.REFUSED], answers[Answer.UNKNOWN])
 
 
-def _send(ledger: Ledger, engine: Engine, row: OutboxRow, rng: random.Random, now: Callable[[], datetime]) -> Answer:
+def _send(ledger: Ledger, engine: Engine, row: OutboxRow, rng: random.Random, now: Callable[[], datetime]) -> Answer | None:
     conversion = ledger.get(row.key)
+    if conversion is None or (conversion.state, event_id(row.key, conversion.attempt)) != (State.QUEUED, row.event_id):
+        return None  # superseded or replayed by another process since the outbox was read
     receipt = engine.submit(row.body)
-    if conversion is None or receipt.answer is Answer.UNKNOWN:
+    if receipt.answer is Answer.UNKNOWN:
         ledger.postpone(row, now() + pause(row.posts, rng))
         return Answer.UNKNOWN
     try:

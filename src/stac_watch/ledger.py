@@ -110,8 +110,9 @@ class Ledger(Queries):
         moved = self._admit(tx, source, s, row, now) if s.skip is None or row is None else None
         if previous is not None and previous != key:
             old = self._row(tx, previous)
-            # a run in flight is left alone: it is waited for, so that the newer revision's run cannot be overtaken by it
-            if old is not None and old.state in (State.QUEUED, State.DEAD):
+            # a run in flight, or one that a post without an answer may have started, is left alone: it is waited for, so that
+            # the newer revision's run cannot be overtaken by it
+            if old is not None and (old.state is State.DEAD or (old.state is State.QUEUED and not self._posted(tx, previous))):
                 why = f"revision {item.revision} took its place"
                 self._move(tx, old, Move(Fact.SUPERSEDED, why, reason=SkipReason.SUPERSEDED), now)
         values = {
@@ -121,6 +122,9 @@ class Ledger(Queries):
         }  # fmt: skip
         tx.execute(self._put(t.item, values, ("source", "item_id"), tuple(values.keys() - {"source", "item_id", "first_seen"})))
         return moved
+
+    def _posted(self, tx: Connection, key: str) -> bool:
+        return bool(tx.execute(select(t.outbox.c.posts).where(t.outbox.c.key == key)).scalar())
 
     def _admit(self, tx: Connection, source: str, s: Sighting, row: ConversionRow | None, now: datetime) -> State | None:
         if row is None:
@@ -176,11 +180,15 @@ class Ledger(Queries):
         if move.lane is not None:
             changes["lane"] = move.lane
         tx.execute(delete(t.outbox).where(t.outbox.c.key == row.key))
+        body = b""
         if fresh:
-            changes["run"] = self._next_event(tx, row, attempt, move, now)
+            body, changes["run"] = self._next_event(tx, row, attempt, move)
         guard = (t.conversion.c.key == row.key, t.conversion.c.state == row.state.value, t.conversion.c.attempt == row.attempt)
         if tx.execute(update(t.conversion).where(*guard).values(changes)).rowcount != 1:
             raise StaleState(f"conversion {row.key} is no longer {row.state.value} at attempt {row.attempt}")
+        if fresh:  # only now: a stale row must end as StaleState, not as an event that exists already
+            values = {"id": event_id(row.key, attempt), "key": row.key, "attempt": attempt, "body": body, "created_at": now}
+            tx.execute(insert(t.event).values(values))
         if state is State.QUEUED:
             sensing = tx.execute(
                 select(t.item.c.sensing).where(t.item.c.source == row.source, t.item.c.item_id == row.item_id)
@@ -189,14 +197,12 @@ class Ledger(Queries):
         self._note(tx, row.key, row.state, fact, state, attempt, now, move.why)
         return state
 
-    def _next_event(self, tx: Connection, row: ConversionRow, attempt: int, move: Move, now: datetime) -> str:
+    def _next_event(self, tx: Connection, row: ConversionRow, attempt: int, move: Move) -> tuple[bytes, str]:
         last = tx.execute(select(t.event.c.body).where(t.event.c.key == row.key).order_by(t.event.c.attempt.desc())).scalar()
         if last is None:
             raise Defect(f"conversion {row.key} has no event")
         why = {Fact.REPLAYED: "replay", Fact.ADMITTED: "updated"}.get(move.fact, "retry")
-        body, run = next_attempt(last, attempt, reason=why, lane=move.lane)
-        tx.execute(insert(t.event).values(id=event_id(row.key, attempt), key=row.key, attempt=attempt, body=body, created_at=now))
-        return run
+        return next_attempt(last, attempt, reason=why, lane=move.lane)
 
     def _enqueue(self, tx: Connection, key: str, attempt: int, lane: Lane, sensing: datetime, due: datetime) -> None:
         values = {

@@ -45,6 +45,9 @@ def decide(
     if row.state is State.RUNNING:
         return _retry(row, Fact.VANISHED, f"run {row.run} is gone without an outcome", now, limits, superseded=superseded)
     if row.state is State.SENT and now - row.changed_at >= limits.confirm_after:
+        if superseded:
+            why = f"no run {limits.confirm_after} after it was accepted, and a newer revision is there"
+            return Move(Fact.SUPERSEDED, why, reason=SkipReason.SUPERSEDED)
         return Move(Fact.SILENT, f"no run {limits.confirm_after} after it was accepted: the same event again")
     return None
 
