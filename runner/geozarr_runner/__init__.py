@@ -1,0 +1,1 @@
+"""Converts one Sentinel-2 Zarr product to GeoZarr."""

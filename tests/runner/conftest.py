@@ -1,0 +1,158 @@
+"""Products, an HTTP server that can fail on demand, and one converted output for all who only look at it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from geozarr_runner.cli import main
+
+from stac_watch.demo.product import write_product
+
+ITEM_ID = "S2A_MSIL2A_20251008T100041_N0511_R122_T32TQM_20251008T122613"
+BANDS = "measurements/reflectance"
+
+
+@dataclass
+class Files:
+    """A folder over HTTP. `faults` maps the end of a path to what to answer: statuses, one per request, the last for ever."""
+
+    url: str
+    faults: dict[str, list[str]] = field(default_factory=dict)
+    requests: Counter[str] = field(default_factory=Counter)
+    gate: threading.Event = field(default_factory=threading.Event)  # chunks wait here; open unless a test closes it
+
+
+class _Handler(SimpleHTTPRequestHandler):
+    def __init__(self, *args: Any, files: Files, **kwargs: Any) -> None:
+        self.files = files
+        super().__init__(*args, **kwargs)
+
+    def handle_one_request(self) -> None:
+        with suppress(ConnectionError):  # a client that was killed
+            super().handle_one_request()
+
+    def do_GET(self) -> None:
+        self.files.requests[self.path] += 1
+        fault = next((queue for end, queue in self.files.faults.items() if self.path.endswith(end)), None)
+        answer = (fault.pop(0) if len(fault) > 1 else fault[0]) if fault else "ok"
+        if not self.path.endswith(("json", ".zmetadata")):
+            self.files.gate.wait(30)
+        if answer == "ok":
+            super().do_GET()
+        elif answer == "cut":  # a well-formed response with half an object: what a broken upload looks like
+            body = Path(self.translate_path(self.path)).read_bytes()
+            self._answer(200, body[: len(body) // 2])
+        elif answer == "drop":  # fewer bytes than announced, then the connection is closed
+            self._answer(200, b"x" * 10, length=1000)
+            self.close_connection = True
+        elif answer.startswith("to "):
+            self.send_response(302)
+            self.send_header("Location", answer.removeprefix("to "))
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+        else:
+            self._answer(int(answer), b"no")
+
+    def _answer(self, status: int, body: bytes, length: int | None = None) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body) if length is None else length))
+        if status == 503:
+            self.send_header("Retry-After", "0")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="session")
+def product(tmp_path_factory) -> Path:
+    """A whole product, small. Read only."""
+    return write_product(tmp_path_factory.mktemp("product"), ITEM_ID, size=720)
+
+
+@pytest.fixture
+def own_product(product, tmp_path) -> Path:
+    """A product that the test may break."""
+    return Path(shutil.copytree(product, tmp_path / "own" / product.name))
+
+
+@pytest.fixture
+def files(product) -> Iterator[Files]:
+    """The product and an item that points to it, over HTTP."""
+    files = Files(url="")
+    files.gate.set()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, files=files, directory=str(product.parent)))
+    files.url = f"http://127.0.0.1:{server.server_port}"
+    item = {
+        "type": "Feature", "stac_version": "1.1.0", "id": ITEM_ID,
+        "assets": {"product": {"href": f"{files.url}/{product.name}", "type": "application/vnd+zarr"}},
+    }  # fmt: skip
+    (product.parent / "item.json").write_text(json.dumps(item))
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    yield files
+    files.gate.set()
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    code: int
+    outcome: dict[str, Any]
+    stderr: str
+
+    @property
+    def said(self) -> str:
+        """The line for people."""
+        return next((line for line in self.stderr.splitlines() if line.startswith("geozarr-runner: ")), "")
+
+
+@pytest.fixture
+def runner(tmp_path, capsys):
+    """Calls the command line in this process: `runner(source, output, groups=…)`."""
+
+    def call(source: object, output: Path, *, command: str = "run", **options: object) -> Ended:
+        outcome = tmp_path / "outcome.json"
+        outcome.unlink(missing_ok=True)
+        argv = [command, "--stac-url", str(source), "--output-zarr", str(output), "--outcome", str(outcome)]
+        argv += [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+        code = main(argv)
+        return Ended(code, json.loads(outcome.read_text()) if outcome.exists() else {}, capsys.readouterr().err)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def converted(product, tmp_path_factory) -> Path:
+    """The whole product, converted once for all who only look. Key 0…01."""
+    output = tmp_path_factory.mktemp("converted") / f"{ITEM_ID}.zarr"
+    argv = ["run", "--stac-url", str(product), "--output-zarr", str(output), "--key", "000000000001", "--item-id", ITEM_ID]
+    assert main(argv) == 0
+    return output
+
+
+@pytest.fixture(scope="session")
+def tree():
+    """Returns a function: every file's content in a store, the marker not counted."""
+
+    def read(folder: Path) -> dict[str, bytes]:
+        files = (p for p in folder.rglob("*") if p.is_file() and p.name != "stac-watch.json")
+        return {p.relative_to(folder).as_posix(): p.read_bytes() for p in files}
+
+    return read

@@ -1,0 +1,124 @@
+"""A run that is killed or stopped at any moment, and then started again, ends in the same output."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+GROUPS = "measurements/reflectance/r60m quality/atmosphere/r60m"
+KEY = "0000000000cc"
+
+
+def _start(source: str, output: Path, status: Path, attempt: int, outcome: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "geozarr_runner.cli", "run", "--stac-url", source, "--output-zarr", str(output)]
+    command += ["--groups", GROUPS, "--key", KEY, "--attempt", str(attempt), "--status", str(status), "--outcome", str(outcome)]
+    progress = {"ARGO_PROGRESS_FILE": str(status.with_suffix(".argo"))}
+    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, env={**os.environ, **progress})
+
+
+def _await(process: subprocess.Popen[bytes], reached: Callable[[], bool]) -> None:
+    """Waits until the run has come so far; fails when it ends before, or takes a minute."""
+    deadline = time.monotonic() + 60
+    while not reached():
+        assert process.poll() is None, f"ended with {process.returncode} before it came so far"
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def _stage_is(status: Path, stage: str) -> Callable[[], bool]:
+    return lambda: status.exists() and json.loads(status.read_text())["stage"] == stage
+
+
+def _fetching(files) -> bool:
+    return any("/measurements/" in path for path in list(files.requests))
+
+
+def _end(process: subprocess.Popen[bytes]) -> bytes:
+    return process.communicate(timeout=30)[1]
+
+
+def test_killed_in_every_stage_and_started_again_gives_the_same_output(files, product, runner, tree, tmp_path):
+    source, output, status = f"{files.url}/{product.name}", tmp_path / "out" / "o.zarr", tmp_path / "status.json"
+    objects = 0
+    files.gate.clear()
+    for attempt, stage in enumerate(("stage", "convert", "verify", "package"), start=1):
+        status.unlink(missing_ok=True)
+        process = _start(source, output, status, attempt, tmp_path / "o.json")
+        _await(process, _stage_is(status, stage))
+        if stage == "stage":
+            _await(process, lambda: _fetching(files))
+        process.kill()
+        _end(process)
+        assert not output.exists(), f"killed in {stage}: a half-built output lies under the final name"
+        files.gate.set()
+        if stage == "convert":
+            objects = files.requests.total()
+    assert files.requests.total() - objects < 12, "what was staged was fetched again"
+    ended = runner(source, output, groups=GROUPS, key=KEY, attempt=5)
+    assert (ended.code, ended.outcome["attempt"]) == (0, 5)
+    assert [p.name for p in output.parent.iterdir() if "partial" in p.name or p.name.endswith(".lock")] == []
+    assert runner(product, tmp_path / "straight" / "o.zarr", groups=GROUPS, key="0000000000dd").code == 0
+    assert tree(output) == tree(tmp_path / "straight" / "o.zarr")
+    assert output.with_name("o.zarr.tar").read_bytes() == (tmp_path / "straight" / "o.zarr.tar").read_bytes()
+
+
+@pytest.mark.parametrize("package_first", [False, True])
+def test_killed_between_the_marker_and_the_last_rename_is_published_without_converting(
+    product, runner, tree, tmp_path, package_first
+):
+    output = tmp_path / "o.zarr"
+    options = {"groups": "conditions/geometry", "key": KEY}
+    assert runner(product, output, **options).code == 0
+    whole = tree(output)
+    partial = output.with_name(f".o.zarr.{KEY}-1.partial")
+    output.rename(partial)
+    if not package_first:
+        (tmp_path / "o.zarr.tar").rename(tmp_path / f".o.zarr.{KEY}-1.partial-package")
+    ended = runner(tmp_path / "the-source-is-gone-by-now.zarr", output, attempt=2, **options)
+    assert ended.code == 0, ended.stderr
+    assert tree(output) == whole
+    assert (tmp_path / "o.zarr.tar").exists()
+    assert not partial.exists()
+
+
+def test_the_old_output_stays_until_the_new_one_is_whole(files, product, runner, tree, tmp_path):
+    output, status = tmp_path / "o.zarr", tmp_path / "status.json"
+    assert runner(product, output, groups="conditions/geometry", key="0000000000ee").code == 0
+    before = tree(output)
+    files.gate.clear()
+    process = _start(f"{files.url}/{product.name}", output, status, 1, tmp_path / "p.json")
+    _await(process, _stage_is(status, "stage"))
+    process.kill()
+    _end(process)
+    assert tree(output) == before
+    ended = runner(product, output, groups="conditions/geometry", key="0000000000ee")
+    assert ended.outcome["reason"] == "already done"
+
+
+@pytest.mark.parametrize(("number", "stage", "code"), [(signal.SIGINT, "stage", 130), (signal.SIGTERM, "convert", 143)])
+def test_a_signal_ends_the_run_soon_with_an_outcome_and_a_way_on(files, product, tmp_path, number, stage, code):
+    output, status, outcome = tmp_path / "out" / "o.zarr", tmp_path / "status.json", tmp_path / "outcome.json"
+    if stage == "stage":
+        files.gate.clear()  # chunks hang: the signal must get through all the same
+    process = _start(f"{files.url}/{product.name}", output, status, 1, outcome)
+    _await(process, _stage_is(status, stage))
+    _await(process, lambda: _fetching(files))
+    started = time.monotonic()
+    process.send_signal(number)
+    said = _end(process)
+    assert process.returncode == code, said
+    assert time.monotonic() - started < 10
+    found = json.loads(outcome.read_text())
+    assert (found["code"], found["stage"]) == (code, stage)
+    assert b"Traceback" not in said
+    assert not output.exists()
+    assert (output.parent / ".geozarr-runner" / "stage" / KEY / "product.zarr" / ".zmetadata").exists()
+    assert int(status.with_suffix(".argo").read_text().split("/")[0]) >= 2

@@ -1,0 +1,181 @@
+"""The runner's judgements one by one: hrefs, absent chunks, patience, and whether `verify` and the work-arounds would notice."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+import zarr
+from geozarr_runner import convert, preflight, stage, verify
+from geozarr_runner.product import Selection, ZarrArray, parse, select
+from geozarr_runner.source import Patience, open_source, resolve_href
+
+from stac_watch.errors import Defect, InputError, Unavailable
+
+BANDS = "measurements/reflectance"
+ZARR = "application/vnd+zarr"
+MOST = {f"{band}/{chunk}" for band in ("b02", "b03") for chunk in ("0.0", "0.1", "1.0")}
+BASE = "https://objects.example:443/tenant:bucket/S2A_X.zarr"
+
+
+def _item(**assets: tuple[str, str]) -> dict:
+    return {"assets": {name: {"href": href, "type": kind} for name, (href, kind) in assets.items()}}
+
+
+@pytest.mark.parametrize(
+    ("item", "href"),
+    [
+        (_item(product=(BASE, "application/vnd.zarr"), SR=(f"{BASE}/measurements", "application/vnd.zarr")), BASE),
+        (_item(product=(BASE, ""), other=("x.png", "image/png")), BASE),
+        (_item(B02=(f"{BASE}/{BANDS}/r10m/b02", ZARR), AOT=(f"{BASE}/quality/aot", "application/vnd.zarr")), BASE),
+        (_item(reflectance=(f"s3://b/a.zarr/{BANDS}", "application/vnd.zarr; version=3; profile=multiscales")), "s3://b/a.zarr"),
+        (_item(**{level: (f"https://h.example/p/store/{level}", ZARR) for level in ("r10m", "r20m")}), "https://h.example/p/store"),
+        (_item(product=("https://h.example/p.zip", "application/zip"), z=(BASE, "application/vnd.zarr")), BASE),
+    ],
+    ids=["product", "product-without-type", "common-root", "profile", "common-path", "product-is-a-zip"],
+)  # fmt: skip
+def test_the_product_of_an_item(item, href):
+    assert preflight.product_href(item, "here") == href
+
+
+def test_relative_hrefs_are_seen_from_the_item(tmp_path):
+    def opened(url):
+        return open_source(url, allowed_hosts=(), patience=Patience(), wait=threading.Event().wait)
+
+    assert resolve_href(opened("https://h.example/items/a.json"), "../p/a.zarr") == "https://h.example/p/a.zarr"
+    assert resolve_href(opened(str(tmp_path / "a.json")), "a.zarr") == str(tmp_path / "a.zarr")
+    assert resolve_href(opened(str(tmp_path / "a.json")), BASE) == BASE
+
+
+def test_patience_doubles_is_capped_and_listens():
+    patience = Patience(first=0.5, cap=3)
+    assert [patience.delay(n, None) for n in (1, 2, 3, 4, 9)] == [0.5, 1, 2, 3, 3]
+    assert [patience.delay(1, asked) for asked in (2.0, 600.0)] == [2.0, 3]
+
+
+def _band(name: str, *, fill: object = 0) -> ZarrArray:
+    return ZarrArray(f"{BANDS}/r10m/{name}", (20, 20), (10, 10), "<u2", fill, None, ".", {"_ARRAY_DIMENSIONS": ["y", "x"]})
+
+
+@pytest.mark.parametrize(
+    ("absent", "fill", "beside", "illegal"),
+    [
+        ({"b02/0.0", "b03/0.0"}, 0, 0.0, set()),  # a swath edge: every band lacks the corner
+        ({"b02/0.0"}, 0, 0.0, set()),  # the other band has the corner, all nodata
+        ({"b02/0.0"}, 0, 0.004, set()),  # bands see the edge a few pixels apart
+        ({"b02/0.0"}, 0, 0.8, {"b02/0.0"}),  # the other band has data there
+        ({"b02/0.0"}, None, 0.0, {"b02/0.0"}),  # no fill value: a hole means nothing
+        (MOST, 0, 0.0, MOST),
+    ],
+    ids=["edge", "beside-empty", "beside-nearly-empty", "beside-full", "no-fill-value", "too-many"],
+)  # fmt: skip
+def test_which_absent_chunks_can_be_nodata(absent, fill, beside, illegal):
+    selection = Selection((f"{BANDS}/r10m",), (), None, (_band("b02", fill=fill), _band("b03")))
+    keys = frozenset(f"{BANDS}/r10m/{key}" for key in absent)
+    found = stage.incomplete(selection, keys, lambda _array, _key: beside)
+    assert set(found) == {f"{BANDS}/r10m/{key}" for key in illegal}
+
+
+@pytest.fixture(scope="module")
+def selection(product):
+    return select(parse(json.loads((product / ".zmetadata").read_text())["metadata"], "here"), "")
+
+
+def _lose(path):
+    def change(output):
+        next(p for p in sorted((output / path / "c").rglob("*")) if p.is_file()).unlink()
+
+    return change
+
+
+def _set(path, value, where):
+    def change(output):
+        array = zarr.open_group(str(output), mode="r+")[path]
+        values = array[...]
+        values[where(values)] = value
+        array[...] = values
+
+    return change
+
+
+def _first(values):
+    return np.unravel_index(int(np.argmax(~np.isnan(values))), values.shape)
+
+
+@pytest.mark.parametrize(
+    ("path", "change", "failed"),
+    [
+        (f"{BANDS}/r10m/b03", _lose, {"nodata", "chunks"}),
+        (f"{BANDS}/r20m/b08", _lose, {"nodata", "chunks"}),
+        (f"{BANDS}/r360m/b08", lambda p: _set(p, 0.0, np.isnan), {"nodata", "overviews"}),
+        (f"{BANDS}/r720m/b11", lambda p: _set(p, 0.7, _first), {"overviews"}),
+        (f"{BANDS}/r20m/b08", lambda p: _set(p, 0.7, _first), {"injected bands"}),
+        ("quality/atmosphere/r60m/aot", lambda p: _set(p, 9.0, _first), {"native values"}),
+        ("quality/mask/r20m", lambda p: lambda output: shutil.rmtree(output / p), {"structure"}),
+    ],
+    ids=["lost-chunk", "lost-injected", "nodata-is-zero", "wrong-overview", "wrong-injected", "wrong-value", "lost-group"],
+)
+def test_verify_notices(product, converted, selection, tmp_path, path, change, failed):
+    output = shutil.copytree(converted, tmp_path / "o.zarr")
+    (output / "stac-watch.json").unlink()  # verify comes before the marker
+    change(path)(output)
+    verdicts = {c.name: c for c in verify.verify(product, selection, output, workers=2).failed}
+    assert verdicts.keys() == failed
+    assert any(path in check.detail for check in verdicts.values())
+
+
+def test_verify_fails_what_the_bare_converter_makes_of_nodata(product, tmp_path):
+    """The work-around `keep_nodata` is needed as long as this converter, left to itself, fails here."""
+    bands = select(parse(json.loads((product / ".zmetadata").read_text())["metadata"], "here"), BANDS)
+    with convert.quiet():
+        converter = convert.load()
+        tree = converter.open_source_datatree(str(product))
+        convert.prune(tree, bands)
+        options = {"enable_sharding": False, "spatial_chunk": 1024, "compression_level": 3, "validate_output": False}
+        converter.convert_s2_optimized(dt_input=tree, output_path=str(tmp_path / "o"), keep_scale_offset=False, **options)
+    failed = {check.name: check.detail for check in verify.verify(product, bands, tmp_path / "o", workers=2).failed}
+    assert failed.keys() == {"nodata"}
+    assert "b08" in failed["nodata"]
+    assert "not NaN" in failed["nodata"]
+
+
+def test_the_converter_is_loaded_without_network():
+    probe = (
+        "import sys; asked = []\n"
+        "sys.addaudithook(lambda name, args: asked.append(args) if name in ('socket.getaddrinfo', 'socket.connect') else None)\n"
+        "from geozarr_runner import convert\n"
+        "with convert.quiet(): convert.load()\n"
+        "import urllib.request; assert urllib.request.urlopen.__module__ == 'urllib.request'\n"
+        "print(asked)"
+    )
+    ended = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == "[]"
+
+
+def test_an_xarray_that_breaks_the_converter_is_named():
+    convert.require_xarray()
+
+    def mean_of_2026_9_0():
+        """Takes no skipna, as DataArrayCoarsen.mean since pydata/xarray#11556."""
+
+    with pytest.raises(Unavailable, match=r"xarray .* does not work with eopf-geozarr 0\.12\.0") as error:
+        convert.require_xarray(mean_of_2026_9_0)
+    assert "2026.7.0" in error.value.hint
+
+
+def test_the_converter_never_gets_a_folder_that_holds_something(product, selection, tmp_path):
+    (tmp_path / "left-over").write_text("")
+    with pytest.raises(Defect, match="is not empty"):
+        convert.convert(product, selection, tmp_path, convert.Options())
+
+
+def test_a_malformed_metadata_document_is_bad_input(product):
+    documents = json.loads((product / ".zmetadata").read_text())["metadata"]
+    del documents[f"{BANDS}/r10m/b02/.zarray"]["shape"]
+    with pytest.raises(InputError, match="not valid Zarr v2: KeyError"):
+        parse(documents, "here")

@@ -1,0 +1,274 @@
+"""Everything that can be wrong with a source or an output: the exit code, one clear line, and nothing half-done."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BANDS = "measurements/reflectance"
+SMALL = f"{BANDS}/r60m"  # few objects: faults show the same
+
+
+def _chunk(product: Path, array: str) -> Path:
+    return next(p for p in sorted((product / array).rglob("*")) if p.is_file() and not p.name.startswith("."))
+
+
+def _assert_nothing_left(output: Path) -> None:
+    left = [p.name for p in output.parent.glob(f"*{output.name}*")] + [p.name for p in output.parent.glob(f".{output.name}*")]
+    assert left == []
+
+
+def test_a_wrong_group_names_the_right_one_and_shows_the_tree(product, runner, tmp_path):
+    ended = runner(product, tmp_path / "o.zarr", groups="measurements/reflectanc/r10m")
+    assert ended.code == 65
+    assert "no group 'measurements/reflectanc/r10m'; did you mean measurements/reflectance" in ended.said
+    assert "r20m" in ended.outcome["hint"]
+    assert "detector_footprint" in ended.outcome["hint"]
+    _assert_nothing_left(tmp_path / "o.zarr")
+
+
+@pytest.mark.parametrize(
+    ("groups", "words"), [("quality/l2a_quicklook", "is a quicklook"), (f"{BANDS}/r10m/b02", "is an array, not a group")]
+)
+def test_what_cannot_be_a_group_is_refused_not_ignored(product, runner, tmp_path, groups, words):
+    ended = runner(product, tmp_path / "o.zarr", groups=groups)
+    assert ended.code == 65
+    assert words in ended.said
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            lambda m: m[".zattrs"]["stac_discovery"]["properties"].update({"product:type": "S03OLCEFR"}),
+            "product:type is 'S03OLCEFR'",
+        ),
+        (lambda m: [m.pop(k) for k in list(m) if k.startswith("conditions/")], "its root holds measurements, quality"),
+        (lambda m: [m.pop(k) for k in list(m) if k.startswith(f"{BANDS}/r60m")], f"it lacks {BANDS}/r60m"),
+        (lambda m: m[".zattrs"].pop("other_metadata"), "root attributes lack other_metadata"),
+        (lambda m: m.update({"../../evil/.zarray": m[f"{BANDS}/r10m/b02/.zarray"]}), "illegal key"),
+        (lambda m: m[f"{BANDS}/r10m/b02/.zarray"].update(chunks=[0, 0]), "chunks (0, 0)"),
+        (lambda m: m[f"{BANDS}/r10m/b02/.zarray"].update(chunks=[1, 1]), "more than 200000"),
+    ],
+    ids=["other-mission", "no-conditions", "no-r60m", "no-other-metadata", "path-traversal", "chunk-zero", "too-many-chunks"],
+)
+def test_a_product_that_is_not_sentinel_2_is_refused_before_anything_is_downloaded(own_product, runner, tmp_path, change, words):
+    document = json.loads((own_product / ".zmetadata").read_text())
+    change(document["metadata"])
+    (own_product / ".zmetadata").write_text(json.dumps(document))
+    ended = runner(own_product, tmp_path / "o.zarr")
+    assert ended.code == 65
+    assert words in ended.said
+    _assert_nothing_left(tmp_path / "o.zarr")
+
+
+def test_a_product_that_only_the_converter_recognises_as_foreign_is_bad_input_too(own_product, runner, tmp_path):
+    document = json.loads((own_product / ".zmetadata").read_text())
+    array = {k: v for k, v in document["metadata"].items() if k.startswith("quality/probability/r20m/cld/")}
+    document["metadata"] |= {k.replace("/cld/", "/unheard_of/"): v for k, v in array.items()}
+    (own_product / ".zmetadata").write_text(json.dumps(document))
+    shutil.copytree(own_product / "quality/probability/r20m/cld", own_product / "quality/probability/r20m/unheard_of")
+    ended = runner(own_product, tmp_path / "o.zarr", groups=SMALL)
+    assert ended.code == 65, ended.stderr
+    assert "does not accept this product as Sentinel-2" in ended.said
+
+
+@pytest.mark.parametrize(("fault", "code"), [("404", 66), ("403", 77), ("500", 75), ("400", 65), ("drop", 75)])
+def test_metadata_that_cannot_be_read(files, product, runner, tmp_path, fault, code):
+    files.faults = {"/.zmetadata": [fault], "/.zgroup": ["404"]} if fault == "404" else {"/.zmetadata": [fault]}
+    ended = runner(f"{files.url}/{product.name}", tmp_path / "o.zarr", tries=2)
+    assert ended.code == code, ended.stderr
+    assert product.name in ended.said
+    _assert_nothing_left(tmp_path / "o.zarr")
+
+
+def test_a_missing_local_product_a_missing_host_and_a_refused_connection(runner, tmp_path):
+    assert runner(tmp_path / "nowhere.zarr", tmp_path / "o.zarr").code == 66
+    assert runner("http://127.0.0.1:9/x.zarr", tmp_path / "o.zarr", tries=1).code == 75
+    ended = runner("http://user:secret@127.0.0.1/x.zarr", tmp_path / "o.zarr")
+    assert ended.code == 65
+    assert "secret" not in ended.stderr
+
+
+def test_unconsolidated_over_http_and_zarr_v3_are_said_to_be_so(files, product, runner, tmp_path):
+    files.faults = {"/.zmetadata": ["404"]}
+    ended = runner(f"{files.url}/{product.name}", tmp_path / "o.zarr")
+    assert (ended.code, "has no consolidated metadata" in ended.said) == (65, True)
+    (product.parent / "v3.zarr").mkdir(exist_ok=True)
+    (product.parent / "v3.zarr" / "zarr.json").write_text('{"zarr_format": 3, "node_type": "group"}')
+    ended = runner(f"{files.url}/v3.zarr", tmp_path / "o.zarr")
+    assert (ended.code, "is a Zarr v3 store" in ended.said) == (65, True)
+
+
+def test_a_local_product_without_consolidated_metadata_converts(own_product, runner, tmp_path):
+    (own_product / ".zmetadata").unlink()
+    ended = runner(own_product, tmp_path / "o.zarr", groups=SMALL, package="none")
+    assert ended.code == 0, ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("document", "words"),
+    [
+        ("<html>", "neither a STAC item nor a .zarr store"),
+        ('{"type": "FeatureCollection"}', "its type is 'FeatureCollection'"),
+        ('{"type": "Feature", "assets": {"thumbnail": {"href": "x.png"}}}', "no asset of the item"),
+    ],
+)
+def test_what_is_not_an_item_with_a_product(runner, tmp_path, document, words):
+    (tmp_path / "item.json").write_text(document)
+    ended = runner(tmp_path / "item.json", tmp_path / "o.zarr")
+    assert ended.code == 65
+    assert words in ended.said
+
+
+def test_hosts_are_checked_for_the_item_its_product_and_redirects(files, product, runner, tmp_path):
+    assert runner(f"{files.url}/item.json", tmp_path / "o.zarr", allowed_hosts="example.com").code == 65
+    assert runner(product, tmp_path / "o.zarr", allowed_hosts="example.com").code == 65  # local files are no way around it
+    files.faults = {"/.zmetadata": ["to http://localhost:1/.zmetadata"]}
+    ended = runner(f"{files.url}/{product.name}", tmp_path / "o.zarr", allowed_hosts="127.0.0.1, example.com")
+    assert ended.code == 65
+    assert "'localhost'" in ended.said
+
+
+def test_a_503_that_passes_is_not_even_noticed(files, product, converted, tree, runner, tmp_path):
+    chunk = _chunk(product, f"{SMALL}/b01").relative_to(product).as_posix()
+    files.faults = {chunk: ["503", "drop", "ok"], "/.zmetadata": ["429", "ok"]}
+    ended = runner(f"{files.url}/{product.name}", tmp_path / "o.zarr", groups=SMALL, package="none")
+    assert ended.code == 0, ended.stderr
+    assert files.requests[f"/{product.name}/{chunk}"] == 3
+    mine, whole = tree(tmp_path / "o.zarr"), tree(converted)
+    assert all(whole[name] == data for name, data in mine.items() if "/c/" in name and f"{SMALL}/b01" in name)
+
+
+def test_a_503_for_ever_is_temporary_and_what_was_staged_is_kept(files, product, runner, tmp_path):
+    chunk = _chunk(product, f"{SMALL}/b01").relative_to(product).as_posix()
+    files.faults = {chunk: ["503"]}
+    output = tmp_path / "out" / "o.zarr"
+    ended = runner(f"{files.url}/{product.name}", output, groups=SMALL, key="0000000000aa", tries=2)
+    assert (ended.code, ended.outcome["stage"]) == (75, "stage")
+    assert "HTTP 503" in ended.said
+    assert chunk in ended.said
+    files.faults.clear()
+    first = files.requests.total()
+    assert runner(f"{files.url}/{product.name}", output, groups=SMALL, key="0000000000aa", attempt=2).code == 0
+    assert files.requests.total() - first < 15, "objects that were staged were fetched again"
+
+
+def test_a_chunk_that_is_cut_at_the_source_is_fetched_once_more_and_then_corrupt(files, product, runner, tmp_path):
+    chunk = _chunk(product, f"{SMALL}/b01").relative_to(product).as_posix()
+    files.faults = {chunk: ["cut", "ok"]}
+    assert runner(f"{files.url}/{product.name}", tmp_path / "o.zarr", groups=SMALL, package="none").code == 0
+    files.faults = {chunk: ["cut"]}
+    ended = runner(f"{files.url}/{product.name}", tmp_path / "p.zarr", groups=SMALL)
+    assert ended.code == 65
+    assert "is corrupt" in ended.said
+    assert chunk in ended.said
+    _assert_nothing_left(tmp_path / "p.zarr")
+
+
+def test_a_chunk_of_the_right_length_that_cannot_be_decoded_is_corrupt(own_product, runner, tmp_path):
+    chunk = _chunk(own_product, f"{SMALL}/b01")
+    data = bytearray(chunk.read_bytes())
+    data[16:] = b"\xff" * (len(data) - 16)  # the header stays
+    chunk.write_bytes(data)
+    ended = runner(own_product, tmp_path / "o.zarr", groups=SMALL)
+    assert ended.code == 65, ended.stderr
+    assert chunk.relative_to(own_product).as_posix() in ended.said
+    _assert_nothing_left(tmp_path / "o.zarr")
+
+
+def test_an_absent_chunk_with_data_beside_it_means_that_the_upload_goes_on(files, product, runner, tmp_path):
+    chunk = _chunk(product, f"{SMALL}/b01").relative_to(product).as_posix()
+    files.faults = {chunk: ["404"]}
+    ended = runner(f"{files.url}/{product.name}", tmp_path / "o.zarr", groups=SMALL)
+    assert ended.code == 66
+    assert "still being uploaded: 1 of" in ended.said
+    assert chunk in ended.said
+
+
+def test_an_absent_chunk_locally_is_not_taken_for_nodata_either(own_product, runner, tmp_path):
+    _chunk(own_product, f"{SMALL}/b01").unlink()
+    assert runner(own_product, tmp_path / "o.zarr", groups=SMALL).code == 66
+
+
+def test_an_output_that_is_not_ours_is_left_alone_unless_told(product, runner, tmp_path):
+    output = tmp_path / "o.zarr"
+    output.mkdir()
+    (output / "precious").write_text("data")
+    ended = runner(product, output, groups=SMALL)
+    assert ended.code == 73
+    assert "not an output of ours" in ended.said
+    assert (output / "precious").read_text() == "data"
+    assert runner(product, output, groups=SMALL, overwrite="true", package="none").code == 0
+    assert not (output / "precious").exists()
+
+
+def test_an_output_folder_that_cannot_be_one(product, runner, tmp_path):
+    (tmp_path / "file").write_text("")
+    ended = runner(product, tmp_path / "file" / "o.zarr", groups=SMALL)
+    assert ended.code == 73
+    assert "file" in ended.said
+    assert runner(product, "gs://bucket/o.zarr", groups=SMALL).code == 65
+
+
+def test_another_run_on_the_same_output_has_to_wait(product, runner, tmp_path):
+    from geozarr_runner import publish
+
+    output = tmp_path / "o.zarr"
+    with publish.held(publish.target_of(str(output), "0000000000aa", 1)):
+        ended = runner(product, output, groups=SMALL)
+    assert (ended.code, "another run is writing" in ended.said) == (75, True)
+    assert runner(product, output, groups=SMALL, package="none").code == 0
+
+
+@pytest.mark.parametrize(("limit", "stage"), [(20_000, "stage"), (70_000, "convert")])
+def test_files_that_may_not_grow_end_in_one_clear_line(files, product, tmp_path, limit, stage):
+    """RLIMIT_FSIZE stands in for a full disk: the same path through the code, and it needs no mount."""
+    output, outcome = tmp_path / "out" / "o.zarr", tmp_path / "outcome.json"
+    source = f"{files.url}/{product.name}" if stage == "stage" else str(product)
+    command = [sys.executable, "-m", "geozarr_runner.cli", "run", "--stac-url", source, "--output-zarr", str(output)]
+    ended = subprocess.run(
+        [*command, "--groups", f"{BANDS}/r20m {SMALL}", "--outcome", str(outcome)],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    found = json.loads(outcome.read_text())
+    assert (ended.returncode, found["code"], found["stage"]) == (73, 73, stage), ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not output.exists()
+    assert [p for p in output.parent.iterdir() if "partial" in p.name] == []
+
+
+def test_a_full_disk_says_how_much_was_needed(product, tmp_path):
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", volume], capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"a small file system cannot be mounted here: {mounted.stderr.decode().strip()}")
+    try:
+        command = [sys.executable, "-m", "geozarr_runner.cli", "run", "--stac-url", str(product), "--groups", BANDS]
+        ended = subprocess.run([*command, "--output-zarr", volume / "o.zarr"], capture_output=True, text=True, check=False)
+        assert ended.returncode == 73, ended.stderr
+        assert "no space left" in ended.stderr
+        assert "the run needs up to" in ended.stderr
+        assert not list(volume.glob("*.zarr"))
+        assert shutil.disk_usage(volume).used < 100_000, "what was half-built still fills the volume"
+    finally:
+        subprocess.run(["umount", volume], check=True)
+
+
+def test_bad_values_are_said_before_anything_starts(product, runner, tmp_path, capsys):
+    assert runner(product, tmp_path / "o.zarr", key="not-hex").code == 65
+    assert runner(product, tmp_path / "o.zarr", item_id="../x").code == 65
+    for name, value in (("package", "zip"), ("sharding", "maybe"), ("spatial_chunk", "0"), ("attempt", "x")):
+        with pytest.raises(SystemExit) as end:
+            runner(product, tmp_path / "o.zarr", **{name: value})
+        assert end.value.code == 2
+        assert f"--{name.replace('_', '-')}" in capsys.readouterr().err
