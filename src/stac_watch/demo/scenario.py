@@ -127,33 +127,35 @@ def play(
             settings = _settings(place, server.url)
             parts = build(settings, wait)
             try:
-                finished = _watch(story, parts, lines, wait, console, keep=keep, until=started + DEADLINE)
-                claims = _claims(story, parts) if finished else []
+                if not _watch(story, parts, lines, wait, console, until=started + DEADLINE):
+                    return Exit.INTERRUPTED
+                claims = _claims(story, parts)
                 _write_events(parts, place / "events")
+                _summary(claims, place, story.first, _now() - started, console)
+                if keep:
+                    console.print("\nwatching on; Ctrl-C ends it")
+                    with _shown(console) as show:
+                        Watcher(parts).run(lambda tick: show(lines(parts), tick))
             finally:
                 parts.engine.close(stop_runs=True)
                 parts.ledger.close()
-    if not finished:
-        return Exit.INTERRUPTED
-    _summary(claims, place, story.first, _now() - started, console)
     return Exit.OK if all(claim.holds for claim in claims) else Exit.NOT_ALL_WELL
 
 
 def _watch(
-    story: Story, parts: Parts, lines: Callable[[Parts], list[Line]], wait: Wait, console: Console, *, keep: bool, until: datetime
+    story: Story, parts: Parts, lines: Callable[[Parts], list[Line]], wait: Wait, console: Console, *, until: datetime
 ) -> bool:
-    """Runs the watcher and the story beside each other; False when asked to stop before the story ended."""
+    """Runs the watcher and the story beside each other, until every claim holds or time is up; False when asked to stop before."""
     watcher = Watcher(parts)
     with _shown(console) as show:
         while True:
             tick = watcher.tick()
             story.go_on({row.item_id for row in parts.ledger.conversions(state=State.DONE)})
             show(lines(parts), tick)
-            ended = story.told and (all(c.holds for c in _claims(story, parts)) or parts.now() > until)
-            if (ended or parts.now() > until) and not keep:
+            if parts.now() > until or (story.told and all(claim.holds for claim in _claims(story, parts))):
                 return True
             if wait(BEAT):
-                return ended
+                return False
 
 
 @contextmanager
