@@ -10,6 +10,7 @@ Sources: Argo Events 1.9.11, pkg/eventsources/common/webhook (its answers); Kube
 from __future__ import annotations
 
 import json
+import ssl
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 import kubernetes
 import urllib3
 from pydantic import SecretStr
+from urllib3.util.ssl_ import create_urllib3_context
 
 from stac_watch.engines import Answer, Receipt, Run
 from stac_watch.engines.workflows import COMPLETED_LABEL, GROUP, KEY_LABEL, PLURAL, VERSION, distinct, illegal_label, run_of
@@ -164,7 +166,7 @@ class ArgoEngine:
             status, document = self._call("GET", self._path, query=query, accept=METADATA)
             if status == 404:
                 raise Refused(f"namespace {self._namespace!r} knows no Workflows", hint="is Argo Workflows installed here?")
-            yield from (item["metadata"] for item in document.get("items", []))
+            yield from (item["metadata"] for item in document.get("items") or [])
             token = document.get("metadata", {}).get("continue")
             if not token:
                 return
@@ -187,8 +189,11 @@ class ArgoEngine:
         try:
             response = self._api.call_api(*request, _request_timeout=API_TIMEOUT)
             content = response.read()  # type: ignore[no-untyped-call]
-        except (urllib3.exceptions.HTTPError, kubernetes.client.ApiException) as error:  # the latter: its TLS errors
-            raise Temporary(f"the Kubernetes API does not answer: {error}", hint="it is asked again at the next tick") from error
+        except (urllib3.exceptions.HTTPError, kubernetes.client.ApiException) as error:  # the latter: some of its TLS errors
+            reason = getattr(error, "reason", None) or error
+            if isinstance(reason, urllib3.exceptions.SSLError):
+                raise Refused(f"no trust in the Kubernetes API: {reason}", hint="check the kubeconfig's CA and server") from error
+            raise Temporary(f"the Kubernetes API does not answer: {reason}", hint="it is asked again at the next tick") from error
         try:
             document = json.loads(content)
         except ValueError:
@@ -224,4 +229,18 @@ def connect(environ: Mapping[str, str], kubeconfig: str | None = None) -> kubern
         raise ConfigError(
             f"no credentials for a Kubernetes cluster: {error}", hint="set KUBECONFIG, or run inside the cluster"
         ) from error
-    return kubernetes.client.ApiClient(settings)
+    api = kubernetes.client.ApiClient(settings)
+    if settings.verify_ssl:
+        api.rest_client.pool_manager.connection_pool_kw["ssl_context"] = _tls(settings.ssl_ca_cert)
+    return api
+
+
+def _tls(authority: str | None) -> ssl.SSLContext:
+    """Returns a context that verifies chain and host name, as kubectl does, without OpenSSL's strict mode.
+
+    Python 3.13 made that mode its default, and it refuses the CAs of many clusters (EKS, microk8s, hand-made): they lack extensions
+    that RFC 5280 wants. Source: kubernetes-client/python#2394.
+    """
+    context = create_urllib3_context(cert_reqs=ssl.CERT_REQUIRED, verify_flags=0)
+    context.load_verify_locations(authority) if authority else context.load_default_certs()
+    return context

@@ -9,6 +9,7 @@ process id that was given to somebody else is never mistaken for a run.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -50,6 +51,8 @@ class LocalEngine:
             run.mkdir(parents=True, exist_ok=True)
             with (run / LOCK).open("w") as lock:
                 if not _try_lock(lock.fileno()):
+                    if not (run / EVENT).exists():  # another process looks at the folder just now, or is about to start the run
+                        return Receipt(Answer.UNKNOWN, "another process holds its folder")
                     return Receipt(Answer.ACCEPTED, "it runs already")
                 if (run / OUTCOME).exists():
                     return Receipt(Answer.ACCEPTED, "it ended already")
@@ -80,19 +83,19 @@ class LocalEngine:
 
     def runs(self, keys: Sequence[str]) -> list[Run]:
         """Reads the folders of these keys."""
-        wanted = {key[:10]: key for key in keys}
+        wanted = {key[:10] for key in keys}
         found = []
         for run in sorted(self._folder.glob("gz-*")):
-            short = run.name.split("-")[-2]
-            if short in wanted and (run / EVENT).exists():
-                found.append(self._look(run))
-        return [r for r in found if r.key in keys]
+            event = _read(run / EVENT) if run.name.split("-")[-2] in wanted else None
+            data = event.get("data") if event is not None else None
+            if isinstance(data, dict) and data.get("key") in keys and data.get("run") == run.name:
+                found.append(self._look(run, data))
+        return found
 
-    def _look(self, run: Path) -> Run:
+    def _look(self, run: Path, data: Mapping[str, Any]) -> Run:
         child = self._children.get(run.name)
         if child is not None and child.poll() is not None:
             del self._children[run.name]  # reaped
-        data = json.loads((run / EVENT).read_bytes())["data"]
         common: dict[str, Any] = {"name": run.name, "key": data["key"], "attempt": data["attempt"]}
         common["started"] = datetime.fromtimestamp((run / EVENT).stat().st_mtime, UTC)
         alive = _alive(run)
@@ -122,7 +125,11 @@ class LocalEngine:
                 for run in alive:
                     _signal(run, number)
                 alive = self._await_end(alive, GRACE)
-        self._children.clear()
+        for name, child in list(self._children.items()):
+            if not _alive(self._folder / name):
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    child.wait(GRACE)  # the lock went first; the process itself is gone a moment later
+                del self._children[name]
 
     def _await_end(self, alive: list[Path], seconds: float) -> list[Path]:
         deadline = time.monotonic() + seconds
@@ -157,7 +164,7 @@ def _alive(run: Path) -> bool:
     try:
         with (run / LOCK).open("r") as lock:
             return not _try_lock(lock.fileno())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
 
 
@@ -172,7 +179,7 @@ def _signal(run: Path, number: signal.Signals) -> None:
 def _read(path: Path) -> dict[str, Any] | None:
     try:
         document = json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
     return document if isinstance(document, dict) else None
 

@@ -198,7 +198,7 @@ def _runner(
         retry_strategy=RetryStrategy(
             limit="3",
             expression=retry_expression(),
-            backoff=m.Backoff(duration="30s", factor=2, cap="10m"),
+            backoff=m.Backoff(duration="10s", factor=3, cap="10m"),  # the first is waited before a permanent failure ends, too
         ),
         security_context=m.SecurityContext.model_validate(container_security()),
         volume_mounts=mounts,

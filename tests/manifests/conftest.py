@@ -1,0 +1,112 @@
+"""What the manifest tests share: the rendered files, the objects in them, one real event, the schemas where they are at hand."""
+
+import functools
+import gzip
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import yaml
+
+from stac_watch.config import load
+from stac_watch.events import Conversion, build_event
+from stac_watch.manifests.render import render
+from stac_watch.manifests.settings import settings_of
+
+ROOT = Path(__file__).parents[2]
+CONFIG = ROOT / "deploy" / "base" / "stac-watch.yaml"
+SCHEMAS = ROOT.parent / "shared" / "data" / "argo"
+
+
+@pytest.fixture(scope="session")
+def settings():
+    return settings_of(load(CONFIG, {}), CONFIG.read_text())
+
+
+@pytest.fixture(scope="session")
+def rendered(settings):
+    return render(settings)
+
+
+@pytest.fixture(scope="session")
+def objects(rendered):
+    """Every Kubernetes object, without kustomize's own files and the overlays' patches, by (kind, name)."""
+    found = {}
+    for path, text in rendered.items():
+        if Path(path).name.startswith("kustomiz") or path.endswith("base/stac-watch.yaml"):
+            continue
+        if "overlays" in path and Path(path).name not in {"budget.yaml", "network.yaml", "quota.yaml"}:
+            continue
+        for document in yaml.safe_load_all(text):
+            found[document["kind"], document["metadata"]["name"]] = document
+    return found
+
+
+@pytest.fixture(scope="session")
+def conversion():
+    return Conversion(
+        catalog="https://stac.example", collection="sentinel-2-l2a", revision="3f1c", recipe="r", kind="create", reason="new",
+        item_id="S2A_MSIL2A_20250831T103701_N0511_R008_T32TQM_20250831T140000", lane="backfill",
+        time=datetime(2025, 8, 31, 15, tzinfo=UTC), datetime=datetime(2025, 8, 31, 10, 37, 1, tzinfo=UTC),
+        item_href="https://stac.example/collections/sentinel-2-l2a/items/S2A", product_href="https://objects.example/S2A.zarr",
+        output_zarr="s3://bucket/S2A.zarr", groups="/measurements/reflectance/r10m", bbox=(10.0, 44.0, 11.0, 45.0),
+        options={
+            "spatial_chunk": "512", "sharding": "true", "package": "none", "overwrite": "true", "dask_perf_html": "/data/dask.html",
+        },
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def event(conversion):
+    return build_event(conversion, 3)
+
+
+@pytest.fixture(scope="session")
+def crd():
+    """Returns the JSON Schema of one of Argo's CRDs: what the API server checks, and unknown fields refused, not dropped."""
+
+    @functools.cache
+    def schema(plural):
+        path = SCHEMAS / f"argo-workflows-v4.0.5.crd.{plural}.yaml.gz"
+        if not path.exists():
+            pytest.skip(f"the CRD of {plural} is not at hand ({SCHEMAS.name} beside the clone); a real API server checks it, too")
+        document = yaml.load(gzip.decompress(path.read_bytes()), Loader=yaml.CSafeLoader)  # the C twin of SafeLoader
+        [version] = document["spec"]["versions"]
+        root = strict(version["schema"]["openAPIV3Schema"])
+        root["properties"]["metadata"] = {"type": "object"}
+        return root
+
+    return schema
+
+
+@pytest.fixture(scope="session")
+def events_schema():
+    path = SCHEMAS / "argo-events-v1.9.11.schema.json.gz"
+    if not path.exists():
+        pytest.skip("the schema of Argo Events is not at hand; its CRDs check nothing, so nothing else does")
+    document = json.loads(gzip.decompress(path.read_bytes()))
+    document["$schema"] = "http://json-schema.org/draft-07/schema#"  # it names none in particular
+    for name, definition in document["definitions"].items():
+        if "properties" in definition:
+            definition["additionalProperties"] = False
+        # int-or-string is published as string
+        if name.endswith((".IntOrString", ".Int64OrString")):
+            definition["type"] = ["integer", "string"]
+    webhook = document["definitions"]["io.argoproj.events.v1alpha1.WebhookEventSource"]
+    webhook["required"] = [field for field in webhook.get("required", []) if field != "url"]  # said to be required, and is not
+    return document
+
+
+def strict(node):
+    """Turns a structural schema into JSON Schema: int-or-string, and no unknown fields."""
+    if isinstance(node, list):
+        return [strict(entry) for entry in node]
+    if not isinstance(node, dict):
+        return node
+    if node.get("x-kubernetes-int-or-string"):
+        return {"type": ["integer", "string"]}
+    made = {key: strict(value) for key, value in node.items() if not key.startswith("x-")}
+    if isinstance(made.get("properties"), dict) and "additionalProperties" not in made and node.get("type") == "object":
+        made["additionalProperties"] = bool(node.get("x-kubernetes-preserve-unknown-fields"))
+    return made

@@ -1,0 +1,143 @@
+"""What is committed is what is rendered, and every object is what its API takes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+
+from stac_watch.config import Config, load
+from stac_watch.errors import ConfigError
+from stac_watch.manifests.deploy import production_environment
+from stac_watch.manifests.render import render
+from stac_watch.manifests.settings import settings_of
+
+ROOT = Path(__file__).parents[2]
+FOLDERS = ("eventsources", "sensors", "workflows", "deploy/argo", "deploy/base", "deploy/overlays")
+
+
+def test_what_is_committed_is_what_is_rendered(rendered):
+    committed = {str(p.relative_to(ROOT)): p.read_text() for folder in FOLDERS for p in (ROOT / folder).rglob("*") if p.is_file()}
+    assert sorted(committed) == sorted(rendered)
+    stale = [path for path, text in rendered.items() if committed[path] != text]
+    assert not stale, "render them again: stac-watch manifests --config deploy/base/stac-watch.yaml --out ."
+
+
+def test_another_process_renders_the_same_bytes(rendered):
+    """Hash seeds differ between processes: an order that comes from a set would show."""
+    code = """
+import json, sys
+from pathlib import Path
+from stac_watch.config import load
+from stac_watch.manifests.render import render
+from stac_watch.manifests.settings import settings_of
+path = Path("deploy/base/stac-watch.yaml")
+json.dump(render(settings_of(load(path, {}), path.read_text())), sys.stdout)
+"""
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env={"PYTHONHASHSEED": "7"}, capture_output=True, check=True)
+    assert json.loads(run.stdout) == rendered
+
+
+def test_a_configuration_for_one_machine_has_no_manifests():
+    config = Config.model_validate({"sources": [{"name": "a", "api": "https://a.example", "collection": "c"}]})
+    with pytest.raises(ConfigError, match="local") as error:
+        settings_of(config, "")
+    assert "argo" in error.value.hint
+
+
+def test_what_a_configuration_says_is_in_the_manifests(tmp_path):
+    """Namespace, sources and hosts come from the configuration; nothing of the committed one is left."""
+    path = tmp_path / "c.yaml"
+    path.write_text("""
+sources:
+  - {name: one, api: https://a.example, collection: c, allowed_hosts: [z.example, b.example]}
+  - {name: two, api: https://d.example, collection: e}
+engine: {kind: argo, webhook: http://x/items, namespace: elsewhere}
+""")
+    files = render(settings_of(load(path, {}), path.read_text(), runner_image="reg.example:5000/runner:7", poller_image="p:8"))
+    assert "geozarr\n" not in files["deploy/base/namespace.yaml"]
+    template = yaml.safe_load(files["workflows/geozarr-convert.yaml"])
+    hosts = {p["name"]: p.get("value") for p in template["spec"]["arguments"]["parameters"]}["allowed_hosts"]
+    assert hosts == "b.example,d.example,z.example"
+    audit = next(yaml.safe_load_all(files["deploy/base/audit.yaml"]))
+    assert [task["name"] for task in audit["spec"]["templates"][-1]["dag"]["tasks"]] == ["one", "two"]
+    assert files["deploy/base/stac-watch.yaml"] == path.read_text()
+    namespaces = {
+        d["metadata"]["namespace"] for f in ("sensors/geozarr.yaml", "workflows/rbac.yaml") for d in yaml.safe_load_all(files[f])
+    }
+    assert namespaces == {"elsewhere"}
+    images = yaml.safe_load(files["deploy/overlays/k3d/kustomization.yaml"])["images"]
+    assert {"name": "reg.example:5000/runner", "newName": "reg.example:5000/runner", "newTag": "7"} in images
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "plural"),
+    [
+        ("WorkflowTemplate", "geozarr-convert", "workflowtemplates"),
+        ("WorkflowTemplate", "stac-watch-audit", "workflowtemplates"),
+        ("CronWorkflow", "stac-watch-audit", "cronworkflows"),
+    ],
+)
+def test_argo_workflows_takes_them(objects, crd, kind, name, plural):
+    jsonschema.validate(objects[kind, name], crd(plural))
+
+
+@pytest.mark.parametrize(("kind", "name"), [("EventBus", "geozarr"), ("EventSource", "stac"), ("Sensor", "geozarr")])
+def test_argo_events_takes_them(objects, events_schema, kind, name):
+    jsonschema.validate(
+        objects[kind, name], {**events_schema, "oneOf": [{"$ref": f"#/definitions/io.argoproj.events.v1alpha1.{kind}"}]}
+    )
+
+
+def test_the_schemas_are_strict(objects, crd, events_schema):
+    """A check that lets typos through is none: the well-known one, `atLeastOnce` a level too deep, must be seen."""
+    sensor = json.loads(json.dumps(objects["Sensor", "geozarr"]))
+    trigger = sensor["spec"]["triggers"][0]
+    trigger["template"]["atLeastOnce"] = trigger.pop("atLeastOnce")
+    with pytest.raises(jsonschema.ValidationError, match="atLeastOnce"):
+        jsonschema.validate(sensor, {**events_schema, "oneOf": [{"$ref": "#/definitions/io.argoproj.events.v1alpha1.Sensor"}]})
+    template = json.loads(json.dumps(objects["WorkflowTemplate", "geozarr-convert"]))
+    template["spec"]["templates"][0]["container"]["comand"] = ["x"]
+    with pytest.raises(jsonschema.ValidationError, match="comand"):
+        jsonschema.validate(template, crd("workflowtemplates"))
+
+
+def test_the_base_configuration_is_one(rendered, tmp_path):
+    path = tmp_path / "stac-watch.yaml"
+    path.write_text(rendered["deploy/base/stac-watch.yaml"])
+    config = load(path, {})
+    assert config.engine.webhook == "http://stac-eventsource-svc:12000/items"
+    given = {entry["name"]: entry.get("value", "postgresql+psycopg://db/ledger") for entry in production_environment()}
+    production = load(path, {name: value for name, value in given.items() if name.startswith("STAC_WATCH__")})
+    assert production.ledger.startswith("postgresql")
+    assert production.recipe.output.startswith("s3://")
+
+
+def test_patches_point_at_what_they_mean(rendered):
+    """JSON patches go by index; each must still point at the entry that it was written for."""
+    base = {
+        "convert": yaml.safe_load(rendered["workflows/geozarr-convert.yaml"]),
+        "audit": next(yaml.safe_load_all(rendered["deploy/base/audit.yaml"])),
+    }
+
+    def at(document, pointer):
+        for part in pointer.strip("/").split("/"):
+            document = document[int(part)] if isinstance(document, list) else document[part]
+        return document
+
+    for path, text in rendered.items():
+        name = Path(path).stem
+        if "overlays" not in path or name not in base:
+            continue
+        for operation in yaml.safe_load(text):
+            pointed = at(base[name], operation["path"].removesuffix("/-"))
+            if operation["op"] == "add":
+                assert isinstance(pointed, list)
+            elif operation["op"] == "replace":
+                assert type(pointed) is type(operation["value"])
+                assert pointed != operation["value"]
+            else:
+                assert pointed.get("name") == "state" or "podAffinity" in pointed
