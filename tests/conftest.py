@@ -1,6 +1,10 @@
-"""What all tests share: nothing leaves the machine, not even from processes that a test starts."""
+"""What all tests share: nothing leaves the machine, not even from processes that a test starts; services, where they are."""
 
+import importlib.util
 import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -9,3 +13,27 @@ def pytest_configure(config: pytest.Config) -> None:
     """Sends every other process's HTTP to a closed port; in this process pytest-socket refuses non-loopback connections."""
     os.environ |= {"HTTP_PROXY": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9", "NO_PROXY": "127.0.0.1,localhost,::1"}
     os.environ |= {name.lower(): os.environ[name] for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")}
+
+
+def service(name: str) -> ModuleType:
+    """Loads a harness of tests/services: test folders are no packages."""
+    path = Path(__file__).with_name("services") / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"services_{name}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[object]:
+    """A PostgreSQL 15 server for this session; where it is not installed CI fails, and others skip."""
+    harness = service("postgres")
+    if harness.programs() is None:
+        sentence = "PostgreSQL 15 is not installed: apt-get install postgresql-15"
+        assert os.environ.get("CI") != "true", sentence
+        pytest.skip(sentence)
+    server = harness.Postgres()
+    yield server
+    server.close()

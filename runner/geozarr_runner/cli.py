@@ -24,7 +24,8 @@ from typing import NoReturn
 from geozarr_runner import marker
 from geozarr_runner.marker import Counts, Outcome
 from geozarr_runner.progress import Bar, Lines, Progress, log_to
-from geozarr_runner.run import Identity, Recipe, Request, run
+from geozarr_runner.request import Identity, Recipe, Request
+from geozarr_runner.run import run
 from stac_watch.errors import Defect, Exit, StacWatchError
 from stac_watch.events import check_item_id, conversion_key, parse_event_id, stamp
 
@@ -203,6 +204,7 @@ def _request(arguments: argparse.Namespace) -> Request:
     recipe = Recipe(
         groups=arguments.groups, spatial_chunk=arguments.spatial_chunk, sharding=arguments.sharding,
         package=arguments.package, dask_perf_html=arguments.dask_perf_html,
+        engine=arguments.engine,
     )  # fmt: skip
     if arguments.item_id:
         check_item_id(arguments.item_id)
@@ -214,6 +216,7 @@ def _request(arguments: argparse.Namespace) -> Request:
         work=Path(arguments.work) if arguments.work else None,
         allowed_hosts=tuple(host for value in arguments.allowed_hosts for host in value.replace(",", " ").split()),
         attempts=arguments.tries, timeout=arguments.timeout,
+        memory_limit=arguments.memory_limit, endpoint=os.environ.get("AWS_ENDPOINT_URL", ""),
     )  # fmt: skip
 
 
@@ -250,7 +253,9 @@ def _add_options(command: argparse.ArgumentParser, *, with_output: bool) -> None
     add("--sharding", default=False, type=_or_default(_boolean, default=False), help="true: one file per array (default false)")
     add("--package", default="tar", type=_or_default(_package_kind, "tar"), help="tar (default), tar.gz or none")
     add("--overwrite", default=False, type=_or_default(_boolean, default=False), help="true: replace an output that is not ours")
-    add("--dask-perf-html", default="", metavar="FILE", help="write Dask's performance report there; empty = off")
+    add("--dask-perf-html", default="", metavar="FILE", help="Dask's performance report; empty = off. Takes the stock engine")
+    add("--engine", default="auto", type=_or_default(_engine, "auto"), help="auto (default), fast or stock; the bytes are the same")
+    add("--memory-limit", default="", metavar="SIZE", help="e.g. 2Gi: fewer workers beyond; default: the container's limit")
     add("--key", default="", help="the conversion's key, 12 hex; default: derived from source and recipe")
     add("--revision", default="", help="the item's revision")
     add("--item-id", default="", help="default: what the item or the product says")
@@ -300,6 +305,13 @@ def _package_kind(text: str) -> str:
 
     if text not in SUFFIXES:
         raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(SUFFIXES)}")
+    return text
+
+
+def _engine(text: str) -> str:
+    known = ("auto", "fast", "stock")
+    if text not in known:
+        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(known)}")
     return text
 
 

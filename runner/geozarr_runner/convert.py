@@ -28,6 +28,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from geozarr_runner import conformance
+from geozarr_runner.marker import Check
 from geozarr_runner.product import QUICKLOOKS, REFLECTANCE, Selection
 from stac_watch.errors import Defect, InputError, Unavailable
 
@@ -39,7 +41,7 @@ _HARMLESS = (
     (".*Consolidated metadata is currently not part in the Zarr format 3 specification.*", "zarr"),
     (".*CF standard-name validation is DISABLED.*", "eopf_geozarr"),  # our own doing, see `load`
     (".*'extra' configuration is set to `'allow'`.*", "pydantic"),  # of eopf-geozarr's typed dictionaries
-    (".*`MISSING` sentinel is no longer experimental.*", "eopf_geozarr"),  # pydantic 2.14 moved a name that eopf-geozarr imports
+    (".*`MISSING` sentinel is no longer experimental.*", "(eopf_geozarr|geozarr_toolkit|zarr_cm)"),  # pydantic 2.14 moved it
     (".*`@` matmul instead of `\\*` mul operator.*", "rioxarray"),  # affine 3, about rioxarray
     (".*Failed to open Zarr store with consolidated metadata.*", "eopf_geozarr"),  # local stores may be unconsolidated
 )
@@ -54,11 +56,27 @@ class Options:
     spatial_chunk: int = 1024  #: 256, the converter's own default, makes 13 times the files and takes twice as long (measured)
     sharding: bool = False  #: one file per array, at 1.5 GB more memory for a full tile
     dask_perf_html: str = ""  #: where Dask's performance report goes; empty = none. It needs a distributed client: slower
+    engine: str = "auto"  #: fast, stock, or auto: fast, and stock for whatever that does not know. Both write the same bytes
+    workers: int = 2  #: threads; see `limits`
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What was written: by which engine (`stock: ` and the reason), and what the validators say of its metadata."""
+
+    engine: str
+    checks: tuple[Check, ...]
 
 
 def convert(
-    source: Path, selection: Selection, folder: Path, options: Options, *, advance: Callable[[int], None] = lambda _: None
-) -> None:
+    source: Path,
+    selection: Selection,
+    folder: Path,
+    options: Options,
+    *,
+    level: str,
+    advance: Callable[[int], None] = lambda _: None,
+) -> Converted:
     """Converts a local Sentinel-2 product.
 
     Args:
@@ -66,15 +84,45 @@ def convert(
         selection: what of it to convert.
         folder: where the output goes; must not exist or be empty.
         options: the recipe.
-        advance: told of each group that was written.
+        level: the product's, `L1C` or `L2A`.
+        advance: told of each array that was written.
 
     Raises:
-        InputError: the converter does not take this product.
+        InputError: the converter does not take this product; or the fast engine was asked for, and does not.
         Unavailable: the installed xarray breaks the converter.
         OSError: the folder cannot be written.
     """
     if folder.exists() and any(folder.iterdir()):
         raise Defect(f"{folder} is not empty: the converter would skip what is there and keep its holes")
+    from geozarr_runner import chunks, engine
+
+    reason = _asked_for_stock(options) or engine.reason_for_stock(selection, level, sharding=options.sharding)
+    if not reason and options.engine != "fast" and sum(a.pixels for a in selection.arrays) < engine.WORTH_IT:
+        reason = "the product is small"
+    if reason and options.engine == "fast":
+        raise InputError(f"the fast engine cannot do this: {reason}", hint="leave --engine at auto: it takes the stock engine then")
+    if not reason:
+        try:
+            size, workers = options.spatial_chunk, options.workers
+            verdicts = chunks.write(source, selection, folder, chunk=size, workers=workers, advance=advance)
+        except chunks.Unexpected as error:
+            if options.engine == "fast":
+                raise Defect(f"the fast engine does not fit this converter: {error}", hint="say --engine stock") from error
+            log.warning("the fast engine gives way to the stock one: %s", error)
+            shutil.rmtree(folder, ignore_errors=True)
+            reason = str(error)
+        else:
+            return Converted("fast", verdicts)
+    return Converted(f"stock: {reason}", _stock(source, selection, folder, options, advance))
+
+
+def _asked_for_stock(options: Options) -> str:
+    if options.engine == "stock":
+        return "asked for"
+    return "Dask's report needs Dask to do the work" if options.dask_perf_html else ""
+
+
+def _stock(source: Path, selection: Selection, folder: Path, options: Options, advance: Callable[[int], None]) -> tuple[Check, ...]:
     with quiet():
         converter = load()
         require_xarray()
@@ -82,9 +130,10 @@ def convert(
         prune(tree, selection)
         keep_nodata(tree)
         with _scheduler(options, _written(folder, selection, advance)):
-            _run(converter, tree, folder, options)
+            run_converter(converter, tree, folder, options)
         if selection.scaffold is not None:
             trim(folder, selection)
+        return conformance.check(folder)
 
 
 @dataclass(frozen=True)
@@ -198,7 +247,12 @@ def _describe_levels(folder: Path, levels: list[str]) -> None:
     add_multiscales_metadata_to_parent(group, datasets)
 
 
-def _run(converter: Converter, tree: Any, folder: Path, options: Options) -> None:  # noqa: ANN401  # idem
+def run_converter(converter: Converter, tree: Any, folder: Path, options: Options) -> None:  # noqa: ANN401  # idem
+    """Calls the converter, with every option that works, and without those that do not.
+
+    Raises:
+        InputError: it does not accept the product.
+    """
     try:
         converter.convert_s2_optimized(
             dt_input=tree,
@@ -223,9 +277,8 @@ def _scheduler(options: Options, written: Callable[[], None]) -> Iterator[None]:
     """Dask in threads, as many as the container's CPU limit allows; with a report, the same as a local distributed cluster."""
     import dask
     from dask.callbacks import Callback
-    from dask.system import cpu_count
 
-    workers = max(1, cpu_count())
+    workers = options.workers
     if not options.dask_perf_html:
         with dask.config.set(scheduler="threads", num_workers=workers), Callback(finish=lambda *_: written()):  # type: ignore[no-untyped-call]  # dask has no types
             yield
@@ -242,14 +295,13 @@ def _scheduler(options: Options, written: Callable[[], None]) -> Iterator[None]:
 
 
 def _written(folder: Path, selection: Selection, advance: Callable[[int], None]) -> Callable[[], None]:
-    """Returns a callback that reports the groups that have appeared in the output since it was called last."""
-    waiting = {*selection.groups, *(f"{REFLECTANCE}/{level}" for level in selection.overviews)}
+    """Returns a callback that reports the arrays of the groups that have appeared in the output since it was called last."""
+    waiting = {group: sum(a.group == group for a in selection.arrays) for group in selection.groups}
 
     def look() -> None:
-        there = {group for group in waiting if (folder / group / "zarr.json").exists()}
-        waiting.difference_update(there)
+        there = [group for group in waiting if (folder / group / "zarr.json").exists()]
         if there:
-            advance(len(there))
+            advance(sum(waiting.pop(group) for group in there))
 
     return look
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from platform import python_version
@@ -69,6 +69,8 @@ class Outcome:
     counts: Counts
     checks: tuple[Check, ...] = ()
     groups: tuple[str, ...] = ()
+    engine: str = ""  # fast, or stock and why
+    files: dict[str, str] = field(default_factory=dict)  # what lies beside: report, report_json, quicklook, item
     finished: str = ""  # RFC 3339
 
     def as_json(self) -> str:

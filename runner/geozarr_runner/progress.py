@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Protocol
 
-WEIGHTS = {"preflight": 2, "stage": 30, "convert": 45, "verify": 13, "package": 8, "publish": 2}
+WEIGHTS = {"preflight": 2, "stage": 30, "convert": 45, "verify": 13, "package": 7, "report": 1, "publish": 2}
 """Share of each stage in a run, in percent: from a full tile over HTTP."""
 _INTERVAL = 0.25  #: seconds between two writes; a thousand chunks must not become a thousand files
 

@@ -23,9 +23,10 @@ from pathlib import Path
 
 from geozarr_runner import marker
 from geozarr_runner.marker import Outcome, write_failure
-from geozarr_runner.package import SUFFIXES
 from stac_watch.errors import CannotWrite, InputError, Temporary
 
+WORK = ".geozarr-runner"
+"""The default work folder's name."""
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 _NOT_EXCHANGEABLE = frozenset({errno.ENOSYS, errno.EINVAL, errno.ENOTSUP})
@@ -35,9 +36,16 @@ _NOT_EXCHANGEABLE = frozenset({errno.ENOSYS, errno.EINVAL, errno.ENOTSUP})
 class Target:
     """An output's place and the names beside it."""
 
-    path: Path
+    path: Path  # where it is built and, unless `href` is elsewhere, stays
     key: str
     attempt: int
+    href: str  # what the marker calls it
+    work: Path  # where sources are staged
+
+    @property
+    def is_remote(self) -> bool:
+        """True for an output in an object store: `upload` takes it there."""
+        return "://" in self.href
 
     @property
     def partial(self) -> Path:
@@ -50,30 +58,36 @@ class Target:
         return self.partial.with_suffix(".partial-package")
 
     @property
+    def partial_beside(self) -> Path:
+        """Where this attempt writes report and item, under their final names."""
+        return self.partial.with_suffix(".partial-beside")
+
+    @property
     def lock(self) -> Path:
         """The file that one writer at a time holds."""
         return self.path.with_name(f".{self.path.name}.lock")
 
-    def package(self, kind: str) -> Path:
-        """Where an archive of that kind lies, beside the output."""
-        return self.path.with_name(self.path.name + SUFFIXES[kind])
 
-
-def target_of(output_zarr: str, key: str, attempt: int) -> Target:
-    """Returns the target for an output path.
+def target_of(output_zarr: str, key: str, attempt: int, work: Path | None) -> Target:
+    """Returns the target for an output path or s3:// address; those are built in the work folder first.
 
     Raises:
-        InputError: no path on a mounted file system.
+        InputError: neither a path on a mounted file system nor an address in S3.
     """
     scheme, sep, rest = output_zarr.partition("://")
+    name = rest.strip("/").rpartition("/")
+    if scheme == "s3" and name[0] and name[2]:
+        folder = work or Path.cwd() / WORK
+        return Target(folder / "outputs" / key / name[2], key, attempt, f"s3://{rest.strip('/')}", folder)
     if sep and scheme != "file":
         raise InputError(
-            f"output {output_zarr!r} has scheme {scheme!r}", hint="give a path on a mounted volume, e.g. /outputs/ITEM.zarr"
+            f"output {output_zarr!r} has scheme {scheme!r} or no name",
+            hint="give a path on a mounted volume, e.g. /outputs/ITEM.zarr, or s3://BUCKET/ITEM.zarr",
         )
     path = Path(os.path.abspath(rest if sep else output_zarr))  # noqa: PTH100  # resolve() would follow a symlink of the user's
     if not output_zarr or path == path.parent:
         raise InputError(f"output {output_zarr!r} is not the path of a store", hint="give e.g. /outputs/ITEM.zarr")
-    return Target(path, key, attempt)
+    return Target(path, key, attempt, str(path), work or path.parent / WORK)
 
 
 def already_done(target: Target) -> Outcome | None:
@@ -138,16 +152,16 @@ def finished_partial(target: Target) -> Path | None:
 
 def clear(target: Target, *, but: Path | None = None) -> None:
     """Removes what earlier attempts left beside the output. Only under the lock: nobody else builds there."""
-    keep = {but, but.with_suffix(".partial-package")} if but else set()
+    keep = {but, but.with_suffix(".partial-package"), but.with_suffix(".partial-beside")} if but else set()
     for path in _partials(target):
         if path not in keep:
             _remove(path)
 
 
 def publish(target: Target, built: Path) -> None:
-    """Puts a finished folder, and its package first, under the final names.
+    """Puts a finished folder, and its package, report and item first, under the final names.
 
-    The package goes first: when the marker can be seen, everything it speaks of is there.
+    They go first: when the marker can be seen, everything it speaks of is there.
 
     Raises:
         CannotWrite: a rename failed.
@@ -158,6 +172,10 @@ def publish(target: Target, built: Path) -> None:
         flush(built)
         if found is not None and found.package is not None and archive.exists():
             archive.replace(target.path.with_name(Path(found.package.href).name))
+        beside = built.with_suffix(".partial-beside")
+        for companion in sorted(beside.iterdir()) if beside.exists() else []:
+            companion.replace(target.path.with_name(companion.name))
+        _remove(beside)
         if target.path.exists() or target.path.is_symlink():
             _exchange(built, target.path)
             _flush_folder(target.path.parent)
@@ -210,7 +228,7 @@ def _has_size(path: Path, size: int) -> bool:
 
 
 def _partials(target: Target) -> list[Path]:
-    pattern = re.compile(rf"\.{re.escape(target.path.name)}\..+-\d+\.partial(-package)?")
+    pattern = re.compile(rf"\.{re.escape(target.path.name)}\..+-\d+\.partial(-package|-beside|-chunks)?")
     try:
         return sorted(p for p in target.path.parent.iterdir() if pattern.fullmatch(p.name))
     except OSError as error:

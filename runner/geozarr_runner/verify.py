@@ -4,11 +4,15 @@ In: the staged source, the selection, the output. Out: named checks with verdict
 the converter, or xarray's decoding, as its own judge: source values are decoded here by the CF rule (scale * packed + offset,
 fill = NaN).
 
-The converter's `validate` calls a store with two bands full of holes compliant (measured, 0.12.0): hence this stage.
+The converter's `validate` calls a store with two bands full of holes compliant (measured, 0.12.0): hence this stage. It must
+stay always on, so it must be cheap: beyond `EVERYTHING` pixels, chunks of large arrays are sampled; every chunk that is absent, and
+every small array, is compared whole.
 """
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -20,16 +24,53 @@ import numpy as np
 import zarr
 from zarr.core.group import GroupMetadata
 
+from geozarr_runner.expected import Block, Values, from_finer, from_output, from_source, metres
 from geozarr_runner.marker import Check
 from geozarr_runner.product import OVERVIEWS, REFLECTANCE, Selection, ZarrArray
 
-type Values = np.ndarray[Any, np.dtype[Any]]
-type Block = tuple[slice, ...]
 type Kind = Literal["native", "injected", "overview"]
 
 RTOL = {"native": 1e-6, "injected": 1e-5, "overview": 1e-5}
 ATOL = {"native": 0.0, "injected": 1e-6, "overview": 1e-6}
 """Native values pass through float64 once; means of float32 blocks may be summed in another order."""
+
+
+EVERYTHING = 250_000_000  #: pixels that are compared without sampling: two seconds on two cores
+SAMPLED = 150_000_000  #: pixels of large arrays that are compared beyond: under a quarter of a full tile's conversion (measured)
+REGION = 5120  #: pixels; neighbours are compared together, so that one of four source chunks of a 10 m band is decoded
+SMALL = 4_000_000  #: pixels; what is made of no more, 60 m and coarser, is compared whole
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Which chunks of large arrays are compared: those whose region, and then whose place in it, a hash ranks first."""
+
+    seed: str
+    share: float  # of an array's chunks
+
+    def __str__(self) -> str:
+        """Says what was compared, so that it can be repeated."""
+        if self.share >= 1:
+            return "every pixel was compared"
+        return (
+            f"{self.share:.1%} of the chunks of arrays above {SMALL / 1e6:.0f} Mpx were compared, ranked by SHA-256 of "
+            f"'{self.seed}/<array>/<region of {REGION} px>', then '…/<chunk>'; all absent chunks and all smaller arrays in full"
+        )
+
+    def choose(self, path: str, blocks: list[Block]) -> list[Block]:
+        """Returns the chosen blocks, at least one."""
+        if self.share >= 1:
+            return blocks
+
+        def rank(block: Block) -> tuple[bytes, bytes]:
+            region = ".".join(str(s.start // REGION) for s in block)
+            return self._hash(path, region), self._hash(path, _name(block))
+
+        ranked = sorted(blocks, key=rank)
+        return ranked[: max(1, math.ceil(self.share * len(blocks)))]
+
+    def _hash(self, path: str, name: str) -> bytes:
+        return hashlib.sha256(f"{self.seed}/{path}/{name}".encode()).digest()
 
 
 @dataclass(frozen=True)
@@ -44,6 +85,7 @@ class Finding:
     holes: int = 0  # NaN where a value is expected
     false_data: int = 0  # a value where NaN is expected
     missing: tuple[str, ...] = ()  # chunk keys that must be there
+    whole: bool = True  # every pixel was compared
     where: str = ""  # the first difference
 
     @property
@@ -58,6 +100,7 @@ class Verification:
 
     checks: tuple[Check, ...]
     findings: tuple[Finding, ...] = field(repr=False)
+    sample: Sample
 
     @property
     def failed(self) -> tuple[Check, ...]:
@@ -66,14 +109,24 @@ class Verification:
 
 
 @dataclass(frozen=True)
-class _Task:
+class Task:
+    """One array of the output to compare, and what it has to hold."""
+
     path: str
     kind: Kind
+    reads: int  # pixels behind it: an injected band of 60 m stands for 36 times as many
     expect: Callable[[], Callable[[Block], Values]]  # opens what is needed, late: a full band takes 240 MB
 
 
 def verify(
-    root: Path, selection: Selection, output: Path, *, workers: int, advance: Callable[[int], None] = lambda _: None
+    root: Path,
+    selection: Selection,
+    output: Path,
+    *,
+    workers: int,
+    seed: str = "",
+    everything: int = EVERYTHING,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> Verification:
     """Compares the output with the staged source.
 
@@ -82,21 +135,25 @@ def verify(
         selection: what was to be converted.
         output: the store that the converter wrote.
         workers: arrays compared at a time.
+        seed: of the sample; the conversion's key.
+        everything: pixels up to which nothing is sampled.
         advance: told of each array that was compared.
     """
-    source, target = zarr.open_group(str(root), mode="r"), zarr.open_group(str(output), mode="r", use_consolidated=False)
+    target = zarr.open_group(str(output), mode="r", use_consolidated=False)
     there = {path: node for path, node in target.members(max_depth=None) if isinstance(node, zarr.Array)}
     structure = _structure(selection, output, there)
-    tasks = [task for task in _tasks(selection, source, there) if task.path in there]
+    tasks = [task for task in _tasks(selection, root, there) if task.path in there]
+    sample = _sample(seed, [task.reads for task in tasks], everything)
 
-    def one(task: _Task) -> Finding:
-        finding = compare(task.path, task.kind, there[task.path], task.expect(), output)
+    def one(task: Task) -> Finding:
+        finding = compare(task, there[task.path], output, sample)
         advance(1)
         return finding
 
     with ThreadPoolExecutor(workers, thread_name_prefix="verify") as pool:
         findings = tuple(pool.map(one, tasks))
-    return Verification(checks=(structure, *_verdicts(findings)), findings=findings)
+    coverage = Check("coverage", "passed", str(sample))
+    return Verification(checks=(structure, *_verdicts(findings), coverage), findings=findings, sample=sample)
 
 
 def count(selection: Selection) -> int:
@@ -104,70 +161,92 @@ def count(selection: Selection) -> int:
     return len(selection.arrays) * (2 if selection.overviews else 1)
 
 
-def decode(packed: Values, array: ZarrArray) -> Values:
-    """Returns values by the CF rule: fill -> NaN, scale * packed + offset in float64, then float32 as in the output.
-
-    Source: CF conventions 1.11, section 8.1 (packed data), section 2.5.1 (missing data).
-    """
-    if packed.dtype.kind not in "iufb":
-        return packed
-    values = packed.astype(np.float64)
-    values *= float(array.attributes.get("scale_factor", 1.0))
-    values += float(array.attributes.get("add_offset", 0.0))
-    if array.fill_value is not None and array.fill_value != "NaN":
-        values[packed == array.fill_value] = np.nan
-    return values.astype(np.float32)
-
-
-def block_mean(values: Values, factor: int) -> Values:
-    """Returns the mean of factor x factor blocks, ignoring NaN; NaN where a block holds nothing else. Shape (y, x)."""
-    height, width = (n // factor * factor for n in values.shape)
-    blocks = values[:height, :width].reshape(height // factor, factor, width // factor, factor).astype(np.float64)
-    valid = ~np.isnan(blocks)
-    number = valid.sum(axis=(1, 3))
-    total = np.where(valid, blocks, 0.0).sum(axis=(1, 3))
-    mean = np.full(number.shape, np.nan)
-    np.divide(total, number, out=mean, where=number > 0)
-    return mean.astype(np.float32)
-
-
-def compare(path: str, kind: Kind, array: Any, expect: Callable[[Block], Values], store: Path) -> Finding:  # noqa: ANN401  # zarr.Array
+def compare(task: Task, array: Any, store: Path, sample: Sample) -> Finding:  # noqa: ANN401  # zarr.Array
     """Compares one output array with its expectation, one chunk at a time; a shard may hold a whole band, a chunk never does."""
     pixels = nan = wrong = holes = false_data = 0
-    needed, where = set(), ""
-    stored = array.shards or array.chunks
-    for block in _blocks(array.shape, array.chunks):
+    missing, where = set(), ""
+    expect, whole = task.expect(), task.reads <= SMALL or sample.share >= 1
+    for block, key in _chosen(task.path, array, store, None if whole else sample):
         got, want = np.asarray(array[block]), expect(block)
         if got.shape != want.shape:
-            return Finding(path, kind, where=f"shape {array.shape} does not fit its source")
-        if want.dtype.kind != "f":
-            different = got != want
-            wrong += int(np.count_nonzero(different))
-            want_nan = np.zeros(want.shape, dtype=bool)
-        else:
-            got_nan, want_nan = np.isnan(got), np.isnan(want)
-            holes += int(np.count_nonzero(got_nan & ~want_nan))
-            false_data += int(np.count_nonzero(want_nan & ~got_nan))
-            off = ~np.isclose(got, want, rtol=RTOL[kind], atol=ATOL[kind], equal_nan=True)
-            wrong += int(np.count_nonzero(off & ~got_nan & ~want_nan))
-            different = off
-            nan += int(np.count_nonzero(got_nan))
+            return Finding(task.path, task.kind, where=f"shape {array.shape} does not fit its source")
         pixels += got.size
-        if not where and different.any():
-            first = np.unravel_index(int(np.argmax(different)), different.shape)
-            at = ", ".join(str(s.start + int(i)) for s, i in zip(block, first, strict=True))
-            where = f"at [{at}] the output has {got[first]}, the source {want[first]}"
-        if not want_nan.all():
-            needed.add(array.metadata.encode_chunk_key(tuple(s.start // n for s, n in zip(block, stored, strict=True))))
-    missing = tuple(f"{path}/{key}" for key in sorted(needed) if not (store / path / key).exists())
-    return Finding(path, kind, pixels, nan, wrong, holes, false_data, missing, where)
+        here = _difference(got, want, task.kind)
+        nan, wrong = nan + here.nan, wrong + here.wrong
+        holes, false_data = holes + here.holes, false_data + here.false_data
+        if not where and here.first is not None:
+            at = ", ".join(str(s.start + int(i)) for s, i in zip(block, here.first, strict=True))
+            where = f"at [{at}] the output has {got[here.first]}, the source {want[here.first]}"
+        if not (store / task.path / key).exists() and not (want.dtype.kind == "f" and np.isnan(want).all()):
+            missing.add(f"{task.path}/{key}")
+    return Finding(task.path, task.kind, pixels, nan, wrong, holes, false_data, tuple(sorted(missing)), whole, where)
 
 
-def _tasks(selection: Selection, source: Any, there: dict[str, Any]) -> Iterator[_Task]:  # noqa: ANN401  # zarr.Group
+@dataclass(frozen=True)
+class _Difference:
+    """How one chunk differs; `first` is the index of the first value that does."""
+
+    nan: int = 0
+    wrong: int = 0
+    holes: int = 0
+    false_data: int = 0
+    first: tuple[Any, ...] | None = None
+
+
+def _difference(got: Values, want: Values, kind: Kind) -> _Difference:
+    if want.dtype.kind != "f":
+        different = got != want
+        number = int(np.count_nonzero(different))
+        return _Difference(wrong=number, first=_where_first(different) if number else None)
+    got_nan = np.isnan(got)
+    if np.array_equal(got, want, equal_nan=True):  # nearly always; a tenth of the time of what follows
+        return _Difference(nan=int(np.count_nonzero(got_nan)))
+    want_nan = np.isnan(want)
+    off = ~np.isclose(got, want, rtol=RTOL[kind], atol=ATOL[kind], equal_nan=True)
+    return _Difference(
+        nan=int(np.count_nonzero(got_nan)),
+        wrong=int(np.count_nonzero(off & ~got_nan & ~want_nan)),
+        holes=int(np.count_nonzero(got_nan & ~want_nan)),
+        false_data=int(np.count_nonzero(want_nan & ~got_nan)),
+        first=_where_first(off) if off.any() else None,
+    )
+
+
+def _chosen(path: str, array: Any, store: Path, sample: Sample | None) -> Iterator[tuple[Block, str]]:  # noqa: ANN401  # zarr.Array
+    """Yields the blocks to compare, and the key of the file that holds each: all of a small array, all absent, some of the rest."""
+    stored = array.shards or array.chunks
+    keys = {
+        _name(block): array.metadata.encode_chunk_key(tuple(s.start // n for s, n in zip(block, stored, strict=True)))
+        for block in _blocks(array.shape, array.chunks)
+    }
+    blocks = list(_blocks(array.shape, array.chunks))
+    if sample is not None:
+        absent = [block for block in blocks if not (store / path / keys[_name(block)]).exists()]
+        gone = {_name(block) for block in absent}
+        present = [block for block in blocks if _name(block) not in gone]
+        blocks = sorted(absent + sample.choose(path, present), key=lambda block: [s.start for s in block])
+    for block in blocks:
+        yield block, keys[_name(block)]
+
+
+def _sample(seed: str, sizes: list[int], everything: int) -> Sample:
+    large = sum(size for size in sizes if size > SMALL)
+    return Sample(seed, 1.0 if sum(sizes) <= everything else min(1.0, SAMPLED / max(1, large)))
+
+
+def _name(block: Block) -> str:
+    return ".".join(str(s.start) for s in block)
+
+
+def _where_first(different: Values) -> tuple[Any, ...]:
+    return np.unravel_index(int(np.argmax(different)), different.shape)
+
+
+def _tasks(selection: Selection, root: Path, there: dict[str, Any]) -> Iterator[Task]:
     by_path = {a.path: a for a in selection.arrays if a.group in selection.groups}
     for path, array in sorted(by_path.items(), key=lambda pair: -pair[1].pixels):  # the big ones first: threads end together
         if path in there and not _is_time(array):
-            yield _Task(path, "native", lambda a=array: _from_source(source, a))  # type: ignore[misc]
+            yield Task(path, "native", array.pixels, lambda a=array: from_source(root, a))  # type: ignore[misc]
     for path, node in sorted(there.items()):
         group, _, name = path.rpartition("/")
         level = group.rpartition("/")[2]
@@ -177,46 +256,22 @@ def _tasks(selection: Selection, source: Any, there: dict[str, Any]) -> Iterator
             parent, factor = OVERVIEWS[level]
             above = there.get(f"{REFLECTANCE}/{parent}/{name}")
             if above is not None:
-                yield _Task(path, "overview", lambda a=above, f=factor: _from_output(a, f))  # type: ignore[misc]
+                yield Task(path, "overview", above.size, lambda a=above, f=factor: from_output(a, f))  # type: ignore[misc]
         elif path not in by_path and (origin := _finer(by_path, level, name)) is not None:
-            yield _Task(path, "injected", lambda o=origin, n=level: _from_finer(source, o, n))  # type: ignore[misc]
+            yield Task(path, "injected", origin.pixels, lambda o=origin, n=level: from_finer(root, o, n))  # type: ignore[misc]
 
 
 def _finer(by_path: dict[str, ZarrArray], level: str, name: str) -> ZarrArray | None:
     """Returns the source band that the converter injects into a coarser level: the finest that has it."""
     for finer in ("r10m", "r20m"):
-        if _metres(finer) < _metres(level) and (array := by_path.get(f"{REFLECTANCE}/{finer}/{name}")) is not None:
+        if metres(finer) < metres(level) and (array := by_path.get(f"{REFLECTANCE}/{finer}/{name}")) is not None:
             return array
     return None
-
-
-def _from_source(source: Any, array: ZarrArray) -> Callable[[Block], Values]:  # noqa: ANN401  # zarr.Group
-    packed = np.asarray(source[array.path][...])
-    return lambda block: decode(packed[block], array)
-
-
-def _from_finer(source: Any, array: ZarrArray, level: str) -> Callable[[Block], Values]:  # noqa: ANN401  # zarr.Group
-    packed = np.asarray(source[array.path][...])
-    factor = _metres(level) // _metres(array.group.rpartition("/")[2])
-    return lambda block: block_mean(decode(packed[_scaled(block, factor)], array), factor)
-
-
-def _from_output(array: Any, factor: int) -> Callable[[Block], Values]:  # noqa: ANN401  # zarr.Array
-    values = np.asarray(array[...])
-    return lambda block: block_mean(values[_scaled(block, factor)], factor)
-
-
-def _scaled(block: Block, factor: int) -> Block:
-    return tuple(slice(s.start * factor, s.stop * factor) for s in block)
 
 
 def _blocks(shape: tuple[int, ...], chunks: tuple[int, ...]) -> Iterator[Block]:
     for index in cartesian(*(range(-(-n // c)) for n, c in zip(shape, chunks, strict=True))):
         yield tuple(slice(i * c, min((i + 1) * c, n)) for i, c, n in zip(index, chunks, shape, strict=True))
-
-
-def _metres(level: str) -> int:
-    return int(level.strip("rm"))
 
 
 def _is_time(array: ZarrArray) -> bool:
@@ -272,9 +327,9 @@ def _shares(findings: tuple[Finding, ...]) -> list[tuple[str, float, float]]:
     """Returns the lowest and highest NaN share of the bands, for each level."""
     levels: dict[str, list[float]] = {}
     for finding in findings:
-        if _is_band(finding) and finding.pixels:
+        if _is_band(finding) and finding.whole and finding.pixels:
             levels.setdefault(finding.path.split("/")[-2], []).append(finding.nan / finding.pixels)
-    return [(level, min(shares), max(shares)) for level, shares in sorted(levels.items(), key=lambda pair: _metres(pair[0]))]
+    return [(level, min(shares), max(shares)) for level, shares in sorted(levels.items(), key=lambda pair: metres(pair[0]))]
 
 
 def _is_band(finding: Finding) -> bool:

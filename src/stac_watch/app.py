@@ -5,27 +5,39 @@ In: a configuration and an environment. Out: the parts that the verbs work with.
 
 from __future__ import annotations
 
+import os
 import random
+import re
 import shutil
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from stac_watch.catalog import Catalog
-from stac_watch.config import ENV_PREFIX, ArgoEngine, Config, LocalEngine
+from stac_watch.catalog import FIELDS, Catalog
+from stac_watch.config import ENV_PREFIX, ArgoEngine, Config, LocalEngine, Source, parse_duration
 from stac_watch.database import open_engine
+from stac_watch.discover import overlap_of
 from stac_watch.engines import Engine
 from stac_watch.engines.local import LOG
 from stac_watch.engines.local import LocalEngine as LocalRuns
-from stac_watch.errors import CannotWrite, ConfigError, Unavailable, cannot_write
+from stac_watch.errors import CannotWrite, InputError, Unavailable, cannot_write
+from stac_watch.events import parse_stamp
 from stac_watch.ledger import Ledger
 from stac_watch.markers import read_marker
-from stac_watch.states import IN_FLIGHT
-from stac_watch.views import Line, line
+from stac_watch.policy import fields_for
+from stac_watch.probe import probe, words
+from stac_watch.states import IN_FLIGHT, State
+from stac_watch.views.lines import Line, line
 from stac_watch.watch import Parts
+
+if TYPE_CHECKING:
+    from stac_watch.engines.argo import ArgoEngine as ArgoRuns
 
 
 def wall_clock() -> datetime:
@@ -50,7 +62,7 @@ def build(config: Config, environ: Mapping[str, str], wait: Callable[[float], bo
     """
     check_output(config)
     rng = random.Random()  # noqa: S311  # jitter only; identities never use it
-    catalogs = {s.name: Catalog(s.api, s.collection, now=wall_clock, sleep=time.sleep, rng=rng) for s in config.sources}
+    catalogs = {source.name: build_catalog(source, rng) for source in config.sources}
     return Parts(
         sources=config.sources,
         recipe=config.recipe,
@@ -63,14 +75,39 @@ def build(config: Config, environ: Mapping[str, str], wait: Callable[[float], bo
         wait=wait,
         rng=rng,
         beat=beat,
+        holder=f"{socket.gethostname()}, process {os.getpid()}",
     )
+
+
+def build_catalog(source: Source, rng: random.Random) -> Catalog:
+    """Returns a source's catalogue, which reads of an item what the source's rules need."""
+    fields = dict.fromkeys((*FIELDS, *fields_for(source.filter)))
+    if "properties" in fields:  # pgstac returns nothing of them when a part is asked for besides
+        fields = {name: None for name in fields if not name.startswith("properties.")}
+    return Catalog(source.api, source.collection, now=wall_clock, sleep=time.sleep, rng=rng, fields=tuple(fields))
 
 
 def build_engine(config: Config, environ: Mapping[str, str]) -> Engine:
     """Returns the configured engine."""
     if isinstance(config.engine, ArgoEngine):
-        raise ConfigError("engine.kind argo is not part of this version", hint="use `engine: {kind: local}`")
+        return build_argo(config.engine, environ)
     return _local(config, config.engine, environ)
+
+
+def build_argo(engine: ArgoEngine, environ: Mapping[str, str]) -> ArgoRuns:
+    """Returns the engine on a cluster."""
+    from stac_watch.engines.argo import ArgoEngine as ArgoRuns  # the kubernetes client takes 0.6 s that no other engine needs
+    from stac_watch.engines.argo import connect
+
+    return ArgoRuns(
+        engine.webhook,
+        engine.token,
+        namespace=engine.namespace,
+        max_in_flight=engine.limits.max_in_flight,
+        confirm_after=engine.limits.confirm_after,
+        api=connect(environ),
+        now=wall_clock,
+    )
 
 
 def _local(config: Config, engine: LocalEngine, environ: Mapping[str, str]) -> LocalRuns:
@@ -91,8 +128,8 @@ def _local(config: Config, engine: LocalEngine, environ: Mapping[str, str]) -> L
 
 
 def check_output(config: Config) -> None:
-    """Finds out before the first conversion whether local outputs can be written."""
-    if "://" not in config.recipe.output:
+    """Finds out before the first conversion whether local outputs can be written; on a cluster a path is the run's volume's."""
+    if isinstance(config.engine, LocalEngine) and "://" not in config.recipe.output:
         make_folder(Path(config.recipe.output.split("{", 1)[0]).absolute())
 
 
@@ -118,8 +155,11 @@ def lines(parts: Parts, limit: int = 15) -> list[Line]:
     rows = {row.key: row for row in [*parts.ledger.unfinished(), *parts.ledger.conversions(limit=limit)]}
     shown = sorted(rows.values(), key=lambda row: row.created_at)[-limit:]
     runs = {(run.key, run.attempt): run for run in parts.engine.runs([row.key for row in shown if row.state in IN_FLIGHT])}
-    due = parts.ledger.waiting()
-    return [line(row, parts.now(), run=runs.get((row.key, row.attempt)), due=due.get(row.key)) for row in shown]
+    waits = parts.ledger.outbox([row.key for row in shown if row.state is State.QUEUED])
+    return [
+        line(row, parts.now(), run=runs.get((row.key, row.attempt)), due=waits[row.key].due if row.key in waits else None)
+        for row in shown
+    ]
 
 
 def log_of(config: Config, run: str | None) -> Path | None:
@@ -130,6 +170,61 @@ def log_of(config: Config, run: str | None) -> Path | None:
     return path if path.exists() else None
 
 
+def visible(config: Config, output: str) -> bool:
+    """Tells whether an output's marker can be read from here: not where it is a path on a run's own volume."""
+    return "://" in output or isinstance(config.engine, LocalEngine)
+
+
+def read_range(start: str, end: str) -> tuple[datetime, datetime]:
+    """Reads `--start` and `--end`, each a day or an RFC 3339 time; a day as the end is included.
+
+    Raises:
+        InputError: one is neither.
+    """
+    last = read_moment(end)
+    return read_moment(start), last + timedelta(days=1) if _is_day(end) else last
+
+
+def read_since(text: str, now: datetime) -> datetime:
+    """Reads `--since`: a span before now (`10h`, `3d`), a day, or an RFC 3339 time.
+
+    Raises:
+        InputError: it is none of these.
+    """
+    try:
+        return now - parse_duration(text)
+    except ValueError:
+        return read_moment(text)
+
+
+def read_moment(text: str) -> datetime:
+    """Reads a day (its start, UTC) or an RFC 3339 time.
+
+    Raises:
+        InputError: it is neither.
+    """
+    moment = parse_stamp(f"{text}T00:00:00Z" if _is_day(text) else text)
+    if moment is None:
+        raise InputError(f"{text!r} is neither a day nor a time", hint="write 2025-10-01 or 2025-10-01T12:00:00Z")
+    return moment
+
+
+def read_event(path: Path) -> bytes:
+    """Reads an event's bytes from a file.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}", hint="`stac-watch event ITEM > FILE` writes one") from None
+
+
+def _is_day(text: str) -> bool:
+    return re.fullmatch(r"\d{4}-\d{2}-\d{2}", text) is not None
+
+
 def checks(config: Config, environ: Mapping[str, str]) -> Iterator[tuple[str, Callable[[], str]]]:
     """Yields what can be checked, each a call that returns what was found or raises what is wrong."""
     yield "outputs", lambda: _checked_output(config)
@@ -137,8 +232,7 @@ def checks(config: Config, environ: Mapping[str, str]) -> Iterator[tuple[str, Ca
     yield f"engine {config.engine.kind}", lambda: f"room for {build_engine(config, environ).headroom()} runs"
     rng = random.Random()  # noqa: S311  # jitter only
     for source in config.sources:
-        catalog = Catalog(source.api, source.collection, now=wall_clock, sleep=time.sleep, rng=rng)
-        yield f"source {source.name}", partial(_checked_catalog, catalog)
+        yield f"source {source.name}", partial(_checked_catalog, config, source, build_catalog(source, rng))
 
 
 def _checked_output(config: Config) -> str:
@@ -151,5 +245,16 @@ def _checked_ledger(config: Config) -> str:
     return config.ledger
 
 
-def _checked_catalog(catalog: Catalog) -> str:
-    return f"{catalog.collection} at {catalog.api}, its clock says {catalog.probe():%H:%M:%S} UTC"
+def _checked_catalog(config: Config, source: Source, catalog: Catalog) -> str:
+    """Probes the catalogue anew, keeps what was found for the watcher, and tells it."""
+    server_now = catalog.clock()
+    found = probe(catalog, source.poll.page)
+    ledger = open_ledger(config)
+    try:
+        ledger.note_abilities(source.name, asdict(found), wall_clock())
+        overlap = overlap_of(source, found.stamp, ledger.lateness(source.name))
+    finally:
+        ledger.close()
+    skew = (server_now - wall_clock()).total_seconds()
+    told = [*words(found), f"overlap {overlap.total_seconds() / 60:.0f} min, its clock is {skew:+.0f} s from ours"]
+    return "\n      ".join([f"{catalog.collection} at {catalog.api}", *told])

@@ -1,41 +1,56 @@
 """The STAC API, asked one window at a time.
 
-In: a window or a list of ids. Out: pages of item documents as dicts, with the server's own time.
+In: a window, ids, or one item's id. Out: pages of item documents as dicts, with the server's own time.
 Never: follows a server's `next` token (on pgstac an item id that a re-publish moves: the rest of the pages is lost with HTTP 200),
-builds pystac objects (they leak 63 KB per item and die on assets without an href), follows a redirect, or waits for ever.
+or builds pystac objects (they leak 63 KB per item and die on assets without an href).
 
-pystac-client 0.9.1 is behind it; what that version gets wrong is set right here: `Client.open` discards the time-out of the I/O
-object it is given, POST is never retried, and a body that is not JSON raises no error of its own.
+pystac-client's `ItemSearch` writes the parameters, for POST and for GET; `http` sends them. What a server can do is not taken from
+what it claims: `abilities` holds what `probe` found out by asking.
 """
 
 from __future__ import annotations
 
 import random
-import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
+from urllib.parse import quote
 
-import requests
-from pystac_client import Client
-from pystac_client.errors import ClientTypeError
-from pystac_client.exceptions import APIError
-from pystac_client.stac_api_io import StacApiIO
-from pystac_client.warnings import PystacClientWarning
-from urllib3.util import Retry
+from pystac_client import ItemSearch
 
 from stac_watch.errors import CatalogUnavailable, ConfigError
-from stac_watch.windows import Window, bounds
+from stac_watch.events import parse_stamp
+from stac_watch.http import CONNECT, READ, TRIES, Answer, BadAnswer, CatalogHttp, Rejected
+from stac_watch.windows import FAR, SECOND, Span, Window, bounds, interval
 
-CONNECT, READ = 5.0, 60.0  # seconds; EODC answers a full page in 2.3 s, a big un-indexed query took 1.6 s on pgstac
-TRIES = 4  # whole requests, body included; beyond that the window waits for the next tick
 FIELDS = (
     "id", "collection", "bbox", "assets", "properties.datetime", "properties.start_datetime", "properties.updated",
     "properties.published", "properties.created", "properties.deprecated", "properties.eo:cloud_cover", "properties.grid:code",
     "properties.processing:version", "properties.processing:software",
 )  # fmt: skip
+WHOLE_PAGE = 200  # items per request where a server ignores `fields`: 20 KB each
+
+
+@dataclass(frozen=True)
+class Abilities:
+    """What a server was found to do for one collection. The defaults are what a good STAC API does."""
+
+    method: str = "POST"
+    stamp: str = "updated"  # what windows are about; `datetime` where no change stamp can be used
+    typed: bool = False  # compares stamps as times; else as text
+    filters: bool = True  # takes CQL2 at all
+    sorts: bool = True
+    fields: bool = True
+    max_page: int = 10_000  # items that it returns at most
+    honest_next: bool = True  # a page without `next` is the last one
+    idle: float = 0.0  # seconds that a query takes which finds nothing
+    samples: int = 1  # items that were looked at
+    rejected: tuple[str, ...] = ()  # change stamps that cannot be used, and why
+
+    def page(self, wanted: int) -> int:
+        """Returns how many items to ask for at once."""
+        return max(1, min(wanted, self.max_page, wanted if self.fields else WHOLE_PAGE))
 
 
 @dataclass(frozen=True)
@@ -43,12 +58,14 @@ class Page:
     """What one request returned."""
 
     items: list[dict[str, Any]]
-    full: bool  # as many as were asked for: there may be more in this window
+    full: bool  # there may be more in this window
     server_now: datetime
+    seconds: float = 0.0
+    has_next: bool = False
 
 
 class Catalog:
-    """One collection of one STAC API."""
+    """One collection of one STAC API; safe to use from several threads."""
 
     def __init__(
         self,
@@ -59,133 +76,179 @@ class Catalog:
         sleep: Callable[[float], None],
         rng: random.Random,
         timeout: tuple[float, float] = (CONNECT, READ),
+        fields: Sequence[str] = FIELDS,
+        abilities: Abilities | None = None,
     ) -> None:
         self.api = api
         self.collection = collection
-        self._now, self._sleep, self._rng, self._timeout = now, sleep, rng, timeout
-        self._client: Client | None = None
-        self._server_now: datetime | None = None
+        self.abilities = abilities or Abilities()
+        self._fields = tuple(fields)
+        self._now = now
+        self._http = CatalogHttp(api, now=now, sleep=sleep, rng=rng, timeout=timeout)
+        self._landing: dict[str, Any] | None = None
 
-    def probe(self) -> datetime:
+    def clock(self) -> datetime:
         """Asks for the collection; returns the server's time.
 
         Raises:
             ConfigError: there is no such collection, or the API redirects.
             CatalogUnavailable: no usable answer.
         """
-        client = self._open()
-        response = self._guarded(lambda: client._stac_io.session.get(self._collection_url(), timeout=self._timeout))  # type: ignore[union-attr]  # noqa: SLF001  # the session is where time-outs and retries are set
-        if response.status_code == 404:
+        try:
+            return self._http.ask(self._url()).server_now
+        except Rejected as error:
+            if error.status != 404:
+                raise
             raise ConfigError(
                 f"catalogue {self.api} has no collection {self.collection!r}",
                 hint=f"see {self.api}/collections for those there are, and correct `collection:`",
-            )
-        if not response.ok:
-            raise CatalogUnavailable(f"{self._collection_url()} answered HTTP {response.status_code}", hint="try again later")
-        self._json(response)
-        return self._server_now or self._now()
+            ) from None
 
-    def search(self, window: Window, *, limit: int, typed: bool = False, extra: dict[str, Any] | None = None) -> Page:
-        """Asks for one window in one request, oldest first.
+    def landing(self) -> dict[str, Any]:
+        """Returns the landing page, asked for once.
+
+        Raises:
+            CatalogUnavailable: there is none that is STAC.
+        """
+        if self._landing is None:
+            document = self._http.ask(self.api + "/").document
+            if not isinstance(document.get("links"), list):
+                raise CatalogUnavailable(
+                    f"catalogue {self.api} answered JSON that is not STAC",
+                    hint="`api:` is the root of a STAC API, its landing page has `links`",
+                )
+            self._landing = document
+        return self._landing
+
+    def queryables(self) -> dict[str, Any]:
+        """Returns what the collection declares as queryable; nothing where it does not say."""
+        try:
+            found = self._http.ask(f"{self._url()}/queryables").document.get("properties")
+        except (Rejected, BadAnswer):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def item(self, item_id: str) -> dict[str, Any] | None:
+        """Returns one item as it is now; None when the catalogue says that there is none."""
+        try:
+            return self._http.ask(f"{self._url()}/items/{quote(item_id, safe='')}").document
+        except Rejected as error:
+            if error.status in (404, 410):
+                return None
+            raise
+
+    def search(
+        self,
+        window: Window,
+        *,
+        limit: int,
+        extra: dict[str, Any] | None = None,
+        floor: datetime | None = None,
+        descending: bool = False,
+        tries: int = TRIES,
+    ) -> Page:
+        """Asks for one window in one request, oldest first (or last, with `descending`).
+
+        Args:
+            window: what is asked.
+            limit: items that are wanted at most; the page says when there may be more.
+            extra: a CQL2 condition that must hold besides.
+            floor: only items acquired since then.
+            descending: newest first.
+            tries: whole requests before it is given up.
 
         Raises:
             CatalogUnavailable: no usable answer after all tries.
         """
-        condition = bounds(window, typed=typed)
-        if extra is not None:
-            condition = {"op": "and", "args": [condition, extra]}
-        return self._page({"filter": condition, "filter_lang": "cql2-json", "sortby": _ascending(window.field)}, limit)
+        query: dict[str, Any] = {}
+        conditions = [c for c in (extra,) if c is not None]
+        if window.field == "datetime":
+            # the one query that every STAC API takes; it finds items without an instant too, by their start and end
+            query["datetime"] = interval(window)
+        else:
+            conditions.insert(0, bounds(window, typed=self.abilities.typed))
+            if floor is not None:
+                query["datetime"] = interval(Span(floor, None))
+        if conditions:
+            query["filter"] = conditions[0] if len(conditions) == 1 else {"op": "and", "args": conditions}
+        if self.abilities.sorts:
+            query["sortby"] = _order(window.field, descending=descending)
+        return self.ask(query, limit=limit, tries=tries)
+
+    def first(self) -> datetime | None:
+        """Returns the acquisition time of the first item; what the collection says where the server does not sort."""
+        if self.abilities.sorts:
+            for item in self.ask({"sortby": _order("datetime", descending=False)}, limit=1).items:
+                properties = item.get("properties")
+                if isinstance(properties, dict):
+                    return parse_stamp(properties.get("datetime")) or parse_stamp(properties.get("start_datetime"))
+        try:
+            start = self._http.ask(self._url()).document["extent"]["temporal"]["interval"][0][0]
+        except (KeyError, IndexError, TypeError):
+            return None
+        return parse_stamp(start)
 
     def fetch(self, item_ids: Sequence[str]) -> list[dict[str, Any]]:
         """Asks for items by id."""
-        return self._page({"ids": list(item_ids)}, max(1, len(item_ids))).items
+        size = self.abilities.page(100)
+        chunks = (item_ids[start : start + size] for start in range(0, len(item_ids), size))
+        return [item for chunk in chunks for item in self.ask({"ids": list(chunk)}, limit=max(1, len(chunk))).items]
 
-    def _page(self, query: dict[str, Any], limit: int) -> Page:
-        def ask() -> dict[str, Any]:
-            search = self._open().search(collections=[self.collection], limit=limit, fields=list(FIELDS), **query)
-            return next(iter(search.pages_as_dicts()), {"features": []})
+    def answers(self) -> bool:
+        """Tells whether the server can answer a search that finds nothing."""
+        try:
+            self.search(Window("datetime", FAR, FAR + SECOND), limit=1, tries=2)
+        except CatalogUnavailable:
+            return False
+        return True
 
-        document = self._guarded(ask)
-        features = document.get("features")
+    def ask(self, query: dict[str, Any], *, limit: int, fields: Sequence[str] | None = None, tries: int = TRIES) -> Page:
+        """Asks for one page of a search; `query` has the parameters of pystac-client's `ItemSearch`.
+
+        Raises:
+            CatalogUnavailable: no usable answer after all tries.
+        """
+        named: Any = {"filter_lang": "cql2-json", **query} if "filter" in query else query
+        search = ItemSearch(
+            self._search_url(),
+            method=self.abilities.method,
+            collections=[self.collection],
+            limit=limit,
+            fields=list(self._fields if fields is None else fields),
+            stac_io=self._http,
+            **named,
+        )
+        for _ in range(TRIES):
+            answer = self._http.ask(search.url or "", self.abilities.method, search.get_parameters(), tries=tries)
+            page = self._page(answer, limit)
+            if page.items or not page.has_next or not self.abilities.honest_next:
+                return page
+        raise BadAnswer(
+            f"catalogue {self.api} answers an empty page and says that there is more", hint="tell its operator; it is asked again"
+        )
+
+    def _page(self, answer: Answer, limit: int) -> Page:
+        features, links = answer.document.get("features"), answer.document.get("links")
         if not isinstance(features, list):
             raise CatalogUnavailable(f"{self.api} answered without a list of features", hint="is it a STAC API?")
-        return Page(
-            [f for f in features if isinstance(f, dict)],
-            full=len(features) >= limit,
-            server_now=self._server_now or self._now(),
-        )
+        more = isinstance(links, list) and any(isinstance(link, dict) and link.get("rel") == "next" for link in links)
+        full = len(features) >= limit or (more and self.abilities.honest_next)
+        return Page([f for f in features if isinstance(f, dict)], full, answer.server_now, answer.seconds, has_next=more)
 
-    def _open(self) -> Client:
-        if self._client is None:
-            io = StacApiIO(max_retries=_retries(), timeout=self._timeout)
-            io.session.hooks["response"].append(self._note_date)
-            io.session.max_redirects = 0  # a redirected POST becomes a GET without its body: other items, no error
-            self._client = self._guarded(lambda: Client.open(self.api, stac_io=io, timeout=self._timeout))
-        return self._client
+    def assume(self, **found: Any) -> None:  # noqa: ANN401  # the fields of Abilities
+        """Changes what is believed of the server."""
+        self.abilities = replace(self.abilities, **found)
 
-    def _guarded[T](self, ask: Callable[[], T]) -> T:
-        """Asks, and asks again, until there is an answer that can be read; says what is wrong in one line."""
-        for tried in range(1, TRIES + 1):
-            try:
-                with warnings.catch_warnings():
-                    # what a server conforms to is found out by asking it, not by what it claims
-                    warnings.simplefilter("ignore", PystacClientWarning)
-                    return ask()
-            except requests.TooManyRedirects as error:
-                target = getattr(error.response, "headers", {}).get("Location", "elsewhere")
-                raise ConfigError(f"catalogue {self.api} redirects to {target}", hint="write that URL into `api:`") from None
-            except (APIError, ClientTypeError, requests.RequestException, ValueError, KeyError) as error:
-                status = getattr(error, "status_code", None)
-                lasting = status is not None and 400 <= status < 500 and status not in (408, 429)
-                if lasting or tried == TRIES:
-                    raise self._unavailable(error, status) from error
-                self._sleep(self._rng.uniform(0.5, 1.0) * 2 ** (tried - 1))
-        raise AssertionError("unreachable")
+    def _search_url(self) -> str:
+        for link in self.landing()["links"]:
+            if isinstance(link, dict) and link.get("rel") == "search" and isinstance(link.get("href"), str):
+                return self._http.here(link["href"].split("?", 1)[0])
+        raise CatalogUnavailable(f"{self.api} has no search", hint="it must conform to STAC API - Item Search")
 
-    def _unavailable(self, error: Exception, status: int | None) -> CatalogUnavailable:
-        if status is not None:
-            why = f"answered HTTP {status}"
-        elif isinstance(error, ValueError) and not isinstance(error, requests.RequestException):
-            why = "answered something that is not JSON"
-        elif isinstance(error, KeyError | ClientTypeError):
-            why = "answered JSON that is not STAC"
-        else:
-            why = f"cannot be reached ({_reason(error)})"
-        return CatalogUnavailable(
-            f"catalogue {self.api} {why}", hint="check `api:` and the network; `stac-watch check` shows what answers"
-        )
-
-    def _json(self, response: requests.Response) -> Any:  # noqa: ANN401  # JSON
-        try:
-            return response.json()
-        except ValueError as error:
-            raise self._unavailable(error, None) from error
-
-    def _note_date(self, response: requests.Response, **_: Any) -> None:  # noqa: ANN401  # requests' hook signature
-        date = response.headers.get("Date")
-        if date:
-            self._server_now = parsedate_to_datetime(date).astimezone(UTC)
-
-    def _collection_url(self) -> str:
-        return f"{self.api}/collections/{self.collection}"
+    def _url(self) -> str:
+        return f"{self.api}/collections/{quote(self.collection, safe='')}"
 
 
-def _retries() -> Retry:
-    return Retry(
-        total=3, backoff_factor=0.5, backoff_jitter=0.5, status_forcelist=(429, 502, 503, 504), allowed_methods=None,
-        redirect=0, respect_retry_after_header=True, raise_on_status=False,
-    )  # fmt: skip
-
-
-def _ascending(field: str) -> list[dict[str, str]]:
-    return [{"field": f"properties.{field}", "direction": "asc"}, {"field": "id", "direction": "asc"}]
-
-
-def _reason(error: BaseException) -> str:
-    while error.__context__ is not None and not isinstance(error, OSError):
-        error = error.__context__
-    text = str(error)
-    for known in ("Connection refused", "Name or service not known", "timed out", "Connection reset", "certificate"):
-        if known.lower() in text.lower():
-            return known.lower()
-    return text.splitlines()[0][:160] if text else type(error).__name__
+def _order(field: str, *, descending: bool) -> list[dict[str, str]]:
+    direction = "desc" if descending else "asc"
+    return [{"field": f"properties.{field}", "direction": direction}, {"field": "id", "direction": direction}]

@@ -17,7 +17,7 @@ from enum import StrEnum
 from typing import Any, Literal
 
 from stac_watch.errors import IdentityError
-from stac_watch.events import TILE, check_href, check_item_id, parse_stamp
+from stac_watch.events import TILE, check_href, check_item_id, parse_product_id, parse_stamp
 
 ZARR_MEDIA_TYPE = re.compile(r"application/vnd[.+]zarr")
 ROOT = re.compile(r".*?\.zarr(?=/|$)")
@@ -113,6 +113,19 @@ def classify(item: Item, known_revision: str | None) -> Change:
     if known_revision is None:
         return Change(ChangeKind.CREATE, item)
     return Change(ChangeKind.NONE if known_revision == item.revision else ChangeKind.REPLACE, item)
+
+
+def acquisition(item_id: str) -> tuple[str, str] | None:
+    """Splits a Sentinel-2 product's id into what was acquired and which processing of it this is; None for other ids.
+
+    Reprocessing gives the same datatake and tile a new id: baseline N0511 became N0512 and N0513, and each run of a processor has
+    its own generation time. Both parts compare as text: `("S2A L2A 20251008T100041 R122 T32TQM", "0511 20251008T122613")`.
+    """
+    parts = parse_product_id(item_id)
+    if parts is None:
+        return None
+    what = (parts["platform"], parts["level"], parts["sensing"], f"R{parts['orbit']}", parts["tile"])
+    return " ".join(what), f"{parts['baseline']} {parts['generation']}"
 
 
 def product_href(document: Mapping[str, Any]) -> str | None:

@@ -1,39 +1,34 @@
 """The command line: parse, one call, render, exit code.
 
 In: argv and the environment. Out: text on stdout, errors as one line on stderr, a documented exit code. Never: decides anything.
-This is the only module with argv, print, environ and exit; `geozarr_runner.cli` is its counterpart in the runner.
+This module and its `cli_…` parts are the only ones with argv, print, environ and exit; `geozarr_runner.cli` is its counterpart in
+the runner.
 """
 
 from __future__ import annotations
 
 import os
-import signal
 import sys
-import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Annotated
 
 import typer
-from rich.console import Console, RenderableType
+from rich.console import Console
 from rich.live import Live
 
 from stac_watch import app as composition
-from stac_watch import views
-from stac_watch.config import Config, load
-from stac_watch.errors import Exit, InputError, StacWatchError, Unavailable
-from stac_watch.ledger import Ledger
-from stac_watch.records import ConversionRow
+from stac_watch import cli_acting, cli_asking, cli_deploying
+from stac_watch.cli_common import DEFAULT_CONFIG, ConfigOption, acting, cli, stopping
+from stac_watch.config import load
+from stac_watch.errors import Exit, StacWatchError, Unavailable
 from stac_watch.states import State
+from stac_watch.views.lines import sentence, trouble, waiting, watching
 from stac_watch.watch import Parts, Tick, Watcher
 
-cli = typer.Typer(add_completion=False, rich_markup_mode=None, help=__doc__.splitlines()[0] if __doc__ else None)
-ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="The configuration file.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON; its fields are a documented contract.")]
-DEFAULT_CONFIG = Path("stac-watch.yaml")
+__all__ = ["cli", "cli_acting", "cli_asking", "cli_deploying", "main"]  # the parts register their verbs when they are imported
 
 
 def main() -> None:
@@ -68,16 +63,8 @@ def main() -> None:
 @cli.command()
 def watch(config: ConfigOption = DEFAULT_CONFIG, once: Annotated[bool, typer.Option(help="One tick to the end.")] = False) -> int:
     """Watch the sources and convert what is new, until stopped."""
-    settings = load(config, os.environ)
-    with stopping() as wait:
-        parts = composition.build(settings, os.environ, wait)
-        try:
-            parts_report = reporter(parts)
-            with parts_report as report:
-                return watch_once(parts, report) if once else watch_on(parts, report)
-        finally:
-            parts.engine.close(stop_runs=True)
-            parts.ledger.close()
+    with acting(config, stop_runs=True) as (_, parts), reporter(parts) as report:
+        return watch_once(parts, report) if once else watch_on(parts, report)
 
 
 def watch_on(parts: Parts, report: Callable[[Tick], None]) -> int:
@@ -88,63 +75,10 @@ def watch_on(parts: Parts, report: Callable[[Tick], None]) -> int:
 
 def watch_once(parts: Parts, report: Callable[[Tick], None]) -> int:
     """Returns 0 when everything that was due ended well, 1 when something is dead, 130 when interrupted."""
-    before = {row.key for row in parts.ledger.conversions(state=State.DEAD)}
+    started = parts.now()
     if not Watcher(parts).drain(report):
         return Exit.INTERRUPTED
-    dead = [row for row in parts.ledger.conversions(state=State.DEAD) if row.key not in before]
-    return Exit.NOT_ALL_WELL if dead else Exit.OK
-
-
-@cli.command()
-def status(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> int:
-    """Show how many conversions are where, and which need eyes."""
-    with reading(config) as (_, ledger):
-        now, due = composition.wall_clock(), ledger.waiting()
-        rows = [r for s in (State.SENT, State.RUNNING, State.DEAD) for r in ledger.conversions(state=s)]
-        view = views.status(ledger.counts(), len(ledger.quarantined()), [views.line(r, now, due=due.get(r.key)) for r in rows])
-    show(view, json, views.render_status)
-    return Exit.OK
-
-
-@cli.command()
-def items(
-    config: ConfigOption = DEFAULT_CONFIG,
-    json: JsonOption = False,
-    state: Annotated[State | None, typer.Option(help="Only those in this state.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many, the last changed first.")] = 50,
-) -> int:
-    """List conversions, the last changed first."""
-    with reading(config) as (_, ledger):
-        now, due = composition.wall_clock(), ledger.waiting()
-        lines = [views.line(r, now, due=due.get(r.key)) for r in ledger.conversions(state=state, limit=limit)]
-    show(lines, json, views.table)
-    return Exit.OK
-
-
-@cli.command()
-def explain(item: str, config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> int:
-    """Show everything that happened to one item, and what comes next."""
-    with reading(config) as (settings, ledger):
-        now, due = composition.wall_clock(), ledger.waiting()
-        chains = [
-            views.explanation(
-                row, now, history=ledger.history(row.key), bodies=ledger.events(row.key), due=due.get(row.key),
-                log=composition.log_of(settings, row.run),
-            )
-            for row in known(ledger, item)
-        ]  # fmt: skip
-    show(chains, json, views.render_explanations)
-    return Exit.OK
-
-
-@cli.command()
-def event(item: str, config: ConfigOption = DEFAULT_CONFIG) -> int:
-    """Print the CloudEvent of an item's latest attempt, byte for byte as it was or will be posted."""
-    with reading(config) as (_, ledger):
-        body = ledger.events(known(ledger, item)[0].key)[-1]
-    sys.stdout.buffer.write(body)
-    sys.stdout.buffer.flush()
-    return Exit.OK
+    return Exit.NOT_ALL_WELL if parts.ledger.conversions(state=State.DEAD, since=started, limit=1) else Exit.OK
 
 
 @cli.command()
@@ -187,55 +121,6 @@ def demo(
         )
 
 
-# -- shared by the verbs -------------------------------------------------------------------------------------------------------
-
-
-def known(ledger: Ledger, item: str) -> list[ConversionRow]:
-    """Returns the conversions of an item, by its id or a key.
-
-    Raises:
-        InputError: the ledger has none.
-    """
-    rows = ledger.conversions(item_id=item) or [row for row in [ledger.get(item)] if row is not None]
-    if not rows:
-        raise InputError(f"the ledger knows no item or key {item!r}", hint="`stac-watch items` lists what it knows")
-    return rows
-
-
-def show[V](value: V, json: bool, render: Callable[[V], RenderableType]) -> None:
-    """Prints a view as JSON or as text."""
-    if json:
-        print(views.as_json(value))
-    else:
-        Console().print(render(value))
-
-
-@contextmanager
-def reading(config: Path) -> Iterator[tuple[Config, Ledger]]:
-    """Opens the ledger for a verb that asks."""
-    settings = load(config, os.environ)
-    ledger = composition.open_ledger(settings)
-    try:
-        yield settings, ledger
-    finally:
-        ledger.close()
-
-
-@contextmanager
-def stopping() -> Iterator[Callable[[float], bool]]:
-    """Turns SIGTERM into an orderly end: yields a wait that is cut short by it. Ctrl-C stays KeyboardInterrupt."""
-    stop = threading.Event()
-
-    def ask(_number: int, _frame: FrameType | None) -> None:
-        stop.set()
-
-    before = signal.signal(signal.SIGTERM, ask)
-    try:
-        yield stop.wait
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 @contextmanager
 def reporter(parts: Parts) -> Iterator[Callable[[Tick], None]]:
     """Yields what shows a tick: a live table on a terminal, a line per change elsewhere."""
@@ -244,12 +129,14 @@ def reporter(parts: Parts) -> Iterator[Callable[[Tick], None]]:
         yield lambda tick: print_tick(tick)
         return
     with Live(console=console, refresh_per_second=4) as live:
-        yield lambda tick: live.update(views.watching(composition.lines(parts), tick.problems))
+        yield lambda tick: live.update(watching(composition.lines(parts), tick.problems, tick.standby))
 
 
 def print_tick(tick: Tick) -> None:
     """Prints what a tick moved; nothing when nothing moved."""
-    for source, problem in tick.problems.items():
-        print(f"source {source}: {problem.message}; asked again at the next poll", flush=True)
-    if not tick.idle:
-        print(views.sentence(tick.tallies, tick.facts, tick.sent.accepted, tick.sent.unknown), flush=True)
+    for name, problem in tick.problems.items():
+        print(trouble(name, problem), flush=True)
+    if tick.standby:
+        print(waiting(tick.standby), flush=True)
+    elif not tick.idle:
+        print(sentence(tick.tallies, tick.facts, tick.sent.accepted, tick.sent.unknown), flush=True)

@@ -17,9 +17,20 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
 
 from stac_watch.errors import ConfigError
+from stac_watch.rules import Area, Expression, parse_area, parse_expression
 
 ENV_PREFIX = "STAC_WATCH__"
 OUTPUT_FIELDS = frozenset({"collection", "item_id", "tile", "key"})
@@ -82,6 +93,10 @@ class Filter(Group):
 
     bbox: tuple[float, float, float, float] | None = None
     """west, south, east, north in degrees (EPSG:4326)."""
+    intersects: Annotated[InstanceOf[Area], BeforeValidator(parse_area)] | None = None
+    """Area of interest: path of a GeoJSON file in degrees (EPSG:4326), or GeoJSON. An item counts by its geometry, or its bbox."""
+    cql2: Annotated[InstanceOf[Expression], BeforeValidator(parse_expression)] | None = None
+    """CQL2, as text or JSON, over the item's properties; checked here and not by the server, so that every skip is seen."""
     max_cloud_cover: float | None = Field(default=None, ge=0, le=100)
     """Percent; an item without eo:cloud_cover is skipped under a reason of its own, never silently."""
     max_age: Duration | None = None
@@ -96,9 +111,14 @@ class Poll(Group):
     interval: Duration = timedelta(seconds=60)
     """An idle query costs 6-570 ms on the server (100k items, pgstac 0.9): once a minute disturbs nobody."""
     overlap: Duration | Literal["auto"] = "auto"
-    """Re-read before the cursor, because a stamp is older than its visibility; auto = 15 min, which costs about 14 rows."""
+    """Re-read before the cursor, because a stamp is older than its visibility; auto = twice the lateness that 99.9 % of items stay
+    below, at least 15 min (about 14 rows), at most 24 h."""
     sweep: Duration = timedelta(hours=6)
-    """Full comparison by acquisition date; finds back-dated and silently changed items."""
+    """Comparison by acquisition day with what is known; finds back-dated, silently changed and withdrawn items."""
+    sweep_back: Duration = timedelta(days=14)
+    """How far back that comparison goes."""
+    sweep_all: Duration | Literal["off"] = timedelta(days=7)
+    """How often it goes back to the first item; one request a second at most, an archive of 10 years takes about an hour."""
     since: Duration = timedelta(days=1)
     """Where the very first window starts: a new installation does not convert an archive by accident (use backfill)."""
     page: int = Field(default=1000, ge=1, le=10_000)
@@ -120,6 +140,10 @@ class Source(Group):
     """How often it is asked."""
     on: Literal["content", "restamp"] = "content"
     """content: a new revision is a new product; restamp: a new `updated` is enough."""
+    reprocessing: Literal["all", "newest"] = "all"
+    """A new processing (baseline, generation) of the same acquisition has a new id: convert all of them, or the newest only."""
+    max_in_flight: int | None = Field(default=None, ge=1)
+    """Unfinished runs of this source, so that a big one leaves room for others; empty = only the engine's limit."""
     allowed_hosts: tuple[str, ...] = ()
     """Hosts that product hrefs may name, `*.example.org` for a whole domain; empty = only the catalogue's own host."""
 

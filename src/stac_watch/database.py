@@ -14,6 +14,8 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from stac_watch.errors import CannotWrite, ConfigError
 
+WRITE_LOCK = 0x57AC  # any number, the same for all; PostgreSQL's advisory locks are per database
+
 
 def open_engine(url: str) -> Engine:
     """Opens a SQLite or PostgreSQL database.
@@ -29,12 +31,24 @@ def open_engine(url: str) -> Engine:
     if parsed.get_backend_name() == "sqlite":
         return _open_sqlite(url, parsed.database)
     try:
-        return create_engine(url, pool_pre_ping=True)
+        return _open_postgresql(url)
     except (NoSuchModuleError, ModuleNotFoundError) as error:
         raise ConfigError(
             f"ledger {parsed.render_as_string()!r}: {error}",
             hint="use sqlite:///FILE, or postgresql+psycopg://… with the extra `stac-watch[postgresql]`",
         ) from None
+
+
+def _open_postgresql(url: str) -> Engine:
+    engine = create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 10})
+
+    @sa_event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        # one writes at a time, as on SQLite: what a transaction read is what it changes, and no two wait for each other
+        if connection.dialect.name == "postgresql" and not connection.get_execution_options().get("reads", False):
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({WRITE_LOCK})")
+
+    return engine
 
 
 def _open_sqlite(url: str, database: str | None) -> Engine:

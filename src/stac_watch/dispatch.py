@@ -1,24 +1,29 @@
 """Sends what waits in the outbox: as fast as the engine has room and the rate allows, and not faster.
 
 In: due outbox rows. Out: one engine submission each, and the fact that it led to.
-Never: holds an event only in memory; counts an answer without meaning (5xx, time-out) as anything but "send the same again".
+Never: holds an event only in memory; counts an answer without meaning (5xx, time-out) as anything but "send the same again"; goes
+on posting to an engine that does not answer.
 """
 
 from __future__ import annotations
 
 import random
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from stac_watch.engines import Answer, Engine
 from stac_watch.events import event_id
+from stac_watch.lanes import allowed, next_queue
 from stac_watch.ledger import Ledger, StaleState
-from stac_watch.records import Move, OutboxRow
-from stac_watch.states import Fact, State
+from stac_watch.records import ConversionRow, Move, OutboxRow, Place, Queue
+from stac_watch.states import IN_FLIGHT, Fact, State
 
 MAX_PAUSE = timedelta(minutes=5)
+PATIENCE = 3
+"""Answers without meaning in a row before nothing more is posted for a while: an engine that is down for an hour would otherwise
+be posted every event that waits, and each of them be looked for among the runs."""
 
 
 @dataclass
@@ -41,6 +46,28 @@ class TokenBucket:
         return True
 
 
+@dataclass
+class Breaker:
+    """Opens after some answers without meaning in a row, ever longer; one event then tries whether it works again."""
+
+    failures: int = 0
+    open_until: datetime | None = None
+
+    def is_open(self, now: datetime) -> bool:
+        """Tells whether nothing may be posted now."""
+        return self.open_until is not None and now < self.open_until
+
+    def failed(self, now: datetime, rng: random.Random) -> None:
+        """Notes an answer without meaning."""
+        self.failures += 1
+        if self.failures >= PATIENCE:
+            self.open_until = now + pause(self.failures - PATIENCE, rng)
+
+    def worked(self) -> None:
+        """Notes an answer."""
+        self.failures, self.open_until = 0, None
+
+
 @dataclass(frozen=True)
 class Sent:
     """How many events a dispatch sent, and how many answers were not clear."""
@@ -50,20 +77,107 @@ class Sent:
     unknown: int = 0
 
 
-def dispatch(ledger: Ledger, engine: Engine, bucket: TokenBucket, rng: random.Random, now: Callable[[], datetime]) -> Sent:
-    """Sends due events until the outbox, the engine's room or the rate is used up."""
-    room = engine.headroom()
+@dataclass
+class _Desk:
+    """What waits in each queue, read when its turn comes."""
+
+    ledger: Ledger
+    room: int
+    now: datetime
+    waiting: set[Queue]
+    in_flight: Counter[Queue]
+    allowance: dict[Queue, int]
+    rows: dict[Queue, deque[OutboxRow]] = field(default_factory=dict)
+
+    def next(self, caps: Mapping[str, int]) -> tuple[Queue, OutboxRow] | None:
+        while self.room > 0 and (queue := next_queue(self.waiting, self.in_flight, caps)) is not None:
+            if queue not in self.rows:
+                self.rows[queue] = deque(self.ledger.due(self.now, min(self.room, self.allowance.get(queue, self.room)), queue))
+            if self.rows[queue]:
+                return queue, self.rows[queue].popleft()
+            self.waiting.discard(queue)
+        return None
+
+
+def dispatch(
+    ledger: Ledger,
+    engine: Engine,
+    bucket: TokenBucket,
+    rng: random.Random,
+    now: Callable[[], datetime],
+    *,
+    breaker: Breaker | None = None,
+    caps: Mapping[str, int] | None = None,
+) -> Sent:
+    """Sends due events until the outbox, the engine's room or the rate is used up; `caps` limits sources of their own.
+
+    Raises:
+        Refused: the engine takes nothing until a person acts; nothing was lost.
+        Temporary: the engine cannot say how much room it has.
+    """
+    breaker = breaker or Breaker()
+    first_due = ledger.next_due()
+    if first_due is None or first_due > now() or breaker.is_open(now()):
+        return Sent()
+    desk = _open(ledger, engine.headroom(), now())
     answers: Counter[Answer | None] = Counter()
-    for row in ledger.due(now(), room) if room > 0 else []:
-        if not bucket.take(now()):
-            break
-        answers[_send(ledger, engine, row, rng, now)] += 1
+    while (turn := desk.next(caps or {})) is not None and bucket.take(now()):
+        queue, row = turn
+        answer = _send(ledger, engine, row, rng, now)
+        answers[answer] += 1
+        if answer is Answer.ACCEPTED:
+            desk.in_flight[queue] += 1
+        if answer in (Answer.ACCEPTED, Answer.UNKNOWN):
+            desk.room -= 1
+        if answer is Answer.UNKNOWN:
+            breaker.failed(now(), rng)
+            if breaker.is_open(now()):
+                break
+        elif answer is not None:
+            breaker.worked()
     return Sent(answers[Answer.ACCEPTED], answers[Answer.REFUSED], answers[Answer.UNKNOWN])
+
+
+def _open(ledger: Ledger, room: int, now: datetime) -> _Desk:
+    funnel = ledger.funnel()
+    in_flight: Counter[Queue] = Counter()
+    for place, n in funnel.items():
+        if place.state in IN_FLIGHT:
+            in_flight[Queue(place.source, place.lane)] += n
+    waiting = {Queue(p.source, p.lane) for p in funnel if p.state is State.QUEUED}
+    allowance: dict[Queue, int] = {}
+    if any(q.lane == "backfill" for q in waiting):
+        allowance = _allowance(ledger, funnel, in_flight, room)
+    return _Desk(ledger, room, now, {q for q in waiting if allowance.get(q, room) > 0}, in_flight, allowance)
+
+
+def _allowance(ledger: Ledger, funnel: Mapping[Place, int], in_flight: Mapping[Queue, int], room: int) -> dict[Queue, int]:
+    """Returns how many events may go out of each backfill that has a canary or a limit, and stops those that must stop."""
+    found = {}
+    for order in ledger.orders():
+        queue = Queue(order.source, "backfill")
+        if order.held is not None:
+            found[queue] = 0
+            continue
+
+        def since(state: State, limit: int | None, queue: Queue = queue, at: datetime = order.created_at) -> int:
+            if not limit or not any((p.source, p.lane, p.state) == (queue.source, queue.lane, state) for p in funnel):
+                return 0
+            return len(ledger.conversions(source=queue.source, lane=queue.lane, state=state, since=at, limit=limit))
+
+        done, dead = since(State.DONE, order.canary), since(State.DEAD, order.max_failures or order.canary)
+        verdict = allowed(order, done=done, dead=dead, in_flight=in_flight.get(queue, 0), room=room)
+        if isinstance(verdict, str):
+            ledger.hold_back(order.source, verdict)
+        elif order.canary and done >= order.canary:
+            ledger.trust(order.source)
+        found[queue] = 0 if isinstance(verdict, str) else verdict
+    return found
 
 
 def _send(ledger: Ledger, engine: Engine, row: OutboxRow, rng: random.Random, now: Callable[[], datetime]) -> Answer | None:
     conversion = ledger.get(row.key)
-    if conversion is None or (conversion.state, event_id(row.key, conversion.attempt)) != (State.QUEUED, row.event_id):
+    if conversion is None or not _waits(conversion, row.event_id):
         return None  # superseded or replayed by another process since the outbox was read
     receipt = engine.submit(row.body)
     if receipt.answer is Answer.UNKNOWN:
@@ -79,6 +193,10 @@ def _send(ledger: Ledger, engine: Engine, row: OutboxRow, rng: random.Random, no
         # replayed or superseded while it was being posted; the run that may come of it is found by its key
         return Answer.UNKNOWN
     return receipt.answer
+
+
+def _waits(conversion: ConversionRow, event: str) -> bool:
+    return (conversion.state, event_id(conversion.key, conversion.attempt)) == (State.QUEUED, event)
 
 
 def pause(posts: int, rng: random.Random) -> timedelta:

@@ -1,79 +1,55 @@
-"""The ledger: what is known of every item, conversion and event, and the only code that speaks SQL.
+"""The ledger: what is known of every item, conversion and event, and (with `queries` and `moves`) the only code that speaks SQL.
 
-In: facts and sightings. Out: rows as dataclasses. Every public method is one transaction: it happens entirely, or not at all.
+In: sightings, orders. Out: rows as dataclasses. Every public method is one transaction: it happens entirely, or not at all.
 Never: decides what follows (that is `states`), opens a network connection besides the database's, or reads the clock.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, delete, insert, select, update
-from sqlalchemy.dialects.postgresql import insert as pg_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy import Connection, insert, select, update
+from sqlalchemy.exc import DBAPIError
 
 from stac_watch import schema as t
 from stac_watch.changes import Quarantine
-from stac_watch.errors import CannotWrite, ConfigError, Defect, Temporary
-from stac_watch.events import PRIORITY, Lane, build_event, event_id, next_attempt, run_name
+from stac_watch.errors import ConfigError
+from stac_watch.events import build_event, event_id, run_name
+from stac_watch.migrations import migrate
+from stac_watch.moves import LeaseLost, StaleState, history_values, outbox_values
+from stac_watch.observations import Observations
 from stac_watch.policy import SkipReason
-from stac_watch.queries import Queries
-from stac_watch.records import ConversionRow, Move, OutboxRow, Sighting, Tally
-from stac_watch.states import FINAL, NEXT_ATTEMPT, Fact, State, next_state
+from stac_watch.records import ConversionRow, Move, Order, Place, Sighting, Tally
+from stac_watch.states import FINAL, Fact, State, next_state
+
+__all__ = ["LeaseLost", "Ledger", "StaleState"]
 
 
-class StaleState(Defect):
-    """Somebody else moved the conversion first; what was decided about it no longer holds."""
-
-
-class Ledger(Queries):
-    """The moves; the questions are inherited from `Queries`."""
-
-    def __init__(self, engine: Engine) -> None:
-        super().__init__(engine)
-        self._upsert = sqlite_insert if engine.dialect.name == "sqlite" else pg_insert
+class Ledger(Observations):
+    """Admission and orders; questions are inherited from `Queries`, moves from `Moves`."""
 
     def prepare(self) -> None:
-        """Creates the tables where there are none.
+        """Creates the tables where there are none, and brings an older ledger up to date.
 
         Raises:
             ConfigError: the database cannot be reached, is no ledger, or is of a newer schema.
         """
-        where = self._engine.url.render_as_string()
         try:
             with self._engine.begin() as tx:
-                t.metadata.create_all(tx)
-                found = tx.execute(select(t.schema_version.c.version)).scalar()
-                if found is None:
-                    tx.execute(insert(t.schema_version).values(version=t.SCHEMA_VERSION))
+                migrate(tx)
         except DBAPIError as error:
+            where = self._engine.url.render_as_string()
             hint = "check that `ledger:` names a database of ours, that it can be reached, and that its folder can be written"
-            raise ConfigError(f"cannot use the ledger {where}: {error.orig}", hint=hint) from error
-        if found is not None and found > t.SCHEMA_VERSION:
-            newer = f"the ledger {where} has schema {found}, this stac-watch knows {t.SCHEMA_VERSION}"
-            raise ConfigError(newer, hint="install the newer stac-watch")
+            said = " ".join(str(error.orig).split())
+            raise ConfigError(f"cannot use the ledger {where}: {said}", hint=hint) from error
 
     def close(self) -> None:
         """Closes every connection."""
         self._engine.dispose()
-
-    @contextmanager
-    def _write(self) -> Iterator[Connection]:
-        """One transaction; a database that cannot take it becomes an error of ours."""
-        try:
-            with self._engine.begin() as tx:
-                yield tx
-        except OperationalError as error:
-            where, text = self._engine.url.render_as_string(), str(error.orig)
-            if any(word in text for word in ("full", "readonly", "No space", "I/O error")):
-                raise CannotWrite(
-                    f"cannot write the ledger {where}: {text}", hint="free space there, or check its mount"
-                ) from error
-            raise Temporary(f"the ledger {where} did not answer: {text}", hint="it is tried again") from error
 
     # -- discovery ---------------------------------------------------------------------------------------------------
 
@@ -86,145 +62,106 @@ class Ledger(Queries):
         now: datetime,
     ) -> Tally:
         """Stores what a window showed, its events, and the cursor: in one transaction."""
-        seen = admitted = skipped = bad = 0
+        seen, bad = list(sightings), list(quarantined)
+        moved: Counter[State] = Counter()
         with self._write() as tx:
-            for sighting in sightings:
-                seen += 1
-                moved = self._sight(tx, source, sighting, now)
-                admitted += moved is State.QUEUED
-                skipped += moved is State.SKIPPED
-            for entry in quarantined:
-                bad += 1
-                values = {"source": source, "item_id": entry.item_id, "why": entry.why, "first_seen": now, "last_seen": now}
-                tx.execute(self._put(t.quarantine, values, ("source", "item_id"), ("why", "last_seen")))
+            waiting = seen
+            while waiting:  # once, unless a window shows an item twice: then in the order in which it showed it
+                first = {s.item.item_id: s for s in reversed(waiting)}
+                moved.update(self._sight(tx, source, list(first.values()), now))
+                waiting = [s for s in waiting if first[s.item.item_id] is not s]
+            if bad:
+                rows = [{"source": source, "item_id": b.item_id, "why": b.why, "first_seen": now, "last_seen": now} for b in bad]
+                tx.execute(self._put(t.quarantine, ("source", "item_id"), ("why", "last_seen")), rows)
             if cursor is not None:
-                values = {"name": cursor[0], "position": cursor[1], "changed_at": now}
-                tx.execute(self._put(t.cursor, values, ("name",), ("position", "changed_at")))
-        return Tally(seen, admitted, skipped, bad)
+                row = {"name": cursor[0], "position": cursor[1], "changed_at": now}
+                tx.execute(self._put(t.cursor, ("name",), ("position", "changed_at")), [row])
+        return Tally(len(seen), moved[State.QUEUED], moved[State.SKIPPED], len(bad))
 
-    def _sight(self, tx: Connection, source: str, s: Sighting, now: datetime) -> State | None:
-        """Applies one sighting; returns the state that it led to, None when nothing moved."""
-        item, key = s.item, s.conversion.key
-        previous = tx.execute(select(t.item.c.key).where(t.item.c.source == source, t.item.c.item_id == item.item_id)).scalar()
-        row = self._row(tx, key)
-        moved = self._admit(tx, source, s, row, now) if s.skip is None or row is None else None
-        if previous is not None and previous != key:
-            old = self._row(tx, previous)
-            # a run in flight, or one that a post without an answer may have started, is left alone: it is waited for, so that
-            # the newer revision's run cannot be overtaken by it
-            if old is not None and (old.state is State.DEAD or (old.state is State.QUEUED and not self._posted(tx, previous))):
-                why = f"revision {item.revision} took its place"
-                self._move(tx, old, Move(Fact.SUPERSEDED, why, reason=SkipReason.SUPERSEDED), now)
-        values = {
-            "source": source, "item_id": item.item_id, "revision": item.revision, "key": key, "updated": item.updated,
-            "sensing": item.datetime, "tile": item.tile, "bbox": list(item.bbox), "cloud_cover": item.cloud_cover,
-            "first_seen": now, "last_seen": now,
-        }  # fmt: skip
-        tx.execute(self._put(t.item, values, ("source", "item_id"), tuple(values.keys() - {"source", "item_id", "first_seen"})))
+    def _sight(self, tx: Connection, source: str, sightings: Sequence[Sighting], now: datetime) -> list[State]:
+        """Applies sightings of different items; returns the states that they led to, none where nothing moved."""
+        items = select(t.item.c.item_id, t.item.c.key).where(
+            t.item.c.source == source, t.item.c.item_id.in_([s.item.item_id for s in sightings])
+        )
+        previous: dict[str, str] = {r.item_id: r.key for r in tx.execute(items)}
+        rows = self._rows(tx, {s.conversion.key for s in sightings} | set(previous.values()))
+        moved = self._insert(tx, source, [s for s in sightings if s.conversion.key not in rows], now)
+        for s in sightings:
+            row = rows.get(s.conversion.key)
+            if row is not None and s.skip is None:
+                moved += self._readmit(tx, row, now)
+            before = previous.get(s.item.item_id)
+            if before is not None and before != s.conversion.key and before in rows:
+                self._supersede(tx, rows[before], f"revision {s.item.revision} took its place", now)
+        changing = ("revision", "key", "updated", "sensing", "tile", "bbox", "cloud_cover", "last_seen")
+        tx.execute(self._put(t.item, ("source", "item_id"), changing), [_item_values(source, s, now) for s in sightings])
         return moved
 
-    def _posted(self, tx: Connection, key: str) -> bool:
-        return bool(tx.execute(select(t.outbox.c.posts).where(t.outbox.c.key == key)).scalar())
+    def _insert(self, tx: Connection, source: str, sightings: Sequence[Sighting], now: datetime) -> list[State]:
+        """Inserts new conversions with event, outbox row and history: one statement for each table, not for each row."""
+        states: list[State] = []
+        conversions, events, outbox, history = [], [], [], []
+        places: Counter[Place] = Counter()
+        for s in sightings:
+            c, fact = s.conversion, Fact.ADMITTED if s.skip is None else Fact.SKIPPED
+            state, key, cause = next_state(None, fact), c.key, s.skip.value if s.skip else ""
+            conversions.append({
+                "key": key, "source": source, "item_id": c.item_id, "revision": c.revision, "state": state.value, "attempt": 1,
+                "failures": 0, "waits": 0, "lane": c.lane, "reason": cause or None, "cause": cause, "run": run_name(c, 1),
+                "output_zarr": c.output_zarr, "queued_at": now, "created_at": now, "changed_at": now,
+            })  # fmt: skip
+            events.append({"id": event_id(key, 1), "key": key, "attempt": 1, "body": build_event(c, 1), "created_at": now})
+            if state is State.QUEUED:
+                outbox.append(outbox_values(source, key, 1, c.lane, c.datetime, now))
+            why = f"{c.kind} seen in {source}" if s.skip is None else f"rule {s.skip.value}"
+            history.append(history_values(key, None, fact, state, 1, now, why))
+            places[Place(source, c.lane, state, cause)] += 1
+            states.append(state)
+        for table, rows in ((t.conversion, conversions), (t.event, events), (t.outbox, outbox), (t.history, history)):
+            if rows:
+                tx.execute(insert(table), rows)
+        self._count(tx, places)
+        return states
 
-    def _admit(self, tx: Connection, source: str, s: Sighting, row: ConversionRow | None, now: datetime) -> State | None:
-        if row is None:
-            fact = Fact.ADMITTED if s.skip is None else Fact.SKIPPED
-            why = f"{s.conversion.kind} seen in {source}" if s.skip is None else f"rule {s.skip.value}"
-            return self._insert(tx, source, s, fact, now, why)
+    def _readmit(self, tx: Connection, row: ConversionRow, now: datetime) -> list[State]:
         if row.state is State.SKIPPED:
-            return self._move(tx, row, Move(Fact.ADMITTED, "the source's rules admit it now"), now)
+            return [self._move(tx, row, Move(Fact.ADMITTED, "the source's rules admit it now"), now)]
         if row.state in FINAL:  # this very revision was here before another one; what stands under its name now is the other's
-            return self._move(tx, row, Move(Fact.REPLAYED, "the item returned to an earlier revision"), now)
-        return None
+            return [self._move(tx, row, Move(Fact.REPLAYED, "the item returned to an earlier revision"), now)]
+        return []
 
-    def _insert(self, tx: Connection, source: str, s: Sighting, fact: Fact, now: datetime, why: str) -> State:
-        c, state = s.conversion, next_state(None, fact)
-        tx.execute(
-            insert(t.conversion).values(
-                key=c.key, source=source, item_id=c.item_id, revision=c.revision, state=state.value, attempt=1, failures=0, waits=0,
-                lane=c.lane, reason=s.skip.value if s.skip else None, run=run_name(c, 1), output_zarr=c.output_zarr,
-                queued_at=now, created_at=now, changed_at=now,
-            )
-        )  # fmt: skip
-        tx.execute(insert(t.event).values(id=event_id(c.key, 1), key=c.key, attempt=1, body=build_event(c, 1), created_at=now))
-        if state is State.QUEUED:
-            self._enqueue(tx, c.key, 1, c.lane, c.datetime, now)
-        self._note(tx, c.key, None, fact, state, 1, now, why)
-        return state
+    def _supersede(self, tx: Connection, old: ConversionRow, why: str, now: datetime) -> None:
+        # a run in flight, or one that a post without an answer may have started, is left alone: it is waited for, so that the
+        # newer revision's run cannot be overtaken by it
+        posted = old.state is State.QUEUED and tx.execute(select(t.outbox.c.posts).where(t.outbox.c.key == old.key)).scalar()
+        if old.state is State.DEAD or (old.state is State.QUEUED and not posted):
+            self._move(tx, old, Move(Fact.SUPERSEDED, why, reason=SkipReason.SUPERSEDED), now)
 
-    # -- moves -------------------------------------------------------------------------------------------------------
+    # -- backfills -----------------------------------------------------------------------------------------------------
 
-    def move(self, row: ConversionRow, move: Move, now: datetime) -> State:
-        """Applies one fact to a conversion as it was read: state, history, event and outbox together.
-
-        Raises:
-            StaleState: it was moved by somebody else since `row` was read.
-        """
+    def order(self, order: Order) -> None:
+        """Keeps what a backfill of a source asks for, in place of what an earlier one did."""
+        values = asdict(order)
         with self._write() as tx:
-            return self._move(tx, row, move, now)
+            tx.execute(self._put(t.backfill, ("source",), tuple(values.keys() - {"source"})), [values])
 
-    def _move(self, tx: Connection, row: ConversionRow, move: Move, now: datetime) -> State:
-        fact = move.fact
-        state = next_state(row.state, fact)
-        fresh = fact in NEXT_ATTEMPT
-        attempt = row.attempt + 1 if fresh else row.attempt
-        changes: dict[str, Any] = {"state": state.value, "attempt": attempt, "changed_at": now, "reason": move.reason}
-        if move.outcome is not None:
-            changes |= {"outcome": move.outcome, "exit_code": move.outcome.get("code")}
-        if fact in (Fact.FAILED_TEMPORARY, Fact.VANISHED):
-            changes["failures"] = row.failures + 1
-        elif fact is Fact.NOT_READY:
-            changes["waits"] = row.waits + 1
-        elif fact in (Fact.REPLAYED, Fact.ADMITTED):
-            changes |= {"failures": 0, "waits": 0, "queued_at": now}
-        if move.lane is not None:
-            changes["lane"] = move.lane
-        tx.execute(delete(t.outbox).where(t.outbox.c.key == row.key))
-        body = b""
-        if fresh:
-            body, changes["run"] = self._next_event(tx, row, attempt, move)
-        guard = (t.conversion.c.key == row.key, t.conversion.c.state == row.state.value, t.conversion.c.attempt == row.attempt)
-        if tx.execute(update(t.conversion).where(*guard).values(changes)).rowcount != 1:
-            raise StaleState(f"conversion {row.key} is no longer {row.state.value} at attempt {row.attempt}")
-        if fresh:  # only now: a stale row must end as StaleState, not as an event that exists already
-            values = {"id": event_id(row.key, attempt), "key": row.key, "attempt": attempt, "body": body, "created_at": now}
-            tx.execute(insert(t.event).values(values))
-        if state is State.QUEUED:
-            sensing = tx.execute(
-                select(t.item.c.sensing).where(t.item.c.source == row.source, t.item.c.item_id == row.item_id)
-            ).scalar_one()
-            self._enqueue(tx, row.key, attempt, move.lane or row.lane, sensing, move.due or now)
-        self._note(tx, row.key, row.state, fact, state, attempt, now, move.why)
-        return state
+    def hold_back(self, source: str, why: str) -> None:
+        """Stops sending a source's backfill."""
+        self._amend(source, {"held": why})
 
-    def _next_event(self, tx: Connection, row: ConversionRow, attempt: int, move: Move) -> tuple[bytes, str]:
-        last = tx.execute(select(t.event.c.body).where(t.event.c.key == row.key).order_by(t.event.c.attempt.desc())).scalar()
-        if last is None:
-            raise Defect(f"conversion {row.key} has no event")
-        why = {Fact.REPLAYED: "replay", Fact.ADMITTED: "updated"}.get(move.fact, "retry")
-        return next_attempt(last, attempt, reason=why, lane=move.lane)
+    def trust(self, source: str) -> None:
+        """Notes that a backfill's canary went well: the rest may go."""
+        self._amend(source, {"canary": 0})
 
-    def _enqueue(self, tx: Connection, key: str, attempt: int, lane: Lane, sensing: datetime, due: datetime) -> None:
-        values = {
-            "key": key, "event_id": event_id(key, attempt), "priority": PRIORITY[lane], "due": due, "posts": 0,
-            "sensing": sensing,
-        }  # fmt: skip
-        tx.execute(insert(t.outbox).values(values))
-
-    def _note(
-        self, tx: Connection, key: str, src: State | None, fact: Fact, dst: State, attempt: int, now: datetime, why: str
-    ) -> None:
-        values = {"key": key, "src": src.value if src else None, "fact": fact.value, "dst": dst.value}
-        tx.execute(insert(t.history).values(**values, attempt=attempt, at=now, why=why))
-
-    # -- dispatch and reconcile ----------------------------------------------------------------------------------------
-
-    def postpone(self, row: OutboxRow, due: datetime) -> None:
-        """Keeps an event whose post had no clear answer; the same event goes out again at `due`."""
+    def _amend(self, source: str, values: Mapping[str, Any]) -> None:
         with self._write() as tx:
-            guard = (t.outbox.c.key == row.key, t.outbox.c.event_id == row.event_id)
-            tx.execute(update(t.outbox).where(*guard).values(due=due, posts=t.outbox.c.posts + 1))
+            tx.execute(update(t.backfill).where(t.backfill.c.source == source).values(values))
 
-    def _put(self, table: Any, values: dict[str, Any], on: Sequence[str], changing: Sequence[str]) -> Any:  # noqa: ANN401
-        statement = self._upsert(table).values(values)
-        return statement.on_conflict_do_update(index_elements=on, set_={c: statement.excluded[c] for c in changing})
+
+def _item_values(source: str, s: Sighting, now: datetime) -> dict[str, Any]:
+    item = s.item
+    return {
+        "source": source, "item_id": item.item_id, "revision": item.revision, "key": s.conversion.key, "updated": item.updated,
+        "sensing": item.datetime, "tile": item.tile, "bbox": list(item.bbox), "cloud_cover": item.cloud_cover,
+        "first_seen": now, "last_seen": now,
+    }  # fmt: skip

@@ -1,19 +1,40 @@
 """What can be asked of the ledger: every reading query, named.
 
-In: keys, ids, times. Out: `records`. Never: writes; the moves are the `Ledger`'s.
+In: keys, ids, times. Out: `records`. Never: writes; the moves are the `Ledger`'s. Reads every row of a table only where that
+table is small (`funnel`, `quarantine`, `backfill`): a test asks the database for its plans.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, and_, exists, func, or_, select
+from sqlalchemy import Connection, Engine, Row, Select, and_, case, exists, func, or_, select
+from sqlalchemy.exc import OperationalError
 
 from stac_watch import schema as t
-from stac_watch.records import ConversionRow, HistoryRow, Known, OutboxRow
+from stac_watch.errors import CannotWrite, Temporary
+from stac_watch.events import PRIORITY, Lane
+from stac_watch.records import ConversionRow, HistoryRow, ItemRow, Known, Lag, Order, OutboxRow, Place, Queue
 from stac_watch.states import IN_FLIGHT, State
+
+CHUNK = 5_000  # values in one IN list; SQLite takes 32,766, PostgreSQL 65,535
+BACKFILL = PRIORITY["backfill"]
+
+
+@contextmanager
+def answering(engine: Engine) -> Iterator[None]:
+    """Turns a database that cannot answer, or cannot take what is written, into an error of ours."""
+    try:
+        yield
+    except OperationalError as error:
+        where, text = engine.url.render_as_string(), " ".join(str(error.orig).split())
+        if any(word in text for word in ("full", "readonly", "read-only", "No space", "I/O error")):
+            raise CannotWrite(f"cannot write the ledger {where}: {text}", hint="free space there, or check its mount") from error
+        raise Temporary(f"the ledger {where} did not answer: {text}", hint="it is tried again") from error
 
 
 class Queries:
@@ -23,9 +44,16 @@ class Queries:
         self._engine = engine
         self._reads = engine.execution_options(reads=True)
 
+    @contextmanager
+    def _read(self) -> Iterator[Connection]:
+        with answering(self._engine), self._reads.connect() as tx:
+            yield tx
+
+    # -- discovery -----------------------------------------------------------------------------------------------------
+
     def position(self, name: str) -> datetime | None:
         """Returns the cursor of that name."""
-        with self._reads.connect() as tx:
+        with self._read() as tx:
             return tx.execute(select(t.cursor.c.position).where(t.cursor.c.name == name)).scalar()
 
     def known(self, source: str, item_ids: Sequence[str]) -> dict[str, Known]:
@@ -33,19 +61,53 @@ class Queries:
         query = (
             select(t.item.c.item_id, t.item.c.revision, t.item.c.key, t.conversion.c.state)
             .join(t.conversion, t.conversion.c.key == t.item.c.key)
-            .where(t.item.c.source == source, t.item.c.item_id.in_(item_ids))
+            .where(t.item.c.source == source)
         )
-        with self._reads.connect() as tx:
-            return {r.item_id: Known(r.revision, r.key, State(r.state)) for r in tx.execute(query)}
+        with self._read() as tx:
+            rows = _chunked(tx, query, t.item.c.item_id, item_ids)
+            return {r.item_id: Known(r.revision, r.key, State(r.state)) for r in rows}
 
-    def due(self, now: datetime, limit: int) -> list[OutboxRow]:
-        """Returns events to send now: replay before live before backfill, and the newest acquisition first within a lane.
+    # -- dispatch and reconcile ----------------------------------------------------------------------------------------
 
-        An event is held back while another run for the same output is in flight, or may be because a post had no clear answer:
-        the older run must not finish after the newer.
+    def due(self, now: datetime, limit: int, queue: Queue | None = None) -> list[OutboxRow]:
+        """Returns events to send now, of one queue or of all.
+
+        Replay goes before live before backfill; within a lane the newest acquisition first, of a backfill the oldest. An event is
+        held back while another run for the same output is in flight, or may be because a post had no clear answer: the older run
+        must not finish after the newer.
         """
+        o = t.outbox.c
+        query = (
+            select(o.key, o.event_id, t.event.c.body, o.posts, o.due)
+            .join(t.event, t.event.c.id == o.event_id)
+            .where(o.due <= now, ~self._held_back())
+            .limit(limit)
+        )
+        if queue is None:
+            oldest_first = case((o.priority == BACKFILL, o.sensing))
+            query = query.order_by(o.priority.desc(), oldest_first, o.sensing.desc(), o.key.desc())
+        else:
+            age = (o.sensing, o.key) if queue.lane == "backfill" else (o.sensing.desc(), o.key.desc())
+            query = query.where(o.source == queue.source, o.priority == PRIORITY[queue.lane]).order_by(*age)
+        with self._read() as tx:
+            return [OutboxRow(r.key, r.event_id, bytes(r.body), r.posts, r.due) for r in tx.execute(query)]
+
+    def waiting_for(self, key: str) -> ConversionRow | None:
+        """Returns a conversion whose run for the same output keeps this one's event back."""
+        mine, other = t.conversion.c, t.conversion.alias("other")
+        query = (
+            select(other)
+            .join(t.conversion, mine.output_zarr == other.c.output_zarr)
+            .where(mine.key == key, other.c.key != key, other.c.state.in_([s.value for s in IN_FLIGHT]))
+            .limit(1)
+        )
+        with self._read() as tx:
+            found = tx.execute(query).first()
+            return _conversion(found) if found is not None else None
+
+    def _held_back(self) -> Any:  # noqa: ANN401  # an EXISTS of SQLAlchemy
         other, mine, unclear = t.conversion.alias("other"), t.conversion.alias("mine"), t.outbox.alias("unclear")
-        in_flight = exists().where(
+        return exists().where(
             mine.c.key == t.outbox.c.key,
             other.c.output_zarr == mine.c.output_zarr,
             other.c.key != mine.c.key,
@@ -55,91 +117,163 @@ class Queries:
                 and_(t.outbox.c.posts == 0, exists().where(unclear.c.key == other.c.key, unclear.c.posts > 0)),
             ),
         )
-        query = (
-            select(t.outbox.c.key, t.outbox.c.event_id, t.event.c.body, t.outbox.c.posts, t.outbox.c.due)
-            .join(t.event, t.event.c.id == t.outbox.c.event_id)
-            .where(t.outbox.c.due <= now, ~in_flight)
-            .order_by(t.outbox.c.priority.desc(), t.outbox.c.sensing.desc(), t.outbox.c.key)
-            .limit(limit)
-        )
-        with self._reads.connect() as tx:
-            return [OutboxRow(r.key, r.event_id, bytes(r.body), r.posts, r.due) for r in tx.execute(query)]
 
     def unfinished(self) -> list[ConversionRow]:
         """Returns conversions whose run may exist: sent, running, and queued ones that were posted without a clear answer."""
         c = t.conversion.c
-        posted = exists().where(t.outbox.c.key == c.key, t.outbox.c.posts > 0)
-        states = [s.value for s in IN_FLIGHT]
-        with self._reads.connect() as tx:
-            rows = list(tx.execute(select(t.conversion).where(c.state.in_(states)).order_by(c.changed_at)))
-            rows += list(tx.execute(select(t.conversion).where(c.state == State.QUEUED.value, posted)))
-        return [_conversion(r) for r in rows]
+        in_flight = select(t.conversion).where(c.state.in_([s.value for s in IN_FLIGHT])).order_by(c.changed_at)
+        posted = select(t.conversion).join(t.outbox, t.outbox.c.key == c.key).where(t.outbox.c.posts > 0)
+        with self._read() as tx:
+            return [_conversion(r) for query in (in_flight, posted) for r in tx.execute(query)]
 
     def superseded(self, row: ConversionRow) -> bool:
         """Tells whether a newer revision of the item took this conversion's place."""
         query = select(t.item.c.key).where(t.item.c.source == row.source, t.item.c.item_id == row.item_id)
-        with self._reads.connect() as tx:
+        with self._read() as tx:
             return tx.execute(query).scalar() not in (None, row.key)
-
-    def get(self, key: str) -> ConversionRow | None:
-        """Returns the conversion with that key."""
-        with self._reads.connect() as tx:
-            return self._row(tx, key)
-
-    def conversions(self, *, item_id: str | None = None, state: State | None = None, limit: int = 1000) -> list[ConversionRow]:
-        """Returns conversions, the last changed first."""
-        query = select(t.conversion).order_by(t.conversion.c.changed_at.desc(), t.conversion.c.key).limit(limit)
-        if item_id is not None:
-            query = query.where(t.conversion.c.item_id == item_id)
-        if state is not None:
-            query = query.where(t.conversion.c.state == state.value)
-        with self._reads.connect() as tx:
-            return [_conversion(r) for r in tx.execute(query)]
-
-    def counts(self) -> dict[tuple[str, str | None], int]:
-        """Returns how many conversions are in each (state, skip reason); reasons only for skipped ones."""
-        c = t.conversion.c
-        query = select(c.state, c.reason, func.count()).where(c.state == State.SKIPPED.value).group_by(c.state, c.reason)
-        rest = select(c.state, func.count()).where(c.state != State.SKIPPED.value).group_by(c.state)
-        with self._reads.connect() as tx:
-            found: dict[tuple[str, str | None], int] = {(r[0], r[1]): r[2] for r in tx.execute(query)}
-            found.update({(r[0], None): r[1] for r in tx.execute(rest)})
-        return found
 
     def next_due(self) -> datetime | None:
         """Returns when the next event in the outbox is due."""
-        with self._reads.connect() as tx:
+        with self._read() as tx:
             return tx.execute(select(func.min(t.outbox.c.due))).scalar()
 
-    def waiting(self) -> dict[str, datetime]:
-        """Returns when each queued conversion's event is due, by key."""
-        with self._reads.connect() as tx:
-            return {r.key: r.due for r in tx.execute(select(t.outbox.c.key, t.outbox.c.due))}
+    def orders(self) -> list[Order]:
+        """Returns what the last backfill of each source asked for."""
+        with self._read() as tx:
+            return [Order(**r._mapping) for r in tx.execute(select(t.backfill))]  # noqa: SLF001  # SQLAlchemy's documented name
+
+    # -- conversions ---------------------------------------------------------------------------------------------------
+
+    def get(self, key: str) -> ConversionRow | None:
+        """Returns the conversion with that key."""
+        with self._read() as tx:
+            return self._rows(tx, [key]).get(key)
+
+    def conversions(
+        self,
+        *,
+        item_id: str | None = None,
+        state: State | None = None,
+        source: str | None = None,
+        lane: Lane | None = None,
+        since: datetime | None = None,
+        error: str | None = None,
+        limit: int = 1000,
+        oldest: bool = False,
+    ) -> list[ConversionRow]:
+        """Returns conversions, the last changed first (or last, with `oldest`)."""
+        c = t.conversion.c
+        order = (c.changed_at, c.key) if oldest else (c.changed_at.desc(), c.key)
+        query = select(t.conversion).order_by(*order).limit(limit)
+        for column, value in ((c.item_id, item_id), (c.state, state and state.value), (c.source, source), (c.lane, lane)):
+            if value is not None:
+                query = query.where(column == value)
+        if since is not None:
+            query = query.where(c.changed_at >= since)
+        if error is not None:
+            query = query.where(c.reason.icontains(error, autoescape=True))
+        with self._read() as tx:
+            return [_conversion(r) for r in tx.execute(query)]
+
+    def current(self, source: str, item_ids: Collection[str]) -> dict[str, ConversionRow]:
+        """Returns the conversions of these items' current revisions, by item id."""
+        query = select(t.conversion).join(t.item, t.item.c.key == t.conversion.c.key).where(t.item.c.source == source)
+        with self._read() as tx:
+            return {r.item_id: _conversion(r) for r in _chunked(tx, query, t.item.c.item_id, list(item_ids))}
+
+    def within(self, source: str, start: datetime, end: datetime) -> Iterator[ConversionRow]:
+        """Yields the conversions of current revisions of items acquired in `[start, end)`, oldest first."""
+        i = t.item.c
+        query = (
+            select(t.conversion)
+            .join(t.item, i.key == t.conversion.c.key)
+            .where(i.source == source, i.sensing >= start, i.sensing < end)
+            .order_by(i.sensing)
+        )
+        with self._read() as tx:
+            yield from (_conversion(r) for r in tx.execute(query.execution_options(yield_per=1000)))
+
+    def states_within(self, source: str, start: datetime, end: datetime) -> dict[State, int]:
+        """Returns how many items acquired in `[start, end)` are in each state, by their current revision."""
+        i, c = t.item.c, t.conversion.c
+        query = (
+            select(c.state, func.count())
+            .join(t.item, i.key == c.key)
+            .where(i.source == source, i.sensing >= start, i.sensing < end)
+            .group_by(c.state)
+        )
+        with self._read() as tx:
+            return {State(r[0]): r[1] for r in tx.execute(query)}
+
+    def item(self, row: ConversionRow) -> ItemRow | None:
+        """Returns what the catalogue last said of a conversion's item."""
+        with self._read() as tx:
+            mine = (t.item.c.source == row.source, t.item.c.item_id == row.item_id)
+            found = tx.execute(select(*(t.item.c[f.name] for f in fields(ItemRow))).where(*mine)).first()
+            return ItemRow(*found) if found is not None else None
 
     def events(self, key: str) -> list[bytes]:
         """Returns the events of a conversion as they were or will be posted, first attempt first."""
-        with self._reads.connect() as tx:
+        with self._read() as tx:
             rows = tx.execute(select(t.event.c.body).where(t.event.c.key == key).order_by(t.event.c.attempt))
             return [bytes(r.body) for r in rows]
+
+    def outbox(self, keys: Collection[str]) -> dict[str, OutboxRow]:
+        """Returns the waiting events of these conversions, by key."""
+        query = select(t.outbox.c.key, t.outbox.c.event_id, t.event.c.body, t.outbox.c.posts, t.outbox.c.due)
+        query = query.join(t.event, t.event.c.id == t.outbox.c.event_id)
+        with self._read() as tx:
+            rows = _chunked(tx, query, t.outbox.c.key, list(keys))
+            return {r.key: OutboxRow(r.key, r.event_id, bytes(r.body), r.posts, r.due) for r in rows}
 
     def history(self, key: str) -> list[HistoryRow]:
         """Returns every move of a conversion, the first one first."""
         h = t.history.c
-        with self._reads.connect() as tx:
+        with self._read() as tx:
             rows = tx.execute(select(h.src, h.fact, h.dst, h.attempt, h.at, h.why).where(h.key == key).order_by(h.id))
             return [HistoryRow(*r) for r in rows]
+
+    # -- sums ----------------------------------------------------------------------------------------------------------
+
+    def funnel(self) -> dict[Place, int]:
+        """Returns how many conversions are where."""
+        f = t.funnel.c
+        with self._read() as tx:
+            rows = tx.execute(select(f.source, f.lane, f.state, f.cause, f.n).where(f.n > 0))
+            return {Place(r.source, r.lane, State(r.state), r.cause): r.n for r in rows}
+
+    def lag(self, source: str) -> Lag:
+        """Returns how far a source has got."""
+        i, c = t.item.c, t.conversion.c
+        done = select(func.max(c.changed_at)).where(c.source == source, c.state == State.DONE.value)
+        with self._read() as tx:
+            published = tx.execute(select(func.max(i.updated)).where(i.source == source)).scalar()
+            seen = tx.execute(select(func.max(i.first_seen)).where(i.source == source)).scalar()
+            return Lag(published, seen, tx.execute(done).scalar())
+
+    def done_since(self, source: str, since: datetime) -> int:
+        """Returns how many conversions of a source are done since then."""
+        c = t.conversion.c
+        query = select(func.count()).where(c.source == source, c.state == State.DONE.value, c.changed_at >= since)
+        with self._read() as tx:
+            return tx.execute(query).scalar_one()
 
     def quarantined(self) -> list[tuple[str, str, str]]:
         """Returns (source, item id, why) of items that could not be acted on."""
         q = t.quarantine.c
-        with self._reads.connect() as tx:
+        with self._read() as tx:
             return [(r[0], r[1], r[2]) for r in tx.execute(select(q.source, q.item_id, q.why).order_by(q.source, q.item_id))]
 
-    def _row(self, tx: Connection, key: str) -> ConversionRow | None:
-        found = tx.execute(select(t.conversion).where(t.conversion.c.key == key)).first()
-        return _conversion(found) if found is not None else None
+    def _rows(self, tx: Connection, keys: Collection[str]) -> dict[str, ConversionRow]:
+        rows = _chunked(tx, select(t.conversion), t.conversion.c.key, list(keys))
+        return {r.key: _conversion(r) for r in rows}
+
+
+def _chunked(tx: Connection, query: Select[Any], column: Any, values: Sequence[str]) -> Iterator[Row[Any]]:  # noqa: ANN401
+    for start in range(0, len(values), CHUNK):
+        yield from tx.execute(query.where(column.in_(values[start : start + CHUNK])))
 
 
 def _conversion(row: Row[Any]) -> ConversionRow:
-    fields = dict(row._mapping)  # noqa: SLF001  # SQLAlchemy's documented name for it
-    return ConversionRow(**{**fields, "state": State(fields["state"])})
+    values = dict(row._mapping)  # noqa: SLF001  # SQLAlchemy's documented name for it
+    return ConversionRow(**{**values, "state": State(values["state"])})

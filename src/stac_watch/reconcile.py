@@ -6,6 +6,7 @@ In: unfinished conversions, runs as they are now, markers of outputs. Out: one m
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from stac_watch.config import Limits
 from stac_watch.engines import Engine, Phase, Run
 from stac_watch.errors import Exit
+from stac_watch.failures import fingerprint
 from stac_watch.ledger import Ledger, StaleState
 from stac_watch.policy import SkipReason
 from stac_watch.records import ConversionRow, Move
@@ -22,6 +24,7 @@ RETRY = frozenset({Exit.TEMPORARY, 137})
 """Exit codes after which the same may work: throttling and network; killed, as by the kernel when memory runs out."""
 ENDED_FROM_OUTSIDE = frozenset({Exit.TERMINATED, Exit.INTERRUPTED})
 MAX_RETRY_PAUSE = timedelta(hours=6)
+STUCK_AFTER = timedelta(minutes=2)  # a pod that starts normally, image and volume included, takes less
 
 Marker = Mapping[str, Any]
 
@@ -101,6 +104,13 @@ def _retry(
     return Move(fact, why, due=now + wait, reason=why, outcome=outcome)
 
 
+def waits_for(run: Run | None, now: datetime) -> str | None:
+    """Returns why a run that exists does not get on, as the engine says it; None when it does, or has only just begun."""
+    if run is None or run.phase not in (Phase.PENDING, Phase.RUNNING) or not re.search(r"\bwaits\b", run.stage):
+        return None
+    return run.stage if run.started is not None and now - run.started >= STUCK_AFTER else None
+
+
 def reconcile(
     ledger: Ledger,
     engine: Engine,
@@ -108,16 +118,24 @@ def reconcile(
     read_marker: Callable[[str], Marker | None],
     now: Callable[[], datetime],
 ) -> dict[Fact, int]:
-    """Looks at every unfinished conversion once; returns how many facts of each kind were found."""
+    """Looks at every unfinished conversion once; returns how many facts of each kind were found.
+
+    Raises:
+        Temporary: the engine cannot say what runs.
+        Refused: it will not.
+    """
     rows = ledger.unfinished()
     runs = {(run.key, run.attempt): run for run in engine.runs([row.key for row in rows])} if rows else {}
     found: dict[Fact, int] = {}
     for row in rows:
         run = runs.get((row.key, row.attempt))
         ended = run is None or run.phase in (Phase.SUCCEEDED, Phase.FAILED)
-        marker = read_marker(row.output_zarr) if ended else None
+        # an accepted event's output is looked for when its run is overdue: once, not at every look at five hundred of them
+        patient = run is None and row.state is State.SENT and now() - row.changed_at < limits.confirm_after
+        marker = read_marker(row.output_zarr) if ended and not patient else None
         move = decide(row, run, marker, now(), limits, superseded=ended and ledger.superseded(row))
         if move is None:
+            _note(ledger, row, waits_for(run, now()))
             continue
         try:
             ledger.move(row, move, now())
@@ -125,3 +143,9 @@ def reconcile(
             continue  # a person replayed it meanwhile; the next look sees what holds now
         found[move.fact] = found.get(move.fact, 0) + 1
     return found
+
+
+def _note(ledger: Ledger, row: ConversionRow, waits: str | None) -> None:
+    before = row.waits_for
+    if (waits is None) != (before is None) or (waits and before and fingerprint(waits) != fingerprint(before)):
+        ledger.note_wait(row, waits)  # not for every count in it that changes

@@ -31,6 +31,7 @@ class Known:
     revision: str
     key: str
     state: State
+    cause: str = ""  # skip reason, or the fingerprint of what made it dead
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ class ConversionRow:
     outcome: dict[str, Any] | None
     created_at: datetime
     changed_at: datetime
+    cause: str = ""  # skip reason, or the fingerprint of what made it dead
+    waits_for: str | None = None  # why its run does not start
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,63 @@ class OutboxRow:
     body: bytes
     posts: int
     due: datetime
+
+
+@dataclass(frozen=True)
+class Queue:
+    """The part of the outbox that has one order: a lane of a source."""
+
+    source: str
+    lane: Lane
+
+
+@dataclass(frozen=True)
+class Place:
+    """One line of the funnel: where conversions are."""
+
+    source: str
+    lane: Lane
+    state: State
+    cause: str
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the last `backfill --yes` of a source asked for."""
+
+    source: str
+    start: datetime
+    end: datetime  # exclusive
+    created_at: datetime
+    canary: int  # so many first; 0 = all at once
+    max_failures: int | None
+    held: str | None  # why nothing more of it is sent
+
+
+@dataclass(frozen=True)
+class ItemRow:
+    """What the catalogue last said of an item."""
+
+    source: str
+    item_id: str
+    revision: str
+    key: str
+    updated: datetime | None
+    sensing: datetime
+    tile: str
+    bbox: list[float]
+    cloud_cover: float | None
+    first_seen: datetime
+    last_seen: datetime
+
+
+@dataclass(frozen=True)
+class Lag:
+    """How far a source has got."""
+
+    published: datetime | None  # newest change stamp seen
+    seen: datetime | None  # when an item was last new
+    done: datetime | None  # when one was last done
 
 
 @dataclass(frozen=True)
@@ -99,3 +159,17 @@ class Move:
     reason: str | None = None  # skip reason, or the error that people should see
     outcome: dict[str, Any] | None = None  # the run's outcome JSON
     lane: Lane | None = None
+
+
+@dataclass(frozen=True)
+class SweepRow:
+    """One sweep of a source by acquisition time."""
+
+    source: str
+    kind: str  # recent | all
+    number: int  # 1, 2, 3 … of either kind
+    start: datetime
+    end: datetime  # exclusive
+    position: datetime  # windows before it are done
+    begun_at: datetime
+    done_at: datetime | None

@@ -1,7 +1,9 @@
 """The ledger's tables, for SQLite and PostgreSQL alike.
 
-In: nothing. Out: SQLAlchemy metadata. Never: queries; those are the named methods of `ledger`.
-Invariant that the ledger keeps: a conversion is `queued` exactly when one outbox row with its key exists.
+In: nothing. Out: SQLAlchemy metadata. Never: queries; those are the named methods of `ledger`. A change here needs a step in
+`migrations`; a test compares the two.
+Invariants that the ledger keeps: a conversion is `queued` exactly when one outbox row with its key exists, and `funnel` counts
+the conversions.
 """
 
 from __future__ import annotations
@@ -25,9 +27,10 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
+    text,
 )
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class Stamp(TypeDecorator[datetime]):
@@ -50,6 +53,17 @@ class Stamp(TypeDecorator[datetime]):
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
+class Words(TypeDecorator[str]):
+    """Text that may come from elsewhere: NUL and lone surrogates, which PostgreSQL refuses, are spelled out."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002  # interface
+        """Returns what every database can store."""
+        return value.replace("\0", "\\0").encode(errors="backslashreplace").decode() if value is not None else None
+
+
 metadata = MetaData()
 _serial = BigInteger().with_variant(Integer, "sqlite")
 
@@ -69,6 +83,9 @@ item = Table(
     Column("cloud_cover", Float),
     Column("first_seen", Stamp, nullable=False),
     Column("last_seen", Stamp, nullable=False),
+    Index("item_by_sensing", "source", "sensing"),
+    Index("item_by_update", "source", "updated"),
+    Index("item_by_sight", "source", "first_seen"),
 )
 
 conversion = Table(
@@ -84,7 +101,9 @@ conversion = Table(
     Column("waits", Integer, nullable=False, default=0),  # times the source was not there yet since `queued_at`
     Column("queued_at", Stamp, nullable=False),  # when discovery or a person last queued it
     Column("lane", String(8), nullable=False),
-    Column("reason", Text),  # skip reason, or the error that made it dead or late
+    Column("reason", Words),  # skip reason, or the error that made it dead or late
+    Column("cause", String(160), nullable=False),  # skip reason, a dead one's fingerprint, else empty: what `funnel` counts by
+    Column("waits_for", Words),  # why its run does not start, as Kubernetes says it; null when it does not wait
     Column("exit_code", Integer),
     Column("run", String(63)),
     Column("output_zarr", Text, nullable=False),
@@ -92,6 +111,8 @@ conversion = Table(
     Column("created_at", Stamp, nullable=False),
     Column("changed_at", Stamp, nullable=False),
     Index("conversion_by_state", "state", "changed_at"),
+    Index("conversion_by_source", "source", "state", "changed_at"),
+    Index("conversion_by_change", "changed_at"),
     Index("conversion_by_item", "item_id", "source"),
     Index("conversion_by_output", "output_zarr", "state"),
 )
@@ -112,11 +133,14 @@ outbox = Table(
     metadata,
     Column("key", String(12), ForeignKey("conversion.key"), primary_key=True),
     Column("event_id", String(32), ForeignKey("event.id"), nullable=False),
+    Column("source", String(64), nullable=False),
     Column("priority", Integer, nullable=False),
     Column("due", Stamp, nullable=False),
     Column("posts", Integer, nullable=False, default=0),
     Column("sensing", Stamp, nullable=False),
-    Index("outbox_by_due", "priority", "due"),
+    Index("outbox_by_age", "source", "priority", "sensing", "key", "due"),
+    Index("outbox_by_due", "due"),
+    Index("outbox_posted", "key", sqlite_where=text("posts > 0"), postgresql_where=text("posts > 0")),
 )
 
 history = Table(
@@ -129,7 +153,7 @@ history = Table(
     Column("dst", String(8), nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("at", Stamp, nullable=False),
-    Column("why", Text, nullable=False),
+    Column("why", Words, nullable=False),
     Index("history_by_key", "key", "id"),
 )
 
@@ -146,7 +170,87 @@ quarantine = Table(
     metadata,
     Column("source", String(64), primary_key=True),
     Column("item_id", String(200), primary_key=True),
-    Column("why", Text, nullable=False),
+    Column("why", Words, nullable=False),
     Column("first_seen", Stamp, nullable=False),
     Column("last_seen", Stamp, nullable=False),
+)
+
+funnel = Table(  # how many conversions are where, kept with each move: `status` must not read a million rows
+    "funnel",
+    metadata,
+    Column("source", String(64), primary_key=True),
+    Column("lane", String(8), primary_key=True),
+    Column("state", String(8), primary_key=True),
+    Column("cause", String(160), primary_key=True),
+    Column("n", Integer, nullable=False),
+)
+
+lease = Table(  # who may watch; whoever holds it says so with each write
+    "lease",
+    metadata,
+    Column("name", String(32), primary_key=True),
+    Column("holder", String(128), nullable=False),
+    Column("until", Stamp, nullable=False),
+)
+
+backfill = Table(  # what the last `backfill --yes` of a source asked for; the watcher keeps to it
+    "backfill",
+    metadata,
+    Column("source", String(64), primary_key=True),
+    Column("start", Stamp, nullable=False),
+    Column("end", Stamp, nullable=False),
+    Column("created_at", Stamp, nullable=False),
+    Column("canary", Integer, nullable=False),  # so many first, 0 = none, and none once they went well
+    Column("max_failures", Integer),
+    Column("held", Words),  # why nothing more of it is sent
+)
+
+# -- what discovery remembers --------------------------------------------------------------------------------------------------
+
+probe = Table(  # what a source's catalogue was found to do
+    "probe",
+    metadata,
+    Column("source", String(64), primary_key=True),
+    Column("found", JSON, nullable=False),
+    Column("at", Stamp, nullable=False),
+    Column("doubted", Integer, nullable=False),  # 1 after an error: it is probed again
+)
+
+lateness = Table(  # new items by how far before the cursor they were stamped, in powers of two seconds
+    "lateness",
+    metadata,
+    Column("source", String(64), primary_key=True),
+    Column("bucket", Integer, primary_key=True, autoincrement=False),
+    Column("n", Integer, nullable=False),
+)
+
+sweep = Table(  # the last or current sweep of each kind
+    "sweep",
+    metadata,
+    Column("source", String(64), primary_key=True),
+    Column("kind", String(8), primary_key=True),  # recent, all
+    Column("number", Integer, nullable=False),
+    Column("start", Stamp, nullable=False),
+    Column("end", Stamp, nullable=False),
+    Column("position", Stamp, nullable=False),  # windows before it are done
+    Column("begun_at", Stamp, nullable=False),
+    Column("done_at", Stamp),
+)
+
+baseline = Table(  # items that were there before the source was watched, and are not wanted unless they change
+    "baseline",
+    metadata,
+    Column("source", String(64), primary_key=True),
+    Column("item_id", String(128), primary_key=True),
+)
+
+absent = Table(  # items that a sweep did not find where they were
+    "absent",
+    metadata,
+    Column("source", String(64), primary_key=True),
+    Column("item_id", String(128), primary_key=True),
+    Column("missed_at", Stamp, nullable=False),
+    Column("sweeps", Integer, nullable=False),
+    Column("last_sweep", Integer, nullable=False),
+    Column("withdrawn_at", Stamp),
 )

@@ -10,19 +10,23 @@ import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from time import monotonic
 
 from stac_watch.catalog import Catalog
 from stac_watch.config import Limits, Recipe, Source
-from stac_watch.discover import discover
-from stac_watch.dispatch import Sent, TokenBucket, dispatch
+from stac_watch.dispatch import Breaker, Sent, TokenBucket, dispatch
 from stac_watch.engines import Engine
-from stac_watch.errors import Temporary
-from stac_watch.ledger import Ledger
+from stac_watch.errors import Refused, StacWatchError, Temporary
+from stac_watch.ledger import LeaseLost, Ledger
+from stac_watch.observe import Observer
 from stac_watch.reconcile import Marker, reconcile
 from stac_watch.records import Tally
 from stac_watch.states import Fact
+from stac_watch.sweep import Context
 
-JITTER = 0.1  # of the poll interval, so that many installations do not ask the catalogue in step
+ENGINE = "engine"
+REFUSED_PAUSE = timedelta(minutes=1)  # until a person acts nothing changes; once they did it should be noticed
+STANDBY = 5.0  # seconds between looks at a ledger that another watcher has
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,8 @@ class Parts:
     wait: Callable[[float], bool]  # waits so many seconds; True when asked to stop
     rng: random.Random
     beat: float = 1.0  # seconds between looks at the engine
+    patience: float = 5.0  # seconds that a round waits for sources; one that hangs goes on in its own thread
+    holder: str = ""  # this watcher's name in the lease; empty = it does not ask for one
 
 
 @dataclass(frozen=True)
@@ -47,9 +53,10 @@ class Tick:
     """What one round of the loop did."""
 
     tallies: Mapping[str, Tally] = field(default_factory=dict)
-    problems: Mapping[str, Temporary] = field(default_factory=dict)  # by source; the next tick asks again
+    problems: Mapping[str, StacWatchError] = field(default_factory=dict)  # by source, or `engine`; it is asked again
     facts: Mapping[Fact, int] = field(default_factory=dict)
     sent: Sent = field(default_factory=Sent)
+    standby: str = ""  # who has the ledger, when it is not this watcher
 
     @property
     def idle(self) -> bool:
@@ -60,48 +67,98 @@ class Tick:
 class Watcher:
     """The loop over its parts."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, *, observing: bool = True) -> None:
         self._p = parts
-        self._bucket = TokenBucket(parts.limits.rate)
-        self._poll_at: dict[str, datetime] = {}
+        self._bucket, self._breaker = TokenBucket(parts.limits.rate), Breaker()
+        self._caps = {s.name: s.max_in_flight for s in parts.sources if s.max_in_flight is not None}
+        self._observers = [
+            Observer(Context(s, parts.recipe, parts.catalogs[s.name], parts.ledger, parts.now), parts.rng)
+            for s in (parts.sources if observing else ())
+        ]
+        self._engine_at: datetime | None = None  # when an engine that refused us is asked again
 
-    def tick(self) -> Tick:
-        """One round: asks the sources whose time has come, looks at the engine, sends what there is room for."""
-        p, tallies, problems = self._p, {}, {}
-        for source in p.sources:
-            poll_at = self._poll_at.get(source.name)
-            if poll_at is not None and p.now() < poll_at:
-                continue
-            try:
-                tallies[source.name] = discover(source, p.recipe, p.catalogs[source.name], p.ledger, p.now)
-            except Temporary as error:
-                problems[source.name] = error
-            jitter = 1 + p.rng.uniform(-JITTER, JITTER)
-            self._poll_at[source.name] = p.now() + source.poll.interval * jitter
-        facts = reconcile(p.ledger, p.engine, p.limits, p.read_marker, p.now)
-        sent = dispatch(p.ledger, p.engine, self._bucket, p.rng, p.now)
+    def tick(self, *, to_the_end: bool = False) -> Tick:
+        """One round: asks the sources whose time has come, looks at the engine, sends what there is room for.
+
+        A source that does not answer is waited for as long as `patience` says, once, and looked at again in each later round;
+        `to_the_end` waits for all of them, their sweeps included.
+        """
+        tallies: dict[str, Tally] = {}
+        problems: dict[str, StacWatchError] = {}
+        started = [o for o in self._observers if o.start(to_the_end=to_the_end)]
+        deadline = monotonic() + self._p.patience
+        for observer in self._observers:
+            patience = max(0.0, deadline - monotonic()) if observer in started else 0.0
+            tally, problem = observer.collect(None if to_the_end else patience)
+            if isinstance(problem, LeaseLost):
+                raise problem
+            if tally is not None:
+                tallies[observer.name] = tally
+            if problem is not None:
+                problems[observer.name] = problem
+        facts, sent = self._work(problems)
         return Tick(tallies, problems, facts, sent)
 
+    def _work(self, problems: dict[str, StacWatchError]) -> tuple[Mapping[Fact, int], Sent]:
+        """Reconciles and dispatches; an engine that refuses us, or does not answer, stops neither the loop nor discovery."""
+        p, sent = self._p, Sent()
+        facts: Mapping[Fact, int] = {}
+        if self._engine_at is not None and p.now() < self._engine_at:
+            return facts, sent
+        self._engine_at = None
+        try:
+            facts = reconcile(p.ledger, p.engine, p.limits, p.read_marker, p.now)
+            sent = dispatch(p.ledger, p.engine, self._bucket, p.rng, p.now, breaker=self._breaker, caps=self._caps)
+        except LeaseLost:
+            raise
+        except Temporary as error:
+            problems[ENGINE] = error
+        except Refused as error:
+            problems[ENGINE] = error
+            self._engine_at = p.now() + REFUSED_PAUSE
+        return facts, sent
+
     def run(self, report: Callable[[Tick], None]) -> None:
-        """Goes on until asked to stop."""
+        """Goes on until asked to stop; as a standby while another watcher has the ledger."""
         while True:
-            report(self.tick())
-            if self._p.wait(self._p.beat):
+            tick = self.turn()
+            report(tick)
+            if self._p.wait(STANDBY if tick.standby else self._p.beat):
                 return
 
     def drain(self, report: Callable[[Tick], None]) -> bool:
-        """One tick to the end: asks once, then sees every event that is due through; False when asked to stop before."""
-        tick = self.tick()
-        report(tick)
-        for source in self._p.sources:
-            self._poll_at[source.name] = self._p.now() + timedelta(days=36_500)  # asked once, and no more
-        for problem in tick.problems.values():
-            raise problem
-        while not self._settled():
-            if self._p.wait(self._p.beat):
+        """One tick to the end: asks once, then sees every event that is due through; False when asked to stop before.
+
+        Raises:
+            Temporary: a catalogue or the engine does not answer.
+            Refused: the engine takes nothing until a person acts.
+        """
+        first = True
+        while True:
+            tick = self.turn(to_the_end=first)
+            report(tick)
+            for problem in tick.problems.values():
+                if first or isinstance(problem, Refused):
+                    raise problem
+            if not tick.standby:
+                first = False
+                for observer in self._observers:
+                    observer.rest(self._p.now() + timedelta(days=36_500))  # asked once, and no more
+                if self._settled():
+                    return True
+            if self._p.wait(STANDBY if tick.standby else self._p.beat):
                 return False
-            report(self.tick())
-        return True
+
+    def turn(self, *, to_the_end: bool = False) -> Tick:
+        """One round if the ledger is this watcher's, or can be; else nothing but who has it."""
+        p = self._p
+        try:
+            if p.holder and not p.ledger.hold(p.holder, p.now):
+                holder = p.ledger.holder()
+                return Tick(standby=holder[0] if holder else "another watcher")
+            return self.tick(to_the_end=to_the_end)
+        except LeaseLost:
+            return Tick(standby="another watcher")
 
     def _settled(self) -> bool:
         due = self._p.ledger.next_due()

@@ -1,17 +1,33 @@
-"""Which span of the change stamp is asked next. Pure.
+"""Which span of the change stamp, or of the acquisition time, is asked next. Pure.
 
-In: cursor, overlap, the server's own time. Out: half-open windows `[start, end)` in whole seconds, and their CQL2 bounds.
-Never: I/O; a window that ends after the server's clock plus its allowance; a server token.
+In: cursor, overlap, the server's own time, how late items were. Out: half-open windows `[start, end)`, and how a server is asked
+for them. Never: I/O; a live window that ends after the server's clock plus its allowance; a server token.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 AHEAD = timedelta(seconds=120)  # a writer's clock may run before the server's; two minutes cover badly kept ones
 SECOND = timedelta(seconds=1)
+MICROSECOND = timedelta(microseconds=1)
+DAY = timedelta(days=1)
+FAR = datetime(9999, 1, 1, tzinfo=UTC)  # where no item is
+SHORTEST_OVERLAP = timedelta(minutes=15)  # at 1,300 items a day about 14 rows are read twice
+LONGEST_OVERLAP = timedelta(hours=24)  # what is later is back-dated, not late: the sweep's business
+DATETIME_OVERLAP = timedelta(days=3)  # without a change stamp: items appear hours to days after their acquisition
+LATEST_BUCKET = 17  # 2^16 s = 18 h
+
+
+@dataclass(frozen=True)
+class Span:
+    """From a moment on, to another or open."""
+
+    start: datetime
+    end: datetime | None
 
 
 @dataclass(frozen=True)
@@ -33,10 +49,29 @@ def floor_second(moment: datetime) -> datetime:
     return moment.astimezone(UTC).replace(microsecond=0)
 
 
-def next_window(field: str, cursor: datetime, overlap: timedelta, server_now: datetime) -> Window:
-    """Returns the window from the cursor, less the overlap, to a little past the server's clock."""
-    start = floor_second(cursor - overlap)
+def floor_day(moment: datetime) -> datetime:
+    """Returns the start of the day that `moment` lies in, UTC."""
+    return moment.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+def next_window(
+    field: str, cursor: datetime, overlap: timedelta, server_now: datetime, *, origin: datetime | None = None
+) -> Window:
+    """Returns the window from the cursor, less the overlap, to a little past the server's clock; never from before the origin."""
+    start = cursor - overlap
+    if origin is not None:
+        start = max(start, min(origin, cursor))
+    start = floor_second(start)
     return Window(field, start, max(floor_second(server_now + AHEAD), start + SECOND))
+
+
+def days(field: str, start: datetime, end: datetime) -> Iterator[Window]:
+    """Yields windows of a day each, oldest first, that cover `[start, end)`; the first and the last may be shorter."""
+    start, end = floor_second(start), floor_second(end)
+    while start < end:
+        stop = min(floor_day(start) + DAY, end)
+        yield Window(field, start, stop)
+        start = stop
 
 
 def bisect(window: Window) -> tuple[Window, Window] | None:
@@ -53,6 +88,7 @@ def bounds(window: Window, *, typed: bool = False) -> dict[str, Any]:
     Text comparison is what a server does that has no date-time queryable for the field. There `…13.5Z` < `…13Z`, because `.`
     sorts before `Z`; a bound without any suffix (`…13`) sorts before every way of writing that second, so `[…13, …14)` is right
     for `…13Z`, `…13.734678Z` and `…13+00:00`. Typed servers refuse or misread a bare second, so they get `.000000Z`.
+    Literals are plain strings: `{"timestamp": …}` on a text property is HTTP 500 on pgstac 0.9 and 0.10.
     """
     suffix = ".000000Z" if typed else ""
     low, high = (m.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S") + suffix for m in (window.start, window.end))
@@ -60,14 +96,26 @@ def bounds(window: Window, *, typed: bool = False) -> dict[str, Any]:
     return {"op": "and", "args": [{"op": ">=", "args": [prop, low]}, {"op": "<", "args": [prop, high]}]}
 
 
-def after(window: Window, value: str, item_id: str) -> dict[str, Any]:
-    """Returns the keyset condition for going on inside one second: after this value, or at it and after this id."""
+def interval(window: Window | Span) -> str:
+    """Returns the span as the value of `datetime`, whose two ends both belong to it; items keep microseconds."""
+    start = window.start.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    if window.end is None:
+        return f"{start}/.."
+    return f"{start}/{(window.end.astimezone(UTC) - MICROSECOND).strftime('%Y-%m-%dT%H:%M:%S.%fZ')}"
+
+
+def after(window: Window, value: str, item_id: str, *, descending: bool = False) -> dict[str, Any]:
+    """Returns the keyset condition for going on inside one second: after this value, or at it and after this id.
+
+    The first term is redundant and a hundred times faster on pgstac with an index (113 against 1,156 ms at 100,000 items).
+    """
     prop, ident = {"property": window.field}, {"property": "id"}
+    least, beyond = ("<=", "<") if descending else (">=", ">")
     return {
         "op": "and",
         "args": [
-            {"op": ">=", "args": [prop, value]},
-            {"op": "or", "args": [{"op": ">", "args": [prop, value]}, {"op": ">", "args": [ident, item_id]}]},
+            {"op": least, "args": [prop, value]},
+            {"op": "or", "args": [{"op": beyond, "args": [prop, value]}, {"op": beyond, "args": [ident, item_id]}]},
         ],
     }
 
@@ -75,3 +123,26 @@ def after(window: Window, value: str, item_id: str) -> dict[str, Any]:
 def advance(cursor: datetime, window: Window, server_now: datetime) -> datetime:
     """Returns the cursor after a window was committed: never back, never past the server's own clock."""
     return max(cursor, min(window.end, floor_second(server_now)))
+
+
+def lateness_bucket(cursor: datetime, stamp: datetime) -> int | None:
+    """Returns how far before the cursor a new item is stamped: 0 = not at all, n = less than 2^n s; None = too far to be late.
+
+    Not "first seen less stamp": that would also measure how long the watcher slept.
+    """
+    seconds = (cursor - stamp).total_seconds()
+    if seconds <= 0:
+        return 0
+    bucket = max(1, int(seconds).bit_length())
+    return bucket if bucket <= LATEST_BUCKET else None
+
+
+def auto_overlap(lateness: Mapping[int, int]) -> timedelta:
+    """Returns twice the lateness that 99.9 % of new items stay below, between 15 minutes and 24 hours."""
+    total, seen = sum(lateness.values()), 0
+    for bucket in sorted(lateness):
+        seen += lateness[bucket]
+        if seen * 1000 >= total * 999:
+            worst = timedelta(seconds=2**bucket) if bucket else timedelta()
+            return min(max(2 * worst, SHORTEST_OVERLAP), LONGEST_OVERLAP)
+    return SHORTEST_OVERLAP

@@ -8,10 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from stac_watch import views
+from stac_watch.asking import Unreadable
+from stac_watch.audit import Audit, Gap, Kind
+from stac_watch.backfill import Day, Plan
 from stac_watch.errors import Exit
 from stac_watch.policy import SkipReason
+from stac_watch.records import HistoryRow, ItemRow, Order
+from stac_watch.replay import Target
 from stac_watch.states import State
+from stac_watch.views.explain import Explanation, Next
+from stac_watch.views.lines import Line
+from stac_watch.views.status import Failure, SourceStatus, Status, Waiting
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -48,9 +55,24 @@ def test_every_state_and_skip_reason_is_documented(name):
     assert name.value in rows("guarantees.md")
 
 
-@pytest.mark.parametrize("model", [views.Line, views.Status, views.Explanation])
-def test_every_json_field_is_documented(model):
-    assert set(model.__dataclass_fields__) <= rows("cli.md")
+JSON = {
+    "a line": Line, "an unreadable item": Unreadable, "a status": Status, "a source's entry": SourceStatus,
+    "a backfill's order": Order, "one that waits": Waiting, "a group of failures": Failure, "a chain": Explanation,
+    "a chain's item": ItemRow, "a move": HistoryRow, "what is next": Next, "a plan": Plan, "a plan's day": Day, "a target": Target,
+    "an audit": Audit, "a gap": Gap,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", JSON)
+def test_the_fields_of_every_json_document_are_those_of_the_code(name):
+    table = (DOCS / "cli.md").read_text().partition(f"| field of {name} | meaning |\n")[2].partition("\n\n")[0]
+    documented = [field for line in table.splitlines()[1:] for field in re.findall(r"`(\w+)`", line.split("|")[1])]
+    assert sorted(documented) == sorted(JSON[name].__dataclass_fields__)
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_every_kind_of_gap_is_documented(kind):
+    assert kind.value in rows("cli.md")
 
 
 def test_configuration_page_is_what_the_models_say():

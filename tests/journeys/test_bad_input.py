@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from stac_watch.demo.catalog import Server, Store, create_app, make_item
+from stac_watch.demo.catalog import Server, Store, create_app, make_collection, make_item
 from stac_watch.demo.product import write_product
 
 COMMAND = Path(sys.executable).parent / "stac-watch"
@@ -194,3 +194,39 @@ def test_product_that_cannot_be_converted(tmp_path, spoil, groups, state, code, 
     else:
         assert json.loads(status)["quarantined"] == 1
     assert list((tmp_path / "outputs").iterdir()) == []
+
+
+@pytest.fixture
+def tiny_disk(tmp_path):
+    """A file system of 1 MB; mounting one needs root."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)], capture_output=True, text=True, check=False
+    )
+    if mount.returncode != 0:
+        pytest.skip(f"cannot mount a small file system: {mount.stderr.strip()}")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def test_disk_of_the_ledger_is_full(tmp_path, tiny_disk):
+    """One line, exit 73; and when there is space again the same command goes on."""
+    with Store(None) as store, Server(create_app(store, now=lambda: datetime.now(UTC))) as server:
+        store.put_collection(make_collection())
+        path = settings(tmp_path, server.url, ledger=f"sqlite:///{tiny_disk}/ledger.db")
+        assert run("watch", "--once", "-c", str(path), cwd=tmp_path).returncode == 0
+        sensed = datetime(2025, 10, 8, 10, 0, 41, tzinfo=UTC)
+        for n in range(40):
+            item_id = ITEM.replace("R122", f"R{n:03}")
+            href = f"{server.url}/products/{item_id}.zarr"
+            store.put(make_item(item_id, catalog_url=server.url, product_href=href, updated=datetime.now(UTC), datetime=sensed))
+        ballast = tiny_disk / "ballast"
+        with pytest.raises(OSError, match="No space"), ballast.open("wb") as file:
+            file.write(b"0" * 2_000_000)
+        refused(run("watch", "--once", "-c", str(path), cwd=tmp_path), 73, "ledger", "full")
+        ballast.unlink()
+        assert json.loads(run("items", "--json", "-c", str(path), cwd=tmp_path).stdout) == []
+        again = run("watch", "--once", "-c", str(path), cwd=tmp_path)
+        assert again.returncode == 0, again.stderr
+        assert len(json.loads(run("items", "--json", "--limit", "100", "-c", str(path), cwd=tmp_path).stdout)) == 40

@@ -1,9 +1,9 @@
-"""A watcher that is killed at any commit point and started again ends where an undisturbed one ends."""
+"""A watcher that is killed at any commit point and started again ends where an undisturbed one ends, on both databases."""
 
+import hashlib
 import json
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 from collections import Counter
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from sqlalchemy import NullPool, create_engine, text
 
 from stac_watch.demo.catalog import Server, Store, create_app, make_item
 
@@ -47,9 +48,9 @@ class Zygote:
 class World:
     """A catalogue with two products and an item whose product is not there; and a folder for one watcher."""
 
-    def __init__(self, folder: Path, server: Server, store: Store, products: Path, conversions: Path) -> None:
+    def __init__(self, folder: Path, server: Server, store: Store, products: Path, conversions: Path, ledger) -> None:
         self.folder, self.server, self.store, self.products, self.conversions = folder, server, store, products, conversions
-        self.config = folder / "stac-watch.yaml"
+        self.config, self.new_ledger = folder / "stac-watch.yaml", ledger
 
     def publish(self, item_id: str, version: int, *, with_product: bool = True) -> None:
         product = self.products / f"v{version}" / f"{item_id}.zarr"
@@ -66,11 +67,12 @@ class World:
         place = self.folder / name
         place.mkdir()
         self.place, self.config = place, place / "stac-watch.yaml"
+        self.ledger = self.new_ledger(place)
         self.conversions.write_text("")
         self.config.write_text(
             yaml.safe_dump(
                 {
-                    "ledger": f"sqlite:///{place}/ledger.db",
+                    "ledger": self.ledger,
                     "sources": [{"name": "demo", "api": self.server.url, "collection": COLLECTION}],
                     "recipe": {"output": f"{place}/outputs/{{item_id}}.zarr"},
                     "engine": {"kind": "local", "folder": f"{place}/runs", "limits": {"rate": "1000/s", "max_in_flight": 4}},
@@ -80,19 +82,22 @@ class World:
 
     def state(self) -> dict:
         """What must not depend on where the watcher was killed."""
-        db = sqlite3.connect(self.place / "ledger.db")
-        try:
-            rows = db.execute("SELECT item_id, state, waits, failures FROM conversion ORDER BY item_id, created_at").fetchall()
-            outbox = db.execute("SELECT c.item_id, c.state FROM outbox o JOIN conversion c USING (key)").fetchall()
-            last = "SELECT dst FROM history h WHERE h.key = c.key ORDER BY id DESC LIMIT 1"
-            unexplained = db.execute(f"SELECT key FROM conversion c WHERE state != ({last})").fetchall()
-            events = db.execute("SELECT count(*), count(DISTINCT id) FROM event").fetchone()
-        finally:
-            db.close()
+        last = "SELECT dst FROM history h WHERE h.key = c.key ORDER BY id DESC LIMIT 1"
+        with create_engine(self.ledger, poolclass=NullPool).connect() as db:
+
+            def rows(query: str) -> list[tuple]:
+                return [tuple(row) for row in db.execute(text(query))]
+
+            found = rows("SELECT item_id, state, waits, failures FROM conversion ORDER BY item_id, created_at")
+            outbox = rows("SELECT c.item_id, c.state FROM outbox o JOIN conversion c ON c.key = o.key")
+            unexplained = rows(f"SELECT key FROM conversion c WHERE state != ({last})")
+            (events,) = rows("SELECT count(*), count(DISTINCT id) FROM event")
+            counted = rows("SELECT state, sum(n) FROM funnel WHERE n > 0 GROUP BY state ORDER BY state")
+        assert dict(counted) == Counter(row[1] for row in found)
         assert events[0] == events[1]
         outputs = {p.parent.name: json.loads(p.read_text())["key"] for p in self.place.glob("outputs/*/stac-watch.json")}
         twice = [key for key, n in Counter(self.conversions.read_text().split()).items() if n > 1]
-        return {"rows": rows, "outbox": outbox, "unexplained": unexplained, "outputs": sorted(outputs), "twice": twice}
+        return {"rows": found, "outbox": outbox, "unexplained": unexplained, "outputs": sorted(outputs), "twice": twice}
 
 
 @pytest.fixture(scope="module")
@@ -106,13 +111,28 @@ def zygote(tmp_path_factory):
     del os.environ["CONVERSIONS"]
 
 
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.services)])
+def new_ledger(request):
+    """Makes the URL of a fresh ledger for a folder."""
+    if request.param == "sqlite":
+        return lambda place: f"sqlite:///{place}/ledger.db"
+    server = request.getfixturevalue("postgres")
+
+    def schema(place: Path) -> str:
+        name = f"crash_{hashlib.sha256(str(place).encode()).hexdigest()[:16]}"
+        server.sql(f"CREATE SCHEMA {name}")
+        return server.url(schema=name)
+
+    return schema
+
+
 @pytest.fixture
-def world(tmp_path, zygote):
+def world(tmp_path, zygote, new_ledger):
     products = tmp_path / "products"
     products.mkdir()
     store = Store(None)
     with Server(create_app(store, products=products, now=lambda: datetime.now(UTC))) as server:
-        yield World(tmp_path, server, store, products, zygote.conversions)
+        yield World(tmp_path, server, store, products, zygote.conversions, new_ledger)
     store.close()
 
 

@@ -142,7 +142,7 @@ def runner(tmp_path, capsys):
 def converted(product, tmp_path_factory) -> Path:
     """The whole product, converted once for all who only look. Key 0…01."""
     output = tmp_path_factory.mktemp("converted") / f"{ITEM_ID}.zarr"
-    argv = ["run", "--stac-url", str(product), "--output-zarr", str(output), "--key", "000000000001", "--item-id", ITEM_ID]
+    argv = ["run", "--stac-url", str(product), "--output-zarr", str(output), "--key", "000000000001", "--engine", "fast"]
     assert main(argv) == 0
     return output
 

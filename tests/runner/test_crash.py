@@ -19,7 +19,20 @@ KEY = "0000000000cc"
 
 def _start(source: str, output: Path, status: Path, attempt: int, outcome: Path) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "geozarr_runner.cli", "run", "--stac-url", source, "--output-zarr", str(output)]
-    command += ["--groups", GROUPS, "--key", KEY, "--attempt", str(attempt), "--status", str(status), "--outcome", str(outcome)]
+    command += [
+        "--groups",
+        GROUPS,
+        "--key",
+        KEY,
+        "--engine",
+        "fast",
+        "--attempt",
+        str(attempt),
+        "--status",
+        str(status),
+        "--outcome",
+        str(outcome),
+    ]
     progress = {"ARGO_PROGRESS_FILE": str(status.with_suffix(".argo"))}
     return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, env={**os.environ, **progress})
 

@@ -171,7 +171,7 @@ def test_an_xarray_that_breaks_the_converter_is_named():
 def test_the_converter_never_gets_a_folder_that_holds_something(product, selection, tmp_path):
     (tmp_path / "left-over").write_text("")
     with pytest.raises(Defect, match="is not empty"):
-        convert.convert(product, selection, tmp_path, convert.Options())
+        convert.convert(product, selection, tmp_path, convert.Options(), level="L2A")
 
 
 def test_a_malformed_metadata_document_is_bad_input(product):

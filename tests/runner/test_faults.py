@@ -222,7 +222,7 @@ def test_another_run_on_the_same_output_has_to_wait(product, runner, tmp_path):
     from geozarr_runner import publish
 
     output = tmp_path / "o.zarr"
-    with publish.held(publish.target_of(str(output), "0000000000aa", 1)):
+    with publish.held(publish.target_of(str(output), "0000000000aa", 1, None)):
         ended = runner(product, output, groups=SMALL)
     assert (ended.code, "another run is writing" in ended.said) == (75, True)
     assert runner(product, output, groups=SMALL, package="none").code == 0

@@ -65,8 +65,10 @@ def test_marker_tells_what_was_done_and_the_package_is_what_it_says(converted, t
         "code": 0, "reason": "done", "key": "000000000001", "attempt": 1, "item_id": ITEM_ID, "hint": "",
     }  # fmt: skip
     assert {check["name"]: check["verdict"] for check in marker["checks"]} == dict.fromkeys(
-        ("structure", "native values", "injected bands", "overviews", "nodata", "chunks"), "passed"
+        ("structure", "native values", "injected bands", "overviews", "nodata", "chunks", "coverage", "minispec", "conventions"),
+        "passed",
     )
+    assert marker["engine"] == "fast"
     assert marker["versions"]["eopf-geozarr"] == "0.12.0"
     assert marker["seconds"].keys() >= {"preflight", "stage", "convert", "verify", "package"}
     archive = Path(marker["package"]["href"])
@@ -81,7 +83,7 @@ def test_marker_tells_what_was_done_and_the_package_is_what_it_says(converted, t
 
 def test_nothing_is_left_beside_the_output(converted):
     assert sorted(p.name for p in converted.parent.iterdir() if not p.name.startswith(".geozarr-runner")) == [
-        converted.name, converted.name + ".tar"
+        converted.name + end for end in ("", ".item.json", ".quicklook.png", ".report.html", ".report.json", ".tar")
     ]  # fmt: skip
 
 

@@ -1,20 +1,24 @@
 """Valid values to start from: a test says only what is different about its own."""
 
-from collections.abc import Callable
+import contextlib
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import NullPool, RowMapping, create_engine, text
 
 from stac_watch.changes import Item
 from stac_watch.database import open_engine
-from stac_watch.events import Conversion
+from stac_watch.events import PRIORITY, Conversion, parse_event
 from stac_watch.ledger import Ledger
 from stac_watch.policy import SkipReason
 from stac_watch.records import ConversionRow, Sighting
-from stac_watch.states import State
+from stac_watch.states import Fact, State, next_state
 
 ITEM_ID = "S2A_MSIL2A_20251008T100041_N0511_R122_T32TQM_20251008T122613"
 HREF = f"https://objects.example/bucket/{ITEM_ID}.zarr"
@@ -95,7 +99,94 @@ def open_ledger() -> Callable[[Path], Ledger]:
     return opened
 
 
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.services)])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database: each test that asks for it runs on both."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'ledger.db'}"
+    server = request.getfixturevalue("postgres")
+    schema = f"t_{hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:16]}"
+    server.sql(f"CREATE SCHEMA {schema}")
+    url: str = server.url(schema=schema)
+    return url
+
+
 @pytest.fixture
-def ledger(tmp_path: Path, open_ledger: Callable[[Path], Ledger]) -> Ledger:
-    """A fresh ledger in a file."""
-    return open_ledger(tmp_path / "ledger.db")
+def ledger(database: str) -> Iterator[Ledger]:
+    """A fresh ledger."""
+    ledger = Ledger(open_engine(database))
+    ledger.prepare()
+    yield ledger
+    ledger.close()
+
+
+def check_invariants(place: Path | str) -> None:
+    """What holds in a ledger after every transaction, read by plain SQL and not by the ledger's own code."""
+    engine = create_engine(place if isinstance(place, str) else f"sqlite:///{place}", poolclass=NullPool)
+    with contextlib.closing(engine.connect()) as db:
+
+        def rows(table: str, order: str = "1") -> list[RowMapping]:
+            return list(db.execute(text(f"SELECT * FROM {table} ORDER BY {order}")).mappings())
+
+        conversions = {row["key"]: row for row in rows("conversion")}
+        outbox = {row["key"]: row for row in rows("outbox")}
+        events, history = defaultdict(list), defaultdict(list)
+        for row in rows("event", "attempt"):
+            events[row["key"]].append(row)
+        for row in rows("history", "id"):
+            history[row["key"]].append(row)
+        assert outbox.keys() == {key for key, row in conversions.items() if row["state"] == "queued"}
+        for item in rows("item"):
+            current = conversions[item["key"]]
+            same = ("source", "item_id", "revision")
+            assert [current[name] for name in same] == [item[name] for name in same]
+        for key, row in conversions.items():
+            check_events(key, row, events[key], outbox.get(key))
+            check_history(row, history[key])
+        counted = Counter((row["source"], row["lane"], row["state"], row["cause"]) for row in conversions.values())
+        assert {(f["source"], f["lane"], f["state"], f["cause"]): f["n"] for f in rows("funnel") if f["n"]} == counted
+        if engine.dialect.name == "sqlite":
+            assert db.execute(text("PRAGMA integrity_check")).scalar() == "ok"
+            assert not list(db.execute(text("PRAGMA foreign_key_check")))
+
+
+def check_events(key: str, row: RowMapping, events: list[RowMapping], waits: RowMapping | None) -> None:
+    """Each attempt has one event of its own; the last one waits exactly when the conversion is queued."""
+    assert [e["attempt"] for e in events] == list(range(1, row["attempt"] + 1))
+    for entry in events:
+        event = parse_event(bytes(entry["body"]))
+        assert (event["id"], event["data"]["key"], event["data"]["attempt"]) == (entry["id"], key, entry["attempt"])
+        assert (event["data"]["item_id"], event["data"]["revision"]) == (row["item_id"], row["revision"])
+    last = events[-1]
+    assert row["run"] == parse_event(bytes(last["body"]))["data"]["run"]
+    if waits is not None:
+        assert waits["event_id"] == last["id"]
+        assert (waits["priority"], waits["source"]) == (PRIORITY[row["lane"]], row["source"])
+
+
+def check_history(row: RowMapping, moves: list[RowMapping]) -> None:
+    """The history is an unbroken chain of legal moves that ends in the state that the row has."""
+    state = None
+    for move in moves:
+        assert move["src"] == state
+        assert next_state(State(state) if state else None, Fact(move["fact"])).value == move["dst"]
+        assert move["why"].strip()
+        state = move["dst"]
+    assert (state, moves[-1]["attempt"], moves[-1]["at"]) == (row["state"], row["attempt"], row["changed_at"])
+
+
+@pytest.fixture
+def consistent(database: str) -> Iterator[Callable[[], None]]:
+    """Checks the invariants of the ledger of this test when called, and once more at its end."""
+
+    def check() -> None:
+        check_invariants(database)
+
+    yield check
+    check()
+
+
+@pytest.fixture(scope="session")
+def invariants() -> Callable[[Path | str], None]:
+    """The checker itself, for ledgers that a test opens by itself."""
+    return check_invariants

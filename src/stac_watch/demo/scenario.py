@@ -31,7 +31,7 @@ from stac_watch.errors import Exit, Unavailable
 from stac_watch.events import parse_event
 from stac_watch.records import ConversionRow
 from stac_watch.states import State
-from stac_watch.views import Line, watching
+from stac_watch.views.lines import Line, watching
 from stac_watch.watch import Parts, Tick, Watcher
 
 COLLECTION = "sentinel-2-l2a"

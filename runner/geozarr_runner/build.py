@@ -1,0 +1,259 @@
+"""Builds an output, and what lies beside it, under hidden names: plan -> stage -> convert -> verify -> package -> report -> marker.
+
+In: a Request and a Target. Out: a folder with its marker, ready to be renamed. Never: touches a final name, or leaves a half-built
+output behind; what was staged is kept, so that the next attempt goes on from there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from geozarr_runner import marker, package, publish
+from geozarr_runner.marker import Counts, Outcome, Package
+from geozarr_runner.progress import Progress
+from geozarr_runner.request import Request
+from stac_watch.errors import CannotWrite, Defect, InputError, cannot_write
+from stac_watch.events import parse_product_id, stamp
+
+if TYPE_CHECKING:
+    from geozarr_runner.convert import Converted, Options
+    from geozarr_runner.preflight import Plan
+    from geozarr_runner.stage import Staged
+    from geozarr_runner.verify import Verification
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Made:
+    """An output that was converted and verified, not yet packed."""
+
+    staged: Staged
+    converted: Converted
+    verified: Verification
+
+
+def build(
+    request: Request, target: publish.Target, progress: Progress, now: Callable[[], datetime], called_off: threading.Event
+) -> Path:
+    """Builds the output and its companions, the marker last, and returns the folder.
+
+    Raises:
+        StacWatchError: see stac_watch.errors; nothing half-built is left.
+    """
+    with progress.during("preflight"):
+        plan = _plan(request, called_off)
+    _warn_of_space(plan, target)
+    folder = stage_folder(target)
+    try:
+        made = _stage_and_convert(request, plan, target, folder, progress, called_off)
+        _finish(request, plan, made, target, progress, now)
+    except BaseException as error:  # signals too: a half-built output may fill the volume; what was staged is kept and continued
+        publish.clear(target)
+        if isinstance(error, InputError):  # this one is never continued
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return target.partial
+
+
+def stage_folder(target: publish.Target) -> Path:
+    """Returns where the source is staged: by key, so that the next attempt finds it."""
+    return target.work / "stage" / target.key
+
+
+def _plan(request: Request, called_off: threading.Event) -> Plan:
+    from geozarr_runner import preflight
+    from geozarr_runner.source import Patience
+
+    plan = preflight.plan(
+        request.stac_url,
+        request.recipe.groups,
+        allowed_hosts=request.allowed_hosts,
+        patience=Patience(attempts=request.attempts, timeout=request.timeout),
+        wait=called_off.wait,
+        item_id=request.identity.item_id,
+        package=request.recipe.package,
+    )
+    chosen, all_groups = len(plan.selection.groups), len(plan.product.leaves())
+    log.info(
+        "%s %s: %d of %d groups, %d objects, %.1f MB raw; metadata: %s",
+        plan.product.level or "product", plan.item_id, chosen, all_groups, len(plan.selection.keys),
+        plan.selection.raw_bytes / 1e6, plan.seen,
+    )  # fmt: skip
+    return plan
+
+
+def _stage_and_convert(
+    request: Request,
+    plan: Plan,
+    target: publish.Target,
+    folder: Path,
+    progress: Progress,
+    called_off: threading.Event,
+) -> _Made:
+    """Stages and converts; when the converter stumbles over chunks that cannot be decoded, they are fetched once more."""
+    staged = _stage(plan, folder, progress, called_off)
+    try:
+        return _convert(request, plan, staged, target, progress)
+    except (RuntimeError, ValueError, TypeError) as error:  # what codecs raise, numcodecs and zarr alike
+        from geozarr_runner import stage
+
+        broken = stage.corrupt(plan.selection, staged.root)
+        if not broken:
+            raise
+        log.warning("%d staged chunks cannot be decoded, first %s", len(broken), broken[0])
+        if plan.source.local is None:
+            stage.discard(staged, broken)
+            staged = _stage(plan, folder, progress, called_off)
+            broken = [key for key in stage.corrupt(plan.selection, staged.root) if key in broken]
+        if broken:
+            raise stage.corrupt_source(broken, plan.source.url) from error
+        shutil.rmtree(target.partial, ignore_errors=True)
+        return _convert(request, plan, staged, target, progress)
+
+
+def _stage(plan: Plan, folder: Path, progress: Progress, called_off: threading.Event) -> Staged:
+    from geozarr_runner import stage
+
+    with progress.during("stage", len(plan.selection.keys)) as advance:
+        staged = stage.stage(plan, folder, advance=advance, called_off=called_off)
+    log.info(
+        "%d objects there, %d legally absent, %.1f MB fetched in %.1f s",
+        staged.objects, len(staged.absent), staged.bytes / 1e6, progress.seconds["stage"],
+    )  # fmt: skip
+    return staged
+
+
+def _convert(request: Request, plan: Plan, staged: Staged, target: publish.Target, progress: Progress) -> _Made:
+    from geozarr_runner import convert, limits, verify
+
+    selection = plan.selection
+    workers = limits.workers(selection, limits.memory_limit(request.memory_limit))
+    with progress.during("convert", len(selection.arrays)) as advance, _writing(target.partial, plan):
+        converted = convert.convert(
+            staged.root, selection, target.partial, _options(request, workers), level=plan.product.level, advance=advance
+        )
+    log.info(
+        "converted %d groups in %.1f s, engine %s, %d workers",
+        len(selection.groups), progress.seconds["convert"], converted.engine, workers,
+    )  # fmt: skip
+    with progress.during("verify", verify.count(selection)) as advance:
+        found = verify.verify(staged.root, selection, target.partial, workers=workers, seed=target.key, advance=advance)
+    checks = (*found.checks, *converted.checks)
+    for check in checks:
+        log.info("check %s: %s (%s)", check.name, check.verdict, check.detail[:200])
+    first = next((check for check in checks if check.verdict == "failed"), None)
+    if first is not None:
+        raise Defect(
+            f"the output is not what the source says: check {first.name!r} failed: {first.detail}",
+            hint="nothing was published; please report it with the versions in the outcome",
+        )
+    return _Made(staged, converted, found)
+
+
+def _options(request: Request, workers: int) -> Options:
+    from geozarr_runner.convert import Options
+
+    recipe = request.recipe
+    return Options(recipe.spatial_chunk, recipe.sharding, recipe.dask_perf_html, recipe.engine, workers)
+
+
+def _finish(
+    request: Request,
+    plan: Plan,
+    made: _Made,
+    target: publish.Target,
+    progress: Progress,
+    now: Callable[[], datetime],
+) -> None:
+    """Packs what was verified, describes it, and writes the marker: from here on it is an output, only its name is not final."""
+    with _writing(target.partial, plan):
+        files, size = publish.content(target.partial)
+        with progress.during("package", files) as advance:
+            packed = _package(request, target, advance)
+        outcome = Outcome(
+            code=0, reason="done", hint="", stage="publish",
+            key=target.key, revision=request.identity.revision, run=request.identity.run, attempt=target.attempt,
+            item_id=plan.item_id, source=plan.source.url, output_zarr=target.href, package=packed,
+            versions=marker.versions(), seconds=dict(progress.seconds),
+            counts=Counts(len(plan.selection.arrays), made.staged.objects, files, made.staged.bytes, size),
+            checks=(*made.verified.checks, *made.converted.checks), groups=plan.selection.groups, engine=made.converted.engine,
+            finished=stamp(now().replace(microsecond=0)),
+        )  # fmt: skip
+        with progress.during("report"):
+            outcome = _describe(request, plan, made, target, outcome)
+        publish.flush(target.partial)
+        outcome = replace(outcome, seconds=dict(progress.seconds))
+        marker.write_atomically(target.partial / marker.NAME, outcome.as_json())
+
+
+def _package(request: Request, target: publish.Target, advance: Callable[[int], None]) -> Package | None:
+    kind = request.recipe.package
+    if kind == "none":
+        return None
+    size, digest = package.pack(target.partial, target.partial_package, name=target.path.name, kind=kind, advance=advance)
+    return Package(href=target.href + package.SUFFIXES[kind], bytes=size, sha256=digest)
+
+
+def _describe(request: Request, plan: Plan, made: _Made, target: publish.Target, outcome: Outcome) -> Outcome:
+    """Writes report and item beside the output, and returns the outcome with their names."""
+    from geozarr_runner import item, report
+
+    name, beside = target.path.name, target.partial_beside
+    beside.mkdir(exist_ok=True)
+    discovery = plan.product.attributes.get("stac_discovery", {})
+    subject = report.Subject(
+        level=plan.product.level, sensed=_sensed(discovery), tile=_tile(plan.item_id), bytes_by_stage=_bytes_by_stage(outcome)
+    )
+    written = report.write(beside, name, target.partial, outcome, made.verified.findings, subject)
+    written["item"] = beside / f"{name}{item.SUFFIX}"
+    companions = {key: path.name for key, path in written.items()}
+    written["item"].write_text(item.describe(outcome, plan, request.stac_url, name, companions, endpoint=request.endpoint))
+    parent = target.href.rpartition("/")[0]
+    return replace(outcome, files={key: f"{parent}/{file}" for key, file in companions.items()})
+
+
+def _bytes_by_stage(outcome: Outcome) -> Mapping[str, int]:
+    found = {"stage": outcome.counts.bytes_read, "convert": outcome.counts.bytes_written}
+    return found | ({"package": outcome.package.bytes} if outcome.package else {})
+
+
+def _sensed(discovery: Mapping[str, Any]) -> str:
+    properties = discovery.get("properties", {})
+    return str(properties.get("datetime") or properties.get("start_datetime") or "")
+
+
+def _tile(item_id: str) -> str:
+    parts = parse_product_id(item_id)
+    return parts["tile"] if parts else ""
+
+
+def _warn_of_space(plan: Plan, target: publish.Target) -> None:
+    need = plan.estimate.staged + plan.estimate.output + plan.estimate.package
+    free = shutil.disk_usage(target.path.parent).free
+    if free < need:
+        log.warning("%.1f GB free beside %s, up to %.1f GB may be needed", free / 1e9, target.path, need / 1e9)
+
+
+@contextlib.contextmanager
+def _writing(folder: Path, plan: Plan) -> Iterator[None]:
+    """Turns what the operating system says while we write into the error that names the place and the need."""
+    try:
+        yield
+    except OSError as error:
+        known = cannot_write(error, folder)
+        if known is None:
+            raise
+        need = plan.estimate
+        raise CannotWrite(
+            known.message,
+            hint=f"{known.hint}; the run needs up to {(need.staged + need.output + need.package) / 1e6:.0f} MB there",
+        ) from error

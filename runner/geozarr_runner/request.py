@@ -1,0 +1,49 @@
+"""What one run is asked to do: identity, recipe, places, patience.
+
+In: nothing. Out: frozen dataclasses. Never: behaviour.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who this run is; the event's words."""
+
+    key: str
+    revision: str = ""
+    run: str = ""
+    attempt: int = 1
+    item_id: str = ""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is asked of the converter and the packer."""
+
+    groups: str = ""
+    spatial_chunk: int = 1024
+    sharding: bool = False
+    package: str = "tar"
+    dask_perf_html: str = ""
+    engine: str = "auto"  # auto, fast or stock; not part of the key: both write the same bytes
+
+
+@dataclass(frozen=True)
+class Request:
+    """Everything one run needs to know."""
+
+    identity: Identity
+    stac_url: str
+    output_zarr: str
+    recipe: Recipe = field(default_factory=Recipe)
+    overwrite: bool = False
+    work: Path | None = None  # default: beside the output; for s3://, in the current folder
+    allowed_hosts: tuple[str, ...] = ()
+    attempts: int = 5  # per object
+    timeout: float = 60.0  # seconds of silence on a connection
+    memory_limit: str = ""  # e.g. 2Gi; default: the container's
+    endpoint: str = ""  # of the S3 service, for the item; empty = AWS

@@ -1,0 +1,78 @@
+"""What the verbs share: the Typer application, common options, opening and closing, printing a view.
+
+In: a verb's arguments. Out: parts, text on stdout. Never: a verb of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+from rich.console import Console, RenderableType
+
+from stac_watch import app as composition
+from stac_watch.config import Config, load
+from stac_watch.ledger import Ledger
+from stac_watch.views import as_json
+from stac_watch.watch import Parts
+
+cli = typer.Typer(add_completion=False, rich_markup_mode=None, help="Watch a STAC API, and convert what is new to GeoZarr.")
+ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="The configuration file.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON; its fields are a documented contract.")]
+YesOption = Annotated[bool, typer.Option("--yes", help="Do it; without it, say what would be done.")]
+DEFAULT_CONFIG = Path("stac-watch.yaml")
+
+
+def show[V](value: V, json: bool, render: Callable[[V], RenderableType]) -> None:
+    """Prints a view as JSON or as text."""
+    if json:
+        print(as_json(value))
+    else:
+        Console().print(render(value))
+
+
+@contextmanager
+def reading(config: Path) -> Iterator[tuple[Config, Ledger]]:
+    """Opens the ledger for a verb that asks."""
+    settings = load(config, os.environ)
+    ledger = composition.open_ledger(settings)
+    try:
+        yield settings, ledger
+    finally:
+        ledger.close()
+
+
+@contextmanager
+def acting(config: Path, *, stop_runs: bool = False) -> Iterator[tuple[Config, Parts]]:
+    """Opens everything for a verb that acts; SIGTERM is an orderly end."""
+    settings = load(config, os.environ)
+    with stopping() as wait:
+        parts = composition.build(settings, os.environ, wait)
+        try:
+            yield settings, parts
+        finally:
+            parts.engine.close(stop_runs=stop_runs and parts.ledger.is_held)  # a standby's end is not that of another's runs
+            parts.ledger.release()
+            parts.ledger.close()
+
+
+@contextmanager
+def stopping() -> Iterator[Callable[[float], bool]]:
+    """Turns SIGTERM into an orderly end: yields a wait that is cut short by it. Ctrl-C stays KeyboardInterrupt."""
+    stop = threading.Event()
+
+    def ask(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    before = signal.signal(signal.SIGTERM, ask)
+    try:
+        yield stop.wait
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,76 @@
+"""Brings an older ledger up to date, one step for each schema version. The DDL is Alembic's, alike on both databases.
+
+In: a connection with an open transaction. Out: the current schema. Never: runs on a newer one, or commits.
+
+A step is written once and never changed; it says everything by itself and does not read `schema`, which moves on. Tables that a
+step does not know are created from `schema` after the last one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import sqlalchemy as sa
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
+
+from stac_watch import schema as t
+from stac_watch.errors import ConfigError
+
+
+def migrate(tx: sa.Connection) -> None:
+    """Creates a new ledger, or takes an older one to the current schema.
+
+    Raises:
+        ConfigError: the ledger is of a newer schema.
+    """
+    found = _version(tx)
+    if found is not None and found > t.SCHEMA_VERSION:
+        where = tx.engine.url.render_as_string()
+        newer = f"the ledger {where} has schema {found}, this stac-watch knows {t.SCHEMA_VERSION}"
+        raise ConfigError(newer, hint="install the newer stac-watch")
+    if found is not None:
+        op = Operations(MigrationContext.configure(tx))
+        for version in range(found + 1, t.SCHEMA_VERSION + 1):
+            STEPS[version](tx, op)
+    t.metadata.create_all(tx)
+    if found != t.SCHEMA_VERSION:
+        tx.execute(sa.delete(t.schema_version))
+        tx.execute(sa.insert(t.schema_version).values(version=t.SCHEMA_VERSION))
+
+
+def _version(tx: sa.Connection) -> int | None:
+    if not sa.inspect(tx).has_table(t.schema_version.name):
+        return None
+    return tx.execute(sa.select(t.schema_version.c.version)).scalar()
+
+
+def _to_2(tx: sa.Connection, op: Operations) -> None:
+    """Sources and lanes in the outbox, counts in `funnel`, what a run waits for."""
+    op.add_column("conversion", sa.Column("waits_for", sa.Text()))
+    op.add_column("conversion", sa.Column("cause", sa.String(160), nullable=False, server_default=""))
+    tx.exec_driver_sql(
+        "UPDATE conversion SET cause = substr(reason, 1, 160) WHERE state IN ('skipped', 'dead') AND reason IS NOT NULL"
+    )
+    op.add_column("outbox", sa.Column("source", sa.String(64), nullable=False, server_default=""))
+    tx.exec_driver_sql("UPDATE outbox SET source = (SELECT source FROM conversion WHERE conversion.key = outbox.key)")
+    op.drop_index("outbox_by_due", "outbox")
+    op.create_index("outbox_by_due", "outbox", ["due"])
+    op.create_index("outbox_by_age", "outbox", ["source", "priority", "sensing", "key", "due"])
+    posted = sa.text("posts > 0")
+    op.create_index("outbox_posted", "outbox", ["key"], sqlite_where=posted, postgresql_where=posted)
+    op.create_index("item_by_sensing", "item", ["source", "sensing"])
+    op.create_index("item_by_update", "item", ["source", "updated"])
+    op.create_index("item_by_sight", "item", ["source", "first_seen"])
+    op.create_index("conversion_by_source", "conversion", ["source", "state", "changed_at"])
+    op.create_index("conversion_by_change", "conversion", ["changed_at"])
+    names = (("source", 64), ("lane", 8), ("state", 8), ("cause", 160))
+    columns = [sa.Column(name, sa.String(length), primary_key=True) for name, length in names]
+    op.create_table("funnel", *columns, sa.Column("n", sa.Integer, nullable=False))
+    tx.exec_driver_sql(
+        "INSERT INTO funnel (source, lane, state, cause, n)"
+        " SELECT source, lane, state, cause, count(*) FROM conversion GROUP BY source, lane, state, cause"
+    )
+
+
+STEPS: dict[int, Callable[[sa.Connection, Operations], None]] = {2: _to_2}

@@ -1,0 +1,199 @@
+"""Moves conversions: one guarded update with its history, event, outbox row and counts, in one transaction.
+
+In: a row as it was read, and a fact about it. Out: the new state, or `StaleState`. Never: decides what follows (that is
+`states`), or reads the clock by itself.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Engine, delete, insert, select, update
+from sqlalchemy.dialects.postgresql import insert as pg_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+from stac_watch import schema as t
+from stac_watch.errors import Defect, Temporary
+from stac_watch.events import PRIORITY, Lane, event_id, next_attempt
+from stac_watch.failures import LENGTH, fingerprint
+from stac_watch.queries import Queries, answering
+from stac_watch.records import ConversionRow, Move, OutboxRow, Place
+from stac_watch.states import NEXT_ATTEMPT, Fact, State, next_state
+
+LEASE = timedelta(seconds=30)
+"""How long a watcher that says nothing keeps the ledger: longer than a slow tick, shorter than anybody's patience."""
+
+
+class StaleState(Defect):
+    """Somebody else moved the conversion first; what was decided about it no longer holds."""
+
+
+class LeaseLost(Temporary):
+    """Another watcher took the ledger over, because this one said nothing for too long."""
+
+
+class Moves(Queries):
+    """Everything that moves a conversion that exists."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine)
+        self._upsert = sqlite_insert if engine.dialect.name == "sqlite" else pg_insert
+        self._held: tuple[str, Callable[[], datetime]] | None = None
+        self._renewed: datetime | None = None
+
+    def move(self, row: ConversionRow, move: Move, now: datetime) -> State:
+        """Applies one fact to a conversion as it was read: state, history, event, outbox and counts together.
+
+        Raises:
+            StaleState: it was moved by somebody else since `row` was read.
+        """
+        with self._write() as tx:
+            return self._move(tx, row, move, now)
+
+    def postpone(self, row: OutboxRow, due: datetime) -> None:
+        """Keeps an event whose post had no clear answer; the same event goes out again at `due`."""
+        with self._write() as tx:
+            guard = (t.outbox.c.key == row.key, t.outbox.c.event_id == row.event_id)
+            tx.execute(update(t.outbox).where(*guard).values(due=due, posts=t.outbox.c.posts + 1))
+
+    def note_wait(self, row: ConversionRow, waits_for: str | None) -> None:
+        """Notes why a run does not start; no move, and nothing of its history."""
+        c = t.conversion.c
+        with self._write() as tx:
+            guard = (c.key == row.key, c.attempt == row.attempt, c.state == row.state.value)
+            tx.execute(update(t.conversion).where(*guard).values(waits_for=waits_for))
+
+    # -- who may watch -------------------------------------------------------------------------------------------------
+
+    def hold(self, holder: str, now: Callable[[], datetime]) -> bool:
+        """Takes the lease if nobody else has it; from then on each write renews it, and fails once it is lost."""
+        name, moment = "watch", now()
+        if self._held is not None and self._renewed is not None and moment - self._renewed < LEASE / 3:
+            return True  # an idle watcher need not write every second; if it was lost meanwhile, the next write says so
+        values = {"name": name, "holder": holder, "until": moment + LEASE}
+        free = (t.lease.c.holder == holder) | (t.lease.c.until <= moment)
+        with self._transaction() as tx:
+            statement = self._upsert(t.lease).values(values)
+            tx.execute(statement.on_conflict_do_update(index_elements=["name"], set_=values, where=free))
+            mine = tx.execute(select(t.lease.c.holder).where(t.lease.c.name == name)).scalar() == holder
+        self._held, self._renewed = ((holder, now), moment) if mine else (None, None)
+        return mine
+
+    @property
+    def is_held(self) -> bool:
+        """Whether this ledger's writer is the one that may watch, as far as it knows."""
+        return self._held is not None
+
+    def release(self) -> None:
+        """Gives the lease back, so that the next watcher need not wait for its end."""
+        if self._held is not None:
+            with self._transaction() as tx:
+                tx.execute(delete(t.lease).where(t.lease.c.holder == self._held[0]))
+            self._held = None
+
+    def holder(self) -> tuple[str, datetime] | None:
+        """Returns who has the lease, and until when."""
+        with self._read() as tx:
+            found = tx.execute(select(t.lease.c.holder, t.lease.c.until)).first()
+            return (found[0], found[1]) if found is not None else None
+
+    @contextmanager
+    def _write(self) -> Iterator[Connection]:
+        """One transaction; of a watcher only as long as the ledger is its own."""
+        with self._transaction() as tx:
+            if self._held is not None:
+                holder, now = self._held
+                renewed = update(t.lease).where(t.lease.c.holder == holder).values(until=now() + LEASE)
+                if tx.execute(renewed).rowcount != 1:
+                    self._held = None
+                    raise LeaseLost("another watcher took over the ledger", hint="this one waits until it is free again")
+            yield tx
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        with answering(self._engine), self._engine.begin() as tx:
+            yield tx
+
+    # -- the move ------------------------------------------------------------------------------------------------------
+
+    def _move(self, tx: Connection, row: ConversionRow, move: Move, now: datetime) -> State:
+        fact = move.fact
+        state = next_state(row.state, fact)
+        fresh = fact in NEXT_ATTEMPT
+        attempt = row.attempt + 1 if fresh else row.attempt
+        lane = move.lane or row.lane
+        changes = _changes(row, move, state, now) | {"attempt": attempt, "lane": lane}
+        tx.execute(delete(t.outbox).where(t.outbox.c.key == row.key))
+        body = b""
+        if fresh:
+            body, changes["run"] = self._next_event(tx, row, attempt, move)
+        guard = (t.conversion.c.key == row.key, t.conversion.c.state == row.state.value, t.conversion.c.attempt == row.attempt)
+        if tx.execute(update(t.conversion).where(*guard).values(changes)).rowcount != 1:
+            raise StaleState(f"conversion {row.key} is no longer {row.state.value} at attempt {row.attempt}")
+        if fresh:  # only now: a stale row must end as StaleState, not as an event that exists already
+            values = {"id": event_id(row.key, attempt), "key": row.key, "attempt": attempt, "body": body, "created_at": now}
+            tx.execute(insert(t.event).values(values))
+        if state is State.QUEUED:
+            mine = (t.item.c.source == row.source, t.item.c.item_id == row.item_id)
+            sensing = tx.execute(select(t.item.c.sensing).where(*mine)).scalar_one()
+            tx.execute(insert(t.outbox).values(outbox_values(row.source, row.key, attempt, lane, sensing, move.due or now)))
+        tx.execute(insert(t.history).values(history_values(row.key, row.state, fact, state, attempt, now, move.why)))
+        before, after = Place(row.source, row.lane, row.state, row.cause), Place(row.source, lane, state, changes["cause"])
+        if before != after:
+            self._count(tx, {before: -1, after: 1})
+        return state
+
+    def _next_event(self, tx: Connection, row: ConversionRow, attempt: int, move: Move) -> tuple[bytes, str]:
+        last = tx.execute(select(t.event.c.body).where(t.event.c.key == row.key).order_by(t.event.c.attempt.desc())).scalar()
+        if last is None:
+            raise Defect(f"conversion {row.key} has no event")
+        why = {Fact.REPLAYED: "replay", Fact.ADMITTED: "updated"}.get(move.fact, "retry")
+        return next_attempt(last, attempt, reason=why, lane=move.lane)
+
+    def _count(self, tx: Connection, places: Mapping[Place, int] | Counter[Place]) -> None:
+        rows = [
+            {"source": p.source, "lane": p.lane, "state": p.state.value, "cause": p.cause, "n": n} for p, n in places.items() if n
+        ]
+        if rows:
+            statement = self._upsert(t.funnel)
+            added = {"n": t.funnel.c.n + statement.excluded.n}
+            tx.execute(statement.on_conflict_do_update(index_elements=["source", "lane", "state", "cause"], set_=added), rows)
+
+    def _put(self, table: Any, on: Sequence[str], changing: Sequence[str]) -> Any:  # noqa: ANN401  # SQLAlchemy's own types
+        statement = self._upsert(table)
+        return statement.on_conflict_do_update(index_elements=on, set_={c: statement.excluded[c] for c in changing})
+
+
+def _changes(row: ConversionRow, move: Move, state: State, now: datetime) -> dict[str, Any]:
+    fact, reason = move.fact, move.reason
+    cause = {State.SKIPPED: (reason or "")[:LENGTH], State.DEAD: fingerprint(reason or "it gave no reason")}.get(state, "")
+    changes: dict[str, Any] = {"state": state.value, "changed_at": now, "reason": reason, "cause": cause, "waits_for": None}
+    if move.outcome is not None:
+        changes |= {"outcome": move.outcome, "exit_code": move.outcome.get("code")}
+    if fact in (Fact.FAILED_TEMPORARY, Fact.VANISHED):
+        changes["failures"] = row.failures + 1
+    elif fact is Fact.NOT_READY:
+        changes["waits"] = row.waits + 1
+    elif fact in (Fact.REPLAYED, Fact.ADMITTED):
+        changes |= {"failures": 0, "waits": 0, "queued_at": now}
+    return changes
+
+
+def outbox_values(source: str, key: str, attempt: int, lane: Lane, sensing: datetime, due: datetime) -> dict[str, Any]:
+    """Returns a row of the outbox."""
+    return {
+        "key": key, "event_id": event_id(key, attempt), "source": source, "priority": PRIORITY[lane], "due": due, "posts": 0,
+        "sensing": sensing,
+    }  # fmt: skip
+
+
+def history_values(key: str, src: State | None, fact: Fact, dst: State, attempt: int, now: datetime, why: str) -> dict[str, Any]:
+    """Returns a row of the history."""
+    return {
+        "key": key, "src": src.value if src else None, "fact": fact.value, "dst": dst.value, "attempt": attempt, "at": now,
+        "why": why,
+    }  # fmt: skip

@@ -1,0 +1,195 @@
+"""How much is where, how far behind, what waits and why, what failed alike, how fast it goes. Pure.
+
+In: counts, lags, orders, lines. Out: a `Status`, and its picture. Never: asks the ledger or prints.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from stac_watch.events import stamp
+from stac_watch.records import ConversionRow, Lag, Order, Place
+from stac_watch.states import FINAL, IN_FLIGHT, State
+from stac_watch.views.lines import STYLE, Line, table
+
+
+@dataclass(frozen=True)
+class SourceStatus:
+    """One source: its funnel by lane, and how far it has got."""
+
+    source: str
+    lanes: dict[str, dict[str, int]]  # lane -> state -> conversions
+    newest_published: datetime | None
+    newest_seen: datetime | None
+    newest_done: datetime | None
+    done_last_hour: int
+    done_last_day: int
+    unfinished: int
+    eta: datetime | None
+    backfill: Order | None
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """One of those that wait longest."""
+
+    line: Line
+    why: str
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Dead conversions that failed alike."""
+
+    fingerprint: str
+    count: int
+    source: str
+    example: str | None  # an item
+
+
+@dataclass(frozen=True)
+class Status:
+    """How many conversions are where."""
+
+    at: datetime
+    states: dict[str, int]
+    skipped: dict[str, int]  # by reason
+    quarantined: int
+    watcher: str | None
+    sources: list[SourceStatus]
+    waiting: list[Waiting]
+    failures: list[Failure]
+    in_flight: list[Line]
+    dead: list[Line]
+
+
+def source_status(
+    source: str, funnel: Mapping[Place, int], lag: Lag, order: Order | None, now: datetime, done_last_hour: int, done_last_day: int
+) -> SourceStatus:
+    """Sums up one source; the ETA is what the last hour's rate gives."""
+    lanes: dict[str, dict[str, int]] = defaultdict(lambda: {s.value: 0 for s in State})
+    for place, n in funnel.items():
+        if place.source == source:
+            lanes[place.lane][place.state.value] += n
+    unfinished = sum(n for p, n in funnel.items() if p.source == source and p.state not in FINAL)
+    eta = now + timedelta(hours=unfinished / done_last_hour) if unfinished and done_last_hour else None
+    return SourceStatus(
+        source,
+        dict(sorted(lanes.items())),
+        lag.published,
+        lag.seen,
+        lag.done,
+        done_last_hour,
+        done_last_day,
+        unfinished,
+        eta,
+        order,
+    )
+
+
+def failures(funnel: Mapping[Place, int], dead: Sequence[ConversionRow]) -> list[Failure]:
+    """Groups dead conversions by what their failures have in common, the most frequent first."""
+    examples = {(row.source, row.cause): row.item_id for row in reversed(dead)}
+    counts: dict[tuple[str, str], int] = defaultdict(int)
+    for place, n in funnel.items():
+        if place.state is State.DEAD:
+            counts[place.source, place.cause] += n
+    found = [Failure(cause, n, source, examples.get((source, cause))) for (source, cause), n in counts.items()]
+    return sorted(found, key=lambda f: (-f.count, f.fingerprint))
+
+
+def status(
+    funnel: Mapping[Place, int],
+    now: datetime,
+    *,
+    quarantined: int,
+    watcher: str | None,
+    sources: list[SourceStatus],
+    waiting: list[Waiting],
+    dead: Sequence[ConversionRow],
+    lines: Sequence[Line],
+) -> Status:
+    """Sums up the ledger."""
+    states = {s.value: sum(n for p, n in funnel.items() if p.state is s) for s in State}
+    skipped: dict[str, int] = defaultdict(int)
+    for place, n in sorted(funnel.items(), key=lambda entry: entry[0].cause):
+        if place.state is State.SKIPPED:
+            skipped[place.cause] += n
+    return Status(
+        now, states, dict(skipped), quarantined, watcher, sources, waiting, failures(funnel, dead),
+        [x for x in lines if x.state in IN_FLIGHT], [x for x in lines if x.state is State.DEAD],
+    )  # fmt: skip
+
+
+def render_status(view: Status) -> RenderableType:
+    """Returns the funnel, and what needs eyes."""
+    parts: list[RenderableType] = [_funnel(view), *_notes(view)]
+    parts += [_lag(view)] if view.sources else []
+    parts += [table(view.in_flight, "in flight")] if view.in_flight else []
+    parts += [_waiting(view.waiting)] if view.waiting else []
+    parts += [_failures(view.failures)] if view.failures else []
+    parts += [table(view.dead, "dead: `stac-watch explain ITEM` says why")] if view.dead else []
+    return Group(*parts)
+
+
+def _notes(view: Status) -> list[Text]:
+    notes = []
+    if view.skipped:
+        notes.append(Text("skipped: " + ", ".join(f"{n} {reason}" for reason, n in view.skipped.items()), style="dim"))
+    if view.quarantined:
+        notes.append(Text(f"{view.quarantined} items cannot be read; `stac-watch items --quarantined` lists them", style="yellow"))
+    notes.append(Text(f"watcher: {view.watcher or 'none; nothing moves until `stac-watch watch` runs'}"))
+    for source in view.sources:
+        if source.backfill is not None and source.backfill.held:
+            text = f"backfill of {source.source} is held: {source.backfill.held}; the same command with --yes goes on"
+            notes.append(Text(text, style="bold yellow"))
+    return notes
+
+
+def _waiting(entries: Sequence[Waiting]) -> Table:
+    waits = Table(title="waits longest", title_justify="left", header_style="bold")
+    for column in ("item", "state", "hours", "why"):
+        waits.add_column(column, overflow="fold")
+    for w in entries:
+        waits.add_row(w.line.item, w.line.state.value, f"{w.line.seconds / 3600:.1f}", Text(w.why))
+    return waits
+
+
+def _failures(groups: Sequence[Failure]) -> Table:
+    failed = Table(title="failures: `stac-watch replay --error TEXT` tries again", title_justify="left", header_style="bold")
+    for column in ("count", "source", "failed with", "for example"):
+        failed.add_column(column, overflow="fold")
+    for f in groups[:10]:
+        failed.add_row(str(f.count), f.source, Text(f.fingerprint), f.example or "")
+    return failed
+
+
+def _funnel(view: Status) -> Table:
+    funnel = Table(title="conversions", title_justify="left", header_style="bold")
+    funnel.add_column("source")
+    funnel.add_column("lane")
+    for state in State:
+        funnel.add_column(Text(state.value, style=STYLE[state]), justify="right")
+    for source in view.sources:
+        for lane, states in source.lanes.items():
+            funnel.add_row(source.source, lane, *(str(states[s.value]) for s in State))
+    funnel.add_row("all", "", *(str(view.states[s.value]) for s in State), style="bold")
+    return funnel
+
+
+def _lag(view: Status) -> Table:
+    lag = Table(title="how far", title_justify="left", header_style="bold")
+    for column in ("source", "newest published", "newest seen", "newest done", "done in 1 h", "in 24 h", "to do", "ready about"):
+        lag.add_column(column)
+    for s in view.sources:
+        times = (stamp(m.replace(microsecond=0)) if m else "-" for m in (s.newest_published, s.newest_seen, s.newest_done))
+        eta = stamp(s.eta.replace(microsecond=0)) if s.eta else "-"
+        lag.add_row(s.source, *times, str(s.done_last_hour), str(s.done_last_day), str(s.unfinished), eta)
+    return lag

@@ -1,0 +1,28 @@
+# The real cluster for tests. Included by the Makefile; docs/development-cluster.md tells what it needs.
+HARNESS = cd tests/cluster && $(CURDIR)/$(BIN)/python -m harness
+
+.PHONY: cluster-up
+cluster-up: install ## a real Kubernetes with both Argos, S3 and our images, on this machine (root; first time: builds it)
+	@$(HARNESS) up
+
+.PHONY: cluster-images
+cluster-images: install ## build our images again when their inputs changed, and load them into the cluster
+	@$(HARNESS) images
+
+.PHONY: cluster-status
+cluster-status: install ## what runs of the cluster
+	@$(HARNESS) status
+
+.PHONY: cluster-down
+cluster-down: install ## remove the cluster; what was built stays in the cache
+	@$(HARNESS) down
+
+.PHONY: test-cluster
+test-cluster: install ## the tests that need the cluster; brings it up first
+	@$(HARNESS) up
+	STAC_WATCH_TEST_CLUSTER=1 $(BIN)/pytest -q tests/cluster
+
+.PHONY: test-cluster-rebuild
+test-cluster-rebuild: install ## idem, and kills the cluster with SIGKILL, looks for leftovers, brings it up again
+	@$(HARNESS) up
+	STAC_WATCH_TEST_CLUSTER=rebuild $(BIN)/pytest -q tests/cluster

@@ -1,0 +1,105 @@
+"""A catalogue on loopback that does what real ones do, a clock that the test turns, and discovery in front of it."""
+
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from stac_watch.catalog import Catalog
+from stac_watch.config import Recipe, Source
+from stac_watch.database import open_engine
+from stac_watch.demo.catalog import COLLECTION, FaultControl, Server, Store, create_app, make_item
+from stac_watch.discover import discover
+from stac_watch.ledger import Ledger
+from stac_watch.records import Tally
+from stac_watch.sweep import Context, step
+
+START = datetime(2025, 11, 20, tzinfo=UTC)
+
+
+@dataclass
+class Clock:
+    time: datetime = datetime(2025, 11, 24, 12, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.time
+
+    def forward(self, **by: float) -> None:
+        self.time += timedelta(**by)
+
+
+@dataclass
+class World:
+    """The catalogue, and a watcher's discovery of it."""
+
+    url: str
+    store: Store
+    faults: FaultControl
+    clock: Clock
+    ledger: Ledger
+    slept: list[float] = field(default_factory=list)
+    settings: dict = field(default_factory=dict)
+
+    def catalog(self, **over) -> Catalog:
+        timeout = over.pop("timeout", (2, 5))
+        return Catalog(self.url, COLLECTION, now=self.clock, sleep=self.slept.append, rng=random.Random(1), timeout=timeout, **over)
+
+    def item(self, number: int, *, version: int = 1, **changes) -> dict:
+        """Item `number`, sensed an hour after the one before and published another hour later."""
+        sensed = START + timedelta(hours=number)
+        item_id = changes.pop("item_id", f"S2A_MSIL2A_{sensed:%Y%m%dT%H%M%S}_N0511_R122_T32TQM_{sensed:%Y%m%d}T235959")
+        facts = {
+            "catalog_url": self.url, "product_href": f"{self.url}/products/v{version}/{item_id}.zarr",
+            "updated": sensed + timedelta(hours=1), "datetime": sensed,
+        }  # fmt: skip
+        return make_item(item_id, **(facts | changes))
+
+    def fill(self, count: int, **changes) -> list[str]:
+        items = [self.item(n, **changes) for n in range(count)]
+        self.store.put_many(items)
+        return [item["id"] for item in items]
+
+    def source(self) -> Source:
+        given = {"poll": {"since": "30d"}} | self.settings
+        return Source.model_validate({"name": "s2", "api": self.url, "collection": COLLECTION, **given})
+
+    def poll(self, **over) -> Tally:
+        return discover(self.source(), Recipe(), self.catalog(**over), self.ledger, self.clock)
+
+    def sweep(self) -> Tally:
+        """Sweeps until nothing is due."""
+        context = Context(self.source(), Recipe(), self.catalog(), self.ledger, self.clock)
+        kept = self.ledger.abilities("s2")
+        assert kept is not None, "poll first"
+        context.catalog.assume(**(kept[0] | {"rejected": ()}))
+        total = Tally()
+        for _ in range(200):
+            found = step(context)
+            if found is None:
+                return total
+            total = Tally(*(a + b for a, b in zip(vars(total).values(), vars(found).values(), strict=True)))
+        raise AssertionError("the sweep does not end")
+
+    def states(self) -> dict[str, str]:
+        """Every conversion: its item, and its state or skip reason."""
+        rows = self.ledger.conversions(limit=10_000, oldest=True)
+        return {row.item_id: row.reason or row.state.value for row in rows}
+
+    def hrefs(self) -> list[str]:
+        return [
+            json.loads(body)["data"]["product_href"] for row in self.ledger.conversions() for body in self.ledger.events(row.key)
+        ]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    clock = Clock()
+    ledger = Ledger(open_engine(f"sqlite:///{tmp_path / 'ledger.db'}"))
+    ledger.prepare()
+    with Store() as store, Server(create_app(store, now=clock)) as server:
+        yield World(server.url, store, server.faults, clock, ledger)
+    ledger.close()

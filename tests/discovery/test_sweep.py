@@ -1,0 +1,149 @@
+"""The sweep finds what no window on a stamp can, and takes nothing for gone that is not."""
+
+from datetime import timedelta
+
+import pytest
+
+from stac_watch.config import Recipe
+from stac_watch.records import Move
+from stac_watch.states import Fact
+from stac_watch.sweep import DAYS, Context, step
+
+
+def again(world, hours=6):
+    world.clock.forward(hours=hours)
+    return world.sweep()
+
+
+@pytest.fixture
+def watched(world):
+    """Ten items, polled and swept once."""
+    world.settings["poll"] = {"since": "30d", "sweep": "6h", "sweep_back": "14d", "sweep_all": "off"}
+    world.fill(10)
+    world.poll()
+    world.sweep()
+    return world
+
+
+def test_a_back_dated_item_is_found(watched):
+    watched.store.put(watched.item(20, updated="2025-11-20T00:00:00Z"))
+    watched.clock.forward(minutes=1)
+    assert watched.poll().admitted == 0
+    assert again(watched).admitted == 1
+
+
+def test_a_silent_change_is_found(watched):
+    watched.store.put(watched.item(3, version=2))
+    watched.clock.forward(minutes=1)
+    assert watched.poll().seen == 0
+    assert again(watched).admitted == 1
+    assert sum("/v2/" in href for href in watched.hrefs()) == 1
+
+
+def test_what_is_unchanged_is_no_event_and_writes_nothing_of_it(watched):
+    assert again(watched) == type(again(watched))()
+    assert len(watched.ledger.conversions()) == 10
+
+
+def test_one_that_is_missing_once_is_not_gone(watched):
+    gone = watched.item(3)
+    watched.store.delete("sentinel-2-l2a", gone["id"])
+    again(watched)
+    assert watched.states()[gone["id"]] == "queued"
+    watched.store.put(gone)
+    again(watched)
+    watched.store.delete("sentinel-2-l2a", gone["id"])
+    again(watched)
+    assert watched.states()[gone["id"]] == "queued"  # missing once again: the first time does not count any more
+    again(watched)
+    assert watched.states()[gone["id"]] == "withdrawn"
+    assert watched.ledger.withdrawn("s2") == 1
+
+
+def test_a_run_in_flight_is_waited_for_and_what_is_done_stays_done(watched):
+    rows = {row.item_id: row for row in watched.ledger.conversions()}
+    running, done = watched.item(1)["id"], watched.item(2)["id"]
+    now = watched.clock()
+    for item_id, facts in ((running, [Fact.ACCEPTED, Fact.RUN_SEEN]), (done, [Fact.SUCCEEDED])):
+        for fact in facts:
+            watched.ledger.move(watched.ledger.get(rows[item_id].key), Move(fact, "as a test"), now)
+        watched.store.delete("sentinel-2-l2a", item_id)
+    for _ in range(3):
+        again(watched)
+    assert (watched.states()[running], watched.states()[done]) == ("running", "done")
+    watched.ledger.move(watched.ledger.get(rows[running].key), Move(Fact.NOT_READY, "404", reason="404"), now)
+    again(watched)
+    assert watched.states()[running] == "withdrawn"
+
+
+def test_what_returns_is_wanted_again(watched):
+    gone = watched.item(3)
+    watched.store.delete("sentinel-2-l2a", gone["id"])
+    again(watched)
+    again(watched)
+    assert watched.states()[gone["id"]] == "withdrawn"
+    watched.store.put(gone)
+    again(watched)
+    assert watched.states()[gone["id"]] == "queued"
+    assert watched.ledger.withdrawn("s2") == 0
+
+
+def test_an_item_whose_acquisition_time_was_corrected_is_not_gone(watched):
+    moved = watched.item(3)
+    moved["properties"] |= dict.fromkeys(("datetime", "start_datetime", "end_datetime"), "2025-11-22T05:00:00Z")
+    watched.store.put(moved)
+    for _ in range(4):
+        again(watched)
+    assert watched.states()[moved["id"]] == "queued"
+    assert watched.ledger.withdrawn("s2") == 0
+
+
+def test_items_that_a_server_cannot_serve_are_not_gone(watched):
+    hidden = watched.item(3)["id"]
+    watched.faults.set(poison=(hidden,))
+    for _ in range(3):
+        again(watched)
+    assert watched.states()[hidden] == "queued"
+    assert [why for _, _, why in watched.ledger.quarantined() if "cannot serve" in why]
+
+
+def test_what_was_there_before_the_watch_is_no_news_and_what_appears_later_is_whatever_its_stamp(world):
+    world.settings["poll"] = {"since": "1h", "sweep_all": "off"}
+    world.fill(50)
+    assert world.poll().admitted == 0
+    assert world.sweep().admitted == 0
+    world.clock.forward(hours=6)
+    world.store.put(world.item(60, updated="2025-11-01T00:00:00Z"))
+    assert world.sweep().admitted == 1
+    world.store.put(world.item(7, version=2, updated=world.clock()))
+    world.clock.forward(minutes=1)
+    assert world.poll().admitted == 1
+    assert len(world.states()) == 2
+
+
+def test_it_goes_on_where_it_stopped_and_a_step_is_a_few_days(watched):
+    context = Context(watched.source(), Recipe(), watched.catalog(), watched.ledger, watched.clock)
+    context.catalog.assume(typed=True)
+    watched.clock.forward(hours=6)
+    step(context)
+    row = watched.ledger.sweep("s2", "recent")
+    assert (row.number, row.done_at) == (2, None)
+    assert row.position - row.start == timedelta(days=DAYS)
+    step(Context(watched.source(), Recipe(), context.catalog, watched.ledger, watched.clock))
+    assert watched.ledger.sweep("s2", "recent").position - row.start == timedelta(days=2 * DAYS)
+    watched.sweep()
+    assert watched.ledger.sweep("s2", "recent").done_at == watched.clock()
+
+
+def test_once_a_week_everything_is_compared_from_the_first_item_on(world):
+    world.settings["poll"] = {"since": "30d", "sweep_back": "1d", "sweep_all": "7d"}
+    world.fill(10)
+    world.poll()
+    world.sweep()
+    world.store.put(world.item(3, version=2))  # silently, and older than the recent days
+    assert again(world).admitted == 0
+    world.clock.forward(days=37)
+    assert world.sweep().admitted == 1
+    row = world.ledger.sweep("s2", "all")
+    assert row.start.isoformat() == "2025-11-20T00:00:00+00:00"
+    assert row.done_at is not None

@@ -1,0 +1,330 @@
+"""What people ask for: a backfill, a replay, an audit, the chain of one item; with a real catalogue, ledger and dispatch."""
+
+import json
+from collections import Counter
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from stac_watch import asking, audit, backfill, replay
+from stac_watch.config import Limits
+from stac_watch.engines import Answer
+from stac_watch.errors import InputError
+from stac_watch.records import Move
+from stac_watch.replay import Wish
+from stac_watch.states import Fact, State
+
+START = datetime(2026, 3, 1, 12, tzinfo=UTC)
+RANGE = backfill.Request(START - timedelta(days=10), START)
+
+
+def ask(world, **over):
+    return backfill.check_range(replace(RANGE, **over), world.clock())
+
+
+def carry_out(world, request, *, stop_after=None):
+    """Admits a backfill, or the first windows of it, as if it was interrupted then."""
+    backfill.begin(world.backfilling, request, world.clock())
+    counts = [0]
+    for _, admitted in backfill.admit(world.backfilling, request, world.clock()):
+        counts.append(admitted)
+        if len(counts) - 1 == stop_after:
+            break
+    return counts[-1]
+
+
+def fail(world, *items):
+    for item in items:
+        (row,) = world.ledger.conversions(item_id=item)
+        why = f"no group /r10m in https://host/{item}.zarr"
+        world.ledger.move(row, Move(Fact.FAILED_PERMANENT, why, reason=why), world.clock())
+
+
+@pytest.fixture
+def archive(build):
+    """Twelve items, three a day, acquired up to six days ago and published long before the watcher came."""
+    world = build()
+    world.items = [world.publish(n, days=2 + n // 3, minutes_ago=60 * 24 * 2) for n in range(12)]
+    return world
+
+
+# -- backfill ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_plan_says_what_would_be_done_and_changes_nothing(archive):
+    plan = backfill.plan(archive.backfilling, ask(archive), archive.clock())
+    assert [(d.items, d.to_do, d.done) for d in plan.days if d.items] == [(3, 3, 0)] * 4
+    assert (plan.to_do, plan.measured, plan.goes_on_at, plan.held) == (12, False, None, None)
+    assert plan.gigabytes == pytest.approx(12 * 1.26, abs=0.1)
+    assert plan.hours == pytest.approx(12 * 300 / 4 / 3600, abs=0.01)
+    assert "4 runs at a time" in plan.limit
+    assert archive.ledger.conversions() == []
+    assert archive.ledger.orders() == []
+    assert backfill.plan(archive.backfilling, ask(archive, max_items=5), archive.clock()).to_do == 5
+
+
+def test_a_plan_knows_what_is_done_already_and_what_the_range_is(archive):
+    carry_out(archive, ask(archive, end=START - timedelta(days=4)))
+    archive.run()
+    plan = backfill.plan(archive.backfilling, ask(archive), archive.clock())
+    assert (plan.to_do, sum(d.done for d in plan.days), sum(d.items for d in plan.days)) == (6, 6, 12)
+    with pytest.raises(InputError, match="nothing lies between"):
+        ask(archive, start=START, end=START - timedelta(days=1))
+    assert ask(archive, end=START + timedelta(days=9)).end == archive.clock().replace(microsecond=0)
+
+
+def test_it_converts_oldest_first_in_its_own_lane(archive):
+    assert carry_out(archive, ask(archive)) == 12
+    assert {(r.lane, r.state) for r in archive.ledger.conversions()} == {("backfill", State.QUEUED)}
+    archive.run()
+    assert {r.state for r in archive.ledger.conversions()} == {State.DONE}
+    sent = [next(i for i in archive.items if i[11:26].lower() in run) for run in archive.plant.posts]
+    assert sent == sorted(sent)
+    assert json.loads(archive.ledger.events(archive.ledger.conversions()[0].key)[0])["data"]["reason"] == "backfill"
+
+
+@pytest.mark.parametrize("stop_after", range(1, 12))
+def test_interrupted_at_any_window_and_run_again_it_goes_on_where_it_was(archive, stop_after):
+    request = ask(archive)
+    first = carry_out(archive, request, stop_after=stop_after)
+    if 0 < first < 12:
+        plan = backfill.plan(archive.backfilling, request, archive.clock())
+        assert plan.goes_on_at is not None
+        assert plan.to_do == 12 - first
+    asked = archive.catalog.search
+    spans = []
+    archive.catalog.search = lambda window, **how: spans.append(window) or asked(window, **how)
+    assert first + carry_out(archive, request) == 12
+    if stop_after < 10:
+        assert min(w.start for w in spans if w.field == "datetime") > request.start  # what was read is not read again
+    archive.run()
+    assert Counter(r.state for r in archive.ledger.conversions()) == {State.DONE: 12}
+    assert len(archive.plant.posts) == 12
+    assert carry_out(archive, request) == 0
+
+
+def test_max_items_is_a_bound_and_the_next_run_takes_the_next(archive):
+    request = ask(archive, max_items=5)
+    assert [carry_out(archive, request) for _ in range(4)] == [5, 5, 2, 0]
+    assert len(archive.ledger.conversions()) == 12
+
+
+def test_a_canary_goes_first_and_the_rest_only_when_it_went_well(archive):
+    carry_out(archive, ask(archive, canary=2))
+    archive.run(hours=0.05)
+    assert len(archive.plant.posts) == 2
+    archive.run()
+    assert Counter(r.state for r in archive.ledger.conversions()) == {State.DONE: 12}
+
+
+def test_a_canary_that_fails_stops_the_rest_until_the_command_is_given_again(archive):
+    request = ask(archive, canary=2)
+    carry_out(archive, request)
+    archive.run(hours=0.02)
+    fail(archive, *[r.item_id for r in archive.ledger.unfinished()][:1])
+    archive.run(hours=1, step=120)
+    assert len(archive.plant.posts) == 2
+    (order,) = archive.ledger.orders()
+    assert order.held == "1 of the first 2 failed"
+    status = asking.status(archive.ledger, ("demo",), Limits(), archive.clock())
+    assert status.sources[0].backfill.held == order.held
+    assert any("held" in w.why for w in status.waiting)
+    assert backfill.progress(archive.backfilling, request, START, 0, archive.clock()).settled
+    carry_out(archive, replace(request, canary=0))
+    archive.run()
+    assert Counter(r.state for r in archive.ledger.conversions()) == {State.DONE: 11, State.DEAD: 1}
+
+
+def test_after_so_many_failures_nothing_more_is_sent(archive):
+    carry_out(archive, ask(archive, max_failures=3))
+    archive.run(hours=0.02)
+    fail(archive, *[r.item_id for r in archive.ledger.unfinished()][:3])
+    archive.run(hours=1, step=120)
+    assert Counter(r.state for r in archive.ledger.conversions())[State.QUEUED] > 0
+    assert "3 of its conversions failed" in archive.ledger.orders()[0].held
+
+
+def test_live_work_keeps_its_share_while_an_archive_is_converted(archive):
+    carry_out(archive, ask(archive))
+    archive.run(hours=0.02)
+    new = [archive.publish(100 + n, days=0, minutes_ago=1) for n in range(3)]
+    archive.discover()
+    archive.run(hours=0.2)  # two rounds of runs
+    done = {r.item_id for r in archive.ledger.conversions(state=State.DONE)}
+    assert set(new) <= done
+    assert len(done) < 12 + len(new)
+
+
+# -- replay --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def finished(archive):
+    carry_out(archive, ask(archive))
+    archive.run()
+    return archive
+
+
+def again(world, targets):
+    sources = {world.source.name: world.source}
+    return replay.execute(targets, world.ledger, sources, world.recipe, {world.source.name: world.catalog}, world.clock)
+
+
+def test_replay_by_id_makes_the_next_attempt_and_refuses_what_is_on_its_way(finished):
+    a, b = finished.items[:2]
+    targets = replay.named([Wish(a), Wish(b), Wish(a)], finished.ledger, ["demo"])
+    assert [(t.item, t.action, t.refusal) for t in targets] == [(a, "attempt 2", None), (b, "attempt 2", None)]
+    assert {r.state for r in finished.ledger.conversions()} == {State.DONE}  # saying it does nothing
+    assert [t.state for t in again(finished, targets)] == [State.QUEUED] * 2
+    refused = again(finished, replay.named([Wish(a)], finished.ledger, ["demo"]))
+    assert "on its way" in refused[0].refusal
+    finished.run()
+    (row,) = finished.ledger.conversions(item_id=a)
+    assert (row.state, row.attempt, row.lane) == (State.DONE, 2, "replay")
+
+
+def test_replay_by_state_time_and_error(finished):
+    redo = finished.items[:4]
+    again(finished, replay.named([Wish(i) for i in redo], finished.ledger, ["demo"]))
+    fail(finished, *redo)
+    dead = finished.ledger.conversions(state=State.DEAD, error="NO GROUP /r10m")
+    assert {t.item for t in replay.chosen(dead, finished.ledger)} == set(redo)
+    assert finished.ledger.conversions(state=State.DEAD, error="100%") == []
+    assert finished.ledger.conversions(state=State.DEAD, since=finished.clock() + timedelta(seconds=1)) == []
+    assert {f.count for f in asking.status(finished.ledger, ("demo",), Limits(), finished.clock()).failures} == {4}
+    again(finished, replay.chosen(dead, finished.ledger))
+    finished.run()
+    assert Counter(r.state for r in finished.ledger.conversions()) == {State.DONE: 12}
+
+
+def test_an_older_revision_is_refused_by_name(finished):
+    old = finished.ledger.conversions(item_id=finished.items[0])[0].key
+    finished.publish(0, version=2, days=2, minutes_ago=0)
+    finished.discover()
+    (target,) = replay.named([Wish(old)], finished.ledger, ["demo"])
+    assert "not the item's current one" in target.refusal
+
+
+def test_an_item_that_the_ledger_does_not_know_comes_from_the_catalogue(archive):
+    targets = replay.named([Wish(archive.items[0]), Wish("nobody")], archive.ledger, ["demo"])
+    results = {t.item: t for t in again(archive, targets)}
+    assert results[archive.items[0]].state is State.QUEUED
+    assert "no such item" in results["nobody"].refusal
+    archive.run()
+    assert [(r.state, r.lane) for r in archive.ledger.conversions()] == [(State.DONE, "replay")]
+
+
+def test_a_stored_event_is_posted_once_more_byte_for_byte(finished):
+    row = finished.ledger.conversions(item_id=finished.items[0])[0]
+    body = finished.ledger.events(row.key)[0]
+    assert "not looked for" in replay.stored(body, finished.ledger).note
+    assert replay.repost(body, finished.ledger, finished.plant, finished.clock()).answer is Answer.ACCEPTED
+    assert finished.plant.posts[-1] == row.run
+    assert finished.ledger.get(row.key) == row
+    with pytest.raises(InputError, match="byte for byte"):
+        replay.stored(body.replace(b'"groups": ""', b'"groups": "x"'), finished.ledger)
+    with pytest.raises(InputError, match="no event"):
+        replay.stored(body.replace(row.key.encode(), b"0" * 12).replace(row.key[:10].encode(), b"0" * 10), finished.ledger)
+
+
+def test_a_waiting_event_that_a_person_posts_is_sent(archive):
+    carry_out(archive, ask(archive))
+    row = archive.ledger.conversions(item_id=archive.items[0])[0]
+    replay.repost(archive.ledger.events(row.key)[0], archive.ledger, archive.plant, archive.clock())
+    assert archive.ledger.get(row.key).state is State.SENT
+
+
+@pytest.mark.parametrize("line", ['{"item": 3', '{"item": "x"}', "[]"])
+def test_a_file_that_is_no_audit_names_the_line(tmp_path, line):
+    path = tmp_path / "f"
+    path.write_text(f"# comment\n\nid-1\n{line}\n")
+    if line.startswith("{"):
+        with pytest.raises(InputError, match="line 4"):
+            replay.wishes(path)
+    else:
+        assert replay.wishes(path) == [Wish("id-1"), Wish("[]")]
+    with pytest.raises(InputError, match="cannot read"):
+        replay.wishes(tmp_path / "nowhere")
+
+
+# -- audit ---------------------------------------------------------------------------------------------------------------
+
+
+def test_an_audit_of_a_finished_range_finds_nothing(finished):
+    found = finished.audit()
+    assert (found.items, found.done, found.skipped, found.gaps) == (12, 12, 0, [])
+
+
+def test_an_audit_names_every_kind_and_a_replay_of_its_file_closes_them(finished, tmp_path):
+    world, items = finished, finished.items
+    rows = {r.item_id: r for r in world.ledger.conversions()}
+    del world.plant.outputs[rows[items[0]].output_zarr]
+    world.plant.outputs[rows[items[1]].output_zarr] = {"key": "of another", "revision": "older"}
+    world.plant.outputs[rows[items[2]].output_zarr] = {"key": rows[items[2]].key, "code": 65}
+    world.publish(3, version=2, days=3, minutes_ago=0)
+    new = world.publish(50, days=4, minutes_ago=0)
+    world.store.delete("sentinel-2-l2a", items[4])
+    again(world, replay.named([Wish(items[5]), Wish(items[6])], world.ledger, ["demo"]))
+    fail(world, items[5])
+    found = world.audit()
+    kinds = {gap.item: gap.kind for gap in found.gaps}
+    assert kinds == {
+        items[0]: audit.Kind.LOST, items[1]: audit.Kind.STALE, items[2]: audit.Kind.UNVERIFIED, items[3]: audit.Kind.STALE,
+        new: audit.Kind.MISSING, items[4]: audit.Kind.GONE, items[5]: audit.Kind.DEAD, items[6]: audit.Kind.UNFINISHED,
+    }  # fmt: skip
+    assert found.kinds == {"dead": 1, "gone": 1, "lost": 1, "missing": 1, "stale": 2, "unfinished": 1, "unverified": 1}
+    assert audit.write(found, tmp_path / "gaps") == 6
+    targets = replay.named(replay.wishes(tmp_path / "gaps"), world.ledger, ["demo"])
+    assert [t.refusal for t in again(world, targets)] == [None] * 6
+    world.run()
+    assert {gap.kind for gap in world.audit().gaps} == {audit.Kind.GONE}
+
+
+def test_two_runs_at_once_are_found(archive):
+    carry_out(archive, ask(archive))
+    archive.run(hours=0.01)
+    row = archive.ledger.unfinished()[0]
+    data = dict(archive.plant.events[row.run], attempt=2)
+    archive.plant.begun["gz-double-2"], archive.plant.events["gz-double-2"] = archive.clock(), data
+    doubled = [gap for gap in archive.audit().gaps if gap.kind is audit.Kind.DOUBLED]
+    assert [gap.item for gap in doubled] == [row.item_id]
+    assert "gz-double-2" in doubled[0].why
+
+
+# -- explain -------------------------------------------------------------------------------------------------------------
+
+
+def explain(world, item):
+    (chain,) = asking.explain(world.ledger, item, Limits(confirm_after="15m"), world.clock(), lambda _: None)
+    return chain
+
+
+def test_explain_says_what_comes_next_in_every_state(archive):
+    item = archive.items[0]
+    carry_out(archive, ask(archive))
+    assert explain(archive, item).next.what.endswith("goes out when there is room")
+    archive.ledger.hold_back("demo", "1 of the first 2 failed")
+    assert "is held: 1 of the first 2 failed" in explain(archive, item).next.what
+    carry_out(archive, ask(archive))
+    row = archive.ledger.conversions(item_id=item)[0]
+    archive.ledger.move(row, Move(Fact.ACCEPTED, "accepted"), archive.clock())
+    chain = explain(archive, item)
+    assert chain.next.at == archive.clock() + timedelta(minutes=15)
+    archive.ledger.move(archive.ledger.get(row.key), Move(Fact.RUN_SEEN, "seen"), archive.clock())
+    archive.ledger.note_wait(archive.ledger.get(row.key), "convert waits: quota exceeded")
+    assert explain(archive, item).next.what == "convert waits: quota exceeded"
+    later = archive.clock() + timedelta(hours=1)
+    archive.ledger.move(
+        archive.ledger.get(row.key), Move(Fact.NOT_READY, "HTTP 404", due=later, reason="source not there yet"), archive.clock()
+    )
+    chain = explain(archive, item)
+    assert chain.next.at == later
+    assert "source not there yet" in chain.next.what
+    fail(archive, item)
+    chain = explain(archive, item)
+    assert f"stac-watch replay {item} --yes" in chain.next.what
+    assert chain.item.item_id == item
+    assert chain.rule == "create seen in demo"
+    assert [h.fact for h in chain.history] == ["admitted", "accepted", "run_seen", "not_ready", "failed_permanent"]
+    assert [e["data"]["attempt"] for e in chain.events] == [1, 2]

@@ -1,0 +1,72 @@
+"""Whatever an engine loses, doubles or delays, the ledger ends where an undisturbed one ends.
+
+The engine is a value that works on the test's clock: each way in which the real thing (EventSource, bus, Sensor, Workflows) was
+seen to fail is a switch.
+"""
+
+import random
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from stac_watch.dispatch import Breaker
+from stac_watch.states import FINAL, Fact
+
+ITEMS = 6
+START = datetime(2026, 3, 1, 12, tzinfo=UTC)
+FAULTS = (
+    "accepted, then dropped", "delivered twice", "delivered late", "delivered, and no answer", "run deleted", "phases out of order",
+    "down for an hour", "credentials refused for an hour", "cannot be asked for an hour",
+)  # fmt: skip
+
+
+@pytest.fixture
+def play(build):
+    """Plays a watcher until everything is final."""
+
+    def _play(fault):
+        world = build(fault)
+        for number in range(ITEMS):
+            world.publish(number)
+        world.discover()
+        world.run()
+        return world
+
+    return _play
+
+
+def final(world):
+    ledger = world.ledger
+    rows = sorted((r.item_id, r.state.value) for r in ledger.conversions())
+    held = {r.item_id for r in ledger.conversions() if world.plant.outputs.get(r.output_zarr, {}).get("key") == r.key}
+    return rows, held, dict(ledger.funnel())
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_every_loss_ends_where_the_undisturbed_watcher_ends(play, fault):
+    calm, world = play(""), play(fault)
+    assert [row[1] for row in final(calm)[0]] == ["done"] * ITEMS
+    assert (len(calm.plant.posts), calm.problems) == (ITEMS, {})
+    for row in calm.ledger.conversions():
+        assert [h.fact for h in calm.ledger.history(row.key)] == [Fact.ADMITTED, Fact.ACCEPTED, Fact.RUN_SEEN, Fact.SUCCEEDED]
+    assert final(world) == final(calm)
+    assert {row.state for row in world.ledger.conversions()} <= FINAL
+    attempts = {row.attempt for row in world.ledger.conversions()}
+    assert attempts == ({2} if fault == "run deleted" else {1}), "what was not the run's failure burns no attempt"
+    if fault == "down for an hour":  # what does not answer is not posted everything that waits
+        assert len(world.plant.posts) < 60
+    assert bool(world.problems) == (fault in ("credentials refused for an hour", "cannot be asked for an hour"))
+
+
+def test_the_breaker_opens_after_three_and_tries_with_one():
+    breaker, rng, now = Breaker(), random.Random(1), START
+    for _ in range(2):
+        breaker.failed(now, rng)
+        assert not breaker.is_open(now)
+    breaker.failed(now, rng)
+    assert breaker.is_open(now)
+    assert not breaker.is_open(now + timedelta(seconds=2))
+    breaker.failed(now + timedelta(seconds=2), rng)
+    assert breaker.is_open(now + timedelta(seconds=3.9))
+    breaker.worked()
+    assert not breaker.is_open(now + timedelta(seconds=2))

@@ -1,0 +1,187 @@
+"""The fast engine writes what the stock one writes, bit for bit, or steps back; an upgrade of the converter has to pass this."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from geozarr_runner import arithmetic, chunks, convert, engine, limits
+from geozarr_runner.product import parse, select
+
+from stac_watch.demo.product import write_product
+from stac_watch.errors import InputError
+
+BANDS = "measurements/reflectance"
+ITEM_ID = "S2A_MSIL2A_20251008T100041_N0511_R122_T32TQM_20251008T122613"
+
+
+def _selection(product: Path, groups: str = ""):
+    return select(parse(json.loads((product / ".zmetadata").read_text())["metadata"], "here"), groups)
+
+
+def _convert(product: Path, folder: Path, engine: str, chunk: int, groups: str = ""):
+    options = convert.Options(spatial_chunk=chunk, engine=engine)
+    return convert.convert(product, _selection(product, groups), folder, options, level="L2A")
+
+
+@pytest.fixture(scope="module")
+def with_everything(tmp_path_factory) -> dict[str, Path]:
+    """Both layouts, at a size that leaves remainders in every level, with reflectances around 0 and an absent chunk."""
+    products = {}
+    for name, tiled, size in (("cpm260", False, 1080), ("tiled", True, 1080)):
+        product = write_product(tmp_path_factory.mktemp(name), ITEM_ID, size=size, tiled=tiled)
+        group = zarr.open_group(str(product), mode="r+", use_consolidated=False)
+        for path in (f"{BANDS}/r10m/b08", f"{BANDS}/r60m/b01"):
+            values = group[path][...]
+            values[:60, -60:] = np.random.default_rng(1).integers(990, 1010, (60, 60))  # the offset's DN: sums cancel, nearly
+            group[path][...] = values
+        products[name] = product
+    for band in (products["tiled"] / BANDS / "r10m").glob("b*"):
+        (band / "0.0").unlink()  # legal when all bands lack it: nodata
+    return products
+
+
+@pytest.mark.parametrize(
+    ("layout", "chunk", "groups"),
+    [
+        ("cpm260", 1024, ""),
+        ("cpm260", 200, ""),  # chunks that cross the source's, and some without data
+        ("tiled", 170, ""),
+        ("tiled", 1024, f"{BANDS}/r10m {BANDS}/r20m conditions/geometry"),  # no r60m: a scaffold is trimmed
+    ],
+)
+def test_both_engines_write_the_same_files_with_the_same_bytes(with_everything, tree, tmp_path, layout, chunk, groups):
+    product = with_everything[layout]
+    fast = _convert(product, tmp_path / "fast", "fast", chunk, groups)
+    stock = _convert(product, tmp_path / "stock", "stock", chunk, groups)
+    assert (fast.engine, stock.engine) == ("fast", "stock: asked for")
+    assert fast.checks == stock.checks
+    mine, theirs = tree(tmp_path / "fast"), tree(tmp_path / "stock")
+    assert mine.keys() == theirs.keys()
+    assert [name for name in mine if mine[name] != theirs[name]] == []
+    assert sum(name.endswith("zarr.json") for name in mine) > 20, "metadata was compared too"
+    assert not list(tmp_path.glob("*-chunks"))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"fill_value": 0.0}, "has fill_value 0.0"),
+        ({"data_type": "float64"}, 'has data_type "float64"'),
+        ({"shape": [1, 1]}, "has shape [1, 1]"),
+        ({"codecs": [{"name": "bytes", "configuration": {"endian": "big"}}]}, "has codecs"),
+        ({"chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [7, 7]}}}, "has chunk_grid"),
+        ({"chunk_key_encoding": {"name": "v2", "configuration": {"separator": "."}}}, "has chunk_key_encoding"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_chunks_are_not_adopted_by_metadata_they_were_not_made_for(converted, tmp_path, change, words):
+    path = f"{BANDS}/r60m/b01"
+    document = json.loads((converted / path / "zarr.json").read_text())
+    folder, beside = tmp_path / "o", tmp_path / "o-chunks"
+    (folder / path).mkdir(parents=True)
+    (beside / path / "c").mkdir(parents=True)
+    made_for = {path: (tuple(document["shape"]), chunks.chunk_shape(document))}
+    (folder / path / "zarr.json").write_text(json.dumps(document | change))
+    with pytest.raises(chunks.Unexpected, match=path) as refusal:
+        chunks.adopt(beside, folder, made_for)
+    assert words in str(refusal.value)
+    assert not (folder / path / "c").exists()
+    (folder / path / "zarr.json").write_text(json.dumps(document))
+    chunks.adopt(beside, folder, made_for)
+    assert (folder / path / "c").exists()
+
+
+def test_an_array_that_the_converter_did_not_write_is_a_refusal_too(tmp_path):
+    with pytest.raises(chunks.Unexpected, match="wrote no a/b"):
+        chunks.adopt(tmp_path, tmp_path, {"a/b": ((1, 1), (1, 1))})
+
+
+def test_a_failing_metadata_pass_gives_way_to_the_stock_engine(product, tmp_path, caplog):
+    """The child is told of a folder that cannot be; the fast engine must say so, and `convert` must not take half of its work."""
+    selection = _selection(product, f"{BANDS}/r60m")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(chunks.Unexpected, match="the metadata pass ended with 1"):
+        chunks.write(product, selection, tmp_path / "file", chunk=1024, workers=1, advance=lambda _: None)
+    assert not (tmp_path / "file-chunks").exists()
+
+
+def _with(array, **changes):
+    return dataclasses.replace(array, **changes)
+
+
+@pytest.mark.parametrize(
+    ("path", "changes"),
+    [
+        (f"{BANDS}/r10m/b02", {"compressor": {"id": "zlib", "level": 1}}),
+        (f"{BANDS}/r20m/b05", {"filters": ({"id": "delta", "dtype": "<u2"},)}),
+        (f"{BANDS}/r60m/b01", {"dtype": "<f4"}),
+        (f"{BANDS}/r10m/b03", {"dtype": ">u2"}),
+    ],
+    ids=["codec", "filter", "float", "byte-order"],
+)
+def test_reflectance_in_an_unknown_form_is_left_to_the_stock_engine(product, path, changes):
+    selection = _selection(product)
+    assert engine.reason_for_stock(selection, "L2A", sharding=False) == ""
+    arrays = tuple(_with(a, **changes) if a.path == path else a for a in selection.arrays)
+    assert path in engine.reason_for_stock(dataclasses.replace(selection, arrays=arrays), "L2A", sharding=False)
+
+
+def test_sharding_and_other_products_are_left_to_the_stock_engine_or_refused(product, tmp_path):
+    selection = _selection(product)
+    assert "sharding" in engine.reason_for_stock(selection, "L2A", sharding=True)
+    assert "L1C" in engine.reason_for_stock(selection, "L1C", sharding=False)
+    assert "no array that would be written faster" in engine.reason_for_stock(
+        _selection(product, "conditions/geometry"), "L2A", sharding=False
+    )
+    with pytest.raises(InputError, match="the fast engine cannot do this: sharding"):
+        convert.convert(product, selection, tmp_path / "o", convert.Options(sharding=True, engine="fast"), level="L2A")
+
+
+@pytest.mark.parametrize("factor", [2, 3, 6])
+def test_block_means_are_those_of_numpy_to_the_last_bit(factor):
+    rng = np.random.default_rng(7)
+    for dtype in ("f4", "f8"):
+        values = rng.normal(0.1, 0.2, (37, 61)).astype(dtype)
+        values[rng.random(values.shape) < 0.3] = np.nan
+        values[:6, :6] = np.nan
+        h, w = (n // factor * factor for n in values.shape)
+        blocks = values[:h, :w].reshape(h // factor, factor, w // factor, factor)
+        empty = np.isnan(blocks).all(axis=(1, 3))
+        want = np.where(
+            empty, np.nan, np.nansum(blocks, axis=(1, 3)) / np.maximum(1, (~np.isnan(blocks)).sum(axis=(1, 3))).astype(dtype)
+        )
+        np.testing.assert_array_equal(arithmetic.block_mean(values, factor), want.astype(dtype))
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("2Gi", 2 * 1024**3), ("1800M", 1_800_000_000), ("1.5 GB", 1_500_000_000), ("2000000000", 2_000_000_000)]
+)
+def test_memory_limits_are_read_as_kubernetes_writes_them(text, size):
+    assert limits.parse_size(text) == size
+
+
+def test_the_containers_memory_limit_is_found_and_asked_values_go_first(tmp_path):
+    v2, v1 = tmp_path / "memory.max", tmp_path / "limit_in_bytes"
+    assert limits.memory_limit("", (v2, v1)) is None
+    v1.write_text("9223372036854771712")
+    v2.write_text("max\n")
+    assert limits.memory_limit("", (v2, v1)) is None
+    v2.write_text("3221225472\n")
+    assert limits.memory_limit("", (v2, v1)) == 3 * 1024**3
+    assert limits.memory_limit("1Gi", (v2, v1)) == 1024**3
+    with pytest.raises(InputError, match="'much' is not a size"):
+        limits.memory_limit("much", ())
+
+
+def test_fewer_workers_rather_than_out_of_memory(product, caplog):
+    selection = _selection(product)
+    tile = dataclasses.replace(selection, arrays=(_with(selection.arrays[0], shape=(10980, 10980), dtype="<u2"),))
+    found = [limits.affordable(4, tile, limit and limit * 10**9) for limit in (None, 4, 2, 1.5, 1)]
+    assert found == [4, 4, 2, 1, 1]
+    assert "may not be enough" in caplog.text
+    assert limits.affordable(4, selection, 10**9) == 4

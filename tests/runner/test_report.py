@@ -1,0 +1,112 @@
+"""What lies beside an output: a page that needs nothing but itself, the same as JSON, a picture, a STAC item."""
+
+from __future__ import annotations
+
+import hashlib
+import html.parser
+import io
+import json
+import re
+
+import numpy as np
+import pystac
+import pytest
+from geozarr_runner import report
+from geozarr_runner.marker import Check, Counts, Outcome
+from PIL import Image
+from pystac.validation.local_validator import LocalValidator
+
+BANDS = ["b01", "b02", "b03", "b04", "b05", "b06", "b07", "b08", "b09", "b11", "b12", "b8a"]
+
+
+def _beside(output, end):
+    return output.with_name(output.name + end)
+
+
+class _Page(html.parser.HTMLParser):
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict]] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_the_page_needs_nothing_but_itself(converted):
+    page = _Page(_beside(converted, ".report.html").read_text())
+    assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in page.tags}
+    assert not [a for _, attributes in page.tags for a in attributes if a.startswith("on")]
+    loaded = [attributes[name] for _, attributes in page.tags for name in ("src", "href") if name in attributes]
+    assert len(loaded) == 1
+    assert loaded[0].startswith("data:image/png;base64,")
+    assert "url(" not in page.text
+
+
+def test_page_and_json_say_the_same_as_the_marker(converted):
+    marker = json.loads((converted / "stac-watch.json").read_text())
+    found = json.loads(_beside(converted, ".report.json").read_text())
+    assert [b["band"] for b in found["bands"]] == BANDS
+    assert [level["level"] for level in found["levels"]] == ["r10m", "r20m", "r60m", "r120m", "r360m", "r720m"]
+    assert found["checks"] == marker["checks"]
+    assert {one["stage"] for one in found["stages"]} == {"preflight", "stage", "convert", "verify", "package"}
+    assert (found["tile"], found["level"], found["sensed"]) == ("T32TQM", "L2A", "2025-10-08T10:00:41Z")
+    assert sum(level["bytes"] for level in found["levels"]) < marker["counts"]["bytes_written"]
+    page = _Page(_beside(converted, ".report.html").read_text())
+    said = re.sub(r"\s+", " ", page.text)
+    for word in [marker["item_id"], marker["key"], marker["package"]["sha256"], *BANDS, *(c["detail"] for c in marker["checks"])]:
+        assert re.sub(r"\s+", " ", word) in said
+    assert marker["files"] == {key: str(_beside(converted, end)) for key, end in {**report.SUFFIXES, "item": ".item.json"}.items()}
+
+
+def test_the_bands_figures_are_those_of_the_pixels(product, converted):
+    import zarr
+
+    found = {b["band"]: b for b in json.loads(_beside(converted, ".report.json").read_text())["bands"]}
+    packed = zarr.open_group(str(product), mode="r")["measurements/reflectance/r10m/b04"][...]
+    assert found["b04"]["nan_share"] == pytest.approx(np.mean(packed == 0), abs=1e-6)
+    assert found["b04"]["mean"] == pytest.approx(packed[packed > 0].mean() * 1e-4 - 0.1, abs=2e-3)
+    assert sum(found["b04"]["histogram"]) > 0.9 * np.count_nonzero(packed) / (720 / 720) ** 2
+    assert len(found["b04"]["histogram"]) == 48
+
+
+def test_the_quicklook_is_transparent_where_there_is_no_data(product, converted):
+    import zarr
+
+    picture = np.asarray(Image.open(io.BytesIO(_beside(converted, ".quicklook.png").read_bytes())))
+    packed = zarr.open_group(str(product), mode="r")["measurements/reflectance/r10m/b04"][...]
+    assert picture.shape[2] == 4  # RGBA
+    assert np.mean(picture[..., 3] == 0) == pytest.approx(np.mean(packed == 0), abs=0.02)
+    assert picture[..., :3][picture[..., 3] > 0].std() > 10, "a picture, not a surface"
+
+
+def test_what_comes_from_a_catalogue_cannot_become_markup(converted):
+    marker = Outcome(
+        0, "done", "", "publish", "k", "", "", 1, "<script>alert(1)</script>", "http://x/?a=1&b=<b>", "/o", None, {}, {},
+        Counts(), (Check("c", "passed", '"><img src=x onerror=alert(1)>'),),
+    )  # fmt: skip
+    subject = report.Subject("L2A", "", "", {})
+    page = report.render(report.describe(converted, {}, marker, (), subject), b"")
+    assert not {"script", "img", "b"} & {tag for tag, _ in _Page(page).tags}
+
+
+@pytest.mark.filterwarnings("ignore:.*LocalValidator.*:DeprecationWarning")  # the one that brings its schemas along
+def test_the_item_is_valid_stac_and_says_where_it_came_from(product, converted):
+    document = json.loads(_beside(converted, ".item.json").read_text())
+    assert list(LocalValidator().item_validator("1.1.0").iter_errors(document)) == []
+    item = pystac.Item.from_dict(document)
+    marker = json.loads((converted / "stac-watch.json").read_text())
+    archive = _beside(converted, ".tar")
+    assert item.assets["package"].extra_fields["file:checksum"] == "1220" + hashlib.sha256(archive.read_bytes()).hexdigest()
+    assert item.assets["package"].extra_fields["file:size"] == archive.stat().st_size
+    assert [link.target for link in item.get_links("derived_from")] == [str(product)]
+    reflectance = item.assets["reflectance"].extra_fields
+    assert (reflectance["proj:code"], reflectance["proj:shape"]) == ("EPSG:32632", [720, 720])
+    assert [band["name"] for band in reflectance["bands"]] == BANDS
+    assert item.properties["processing:software"] == marker["versions"]
+    for name, asset in item.assets.items():
+        assert (converted.parent / asset.href).exists(), name

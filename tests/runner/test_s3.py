@@ -1,0 +1,188 @@
+"""Outputs in real S3 servers: `rclone serve s3` where there is one, and moto's. Nothing is half visible, the marker comes last."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import pytest
+from geozarr_runner import marker, upload
+from geozarr_runner.cli import main
+
+from stac_watch.errors import CannotWrite
+
+SMALL = {"groups": "measurements/reflectance/r60m conditions/geometry"}
+KEYS = ("00000000005a", "00000000005b")
+ENVIRONMENT = {"AWS_ACCESS_KEY_ID": "accesskey", "AWS_SECRET_ACCESS_KEY": "secretkey", "AWS_DEFAULT_REGION": "us-east-1"}
+
+
+def _rclone() -> str | None:
+    built = sorted(Path("~/.cache/stac-watch/cluster").expanduser().glob("rclone-*/rclone"))
+    return os.environ.get("STAC_WATCH_RCLONE") or shutil.which("rclone") or (str(built[-1]) if built else None)
+
+
+@pytest.fixture(scope="module", params=["rclone", "moto"])
+def server(request, tmp_path_factory) -> Iterator[str]:
+    """The server's URL. moto is a dependency, so that no machine tests nothing."""
+    rclone = _rclone()
+    if request.param == "rclone" and rclone is None:
+        pytest.skip("no rclone here (PATH, STAC_WATCH_RCLONE, or built by the cluster tests); moto's server is used")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    folder = tmp_path_factory.mktemp("s3")
+    keys = ",".join(list(ENVIRONMENT.values())[:2])
+    command = {
+        "rclone": [rclone, "serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key", keys, str(folder)],
+        "moto": [str(Path(sys.executable).with_name("moto_server")), "-H", "127.0.0.1", "-p", str(port)],
+    }[request.param]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while True:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                break
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    yield f"http://127.0.0.1:{port}"
+    process.terminate()
+    process.wait()
+
+
+@pytest.fixture
+def bucket(server, monkeypatch, request):
+    """An empty bucket: its name, and a file system to look into it."""
+    for name, value in {**ENVIRONMENT, "AWS_ENDPOINT_URL": server}.items():
+        monkeypatch.setenv(name, value)
+    fs = fsspec.filesystem("s3", skip_instance_cache=True, use_listings_cache=False)
+    name = f"b{abs(hash(request.node.nodeid)) % 10**9}"
+    fs.mkdir(name)
+    return name, fs
+
+
+def _marker(fs, root) -> dict | None:
+    return json.loads(fs.cat_file(f"{root}/stac-watch.json")) if fs.exists(f"{root}/stac-watch.json") else None
+
+
+def test_an_output_arrives_whole_is_found_done_and_is_replaced_by_another_key(bucket, product, runner, tree, tmp_path):
+    name, fs = bucket
+    root, work = f"{name}/scenes/o.zarr", tmp_path / "work"
+    assert runner(product, tmp_path / "local" / "o.zarr", key=KEYS[0], **SMALL).code == 0
+    want = tree(tmp_path / "local" / "o.zarr")
+    ended = runner(product, f"s3://{root}", key=KEYS[0], work=work, **SMALL)
+    assert ended.code == 0, ended.stderr
+    assert (ended.outcome["output_zarr"], ended.outcome["package"]["href"]) == (f"s3://{root}", f"s3://{root}.tar")
+    found = {p.removeprefix(f"{root}/"): fs.cat_file(p) for p in fs.find(root)}
+    found.pop("stac-watch.json")
+    assert found == want
+    beside = {p.rpartition("/")[2] for p in fs.find(f"{name}/scenes") if not p.startswith(f"{root}/")}
+    assert beside == {f"o.zarr{end}" for end in (".tar", ".item.json", ".report.html", ".report.json", ".quicklook.png")}
+    item = json.loads(fs.cat_file(f"{root}.item.json"))
+    assert item["properties"]["storage:schemes"]["output"]["bucket"] == name
+    assert not list((work / "outputs").rglob("*.zarr")), "the local copy is gone when the upload is verified"
+    assert runner(product, f"s3://{root}", key=KEYS[0], work=work, **SMALL).outcome["reason"] == "already done"
+    assert runner(product, f"s3://{root}", key=KEYS[1], work=work, groups="conditions/geometry", package="none").code == 0
+    assert _marker(fs, root)["key"] == KEYS[1]
+    left = [p.removeprefix(f"{root}/") for p in fs.find(root)]
+    assert [p for p in left if p.startswith("measurements")] == [], "objects of the old output are left over"
+    assert [p for p in fs.find(f"{name}/scenes") if ".upload" in p or "uploading" in p] == []
+
+
+def test_an_output_that_lost_an_object_is_not_taken_for_whole(bucket, product, runner, tmp_path):
+    name, fs = bucket
+    root = f"{name}/o.zarr"
+    options = {"key": KEYS[0], "work": tmp_path / "w", "groups": "conditions/geometry", "package": "none"}
+    assert runner(product, f"s3://{root}", **options).code == 0
+    lost = next(p for p in fs.find(root) if "/c/" in p)
+    fs.rm(lost)
+    assert runner(product, f"s3://{root}", **options).outcome["reason"] == "done"
+    assert fs.exists(lost)
+
+
+class BrokenError(Exception):
+    """The connection is gone, at a moment that the test chose."""
+
+
+class _Breaking:
+    """The real file system, which breaks at its n-th change; everything that it did until then has happened."""
+
+    def __init__(self, fs, after: int) -> None:
+        self._fs, self.left = fs, after
+
+    def __getattr__(self, name):
+        call = getattr(self._fs, name)
+        if name not in ("put", "copy", "pipe_file", "rm"):
+            return call
+
+        def counted(*args, **kwargs):
+            if self.left == 0:
+                raise BrokenError
+            self.left -= 1
+            return call(*args, **kwargs)
+
+        return counted
+
+
+@pytest.fixture(scope="module")
+def two_outputs(product, tmp_path_factory) -> list[Path]:
+    """An old output and a new one that has other arrays."""
+    outputs = [tmp_path_factory.mktemp(key) / "o.zarr" for key in KEYS]
+    for output, key, groups in zip(outputs, KEYS, ("conditions/geometry", "conditions/meteorology/ecmwf"), strict=True):
+        options = ["--key", key, "--groups", groups, "--package", "none"]
+        assert main(["run", "--stac-url", str(product), "--output-zarr", str(output), *options]) == 0
+    return outputs
+
+
+def _publish(href: str, built: Path, breaking: int | None = None) -> None:
+    store, outcome = upload.open_store(href), marker.read(built)
+    fs = store.fs if breaking is None else _Breaking(store.fs, breaking)
+    upload.publish(upload.Store(fs, store.root, href), built, outcome, outcome.key, advance=lambda _: None)
+
+
+def test_broken_off_at_any_change_the_old_output_or_none_is_seen_and_the_next_run_completes(bucket, two_outputs, tree):
+    name, fs = bucket
+    old, new = two_outputs
+    whole = {"old": tree(old), "new": tree(new)}
+    breaks, broken = 0, True
+    while broken:
+        href, root = f"s3://{name}/{breaks}/o.zarr", f"{name}/{breaks}/o.zarr"
+        _publish(href, old)
+        try:
+            _publish(href, new, breaks)
+            broken = False
+        except CannotWrite:
+            breaks += 1
+        there = {p.removeprefix(f"{root}/"): fs.cat_file(p) for p in fs.find(root)}
+        note, found = there.pop(upload.NOTE, None), there.pop(marker.NAME, None)
+        if found is not None:
+            assert there == whole["old" if marker.parse(found.decode()).key == KEYS[0] else "new"]
+        else:
+            assert note is not None
+            assert "zarr.json" not in there or there == whole["new"], "a store that opens, and is not whole"
+        upload.check_free(upload.open_store(href), KEYS[1], overwrite=False)
+        _publish(href, new)
+        assert upload.already_done(upload.open_store(href)).key == KEYS[1]
+        assert {p.removeprefix(f"{root}/"): fs.cat_file(p) for p in fs.find(root) if not p.endswith(marker.NAME)} == whole["new"]
+        assert [p for p in fs.find(f"{name}/{breaks}") if ".upload" in p] == []
+    assert breaks >= 8, "the protocol has at least as many changes"
+
+
+def test_what_is_not_ours_stays_and_a_missing_bucket_or_wrong_key_says_so(bucket, product, runner, tmp_path, monkeypatch):
+    name, fs = bucket
+    fs.pipe_file(f"{name}/o.zarr/precious", b"data")
+    ended = runner(product, f"s3://{name}/o.zarr", work=tmp_path / "w", groups="conditions/geometry")
+    assert (ended.code, "not an output of ours" in ended.said) == (73, True)
+    assert fs.cat_file(f"{name}/o.zarr/precious") == b"data"
+    ended = runner(product, "s3://no-such-bucket/o.zarr", work=tmp_path / "w", groups="conditions/geometry")
+    assert (ended.code, "no such bucket" in ended.said) == (73, True), ended.stderr
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    assert runner(product, f"s3://{name}/o.zarr", work=tmp_path / "w").code == 75

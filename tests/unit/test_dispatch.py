@@ -1,0 +1,214 @@
+import json
+import random
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stac_watch.dispatch import MAX_PAUSE, Sent, TokenBucket, dispatch, pause
+from stac_watch.engines import Answer, Receipt
+from stac_watch.errors import Refused
+from stac_watch.records import Move
+from stac_watch.states import Fact, State
+
+
+@dataclass
+class Clock:
+    """A clock that a test sets; `step` is what each look at it takes."""
+
+    time: datetime
+    step: timedelta = timedelta(0)
+
+    def __call__(self) -> datetime:
+        self.time += self.step
+        return self.time
+
+
+@dataclass
+class Desk:
+    """An engine as a value: has so much room, gives these answers, keeps what it was given."""
+
+    room: int = 100
+    answers: dict[str, Answer] = field(default_factory=dict)
+    given: list[bytes] = field(default_factory=list)
+
+    def submit(self, event):
+        self.given.append(event)
+        return Receipt(self.answers.get(json.loads(event)["data"]["item_id"], Answer.ACCEPTED), "says the desk")
+
+    def headroom(self):
+        return self.room
+
+    def items(self):
+        return [json.loads(event)["data"]["item_id"] for event in self.given]
+
+
+@pytest.fixture
+def clock(make):
+    return Clock(make.now)
+
+
+@pytest.fixture
+def queue(ledger, make):
+    def _queue(*names, **over):
+        sightings = [make.sighting(item_id=name, **over) for name in names]
+        ledger.commit_window("s2", sightings, [], None, make.now)
+        return [s.conversion.key for s in sightings]
+
+    return _queue
+
+
+@pytest.fixture
+def run(ledger, clock, consistent):
+    def _run(desk, bucket=None):
+        sent = dispatch(ledger, desk, bucket or TokenBucket(1000, tokens=1000), random.Random(1), clock)
+        consistent()
+        return sent
+
+    return _run
+
+
+def test_what_is_accepted_is_sent(ledger, queue, run):
+    keys = queue("a", "b", "c")
+    desk = Desk()
+    assert run(desk) == Sent(accepted=3)
+    assert {ledger.get(key).state for key in keys} == {State.SENT}
+    assert run(desk) == Sent()
+    assert len(desk.given) == 3
+    assert desk.given == [ledger.events(json.loads(e)["data"]["key"])[0] for e in desk.given]  # byte for byte what was stored
+
+
+def test_what_is_refused_is_dead_and_says_why(ledger, queue, run):
+    (key,) = queue("a")
+    assert run(Desk(answers={"a": Answer.REFUSED})) == Sent(refused=1)
+    row = ledger.get(key)
+    assert (row.state, row.reason) == (State.DEAD, "the engine refused it: says the desk")
+
+
+def test_without_a_clear_answer_the_very_same_event_goes_out_again_later(ledger, queue, run, clock):
+    (key,) = queue("a")
+    desk = Desk(answers={"a": Answer.UNKNOWN})
+    waits = []
+    for _ in range(12):
+        assert run(desk) == Sent(unknown=1)
+        assert ledger.get(key).state is State.QUEUED
+        assert run(desk) == Sent()  # not at once
+        due = ledger.next_due()
+        waits.append(due - clock.time)
+        clock.time = due
+    assert len(set(desk.given)) == 1
+    assert ledger.get(key).attempt == 1
+    assert waits[0] < waits[3] < waits[6] <= MAX_PAUSE
+    desk.answers.clear()
+    assert run(desk) == Sent(accepted=1)
+
+
+def test_no_more_than_there_is_room_for_the_most_urgent_first(queue, run):
+    queue("back", lane="backfill")
+    queue("live-1", "live-2")
+    queue("again", lane="replay")
+    desk = Desk(room=2)
+    assert run(desk) == Sent(accepted=2)
+    assert desk.items()[0] == "again"
+    assert desk.items()[1].startswith("live-")
+    assert run(Desk(room=0)) == Sent()
+    assert run(Desk(room=-3)) == Sent()
+    assert run(desk).accepted == 2
+    assert desk.items()[-1] == "back"
+
+
+def test_no_faster_than_the_rate(queue, run, clock):
+    queue(*"abcdefgh")
+    desk, bucket = Desk(), TokenBucket(2)
+    assert run(desk, bucket).accepted == 1
+    clock.time += timedelta(seconds=1)
+    assert run(desk, bucket).accepted == 2
+    clock.time += timedelta(seconds=0.5)
+    assert run(desk, bucket).accepted == 1
+    clock.time += timedelta(hours=1)
+    assert run(desk, bucket).accepted == 2  # nothing is saved up beyond a second's worth
+
+
+def test_one_event_s_answer_does_not_stop_the_others(queue, run):
+    queue("a", "b", "c", "d")
+    assert run(Desk(answers={"a": Answer.UNKNOWN, "b": Answer.REFUSED})) == Sent(accepted=2, refused=1, unknown=1)
+
+
+def test_wrong_credentials_stop_everything_and_lose_nothing(ledger, queue, run, make):
+    queue("a", "b")
+
+    class Locked(Desk):
+        def submit(self, event):
+            raise Refused("HTTP 401", hint="set the token")
+
+    with pytest.raises(Refused):
+        run(Locked())
+    assert len(ledger.due(make.now, 10)) == 2
+    assert {row.state for row in ledger.conversions()} == {State.QUEUED}
+
+
+@pytest.mark.parametrize("fact", [Fact.SUPERSEDED, Fact.WITHDRAWN, Fact.FAILED_TEMPORARY])
+@pytest.mark.parametrize("answer", Answer)
+def test_an_event_whose_conversion_is_moved_by_another_process_while_others_are_posted_is_not_sent(
+    ledger, queue, run, make, clock, fact, answer
+):
+    second, first = sorted(queue("a", "b"))  # of one age the greater key goes first
+
+    class Meanwhile(Desk):
+        def submit(self, event):
+            if not self.given:
+                ledger.move(ledger.get(second), Move(fact, "by another process", due=clock.time + timedelta(hours=1)), make.now)
+            return super().submit(event)
+
+    desk = Meanwhile(answers={"a": answer, "b": answer})
+    run(desk)
+    assert [json.loads(e)["data"]["key"] for e in desk.given] == [first]
+
+
+@pytest.mark.parametrize("answer", [Answer.ACCEPTED, Answer.REFUSED])
+def test_a_conversion_that_is_moved_while_its_own_event_is_posted_stays_as_it_was_moved(ledger, queue, run, make, answer):
+    (key,) = queue("a")
+
+    class Meanwhile(Desk):
+        def submit(self, event):
+            ledger.move(ledger.get(key), Move(Fact.WITHDRAWN, "by another process"), make.now)
+            return super().submit(event)
+
+    run(Meanwhile(answers={"a": answer}))
+    assert ledger.get(key).state is State.SKIPPED
+
+
+@given(st.floats(0.05, 50), st.lists(st.floats(0, 3), max_size=60))
+def test_a_bucket_gives_no_more_than_rate_times_time_and_a_burst(rate, gaps):
+    now = start = datetime.fromisoformat("2026-01-01T00:00:00+00:00")
+    bucket, granted = TokenBucket(rate), 0
+    for gap in gaps:
+        now += timedelta(seconds=gap)
+        granted += bucket.take(now)
+        assert granted <= max(1.0, rate) + rate * (now - start).total_seconds() + 1e-3
+
+
+@given(st.floats(0.05, 50), st.lists(st.floats(0, 1), max_size=20))
+def test_a_bucket_that_was_left_alone_long_enough_always_gives(rate, gaps):
+    now = datetime.fromisoformat("2026-01-01T00:00:00+00:00")
+    bucket = TokenBucket(rate)
+    for gap in gaps:
+        now += timedelta(seconds=gap)
+        bucket.take(now)
+    assert bucket.take(now + timedelta(seconds=1 / rate + 0.001))
+
+
+def test_a_clock_that_is_set_back_stops_nothing():
+    now = datetime.fromisoformat("2026-01-01T00:00:00+00:00")
+    bucket = TokenBucket(1)
+    assert bucket.take(now)
+    assert not bucket.take(now - timedelta(hours=1))
+    assert bucket.take(now - timedelta(hours=1) + timedelta(seconds=1))
+
+
+@given(st.integers(0, 10_000), st.randoms(use_true_random=False))
+def test_a_pause_doubles_to_a_limit_and_is_jittered_downwards_by_half_at_most(posts, rng):
+    full = min(MAX_PAUSE, timedelta(seconds=2 * 2 ** min(posts, 20)))
+    assert full / 2 <= pause(posts, rng) <= full

@@ -1,0 +1,86 @@
+"""One watcher at a time: who has the ledger, who waits, and when the next one takes over."""
+
+from datetime import timedelta
+
+import pytest
+
+from stac_watch.database import open_engine
+from stac_watch.ledger import LeaseLost, Ledger
+from stac_watch.moves import LEASE
+from stac_watch.records import Move
+from stac_watch.states import Fact, State
+
+
+class Clock:
+    def __init__(self, now):
+        self.now = now
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock(make):
+    return Clock(make.now)
+
+
+@pytest.fixture
+def other(ledger, database):
+    ledger = Ledger(open_engine(database))
+    yield ledger
+    ledger.close()
+
+
+def test_a_second_watcher_waits_and_takes_over_when_the_first_says_nothing_any_more(ledger, other, clock):
+    assert ledger.hold("a", clock)
+    assert not other.hold("b", clock)
+    assert other.holder() == ("a", clock.now + LEASE)
+    clock.now += LEASE - timedelta(seconds=1)
+    assert not other.hold("b", clock)
+    clock.now += timedelta(seconds=1)
+    assert other.hold("b", clock)
+    assert (ledger.is_held, other.is_held) == (True, True)  # the first does not know it yet
+
+
+def test_who_was_overtaken_can_write_nothing_any_more(ledger, other, clock, make, consistent):
+    ledger.hold("a", clock)
+    ledger.commit_window("s2", [make.sighting()], [], None, clock())
+    clock.now += LEASE
+    other.hold("b", clock)
+    row = ledger.get(make.conversion().key)
+    with pytest.raises(LeaseLost):
+        ledger.move(row, Move(Fact.ACCEPTED, "too late"), clock())
+    assert not ledger.is_held
+    assert other.get(row.key).state is State.QUEUED
+    other.move(row, Move(Fact.ACCEPTED, "in time"), clock())
+    consistent()
+
+
+def test_each_write_renews_and_so_does_each_tick(ledger, other, clock, make):
+    ledger.hold("a", clock)
+    for number in range(10):
+        clock.now += LEASE / 2
+        if number % 2:
+            ledger.commit_window("s2", [make.sighting(item_id=f"item-{number}")], [], None, clock())
+        else:
+            assert ledger.hold("a", clock)
+        assert not other.hold("b", clock)
+
+
+def test_an_orderly_end_leaves_nobody_waiting(ledger, other, clock):
+    ledger.hold("a", clock)
+    ledger.release()
+    assert other.holder() is None
+    assert other.hold("b", clock)
+    ledger.release()  # it has nothing to give back
+    assert other.holder()[0] == "b"
+
+
+def test_others_read_and_insert_meanwhile(ledger, other, clock, make, consistent):
+    ledger.hold("a", clock)
+    other.commit_window("s2", [make.sighting(lane="backfill")], [], None, clock())
+    assert len(ledger.conversions()) == 1
+    row = other.get(make.conversion().key)
+    ledger.move(row, Move(Fact.ACCEPTED, "sent"), clock())
+    assert other.get(row.key).state is State.SENT
+    consistent()

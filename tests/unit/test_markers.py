@@ -1,0 +1,36 @@
+import json
+
+import fsspec
+import pytest
+
+from stac_watch.markers import MARKER, read_marker
+
+
+def test_a_marker_inside_an_output_is_read(tmp_path):
+    (tmp_path / "x.zarr").mkdir()
+    (tmp_path / "x.zarr" / MARKER).write_text('{"key": "abc", "attempt": 2}')
+    for name in (f"{tmp_path}/x.zarr", f"{tmp_path}/x.zarr/", f"file://{tmp_path}/x.zarr"):
+        assert read_marker(name) == {"key": "abc", "attempt": 2}
+
+
+def test_a_marker_is_read_wherever_fsspec_can_look():
+
+    with fsspec.open("memory://bucket/x.zarr/stac-watch.json", "w") as file:
+        json.dump({"key": "abc"}, file)
+    assert read_marker("memory://bucket/x.zarr") == {"key": "abc"}
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[1]", b"null", b'"text"'])
+def test_what_is_no_marker_is_none(tmp_path, content):
+    (tmp_path / MARKER).write_bytes(content)
+    assert read_marker(str(tmp_path)) is None
+
+
+@pytest.mark.parametrize("output", ["", "/no/such/place/x.zarr", "nosuchscheme://x/y.zarr", "pvc://x", "\0"])
+def test_where_we_cannot_look_there_is_none(output):
+    assert read_marker(output) is None
+
+
+def test_nothing_is_written(tmp_path):
+    read_marker(str(tmp_path / "x.zarr"))
+    assert list(tmp_path.iterdir()) == []

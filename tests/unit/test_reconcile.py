@@ -1,0 +1,318 @@
+from dataclasses import replace
+from datetime import timedelta
+from itertools import product
+
+import pytest
+
+from stac_watch.config import Limits
+from stac_watch.engines import Phase, Run
+from stac_watch.errors import Exit
+from stac_watch.policy import SkipReason
+from stac_watch.reconcile import MAX_RETRY_PAUSE, decide, reconcile
+from stac_watch.records import Move
+from stac_watch.states import TRANSITIONS, Fact, State
+
+LIMITS = Limits(attempts=3, retry_after="1m", confirm_after="15m", not_ready=("15m", "1h", "4h"), not_ready_for="14d")
+UNFINISHED = (State.QUEUED, State.SENT, State.RUNNING)
+TEMPORARY, PERMANENT, KILLED, UNSAID = Exit.TEMPORARY, Exit.BAD_INPUT, 137, None
+CODES = [*Exit, 137, 1, 2, 139, UNSAID]
+
+
+@pytest.fixture
+def look(make):
+    """What is decided about a row, a run of its current attempt and a marker."""
+
+    def _look(state=State.SENT, phase=None, code=UNSAID, marker=None, superseded=False, now=None, outcome=None, **row):
+        entry = make.row(state=state, **row)
+        run = None
+        if phase is not None:
+            said = outcome if outcome is not None else ({} if code is UNSAID else {"code": int(code), "reason": "it said so"})
+            run = Run("gz-x-1", entry.key, entry.attempt, phase, outcome=said or None)
+        return decide(entry, run, marker, now or make.now, LIMITS, superseded=superseded)
+
+    return _look
+
+
+@pytest.mark.parametrize("state", UNFINISHED)
+@pytest.mark.parametrize(
+    ("code", "fact"),
+    [
+        (Exit.BAD_INPUT, Fact.FAILED_PERMANENT),
+        (Exit.UNAVAILABLE, Fact.FAILED_PERMANENT),
+        (Exit.DEFECT, Fact.FAILED_PERMANENT),
+        (Exit.CANNOT_WRITE, Fact.FAILED_PERMANENT),
+        (Exit.REFUSED, Fact.FAILED_PERMANENT),
+        (Exit.CONFIG, Fact.FAILED_PERMANENT),
+        (Exit.USAGE, Fact.FAILED_PERMANENT),
+        (Exit.NOT_ALL_WELL, Fact.FAILED_PERMANENT),
+        (UNSAID, Fact.FAILED_PERMANENT),
+        (139, Fact.FAILED_PERMANENT),
+        (Exit.SOURCE_NOT_THERE, Fact.NOT_READY),
+        (Exit.TEMPORARY, Fact.FAILED_TEMPORARY),
+        (137, Fact.FAILED_TEMPORARY),
+        (Exit.TERMINATED, Fact.INTERRUPTED),
+        (Exit.INTERRUPTED, Fact.INTERRUPTED),
+    ],
+)
+def test_what_a_failed_run_s_exit_code_means(look, state, code, fact):
+    move = look(state, Phase.FAILED, code)
+    assert move.fact is fact
+    assert move.reason
+    if code is not UNSAID:
+        assert "it said so" in move.reason
+        assert move.outcome["code"] == code
+
+
+@pytest.mark.parametrize(("state", "phase"), list(product(UNFINISHED, [Phase.PENDING, Phase.RUNNING])))
+def test_a_run_that_is_there_makes_running_once(look, state, phase):
+    move = look(state, phase)
+    if state is State.RUNNING:
+        assert move is None
+    else:
+        assert move.fact is Fact.RUN_SEEN
+        assert phase.value in move.why
+
+
+@pytest.mark.parametrize("state", UNFINISHED)
+def test_a_run_that_succeeded_is_believed_when_its_outcome_carries_the_key(look, make, state):
+    outcome = {"code": 0, "key": make.row().key}
+    move = look(state, Phase.SUCCEEDED, outcome=outcome)
+    assert (move.fact, move.outcome) == (Fact.SUCCEEDED, outcome)
+    assert look(state, Phase.SUCCEEDED, outcome=outcome, superseded=True).fact is Fact.SUCCEEDED
+    assert "marker" in look(state, Phase.SUCCEEDED, outcome=outcome, marker=outcome).why
+
+
+@pytest.mark.parametrize("outcome", [{}, {"code": 0}, {"code": 0, "key": "somebody else's"}])
+def test_a_success_without_its_key_is_no_success(look, outcome):
+    move = look(State.RUNNING, Phase.SUCCEEDED, outcome=outcome)
+    assert move.fact is Fact.FAILED_PERMANENT
+    assert "key" in move.reason
+
+
+@pytest.mark.parametrize("state", UNFINISHED)
+def test_a_marker_of_this_attempt_is_enough_when_the_run_is_gone(look, make, state):
+    key = make.row().key
+    assert look(state, marker={"key": key, "attempt": 1}).fact is Fact.SUCCEEDED
+    later = look(state, marker={"key": key, "attempt": 1}, attempt=2)
+    assert later is None or later.fact is Fact.VANISHED
+    other = look(state, marker={"key": "0" * 12, "attempt": 1})
+    assert other is None or other.fact is Fact.VANISHED
+
+
+def test_a_marker_of_an_earlier_attempt_does_not_answer_a_replay(look, make):
+    assert look(State.SENT, marker={"key": make.row().key, "attempt": 1}, attempt=2) is None
+
+
+def test_an_accepted_event_without_a_run_is_waited_for_and_then_sent_again(look, make):
+    accepted = make.row().changed_at
+    assert look(State.SENT, now=accepted + LIMITS.confirm_after - timedelta(seconds=1)) is None
+    move = look(State.SENT, now=accepted + LIMITS.confirm_after)
+    assert (move.fact, move.due) == (Fact.SILENT, None)
+
+
+def test_a_queued_row_without_a_run_is_left_to_the_outbox(look, make):
+    assert look(State.QUEUED, now=make.now + timedelta(days=365)) is None
+
+
+def test_absence_is_no_failure_before_its_time_but_a_run_that_was_seen_and_is_gone_is(look):
+    assert look(State.SENT) is None
+    move = look(State.RUNNING)
+    assert move.fact is Fact.VANISHED
+    assert "gone" in move.why
+
+
+@pytest.mark.parametrize(("failures", "pause"), [(0, timedelta(minutes=1)), (1, timedelta(minutes=2))])
+def test_the_pause_doubles_with_each_failure(look, make, failures, pause):
+    for move in (look(State.RUNNING, Phase.FAILED, TEMPORARY, failures=failures), look(State.RUNNING, failures=failures)):
+        assert move.due == make.now + pause
+
+
+def test_when_the_attempts_are_spent_it_is_dead_and_says_how_often(look):
+    for move in (look(State.RUNNING, Phase.FAILED, KILLED, failures=2), look(State.RUNNING, failures=2)):
+        assert move.fact is Fact.FAILED_PERMANENT
+        assert "3 attempts" in move.reason
+        assert move.due is None
+
+
+def test_the_pause_has_a_limit(make):
+    row = make.row(state=State.RUNNING, failures=40)
+    move = decide(row, None, None, make.now, LIMITS.model_copy(update={"attempts": 100}))
+    assert move.due == make.now + MAX_RETRY_PAUSE
+
+
+def test_interruptions_from_outside_are_not_the_run_s_failure_and_have_no_limit(look):
+    move = look(State.RUNNING, Phase.FAILED, Exit.TERMINATED, failures=2)
+    assert (move.fact, move.due) == (Fact.INTERRUPTED, None)
+
+
+@pytest.mark.parametrize(("waits", "pause"), [(0, "15m"), (1, "1h"), (2, "4h"), (3, "4h"), (50, "4h")])
+def test_a_source_that_is_not_there_is_asked_again_ever_more_rarely(look, make, waits, pause):
+    spans = {"15m": timedelta(minutes=15), "1h": timedelta(hours=1), "4h": timedelta(hours=4)}
+    move = look(State.RUNNING, Phase.FAILED, Exit.SOURCE_NOT_THERE, waits=waits, failures=2)
+    assert (move.fact, move.due) == (Fact.NOT_READY, make.now + spans[pause])
+    assert move.reason.startswith("source not there yet")
+
+
+def test_a_source_that_never_came_is_dead(look, make):
+    queued = make.row().queued_at
+    before, after = queued + LIMITS.not_ready_for - timedelta(seconds=1), queued + LIMITS.not_ready_for
+    assert look(State.RUNNING, Phase.FAILED, Exit.SOURCE_NOT_THERE, now=before).fact is Fact.NOT_READY
+    assert look(State.RUNNING, Phase.FAILED, Exit.SOURCE_NOT_THERE, now=after).fact is Fact.FAILED_PERMANENT
+
+
+@pytest.mark.parametrize("case", [*CODES, "vanished", "silent"], ids=str)
+def test_once_a_newer_revision_is_there_nothing_that_failed_is_tried_again(look, make, case):
+    if case == "vanished":
+        move = look(State.RUNNING, superseded=True)
+    elif case == "silent":
+        move = look(State.SENT, superseded=True, now=make.now + timedelta(days=1))
+    else:
+        move = look(State.RUNNING, Phase.FAILED, case, superseded=True)
+    assert (move.fact, move.reason, move.due) == (Fact.SUPERSEDED, SkipReason.SUPERSEDED, None)
+
+
+def test_a_superseded_run_that_still_runs_is_let_finish(look):
+    assert look(State.RUNNING, Phase.RUNNING, superseded=True) is None
+
+
+def test_every_move_that_can_be_decided_is_in_the_table_and_explains_itself(look, make):
+    seen = set()
+    key = make.row().key
+    outcomes = [None, {}, {"code": 0, "key": key}, *({"code": int(c), "reason": "r"} for c in CODES if c is not UNSAID)]
+    markers = [None, {}, {"key": key, "attempt": 1}, {"key": "other", "attempt": 1}]
+    for state, phase, outcome, marker, superseded, failures, late in product(
+        UNFINISHED, [None, *Phase], outcomes, markers, [False, True], [0, 2, 99], [timedelta(0), timedelta(days=30)]
+    ):
+        move = look(
+            state, phase, outcome=outcome or {}, marker=marker, superseded=superseded, failures=failures, now=make.now + late
+        )
+        if move is not None:
+            assert (state, move.fact) in TRANSITIONS, (state, move)
+            assert move.why
+            if TRANSITIONS[state, move.fact] in (State.DEAD, State.SKIPPED):
+                assert move.reason
+            seen.add(move.fact)
+    assert seen == {
+        Fact.RUN_SEEN, Fact.SUCCEEDED, Fact.FAILED_PERMANENT, Fact.FAILED_TEMPORARY, Fact.INTERRUPTED, Fact.NOT_READY,
+        Fact.VANISHED, Fact.SILENT, Fact.SUPERSEDED,
+    }  # fmt: skip
+
+
+# -- the loop over rows --------------------------------------------------------------------------------------------------
+
+
+class Board:
+    """An engine as a value: shows these runs."""
+
+    def __init__(self, *runs):
+        self.shown = runs
+
+    def runs(self, keys):
+        return [run for run in self.shown if run.key in keys]
+
+
+@pytest.fixture
+def sent(ledger, make):
+    """Keys of items that were sent."""
+
+    def _sent(*names):
+        sightings = [make.sighting(item_id=name) for name in names]
+        ledger.commit_window("s2", sightings, [], None, make.now)
+        for sighting in sightings:
+            ledger.move(ledger.get(sighting.conversion.key), Move(Fact.ACCEPTED, "accepted"), make.now)
+        return [sighting.conversion.key for sighting in sightings]
+
+    return _sent
+
+
+def test_each_unfinished_conversion_is_looked_at_once(ledger, make, sent, consistent):
+    a, b, c, d = sent("a", "b", "c", "d")
+    board = Board(
+        Run("a", a, 1, Phase.SUCCEEDED, outcome={"code": 0, "key": a}), Run("b", b, 1, Phase.RUNNING),
+        Run("c", c, 1, Phase.FAILED, outcome={"code": 65, "reason": "no such group"}),
+    )  # fmt: skip
+    found = reconcile(ledger, board, LIMITS, lambda _: None, lambda: make.now)
+    consistent()
+    assert found == {Fact.SUCCEEDED: 1, Fact.RUN_SEEN: 1, Fact.FAILED_PERMANENT: 1}
+    assert [ledger.get(k).state for k in (a, b, c, d)] == [State.DONE, State.RUNNING, State.DEAD, State.SENT]
+    assert ledger.get(a).outcome == {"code": 0, "key": a}
+    assert (ledger.get(c).reason, ledger.get(c).exit_code) == ("no such group", 65)
+
+
+def test_a_run_of_an_earlier_attempt_says_nothing_about_this_one(ledger, make, sent):
+    (key,) = sent("a")
+    ledger.move(ledger.get(key), Move(Fact.FAILED_TEMPORARY, "x"), make.now)
+    ledger.move(ledger.get(key), Move(Fact.ACCEPTED, "accepted"), make.now)
+    old = Run("a", key, 1, Phase.FAILED, outcome={"code": 75, "reason": "old news"})
+    assert reconcile(ledger, Board(old), LIMITS, lambda _: None, lambda: make.now) == {}
+
+
+def test_the_marker_of_the_output_is_asked_for_only_where_no_run_is_under_way_and_none_is_awaited(ledger, make, sent):
+    a, b = sent("a", "b")
+    asked = []
+
+    def read_marker(output):
+        asked.append(output)
+        return {"key": b, "attempt": 1, "code": 0}
+
+    board = Board(Run("a", a, 1, Phase.RUNNING))
+    assert reconcile(ledger, board, LIMITS, read_marker, lambda: make.now) == {Fact.RUN_SEEN: 1}
+    assert asked == []  # an output on S3 is not asked for with every look while its run may still come
+    found = reconcile(ledger, board, LIMITS, read_marker, lambda: make.now + LIMITS.confirm_after)
+    assert asked == [ledger.get(b).output_zarr]
+    assert found == {Fact.SUCCEEDED: 1}
+
+
+def test_a_run_that_does_not_start_says_why_and_only_news_are_written(ledger, make, sent, consistent):
+    (key,) = sent("a")
+    began, told = make.now, []
+
+    def look(stage, minutes, phase=Phase.RUNNING):
+        run = Run("a", key, 1, phase, stage=stage, started=began)
+        reconcile(ledger, Board(run), LIMITS, lambda _: None, lambda: began + timedelta(minutes=minutes))
+        told.append(ledger.get(key).waits_for)
+
+    look("convert waits: 0/3 nodes are available", 1)
+    look("convert waits: 0/3 nodes are available", 3)
+    look("convert waits: 0/4 nodes are available", 4)
+    look("convert waits: quota exceeded", 5)
+    look("convert", 6)
+    nodes = "convert waits: 0/3 nodes are available"
+    assert told == [None, nodes, nodes, "convert waits: quota exceeded", None]
+    assert [h.fact for h in ledger.history(key)] == ["admitted", "accepted", "run_seen"]
+    consistent()
+
+
+def test_a_row_that_a_person_moves_meanwhile_is_left_to_the_next_look(ledger, make, sent, consistent):
+    a, b = sent("a", "b")
+
+    def read_marker(output):
+        if ledger.get(a).state is State.SENT:
+            ledger.move(ledger.get(a), Move(Fact.WITHDRAWN, "by a person"), make.now)
+        return
+
+    runs = [Run(k, k, 1, Phase.SUCCEEDED, outcome={"code": 0, "key": k}) for k in (a, b)]
+    assert reconcile(ledger, Board(*runs), LIMITS, read_marker, lambda: make.now) == {Fact.SUCCEEDED: 1}
+    consistent()
+    assert ledger.get(a).state is State.SKIPPED
+
+
+def test_an_empty_ledger_asks_the_engine_nothing(ledger, make):
+    assert reconcile(ledger, None, LIMITS, lambda _: None, lambda: make.now) == {}
+
+
+def test_a_posted_event_without_an_answer_is_found_by_its_run(ledger, make, consistent):
+    sighting = make.sighting()
+    ledger.commit_window("s2", [sighting], [], None, make.now)
+    ledger.postpone(ledger.due(make.now, 1)[0], make.now + timedelta(minutes=1))
+    board = Board(Run("a", sighting.conversion.key, 1, Phase.RUNNING))
+    assert reconcile(ledger, board, LIMITS, lambda _: None, lambda: make.now) == {Fact.RUN_SEEN: 1}
+    consistent()
+    assert ledger.due(make.now + timedelta(hours=1), 10) == []
+
+
+def test_decide_does_not_change_what_it_is_given(make):
+    row, marker = make.row(), {"key": make.row().key, "attempt": 1}
+    before = (replace(row), dict(marker))
+    decide(row, None, marker, make.now, LIMITS)
+    assert (row, marker) == before

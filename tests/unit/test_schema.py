@@ -1,0 +1,149 @@
+"""The ledger's tables: older ones are brought up to date, and no question reads a big table from end to end."""
+
+import contextlib
+import sqlite3
+from datetime import timedelta
+from pathlib import Path
+
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import NullPool, create_engine, text
+from sqlalchemy import event as sa_event
+
+from stac_watch import asking, schema
+from stac_watch.config import Limits
+from stac_watch.database import open_engine
+from stac_watch.dispatch import TokenBucket, dispatch
+from stac_watch.ledger import Ledger
+from stac_watch.migrations import STEPS
+from stac_watch.policy import SkipReason
+from stac_watch.reconcile import reconcile
+from stac_watch.records import Move, Place, Queue
+from stac_watch.states import Fact, State
+
+FIRST = Path(__file__).with_name("ledger-1.sql")
+TO_1 = (  # what the first version did not have, taken away
+    *(f"DROP TABLE {name}" for name in ("funnel", "lease", "backfill", "probe", "lateness", "sweep", "baseline", "absent")),
+    *(f"DROP INDEX {name}" for name in ("item_by_sensing", "item_by_update", "item_by_sight", "conversion_by_source",
+      "conversion_by_change", "outbox_by_age", "outbox_by_due", "outbox_posted")),
+    "ALTER TABLE conversion DROP COLUMN cause", "ALTER TABLE conversion DROP COLUMN waits_for",
+    "ALTER TABLE outbox DROP COLUMN source", "CREATE INDEX outbox_by_due ON outbox (priority, due)",
+    "UPDATE schema_version SET version = 1",
+)  # fmt: skip
+
+
+def differences(url):
+    engine = create_engine(url, poolclass=NullPool)
+    with engine.connect() as db:
+        context = MigrationContext.configure(db, opts={"compare_type": False})
+        return compare_metadata(context, schema.metadata)
+
+
+def test_there_is_a_step_for_each_version():
+    assert sorted(STEPS) == list(range(2, schema.SCHEMA_VERSION + 1))
+
+
+def test_a_new_ledger_has_what_the_code_says(ledger, database):
+    assert differences(database) == []
+
+
+def test_an_older_ledger_gets_what_the_code_says(ledger, database, make):
+    ledger.commit_window("s2", [make.sighting(), make.sighting(SkipReason.TOO_OLD, item_id="old")], [], None, make.now)
+    before = ledger.conversions()
+    with create_engine(database, poolclass=NullPool).begin() as db:
+        for statement in TO_1:
+            db.execute(text(statement))
+    assert differences(database)
+    ledger.prepare()
+    assert differences(database) == []
+    assert ledger.conversions() == before
+    assert ledger.funnel() == {Place("s2", "live", State.QUEUED, ""): 1, Place("s2", "live", State.SKIPPED, "too_old"): 1}
+
+
+def test_a_ledger_of_the_first_version_goes_on_where_it_was(tmp_path, open_ledger, invariants, make):
+    with contextlib.closing(sqlite3.connect(tmp_path / "ledger.db")) as db:
+        db.executescript(FIRST.read_text())
+    ledger = open_ledger(tmp_path / "ledger.db")
+    invariants(tmp_path / "ledger.db")
+    states = {row.item_id: row.state.value for row in ledger.conversions()}
+    assert states == {"queued": "queued", "posted": "queued", "skipped": "skipped", "dead": "dead", "done": "done"}
+    later = make.now + timedelta(hours=1)
+    assert {row.key for row in ledger.due(later, 9, Queue("s2", "live"))} == {
+        row.key for row in ledger.conversions(state=State.QUEUED)
+    }
+    assert [row.item_id for row in ledger.unfinished()] == ["posted"]
+    (dead,) = ledger.conversions(state=State.DEAD)
+    assert dead.cause == "no group /x in store 123"
+    ledger.move(dead, Move(Fact.REPLAYED, "asked for", lane="replay"), later)
+    invariants(tmp_path / "ledger.db")
+    assert ledger.position("s2:updated") == make.now
+    ledger.prepare()  # a second start finds nothing to do
+    invariants(tmp_path / "ledger.db")
+
+
+# -- plans ---------------------------------------------------------------------------------------------------------------
+
+
+class Idle:
+    def headroom(self):
+        return 20
+
+    def runs(self, keys):
+        return []
+
+
+def test_no_question_of_a_tick_or_of_a_person_reads_a_big_table_from_end_to_end(make, tmp_path):
+    asked = []
+    engine = open_engine(f"sqlite:///{tmp_path / 'ledger.db'}")
+    ledger = Ledger(engine)
+    ledger.prepare()
+    ledger.commit_window("s2", [make.sighting(), make.sighting(item_id="b", lane="backfill")], [], None, make.now)
+    ledger.move(ledger.get(make.conversion().key), Move(Fact.FAILED_PERMANENT, "x", reason="x"), make.now)
+    before = ledger.due(make.now, 1)[0]
+    sa_event.listen(engine, "before_cursor_execute", lambda *given: asked.append((given[2], given[3])))
+    ledger.known("s2", ["a", "b"])
+    reconcile(ledger, Idle(), Limits(), lambda _: None, lambda: make.now)
+    ledger.postpone(before, make.now + timedelta(hours=1))
+    dispatch(ledger, Idle(), TokenBucket(1), None, lambda: make.now)
+    for lane in ("live", "backfill", "replay"):
+        ledger.due(make.now, 20, Queue("s2", lane))
+    asking.status(ledger, ("s2",), Limits(), make.now)
+    asking.items(ledger, make.now)
+    asking.items(ledger, make.now, source="s2", state=State.DEAD)
+    asking.explain(ledger, "b", Limits(), make.now, lambda _: None)
+    ledger.states_within("s2", make.now - timedelta(days=9), make.now)
+    list(ledger.within("s2", make.now - timedelta(days=9), make.now))
+    ledger.current("s2", ["a"])
+    ledger.conversions(source="s2", lane="backfill", state=State.DONE, since=make.now, limit=3)
+    ledger.commit_window("s2", [make.sighting(item_id="c")], [], None, make.now)
+    assert len(asked) > 40
+    found = set()
+    with contextlib.closing(sqlite3.connect(tmp_path / "ledger.db")) as db:
+        for statement, parameters in dict(asked).items():
+            if not statement.startswith(("SELECT", "UPDATE", "DELETE")):
+                continue
+            plan = [
+                row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {statement}", parameters if isinstance(parameters, tuple) else ())
+            ]
+            found |= {(step, statement) for step in plan if scans(step, statement)}
+    assert not found
+
+
+SMALL = {"funnel", "backfill", "quarantine", "lease", "probe", "lateness", "sweep", "schema_version"}
+
+
+def scans(step, statement):
+    """Whether a step of a plan reads a table that may be big, or its index, to the end."""
+    words = step.split()
+    if words[0] != "SCAN" or words[1] in SMALL or words[1:3] == ["CONSTANT", "ROW"]:
+        return False
+    ordered = "USING INDEX" in step or "USING COVERING INDEX" in step
+    return not (ordered and ("LIMIT" in statement or "outbox_posted" in step))
+
+
+def test_the_check_for_plans_knows_a_scan():
+    assert scans("SCAN conversion", "SELECT … LIMIT 3")
+    assert scans("SCAN conversion USING INDEX conversion_by_change", "SELECT count(*)")
+    assert not scans("SCAN conversion USING INDEX conversion_by_change", "SELECT … ORDER BY changed_at LIMIT 3")
+    assert not scans("SEARCH item USING INDEX item_by_sensing (source=?)", "SELECT …")
+    assert not scans("SCAN funnel", "SELECT …")
