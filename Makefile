@@ -46,6 +46,10 @@ types: install ## mypy, strict
 docs: install ## write docs/configuration.md from the models
 	$(BIN)/python tools/reference.py --write
 
+include tests/cluster/cluster.mk
+-include tests/services/services.mk
+-include benchmarks/bench.mk
+
 .PHONY: ci
 ci: lint types test ## what .ci/run runs
 

@@ -256,6 +256,11 @@ def _exchange(new: Path, old: Path) -> None:
             return
         if (number := ctypes.get_errno()) not in _NOT_EXCHANGEABLE:
             raise OSError(number, os.strerror(number), str(old))
+    exchange_by_renames(new, old)
+
+
+def exchange_by_renames(new: Path, old: Path) -> None:
+    """Exchanges two folders where the file system cannot do it in one step: for an instant there is no output, never a mixture."""
     aside = new.with_suffix(".partial-package")  # a name that `clear` knows, should we die in between
     _remove(aside)
     old.rename(aside)

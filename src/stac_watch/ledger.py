@@ -17,12 +17,13 @@ from sqlalchemy.exc import DBAPIError
 
 from stac_watch import schema as t
 from stac_watch.changes import Quarantine
-from stac_watch.errors import ConfigError
+from stac_watch.errors import CannotWrite, ConfigError
 from stac_watch.events import build_event, event_id, run_name
 from stac_watch.migrations import migrate
 from stac_watch.moves import LeaseLost, StaleState, history_values, outbox_values
 from stac_watch.observations import Observations
 from stac_watch.policy import SkipReason
+from stac_watch.queries import unwritable
 from stac_watch.records import ConversionRow, Move, Order, Place, Sighting, Tally
 from stac_watch.states import FINAL, Fact, State, next_state
 
@@ -37,14 +38,21 @@ class Ledger(Observations):
 
         Raises:
             ConfigError: the database cannot be reached, is no ledger, or is of a newer schema.
+            CannotWrite: its disk is full.
+            CannotWrite: its disk is full or read-only.
         """
         try:
             with self._engine.begin() as tx:
                 migrate(tx)
         except DBAPIError as error:
+            refused = unwritable(self._engine, error)
+            if refused is not None:
+                raise refused from error
             where = self._engine.url.render_as_string()
             hint = "check that `ledger:` names a database of ours, that it can be reached, and that its folder can be written"
             said = " ".join(str(error.orig).split())
+            if any(word in said for word in ("is full", "No space", "I/O error")):
+                raise CannotWrite(f"cannot write the ledger {where}: {said}", hint="free space there, or check its mount") from error
             raise ConfigError(f"cannot use the ledger {where}: {said}", hint=hint) from error
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
-from stac_watch.catalog import Abilities, Catalog, Page
+from stac_watch.catalog import SWEEP_PAGE, Abilities, Catalog, Page
 from stac_watch.changes import STAMPS
 from stac_watch.errors import CatalogUnavailable, ConfigError, Refused
 from stac_watch.events import parse_stamp, stamp
@@ -45,7 +45,8 @@ def probe(catalog: Catalog, wanted: int) -> Abilities:
         _check_time(catalog)
         catalog.assume(**_stamp(catalog, sample.items))
         catalog.assume(sorts=_sorts(catalog))
-        catalog.assume(**_page_size(catalog, sample.items, wanted))
+        catalog.assume(**_page_size(catalog, sample.items, max(wanted, SWEEP_PAGE)))
+        catalog.assume(product=catalog.abilities.fields and _product_alone(catalog, sample.items))
     catalog.assume(idle=_idle(catalog, sample.server_now))
     return catalog.abilities
 
@@ -71,6 +72,8 @@ def words(a: Abilities) -> list[str]:
         told.append(f"`{a.stamp}` is compared as text: windows on it, bounds in bare seconds")
     if not a.fields:
         told.append("`fields` is ignored: whole items are read, some twenty times the bytes")
+    elif not a.product:
+        told.append("not every item has an asset `product`: all assets are read, some ten times the bytes")
     if not a.sorts:
         told.append("`sortby` is ignored: a second with more items than a page cannot be read")
     if not a.honest_next:
@@ -180,6 +183,24 @@ def _page_size(catalog: Catalog, sample: list[dict[str, Any]], wanted: int) -> d
         return found | {"max_page": wanted}
     clipped = page.has_next and len(page.items) < wanted
     return found | {"max_page": len(page.items) if clipped else wanted}
+
+
+def _product_alone(catalog: Catalog, sample: list[dict[str, Any]]) -> bool:
+    """Tells whether all items have an asset `product`, and it comes when it is asked for without the others."""
+    hrefs = {str(item.get("id")): _product(item) for item in sample}
+    if None in hrefs.values():
+        return False
+    try:
+        found = catalog.ask({"ids": list(hrefs)}, limit=SAMPLE, fields=("id", "collection", "assets.product"), tries=TRIES).items
+    except CatalogUnavailable:
+        return False
+    return {str(item.get("id")): _product(item) for item in found} == hrefs and all(len(item["assets"]) == 1 for item in found)
+
+
+def _product(item: dict[str, Any]) -> object:
+    assets = item.get("assets")
+    product = assets.get("product") if isinstance(assets, dict) else None
+    return product.get("href") if isinstance(product, dict) else None
 
 
 def _idle(catalog: Catalog, server_now: datetime) -> float:

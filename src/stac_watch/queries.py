@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, Select, and_, case, exists, func, or_, select
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from stac_watch import schema as t
 from stac_watch.errors import CannotWrite, Temporary
@@ -31,10 +31,25 @@ def answering(engine: Engine) -> Iterator[None]:
     try:
         yield
     except OperationalError as error:
-        where, text = engine.url.render_as_string(), " ".join(str(error.orig).split())
-        if any(word in text for word in ("full", "readonly", "read-only", "No space", "I/O error")):
-            raise CannotWrite(f"cannot write the ledger {where}: {text}", hint="free space there, or check its mount") from error
-        raise Temporary(f"the ledger {where} did not answer: {text}", hint="it is tried again") from error
+        refused = unwritable(engine, error)
+        if refused is not None:
+            raise refused from error
+        raise Temporary(f"the ledger {_where(engine)} did not answer: {_said(error)}", hint="it is tried again") from error
+
+
+def unwritable(engine: Engine, error: DBAPIError) -> CannotWrite | None:
+    """Returns the error to raise when the database says that it cannot be written, else None."""
+    if not any(word in _said(error) for word in ("full", "readonly", "read-only", "No space", "I/O error")):
+        return None
+    return CannotWrite(f"cannot write the ledger {_where(engine)}: {_said(error)}", hint="free space there, or check its mount")
+
+
+def _where(engine: Engine) -> str:
+    return engine.url.render_as_string()
+
+
+def _said(error: DBAPIError) -> str:
+    return " ".join(str(error.orig).split())
 
 
 class Queries:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import islice
 
-from stac_watch.catalog import Catalog
+from stac_watch.catalog import SWEEP_PAGE, Catalog
 from stac_watch.changes import Item, read_item
 from stac_watch.config import Recipe, Source
 from stac_watch.discover import Look, add, commit, look, note_lateness
@@ -51,7 +51,7 @@ def step(context: Context) -> Tally | None:
         return None
     windows = list(islice(days("datetime", row.position, row.end), DAYS))
     total = Tally()
-    for leaf in sweep_leaves(c.catalog, windows, c.source.poll.page, workers=WORKERS):
+    for leaf in sweep_leaves(c.catalog, windows, max(SWEEP_PAGE, c.source.poll.page), workers=WORKERS):
         total = add(total, compare(c, leaf, row))
     position = windows[-1].end if windows else row.end
     done = position >= row.end

@@ -27,10 +27,11 @@ def render_plan(plan: Plan) -> RenderableType:
     table.add_column("day")
     for name in columns:
         table.add_column(name.replace("_", " "), justify="right")
-    for day in plan.days[:DAYS]:
+    shown = [day for day in plan.days if day.items or day.unreadable]
+    for day in shown[:DAYS]:
         table.add_row(day.day, *(str(getattr(day, name)) for name in columns))
-    if len(plan.days) > DAYS:
-        table.add_row(f"… {len(plan.days) - DAYS} more", *("" for _ in columns))
+    if len(shown) > DAYS:
+        table.add_row(f"… {len(shown) - DAYS} more", *("" for _ in columns))
     table.add_row("all", *(str(sum(getattr(day, name) for day in plan.days)) for name in columns), style="bold")
     basis = "as measured here" if plan.measured else "as is usual for a full Sentinel-2 tile"
     notes = [Text(f"to do: {plan.to_do} items, about {plan.gigabytes:g} GB and {plan.hours:g} h ({plan.limit}; {basis})")]

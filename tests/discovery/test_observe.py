@@ -2,25 +2,33 @@
 
 import random
 import time
-from datetime import UTC, datetime
 
 import pytest
 
 from stac_watch.catalog import Catalog
 from stac_watch.config import Limits, Recipe, Source
 from stac_watch.demo.catalog import COLLECTION, Server, Store, create_app
-from stac_watch.engines.local import LocalEngine
 from stac_watch.errors import ConfigError
 from stac_watch.watch import Parts, Watcher
 
 
+class FullEngine:
+    """An engine without room."""
+
+    def headroom(self) -> int:
+        return 0
+
+    def runs(self, keys):
+        return []
+
+
 @pytest.fixture
-def hanging():
-    with Store() as store, Server(create_app(store, now=lambda: datetime.now(UTC))) as server:
+def hanging(world):
+    with Store() as store, Server(create_app(store, now=world.clock)) as server:
         yield store, server
 
 
-def watcher(world, tmp_path, urls, **over) -> Watcher:
+def watcher(world, urls, **over) -> Watcher:
     sources = tuple(
         Source(name=name, api=url, collection=COLLECTION, poll={"interval": "1s", "since": "30d"}) for name, url in urls.items()
     )
@@ -28,20 +36,19 @@ def watcher(world, tmp_path, urls, **over) -> Watcher:
     catalogs = {
         s.name: Catalog(s.api, s.collection, now=now, sleep=lambda _: None, rng=random.Random(1), timeout=(1, 3)) for s in sources
     }
-    engine = LocalEngine(tmp_path / "runs", command=["false"], max_in_flight=1, environ={})
     parts = Parts(
-        sources=sources, recipe=Recipe(), limits=Limits(rate="1/d"), ledger=world.ledger, engine=engine, catalogs=catalogs,
+        sources=sources, recipe=Recipe(), limits=Limits(rate="1/d"), ledger=world.ledger, engine=FullEngine(), catalogs=catalogs,
         read_marker=lambda _: None, now=now, wait=lambda _: True, rng=random.Random(1), **over,
     )  # fmt: skip
     return Watcher(parts)
 
 
-def test_a_source_that_hangs_delays_no_other(world, hanging, tmp_path):
+def test_a_source_that_hangs_delays_no_other(world, hanging):
     store, server = hanging
     store.put(world.item(1))
     server.faults.set(wire=("hang",) * 100, hang=30.0, wire_paths=("/",))
     world.fill(3)
-    loop = watcher(world, tmp_path, {"hangs": server.url, "works": world.url}, patience=0.5)
+    loop = watcher(world, {"hangs": server.url, "works": world.url}, patience=0.5)
     started = time.monotonic()
     tick = loop.tick()
     assert tick.tallies["works"].admitted == 3
@@ -57,25 +64,26 @@ def test_a_source_that_hangs_delays_no_other(world, hanging, tmp_path):
     server.faults.set(wire=())
 
 
-def test_a_source_that_fails_is_a_problem_of_its_own(world, hanging, tmp_path):
+def test_a_source_that_fails_is_a_problem_of_its_own(world, hanging):
     store, server = hanging
     store.put(world.item(1))
     world.fill(2)
-    loop = watcher(world, tmp_path, {"fails": server.url, "works": world.url})
+    loop = watcher(world, {"fails": server.url, "works": world.url})
     server.faults.set(wire=("500",) * 1000, wire_paths=("/",))
     tick = loop.tick()
     assert "HTTP 500" in tick.problems["fails"].message
     assert tick.tallies["works"].admitted == 2
     server.faults.set(wire=())
     world.clock.forward(minutes=30)
-    assert loop.tick().tallies["fails"].admitted == 0 + store.count()
+    assert loop.tick().tallies["fails"].admitted == 1
 
 
-def test_a_source_that_is_configured_wrongly_ends_the_start_but_not_a_watch_that_runs(world, tmp_path):
-    loop = watcher(world, tmp_path, {"typo": world.url})
+def test_a_source_that_is_configured_wrongly_ends_the_start_but_not_a_watch_that_runs(world):
+    loop = watcher(world, {"typo": world.url})
     with pytest.raises(ConfigError, match="no collection"):
         loop.tick()
     world.fill(1)
+    world.clock.forward(minutes=1)
     assert loop.tick().tallies["typo"].admitted == 1
     for row in world.store.collections():
         world.store._db.execute("DELETE FROM collections WHERE id = ?", (row["id"],))
@@ -83,8 +91,8 @@ def test_a_source_that_is_configured_wrongly_ends_the_start_but_not_a_watch_that
     assert "no collection" in loop.tick().problems["typo"].message
 
 
-def test_once_sees_the_whole_of_a_sweep(world, tmp_path):
+def test_once_sees_the_whole_of_a_sweep(world):
     world.fill(3)
-    loop = watcher(world, tmp_path, {"s2": world.url})
+    loop = watcher(world, {"s2": world.url})
     assert loop.tick(to_the_end=True).tallies["s2"].admitted == 3
     assert world.ledger.sweep("s2", "recent").done_at is not None

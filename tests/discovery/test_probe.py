@@ -10,7 +10,7 @@ from stac_watch.errors import ConfigError
 from stac_watch.probe import EXPENSIVE, probe, restore, words
 
 SERVERS = {
-    "typed": ({}, {"stamp": "updated", "typed": True, "sorts": True, "fields": True, "filters": True}),
+    "typed": ({}, {"stamp": "updated", "typed": True, "sorts": True, "fields": True, "product": True}),
     "text": ({"text_updated": True, "id_tokens": True}, {"stamp": "updated", "typed": False, "sorts": True}),
     "no sort": ({"ignore": frozenset({"sortby"})}, {"stamp": "updated", "sorts": False}),
     "no filter": ({"ignore": frozenset({"filter"})}, {"stamp": "datetime", "filters": False}),
@@ -115,3 +115,16 @@ def test_on_an_expensive_server_polls_look_at_recent_acquisitions_and_once_per_s
     world.clock.forward(hours=6)
     assert world.poll().admitted == 1
     assert len(world.states()) == 22
+
+
+def test_where_the_product_is_asked_for_alone_items_without_one_are_still_read(world):
+    world.fill(30)
+    world.poll()
+    assert world.ledger.abilities("s2")[0]["product"] is True
+    world.clock.forward(minutes=1)
+    bare = world.item(40, updated=world.clock())
+    store = bare["assets"].pop("product")["href"]
+    world.store.put_many([bare, world.item(41, updated=world.clock())])
+    assert world.poll().admitted == 2
+    assert store in world.hrefs()
+    assert world.ledger.quarantined() == []

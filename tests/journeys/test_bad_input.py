@@ -224,7 +224,7 @@ def test_disk_of_the_ledger_is_full(tmp_path, tiny_disk):
         ballast = tiny_disk / "ballast"
         with pytest.raises(OSError, match="No space"), ballast.open("wb") as file:
             file.write(b"0" * 2_000_000)
-        refused(run("watch", "--once", "-c", str(path), cwd=tmp_path), 73, "ledger", "full")
+        refused(run("watch", "--once", "-c", str(path), cwd=tmp_path), 73, "cannot write the ledger", "free space")
         ballast.unlink()
         assert json.loads(run("items", "--json", "-c", str(path), cwd=tmp_path).stdout) == []
         again = run("watch", "--once", "-c", str(path), cwd=tmp_path)

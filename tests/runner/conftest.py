@@ -30,6 +30,7 @@ class Files:
     url: str
     faults: dict[str, list[str]] = field(default_factory=dict)
     requests: Counter[str] = field(default_factory=Counter)
+    stalled: threading.Event = field(default_factory=threading.Event)  # set when silence may end
     gate: threading.Event = field(default_factory=threading.Event)  # chunks wait here; open unless a test closes it
 
 
@@ -50,6 +51,14 @@ class _Handler(SimpleHTTPRequestHandler):
             self.files.gate.wait(30)
         if answer == "ok":
             super().do_GET()
+        elif answer == "stall":  # headers and a few bytes, then silence until the test ends
+            self._answer(200, b"x" * 10, length=1000)
+            self.wfile.flush()
+            self.files.stalled.wait(60)
+            self.close_connection = True
+        elif answer == "rot":  # the right length and header, and content that no codec takes
+            body = Path(self.translate_path(self.path)).read_bytes()
+            self._answer(200, body[:16] + b"\xff" * (len(body) - 16))
         elif answer == "cut":  # a well-formed response with half an object: what a broken upload looks like
             body = Path(self.translate_path(self.path)).read_bytes()
             self._answer(200, body[: len(body) // 2])
@@ -104,6 +113,7 @@ def files(product) -> Iterator[Files]:
     thread.start()
     yield files
     files.gate.set()
+    files.stalled.set()
     server.shutdown()
     thread.join()
     server.server_close()

@@ -135,3 +135,48 @@ def test_a_signal_ends_the_run_soon_with_an_outcome_and_a_way_on(files, product,
     assert not output.exists()
     assert (output.parent / ".geozarr-runner" / "stage" / KEY / "product.zarr" / ".zmetadata").exists()
     assert int(status.with_suffix(".argo").read_text().split("/")[0]) >= 2
+
+
+def test_a_run_that_cannot_be_interrupted_ends_by_force_within_the_grace(files, product, tmp_path):
+    """A signal whose exception does not get through (a library swallows it) must not end in SIGKILL and a run without outcome."""
+    outcome = tmp_path / "outcome.json"
+    script = (
+        "import sys, time\n"
+        "from geozarr_runner import cli\n"
+        "cli._GRACE = 1\n"
+        "def deaf(*_, **__):\n"
+        "    print('deaf', flush=True)\n"
+        "    while True:\n"
+        "        try: time.sleep(60)\n"
+        "        except BaseException: pass\n"
+        "cli.run = deaf\n"
+        "sys.exit(cli.main(sys.argv[1:]))\n"
+    )
+    command = [sys.executable, "-c", script, "run", "--stac-url", str(product), "--output-zarr", str(tmp_path / "o.zarr")]
+    process = subprocess.Popen([*command, "--outcome", str(outcome)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout.readline() == b"deaf\n"
+    started = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    _end(process)
+    assert process.returncode == 143
+    assert time.monotonic() - started < 8
+    assert json.loads(outcome.read_text())["code"] == 143
+
+
+def test_the_metadata_pass_dies_with_the_runner(product, tmp_path):
+    """An orphan would go on writing into a folder that the next attempt clears."""
+    output, status = tmp_path / "out" / "o.zarr", tmp_path / "status.json"
+    process = _start(str(product), output, status, 1, tmp_path / "o.json")
+    _await(process, _stage_is(status, "convert"))
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    _await(process, lambda: bool(children.read_text().split()))
+    child = Path(f"/proc/{children.read_text().split()[0]}")
+    command = child / "cmdline"
+    _await(process, lambda: b"geozarr_runner.skeleton" in command.read_bytes())
+    _await(process, lambda: any(output.parent.glob(f".o.zarr.{KEY}-1.partial/*")))  # it has come far enough to have asked for it
+    process.kill()
+    _end(process)
+    deadline = time.monotonic() + 10
+    while child.exists() and "Z" not in (child / "stat").read_text().rpartition(")")[2][:3]:
+        assert time.monotonic() < deadline, "the metadata pass outlives the runner"
+        time.sleep(0.01)

@@ -184,6 +184,38 @@ def test_a_chunk_of_the_right_length_that_cannot_be_decoded_is_corrupt(own_produ
     _assert_nothing_left(tmp_path / "o.zarr")
 
 
+def test_a_chunk_that_rotted_on_the_way_is_fetched_once_more(files, product, runner, tmp_path):
+    chunk = _chunk(product, f"{SMALL}/b01").relative_to(product).as_posix()
+    files.faults = {chunk: ["rot", "ok"]}
+    ended = runner(f"{files.url}/{product.name}", tmp_path / "o.zarr", groups=SMALL, package="none")
+    assert ended.code == 0, ended.stderr
+    assert files.requests[f"/{product.name}/{chunk}"] == 2
+    assert "1 staged chunks cannot be decoded" in ended.stderr
+    files.faults = {chunk: ["rot"]}
+    ended = runner(f"{files.url}/{product.name}", tmp_path / "p.zarr", groups=SMALL)
+    assert (ended.code, "is corrupt" in ended.said, chunk in ended.said) == (65, True, True)
+
+
+def test_a_connection_that_falls_silent_is_given_up_and_the_object_tried_again(files, product, runner, tmp_path):
+    chunk = _chunk(product, f"{SMALL}/b01").relative_to(product).as_posix()
+    files.faults = {chunk: ["stall", "ok"]}
+    ended = runner(f"{files.url}/{product.name}", tmp_path / "o.zarr", groups=SMALL, package="none", timeout=1)
+    assert ended.code == 0, ended.stderr
+    files.faults = {chunk: ["stall"]}
+    ended = runner(f"{files.url}/{product.name}", tmp_path / "p.zarr", groups=SMALL, timeout=1, tries=2)
+    assert (ended.code, ended.outcome["stage"]) == (75, "stage")
+    assert "no answer while reading" in ended.said
+    assert chunk in ended.said
+    _assert_nothing_left(tmp_path / "p.zarr")
+
+
+def test_a_403_for_a_chunk_is_refused_and_not_tried_again(files, product, runner, tmp_path):
+    chunk = _chunk(product, f"{SMALL}/b01").relative_to(product).as_posix()
+    files.faults = {chunk: ["403"]}
+    assert runner(f"{files.url}/{product.name}", tmp_path / "o.zarr", groups=SMALL).code == 77
+    assert files.requests[f"/{product.name}/{chunk}"] == 1
+
+
 def test_an_absent_chunk_with_data_beside_it_means_that_the_upload_goes_on(files, product, runner, tmp_path):
     chunk = _chunk(product, f"{SMALL}/b01").relative_to(product).as_posix()
     files.faults = {chunk: ["404"]}
@@ -262,6 +294,19 @@ def test_a_full_disk_says_how_much_was_needed(product, tmp_path):
         assert shutil.disk_usage(volume).used < 100_000, "what was half-built still fills the volume"
     finally:
         subprocess.run(["umount", volume], check=True)
+
+
+def test_an_output_is_exchanged_by_two_renames_where_the_file_system_cannot_do_it_in_one(product, runner, tree, tmp_path):
+    """NFS lacks RENAME_EXCHANGE; no such file system can be mounted in a test, so the fallback itself is called."""
+    from geozarr_runner import publish
+
+    old, new = tmp_path / "o.zarr", tmp_path / ".o.zarr.0000000000aa-1.partial"
+    for folder, text in ((old, "old"), (new, "new")):
+        folder.mkdir()
+        (folder / "data").write_text(text)
+    publish.exchange_by_renames(new, old)
+    assert ((old / "data").read_text(), (new / "data").read_text()) == ("new", "old")
+    assert sorted(p.name for p in tmp_path.iterdir()) == [new.name, old.name]
 
 
 def test_bad_values_are_said_before_anything_starts(product, runner, tmp_path, capsys):

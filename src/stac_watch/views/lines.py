@@ -66,11 +66,11 @@ def line(row: ConversionRow, now: datetime, *, run: Run | None = None, due: date
 def table(lines: Iterable[Line], title: str = "") -> Table:
     """Returns the live table: item, state, stage, seconds."""
     result = Table(title=title or None, title_justify="left", expand=False, header_style="bold")
-    result.add_column("item", no_wrap=True, overflow="ellipsis", max_width=62)
-    result.add_column("state")
-    result.add_column("try", justify="right")
-    result.add_column("stage", overflow="fold", max_width=60)
-    result.add_column("s", justify="right")
+    result.add_column("item", overflow="fold", max_width=62)
+    result.add_column("state", no_wrap=True, min_width=7)
+    result.add_column("try", justify="right", no_wrap=True)
+    result.add_column("stage", overflow="fold", min_width=20, max_width=60)
+    result.add_column("s", justify="right", no_wrap=True)
     for entry in lines:
         state = Text(entry.state.value, style=STYLE[entry.state])
         result.add_row(entry.item, state, str(entry.attempt), Text(entry.stage), f"{entry.seconds:.0f}")

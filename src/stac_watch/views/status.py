@@ -185,11 +185,17 @@ def _funnel(view: Status) -> Table:
 
 
 def _lag(view: Status) -> Table:
+    def when(moment: datetime | None) -> str:
+        return stamp(moment.replace(microsecond=0)) if moment is not None else "-"
+
     lag = Table(title="how far", title_justify="left", header_style="bold")
-    for column in ("source", "newest published", "newest seen", "newest done", "done in 1 h", "in 24 h", "to do", "ready about"):
-        lag.add_column(column)
+    lag.add_column("")
     for s in view.sources:
-        times = (stamp(m.replace(microsecond=0)) if m else "-" for m in (s.newest_published, s.newest_seen, s.newest_done))
-        eta = stamp(s.eta.replace(microsecond=0)) if s.eta else "-"
-        lag.add_row(s.source, *times, str(s.done_last_hour), str(s.done_last_day), str(s.unfinished), eta)
+        lag.add_column(s.source)
+    lag.add_row("newest published", *(when(s.newest_published) for s in view.sources))
+    lag.add_row("newest seen", *(when(s.newest_seen) for s in view.sources))
+    lag.add_row("newest done", *(when(s.newest_done) for s in view.sources))
+    lag.add_row("done in 1 h / 24 h", *(f"{s.done_last_hour} / {s.done_last_day}" for s in view.sources))
+    lag.add_row("to do", *(str(s.unfinished) for s in view.sources))
+    lag.add_row("ready about", *(when(s.eta) for s in view.sources))
     return lag
