@@ -52,7 +52,8 @@ class Ledger(Observations):
             hint = "check that `ledger:` names a database of ours, that it can be reached, and that its folder can be written"
             said = " ".join(str(error.orig).split())
             if any(word in said for word in ("is full", "No space", "I/O error")):
-                raise CannotWrite(f"cannot write the ledger {where}: {said}", hint="free space there, or check its mount") from error
+                hint = "free space there, or check its mount"
+                raise CannotWrite(f"cannot write the ledger {where}: {said}", hint=hint) from error
             raise ConfigError(f"cannot use the ledger {where}: {said}", hint=hint) from error
 
     def close(self) -> None:

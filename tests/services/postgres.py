@@ -24,6 +24,10 @@ def programs(version: str = "15") -> Path | None:
     return None
 
 
+# ends the server (SIGQUIT: at once) when our end of its stdin closes, however we end; a killed test run leaves nothing behind
+GUARD = 'folder=$1; shift; "$@" </dev/null & read -r _; kill -QUIT $! && wait $!; rm -rf "$folder"/*'
+
+
 class Postgres:
     """A running server. As root it runs as the user `postgres`, because PostgreSQL refuses to be root."""
 
@@ -45,9 +49,9 @@ class Postgres:
             f"-c{setting}" for setting in (*settings, "listen_addresses=127.0.0.1", f"unix_socket_directories={self._folder}")
         ]
         with (self._folder / "log").open("wb") as log:
-            self._server = subprocess.Popen(
-                [self._bin / "postgres", "-D", data, "-p", str(self.port), *options],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, user=self._user, cwd=self._folder,
+            self._guard = subprocess.Popen(
+                ["/bin/sh", "-c", GUARD, "guard", self._folder, self._bin / "postgres", "-D", data, "-p", str(self.port), *options],
+                stdin=subprocess.PIPE, stdout=log, stderr=log, user=self._user, cwd="/",
             )  # fmt: skip
         self._await()
 
@@ -63,17 +67,17 @@ class Postgres:
 
     def close(self) -> None:
         """Stops the server at once and removes its folder."""
-        self._server.send_signal(3)  # SIGQUIT: immediate shutdown
+        assert self._guard.stdin is not None
+        self._guard.stdin.close()
         try:
-            self._server.wait(10)
+            self._guard.wait(20)
         finally:
-            self._server.kill()
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def _await(self) -> None:
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
-            if self._server.poll() is not None:
+            if self._guard.poll() is not None:
                 break
             ready = subprocess.run([self._bin / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)], check=False)
             if ready.returncode == 0:
