@@ -68,7 +68,9 @@ class Progress:
             if self._status is not None:
                 _replace(self._status, json.dumps({"stage": self.stage, "done": self._done, "total": self._total}))
             if self._argo is not None:
-                self._argo.write_text(f"{self._percent()}/100\n")  # Argo's executor reads the last line, so no rename is needed
+                # appended: Argo takes the last line, and a run that is killed between two system calls leaves no empty file
+                with self._argo.open("a") as file:
+                    file.write(f"{self._percent()}/100\n")
 
     def _percent(self) -> int:
         stages = list(WEIGHTS)
