@@ -80,12 +80,13 @@ class Catalog:
         rng: random.Random,
         timeout: tuple[float, float] = (CONNECT, READ),
         fields: Sequence[str] = FIELDS,
+        whole: bool = False,
         abilities: Abilities | None = None,
     ) -> None:
         self.api = api
         self.collection = collection
         self.abilities = abilities or Abilities()
-        self._fields = tuple(fields)
+        self._fields, self._whole = tuple(fields), whole
         self._now = now
         self._http = CatalogHttp(api, now=now, sleep=sleep, rng=rng, timeout=timeout)
         self._landing: dict[str, Any] | None = None
@@ -239,7 +240,8 @@ class Catalog:
             raise CatalogUnavailable(f"{self.api} answered without a list of features", hint="is it a STAC API?")
         more = isinstance(links, list) and any(isinstance(link, dict) and link.get("rel") == "next" for link in links)
         full = len(features) >= limit or (more and self.abilities.honest_next)
-        return Page([f for f in features if isinstance(f, dict)], full, answer.server_now, answer.seconds, has_next=more)
+        items = [f if self._whole else _slim(f) for f in features if isinstance(f, dict)]
+        return Page(items, full, answer.server_now, answer.seconds, has_next=more)
 
     def _asked(self) -> list[str]:
         """Returns what is asked of each item; 21 of its 22 assets are bands, and nine tenths of its bytes."""
@@ -265,6 +267,13 @@ class Catalog:
 
     def _url(self) -> str:
         return f"{self.api}/collections/{quote(self.collection, safe='')}"
+
+
+def _slim(item: dict[str, Any]) -> dict[str, Any]:
+    properties = item.get("properties")
+    if isinstance(properties, dict):
+        item["properties"] = {name: properties[name] for name in PROPERTIES if name in properties}
+    return item
 
 
 def _order(field: str, *, descending: bool) -> list[dict[str, str]]:
