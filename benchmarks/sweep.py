@@ -31,7 +31,7 @@ from stac_watch.windows import days
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 PER_DAY = 1_400  # what the real catalogue gets
-WORKERS = 4
+WORKERS = 6
 
 
 def documents(count: int) -> Iterator[str]:

@@ -36,7 +36,7 @@ ATOL = {"native": 0.0, "injected": 1e-6, "overview": 1e-6}
 
 
 EVERYTHING = 250_000_000  #: pixels that are compared without sampling: two seconds on two cores
-SAMPLED = 150_000_000  #: pixels of large arrays that are compared beyond: under a quarter of a full tile's conversion (measured)
+SAMPLED = 100_000_000  #: pixels of large arrays that are compared beyond: under a quarter of a full tile's conversion (measured)
 REGION = 5120  #: pixels; neighbours are compared together, so that one of four source chunks of a 10 m band is decoded
 SMALL = 4_000_000  #: pixels; what is made of no more, 60 m and coarser, is compared whole
 

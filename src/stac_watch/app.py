@@ -81,10 +81,9 @@ def build(config: Config, environ: Mapping[str, str], wait: Callable[[float], bo
 
 def build_catalog(source: Source, rng: random.Random) -> Catalog:
     """Returns a source's catalogue, which reads of an item what the source's rules need."""
-    fields = dict.fromkeys((*FIELDS, *fields_for(source.filter)))
-    if "properties" in fields:  # pgstac returns nothing of them when a part is asked for besides
-        fields = {name: None for name in fields if not name.startswith("properties.")}
-    return Catalog(source.api, source.collection, now=wall_clock, sleep=time.sleep, rng=rng, fields=tuple(fields))
+    fields = (*FIELDS, *fields_for(source.filter))
+    whole = source.filter.cql2 is not None  # an expression may name any property
+    return Catalog(source.api, source.collection, now=wall_clock, sleep=time.sleep, rng=rng, fields=fields, whole=whole)
 
 
 def build_engine(config: Config, environ: Mapping[str, str]) -> Engine:

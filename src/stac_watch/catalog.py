@@ -25,11 +25,13 @@ from stac_watch.events import parse_stamp
 from stac_watch.http import CONNECT, READ, TRIES, Answer, BadAnswer, CatalogHttp, Rejected
 from stac_watch.windows import FAR, SECOND, Span, Window, bounds, interval
 
-FIELDS = (
-    "id", "collection", "bbox", "assets", "properties.datetime", "properties.start_datetime", "properties.updated",
-    "properties.published", "properties.created", "properties.deprecated", "properties.eo:cloud_cover", "properties.grid:code",
-    "properties.processing:version", "properties.processing:software",
+# whole properties: on pgstac each path inside costs more than the bytes that it saves (1,000 items: 0.7 s, with eleven paths 2.2 s)
+FIELDS = ("id", "collection", "bbox", "assets", "properties")
+PROPERTIES = (  # what is kept of them: a sweep has some thousand items in memory
+    "datetime", "start_datetime", "updated", "published", "created", "deprecated", "eo:cloud_cover", "grid:code",
+    "processing:version", "processing:software",
 )  # fmt: skip
+LEAN = ("-links",)  # stac-fastapi writes 1 KB of them for each item, also where `fields` has none
 SWEEP_PAGE = 2_500  # items per request of a sweep: a day of the real catalogue has 1,400, and a full page is asked for twice
 WHOLE_PAGE = 200  # items per request where a server ignores `fields`: 20 KB each
 
@@ -245,7 +247,9 @@ class Catalog:
 
     def _asked(self) -> list[str]:
         """Returns what is asked of each item; 21 of its 22 assets are bands, and nine tenths of its bytes."""
-        return ["assets.product" if self.abilities.product and name == "assets" else name for name in self._fields]
+        if not self.abilities.product:
+            return list(self._fields)
+        return [*("assets.product" if name == "assets" else name for name in self._fields), *LEAN]
 
     def _with_assets(self, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Asks again, and for all assets, for those few items that have no `product`."""

@@ -66,8 +66,7 @@ def judge(item: Item, rules: Filter, now: datetime, document: Mapping[str, Any] 
 
 def fields_for(rules: Filter) -> tuple[str, ...]:
     """Returns what of an item document these rules need besides the usual."""
-    geometry = ("geometry",) if rules.intersects is not None or rules.cql2 is not None else ()
-    return geometry + (("properties",) if rules.cql2 is not None else ())
+    return ("geometry",) if rules.intersects is not None or rules.cql2 is not None else ()
 
 
 def _objections(item: Item, rules: Filter, now: datetime, document: Mapping[str, Any]) -> list[SkipReason]:

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
-from stac_watch.catalog import SWEEP_PAGE, Abilities, Catalog, Page
+from stac_watch.catalog import LEAN, SWEEP_PAGE, Abilities, Catalog, Page
 from stac_watch.changes import STAMPS
 from stac_watch.errors import CatalogUnavailable, ConfigError, Refused
 from stac_watch.events import parse_stamp, stamp
@@ -191,7 +191,8 @@ def _product_alone(catalog: Catalog, sample: list[dict[str, Any]]) -> bool:
     if None in hrefs.values():
         return False
     try:
-        found = catalog.ask({"ids": list(hrefs)}, limit=SAMPLE, fields=("id", "collection", "assets.product"), tries=TRIES).items
+        lean = ("id", "collection", "assets.product", *LEAN)
+        found = catalog.ask({"ids": list(hrefs)}, limit=SAMPLE, fields=lean, tries=TRIES).items
     except CatalogUnavailable:
         return False
     return {str(item.get("id")): _product(item) for item in found} == hrefs and all(len(item["assets"]) == 1 for item in found)

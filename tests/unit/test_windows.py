@@ -1,3 +1,4 @@
+import itertools
 from datetime import UTC, datetime, timedelta, timezone
 
 import cql2
@@ -5,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stac_watch.windows import AHEAD, Window, advance, after, bisect, bounds, floor_second, next_window
+from stac_watch.windows import AHEAD, Span, Window, advance, after, bisect, bounds, days, floor_second, interval, next_window
 
 SECONDS = st.integers(0, 4_000_000_000).map(lambda s: datetime(2015, 1, 1, tzinfo=UTC) + timedelta(seconds=s))
 MOMENTS = st.builds(lambda second, micro: second.replace(microsecond=micro), SECONDS, st.integers(0, 999_999))
@@ -142,3 +143,36 @@ def test_floor_second_is_utc(offset):
     floored = floor_second(moment)
     assert floored.utcoffset() == timedelta(0)
     assert moment - floored == timedelta(microseconds=999_999)
+
+
+@given(SECONDS, st.integers(1, 30 * 86_400))
+def test_days_cover_a_span_without_gap_or_overlap(start, seconds):
+    end = start + timedelta(seconds=seconds)
+    windows = list(days("datetime", start, end))
+    assert (windows[0].start, windows[-1].end) == (start, end)
+    assert all(a.end == b.start for a, b in itertools.pairwise(windows))
+    assert all(w.seconds <= 86_400 and w.start.date() == (w.end - timedelta(seconds=1)).date() for w in windows)
+
+
+def test_an_interval_has_both_its_ends_and_is_still_half_open():
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    assert interval(Window("datetime", start, start + timedelta(days=1))) == (
+        "2026-01-01T00:00:00.000000Z/2026-01-01T23:59:59.999999Z"
+    )
+    assert interval(Span(start, None)) == "2026-01-01T00:00:00.000000Z/.."
+
+
+@given(MOMENTS, LENGTHS, MOMENTS)
+def test_no_window_starts_before_the_watch_did(cursor, overlap, origin):
+    window = next_window("updated", cursor, overlap, cursor, origin=origin)
+    assert window.start >= min(floor_second(origin), floor_second(cursor))
+
+
+@given(ROWS)
+def test_the_same_keyset_leads_down(rows):
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    window = Window("updated", start, start + timedelta(seconds=1))
+    items = sorted(((f"2026-01-01T00:00:00.{micro:06d}Z", i) for micro, i in rows), reverse=True)
+    for n, item in enumerate(items):
+        condition = after(window, *item, descending=True)
+        assert [i for i in items if server_selects(condition, *i)] == items[n + 1 :]
