@@ -51,7 +51,7 @@ include tests/cluster/cluster.mk
 -include benchmarks/bench.mk
 
 .PHONY: ci
-ci: lint types test ## what .ci/run runs
+ci: lint types test test-services ## what .ci/run runs
 
 .PHONY: clean
 clean: ## remove what install and the demo made
