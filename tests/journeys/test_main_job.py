@@ -161,6 +161,8 @@ def test_demo_is_interrupted_and_tells_its_story_the_second_time(tmp_path):
     events = [json.loads(p.read_bytes()) for p in folder.glob("events/*.json")]
     assert len({(e["source"], e["id"]) for e in events}) == len(events) == 7
     assert sorted(e["type"].rpartition(".")[2] for e in events).count("replace") == 1
+    reports = next(line.split()[1] for line in second.stdout.splitlines() if line.startswith("reports"))
+    assert len(list(folder.glob(reports.removeprefix(f"{folder}/")))) == 4
     outputs = list(folder.glob("outputs/*/*.zarr/stac-watch.json"))
     assert len(outputs) == 4
 

@@ -217,7 +217,7 @@ def _summary(claims: list[Claim], place: Path, first: str, took: timedelta, cons
     settings = _short(place / "stac-watch.yaml")
     console.print(f"outputs      {_short(place / 'outputs')}", soft_wrap=True)
     console.print(f"CloudEvents  {_short(place / 'events')}", soft_wrap=True)
-    console.print(f"reports      {_short(place / 'runs')}/*/outcome.json", soft_wrap=True)
+    console.print(f"reports      {_short(place / 'outputs')}/*/*.report.html", soft_wrap=True)
     console.print("next:")
     for verb in (f"explain {first}", f"event {first}", "items --json"):
         console.print(f"  {command} {verb} -c {settings}", soft_wrap=True, highlight=False)
