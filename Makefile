@@ -10,7 +10,7 @@ export UV_PYTHON_PREFERENCE ?= system
 
 .PHONY: help
 help: ## list every target
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: install
 install: .venv/.installed ## install everything into the clone (.tools, .venv)
@@ -46,13 +46,19 @@ types: install ## mypy, strict
 docs: install ## write docs/configuration.md from the models
 	$(BIN)/python tools/reference.py --write
 
+.PHONY: audit-deps
+audit-deps: install ## known vulnerabilities of what is locked; 69 when the database cannot be reached
+	@$(BIN)/python tools/audit_dependencies.py
+
 include tests/cluster/cluster.mk
 -include tests/services/services.mk
 -include benchmarks/bench.mk
+include images.mk
+include operations.mk
 
 .PHONY: ci
-ci: lint types test test-services ## what .ci/run runs
+ci: lint types test test-services test-images ## what .ci/run runs
 
-.PHONY: clean
-clean: ## remove what install and the demo made
+.PHONY: distclean
+distclean: ## remove what install and the demo made
 	rm -rf .venv .tools var build dist

@@ -5,9 +5,13 @@ bench-ledger: install ## the ledger at 1,000,000 items: idle tick, status, admis
 	$(BIN)/python benchmarks/ledger.py
 
 .PHONY: bench-conversion
-bench-conversion: install ## one full tile: fast engine, stock engine, eopf-geozarr's CLI, against the physical floor
-	$(BIN)/python benchmarks/conversion.py
+bench-conversion: install ## one full tile: our engines and eopf-geozarr's CLI, against the physical floor and over HTTP (BENCH="--size 1830" for a trial)
+	$(BIN)/python benchmarks/conversion.py $(BENCH)
 
 .PHONY: bench-sweep
 bench-sweep: install ## 100,000 items on a real pgstac: our sweep beside pystac-client's items()
 	$(BIN)/python benchmarks/sweep.py
+
+.PHONY: bench-reconcile
+bench-reconcile: install ## a look at 10,000 finished and 500 unfinished runs: requests, bytes, seconds
+	$(BIN)/python benchmarks/reconcile.py

@@ -1,18 +1,23 @@
-"""One tile, converted four ways in one run, against the physical floor: `make bench-conversion`.
+"""One tile, converted in every way in one run, against the physical floor and over a slow network: `make bench-conversion`.
 
-In: a product (generated once, kept in --folder). Out: a table, and JSON with every figure. Never: compares with a figure of another
-day or machine; what counts is the ratio within this run.
+In: a product, made here or kept from an earlier run. Out: tables, and JSON with every figure; exit 1 when a byte was fetched twice
+or an output differs. Never: compares with a figure of another day or machine; what counts is the ratio within this run.
 
-    floor   decode + float32 + compress + write of the same arrays, by as many threads as there are CPUs; no pyramid, no metadata
-    fast    geozarr_runner.convert, engine fast, in a fresh process, its import included
-    stock   the same with engine stock: eopf-geozarr's own write path, chunk 1024
-    cli     `eopf-geozarr convert`, as a user would type it
-    verify  geozarr_runner.verify on the output of `fast`, as share of its conversion
+    floor     decode + float32 + compress + write of the same arrays, by as many threads as there are CPUs; no pyramid, no metadata
+    fast      geozarr_runner.convert, engine fast, in a fresh process, its import included
+    stock     the same with engine stock: eopf-geozarr's own write path, chunk 1024
+    cli       `eopf-geozarr convert`, as a user would type it
+    verify    geozarr_runner.verify on the output of `fast`, as share of its conversion
+    http      `geozarr-runner run` from a server that lets each request wait and gives each connection so much: preflight, staging,
+              conversion, verification, report; no archive, since the next one makes none
+    http cli  `eopf-geozarr convert` on the same URL
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import filecmp
 import itertools
 import json
 import os
@@ -22,14 +27,20 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.request
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from slow_http import REQUESTS
+from tile import write_tile
+
 ITEM_ID = "S2A_MSIL2A_20251008T100041_N0511_R122_T32TQM_20251008T122613"
 CHUNK = 1024
+LATENCY, RATE = 0.04, 20_000_000  # seconds per request; bytes per second and connection
 PACKAGES = ("eopf-geozarr", "zarr", "dask", "xarray", "numcodecs")
 
 
@@ -39,35 +50,91 @@ def main() -> int:
     if arguments.only:
         return _one(arguments.only, arguments.source, arguments.output)
     folder = arguments.folder
-    product = _product(folder, arguments.size)
-    ways = ["floor", "fast", "stock", "cli"] if arguments.cli else ["floor", "fast", "stock"]
-    runs: dict[str, list[dict[str, float]]] = {way: [] for way in [*ways, "verify"]}
+    folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        for turn in range(arguments.runs):
-            for way in ways:
-                output = Path(scratch) / f"{way}-{turn}"
-                runs[way].append(_measured(way, product, output))
-                if way == "fast":
-                    runs["verify"].append(_measured("verify", product, output))
-                shutil.rmtree(output, ignore_errors=True)
+        product = _product(arguments.keep or Path(scratch), arguments.size)
+        runs = _locally(product, Path(scratch), arguments)
+        fetched = _over_http(product, Path(scratch), arguments, runs) if arguments.http else {}
     document = {
         "when": datetime.now(UTC).isoformat(timespec="seconds"), "size": arguments.size, "cpus": os.cpu_count(),
-        "load_before": os.getloadavg(), "versions": {name: version(name) for name in PACKAGES},
-        "runs": runs, "ratios": _ratios(runs),
+        "load_after": os.getloadavg(), "versions": {name: version(name) for name in PACKAGES},
+        "runs": runs, "fetched": fetched, "judged": list(_judged(runs, fetched, identical=arguments.identical)),
     }  # fmt: skip
     (folder / "conversion.json").write_text(json.dumps(document, indent=1) + "\n")
     _show(document)
-    return 0
+    return int(any(one["must"] and not one["reached"] for one in document["judged"]))
+
+
+def _locally(product: Path, scratch: Path, arguments: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
+    ways = ["floor", "fast", "stock", *(["cli"] if arguments.cli else [])]
+    runs: dict[str, list[dict[str, float]]] = {way: [] for way in [*ways, "verify"]}
+    for turn in range(arguments.runs):
+        for way in ways:
+            output = scratch / f"{way}-{turn}"
+            runs[way].append(_measured(way, _way(way, str(product), output), output))
+            if way == "fast":
+                runs["verify"].append(_measured("verify", _way("verify", str(product), output), output))
+            if way == "stock" and arguments.identical:
+                runs[way][-1]["differing"] = _differing(scratch / f"fast-{turn}", output)
+            if way != "fast" or not arguments.identical:
+                shutil.rmtree(output)
+        shutil.rmtree(scratch / f"fast-{turn}", ignore_errors=True)
+    return runs
+
+
+def _over_http(
+    product: Path, scratch: Path, arguments: argparse.Namespace, runs: dict[str, list[dict[str, float]]]
+) -> dict[str, dict[str, float]]:
+    """Runs both ways over HTTP and returns what each of them fetched."""
+    fetched = {}
+    for way in ["http", *(["http cli"] if arguments.cli else [])]:
+        runs[way] = []
+        for turn in range(arguments.runs):
+            output = scratch / f"{way.replace(' ', '-')}-{turn}" / "out.zarr"
+            output.parent.mkdir()
+            with _served(product.parent) as url:
+                runs[way].append(_measured(way, _way(way, f"{url}/{product.name}", output), output))
+                fetched[way] = _fetched(url)
+            shutil.rmtree(output.parent)
+    return fetched
+
+
+@contextlib.contextmanager
+def _served(folder: Path) -> Iterator[str]:
+    """Serves a folder from a process of its own, and yields its URL."""
+    command = [sys.executable, str(Path(__file__).with_name("slow_http.py")), str(folder), str(LATENCY), str(RATE)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:  # noqa: S603  # a script beside this one
+        try:
+            yield f"http://127.0.0.1:{int(server.stdout.readline())}"  # type: ignore[union-attr]  # a pipe was asked for
+        finally:
+            server.kill()
+
+
+def _fetched(url: str) -> dict[str, float]:
+    with urllib.request.urlopen(url + REQUESTS) as answer:  # noqa: S310  # the server that was just started
+        sent = json.load(answer).values()
+    return {
+        "requests": sum(times for times, _, _ in sent), "mb": round(sum(n for _, n, _ in sent) / 1e6, 1),
+        "ratio": round(sum(n for _, n, _ in sent) / max(1, sum(size for _, _, size in sent)), 4),
+    }  # fmt: skip
+
+
+def _differing(mine: Path, theirs: Path) -> int:
+    """Returns how many files two stores do not have alike, metadata included: every byte is compared."""
+    names = {p.relative_to(root) for root in (mine, theirs) for p in root.rglob("*") if p.is_file()}
+    _, differ, missing = filecmp.cmpfiles(mine, theirs, sorted(map(str, names)), shallow=False)
+    return len(differ) + len(missing)
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=Path("var/bench"), help="product, scratch and result; needs 12 GB")
-    parser.add_argument(
-        "--size", type=int, default=10980, help="edge in pixels of 10 m; making 10980 takes minutes and 13 GB of memory"
-    )
+    parser.add_argument("--folder", type=Path, default=Path("var/bench"), help="scratch and conversion.json; 10 GB for a full tile")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="keep the product there, and use the one that is there already")
+    parser.add_argument("--size", type=int, default=10980, help="edge in pixels of 10 m, a multiple of 6; 10980 is a full tile")
+    parser.add_argument("--identical", action="store_true", help="compare the outputs of fast and stock byte for byte")
     parser.add_argument("--runs", type=int, default=1, help="turns; all ways in each")
     parser.add_argument("--no-cli", dest="cli", action="store_false", help="leave out eopf-geozarr's command line")
+    parser.add_argument("--no-http", dest="http", action="store_false", help="leave out the conversions over HTTP")
     parser.add_argument("--only", choices=["floor", "fast", "stock", "verify"], help=argparse.SUPPRESS)
     parser.add_argument("--source", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--output", type=Path, help=argparse.SUPPRESS)
@@ -75,33 +142,42 @@ def _arguments() -> argparse.Namespace:
 
 
 def _product(folder: Path, size: int) -> Path:
-    from stac_watch.demo.product import write_product
-
     path = folder / str(size) / f"{ITEM_ID}.zarr"
     if not path.exists():
         print(f"writing a product of {size} x {size} into {path.parent} …", flush=True)
-        write_product(path.parent, ITEM_ID, size=size)
+        started = time.perf_counter()
+        write_tile(path.parent, ITEM_ID, size)
+        print(f"written in {time.perf_counter() - started:.0f} s", flush=True)
     return path
 
 
-def _measured(way: str, product: Path, output: Path) -> dict[str, float]:
+def _way(way: str, source: str, output: Path) -> list[str]:
+    """Returns the command of one way."""
+    binary = Path(sys.executable).with_name
+    if way.endswith("cli"):
+        return [str(binary("eopf-geozarr")), "convert", source, str(output)]
+    if way == "http":
+        return [str(binary("geozarr-runner")), "run", f"--stac-url={source}", f"--output-zarr={output}", "--package=none"]
+    return [sys.executable, __file__, "--only", way, "--source", source, "--output", str(output)]
+
+
+def _measured(way: str, command: list[str], output: Path) -> dict[str, float]:
     """Runs one way in a process of its own and returns wall and CPU seconds and the peak of the whole process tree's memory."""
-    command = [sys.executable, __file__, "--only", way, "--source", str(product), "--output", str(output)]
-    if way == "cli":
-        command = [str(Path(sys.executable).with_name("eopf-geozarr")), "convert", str(product), str(output)]
     print(f"{way} …", flush=True)
     os.sync()
     before, started = os.times(), time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)  # noqa: S603  # this script, or the converter
-    peak, over = [0], threading.Event()
-    watcher = threading.Thread(target=_watch, args=(process.pid, peak, over))
-    watcher.start()
-    code = process.wait()
-    wall, after = time.perf_counter() - started, os.times()
-    over.set()
-    watcher.join()
-    if code:
-        raise SystemExit(f"{way} ended with {code}")
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said)  # noqa: S603  # this script, or the converter
+        peak, over = [0], threading.Event()
+        watcher = threading.Thread(target=_watch, args=(process.pid, peak, over))
+        watcher.start()
+        code = process.wait()
+        wall, after = time.perf_counter() - started, os.times()
+        over.set()
+        watcher.join()
+        if code:
+            said.seek(0)
+            raise SystemExit(f"{way} ended with {code}: {said.read().decode(errors='replace')[-2000:]}")
     cpu = after.children_user + after.children_system - before.children_user - before.children_system
     files = [p.stat().st_size for p in output.rglob("*") if p.is_file()]
     return {
@@ -111,9 +187,13 @@ def _measured(way: str, product: Path, output: Path) -> dict[str, float]:
 
 
 def _watch(pid: int, peak: list[int], over: threading.Event) -> None:
-    """Keeps the highest sum of what the process and its children hold (proportional set size: shared pages count once)."""
-    while not over.wait(0.1):
-        peak[0] = max(peak[0], sum(_held(p) for p in _family(pid)))
+    """Keeps the most that the process and its children hold; the files that they map, libraries above all, counted once.
+
+    From counters of the kernel: a proportional set size is walked page by page, and stops for that what is measured.
+    """
+    while not over.wait(0.05):
+        held = [_held(p) for p in _family(pid)]
+        peak[0] = max(peak[0], sum(own for own, _ in held) + max((mapped for _, mapped in held), default=0))
 
 
 def _family(pid: int) -> list[int]:
@@ -126,12 +206,16 @@ def _family(pid: int) -> list[int]:
     return found
 
 
-def _held(pid: int) -> int:
+def _held(pid: int) -> tuple[int, int]:
+    """Returns the bytes of a process's own resident memory, and of the files that it maps."""
     try:
-        line = next(line for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines() if line.startswith("Pss:"))
-    except (OSError, StopIteration):  # it has ended
-        return 0
-    return int(line.split()[1]) * 1024
+        lines = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+        own, mapped = (
+            sum(int(lines[name].split()[0]) for name in names) * 1024 for names in (("RssAnon", "RssShmem"), ("RssFile",))
+        )
+    except (OSError, KeyError):  # it has ended
+        return 0, 0
+    return own, mapped
 
 
 def _one(way: str, source: Path, output: Path) -> int:
@@ -143,9 +227,9 @@ def _one(way: str, source: Path, output: Path) -> int:
 
     product = parse(json.loads((source / ".zmetadata").read_text())["metadata"], str(source))
     selection = select(product, "")
-    workers = limits.workers(selection, limits.memory_limit(""))
+    workers = limits.workers(selection, "")
     if way == "verify":
-        return len(verify.verify(source, selection, output, workers=workers, seed="bench").failed)
+        return len(verify.verify(source, selection, output, level=product.level, workers=workers, seed="bench").failed)
     options = convert.Options(CHUNK, engine=way, workers=workers)
     done = convert.convert(source, selection, output, options, level=product.level)
     return 0 if done.engine.startswith(way) else 1
@@ -189,29 +273,58 @@ def _floor(source: Path, output: Path) -> None:
             future.result()
 
 
-def _ratios(runs: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, float]]:
-    """Returns each way's median over the floor's, and verify's over the conversion's."""
-    keys = ("wall_s", "cpu_s")
-    best = {way: {key: sorted(r[key] for r in some)[len(some) // 2] for key in keys} for way, some in runs.items()}
-    ways = [way for way in best if way not in ("floor", "verify")]
-    found = {way: {key: round(best[way][key] / best["floor"][key], 2) for key in keys} for way in ways}
-    found["verify / fast"] = {key: round(best["verify"][key] / best["fast"][key], 2) for key in best["fast"]}
-    return found
+def _median(runs: dict[str, list[dict[str, float]]], way: str, key: str) -> float:
+    values = sorted(run[key] for run in runs[way])
+    return values[len(values) // 2]
+
+
+def _judged(
+    runs: dict[str, list[dict[str, float]]], fetched: dict[str, dict[str, float]], *, identical: bool
+) -> Iterator[dict[str, Any]]:
+    """Yields what was to be reached: a ratio within this run, or a size. What must hold on any machine and at any size, must."""
+
+    def one(what: str, value: float, limit: float, *, must: bool = False, unit: str = "") -> dict[str, Any]:
+        return {"what": what, "value": round(value, 3), "limit": limit, "unit": unit, "reached": value <= limit, "must": must}
+
+    def ratio(way: str, other: str, key: str = "wall_s") -> float:
+        return _median(runs, way, key) / _median(runs, other, key)
+
+    yield one("fast / floor, wall", ratio("fast", "floor"), 1.5)
+    yield one("fast / stock, wall", ratio("fast", "stock"), 1.0)
+    yield one("verify / fast, wall", ratio("verify", "fast"), 0.25)
+    yield one("peak memory of fast", _median(runs, "fast", "peak_mb"), 1700, unit="MB")
+    if identical:
+        yield one("files in which fast and stock differ", runs["stock"][-1]["differing"], 0, must=True)
+    if "http" in fetched:
+        yield one("bytes fetched / unique bytes", fetched["http"]["ratio"], 1.0, must=True)
+        yield one("peak memory of a whole run", _median(runs, "http", "peak_mb"), 1700, unit="MB")
+    if "http cli" in fetched:
+        yield one("http / http cli, wall", ratio("http", "http cli"), 0.2)
 
 
 def _show(document: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("way", "wall s", "x floor", "CPU s", "x floor", "peak MB", "files", "MB", "load", title=f"{document['size']} px")
-    for way, some in document["runs"].items():
-        ratio = document["ratios"].get(way, {})
+    console, runs = Console(), document["runs"]
+    title = f"{document['size']} px, {document['cpus']} CPUs"
+    table = Table("way", "wall s", "x floor", "CPU s", "x floor", "peak MB", "files", "MB", "load", title=title)
+    for way, some in runs.items():
         for run in some:
-            times = [run["wall_s"], ratio.get("wall_s", ""), run["cpu_s"], ratio.get("cpu_s", "")]
-            table.add_row(way, *map(str, [*times, run["peak_mb"], run["files"], run["mb"]]), f"{run['load']:.1f}")
-    Console().print(table)
-    share = document["ratios"]["verify / fast"]
-    print(f"verify takes {share['wall_s']:.0%} of the fast conversion's wall time, {share['cpu_s']:.0%} of its CPU time")
+            times = [f"{value:.2f}" for key in ("wall_s", "cpu_s") for value in (run[key], run[key] / _median(runs, "floor", key))]
+            table.add_row(way, *times, *(str(run[key]) for key in ("peak_mb", "files", "mb")), f"{run['load']:.1f}")
+    console.print(table)
+    if document["fetched"]:
+        table = Table("over HTTP", "requests", "MB fetched", "/ unique", title=f"{LATENCY * 1e3:.0f} ms, {RATE / 1e6:.0f} MB/s")
+        for way, found in document["fetched"].items():
+            table.add_row(way, *(str(found[key]) for key in ("requests", "mb", "ratio")))
+        console.print(table)
+    table = Table("to reach", "measured", "at most", "")
+    for found in document["judged"]:
+        table.add_row(
+            found["what"], f"{found['value']:g} {found['unit']}", f"{found['limit']:g}", "reached" if found["reached"] else "MISSED"
+        )
+    console.print(table)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from sqlalchemy import create_engine
 
 from stac_watch import asking
 from stac_watch.changes import Item
-from stac_watch.config import Limits
+from stac_watch.config import Limits, Source
 from stac_watch.database import open_engine
 from stac_watch.dispatch import TokenBucket, dispatch
 from stac_watch.engines import Receipt, Run
@@ -107,6 +107,7 @@ def measure(folder: Path, items: int) -> dict[str, float]:
         for statement in (CONVERSIONS, ITEMS, FUNNEL):
             db.exec_driver_sql(statement.format(last=items - 1))
     filled = time.perf_counter() - began
+    sources = [Source(name="s2", api="https://stac.example", collection="sentinel-2-l2a")]
     engine, bucket, rng, limits = NoEngine(), TokenBucket(2), random.Random(1), Limits()  # noqa: S311  # jitter
     ids = [f"S2A_{number}" for number in range(0, items, max(1, items // 1000))]
 
@@ -120,7 +121,8 @@ def measure(folder: Path, items: int) -> dict[str, float]:
         "items": items,
         "fill_s": filled,
         "idle_tick_ms": timed(tick, 20) * 1000,
-        "status_ms": timed(lambda: asking.status(ledger, ("s2",), limits, NOW), 5) * 1000,
+        "status_ms": timed(lambda: asking.status(ledger, sources, limits, NOW), 5) * 1000,
+        "map_ms": timed(lambda: asking.footprints(ledger), 5) * 1000,
         "known_1000_ms": timed(lambda: ledger.known("s2", ids), 5) * 1000,
     }
     new = sightings(10_000)

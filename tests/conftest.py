@@ -3,6 +3,8 @@
 import importlib.util
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import ModuleType
 
@@ -13,6 +15,24 @@ def pytest_configure(config: pytest.Config) -> None:
     """Sends every other process's HTTP to a closed port; in this process pytest-socket refuses non-loopback connections."""
     os.environ |= {"HTTP_PROXY": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9", "NO_PROXY": "127.0.0.1,localhost,::1"}
     os.environ |= {name.lower(): os.environ[name] for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")}
+
+
+@dataclass
+class Clock:
+    """A clock that only the test turns."""
+
+    time: datetime = datetime(2025, 11, 24, 12, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.time
+
+    def forward(self, **by: float) -> None:
+        self.time += timedelta(**by)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
 
 
 def service(name: str) -> ModuleType:

@@ -33,6 +33,7 @@ SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("engine (kind: local)", config.LocalEngine),
     ("engine (kind: argo)", config.ArgoEngine),
     ("engine.limits", config.Limits),
+    ("web", config.Web),
 )
 
 

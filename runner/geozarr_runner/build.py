@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from geozarr_runner import marker, package, publish
-from geozarr_runner.marker import Counts, Outcome, Package
+from geozarr_runner.marker import Counts, Outcome, Package, write_failure
 from geozarr_runner.progress import Progress
 from geozarr_runner.request import Request
 from stac_watch.errors import CannotWrite, Defect, InputError, cannot_write
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from geozarr_runner.verify import Verification
 
 log = logging.getLogger(__name__)
+
+DASK_REPORT = ".dask.html"
+"""What is appended to the output's name."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ def build(
         StacWatchError: see stac_watch.errors; nothing half-built is left.
     """
     with progress.during("preflight"):
+        _prepare_dask_report(request)
         plan = _plan(request, called_off)
     _warn_of_space(plan, target)
     folder = stage_folder(target)
@@ -123,7 +127,7 @@ def _stage_and_convert(
 def _stage(plan: Plan, folder: Path, progress: Progress, called_off: threading.Event) -> Staged:
     from geozarr_runner import stage
 
-    with progress.during("stage", len(plan.selection.keys)) as advance:
+    with progress.during("stage", len(plan.selection.keys)) as advance, _writing(folder, plan):
         staged = stage.stage(plan, folder, advance=advance, called_off=called_off)
     log.info(
         "%d objects there, %d legally absent, %.1f MB fetched in %.1f s",
@@ -136,17 +140,19 @@ def _convert(request: Request, plan: Plan, staged: Staged, target: publish.Targe
     from geozarr_runner import convert, limits, verify
 
     selection = plan.selection
-    workers = limits.workers(selection, limits.memory_limit(request.memory_limit))
+    workers = limits.workers(selection, request.memory_limit)
     with progress.during("convert", len(selection.arrays)) as advance, _writing(target.partial, plan):
         converted = convert.convert(
-            staged.root, selection, target.partial, _options(request, workers), level=plan.product.level, advance=advance
+            staged.root, selection, target.partial, _options(request, target, workers), level=plan.product.level, advance=advance
         )
     log.info(
         "converted %d groups in %.1f s, engine %s, %d workers",
         len(selection.groups), progress.seconds["convert"], converted.engine, workers,
     )  # fmt: skip
     with progress.during("verify", verify.count(selection)) as advance:
-        found = verify.verify(staged.root, selection, target.partial, workers=workers, seed=target.key, advance=advance)
+        found = verify.verify(
+            staged.root, selection, target.partial, level=plan.product.level, workers=workers, seed=target.key, advance=advance
+        )
     checks = (*found.checks, *converted.checks)
     for check in checks:
         log.info("check %s: %s (%s)", check.name, check.verdict, check.detail[:200])
@@ -159,11 +165,40 @@ def _convert(request: Request, plan: Plan, staged: Staged, target: publish.Targe
     return _Made(staged, converted, found)
 
 
-def _options(request: Request, workers: int) -> Options:
+def _options(request: Request, target: publish.Target, workers: int) -> Options:
     from geozarr_runner.convert import Options
 
     recipe = request.recipe
-    return Options(recipe.spatial_chunk, recipe.sharding, recipe.dask_perf_html, recipe.engine, workers)
+    dask_report = str(_dask_report(target)) if recipe.dask_perf_html else ""
+    return Options(recipe.spatial_chunk, recipe.sharding, dask_report, recipe.engine, workers)
+
+
+def _dask_report(target: publish.Target) -> Path:
+    """Returns where Dask's report is written first: beside the output it is published with the rest."""
+    return target.partial_beside / f"{target.path.name}{DASK_REPORT}"
+
+
+def _prepare_dask_report(request: Request) -> None:
+    """Makes the folder of the file that was asked for: what cannot be written is said before anything is downloaded."""
+    asked = request.recipe.dask_perf_html
+    if asked and "://" not in asked:
+        try:
+            Path(asked).absolute().parent.mkdir(parents=True, exist_ok=True)
+            Path(asked).touch()
+        except OSError as error:
+            raise write_failure(error, asked) from error
+
+
+def _hand_out_dask_report(request: Request, target: publish.Target) -> None:
+    asked = request.recipe.dask_perf_html
+    if not asked:
+        return
+    if "://" in asked:
+        from geozarr_runner import upload
+
+        upload.put_file(_dask_report(target), asked)
+    else:
+        shutil.copyfile(_dask_report(target), asked)
 
 
 def _finish(
@@ -190,6 +225,7 @@ def _finish(
         )  # fmt: skip
         with progress.during("report"):
             outcome = _describe(request, plan, made, target, outcome)
+        _hand_out_dask_report(request, target)
         publish.flush(target.partial)
         outcome = replace(outcome, seconds=dict(progress.seconds))
         marker.write_atomically(target.partial / marker.NAME, outcome.as_json())
@@ -209,14 +245,19 @@ def _describe(request: Request, plan: Plan, made: _Made, target: publish.Target,
 
     name, beside = target.path.name, target.partial_beside
     beside.mkdir(exist_ok=True)
-    discovery = plan.product.attributes.get("stac_discovery", {})
+    sensed = item.sensed(plan.product.properties)
     subject = report.Subject(
-        level=plan.product.level, sensed=_sensed(discovery), tile=_tile(plan.item_id), bytes_by_stage=_bytes_by_stage(outcome)
+        level=plan.product.level,
+        sensed=stamp(sensed) if sensed else "",
+        tile=_tile(plan.item_id),
+        bytes_by_stage=_bytes_by_stage(outcome),
     )
     written = report.write(beside, name, target.partial, outcome, made.verified.findings, subject)
+    if request.recipe.dask_perf_html:
+        written["dask_report"] = _dask_report(target)
     written["item"] = beside / f"{name}{item.SUFFIX}"
     companions = {key: path.name for key, path in written.items()}
-    written["item"].write_text(item.describe(outcome, plan, request.stac_url, name, companions, endpoint=request.endpoint))
+    written["item"].write_text(item.describe(outcome, plan, request.stac_url, name, companions, service=request.service))
     parent = target.href.rpartition("/")[0]
     return replace(outcome, files={key: f"{parent}/{file}" for key, file in companions.items()})
 
@@ -224,11 +265,6 @@ def _describe(request: Request, plan: Plan, made: _Made, target: publish.Target,
 def _bytes_by_stage(outcome: Outcome) -> Mapping[str, int]:
     found = {"stage": outcome.counts.bytes_read, "convert": outcome.counts.bytes_written}
     return found | ({"package": outcome.package.bytes} if outcome.package else {})
-
-
-def _sensed(discovery: Mapping[str, Any]) -> str:
-    properties = discovery.get("properties", {})
-    return str(properties.get("datetime") or properties.get("start_datetime") or "")
 
 
 def _tile(item_id: str) -> str:
@@ -248,8 +284,8 @@ def _writing(folder: Path, plan: Plan) -> Iterator[None]:
     """Turns what the operating system says while we write into the error that names the place and the need."""
     try:
         yield
-    except OSError as error:
-        known = cannot_write(error, folder)
+    except (OSError, CannotWrite) as error:
+        known = error if isinstance(error, CannotWrite) else cannot_write(error, folder)
         if known is None:
             raise
         need = plan.estimate

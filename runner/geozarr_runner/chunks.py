@@ -38,7 +38,7 @@ from geozarr_runner.arithmetic import Pixels, block_mean, lookup
 from geozarr_runner.engine import big_arrays, injections
 from geozarr_runner.marker import Check
 from geozarr_runner.product import OVERVIEWS, REFLECTANCE, Selection, ZarrArray
-from stac_watch.errors import Defect
+from stac_watch.errors import Defect, Exit
 
 _STRIP = 216  #: rows of a 10 m band averaged at a time: a multiple of 2 and 6, 19 MB as float64
 _CODECS = [
@@ -274,10 +274,14 @@ def _skeleton(source: Path, selection: Selection, folder: Path, chunk: int) -> I
 
             def finished() -> tuple[Check, ...]:
                 verdicts = answer.read()
-                if process.wait() != 0:
+                code = process.wait()
+                if code == Exit.CANNOT_WRITE:
+                    told = json.loads(verdicts)
+                    raise OSError(told["errno"], told["strerror"], told["filename"])
+                if code != 0:
                     said.seek(0)
                     reason = said.read().decode(errors="replace").strip()[-500:]
-                    raise Unexpected(f"the metadata pass ended with {process.returncode}: {reason}")
+                    raise Unexpected(f"the metadata pass ended with {code}: {reason}")
                 return tuple(Check(**verdict) for verdict in json.loads(verdicts))
 
             yield finished

@@ -17,6 +17,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -216,7 +217,7 @@ def _request(arguments: argparse.Namespace) -> Request:
         work=Path(arguments.work) if arguments.work else None,
         allowed_hosts=tuple(host for value in arguments.allowed_hosts for host in value.replace(",", " ").split()),
         attempts=arguments.tries, timeout=arguments.timeout,
-        memory_limit=arguments.memory_limit, endpoint=os.environ.get("AWS_ENDPOINT_URL", ""),
+        memory_limit=arguments.memory_limit,
     )  # fmt: skip
 
 
@@ -233,6 +234,8 @@ def _parser() -> argparse.ArgumentParser:
         epilog="exit codes: 0 done, 65 bad input, 66 source not there yet, 70 defect, 73 cannot write, 75 temporary, 77 refused, "
         "130 and 143 stopped (the same command continues). Every value may be an empty string: the default.",
     )
+    versions = f"%(prog)s {version('geozarr-runner')}, eopf-geozarr {version('eopf-geozarr')}"
+    parser.add_argument("--version", action="version", version=versions)
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in (
         ("preflight", "resolve the item, check product and groups, estimate sizes; downloads no pixels"),
@@ -252,7 +255,7 @@ def _add_options(command: argparse.ArgumentParser, *, with_output: bool) -> None
     add("--spatial-chunk", default=1024, type=_or_default(_positive, 1024), help="chunk edge in pixels (default 1024)")
     add("--sharding", default=False, type=_or_default(_boolean, default=False), help="true: one file per array (default false)")
     add("--package", default="tar", type=_or_default(_package_kind, "tar"), help="tar (default), tar.gz or none")
-    add("--overwrite", default=False, type=_or_default(_boolean, default=False), help="true: replace an output that is not ours")
+    add("--overwrite", default=False, type=_or_default(_boolean, default=False), help="true: convert again, whatever lies there")
     add("--dask-perf-html", default="", metavar="FILE", help="Dask's performance report; empty = off. Takes the stock engine")
     add("--engine", default="auto", type=_or_default(_engine, "auto"), help="auto (default), fast or stock; the bytes are the same")
     add("--memory-limit", default="", metavar="SIZE", help="e.g. 2Gi: fewer workers beyond; default: the container's limit")

@@ -23,6 +23,7 @@ import urllib.error
 import urllib.request
 import warnings
 from collections.abc import Callable, Iterator, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -280,7 +281,12 @@ def _scheduler(options: Options, written: Callable[[], None]) -> Iterator[None]:
 
     workers = options.workers
     if not options.dask_perf_html:
-        with dask.config.set(scheduler="threads", num_workers=workers), Callback(finish=lambda *_: written()):  # type: ignore[no-untyped-call]  # dask has no types
+        # a pool of our own: when a task fails, the others have ended before anybody removes what they write into
+        with (
+            ThreadPoolExecutor(workers) as pool,
+            dask.config.set(scheduler="threads", pool=pool),
+            Callback(finish=lambda *_: written()),  # type: ignore[no-untyped-call]  # dask has no types
+        ):
             yield
         return
     from distributed import Client, performance_report

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,6 +19,8 @@ import pystac
 from geozarr_runner.marker import Outcome
 from geozarr_runner.preflight import Plan
 from geozarr_runner.product import REFLECTANCE, ZarrArray
+from geozarr_runner.request import Service
+from stac_watch.events import parse_stamp
 
 SUFFIX = ".item.json"
 _EXTENSIONS = {
@@ -34,7 +36,9 @@ _SHA256 = "1220"
 _KEPT = ("platform", "instruments", "constellation", "mission", "gsd", "eo:cloud_cover", "product:type", "sat:relative_orbit")
 
 
-def describe(outcome: Outcome, plan: Plan, stac_url: str, name: str, companions: Mapping[str, str], *, endpoint: str) -> str:
+def describe(
+    outcome: Outcome, plan: Plan, stac_url: str, name: str, companions: Mapping[str, str], *, service: Service | None
+) -> str:
     """Returns the item as JSON.
 
     Args:
@@ -42,16 +46,18 @@ def describe(outcome: Outcome, plan: Plan, stac_url: str, name: str, companions:
         plan: the product.
         stac_url: what was asked for; the item's `derived_from`.
         name: of the output's folder.
-        companions: `report`, `report_json`, `quicklook` -> file names beside the output.
-        endpoint: of the S3 service; empty = AWS.
+        companions: `report`, `report_json`, `quicklook`, `dask_report` -> file names beside the output.
+        service: where the S3 client sends its requests; None for other outputs.
     """
     discovery = plan.product.attributes.get("stac_discovery", {})
-    known = discovery.get("properties", {})
+    known = plan.product.properties
+    geometry = discovery.get("geometry")
+    bbox = extent(geometry)
     item = pystac.Item(
         id=outcome.item_id,
-        geometry=discovery.get("geometry"),
-        bbox=discovery.get("bbox") if discovery.get("geometry") else None,
-        datetime=_when(known, outcome.finished),
+        geometry=geometry if bbox else None,
+        bbox=bbox,
+        datetime=sensed(known) or parse_stamp(outcome.finished),
         properties={key: known[key] for key in _KEPT if known.get(key) is not None},
         stac_extensions=[_EXTENSIONS["processing"]],
     )
@@ -64,7 +70,8 @@ def describe(outcome: Outcome, plan: Plan, stac_url: str, name: str, companions:
     _add_assets(item, outcome, plan, name, companions)
     remote = stac_url.startswith(("http://", "https://", "s3://"))
     item.add_link(pystac.Link("derived_from", stac_url if remote else outcome.source, "application/json" if remote else None))
-    _add_storage(item, outcome.output_zarr, endpoint)
+    if service is not None:
+        _add_storage(item, outcome.output_zarr, service)
     item.stac_extensions.sort()
     return json.dumps(item.to_dict(include_self_link=False, transform_hrefs=False), indent=1) + "\n"
 
@@ -98,6 +105,7 @@ def _add_assets(item: pystac.Item, outcome: Outcome, plan: Plan, name: str, comp
         ("quicklook", "image/png", "thumbnail"),
         ("report", "text/html", "metadata"),
         ("report_json", "application/json", "metadata"),
+        ("dask_report", "text/html", "metadata"),
     ):
         if key in companions:
             item.add_asset(key, pystac.Asset(f"./{companions[key]}", media_type=kind, roles=[role]))
@@ -110,21 +118,38 @@ def _projection(array: ZarrArray) -> dict[str, Any]:
     return found
 
 
-def _add_storage(item: pystac.Item, output: str, endpoint: str) -> None:
-    parts = urlsplit(output)
-    if parts.scheme != "s3":
-        return
-    kind, platform = ("custom-s3", f"{endpoint}/{{bucket}}") if endpoint else ("aws-s3", "https://{bucket}.s3.amazonaws.com")
-    item.properties["storage:schemes"] = {"output": {"type": kind, "platform": platform, "bucket": parts.netloc}}
-    for key in ("geozarr", "reflectance", "package"):
-        if key in item.assets:
-            item.assets[key].extra_fields["storage:refs"] = ["output"]
+def _add_storage(item: pystac.Item, output: str, service: Service) -> None:
+    scheme = {"bucket": urlsplit(output).netloc}
+    if (urlsplit(service.endpoint).hostname or "").endswith(".amazonaws.com"):
+        scheme |= {"type": "aws-s3", "platform": "https://{bucket}.s3.{region}.amazonaws.com", "region": service.region}
+    else:  # buckets in the path: every S3 service understands that
+        scheme |= {"type": "custom-s3", "platform": f"{service.endpoint}/{{bucket}}"}
+        scheme |= {"region": service.region} if service.region else {}
+    item.properties["storage:schemes"] = {"output": scheme}
+    for asset in item.assets.values():
+        asset.extra_fields["storage:refs"] = ["output"]
     item.stac_extensions.append(_EXTENSIONS["storage"])
 
 
-def _when(properties: Mapping[str, Any], otherwise: str) -> datetime:
-    value = properties.get("datetime") or properties.get("start_datetime") or otherwise
-    return datetime.fromisoformat(str(value)).astimezone(UTC)
+def sensed(properties: Mapping[str, Any]) -> datetime | None:
+    """Returns when the scene was sensed; None when the product does not say. In L1C products `datetime` is the text `null`."""
+    stamps = (parse_stamp(properties.get(key)) for key in ("datetime", "start_datetime"))
+    return next((found for found in stamps if found is not None), None)
+
+
+def extent(geometry: Any) -> list[float] | None:  # noqa: ANN401  # whatever the product says
+    """Returns a polygon's bounding box: west, south, east, north; west > east across 180 degrees. None when it is no polygon.
+
+    Not the product's own bbox: EOPF products have east and west the wrong way round there.
+    """
+    try:
+        polygons = {"Polygon": [geometry["coordinates"]], "MultiPolygon": geometry["coordinates"]}[geometry["type"]]
+        x, y = zip(*((float(p[0]), float(p[1])) for polygon in polygons for ring in polygon for p in ring), strict=True)
+    except (TypeError, KeyError, ValueError, IndexError):
+        return None
+    if max(x) - min(x) > 180:  # degrees; no scene is so wide
+        return [min(lon for lon in x if lon >= 0), min(y), max(lon for lon in x if lon < 0), max(y)]
+    return [min(x), min(y), max(x), max(y)]
 
 
 def _metres(array: ZarrArray) -> int:

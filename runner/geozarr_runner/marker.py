@@ -6,6 +6,7 @@ always). Never: decides whether a run went well, or leaves a half-written file u
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from dataclasses import asdict, dataclass, field
@@ -120,7 +121,8 @@ def write_atomically(path: Path, text: str) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # on a read-only file system removing fails like writing
+            temporary.unlink(missing_ok=True)
         raise write_failure(error, path) from error
 
 

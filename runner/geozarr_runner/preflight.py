@@ -111,7 +111,8 @@ def resolve(
         return "", given
     item = _item(given.read(), stac_url)
     href = resolve_href(given, product_href(item, stac_url))
-    return str(item.get("id", "")), open_source(href, allowed_hosts=allowed_hosts, patience=patience, wait=wait)
+    named = href if given.local is not None else stac_url
+    return str(item.get("id", "")), open_source(href, allowed_hosts=allowed_hosts, patience=patience, wait=wait, named=named)
 
 
 def product_href(item: dict[str, Any], where: str) -> str:

@@ -96,9 +96,14 @@ class Product:
     arrays: Mapping[str, ZarrArray] = field(repr=False)
 
     @property
+    def properties(self) -> Mapping[str, Any]:
+        """What the product's own STAC item says of it; empty when it has none that can be read."""
+        return _properties(self.attributes)
+
+    @property
     def level(self) -> str:
         """`L1C`, `L2A`, or an empty string when the product does not say."""
-        kind = str(_properties(self.attributes).get("product:type", ""))
+        kind = str(self.properties.get("product:type", ""))
         return next((level for prefix, level in _PRODUCT_TYPES.items() if kind.startswith(prefix)), "")
 
     def leaves(self) -> list[str]:
@@ -163,7 +168,7 @@ def require_sentinel2(product: Product, where: str) -> None:
         InputError: another mission, level or structure; says which part is missing.
     """
     hint = "the converter takes EOPF Sentinel-2 L1C and L2A products in Zarr v2"
-    kind = str(_properties(product.attributes).get("product:type", ""))
+    kind = str(product.properties.get("product:type", ""))
     if kind and not product.level:
         raise InputError(f"{where} is not a Sentinel-2 L1C or L2A product: product:type is {kind!r}", hint=hint)
     top = {group.partition("/")[0] for group in product.groups} | {a.partition("/")[0] for a in product.arrays}

@@ -17,6 +17,7 @@ import fcntl
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,8 @@ WORK = ".geozarr-runner"
 """The default work folder's name."""
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
+_REMOVALS, _PAUSE = 20, 0.1
+"""How often, and seconds between: zarr's event loop finishes writes that had begun when another one failed, folders included."""
 _NOT_EXCHANGEABLE = frozenset({errno.ENOSYS, errno.EINVAL, errno.ENOTSUP})
 
 
@@ -41,11 +44,22 @@ class Target:
     attempt: int
     href: str  # what the marker calls it
     work: Path  # where sources are staged
+    run: str = ""
+    overwrite: bool = False
 
     @property
     def is_remote(self) -> bool:
         """True for an output in an object store: `upload` takes it there."""
         return "://" in self.href
+
+    def is_answered_by(self, found: Outcome) -> bool:
+        """Tells whether an output with this marker is what is asked for: it has the same key.
+
+        With `overwrite` a new conversion is asked for. Then only what this very run made counts (it was killed and started again),
+        or what a later attempt made.
+        """
+        mine = self.run != "" and found.run == self.run
+        return found.key == self.key and (not self.overwrite or mine or found.attempt > self.attempt)
 
     @property
     def partial(self) -> Path:
@@ -68,38 +82,38 @@ class Target:
         return self.path.with_name(f".{self.path.name}.lock")
 
 
-def target_of(output_zarr: str, key: str, attempt: int, work: Path | None) -> Target:
-    """Returns the target for an output path or s3:// address; those are built in the work folder first.
+def target_of(output_zarr: str, key: str, attempt: int, work: Path | None, *, run: str = "", overwrite: bool = False) -> Target:
+    """Returns the target for an output path, or an address in an object store; those are built in the work folder first.
 
     Raises:
-        InputError: neither a path on a mounted file system nor an address in S3.
+        InputError: neither a path on a mounted file system nor an address of a store.
     """
     scheme, sep, rest = output_zarr.partition("://")
     name = rest.strip("/").rpartition("/")
-    if scheme == "s3" and name[0] and name[2]:
-        folder = work or Path.cwd() / WORK
-        return Target(folder / "outputs" / key / name[2], key, attempt, f"s3://{rest.strip('/')}", folder)
     if sep and scheme != "file":
-        raise InputError(
-            f"output {output_zarr!r} has scheme {scheme!r} or no name",
-            hint="give a path on a mounted volume, e.g. /outputs/ITEM.zarr, or s3://BUCKET/ITEM.zarr",
-        )
+        if not (scheme and name[0] and name[2]):
+            raise InputError(
+                f"output {output_zarr!r} is not the address of a store",
+                hint="give a path on a mounted volume, e.g. /outputs/ITEM.zarr, or s3://BUCKET/ITEM.zarr",
+            )
+        folder = work or Path.cwd() / WORK
+        return Target(folder / "outputs" / key / name[2], key, attempt, f"{scheme}://{rest.strip('/')}", folder, run, overwrite)
     path = Path(os.path.abspath(rest if sep else output_zarr))  # noqa: PTH100  # resolve() would follow a symlink of the user's
     if not output_zarr or path == path.parent:
         raise InputError(f"output {output_zarr!r} is not the path of a store", hint="give e.g. /outputs/ITEM.zarr")
-    return Target(path, key, attempt, str(path), work or path.parent / WORK)
+    return Target(path, key, attempt, str(path), work or path.parent / WORK, run, overwrite)
 
 
 def already_done(target: Target) -> Outcome | None:
-    """Returns the marker when a whole output with this key lies under the final name: nothing is left to do."""
+    """Returns the marker when a whole output that answers the request lies under the final name: nothing is left to do."""
     found = marker.read(target.path)
-    return found if found is not None and found.key == target.key and _whole(target.path, found, target) else None
+    return found if found is not None and target.is_answered_by(found) and _whole(target.path, found, target) else None
 
 
 def without_package(target: Target) -> Outcome | None:
-    """Returns the marker of an output that is whole with this key, but whose package is gone."""
+    """Returns the marker of an output that is whole and answers the request, but whose package is gone."""
     found = marker.read(target.path)
-    return found if found is not None and found.key == target.key and _whole(target.path, found, None) else None
+    return found if found is not None and target.is_answered_by(found) and _whole(target.path, found, None) else None
 
 
 def check_free(target: Target, *, overwrite: bool) -> None:
@@ -143,7 +157,7 @@ def finished_partial(target: Target) -> Path | None:
     """Returns an earlier attempt's folder that has its marker: it was killed between the marker and the rename."""
     for folder in _partials(target):
         found = marker.read(folder) if folder.is_dir() else None
-        if found is not None and found.key == target.key and _whole(folder, found, None):
+        if found is not None and target.is_answered_by(found) and _whole(folder, found, None):
             archive = folder.with_suffix(".partial-package")
             if found.package is None or _has_size(archive, found.package.bytes) or _published_package(target, found):
                 return folder
@@ -277,7 +291,11 @@ def _flush_folder(folder: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
+    if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)
+        return
+    for _ in range(_REMOVALS):
+        shutil.rmtree(path, ignore_errors=True)
+        if not path.exists():
+            return
+        time.sleep(_PAUSE)

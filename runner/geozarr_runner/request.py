@@ -10,6 +10,14 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
+class Service:
+    """Where an S3 client sends its requests, whichever of arguments, environment and configuration files said so."""
+
+    endpoint: str
+    region: str = ""
+
+
+@dataclass(frozen=True)
 class Identity:
     """Who this run is; the event's words."""
 
@@ -46,4 +54,4 @@ class Request:
     attempts: int = 5  # per object
     timeout: float = 60.0  # seconds of silence on a connection
     memory_limit: str = ""  # e.g. 2Gi; default: the container's
-    endpoint: str = ""  # of the S3 service, for the item; empty = AWS
+    service: Service | None = None  # of an object store, as its client found it; for the item

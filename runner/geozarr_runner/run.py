@@ -3,7 +3,7 @@
 In: a Request. Out: the Outcome of an output that is whole under its final name. Never: prints, exits, or publishes what was not
 verified.
 
-already done? -> lock -> finished by a killed attempt? -> build -> rename; for s3://, the same in a local folder, then upload.
+already done? -> lock -> finished by a killed attempt? -> build -> rename; for object stores, the same locally, then upload.
 Whatever the moment of a crash, the same request again ends in the same output: staged objects are kept, half-built folders are not.
 """
 
@@ -30,7 +30,9 @@ def run(request: Request, *, progress: Progress, now: Callable[[], datetime], ca
         StacWatchError: see stac_watch.errors; nothing half-done lies under the output's name.
     """
     identity = request.identity
-    target = publish.target_of(request.output_zarr, identity.key, identity.attempt, request.work)
+    target = publish.target_of(
+        request.output_zarr, identity.key, identity.attempt, request.work, run=identity.run, overwrite=request.overwrite
+    )
     if target.is_remote:
         return _to_object_store(request, target, progress, now, called_off)
     return _to_file_system(request, target, progress, now, called_off)
@@ -68,9 +70,10 @@ def _to_object_store(
     from geozarr_runner import upload
 
     store = upload.open_store(target.href)
-    if (done := upload.already_done(store)) is not None and done.key == target.key:
+    if (done := upload.already_done(store)) is not None and target.is_answered_by(done):
         return _again(done, request.identity)
     upload.check_free(store, target.key, overwrite=request.overwrite)
+    request = replace(request, service=upload.service(store))
     outcome = _to_file_system(request, target, progress, now, called_off)
     with progress.during("publish", outcome.counts.files) as advance:
         upload.publish(store, target.path, outcome, target.key, advance=advance)

@@ -27,7 +27,7 @@ import numpy as np
 from geozarr_runner import conformance, convert, engine
 from geozarr_runner.marker import Check
 from geozarr_runner.product import Selection
-from stac_watch.errors import Defect
+from stac_watch.errors import Defect, Exit
 
 _TAG = "not-computed-"
 _PR_SET_PDEATHSIG = 1
@@ -125,5 +125,9 @@ def _die_with(parent: int) -> None:
 
 if __name__ == "__main__":
     _die_with(int(sys.argv[1]))
-    verdicts = write(*pickle.load(sys.stdin.buffer))  # noqa: S301  # our own parent's words, over a pipe
+    try:
+        verdicts = write(*pickle.load(sys.stdin.buffer))  # noqa: S301  # our own parent's words, over a pipe
+    except OSError as error:  # a full disk is one for the other engine, too
+        sys.stdout.write(json.dumps({"errno": error.errno, "strerror": error.strerror or str(error), "filename": error.filename}))
+        sys.exit(Exit.CANNOT_WRITE)
     sys.stdout.write(json.dumps([asdict(verdict) for verdict in verdicts]))

@@ -1,7 +1,8 @@
 """Where the product is read from: one store behind fsspec, with its faults told apart.
 
 In: a URL or path, and which hosts are allowed. Out: bytes and files, or an error of the tree: not there, refused, temporary,
-illegal. Never: decides what to read, or takes a redirect to a host that is not allowed.
+illegal. Never: decides what to read, takes a redirect to a host that is not allowed, or connects to an address that a name was
+made to lead to (`events.check_address`): what is checked is the answer of the look-up that the connection is made with.
 
 Each object is tried again by itself, with capped exponential backoff and what `Retry-After` asks for; a product of 500 objects
 must not start over because of one 503. S3 credentials and endpoints come from the usual AWS and FSSPEC_S3_* variables.
@@ -10,17 +11,21 @@ must not start over because of one 503. S3 credentials and endpoints come from t
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ipaddress
+import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
+from urllib.request import getproxies
 
 import fsspec
 
 from stac_watch.errors import InputError, Refused, SourceNotThere, StacWatchError, Temporary, cannot_write
-from stac_watch.events import check_href
+from stac_watch.events import check_address, check_href
 
 if TYPE_CHECKING:
     import aiohttp
@@ -75,7 +80,7 @@ class Source:
             SourceNotThere | Refused | Temporary | InputError | CannotWrite: see `classify`.
         """
         path = self._path(key)
-        self._persist(lambda: self.fs.get_file(path, str(target)), path)
+        self._persist(lambda: self.fs.get_file(path, str(target)), path, target)
         return target.stat().st_size
 
     def look(self, key: str) -> str:
@@ -91,14 +96,14 @@ class Source:
     def _path(self, key: str) -> str:
         return f"{self.root.rstrip('/')}/{key}" if key else self.root
 
-    def _persist(self, call: Callable[[], Any], path: str) -> Any:  # noqa: ANN401  # what fsspec returns
+    def _persist(self, call: Callable[[], Any], path: str, target: Path | None = None) -> Any:  # noqa: ANN401  # what fsspec returns
         for attempt in range(1, self.patience.attempts + 1):
             try:
                 return call()
             except StacWatchError:
                 raise
             except Exception as error:  # fsspec's back ends raise aiohttp, botocore and OS errors alike; each becomes one of ours
-                known = classify(error, path)
+                known = classify(error, path, target)
                 if not isinstance(known, Temporary) or attempt == self.patience.attempts:
                     raise known from error
                 if self.wait(self.patience.delay(attempt, _retry_after(error))):
@@ -106,8 +111,17 @@ class Source:
         raise AssertionError("unreachable: attempts is at least 1")
 
 
-def open_source(url: str, *, allowed_hosts: tuple[str, ...], patience: Patience, wait: Callable[[float], bool]) -> Source:
+def open_source(
+    url: str, *, allowed_hosts: tuple[str, ...], patience: Patience, wait: Callable[[float], bool], named: str = ""
+) -> Source:
     """Returns the source behind a URL or a local path. Nothing is read yet.
+
+    Args:
+        url: what to open.
+        allowed_hosts: hosts and networks that may be asked; empty = any public host, and the one of `named`.
+        patience: how long it is tried.
+        wait: sleeps; returns True when the work was called off meanwhile.
+        named: the URL that a person wrote, where `url` was found in a document there; default: `url` itself.
 
     Raises:
         InputError: a scheme, host or form of URL that is not allowed.
@@ -120,7 +134,20 @@ def open_source(url: str, *, allowed_hosts: tuple[str, ...], patience: Patience,
         return Source(path, fsspec.filesystem("file"), path, patience, wait)
     if scheme == "s3":
         return Source(url, fsspec.filesystem("s3", skip_instance_cache=True), url.removeprefix("s3://"), patience, wait)
-    return Source(url, _http(allowed_hosts, patience), url, patience, wait)
+    inside = allowed_hosts or (urlsplit(named or url).hostname or "",)
+    check_literal(url, inside)
+    return Source(url, _http(allowed_hosts, inside, patience), url, patience, wait)
+
+
+def check_literal(url: str, inside: tuple[str, ...]) -> None:
+    """Applies `check_address` to a URL whose host is an address: nothing is looked up for it.
+
+    Raises:
+        IdentityError: the address may not be connected to.
+    """
+    host = urlsplit(url).hostname or ""
+    with contextlib.suppress(ValueError):
+        check_address(host, str(ipaddress.ip_address(host)), inside)
 
 
 def resolve_href(base: Source, href: str) -> str:
@@ -130,8 +157,8 @@ def resolve_href(base: Source, href: str) -> str:
     return str(base.local.parent / PurePosixPath(href)) if base.local else urljoin(base.url, href)
 
 
-def classify(error: Exception, path: str) -> StacWatchError:
-    """Returns the error of our tree for what fsspec and its back ends raise while `path` is read."""
+def classify(error: Exception, path: str, target: Path | None = None) -> StacWatchError:
+    """Returns the error of our tree for what fsspec and its back ends raise while `path` is read, or copied to `target`."""
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return SourceNotThere(f"{path} is not there", hint="it is tried again later; check the product's href if this stays")
     status = _status(error)
@@ -139,7 +166,11 @@ def classify(error: Exception, path: str) -> StacWatchError:
         return _by_status(status, path)
     if isinstance(error, asyncio.TimeoutError | TimeoutError | ConnectionError):
         return Temporary(f"no answer while reading {path}: {_reason(error)}", hint="the same again may work")
-    if isinstance(error, OSError) and (full := cannot_write(error, path)) is not None and not isinstance(error, PermissionError):
+    if (
+        isinstance(error, OSError)
+        and (full := cannot_write(error, target or path)) is not None
+        and not isinstance(error, PermissionError)
+    ):
         return full
     if isinstance(error, PermissionError) or type(error).__name__ in ("NoCredentialsError", "PartialCredentialsError"):
         return Refused(f"not allowed to read {path}: {_reason(error)}", hint="check the credentials in the environment")
@@ -158,18 +189,43 @@ def _by_status(status: int, path: str) -> StacWatchError:
     return InputError(f"HTTP {status} while reading {path}", hint="the request itself is wrong: check the href")
 
 
-def _http(allowed_hosts: tuple[str, ...], patience: Patience) -> Any:  # noqa: ANN401  # fsspec has no types
+def _http(allowed_hosts: tuple[str, ...], inside: tuple[str, ...], patience: Patience) -> Any:  # noqa: ANN401  # fsspec has no types
     import aiohttp
 
-    async def judge_redirect(_session: object, _context: object, params: aiohttp.TraceRequestRedirectParams) -> None:
-        target = urljoin(str(params.url), params.response.headers.get("Location", ""))
-        check_href(target, allowed_hosts)
+    proxies = {urlsplit(proxy).hostname for proxy in getproxies().values()}  # the operator's; behind one, its own rules hold
 
-    traces = aiohttp.TraceConfig()
-    traces.on_request_redirect.append(judge_redirect)
+    class Resolver(aiohttp.ThreadedResolver):
+        """Looks a name up and judges what it leads to; aiohttp connects to these answers, so nothing can change in between."""
+
+        async def resolve(
+            self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+        ) -> list[aiohttp.abc.ResolveResult]:
+            found = await super().resolve(host, port, family)
+            if host not in proxies:
+                for entry in found:
+                    check_address(host, entry["host"], inside)
+            return found
+
+    class Connector(aiohttp.TCPConnector):
+        """Judges the URL of each request, redirects included, whichever header they came with."""
+
+        async def connect(
+            self,
+            req: aiohttp.ClientRequest,
+            traces: list[aiohttp.tracing.Trace],
+            timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109  # aiohttp's signature
+        ) -> aiohttp.connector.Connection:
+            url = str(req.url)
+            check_href(url, allowed_hosts)
+            check_literal(url, inside)
+            return await super().connect(req, traces, timeout)
+
+    async def session(**options: Any) -> aiohttp.ClientSession:  # noqa: ANN401  # fsspec's own signature
+        return aiohttp.ClientSession(connector=Connector(resolver=Resolver()), **options)
+
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=min(30.0, patience.timeout), sock_read=patience.timeout)
-    client = {"timeout": timeout, "trace_configs": [traces], "trust_env": True}
-    return fsspec.filesystem("http", client_kwargs=client, skip_instance_cache=True)
+    client = {"timeout": timeout, "trust_env": True}
+    return fsspec.filesystem("http", client_kwargs=client, get_client=session, skip_instance_cache=True)
 
 
 def _status(error: Exception) -> int | None:

@@ -135,7 +135,10 @@ def read_chunk(array: ZarrArray, path: Path) -> np.ndarray[Any, Any]:
 
 
 def whole(array: ZarrArray, path: Path) -> bool:
-    """Says whether a stored chunk has the length that it itself, or its array, states. Reads 16 bytes."""
+    """Says whether a stored chunk has the length that it itself, and its array, state. Reads 16 bytes.
+
+    A chunk that decodes to less than its array's chunk would leave pixels of another band in a buffer that is used again.
+    """
     size = path.stat().st_size
     if array.filters:
         return size > 0
@@ -143,9 +146,17 @@ def whole(array: ZarrArray, path: Path) -> bool:
         return size == int(np.prod(array.chunks)) * array.itemsize
     if array.compressor.get("id") != "blosc":
         return size > 0
+    return blosc_lengths(path) == (int(np.prod(array.chunks)) * array.itemsize, size)
+
+
+def blosc_lengths(path: Path) -> tuple[int, int] | None:
+    """Returns the decoded and the stored length that a blosc frame's header states; None when it is too short to have one."""
     with path.open("rb") as file:
         header = file.read(_BLOSC_HEADER.size)
-    return len(header) == _BLOSC_HEADER.size and _BLOSC_HEADER.unpack(header)[-1] == size
+    if len(header) < _BLOSC_HEADER.size:
+        return None
+    *_, decoded, _, stored = _BLOSC_HEADER.unpack(header)
+    return decoded, stored
 
 
 def _in_place(plan: Plan, root: Path, advance: Callable[[int], None]) -> Staged:

@@ -1,7 +1,7 @@
 """An output in an object store: uploaded, verified by listing, the marker last.
 
-In: a finished output on this machine and its s3:// address. Out: the same under that address. Never: removes an old output before
-the new one is whole, or lets a marker stand for something that is not.
+In: a finished output on this machine and its address: s3://, or any for which fsspec has a file system. Out: the same under that
+address. Never: removes an old output before the new one is whole, or lets a marker stand for something that is not.
 
 An object store renames nothing, so the order of writing is what keeps readers safe. Two documents decide what a reader sees: the
 store's root metadata (`zarr.json`, without which it does not open) and the marker (without which it is not whole).
@@ -30,11 +30,14 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+from fsspec.asyn import AsyncFileSystem
+from fsspec.spec import AbstractFileSystem
 
 from geozarr_runner import marker
 from geozarr_runner.marker import Outcome
+from geozarr_runner.request import Service
 from geozarr_runner.source import classify
-from stac_watch.errors import CannotWrite, Refused, SourceNotThere, StacWatchError, Temporary
+from stac_watch.errors import CannotWrite, InputError, Refused, SourceNotThere, StacWatchError, Temporary
 
 NOTE = "stac-watch.uploading.json"
 ROOT = "zarr.json"
@@ -71,9 +74,31 @@ class _Object:
 
 
 def open_store(href: str) -> Store:
-    """Returns the store; credentials and endpoint come from AWS_* and the usual files. Nothing is asked yet."""
-    fs = fsspec.filesystem("s3", skip_instance_cache=True, use_listings_cache=False)
-    return Store(fs, href.removeprefix("s3://").rstrip("/"), href.rstrip("/"))
+    """Returns the store; credentials and endpoint come from AWS_*, FSSPEC_* and the usual files. Nothing is asked yet.
+
+    Raises:
+        InputError: no file system is known or installed for the scheme, or it cannot be written.
+    """
+    scheme = href.partition("://")[0]
+    try:
+        kind = fsspec.get_filesystem_class(scheme)
+    except (ValueError, ImportError) as error:
+        raise InputError(
+            f"output {href!r} cannot be written: {error}", hint="give a path, an s3:// address, or install the file system for it"
+        ) from error
+    if not _can_copy(kind):
+        raise InputError(f"output {href!r} cannot be written: {scheme} copies nothing", hint="give a path or an s3:// address")
+    fs = kind(skip_instance_cache=True, use_listings_cache=False)
+    return Store(fs, fs._strip_protocol(href).rstrip("/"), href.rstrip("/"))  # noqa: SLF001  # fsspec's own name for it; no other
+
+
+def service(store: Store) -> Service | None:
+    """Returns where an S3 client sends its requests; None for other stores."""
+    if "s3" not in store.fs.protocol:
+        return None
+    with _talking(store):
+        meta = store.fs.s3.meta  # after botocore looked at arguments, environment and configuration files
+    return Service(str(meta.endpoint_url), "" if meta.region_name == "aws-global" else str(meta.region_name or ""))
 
 
 def already_done(store: Store) -> Outcome | None:
@@ -143,6 +168,23 @@ def publish(store: Store, built: Path, outcome: Outcome, key: str, *, advance: C
         _require(store, store.root, files, exact=True)
         store.fs.pipe_file(store.at(marker.NAME), last.read_bytes())
         _remove(store, [store.at(NOTE), *(f"{staging}/{name}" for name in _list(store, staging))])
+
+
+def put_file(path: Path, href: str) -> None:
+    """Writes one file to an address.
+
+    Raises:
+        InputError: see `open_store`.
+        CannotWrite | Temporary | Refused: the store does not take it.
+    """
+    store = open_store(href)
+    with _talking(store):
+        store.fs.put_file(str(path), store.root)
+
+
+def _can_copy(kind: type[Any]) -> bool:
+    """Says whether a file system has a copy of its own: what is replaced is copied. http has not, nor has sftp."""
+    return any({"cp_file", "_cp_file"} & vars(c).keys() for c in kind.__mro__ if c not in (AbstractFileSystem, AsyncFileSystem))
 
 
 def _put(store: Store, prefix: str, files: dict[str, Path], advance: Callable[[int], None]) -> None:

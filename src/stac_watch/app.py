@@ -12,32 +12,37 @@ import shutil
 import socket
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stac_watch.catalog import FIELDS, Catalog
 from stac_watch.config import ENV_PREFIX, ArgoEngine, Config, LocalEngine, Source, parse_duration
-from stac_watch.database import open_engine
+from stac_watch.database import open_engine, shown_url
 from stac_watch.discover import overlap_of
 from stac_watch.engines import Engine
 from stac_watch.engines.local import LOG
 from stac_watch.engines.local import LocalEngine as LocalRuns
-from stac_watch.errors import CannotWrite, InputError, Unavailable, cannot_write
-from stac_watch.events import parse_stamp
+from stac_watch.errors import CannotWrite, InputError, Refused, Unavailable, cannot_write
+from stac_watch.events import parse_stamp, stamp
 from stac_watch.ledger import Ledger
 from stac_watch.markers import read_marker
 from stac_watch.policy import fields_for
 from stac_watch.probe import probe, words
+from stac_watch.pulse import Recorder
 from stac_watch.states import IN_FLIGHT, State
 from stac_watch.views.lines import Line, line
-from stac_watch.watch import Parts
+from stac_watch.watch import Parts, Tick
 
 if TYPE_CHECKING:
     from stac_watch.engines.argo import ArgoEngine as ArgoRuns
+    from stac_watch.operate.cluster import Cluster
 
 
 def wall_clock() -> datetime:
@@ -79,11 +84,31 @@ def build(config: Config, environ: Mapping[str, str], wait: Callable[[float], bo
     )
 
 
+@contextmanager
+def serving(config: Config, parts: Parts) -> Iterator[tuple[str, Callable[[Tick], None]]]:
+    """Serves the web page where the configuration wants one: yields its URL (else nothing), and what must hear of each tick.
+
+    Raises:
+        Unavailable: it cannot listen there.
+    """
+    if config.web is None:
+        yield "", lambda _: None
+        return
+    from stac_watch import web  # a web server and a template engine take 0.2 s that no other verb needs
+
+    pulse = Recorder(parts.now)
+    window = web.Window(parts.ledger, parts.sources, parts.limits, pulse.read, parts.now, version("stac-watch"))
+    with web.serving(web.create_app(window), config.web.host, config.web.port) as url:
+        yield url, pulse.note
+
+
 def build_catalog(source: Source, rng: random.Random) -> Catalog:
     """Returns a source's catalogue, which reads of an item what the source's rules need."""
     fields = (*FIELDS, *fields_for(source.filter))
     whole = source.filter.cql2 is not None  # an expression may name any property
-    return Catalog(source.api, source.collection, now=wall_clock, sleep=time.sleep, rng=rng, fields=fields, whole=whole)
+    return Catalog(
+        source.api, source.collection, now=wall_clock, sleep=time.sleep, rng=rng, fields=fields, whole=whole, hosts=source.hosts()
+    )
 
 
 def build_engine(config: Config, environ: Mapping[str, str]) -> Engine:
@@ -107,6 +132,19 @@ def build_argo(engine: ArgoEngine, environ: Mapping[str, str]) -> ArgoRuns:
         api=connect(environ),
         now=wall_clock,
     )
+
+
+def build_cluster(engine: ArgoEngine, environ: Mapping[str, str], namespace: str = "") -> Cluster:
+    """Returns the cluster as the operator's verbs need it; a namespace takes the place of the configured one."""
+    from stac_watch.engines.argo import connect
+    from stac_watch.operate.cluster import Cluster
+
+    return Cluster(connect(environ), namespace or engine.namespace)
+
+
+def helper_name(run: str) -> str:
+    """Returns a fresh name for a helper pod of a run: two may fetch the same one."""
+    return f"fetch-{run[:48].rstrip('-.')}-{uuid.uuid4().hex[:6]}"
 
 
 def _local(config: Config, engine: LocalEngine, environ: Mapping[str, str]) -> LocalRuns:
@@ -174,14 +212,28 @@ def visible(config: Config, output: str) -> bool:
     return "://" in output or isinstance(config.engine, LocalEngine)
 
 
-def read_range(start: str, end: str) -> tuple[datetime, datetime]:
-    """Reads `--start` and `--end`, each a day or an RFC 3339 time; a day as the end is included.
+def read_range(start: str, end: str, now: datetime) -> tuple[datetime, datetime]:
+    """Reads `--start` and `--end`, each a day, an RFC 3339 time or a span before now; a day as the end is included.
+
+    A span in days leads to the start of its day, so that the same command is the same range for a day: a backfill goes on.
 
     Raises:
-        InputError: one is neither.
+        InputError: one is none of these, or nothing that is past lies between them.
     """
-    last = read_moment(end)
-    return read_moment(start), last + timedelta(days=1) if _is_day(end) else last
+    first, last = _read_bound(start, now), _read_bound(end, now) + timedelta(days=int(_is_day(end)))
+    last = min(last, now)
+    if first >= last:
+        raise InputError(
+            f"nothing lies between {stamp(first.replace(microsecond=0))} and {stamp(last.replace(microsecond=0))}",
+            hint="--start is before --end, and before now: two days, times, or spans before now (--start=30d --end=1d)",
+        )
+    return first, last
+
+
+def _read_bound(text: str, now: datetime) -> datetime:
+    moment = read_since(text, now)
+    in_days = text.strip().endswith("d")
+    return moment.replace(hour=0, minute=0, second=0, microsecond=0) if in_days else moment
 
 
 def read_since(text: str, now: datetime) -> datetime:
@@ -196,6 +248,18 @@ def read_since(text: str, now: datetime) -> datetime:
         return read_moment(text)
 
 
+def read_span(text: str) -> timedelta:
+    """Reads a span of time, as in `90s`, `1h`, `3d`.
+
+    Raises:
+        InputError: it is none.
+    """
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise InputError(f"{text!r} is no span of time: {error}", hint="write 90s, 1h or 3d") from None
+
+
 def read_moment(text: str) -> datetime:
     """Reads a day (its start, UTC) or an RFC 3339 time.
 
@@ -204,7 +268,9 @@ def read_moment(text: str) -> datetime:
     """
     moment = parse_stamp(f"{text}T00:00:00Z" if _is_day(text) else text)
     if moment is None:
-        raise InputError(f"{text!r} is neither a day nor a time", hint="write 2025-10-01 or 2025-10-01T12:00:00Z")
+        raise InputError(
+            f"{text!r} is neither a day nor a time", hint="write 2025-10-01, 2025-10-01T12:00:00Z, or a span before now: 30d, 10h"
+        )
     return moment
 
 
@@ -228,7 +294,12 @@ def checks(config: Config, environ: Mapping[str, str]) -> Iterator[tuple[str, Ca
     """Yields what can be checked, each a call that returns what was found or raises what is wrong."""
     yield "outputs", lambda: _checked_output(config)
     yield "ledger", lambda: _checked_ledger(config)
-    yield f"engine {config.engine.kind}", lambda: f"room for {build_engine(config, environ).headroom()} runs"
+    if isinstance(config.engine, ArgoEngine):
+        yield "webhook", partial(_with_argo, config.engine, environ, lambda argo: argo.knock())
+        yield "permissions", partial(_with_argo, config.engine, environ, _checked_rights)
+        yield "engine argo", partial(_with_argo, config.engine, environ, lambda argo: f"room for {argo.headroom()} runs")
+    else:
+        yield "engine local", lambda: f"room for {build_engine(config, environ).headroom()} runs"
     rng = random.Random()  # noqa: S311  # jitter only
     for source in config.sources:
         yield f"source {source.name}", partial(_checked_catalog, config, source, build_catalog(source, rng))
@@ -239,9 +310,26 @@ def _checked_output(config: Config) -> str:
     return config.recipe.output
 
 
+def _with_argo(engine: ArgoEngine, environ: Mapping[str, str], ask: Callable[[ArgoRuns], str]) -> str:
+    argo = build_argo(engine, environ)
+    try:
+        return ask(argo)
+    finally:
+        argo.close(stop_runs=False)
+
+
+def _checked_rights(argo: ArgoRuns) -> str:
+    if missing := argo.missing_rights():
+        raise Refused(
+            f"this account may not {', '.join(missing)} workflows in namespace {argo.namespace!r}",
+            hint="the poller's Role needs get, list and watch of workflows.argoproj.io: kubectl apply -f deploy/base/rbac.yaml",
+        )
+    return f"may look at workflows in namespace {argo.namespace!r}"
+
+
 def _checked_ledger(config: Config) -> str:
     open_ledger(config).close()
-    return config.ledger
+    return shown_url(config.ledger)
 
 
 def _checked_catalog(config: Config, source: Source, catalog: Catalog) -> str:

@@ -7,22 +7,26 @@ and without one.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from stac_watch.config import Limits
+from stac_watch.catalog import Abilities
+from stac_watch.config import Limits, Source
+from stac_watch.discover import overlap_of
 from stac_watch.errors import InputError
 from stac_watch.ledger import Ledger
-from stac_watch.records import ConversionRow, Order
+from stac_watch.probe import restore, summary
+from stac_watch.records import ConversionRow, Footprint, Order
 from stac_watch.states import State
 from stac_watch.views.explain import Circumstances, Explanation, explanation, what_next
 from stac_watch.views.lines import Line, line
-from stac_watch.views.status import SourceStatus, Status, Waiting, source_status
+from stac_watch.views.status import Discovery, SourceStatus, Status, Waiting, source_status
 from stac_watch.views.status import status as summed_up
 
 SHOWN = 20  # lines of a kind; `items` has all
 LONGEST = 5
+MAP_ORDER = (State.SKIPPED, State.DONE, State.QUEUED, State.SENT, State.RUNNING, State.DEAD)
 WAITING = (State.QUEUED, State.SENT, State.RUNNING)
 
 
@@ -35,15 +39,17 @@ class Unreadable:
     why: str
 
 
-def status(ledger: Ledger, sources: tuple[str, ...], limits: Limits, now: datetime) -> Status:
+def status(ledger: Ledger, sources: Sequence[Source], limits: Limits, now: datetime) -> Status:
     """Sums up the ledger; sources that are no longer configured are shown as long as the ledger has something of them."""
     funnel = ledger.funnel()
     orders = {order.source: order for order in ledger.orders()}
-    names = [*sources, *sorted({place.source for place in funnel} - set(sources))]
+    configured = {source.name: source for source in sources}
+    names = [*configured, *sorted({place.source for place in funnel} - configured.keys())]
     parts: list[SourceStatus] = [
         source_status(
             name, funnel, ledger.lag(name), orders.get(name), now,
             ledger.done_since(name, now - timedelta(hours=1)), ledger.done_since(name, now - timedelta(days=1)),
+            discovery(ledger, name, configured.get(name)),
         )
         for name in names
     ]  # fmt: skip
@@ -62,6 +68,24 @@ def status(ledger: Ledger, sources: tuple[str, ...], limits: Limits, now: dateti
         dead=dead,
         lines=[line(r, now) for r in [*in_flight, *dead[:SHOWN]]],
     )
+
+
+def discovery(ledger: Ledger, name: str, source: Source | None) -> Discovery:
+    """Returns what discovery knows of a source's catalogue; no overlap where the source is not configured."""
+    kept, withdrawn = ledger.abilities(name), ledger.withdrawn(name)
+    found = restore(kept[0]) if kept is not None else None
+    said = Discovery(summary(found) if found else None, kept[1] if kept else None, withdrawn=withdrawn)
+    if source is None:
+        return said
+    counts, stamp = ledger.lateness(name), found.stamp if found else Abilities().stamp
+    sized = source.poll.overlap == "auto" and stamp != "datetime"
+    overlap = overlap_of(source, stamp, counts)
+    return replace(said, overlap=overlap, lateness_samples=sum(counts.values()) if sized else None)
+
+
+def footprints(ledger: Ledger, limit: int = 400) -> list[Footprint]:
+    """Returns where items lie: of each state the last changed, at most `limit`; what needs eyes comes last, on top of a map."""
+    return [f for state in MAP_ORDER for f in ledger.footprints(state, limit)]
 
 
 def items(

@@ -21,7 +21,7 @@ from stac_watch.catalog import Catalog
 from stac_watch.config import Recipe, Source
 from stac_watch.discover import learn, look
 from stac_watch.engines import Engine, Phase, Run
-from stac_watch.errors import CannotWrite, cannot_write
+from stac_watch.errors import CannotWrite, Unavailable, cannot_write
 from stac_watch.ledger import Ledger
 from stac_watch.pages import leaves
 from stac_watch.records import ConversionRow, Sighting
@@ -30,6 +30,7 @@ from stac_watch.windows import days
 
 READERS = 16  # markers read at once: each is one small object
 KEYS = 500  # conversions whose runs are asked for at once
+type Looked = tuple[Mapping[str, Any] | None, bool]  # a marker, and whether it could be looked for
 
 
 class Kind(StrEnum):
@@ -77,6 +78,7 @@ class Audit:
     at: datetime
     items: int  # in the catalogue
     done: int  # verified: by marker or outcome
+    unseen: int  # of them: the output could not be looked at from here, and counts because its run's outcome says so
     skipped: int
     kinds: dict[str, int]
     gaps: list[Gap]
@@ -91,7 +93,7 @@ class Context:
     catalog: Catalog
     ledger: Ledger
     engine: Engine
-    read_marker: Callable[[str], Mapping[str, Any] | None]
+    find_marker: Callable[[str], Mapping[str, Any] | None]  # raises Unavailable where it cannot look
     visible: Callable[[str], bool]  # whether an output lies where its marker can be read
 
 
@@ -114,12 +116,13 @@ def audit(c: Context, start: datetime, end: datetime, now: datetime) -> Audit:
             rows = c.ledger.current(c.source.name, [s.item.item_id for s in seen.sightings])
             gaps += [gap for s in seen.sightings if (gap := unknown(c.source.name, s, rows.get(s.item.item_id)))]
     named = {gap.item for gap in gaps}
-    done = skipped = 0
+    done = skipped = unseen = 0
     owners: dict[str, list[ConversionRow]] = defaultdict(list)
-    for row, marker, runs in _observed(c, start, end):
+    for row, (marker, visible), runs in _observed(c, start, end):
         owners[row.output_zarr].append(row)
-        gap = examine(row, marker, runs, in_catalog=row.item_id in shown, visible=c.visible(row.output_zarr))
+        gap = examine(row, marker, runs, in_catalog=row.item_id in shown, visible=visible)
         done += gap is None and row.state is State.DONE
+        unseen += gap is None and row.state is State.DONE and not visible
         skipped += gap is None and row.state is State.SKIPPED
         if gap is not None and row.item_id not in named:
             gaps.append(gap)
@@ -127,7 +130,7 @@ def audit(c: Context, start: datetime, end: datetime, now: datetime) -> Audit:
         wanted = [row for row in sharing if row.state is not State.SKIPPED]
         gaps += [_gap(Kind.DOUBLED, r.source, r.item_id, r, f"{len(wanted)} items write {r.output_zarr}") for r in wanted[1:]]
     kinds = Counter(gap.kind.value for gap in gaps)
-    return Audit(c.source.name, start, end, now, len(shown), done, skipped, dict(sorted(kinds.items())), gaps)
+    return Audit(c.source.name, start, end, now, len(shown), done, unseen, skipped, dict(sorted(kinds.items())), gaps)
 
 
 def unknown(source: str, s: Sighting, row: ConversionRow | None) -> Gap | None:
@@ -173,7 +176,7 @@ def examine(
     return None
 
 
-def _observed(c: Context, start: datetime, end: datetime) -> Iterator[tuple[ConversionRow, Mapping[str, Any] | None, list[Run]]]:
+def _observed(c: Context, start: datetime, end: datetime) -> Iterator[tuple[ConversionRow, Looked, list[Run]]]:
     """Yields the conversions of the range with their markers and runs."""
     rows = list(c.ledger.within(c.source.name, start, end))
     with ThreadPoolExecutor(READERS) as readers:
@@ -183,12 +186,17 @@ def _observed(c: Context, start: datetime, end: datetime) -> Iterator[tuple[Conv
             for run in c.engine.runs([row.key for row in part]):
                 runs[run.key].append(run)
 
-            def marker(row: ConversionRow) -> Mapping[str, Any] | None:
-                wanted = row.state is State.DONE and c.visible(row.output_zarr)
-                return c.read_marker(row.output_zarr) if wanted else None
-
-            for row, found in zip(part, readers.map(marker, part), strict=True):
+            for row, found in zip(part, readers.map(lambda row: _look(c, row), part), strict=True):
                 yield row, found, runs[row.key]
+
+
+def _look(c: Context, row: ConversionRow) -> Looked:
+    if row.state is not State.DONE or not c.visible(row.output_zarr):
+        return None, False
+    try:
+        return c.find_marker(row.output_zarr), True
+    except Unavailable:
+        return None, False
 
 
 def _gap(kind: Kind, source: str, item: str, row: ConversionRow | None, why: str) -> Gap:

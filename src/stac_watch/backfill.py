@@ -20,7 +20,7 @@ from stac_watch.errors import InputError
 from stac_watch.ledger import Ledger
 from stac_watch.pages import Leaf, leaves
 from stac_watch.records import ConversionRow, Order
-from stac_watch.states import FINAL, State
+from stac_watch.states import FINAL, IN_FLIGHT, State
 from stac_watch.windows import Window, days, floor_second
 
 USUAL_BYTES = 1.26e9  # of one product at the source, 657 objects (EOPF-Explorer/data-pipeline, its operators' notes)
@@ -213,27 +213,37 @@ def _read(c: Context, start: datetime, end: datetime, now: datetime) -> Iterator
 class Progress:
     """How far the items of a range are."""
 
-    total: int
+    total: int  # to be converted: skipped ones are not
     done: int
     dead: int
-    skipped: int
-    unfinished: int
+    to_do: int  # moves by itself
+    waiting: int  # their products are not there yet: looked at again, for days
+    in_flight: int
     held: str | None
     eta: datetime | None
 
     @property
     def settled(self) -> bool:
-        """Nothing more moves by itself."""
-        return self.unfinished == 0 or self.held is not None
+        """Nothing more moves by itself, or not soon."""
+        return self.to_do == 0 or (self.held is not None and self.in_flight == 0)
+
+    @property
+    def counts(self) -> str:
+        """One line of numbers."""
+        waiting = f", {self.waiting} not there yet" if self.waiting else ""
+        return f"{self.done} done, {self.dead} dead, {self.to_do} to do{waiting}"
 
 
 def progress(c: Context, request: Request, began: datetime, done_before: int, now: datetime) -> Progress:
     """Returns how far a backfill is; the ETA is what its own rate since it began gives."""
     states = c.ledger.states_within(c.source.name, request.start, request.end)
     held = next((o.held for o in c.ledger.orders() if o.source == c.source.name), None)
-    unfinished = sum(n for state, n in states.items() if state not in FINAL)
-    done = states.get(State.DONE, 0)
+    queued, done = states.get(State.QUEUED, 0), states.get(State.DONE, 0)
+    waiting = c.ledger.waiting_within(c.source.name, request.start, request.end) if queued else 0
+    in_flight = sum(states.get(state, 0) for state in IN_FLIGHT)
+    to_do = queued - waiting + in_flight
     gained, eta = done - done_before, None
-    if gained > 0 and unfinished:
-        eta = now + timedelta(seconds=unfinished * (now - began).total_seconds() / gained)
-    return Progress(sum(states.values()), done, states.get(State.DEAD, 0), states.get(State.SKIPPED, 0), unfinished, held, eta)
+    if gained > 0 and to_do:
+        eta = now + timedelta(seconds=to_do * (now - began).total_seconds() / gained)
+    total = sum(states.values()) - states.get(State.SKIPPED, 0)
+    return Progress(total, done, states.get(State.DEAD, 0), to_do, waiting, in_flight, held, eta)

@@ -51,6 +51,7 @@ class Abilities:
     honest_next: bool = True  # a page without `next` is the last one
     idle: float = 0.0  # seconds that a query takes which finds nothing
     samples: int = 1  # items that were looked at
+    stamps: tuple[str, ...] = ("updated",)  # change stamps that could be used; the first one is
     rejected: tuple[str, ...] = ()  # change stamps that cannot be used, and why
 
     def page(self, wanted: int) -> int:
@@ -84,13 +85,14 @@ class Catalog:
         fields: Sequence[str] = FIELDS,
         whole: bool = False,
         abilities: Abilities | None = None,
+        hosts: tuple[str, ...] = (),
     ) -> None:
         self.api = api
         self.collection = collection
         self.abilities = abilities or Abilities()
         self._fields, self._whole = tuple(fields), whole
         self._now = now
-        self._http = CatalogHttp(api, now=now, sleep=sleep, rng=rng, timeout=timeout)
+        self._http = CatalogHttp(api, now=now, sleep=sleep, rng=rng, timeout=timeout, hosts=hosts)
         self._landing: dict[str, Any] | None = None
 
     def clock(self) -> datetime:

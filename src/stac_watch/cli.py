@@ -20,15 +20,16 @@ from rich.console import Console
 from rich.live import Live
 
 from stac_watch import app as composition
-from stac_watch import cli_acting, cli_asking, cli_deploying
-from stac_watch.cli_common import DEFAULT_CONFIG, ConfigOption, acting, cli, stopping
+from stac_watch import cli_acting, cli_asking, cli_deploying, cli_operating
+from stac_watch.cli_terminal import DEFAULT_CONFIG, ConfigOption, acting, cli, stopping
 from stac_watch.config import load
 from stac_watch.errors import Exit, StacWatchError, Unavailable
 from stac_watch.states import State
 from stac_watch.views.lines import sentence, trouble, waiting, watching
 from stac_watch.watch import Parts, Tick, Watcher
 
-__all__ = ["cli", "cli_acting", "cli_asking", "cli_deploying", "main"]  # the parts register their verbs when they are imported
+# the parts register their verbs when they are imported
+__all__ = ["cli", "cli_acting", "cli_asking", "cli_deploying", "cli_operating", "main"]
 
 
 def main() -> None:
@@ -63,13 +64,25 @@ def main() -> None:
 @cli.command()
 def watch(config: ConfigOption = DEFAULT_CONFIG, once: Annotated[bool, typer.Option(help="One tick to the end.")] = False) -> int:
     """Watch the sources and convert what is new, until stopped."""
-    with acting(config, stop_runs=True) as (_, parts), reporter(parts) as report:
-        return watch_once(parts, report) if once else watch_on(parts, report)
+    with acting(config, stop_runs=True) as (settings, parts):
+        if once:
+            with reporter(parts) as report:
+                return watch_once(parts, report)
+        with composition.serving(settings, parts) as (url, note):
+            if url:
+                print(f"web: {url}", flush=True)
+            with reporter(parts) as report:
+                return watch_on(parts, report, note)
 
 
-def watch_on(parts: Parts, report: Callable[[Tick], None]) -> int:
+def watch_on(parts: Parts, report: Callable[[Tick], None], note: Callable[[Tick], None]) -> int:
     """Loops until a signal; a stop by SIGTERM is an orderly end."""
-    Watcher(parts).run(report)
+
+    def told(tick: Tick) -> None:
+        note(tick)
+        report(tick)
+
+    Watcher(parts).run(told)
     return Exit.OK
 
 

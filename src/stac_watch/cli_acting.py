@@ -5,6 +5,9 @@ In: options. Out: what would be done, and with --yes what was done; an exit code
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -16,18 +19,21 @@ from stac_watch import app as composition
 from stac_watch import audit as auditing
 from stac_watch import backfill as backfilling
 from stac_watch import replay as replaying
-from stac_watch.cli_common import DEFAULT_CONFIG, ConfigOption, JsonOption, YesOption, acting, cli, show
+from stac_watch.cli_terminal import DEFAULT_CONFIG, ConfigOption, JsonOption, YesOption, acting, cli, show
 from stac_watch.engines import Answer, Receipt
 from stac_watch.errors import Exit, InputError
 from stac_watch.events import stamp
+from stac_watch.markers import find_marker
 from stac_watch.replay import Target, Wish
 from stac_watch.states import State
 from stac_watch.tables import render_audit, render_plan, render_targets
 from stac_watch.views.lines import trouble
-from stac_watch.watch import Parts, Watcher
+from stac_watch.watch import Parts, Tick, Watcher
 
-StartOption = Annotated[str, typer.Option(help="First acquisition: a day, or an RFC 3339 time.")]
-EndOption = Annotated[str, typer.Option(help="Last acquisition: a day, which is included, or a time, which is not.")]
+LINE_EVERY = timedelta(seconds=10)  # where there is no terminal to draw a bar on
+
+StartOption = Annotated[str, typer.Option(help="First acquisition: a day, an RFC 3339 time, or a span before now (30d).")]
+EndOption = Annotated[str, typer.Option(help="Last acquisition: a day, which is included, or a time or span (1d), which is not.")]
 
 
 @cli.command()
@@ -42,14 +48,14 @@ def backfill(
     max_items: Annotated[int | None, typer.Option(min=1, help="Admit at most so many.")] = None,
     max_failures: Annotated[int | None, typer.Option(min=1, help="Stop sending after so many failed.")] = None,
     follow: Annotated[
-        bool, typer.Option("--follow", help="Stay until it is through; converts by itself when no watcher runs.")
+        bool, typer.Option("--follow", help="Stay until it is through; converts by itself while no watcher does.")
     ] = False,
 ) -> int:
     """Convert what was acquired in a range of days: prints the plan, and does it with --yes. Run again, it goes on."""
-    with acting(config, stop_runs=follow) as (settings, parts):
+    with acting(config) as (settings, parts):
         chosen = settings.source(source)
         c = backfilling.Context(chosen, parts.recipe, parts.limits, parts.catalogs[source], parts.ledger)
-        first, last = composition.read_range(start, end)
+        first, last = composition.read_range(start, end, parts.now())
         request = backfilling.check_range(backfilling.Request(first, last, canary, max_items, max_failures), parts.now())
         if not yes:
             show(backfilling.plan(c, request, parts.now()), json, render_plan)
@@ -76,35 +82,69 @@ def _carry_out(parts: Parts, c: backfilling.Context, request: backfilling.Reques
 
 
 def _follow(parts: Parts, c: backfilling.Context, request: backfilling.Request) -> int:
-    """Shows how far it is until nothing moves any more; works itself while no other watcher does."""
-    watcher, began, last = Watcher(parts, observing=False), parts.now(), ""
+    """Shows how far it is until nothing moves any more; works itself while no watcher does, and gives way to one."""
+    last = None
+    try:
+        last = _see_through(parts, c, request)
+    finally:
+        if last is None:  # interrupted; runs of another watcher are not ours to end
+            parts.engine.close(stop_runs=parts.ledger.is_held)
+    if last is None:
+        return Exit.INTERRUPTED
+    if last.held:
+        print(f"held: {last.held}; `stac-watch status` shows what failed, the same command goes on")
+    if last.waiting:
+        print(f"{last.waiting} are not there yet: a watcher looks for them again; `stac-watch status` says when")
+    return Exit.NOT_ALL_WELL if last.held or last.dead or last.waiting else Exit.OK
+
+
+def _see_through(parts: Parts, c: backfilling.Context, request: backfilling.Request) -> backfilling.Progress | None:
+    """Returns how far it is when nothing moves any more; None when asked to stop before."""
+    watcher = Watcher(replace(parts, holder=f"{parts.holder}, backfill --follow", gives_way=True), observing=False)
+    began = parts.now()
     done_before = backfilling.progress(c, request, began, 0, began).done
     with _bar() as bar:
-        task = bar.add_task("converted", total=None)
+        show = _Follower(bar, parts.now)
         while True:
             tick = watcher.turn()
-            now = backfilling.progress(c, request, began, done_before, parts.now())
-            text = f"{now.done} done, {now.dead} dead, {now.unfinished} to do" + (
-                f", ready about {stamp(now.eta)}" if now.eta else ""
-            )
-            bar.update(task, total=now.total - now.skipped, completed=now.done + now.dead, description=text)
-            for name, problem in tick.problems.items():
-                bar.console.print(trouble(name, problem))
-            if text != last and not bar.console.is_terminal:
-                print(text, flush=True)
-            last = text
-            if now.settled:
-                break
+            found = backfilling.progress(c, request, began, done_before, parts.now())
+            show(tick, found)
+            if found.settled:
+                return found
             if parts.wait(parts.beat):
-                return Exit.INTERRUPTED
-    if now.held:
-        print(f"held: {now.held}; `stac-watch status` shows what failed, the same command goes on")
-    return Exit.NOT_ALL_WELL if now.held or now.dead else Exit.OK
+                return None
+
+
+class _Follower:
+    """Shows a backfill's progress: a bar on a terminal, a line now and then elsewhere."""
+
+    def __init__(self, bar: Progress, now: Callable[[], datetime]) -> None:
+        self._bar, self._now = bar, now
+        self._task = bar.add_task("converted", total=None)
+        self._standby: str | None = None
+        self._said, self._said_at = "", now() - LINE_EVERY
+
+    def __call__(self, tick: Tick, progress: backfilling.Progress) -> None:
+        """Shows what a turn led to."""
+        for name, problem in tick.problems.items():
+            self._bar.console.print(trouble(name, problem), markup=False)
+        if tick.standby != self._standby:
+            self._standby = tick.standby
+            self._bar.console.print(f"{tick.standby or 'this command'} converts", markup=False, highlight=False)
+        counts, text = progress.counts, progress.counts
+        if progress.eta is not None:
+            left = max(timedelta(0), progress.eta - self._now())
+            text += f", {timedelta(seconds=round(left.total_seconds()))} left (until {stamp(progress.eta.replace(microsecond=0))})"
+        self._bar.update(self._task, total=progress.total, completed=progress.done + progress.dead, description=text)
+        due = self._now() - self._said_at >= LINE_EVERY or progress.settled
+        if not self._bar.console.is_terminal and due and counts != self._said:
+            print(text, flush=True)
+            self._said, self._said_at = counts, self._now()
 
 
 def _bar() -> Progress:
     console = Console()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
     return Progress(*columns, console=console, disable=not console.is_terminal)
 
 
@@ -185,11 +225,11 @@ def audit(
     """Compare catalogue, ledger, runs and outputs over a range of days: 0 only when nothing is missing, stale or doubled."""
     with acting(config) as (settings, parts):
         c = auditing.Context(
-            settings.source(source), parts.recipe, parts.catalogs[source], parts.ledger, parts.engine, parts.read_marker,
+            settings.source(source), parts.recipe, parts.catalogs[source], parts.ledger, parts.engine, find_marker,
             lambda output: composition.visible(settings, output),
         )  # fmt: skip
-        first, last = composition.read_range(start, end)
-        found = auditing.audit(c, first, min(last, parts.now()), parts.now())
+        first, last = composition.read_range(start, end, parts.now())
+        found = auditing.audit(c, first, last, parts.now())
     written = auditing.write(found, file) if file is not None else 0
     show(found, json, render_audit)
     if file is not None and not json:

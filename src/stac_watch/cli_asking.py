@@ -13,7 +13,7 @@ from rich.table import Table
 
 from stac_watch import app as composition
 from stac_watch import asking
-from stac_watch.cli_common import DEFAULT_CONFIG, ConfigOption, JsonOption, cli, reading, show
+from stac_watch.cli_terminal import DEFAULT_CONFIG, ConfigOption, JsonOption, cli, reading, show
 from stac_watch.errors import Exit
 from stac_watch.states import State
 from stac_watch.views.explain import render_explanations
@@ -25,8 +25,7 @@ from stac_watch.views.status import render_status
 def status(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> int:
     """Show how many conversions are where, how far behind, what waits and why, and what failed."""
     with reading(config) as (settings, ledger):
-        names = tuple(source.name for source in settings.sources)
-        view = asking.status(ledger, names, settings.engine.limits, composition.wall_clock())
+        view = asking.status(ledger, settings.sources, settings.engine.limits, composition.wall_clock())
     show(view, json, render_status)
     return Exit.OK
 

@@ -11,6 +11,7 @@ import difflib
 import re
 from collections.abc import Mapping
 from datetime import timedelta
+from ipaddress import ip_network
 from pathlib import Path
 from string import Formatter
 from typing import Annotated, Any, Literal
@@ -65,6 +66,19 @@ def _http_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def _host(value: str) -> str:
+    if "/" in value:
+        try:
+            return str(ip_network(value))
+        except ValueError as error:
+            raise ValueError(f"{value!r} is neither a host nor a network: {error}") from None
+    if not re.fullmatch(r"(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|[0-9A-Fa-f:.]+", value):
+        raise ValueError(
+            f"{value!r} is not a host; write objects.example.org, *.example.org or 10.0.0.0/8, without scheme and port"
+        )
+    return value
+
+
 def _output_template(value: str) -> str:
     try:
         fields = {name for _, name, _, _ in Formatter().parse(value) if name is not None}
@@ -80,6 +94,7 @@ def _output_template(value: str) -> str:
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
 Rate = Annotated[float, BeforeValidator(parse_rate)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
+Host = Annotated[str, AfterValidator(_host)]
 
 
 class Group(BaseModel):
@@ -128,8 +143,8 @@ class Poll(Group):
 class Source(Group):
     """One collection of one STAC API."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,30}$")
-    """Yours to choose; names the source in the ledger and in every table."""
+    name: str = Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,29}[a-z0-9])?$")
+    """Yours to choose; names the source in the ledger, in every table and in the Argo UI. Lower case, digits, dashes in between."""
     api: HttpUrl
     """Root of the STAC API."""
     collection: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -144,8 +159,9 @@ class Source(Group):
     """A new processing (baseline, generation) of the same acquisition has a new id: convert all of them, or the newest only."""
     max_in_flight: int | None = Field(default=None, ge=1)
     """Unfinished runs of this source, so that a big one leaves room for others; empty = only the engine's limit."""
-    allowed_hosts: tuple[str, ...] = ()
-    """Hosts that product hrefs may name, `*.example.org` for a whole domain; empty = only the catalogue's own host."""
+    allowed_hosts: tuple[Host, ...] = ()
+    """Hosts (and buckets) that product hrefs may name, `*.example.org` for a whole domain; empty = only the catalogue's own host.
+    A network (`10.0.0.0/8`) lets public names lead to private addresses of it (docs/security.md)."""
 
     def hosts(self) -> tuple[str, ...]:
         """Returns the hosts that product hrefs may name."""
@@ -200,7 +216,9 @@ class ArgoEngine(Group):
     namespace: str = Field(default="geozarr", pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
     """Where the Workflows run."""
     token: SecretStr | None = None
-    """Bearer token of the EventSource; only from STAC_WATCH__ENGINE__TOKEN or a mounted file, never in the YAML."""
+    """Bearer token of the EventSource; only from STAC_WATCH__ENGINE__TOKEN or `token_file`, refused in the YAML."""
+    token_file: Path | None = None
+    """File that holds the token, as a mounted Secret does; read at the start, and takes the place of `token`."""
     limits: Limits = Limits()
     """How hard it is pushed."""
 
@@ -216,17 +234,30 @@ class LocalEngine(Group):
     """How hard it is pushed; one run uses about a core and 2 GB for a full tile."""
 
 
+class Web(Group):
+    """What `watch` tells over HTTP: status page, /metrics, /healthz, /readyz. Nothing can be changed there, no secret is shown."""
+
+    host: str = Field(default="127.0.0.1", min_length=1)
+    """Address to listen on: this machine only, because whoever reaches the page sees every item; in a pod `0.0.0.0`."""
+    port: int = Field(default=8080, ge=0, le=65_535)
+    """Port; 0 = any free one."""
+
+
 class Config(Group):
     """Everything that stac-watch is told."""
 
     ledger: str = Field(default="sqlite:///var/stac-watch.db", repr=False)  # the URL of a PostgreSQL may hold a password
-    """Database URL: sqlite:///FILE, or postgresql+psycopg://…"""
+    """Database URL: sqlite:///FILE, or postgresql+psycopg://…; with a password only from STAC_WATCH__LEDGER or `ledger_file`."""
+    ledger_file: Path | None = None
+    """File that holds the database URL, as a mounted Secret does; read at the start, and takes the place of `ledger`."""
     sources: tuple[Source, ...] = Field(min_length=1)
     """What is watched; names are unique."""
     recipe: Recipe = Recipe()
     """What is made of each product."""
     engine: Annotated[ArgoEngine | LocalEngine, Field(discriminator="kind")] = LocalEngine(kind="local")
     """Where the runs happen."""
+    web: Web | None = None
+    """What `watch` listens on; empty = nothing, which is right on a laptop."""
 
     @field_validator("sources")
     @classmethod
@@ -265,10 +296,43 @@ def load(path: Path, environ: Mapping[str, str]) -> Config:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}", hint="check the line named above") from error
     if not isinstance(raw, dict):
         raise ConfigError(f"{path} holds no mapping", hint="it starts with `sources:`; README.md has an example")
+    _refuse_secrets(raw, path)
     try:
-        return Config.model_validate(_override(raw, environ))
+        return Config.model_validate(_read_secrets(_override(raw, environ)))
     except ValidationError as error:
         raise ConfigError(f"{path}: {_explain(error)}", hint="docs/configuration.md explains every key") from None
+
+
+def _refuse_secrets(raw: Mapping[str, Any], path: Path) -> None:
+    """Refuses a token or a password in the configuration itself: it is committed, mailed, and on a cluster a ConfigMap."""
+    if isinstance(raw.get("engine"), dict) and "token" in raw["engine"]:
+        raise ConfigError(
+            f"{path}: engine.token stands in the file, which many may read (on a cluster it is a ConfigMap)",
+            hint="give it as STAC_WATCH__ENGINE__TOKEN, or in a file that engine.token_file names; change it where it is checked",
+        )
+    if re.search(r"//[^/@\s]*:[^@\s]+@", str(raw.get("ledger", ""))):
+        raise ConfigError(
+            f"{path}: the URL of ledger has a password, and many may read the file (on a cluster it is a ConfigMap)",
+            hint="give the URL as STAC_WATCH__LEDGER, or in a file that ledger_file names; change the password",
+        )
+
+
+def _read_secrets(raw: dict[str, Any]) -> dict[str, Any]:
+    """Puts what `token_file` and `ledger_file` hold where it is used."""
+    engine = raw.get("engine")
+    for node, name, place in ((raw, "ledger", "ledger_file"), (engine, "token", "engine.token_file")):
+        key = f"{name}_file"
+        if not isinstance(node, dict) or not isinstance(node.get(key), str):
+            continue  # not given, or of a type that the model refuses
+        try:
+            text = Path(node[key]).read_text(encoding="utf-8").strip()
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or "is not text"
+            raise ConfigError(f"{place}: cannot read {node[key]}: {why}", hint="is the Secret mounted there?") from None
+        if not text or len(text.split()) > 1:
+            raise ConfigError(f"{place}: {node[key]} must hold one line, and nothing else", hint="write it anew, without spaces")
+        node[name] = text
+    return raw
 
 
 def _override(raw: dict[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
@@ -288,7 +352,9 @@ def _override(raw: dict[str, Any], environ: Mapping[str, str]) -> dict[str, Any]
 
 def _step(node: Any, part: str, name: str) -> Any:  # noqa: ANN401  # a YAML tree
     if isinstance(node, dict):
-        return node.setdefault(part, {})
+        if node.get(part) is None:  # `web: null` is the same as no `web`
+            node[part] = {}
+        return node[part]
     if isinstance(node, list):
         for index, entry in enumerate(node):
             if part == str(index) or (isinstance(entry, dict) and str(entry.get("name", "")).replace("-", "_") == part):

@@ -27,7 +27,8 @@ def open_engine(url: str) -> Engine:
     try:
         parsed = make_url(url)
     except ArgumentError:
-        raise ConfigError(f"ledger {url!r} is not a database URL", hint="write sqlite:///var/stac-watch.db") from None
+        shown = url.partition(":")[0][:40]  # what follows may hold a password, whatever else is wrong with it
+        raise ConfigError(f"ledger '{shown}:…' is not a database URL", hint="write sqlite:///var/stac-watch.db") from None
     if parsed.get_backend_name() == "sqlite":
         return _open_sqlite(url, parsed.database)
     try:
@@ -37,6 +38,11 @@ def open_engine(url: str) -> Engine:
             f"ledger {parsed.render_as_string()!r}: {error}",
             hint="use sqlite:///FILE, or postgresql+psycopg://… with the extra `stac-watch[postgresql]`",
         ) from None
+
+
+def shown_url(url: str) -> str:
+    """Returns a database URL as people may see it: without its password."""
+    return make_url(url).render_as_string(hide_password=True)
 
 
 def _open_postgresql(url: str) -> Engine:

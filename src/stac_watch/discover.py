@@ -18,14 +18,14 @@ from stac_watch.config import Recipe, Source
 from stac_watch.events import Conversion, Lane, conversion_key, tile_of
 from stac_watch.http import BadAnswer, Rejected
 from stac_watch.ledger import Ledger
-from stac_watch.pages import Leaf, leaves
+from stac_watch.pages import Leaf, hidden_name, leaves
 from stac_watch.policy import Skip, SkipReason, judge
 from stac_watch.probe import EXPENSIVE, GOOD_FOR, GOOD_FOR_EMPTY, probe, restore
 from stac_watch.records import Known, Sighting, Tally
 from stac_watch.states import State
 from stac_watch.windows import DATETIME_OVERLAP, advance, auto_overlap, lateness_bucket, next_window
 
-__all__ = ["Leaf", "Look", "commit", "discover", "leaves", "look", "overlap_of", "read"]
+__all__ = ["Leaf", "Look", "commit", "discover", "leaves", "look", "overlap_of"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class Look:
     bad: list[Quarantine]
     fresh: list[Item]  # not known before, or of another revision
     known: dict[str, Known]
+    readable: frozenset[str]  # ids of all that are not bad
     older: dict[str, str]  # items that a newer processing of the same acquisition takes the place of, and why
 
 
@@ -90,6 +91,7 @@ def _poll(source: Source, recipe: Recipe, catalog: Catalog, ledger: Ledger, now:
         cursor = advance(cursor, leaf.window, leaf.server_now)
         seen = look(leaf.documents, source, recipe, ledger, now(), lane="live")
         total = add(total, commit(seen, leaf.hidden, source, ledger, now(), cursor=(name, cursor)))
+        heal(seen, leaf, source, ledger, whole=floor is None)
         if before is not None:
             note_lateness(source, ledger, before, seen.fresh)
     if floor is None and catalog.abilities.idle > EXPENSIVE:
@@ -128,12 +130,11 @@ def commit(
     return ledger.commit_window(source.name, seen.sightings, bad, cursor, now)
 
 
-def read(
-    documents: list[dict[str, Any]], source: Source, recipe: Recipe, ledger: Ledger, now: datetime, *, lane: Lane
-) -> tuple[list[Sighting], list[Quarantine]]:
-    """Turns documents into sightings: what each item is, how it differs from what is known, and whether it is wanted."""
-    seen = look(documents, source, recipe, ledger, now, lane=lane)
-    return seen.sightings, seen.bad
+def heal(seen: Look, leaf: Leaf, source: Source, ledger: Ledger, *, whole: bool) -> None:
+    """Takes out of the quarantine what this window could read; `whole`: it had everything of its span."""
+    span = leaf.window
+    names = hidden_name(span.field, span.start), hidden_name(span.field, span.end)
+    ledger.heal(source.name, seen.readable, names if whole and leaf.hidden is None else None)
 
 
 def look(documents: list[dict[str, Any]], source: Source, recipe: Recipe, ledger: Ledger, now: datetime, *, lane: Lane) -> Look:
@@ -163,6 +164,7 @@ def look(documents: list[dict[str, Any]], source: Source, recipe: Recipe, ledger
         bad=bad,
         fresh=[items[i][0] for i, kind in kinds.items() if kind is not ChangeKind.NONE],
         known=known,
+        readable=frozenset(items),
         older={i: f"{by} is a newer processing of the same acquisition" for i, by in older.items() if by in admitted},
     )
 
@@ -194,7 +196,7 @@ def _conversion(item: Item, source: Source, recipe: Recipe, lane: Lane, *, repla
         catalog=source.api, collection=item.collection, item_id=item.item_id, revision=item.revision,
         recipe=recipe.digest_fields(), kind="replace" if replaced else "create", reason=reason, lane=lane,
         time=item.updated or item.datetime, datetime=item.datetime, item_href=item.item_href, product_href=item.product_href,
-        output_zarr=output, groups=recipe.groups, bbox=item.bbox,
+        output_zarr=output, groups=recipe.groups, bbox=item.bbox, source_name=source.name,
         options={
             "spatial_chunk": str(recipe.spatial_chunk), "sharding": str(recipe.sharding).lower(), "package": recipe.package,
             "overwrite": "false", "dask_perf_html": "",

@@ -108,8 +108,12 @@ def dispatch(
     *,
     breaker: Breaker | None = None,
     caps: Mapping[str, int] | None = None,
+    max_in_flight: int | None = None,
 ) -> Sent:
-    """Sends due events until the outbox, the engine's room or the rate is used up; `caps` limits sources of their own.
+    """Sends due events until the outbox, the room or the rate is used up; `caps` limits sources of their own.
+
+    The room is what the engine has, and no more than `max_in_flight` leaves by the ledger's own count: an engine that was just
+    started does not know what the one before it was told, and of an accepted event there may be no run to be seen yet.
 
     Raises:
         Refused: the engine takes nothing until a person acts; nothing was lost.
@@ -119,7 +123,7 @@ def dispatch(
     first_due = ledger.next_due()
     if first_due is None or first_due > now() or breaker.is_open(now()):
         return Sent()
-    desk = _open(ledger, engine.headroom(), now())
+    desk = _open(ledger, engine.headroom(), now(), max_in_flight)
     answers: Counter[Answer | None] = Counter()
     while (turn := desk.next(caps or {})) is not None and bucket.take(now()):
         queue, row = turn
@@ -138,12 +142,14 @@ def dispatch(
     return Sent(answers[Answer.ACCEPTED], answers[Answer.REFUSED], answers[Answer.UNKNOWN])
 
 
-def _open(ledger: Ledger, room: int, now: datetime) -> _Desk:
+def _open(ledger: Ledger, room: int, now: datetime, max_in_flight: int | None) -> _Desk:
     funnel = ledger.funnel()
     in_flight: Counter[Queue] = Counter()
     for place, n in funnel.items():
         if place.state in IN_FLIGHT:
             in_flight[Queue(place.source, place.lane)] += n
+    if max_in_flight is not None:
+        room = min(room, max_in_flight - in_flight.total() - ledger.unclear(now))
     waiting = {Queue(p.source, p.lane) for p in funnel if p.state is State.QUEUED}
     allowance: dict[Queue, int] = {}
     if any(q.lane == "backfill" for q in waiting):
@@ -184,7 +190,11 @@ def _send(ledger: Ledger, engine: Engine, row: OutboxRow, rng: random.Random, no
         ledger.postpone(row, now() + pause(row.posts, rng))
         return Answer.UNKNOWN
     try:
-        if receipt.answer is Answer.REFUSED:
+        if receipt.answer is Answer.REFUSED and row.posts:
+            # an earlier post without an answer may have become a run: it is looked for, and only then is the event refused for good
+            why = f"refused ({receipt.detail}), and an earlier post had no clear answer: its run is looked for"
+            ledger.move(conversion, Move(Fact.UNCLEAR, why, reason=f"the engine refused it: {receipt.detail}"), now())
+        elif receipt.answer is Answer.REFUSED:
             why = f"the engine refused it: {receipt.detail}"
             ledger.move(conversion, Move(Fact.REFUSED, why, reason=why), now())
         else:

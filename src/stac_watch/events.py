@@ -10,6 +10,7 @@ Sources: CloudEvents 1.0.2 (structured mode); RFC 1123 names; OGC API - Features
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import json
 import re
 from dataclasses import dataclass, field
@@ -33,15 +34,24 @@ ITEM_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 COLLECTION = ITEM_ID
 TILE = re.compile(r"T\d{2}[A-Z]{3}")
 RUN = re.compile(r"gz-[a-z0-9-]{1,54}")
+HOST = re.compile(r"[A-Za-z0-9._-]*|[0-9A-Fa-f:.]+")  # what parsers of URLs agree on; no zone, no escape
+METADATA_SERVICES = frozenset({"100.100.100.200", "168.63.129.16", "fd00:ec2::254"})
+"""Where clouds hand out a machine's credentials outside 169.254.0.0/16 and fe80::/10: Alibaba, Azure, AWS."""
+INSIDE = (".svc", ".cluster.local", ".internal", ".local", ".localhost")  # names that the public DNS does not have
 MAPPED = (
     "run", "key", "lane", "reason", "collection", "item_id", "item_href", "product_href", "revision", "datetime", "tile",
     "stac_url", "output_zarr", "groups",
 )  # fmt: skip
+LATER = ("source_name",)
+"""Mapped, too; events that were stored before it was there lack it, and the Sensor has a value for them."""
 _PRODUCT_ID = re.compile(
     r"(?P<platform>S2[A-Z])_MSI(?P<level>L1C|L2A)_(?P<sensing>\d{8}T\d{6})_N(?P<baseline>\d{4})_R(?P<orbit>\d{3})"
     r"_(?P<tile>T\d{2}[A-Z]{3})_(?P<generation>\d{8}T\d{6})"
 )
 
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052
+
+type Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Kind = Literal["create", "replace", "delete"]
 Lane = Literal["live", "backfill", "replay"]
 PRIORITY: dict[Lane, int] = {"live": 0, "backfill": -10, "replay": 10}
@@ -67,6 +77,7 @@ class Conversion:
     groups: str = ""
     bbox: tuple[float, ...] = ()
     options: dict[str, str] = field(default_factory=dict)
+    source_name: str = ""  # the source's name in the configuration
 
     @property
     def key(self) -> str:
@@ -166,17 +177,50 @@ def check_href(value: str, allowed_hosts: tuple[str, ...] = ()) -> str:
         raise IdentityError(
             f"href of host {parts.hostname!r} carries credentials", hint="credentials come from the environment only"
         )
-    if allowed_hosts:
-        if parts.scheme not in ("http", "https", "s3"):
-            raise IdentityError(f"href {value[:120]!r} has scheme {parts.scheme!r}", hint="allowed are http, https and s3")
-        if not _host_allowed(parts.hostname or "", allowed_hosts):
-            raise IdentityError(
-                f"host {parts.hostname!r} of href {value[:120]!r} is not allowed",
-                hint="add it to the source's allowed_hosts if it is right",
-            )
-    elif parts.scheme not in ("http", "https", "s3", "file", ""):
-        raise IdentityError(f"href {value[:120]!r} has scheme {parts.scheme!r}", hint="allowed are http, https, s3 and file")
+    _check_target(value, parts.scheme, parts.hostname or "", allowed_hosts)
     return value
+
+
+def _check_target(href: str, scheme: str, host: str, allowed_hosts: tuple[str, ...]) -> None:
+    shown = repr(href[:120])
+    if not HOST.fullmatch(host):
+        raise IdentityError(f"host {host[:80]!r} of an href is not a host's name")
+    if scheme not in ("http", "https", "s3") and (allowed_hosts or scheme not in ("file", "")):
+        also = "" if allowed_hosts else ", file"
+        raise IdentityError(f"href {shown} has scheme {scheme!r}", hint=f"allowed are http, https, s3{also}")
+    if allowed_hosts and not _host_allowed(host, allowed_hosts):
+        raise IdentityError(
+            f"host {host!r} of href {shown} is not allowed", hint="add it to the source's allowed_hosts if it is right"
+        )
+    if (literal := _address(host)) is not None and _forbidden(literal):
+        raise IdentityError(f"host {host!r} of href {shown} is an address that nobody may be sent to")
+
+
+def check_address(host: str, address: str, allowed_hosts: tuple[str, ...]) -> None:
+    """Returns when a connection to `host` may go to `address`, which its name led to. Called with what is really connected to.
+
+    Link-local, multicast and metadata addresses are refused always. Private ones (loopback too) are refused unless an entry of
+    `allowed_hosts` says so: a network that holds the address (`10.0.0.0/8`), the address itself, or a name that only exists
+    inside (`localhost`, `catalog.demo.svc`). A public name that suddenly leads to a private address is an attack, or a mistake.
+
+    Raises:
+        IdentityError: it may not.
+    """
+    host, found = host.strip("[]").lower(), _address(address)
+    if found is None or _forbidden(found):
+        raise IdentityError(f"host {host!r} leads to {address}, which nobody may be sent to")
+    public = found.is_global and not (isinstance(found, ipaddress.IPv6Address) and found.is_site_local)
+    if public or _in_networks(found, allowed_hosts) or (is_inside(host) and _host_allowed(host, allowed_hosts)):
+        return
+    raise IdentityError(
+        f"host {host!r} leads to {address}, a private address",
+        hint=f"if that is right, add its network to allowed_hosts, for example {found}/{found.max_prefixlen}",
+    )
+
+
+def is_inside(host: str) -> bool:
+    """Tells whether a host's name says itself that it is not public: an address, or a name that the public DNS does not have."""
+    return _address(host) is not None or "." not in host or host.endswith(INSIDE)
 
 
 def build_event(conversion: Conversion, attempt: int) -> bytes:
@@ -191,7 +235,8 @@ def build_event(conversion: Conversion, attempt: int) -> bytes:
     c = conversion
     data: dict[str, Any] = {
         "run": run_name(c, attempt), "key": c.key, "attempt": attempt, "lane": c.lane, "priority": PRIORITY[c.lane],
-        "reason": c.reason, "collection": c.collection, "item_id": c.item_id, "item_href": c.item_href,
+        "reason": c.reason, "source_name": c.source_name, "collection": c.collection, "item_id": c.item_id,
+        "item_href": c.item_href,
         "product_href": c.product_href, "revision": c.revision, "datetime": stamp(c.datetime), "tile": c.tile,
         "bbox": list(c.bbox), "stac_url": c.product_href, "output_zarr": c.output_zarr, "groups": c.groups,
         "options": dict(sorted(c.options.items())),
@@ -210,14 +255,19 @@ def build_event(conversion: Conversion, attempt: int) -> bytes:
     return body
 
 
-def next_attempt(body: bytes, attempt: int, *, reason: str, lane: Lane | None = None) -> tuple[bytes, str]:
-    """Returns the event of a later attempt of the same key, and its run's name; all else stays as it was first decided."""
+def next_attempt(body: bytes, attempt: int, *, reason: str, lane: Lane | None = None, overwrite: bool = False) -> tuple[bytes, str]:
+    """Returns the event of a later attempt of the same key, and its run's name; all else stays as it was first decided.
+
+    With `overwrite` the run converts again although an output with the key is there; so do the attempts after it.
+    """
     document = json.loads(body)
     data = document["data"]
     run = f"{data['run'].rpartition('-')[0]}-{attempt}"
     data |= {"run": run, "attempt": attempt, "reason": reason}
     if lane is not None:
         data |= {"lane": lane, "priority": PRIORITY[lane]}
+    if overwrite:
+        data["options"] = {**data.get("options", {}), "overwrite": "true"}
     document |= {"id": event_id(data["key"], attempt), "data": data}
     return json.dumps(document).encode(), run
 
@@ -243,7 +293,7 @@ def parse_event(body: bytes) -> dict[str, Any]:
     if missing:
         raise InputError(f"the event's data lacks {', '.join(missing)}", hint=hint)
     options = data.get("options", {})
-    wrong = [name for name in MAPPED if not isinstance(data[name], str)]
+    wrong = [name for name in (*MAPPED, *LATER) if not isinstance(data.get(name, ""), str)]
     if not isinstance(options, dict) or not all(isinstance(value, str) for value in options.values()):
         wrong.append("the values of options")
     if wrong:
@@ -279,4 +329,29 @@ def _slug(text: str, length: int) -> str:
 
 
 def _host_allowed(host: str, allowed: tuple[str, ...]) -> bool:
-    return any(host == a or (a.startswith("*.") and host.endswith(a[1:])) for a in (h.lower() for h in allowed))
+    literal = _address(host)
+    if literal is not None and _in_networks(literal, allowed):
+        return True
+    return any(host.lower() == a or (a.startswith("*.") and host.endswith(a[1:])) for a in (h.lower() for h in allowed))
+
+
+def _in_networks(address: Address, allowed: tuple[str, ...]) -> bool:
+    return any(address in ipaddress.ip_network(entry, strict=False) for entry in allowed if "/" in entry)
+
+
+def _address(text: str) -> Address | None:
+    """Returns the address that a text is, an IPv4 one also where it is wrapped in IPv6 (mapped, NAT64, 6to4), else None."""
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    if isinstance(address, ipaddress.IPv6Address):
+        if address in _NAT64:
+            return ipaddress.IPv4Address(address.packed[-4:])
+        return address.ipv4_mapped or address.sixtofour or address
+    return address
+
+
+def _forbidden(address: Address) -> bool:
+    special = address.is_link_local or address.is_multicast or address.is_unspecified or str(address) in METADATA_SERVICES
+    return special or (address.is_reserved and not address.is_loopback)  # ::1 is reserved, too

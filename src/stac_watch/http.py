@@ -2,7 +2,7 @@
 
 In: a URL of the catalogue, a method, parameters. Out: the document, the server's own time, how long it took.
 Never: waits for ever, follows a redirect (a POST would become a GET without its body: other items, HTTP 200), leaves the
-catalogue's origin, or goes on asking a server that does not answer.
+catalogue's origin, goes on asking a server that does not answer, or says a word to an address that `events.check_address` refuses.
 
 `StacApiIO` of pystac-client 0.9.1 is the base. What that version gets wrong is set right here: `Client.open` drops the time-out of
 the I/O object it is given, POST is never retried, Retry-After is not read on POST, and neither a truncated body nor one that is no
@@ -24,8 +24,10 @@ from urllib.parse import urlsplit, urlunsplit
 
 import requests
 from pystac_client.stac_api_io import StacApiIO
+from urllib3 import HTTPConnectionPool
 
-from stac_watch.errors import CatalogUnavailable, ConfigError, Refused
+from stac_watch.errors import CatalogUnavailable, ConfigError, IdentityError, Refused
+from stac_watch.events import check_address
 
 CONNECT, READ = 5.0, 60.0  # seconds; EODC answers a full page in 2.3 s, a big un-indexed query took 1.6 s on pgstac
 TOTAL = 180.0  # seconds for a whole answer: a read time-out alone lets a server drip a byte a minute for ever
@@ -79,8 +81,40 @@ class Circuit:
         self.failures, self.open_until = 0, None
 
 
+class Guarded(requests.adapters.HTTPAdapter):
+    """Asks `judge(host, address)` about each new connection before anything is sent over it.
+
+    The address is the socket's own, so no second look-up can differ from the first. Behind a proxy, whose name the operator wrote,
+    the proxy connects, and its rules hold.
+    """
+
+    def __init__(self, judge: Callable[[str, str], None]) -> None:
+        self._judge = judge
+        super().__init__()
+
+    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401  # requests' own signature
+        """Makes the pools' connections ask."""
+        super().init_poolmanager(*arguments, **options)
+        pools = self.poolmanager.pool_classes_by_scheme
+        self.poolmanager.pool_classes_by_scheme = {scheme: self._asking(pool) for scheme, pool in pools.items()}
+
+    def _asking(self, pool: type[HTTPConnectionPool]) -> type[HTTPConnectionPool]:
+        judge = self._judge
+
+        class Connection(pool.ConnectionCls):  # type: ignore[name-defined,misc]  # its own class for each scheme
+            def connect(self) -> None:
+                super().connect()
+                try:
+                    judge(self.host, self.sock.getpeername()[0])
+                except IdentityError:
+                    self.close()
+                    raise
+
+        return type(pool.__name__, (pool,), {"ConnectionCls": Connection})
+
+
 class CatalogHttp(StacApiIO):
-    """Requests to one catalogue; safe to use from several threads."""
+    """Requests to one catalogue; safe to use from several threads. `hosts`: see `check_address`; empty = the catalogue's own."""
 
     def __init__(
         self,
@@ -91,9 +125,13 @@ class CatalogHttp(StacApiIO):
         rng: random.Random,
         timeout: tuple[float, float] = (CONNECT, READ),
         total: float = TOTAL,
+        hosts: tuple[str, ...] = (),
     ) -> None:
         super().__init__(timeout=timeout, max_retries=None)
         self.api = api
+        inside = (*hosts, urlsplit(api).hostname or "")
+        for scheme in ("http://", "https://"):
+            self.session.mount(scheme, Guarded(lambda host, address: check_address(host, address, inside)))
         self._now, self._sleep, self._rng, self._total = now, sleep, rng, total
         self._circuit, self._lock = Circuit(), threading.Lock()
         self.session.headers["Accept"] = "application/geo+json, application/json"
@@ -105,7 +143,7 @@ class CatalogHttp(StacApiIO):
             BadAnswer: the server cannot answer this request.
             Rejected: it does not take it (4xx).
             CatalogUnavailable: it cannot be reached, or wants to be left alone.
-            ConfigError: it redirects.
+            ConfigError: it redirects, or its name leads to an address that nobody may be sent to.
             Refused: it wants credentials, or others.
         """
         self._rested()
@@ -151,6 +189,8 @@ class CatalogHttp(StacApiIO):
                 self._judge(response)
                 raw = self._body(response, started)
                 date = response.headers.get("Date", "")
+        except IdentityError as error:
+            raise ConfigError(f"catalogue {self.api}: {error.message}", hint=error.hint) from error
         except (requests.RequestException, OSError) as error:
             raise self._again(f"cannot be reached ({_reason(error)})", error) from error
         return Answer(self._document(raw), self._time(date), monotonic() - started)

@@ -25,7 +25,13 @@ from stac_watch.records import ConversionRow, Move, OutboxRow, Place
 from stac_watch.states import NEXT_ATTEMPT, Fact, State, next_state
 
 LEASE = timedelta(seconds=30)
-"""How long a watcher that says nothing keeps the ledger: longer than a slow tick, shorter than anybody's patience."""
+"""How long a watcher that says nothing keeps the ledger: longer than a slow tick, shorter than anybody's patience.
+
+A killed watcher's lease is waited for to its end, also on its own host: a process number may be somebody else's by now, and
+containers have host names and process numbers in common.
+"""
+WATCH, WISH = "watch", "wish"
+"""Rows of the lease table: who watches, and who would if the one that does gave way."""
 
 
 class StaleState(Defect):
@@ -69,19 +75,39 @@ class Moves(Queries):
 
     # -- who may watch -------------------------------------------------------------------------------------------------
 
-    def hold(self, holder: str, now: Callable[[], datetime]) -> bool:
-        """Takes the lease if nobody else has it; from then on each write renews it, and fails once it is lost."""
-        name, moment = "watch", now()
+    def hold(self, holder: str, now: Callable[[], datetime], *, gives_way: bool = False) -> bool:
+        """Takes the lease if nobody else has it; from then on each write renews it, and fails once it is lost.
+
+        One that gives way has it only while nobody who does not give way wants it: a backfill that is followed must not keep a
+        watcher from discovering what is new.
+        """
+        moment = now()
+        if gives_way and self._wanted(holder, moment):
+            self.release()
+            return False
         if self._held is not None and self._renewed is not None and moment - self._renewed < LEASE / 3:
             return True  # an idle watcher need not write every second; if it was lost meanwhile, the next write says so
-        values = {"name": name, "holder": holder, "until": moment + LEASE}
-        free = (t.lease.c.holder == holder) | (t.lease.c.until <= moment)
         with self._transaction() as tx:
-            statement = self._upsert(t.lease).values(values)
-            tx.execute(statement.on_conflict_do_update(index_elements=["name"], set_=values, where=free))
-            mine = tx.execute(select(t.lease.c.holder).where(t.lease.c.name == name)).scalar() == holder
+            mine = self._claim(tx, WATCH, holder, moment)
+            if mine:
+                tx.execute(delete(t.lease).where(t.lease.c.name == WISH, t.lease.c.holder == holder))
+            elif not gives_way:
+                self._claim(tx, WISH, holder, moment)
         self._held, self._renewed = ((holder, now), moment) if mine else (None, None)
         return mine
+
+    def _claim(self, tx: Connection, name: str, holder: str, moment: datetime) -> bool:
+        """Writes one's name where there is none, or one whose time is over; tells whether it stands there."""
+        values = {"name": name, "holder": holder, "until": moment + LEASE}
+        free = (t.lease.c.holder == holder) | (t.lease.c.until <= moment)
+        statement = self._upsert(t.lease).values(values)
+        tx.execute(statement.on_conflict_do_update(index_elements=["name"], set_=values, where=free))
+        return bool(tx.execute(select(t.lease.c.holder).where(t.lease.c.name == name)).scalar() == holder)
+
+    def _wanted(self, holder: str, moment: datetime) -> bool:
+        """Tells whether somebody else watches, or wishes to."""
+        with self._read() as tx:
+            return bool(tx.execute(select(t.lease.c.name).where(t.lease.c.holder != holder, t.lease.c.until > moment)).first())
 
     @property
     def is_held(self) -> bool:
@@ -92,13 +118,13 @@ class Moves(Queries):
         """Gives the lease back, so that the next watcher need not wait for its end."""
         if self._held is not None:
             with self._transaction() as tx:
-                tx.execute(delete(t.lease).where(t.lease.c.holder == self._held[0]))
+                tx.execute(delete(t.lease).where(t.lease.c.name == WATCH, t.lease.c.holder == self._held[0]))
             self._held = None
 
     def holder(self) -> tuple[str, datetime] | None:
         """Returns who has the lease, and until when."""
         with self._read() as tx:
-            found = tx.execute(select(t.lease.c.holder, t.lease.c.until)).first()
+            found = tx.execute(select(t.lease.c.holder, t.lease.c.until).where(t.lease.c.name == WATCH)).first()
             return (found[0], found[1]) if found is not None else None
 
     @contextmanager
@@ -107,7 +133,8 @@ class Moves(Queries):
         with self._transaction() as tx:
             if self._held is not None:
                 holder, now = self._held
-                renewed = update(t.lease).where(t.lease.c.holder == holder).values(until=now() + LEASE)
+                mine = (t.lease.c.name == WATCH, t.lease.c.holder == holder)
+                renewed = update(t.lease).where(*mine).values(until=now() + LEASE)
                 if tx.execute(renewed).rowcount != 1:
                     self._held = None
                     raise LeaseLost("another watcher took over the ledger", hint="this one waits until it is free again")
@@ -152,7 +179,7 @@ class Moves(Queries):
         if last is None:
             raise Defect(f"conversion {row.key} has no event")
         why = {Fact.REPLAYED: "replay", Fact.ADMITTED: "updated"}.get(move.fact, "retry")
-        return next_attempt(last, attempt, reason=why, lane=move.lane)
+        return next_attempt(last, attempt, reason=why, lane=move.lane, overwrite=move.overwrite)
 
     def _count(self, tx: Connection, places: Mapping[Place, int] | Counter[Place]) -> None:
         rows = [

@@ -171,6 +171,26 @@ class Observations(Moves):
             query = select(func.count()).where(a.source == source, a.withdrawn_at.is_not(None))
             return tx.execute(query).scalar_one()
 
+    # -- what could not be read ----------------------------------------------------------------------------------------
+
+    def heal(self, source: str, readable: Collection[str], hidden: tuple[str, str] | None) -> None:
+        """Takes out of the quarantine what can be read now: items by id, and names in `[low, high)` of what was hidden."""
+        q = t.quarantine.c
+        with self._read() as tx:
+            bad = set(tx.execute(select(q.item_id).where(q.source == source)).scalars())
+        well = [i for i in bad if i in readable or (hidden is not None and hidden[0] <= i < hidden[1])]
+        if well:
+            with self._write() as tx:
+                for start in range(0, len(well), CHUNK):
+                    tx.execute(delete(t.quarantine).where(q.source == source, q.item_id.in_(well[start : start + CHUNK])))
+
+    def not_met(self, source: str, since: datetime, limit: int) -> list[str]:
+        """Returns what is in quarantine and was not met again since then, the longest ago first."""
+        q = t.quarantine.c
+        query = select(q.item_id).where(q.source == source, q.last_seen < since).order_by(q.last_seen, q.item_id).limit(limit)
+        with self._read() as tx:
+            return list(tx.execute(query).scalars())
+
     # -- reprocessing --------------------------------------------------------------------------------------------------
 
     def acquired_at(self, source: str, moments: Collection[datetime]) -> dict[str, Known]:

@@ -20,6 +20,7 @@ from stac_watch.events import stamp
 from stac_watch.http import BadAnswer
 from stac_watch.windows import Window, after, bisect
 
+_HIDDEN = "(unreadable) "
 CAREFUL = 64  # items per request where one of them is known to break the answer
 
 
@@ -57,6 +58,16 @@ def leaves(catalog: Catalog, window: Window, limit: int, *, floor: datetime | No
                 yield _around_poison(catalog, current, min(size, CAREFUL), error)
                 continue
         pending += [halves[1], halves[0]]
+
+
+def hidden_name(field: str, second: datetime) -> str:
+    """Returns what stands for the items of a second that the server cannot serve; the names of one field sort by time."""
+    return f"{_HIDDEN}{field} {stamp(second)}"
+
+
+def is_hidden(name: str) -> bool:
+    """Tells such a name from an item's id."""
+    return name.startswith(_HIDDEN)
 
 
 def sweep_leaves(catalog: Catalog, windows: Iterable[Window], limit: int, *, workers: int) -> Iterator[Leaf]:
@@ -105,7 +116,8 @@ def _around_poison(catalog: Catalog, window: Window, limit: int, error: BadAnswe
     hidden = None
     if not whole:
         where = f"{window.field} {stamp(window.start)}"
-        hidden = Quarantine(f"(unreadable) {where}", f"the catalogue cannot serve an item with {where}: {error.message}")
+        why = f"the catalogue cannot serve an item with {where}: {error.message}"
+        hidden = Quarantine(hidden_name(window.field, window.start), why)
     return Leaf(window, list(found.values()), server_now or catalog.clock(), hidden)
 
 

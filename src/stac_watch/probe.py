@@ -28,7 +28,7 @@ TRIES = 2
 
 
 def probe(catalog: Catalog, wanted: int) -> Abilities:
-    """Finds out what the catalogue can do for its collection, in about a dozen cheap requests.
+    """Finds out what the catalogue can do for its collection, in about two dozen cheap requests.
 
     Args:
         catalog: it believes what was found when this returns.
@@ -56,7 +56,7 @@ def restore(found: dict[str, Any]) -> Abilities | None:
     names = {f.name for f in fields(Abilities)}
     if set(found) != names:
         return None
-    return Abilities(**{**found, "rejected": tuple(found["rejected"])})
+    return Abilities(**{**found, "stamps": tuple(found["stamps"]), "rejected": tuple(found["rejected"])})
 
 
 def words(a: Abilities) -> list[str]:
@@ -70,6 +70,8 @@ def words(a: Abilities) -> list[str]:
         told.append(f"`{a.stamp}` is compared as time: windows on it, bounds in microseconds")
     else:
         told.append(f"`{a.stamp}` is compared as text: windows on it, bounds in bare seconds")
+    if others := [f"`{name}`" for name in a.stamps if name != a.stamp]:
+        told.append(f"{' and '.join(others)} could be used in its place")
     if not a.fields:
         told.append("`fields` is ignored: whole items are read, some twenty times the bytes")
     elif not a.product:
@@ -81,6 +83,16 @@ def words(a: Abilities) -> list[str]:
     cost = f"a query that finds nothing takes {a.idle * 1000:.0f} ms"
     told.append(f"{cost}: {_FLOORED}" if a.idle > EXPENSIVE else cost)
     return told
+
+
+def summary(a: Abilities) -> str:
+    """Returns what was found, in one line."""
+    if not a.samples:
+        return "the collection is empty"
+    how = "acquisition time" if a.stamp == "datetime" else f"`{a.stamp}` as {'time' if a.typed else 'text'}"
+    told = [f"search by {a.method}, {a.max_page} items a page", f"windows on {how}"]
+    told += [f"`{name}` is ignored" for name, honoured in (("fields", a.fields), ("sortby", a.sorts)) if not honoured]
+    return ", ".join([*told, f"{a.idle * 1000:.0f} ms to find nothing"])
 
 
 _FLOORED = "polls look at recent acquisitions only, and at all of them once per sweep; an index on the stamp would help"
@@ -110,11 +122,13 @@ def _check_time(catalog: Catalog) -> None:
 
 
 def _stamp(catalog: Catalog, items: list[dict[str, Any]]) -> dict[str, Any]:
-    """Returns the first change stamp that can be asked for, and how it is compared."""
+    """Returns the change stamps that can be asked for, and how the first of them, which is used, is compared."""
     declared, rejected = catalog.queryables(), []
+    # an item without properties says nothing of the others; it is quarantined when it is read
+    items = [item for item in items if isinstance(item.get("properties"), dict)] or items
+    modes: dict[str, bool] = {}  # of each stamp that works: compared as time
     for name in STAMPS:
-        values = [_property(item, name) for item in items]
-        stamped = [(str(item.get("id")), parsed) for item, v in zip(items, values, strict=True) if (parsed := parse_stamp(v))]
+        stamped = [(str(i.get("id")), parsed) for i in items if (parsed := parse_stamp(_property(i, name)))]
         if len(stamped) < len(items):
             rejected.append(f"`{name}` is missing or no time on {len(items) - len(stamped)} of {len(items)} items")
             continue
@@ -125,10 +139,16 @@ def _stamp(catalog: Catalog, items: list[dict[str, Any]]) -> dict[str, Any]:
             catalog.assume(typed=mode)
             works, why = _selects(catalog, name, *stamped[0])
             if works:
-                return {"stamp": name, "typed": mode, "rejected": tuple(rejected), "filters": True}
-        rejected.append(f"`{name}` {why}")
+                modes[name] = mode
+                break
+        else:
+            rejected.append(f"`{name}` {why}")
+    told = {"stamps": tuple(modes), "rejected": tuple(rejected)}
+    if modes:
+        stamp = next(iter(modes))
+        return told | {"stamp": stamp, "typed": modes[stamp], "filters": True}
     catalog.assume(typed=False)
-    return {"stamp": "datetime", "typed": False, "rejected": tuple(rejected), "filters": _filters_ids(catalog, items)}
+    return told | {"stamp": "datetime", "typed": False, "filters": _filters_ids(catalog, items)}
 
 
 def _selects(catalog: Catalog, name: str, item_id: str, moment: datetime) -> tuple[bool, str]:
@@ -153,18 +173,24 @@ def _filters_ids(catalog: Catalog, items: list[dict[str, Any]]) -> bool:
 
 
 def _sorts(catalog: Catalog) -> bool:
-    """Tells whether ascending is not descending, by what comes back; within a second a text order is not the order of time."""
+    """Tells whether ascending is not descending, for windows and for sweeps, by what comes back."""
+    return all(_sorts_by(catalog, name) for name in dict.fromkeys((catalog.abilities.stamp, "datetime")))
+
+
+def _sorts_by(catalog: Catalog, name: str) -> bool:
+    """Within a second a text order is not the order of time."""
     first: list[datetime] = []
     last: list[datetime] = []
     try:
         for found, sign in ((first, "+"), (last, "-")):
-            name = f"properties.{catalog.abilities.stamp}"
-            page = catalog.ask({"sortby": [f"{sign}{name}", f"{sign}id"]}, limit=SAMPLE, tries=TRIES)
-            found += _moments(page.items, catalog.abilities.stamp)
+            page = catalog.ask({"sortby": [f"{sign}properties.{name}", f"{sign}id"]}, limit=SAMPLE, tries=TRIES)
+            found += _moments(page.items, name)
     except BadAnswer:
         return True  # an item that cannot be served says nothing about the order
     except CatalogUnavailable:
         return False
+    if name == "datetime" and not (first and last):
+        return True  # these items have no instant, only start and end
     rising = all(a <= b + SECOND for a, b in pairwise(first))
     falling = all(a + SECOND >= b for a, b in pairwise(last))
     return rising and falling and bool(first) and bool(last) and first[0] <= last[0] + SECOND

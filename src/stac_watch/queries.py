@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from stac_watch import schema as t
 from stac_watch.errors import CannotWrite, Temporary
 from stac_watch.events import PRIORITY, Lane
-from stac_watch.records import ConversionRow, HistoryRow, ItemRow, Known, Lag, Order, OutboxRow, Place, Queue
+from stac_watch.records import ConversionRow, Footprint, HistoryRow, ItemRow, Known, Lag, Order, OutboxRow, Place, Queue
 from stac_watch.states import IN_FLIGHT, State
 
 CHUNK = 5_000  # values in one IN list; SQLite takes 32,766, PostgreSQL 65,535
@@ -141,6 +141,12 @@ class Queries:
         with self._read() as tx:
             return [_conversion(r) for query in (in_flight, posted) for r in tx.execute(query)]
 
+    def unclear(self, now: datetime) -> int:
+        """Returns how many events wait to be posted again because a post had no clear answer: a run of theirs may exist."""
+        o = t.outbox.c
+        with self._read() as tx:
+            return tx.execute(select(func.count()).where(o.posts > 0, o.due > now)).scalar_one()
+
     def superseded(self, row: ConversionRow) -> bool:
         """Tells whether a newer revision of the item took this conversion's place."""
         query = select(t.item.c.key).where(t.item.c.source == row.source, t.item.c.item_id == row.item_id)
@@ -220,12 +226,36 @@ class Queries:
         with self._read() as tx:
             return {State(r[0]): r[1] for r in tx.execute(query)}
 
+    def waiting_within(self, source: str, start: datetime, end: datetime) -> int:
+        """Returns how many items acquired in `[start, end)` wait for their product to be there."""
+        i, c = t.item.c, t.conversion.c
+        query = (
+            select(func.count())
+            .select_from(t.conversion.join(t.item, i.key == c.key))
+            .where(i.source == source, i.sensing >= start, i.sensing < end, c.state == State.QUEUED.value, c.waits > 0)
+        )
+        with self._read() as tx:
+            return tx.execute(query).scalar_one()
+
     def item(self, row: ConversionRow) -> ItemRow | None:
         """Returns what the catalogue last said of a conversion's item."""
         with self._read() as tx:
             mine = (t.item.c.source == row.source, t.item.c.item_id == row.item_id)
             found = tx.execute(select(*(t.item.c[f.name] for f in fields(ItemRow))).where(*mine)).first()
             return ItemRow(*found) if found is not None else None
+
+    def footprints(self, state: State, limit: int) -> list[Footprint]:
+        """Returns where the items of conversions in a state lie, the last changed first."""
+        c, i = t.conversion.c, t.item.c
+        query = (
+            select(c.item_id, i.bbox)
+            .join(t.item, and_(i.source == c.source, i.item_id == c.item_id))
+            .where(c.state == state.value)
+            .order_by(c.changed_at.desc())
+            .limit(limit)
+        )
+        with self._read() as tx:
+            return [Footprint(r.item_id, state, r.bbox) for r in tx.execute(query)]
 
     def events(self, key: str) -> list[bytes]:
         """Returns the events of a conversion as they were or will be posted, first attempt first."""

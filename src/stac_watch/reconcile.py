@@ -38,13 +38,14 @@ def decide(
     """
     if run is not None and run.phase is Phase.SUCCEEDED:
         return _succeeded(row, run, marker)
+    ours = marker is not None and (marker.get("key"), marker.get("attempt")) == (row.key, row.attempt)
+    if marker is not None and ours and (run is None or run.phase is Phase.FAILED):  # it was ended after its work was done
+        return Move(Fact.SUCCEEDED, "the output's marker carries its key", outcome=dict(marker))
     if run is not None and run.phase is Phase.FAILED:
         return _failed(row, run.outcome or {}, now, limits, superseded=superseded)
     if run is not None:
         at = f"run {run.name} is {run.phase.value}"
         return Move(Fact.RUN_SEEN, at) if row.state in (State.QUEUED, State.SENT) else None
-    if marker is not None and marker.get("key") == row.key and row.attempt == marker.get("attempt"):
-        return Move(Fact.SUCCEEDED, "the output's marker carries its key", outcome=dict(marker))
     if row.state is State.RUNNING:
         return _retry(row, Fact.VANISHED, f"run {row.run} is gone without an outcome", now, limits, superseded=superseded)
     if row.state is State.SENT and now - row.changed_at >= limits.confirm_after:

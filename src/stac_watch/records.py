@@ -119,6 +119,15 @@ class ItemRow:
 
 
 @dataclass(frozen=True)
+class Footprint:
+    """Where the item of a conversion lies."""
+
+    item_id: str
+    state: State
+    bbox: list[float]  # of an item, so 4 or 6 numbers, degrees
+
+
+@dataclass(frozen=True)
 class Lag:
     """How far a source has got."""
 
@@ -159,6 +168,7 @@ class Move:
     reason: str | None = None  # skip reason, or the error that people should see
     outcome: dict[str, Any] | None = None  # the run's outcome JSON
     lane: Lane | None = None
+    overwrite: bool = False  # the next attempt converts again although an output with the key is there
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,7 @@ def _target(row: ConversionRow, ledger: Ledger) -> Target:
         why = f"revision {row.revision} is not the item's current one"
     elif row.state is State.SKIPPED and row.reason in (SkipReason.WITHDRAWN, SkipReason.SUPERSEDED, SkipReason.DEPRECATED):
         why = f"it is skipped as {row.reason}"
-    action = "" if why else f"attempt {row.attempt + 1}"
+    action = "" if why else f"attempt {row.attempt + 1}" + (", converts again" if row.state is State.DONE else "")
     return Target(row.item_id, row.source, row.key, row.state, action, why)
 
 
@@ -145,7 +145,8 @@ def _again(target: Target, ledger: Ledger, now: datetime) -> Target:
         current = _target(row, ledger)
         if current.refusal is not None:
             return current
-        ledger.move(row, Move(Fact.REPLAYED, "a person asked for it", lane="replay"), now)
+        again = row.state is State.DONE  # whoever asks for what is done wants it made again, not to hear that it is done
+        ledger.move(row, Move(Fact.REPLAYED, "a person asked for it", lane="replay", overwrite=again), now)
     except StaleState:
         return Target(row.item_id, row.source, row.key, row.state, "", "it moved meanwhile")
     return Target(row.item_id, row.source, row.key, State.QUEUED, f"attempt {row.attempt + 1}", None)

@@ -5,7 +5,7 @@ and raises on a pair that is not in it. Code elsewhere reports facts, it never s
 
                  admitted              accepted            run_seen              succeeded
       (new) ───────────────▶ queued ────────────▶ sent ────────────▶ running ────────────▶ done
-        │ skipped              ▲ ▲ └── silent ──────┘                  │  │                  │
+        │ skipped              ▲ ▲ └── silent ──────┘ (or unclear)     │  │                  │
         ▼                      │ └──── not_ready, failed_temporary, ───┘  │ failed_permanent │
      skipped ──── admitted, ───┘       vanished: attempt + 1              ▼                  │
                   replayed                                              dead ── replayed ────┘──▶ queued
@@ -22,7 +22,7 @@ class State(StrEnum):
     """Where the conversion of one item revision stands."""
 
     QUEUED = "queued"  #: admitted; its event waits in the outbox
-    SENT = "sent"  #: the engine said "accepted"; nothing more is known
+    SENT = "sent"  #: the engine said "accepted", or may have taken it; nothing more is known
     RUNNING = "running"  #: a run was seen
     DONE = "done"  #: a verified marker with this key was found
     SKIPPED = "skipped"  #: not to be converted, for a named reason
@@ -40,6 +40,7 @@ class Fact(StrEnum):
     SKIPPED = "skipped"  #: discovery: it does not
     ACCEPTED = "accepted"  #: engine: it took the event
     REFUSED = "refused"  #: engine: it will never take this event
+    UNCLEAR = "unclear"  #: engine: it refuses what it may have taken before, when a post had no clear answer
     RUN_SEEN = "run_seen"  #: engine: the run exists
     SILENT = "silent"  #: accepted, yet no run after the deadline: the same event goes out again
     SUCCEEDED = "succeeded"  #: a verified marker with this key
@@ -61,10 +62,12 @@ TRANSITIONS: dict[tuple[State | None, Fact], State] = {
     (State.SKIPPED, Fact.ADMITTED): State.QUEUED,
     (State.QUEUED, Fact.ACCEPTED): State.SENT,
     (State.QUEUED, Fact.REFUSED): State.DEAD,
+    (State.QUEUED, Fact.UNCLEAR): State.SENT,  # a run may live: it is looked for before anybody is told that there is none
     (State.QUEUED, Fact.RUN_SEEN): State.RUNNING,  # the post timed out, yet the event arrived
     (State.QUEUED, Fact.FAILED_PERMANENT): State.DEAD,
     (State.SENT, Fact.RUN_SEEN): State.RUNNING,
-    **{(s, f): State.QUEUED for s in (State.SENT, State.RUNNING) for f in (Fact.SILENT, *_AGAIN)},
+    (State.SENT, Fact.SILENT): State.QUEUED,  # a run that was seen is never silent: gone without an outcome it has vanished
+    **{(s, f): State.QUEUED for s in (State.SENT, State.RUNNING) for f in _AGAIN},
     **{(State.QUEUED, f): State.QUEUED for f in _AGAIN},
     **{(s, Fact.FAILED_PERMANENT): State.DEAD for s in (State.SENT, State.RUNNING)},
     # a verified output is the truth, whatever was believed before

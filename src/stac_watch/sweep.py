@@ -18,13 +18,14 @@ from itertools import islice
 from stac_watch.catalog import SWEEP_PAGE, Catalog
 from stac_watch.changes import Item, read_item
 from stac_watch.config import Recipe, Source
-from stac_watch.discover import Look, add, commit, look, note_lateness
+from stac_watch.discover import Look, add, commit, heal, look, note_lateness
 from stac_watch.ledger import Ledger
-from stac_watch.pages import Leaf, sweep_leaves
+from stac_watch.pages import Leaf, is_hidden, sweep_leaves
 from stac_watch.records import SweepRow, Tally
 from stac_watch.windows import DAY, days, floor_day
 
 DAYS = 4  # windows of one step
+ASKED = 100  # quarantined items that are asked for one by one after a sweep of everything
 WORKERS = 2  # of them asked at once: a poll of another program at the same server is not to wait behind us
 
 
@@ -56,6 +57,8 @@ def step(context: Context) -> Tally | None:
     position = windows[-1].end if windows else row.end
     done = position >= row.end
     c.ledger.note_sweep(replace(row, position=position, done_at=c.now() if done else None))
+    if done and row.kind == "all":
+        _forget(c, row)
     if done:
         name = f"{c.source.name}:baseline"
         c.ledger.set_position(name, min(row.start, c.ledger.position(name) or row.start), c.now())
@@ -81,6 +84,7 @@ def compare(c: Context, leaf: Leaf, row: SweepRow) -> Tally:
         tally = commit(seen, leaf.hidden, c.source, c.ledger, now, cursor=None)
     else:
         tally = Tally()
+    heal(seen, leaf, c.source, c.ledger, whole=True)
     present = {d["id"] for d in leaf.documents if isinstance(d.get("id"), str)}
     c.ledger.find_again(c.source.name, present)
     if leaf.hidden is None:
@@ -120,6 +124,12 @@ def _look_for(c: Context, candidates: Iterable[str]) -> None:
         item = read_item(document, collection=source.collection, api=source.api, on=source.on, allowed_hosts=source.hosts())
         if isinstance(item, Item):
             c.ledger.move_item(source.name, item_id, item.datetime)
+
+
+def _forget(c: Context, row: SweepRow) -> None:
+    """Takes out of the quarantine what a sweep of everything did not meet and the catalogue does not have."""
+    gone = {i for i in c.ledger.not_met(c.source.name, row.begun_at, ASKED) if is_hidden(i) or c.catalog.item(i) is None}
+    c.ledger.heal(c.source.name, gone, None)
 
 
 def _current(c: Context) -> SweepRow | None:

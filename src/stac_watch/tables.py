@@ -61,6 +61,8 @@ def render_audit(found: Audit) -> RenderableType:
         f"{found.source}, {stamp(found.start)} to {stamp(found.end)}: {found.items} items in the catalogue,"
         f" {found.done} done and verified, {found.skipped} skipped"
     )
+    if found.unseen:
+        head.append(f"\n{found.unseen} of the done ones on the word of their runs: the outputs cannot be looked at from here")
     if not found.gaps:
         return Group(head, Text("nothing is missing, stale or doubled", style="green"))
     table = Table(header_style="bold")

@@ -27,6 +27,8 @@ from stac_watch.sweep import Context
 ENGINE = "engine"
 REFUSED_PAUSE = timedelta(minutes=1)  # until a person acts nothing changes; once they did it should be noticed
 STANDBY = 5.0  # seconds between looks at a ledger that another watcher has
+SHARE = 10  # times as long as a look at the runs took, and saw nothing new, passes before the next: 500 are 1 MB of metadata
+LONGEST_PAUSE = timedelta(seconds=30)  # between two looks
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class Parts:
     beat: float = 1.0  # seconds between looks at the engine
     patience: float = 5.0  # seconds that a round waits for sources; one that hangs goes on in its own thread
     holder: str = ""  # this watcher's name in the lease; empty = it does not ask for one
+    gives_way: bool = False  # it leaves the ledger to any watcher that does not
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ class Tick:
     facts: Mapping[Fact, int] = field(default_factory=dict)
     sent: Sent = field(default_factory=Sent)
     standby: str = ""  # who has the ledger, when it is not this watcher
+    ailing: Mapping[str, StacWatchError] = field(default_factory=dict)  # problems of this or an earlier round that last
 
     @property
     def idle(self) -> bool:
@@ -76,6 +80,8 @@ class Watcher:
             for s in (parts.sources if observing else ())
         ]
         self._engine_at: datetime | None = None  # when an engine that refused us is asked again
+        self._look_at: datetime | None = None  # when the runs are looked at again
+        self._ailing: dict[str, StacWatchError] = {}  # until a source answers, or the engine works
 
     def tick(self, *, to_the_end: bool = False) -> Tick:
         """One round: asks the sources whose time has come, looks at the engine, sends what there is room for.
@@ -94,10 +100,12 @@ class Watcher:
                 raise problem
             if tally is not None:
                 tallies[observer.name] = tally
+                self._ailing.pop(observer.name, None)
             if problem is not None:
                 problems[observer.name] = problem
         facts, sent = self._work(problems)
-        return Tick(tallies, problems, facts, sent)
+        self._ailing |= problems
+        return Tick(tallies, problems, facts, sent, ailing=dict(self._ailing))
 
     def _work(self, problems: dict[str, StacWatchError]) -> tuple[Mapping[Fact, int], Sent]:
         """Reconciles and dispatches; an engine that refuses us, or does not answer, stops neither the loop nor discovery."""
@@ -107,8 +115,12 @@ class Watcher:
             return facts, sent
         self._engine_at = None
         try:
-            facts = reconcile(p.ledger, p.engine, p.limits, p.read_marker, p.now)
-            sent = dispatch(p.ledger, p.engine, self._bucket, p.rng, p.now, breaker=self._breaker, caps=self._caps)
+            facts = self._look()
+            sent = dispatch(
+                p.ledger, p.engine, self._bucket, p.rng, p.now,
+                breaker=self._breaker, caps=self._caps, max_in_flight=p.limits.max_in_flight,
+            )  # fmt: skip
+            self._ailing.pop(ENGINE, None)
         except LeaseLost:
             raise
         except Temporary as error:
@@ -117,6 +129,15 @@ class Watcher:
             problems[ENGINE] = error
             self._engine_at = p.now() + REFUSED_PAUSE
         return facts, sent
+
+    def _look(self) -> Mapping[Fact, int]:
+        """Looks at the runs, as often as it is cheap."""
+        p, began = self._p, self._p.now()
+        if self._look_at is not None and timedelta(0) < self._look_at - began <= LONGEST_PAUSE:  # longer: the clock was set
+            return {}
+        facts = reconcile(p.ledger, p.engine, p.limits, p.read_marker, p.now)
+        self._look_at = None if facts else p.now() + min(LONGEST_PAUSE, SHARE * (p.now() - began))
+        return facts
 
     def run(self, report: Callable[[Tick], None]) -> None:
         """Goes on until asked to stop; as a standby while another watcher has the ledger."""
@@ -153,7 +174,7 @@ class Watcher:
         """One round if the ledger is this watcher's, or can be; else nothing but who has it."""
         p = self._p
         try:
-            if p.holder and not p.ledger.hold(p.holder, p.now):
+            if p.holder and not p.ledger.hold(p.holder, p.now, gives_way=p.gives_way):
                 holder = p.ledger.holder()
                 return Tick(standby=holder[0] if holder else "another watcher")
             return self.tick(to_the_end=to_the_end)

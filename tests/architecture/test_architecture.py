@@ -12,10 +12,11 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 LAYERS = [
-    ["cli cli_asking cli_acting cli_deploying cli_common"],
+    ["cli cli_asking cli_acting cli_deploying cli_operating cli_terminal"],
     ["app"],
     ["demo.", "web", "manifests.", "tables"],
-    ["watch", "backfill", "replay", "audit", "asking"],
+    ["pulse"],
+    ["watch", "backfill", "replay", "audit", "asking", "operate."],
     ["observe"],
     ["sweep"],
     ["discover", "dispatch", "reconcile"],
@@ -34,18 +35,24 @@ OWNERS = {  # library: modules that may import it; everything else reaches it th
     "sqlite3": "stac_watch.demo.",
     "pystac_client requests": "stac_watch.catalog stac_watch.http",
     "pystac": "geozarr_runner.",
-    "kubernetes urllib3": "stac_watch.engines.argo",
+    "kubernetes": "stac_watch.engines.argo stac_watch.operate.cluster",
+    "urllib3": "stac_watch.engines.argo stac_watch.http stac_watch.operate.cluster",
+    "websocket": "stac_watch.operate.cluster",
     "subprocess multiprocessing": "stac_watch.engines.local geozarr_runner.",
     "hera": "stac_watch.manifests.",
     "numpy numcodecs": "stac_watch.demo. geozarr_runner.",
-    "utm uvicorn": "stac_watch.demo.",
-    "starlette": "stac_watch.demo. stac_watch.web",
+    "utm": "stac_watch.demo.",
+    "starlette uvicorn": "stac_watch.demo. stac_watch.web",
+    "prometheus_client": "stac_watch.web stac_watch.views.metrics",
+    "jinja2": "stac_watch.views.page geozarr_runner.",
     "xarray zarr dask distributed eopf_geozarr geozarr_toolkit aiohttp": "geozarr_runner.",
-    "typer": "stac_watch.cli stac_watch.cli_asking stac_watch.cli_acting stac_watch.cli_deploying stac_watch.cli_common",
+    "typer": "stac_watch.cli stac_watch.cli_asking stac_watch.cli_acting stac_watch.cli_deploying stac_watch.cli_operating "
+    "stac_watch.cli_terminal",
     "argparse": "geozarr_runner.cli",
 }
 CLIS = (
-    "stac_watch.cli stac_watch.cli_asking stac_watch.cli_acting stac_watch.cli_deploying stac_watch.cli_common geozarr_runner.cli"
+    "stac_watch.cli stac_watch.cli_asking stac_watch.cli_acting stac_watch.cli_deploying stac_watch.cli_operating "
+    "stac_watch.cli_terminal geozarr_runner.cli"
 )
 CALLS = {  # an attribute or, with (), a call, as it is written: modules that may write it
     "print()": CLIS,

@@ -17,6 +17,7 @@ sys.path.insert(0, str(HERE))  # the harness is a program beside the tests, not 
 
 from harness.kubectl import Kubectl  # noqa: E402
 from harness.places import Binaries, Places, Recipe  # noqa: E402
+from stack import Stack  # noqa: E402
 
 REPORT = pytest.StashKey[pytest.TestReport]()
 SWITCH = "STAC_WATCH_TEST_CLUSTER"
@@ -124,7 +125,7 @@ def _keep_evidence(kubectl: Kubectl, namespace: str, folder: Path) -> None:
         (folder / f"{name}.log").write_text(log.stdout + log.stderr)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def port_forward(kubectl: Kubectl) -> Callable[..., Any]:
     """Forwards a free loopback port to a service; the value is the port."""
 
@@ -142,3 +143,23 @@ def port_forward(kubectl: Kubectl) -> Callable[..., Any]:
                 process.terminate()
 
     return forward
+
+
+@pytest.fixture(scope="session")
+def installed(
+    kubectl: Kubectl, release: str, port_forward: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stack]:
+    """stac-watch as an installation has it, put up once and shared: each test has items of its own."""
+    stack = Stack(kubectl, "stac-watch-tests", tmp_path_factory.mktemp("manifests"), release, port_forward)
+    stack.up()
+    yield stack
+    stack.down()
+
+
+@pytest.fixture
+def stack(installed: Stack, places: Places, request: pytest.FixtureRequest) -> Iterator[Stack]:
+    """The installation; what it looked like is kept when the test fails."""
+    yield installed
+    report = request.node.stash.get(REPORT, None)
+    if report is not None and report.failed:
+        installed.keep_evidence(places.root / "var" / "cluster-evidence" / request.node.name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,24 +21,13 @@ START = datetime(2025, 11, 1, tzinfo=UTC)
 
 
 @dataclass
-class Clock:
-    time: datetime = datetime(2025, 11, 24, 12, tzinfo=UTC)
-
-    def __call__(self) -> datetime:
-        return self.time
-
-    def forward(self, **by: float) -> None:
-        self.time += timedelta(**by)
-
-
-@dataclass
 class Api:
     """A running catalogue as a test uses it."""
 
     url: str
     store: Store
     faults: FaultControl
-    clock: Clock
+    clock: Callable[[], datetime]  # of tests/conftest.py, with `forward`
     http: requests.Session = field(default_factory=requests.Session)
 
     def item(self, number: int, *, tile: str = "T32TQM", **changes) -> dict:
@@ -76,12 +65,7 @@ class Api:
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def api(tmp_path: Path, clock: Clock) -> Iterator[Api]:
+def api(tmp_path: Path, clock: Callable[[], datetime]) -> Iterator[Api]:
     with Store() as store, Server(create_app(store, products=tmp_path / "products", now=clock)) as server:
         running = Api(server.url, store, server.faults, clock)
         with running.http:

@@ -242,6 +242,35 @@ def test_ignored_parameters(api: Api, name: str) -> None:
     assert changed <= {name, *({"sortby"} if name == "filter" else ())}
 
 
+@pytest.mark.parametrize(("how", "status"), [("405", 405), ("301", 301)])
+def test_a_search_by_post_may_be_refused_or_redirected_and_one_by_get_is_answered(api: Api, how: str, status: int) -> None:
+    api.fill(3)
+    api.faults.set(post_search=how)
+    assert api.http.post(f"{api.url}/search", json={}, timeout=5, allow_redirects=False).status_code == status
+    assert api.get("/search").json()["numberReturned"] == 3
+
+
+def test_a_slow_server_is_slow_where_a_filter_has_no_limit_on_the_acquisition_time(api: Api) -> None:
+    api.fill(3)
+    api.faults.set(slow=0.3)
+    everything = window("2025-01-01T00:00:00", "2027-01-01T00:00:00")
+    assert api.post(filter=everything, datetime="2025-01-01T00:00:00Z/..").json()["numberReturned"] == 3
+    assert api.faults.delivered == []
+    began = time.monotonic()
+    assert api.post(filter=everything).json()["numberReturned"] == 3
+    assert time.monotonic() - began >= 0.3
+    assert api.faults.delivered == ["slow"]
+
+
+def test_a_count_may_be_wrong_and_other_collections_may_be_returned(api: Api) -> None:
+    api.fill(3)
+    assert "numberMatched" not in api.post().json()
+    api.store.put(api.item(5) | {"collection": "other"})
+    api.faults.set(matched=7, ignore=frozenset({"collections"}))
+    page = api.post(collections=[COLLECTION]).json()
+    assert (page["numberMatched"], page["numberReturned"]) == (7, 4)
+
+
 def test_all_faults_are_off_by_default_and_after_clear(api: Api) -> None:
     api.fill(1)
     assert api.faults.current == Faults()

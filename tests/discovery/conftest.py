@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,21 +15,11 @@ from stac_watch.database import open_engine
 from stac_watch.demo.catalog import COLLECTION, FaultControl, Server, Store, create_app, make_item
 from stac_watch.discover import discover
 from stac_watch.ledger import Ledger
+from stac_watch.probe import restore
 from stac_watch.records import Tally
 from stac_watch.sweep import Context, step
 
 START = datetime(2025, 11, 20, tzinfo=UTC)
-
-
-@dataclass
-class Clock:
-    time: datetime = datetime(2025, 11, 24, 12, tzinfo=UTC)
-
-    def __call__(self) -> datetime:
-        return self.time
-
-    def forward(self, **by: float) -> None:
-        self.time += timedelta(**by)
 
 
 @dataclass
@@ -39,7 +29,7 @@ class World:
     url: str
     store: Store
     faults: FaultControl
-    clock: Clock
+    clock: Callable[[], datetime]  # of tests/conftest.py, with `forward`
     ledger: Ledger
     slept: list[float] = field(default_factory=list)
     settings: dict = field(default_factory=dict)
@@ -75,7 +65,7 @@ class World:
         context = Context(self.source(), Recipe(), self.catalog(), self.ledger, self.clock)
         kept = self.ledger.abilities("s2")
         assert kept is not None, "poll first"
-        context.catalog.assume(**(kept[0] | {"rejected": ()}))
+        context.catalog.abilities = restore(kept[0])
         total = Tally()
         for _ in range(200):
             found = step(context)
@@ -96,8 +86,7 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    clock = Clock()
+def world(tmp_path: Path, clock: Callable[[], datetime]) -> Iterator[World]:
     ledger = Ledger(open_engine(f"sqlite:///{tmp_path / 'ledger.db'}"))
     ledger.prepare()
     with Store() as store, Server(create_app(store, now=clock)) as server:

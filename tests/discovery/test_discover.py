@@ -4,6 +4,7 @@ import json
 from datetime import timedelta
 
 import pytest
+import requests
 
 from stac_watch.errors import CatalogUnavailable
 from stac_watch.states import Fact, State
@@ -52,6 +53,23 @@ def test_an_item_that_becomes_visible_long_after_its_stamp_is_found_and_makes_th
     world.clock.forward(minutes=1)
     world.store.put(world.item(200, updated=world.clock() - timedelta(minutes=30)))
     assert world.poll().admitted == 1
+
+
+def test_what_a_catalogue_shows_later_than_it_accepts_it_is_found(world):
+    """Stamped, accepted with 201, and visible some minutes later, behind what the polls have read by then."""
+    world.fill(3)
+    world.poll()
+    world.faults.set(visibility_delay=600)
+    url = f"{world.url}/collections/sentinel-2-l2a/items"
+    new, replaced = world.item(50, updated=world.clock()), world.item(1, version=2, updated=world.clock())
+    assert requests.post(url, json=new, timeout=5).status_code == 201
+    assert requests.put(f"{url}/{replaced['id']}", json=replaced, timeout=5).status_code == 200
+    for _ in range(9):
+        world.clock.forward(minutes=1)
+        assert world.poll().admitted == 0
+    world.clock.forward(minutes=2)
+    assert world.poll().admitted == 2
+    assert len(world.states()) == 4
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ from stac_watch.probe import EXPENSIVE, probe, restore, words
 SERVERS = {
     "typed": ({}, {"stamp": "updated", "typed": True, "sorts": True, "fields": True, "product": True}),
     "text": ({"text_updated": True, "id_tokens": True}, {"stamp": "updated", "typed": False, "sorts": True}),
+    "no POST": ({"post_search": "405"}, {"method": "GET", "stamp": "updated"}),
+    "POST redirected": ({"post_search": "301", "text_updated": True}, {"method": "GET", "stamp": "updated", "typed": False}),
     "no sort": ({"ignore": frozenset({"sortby"})}, {"stamp": "updated", "sorts": False}),
     "no filter": ({"ignore": frozenset({"filter"})}, {"stamp": "datetime", "filters": False}),
     "no fields": ({"ignore": frozenset({"fields"})}, {"fields": False, "max_page": 200}),
@@ -90,6 +92,7 @@ def test_what_was_found_is_said_in_words():
         assert word in told
     assert "as text" in "\n".join(words(Abilities()))
     assert "as time" in "\n".join(words(Abilities(typed=True)))
+    assert "`published` and `created` could be used" in "\n".join(words(Abilities(stamps=("updated", "published", "created"))))
 
 
 def test_abilities_survive_the_ledger_and_those_of_another_version_do_not(world):
@@ -99,12 +102,33 @@ def test_abilities_survive_the_ledger_and_those_of_another_version_do_not(world)
     assert restore({"method": "GET"}) is None
 
 
-def test_on_an_expensive_server_polls_look_at_recent_acquisitions_and_once_per_sweep_at_all(world):
+def test_which_stamps_could_be_used_is_found_for_each_of_them(world):
+    world.fill(20, properties={"created": None})
+    found = probe(world.catalog(), 1000)
+    assert (found.stamps, found.rejected) == (("updated", "published"), ("`created` is missing or no time on 20 of 20 items",))
+
+
+def test_one_item_without_properties_says_nothing_of_the_others(world):
+    wanted = world.fill(20)
+    world.faults.set(no_properties=(wanted[19],))
+    tally = world.poll()
+    assert world.ledger.abilities("s2")[0]["stamp"] == "updated"
+    assert (tally.admitted, tally.quarantined) == (19, 1)
+
+
+def test_on_a_slow_server_polls_look_at_recent_acquisitions_and_once_per_sweep_at_all(world):
     world.fill(20)
+    world.faults.set(slow=EXPENSIVE + 0.05)
+
+    def slow_ones() -> int:
+        taken = world.faults.delivered.count("slow")
+        world.faults.delivered.clear()
+        return taken
+
     world.poll()
-    kept = world.ledger.abilities("s2")[0]
-    world.ledger.note_abilities("s2", kept | {"idle": 2 * EXPENSIVE}, world.clock())
-    world.poll()  # the first one without the limit
+    assert world.ledger.abilities("s2")[0]["idle"] > EXPENSIVE
+    assert "once per sweep" in "\n".join(words(restore(world.ledger.abilities("s2")[0])))
+    assert slow_ones() > 0  # the probe, and the first poll without the limit
     old = world.clock() - timedelta(days=300)
     world.clock.forward(minutes=5)
     world.store.put(world.item(0, item_id="S2A_MSIL2A_20250101T100041_N0511_R122_T32TQM_20250101T122613", datetime=old,
@@ -112,9 +136,22 @@ def test_on_an_expensive_server_polls_look_at_recent_acquisitions_and_once_per_s
     world.store.put(world.item(30, updated=world.clock()))
     world.clock.forward(minutes=1)
     assert world.poll().admitted == 1
+    assert slow_ones() == 0
     world.clock.forward(hours=6)
     assert world.poll().admitted == 1
+    assert slow_ones() > 0
     assert len(world.states()) == 22
+
+
+def test_a_slow_server_that_got_an_index_is_asked_for_everything_again(world):
+    world.fill(20)
+    world.faults.set(slow=EXPENSIVE + 0.05)
+    world.poll()
+    world.faults.set(slow=0.0)
+    world.clock.forward(days=1)
+    world.poll()
+    assert world.ledger.abilities("s2")[0]["idle"] < EXPENSIVE
+    assert "once per sweep" not in "\n".join(words(restore(world.ledger.abilities("s2")[0])))
 
 
 def test_where_the_product_is_asked_for_alone_items_without_one_are_still_read(world):

@@ -147,3 +147,32 @@ def test_once_a_week_everything_is_compared_from_the_first_item_on(world):
     row = world.ledger.sweep("s2", "all")
     assert row.start.isoformat() == "2025-11-20T00:00:00+00:00"
     assert row.done_at is not None
+
+
+def test_what_can_be_read_again_is_no_longer_in_quarantine_whether_it_changed_or_not(watched):
+    spoiled, poisoned, gone = (watched.item(n)["id"] for n in (2, 5, 8))
+    watched.faults.set(no_properties=(spoiled, gone), poison=(poisoned,))
+    again(watched)
+    assert {name for _, name, _ in watched.ledger.quarantined()} == {spoiled, gone, "(unreadable) datetime 2025-11-20T05:00:00Z"}
+    watched.faults.clear()
+    watched.store.delete("sentinel-2-l2a", gone)
+    again(watched)
+    assert [name for _, name, _ in watched.ledger.quarantined()] == [gone]
+    assert len(watched.ledger.conversions()) == 10  # it was no change
+    watched.settings["poll"] |= {"sweep_all": "7d"}
+    watched.clock.forward(days=38)
+    watched.sweep()
+    assert watched.ledger.quarantined() == []
+
+
+def test_what_a_poll_could_not_read_and_the_next_can_is_no_longer_in_quarantine(world):
+    wanted = world.fill(6)
+    world.poll()
+    world.clock.forward(minutes=2)
+    world.store.put_many([world.item(n, updated=world.clock() - timedelta(seconds=n)) for n in range(6)])
+    world.faults.set(no_properties=(wanted[1],), poison=(wanted[4],))
+    assert world.poll().quarantined == 2
+    world.faults.clear()
+    world.clock.forward(minutes=1)
+    world.poll()
+    assert world.ledger.quarantined() == []

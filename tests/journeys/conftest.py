@@ -56,16 +56,20 @@ class Plant:
             return Receipt(Answer.UNKNOWN, "HTTP 503")
         if self.fault == "credentials refused for an hour" and age < timedelta(hours=1):
             raise Refused("the EventSource refuses the token: HTTP 401", hint="set the token")
+        if self.fault == "delivered, no answer, then refused" and not first:
+            return Receipt(Answer.REFUSED, "HTTP 413")
         if self.fault == "accepted, then dropped" and first:
             return Receipt(Answer.ACCEPTED)
         self.events.setdefault(run, data)
         if self.fault == "delivered late" and first:
             self.begun[run] = self.clock() + timedelta(minutes=20)
+        elif self.fault == "delivered, no answer, then refused":
+            self.begun[run] = self.clock() + timedelta(minutes=10)
         elif self.fault == "delivered twice":
             self.begun[run] = self.clock()  # whatever ran under that name begins anew
         else:
             self.begun.setdefault(run, self.clock())
-        if self.fault == "delivered, and no answer" and first:
+        if self.fault in ("delivered, and no answer", "delivered, no answer, then refused") and first:
             return Receipt(Answer.UNKNOWN, "reset by peer")
         return Receipt(Answer.ACCEPTED)
 
@@ -152,11 +156,14 @@ class World:
     def backfilling(self) -> backfill.Context:
         return backfill.Context(self.source, self.recipe, LIMITS, self.catalog, self.ledger)
 
-    def audit(self, days: int = 10) -> audit.Audit:
-        context = audit.Context(
+    @property
+    def auditing(self) -> audit.Context:
+        return audit.Context(
             self.source, self.recipe, self.catalog, self.ledger, self.plant, self.plant.outputs.get, lambda _: True
         )
-        return audit.audit(context, START - timedelta(days=days), self.clock(), self.clock())
+
+    def audit(self, days: int = 10) -> audit.Audit:
+        return audit.audit(self.auditing, START - timedelta(days=days), self.clock(), self.clock())
 
 
 @pytest.fixture

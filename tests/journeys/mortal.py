@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from sqlalchemy import event as sa_event
+
 from stac_watch import app
 from stac_watch.config import load
 from stac_watch.database import open_engine
@@ -73,7 +75,10 @@ def watch_once(config: Path, die_at: int) -> int:
         return False
 
     parts = app.build(settings, os.environ, wait, beat=0.02)
-    ledger = MortalLedger(open_engine(settings.ledger), death)
+    engine = open_engine(settings.ledger)
+    if engine.dialect.name == "sqlite":  # what a killed process handed to the kernel is not lost; a power failure is not played
+        sa_event.listen(engine, "connect", lambda connection, _record: connection.execute("PRAGMA synchronous=OFF"))
+    ledger = MortalLedger(engine, death)
     inner = LocalEngine(
         settings.engine.folder, command=[sys.executable, "-S", "-E", str(STANDIN), "run"], max_in_flight=4, environ=os.environ
     )

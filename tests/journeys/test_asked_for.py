@@ -10,7 +10,7 @@ import pytest
 from stac_watch import asking, audit, backfill, replay
 from stac_watch.config import Limits
 from stac_watch.engines import Answer
-from stac_watch.errors import InputError
+from stac_watch.errors import InputError, Unavailable
 from stac_watch.records import Move
 from stac_watch.replay import Wish
 from stac_watch.states import Fact, State
@@ -127,7 +127,7 @@ def test_a_canary_that_fails_stops_the_rest_until_the_command_is_given_again(arc
     assert len(archive.plant.posts) == 2
     (order,) = archive.ledger.orders()
     assert order.held == "1 of the first 2 failed"
-    status = asking.status(archive.ledger, ("demo",), Limits(), archive.clock())
+    status = asking.status(archive.ledger, [archive.source], Limits(), archive.clock())
     assert status.sources[0].backfill.held == order.held
     assert any("held" in w.why for w in status.waiting)
     assert backfill.progress(archive.backfilling, request, START, 0, archive.clock()).settled
@@ -174,7 +174,10 @@ def again(world, targets):
 def test_replay_by_id_makes_the_next_attempt_and_refuses_what_is_on_its_way(finished):
     a, b = finished.items[:2]
     targets = replay.named([Wish(a), Wish(b), Wish(a)], finished.ledger, ["demo"])
-    assert [(t.item, t.action, t.refusal) for t in targets] == [(a, "attempt 2", None), (b, "attempt 2", None)]
+    assert [(t.item, t.action, t.refusal) for t in targets] == [
+        (a, "attempt 2, converts again", None),
+        (b, "attempt 2, converts again", None),
+    ]
     assert {r.state for r in finished.ledger.conversions()} == {State.DONE}  # saying it does nothing
     assert [t.state for t in again(finished, targets)] == [State.QUEUED] * 2
     refused = again(finished, replay.named([Wish(a)], finished.ledger, ["demo"]))
@@ -192,7 +195,7 @@ def test_replay_by_state_time_and_error(finished):
     assert {t.item for t in replay.chosen(dead, finished.ledger)} == set(redo)
     assert finished.ledger.conversions(state=State.DEAD, error="100%") == []
     assert finished.ledger.conversions(state=State.DEAD, since=finished.clock() + timedelta(seconds=1)) == []
-    assert {f.count for f in asking.status(finished.ledger, ("demo",), Limits(), finished.clock()).failures} == {4}
+    assert {f.count for f in asking.status(finished.ledger, [finished.source], Limits(), finished.clock()).failures} == {4}
     again(finished, replay.chosen(dead, finished.ledger))
     finished.run()
     assert Counter(r.state for r in finished.ledger.conversions()) == {State.DONE: 12}
@@ -279,6 +282,17 @@ def test_an_audit_names_every_kind_and_a_replay_of_its_file_closes_them(finished
     assert [t.refusal for t in again(world, targets)] == [None] * 6
     world.run()
     assert {gap.kind for gap in world.audit().gaps} == {audit.Kind.GONE}
+
+
+def test_outputs_that_cannot_be_looked_at_are_not_lost(finished):
+    world = finished
+
+    def nowhere(output):
+        raise Unavailable(f"cannot look into {output}", hint="credentials")
+
+    found = audit.audit(replace(world.auditing, find_marker=nowhere), START - timedelta(days=10), world.clock(), world.clock())
+    assert (found.gaps, found.done, found.unseen) == ([], 12, 12)
+    assert world.audit().unseen == 0
 
 
 def test_two_runs_at_once_are_found(archive):

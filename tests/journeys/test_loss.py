@@ -15,7 +15,8 @@ from stac_watch.states import FINAL, Fact
 ITEMS = 6
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 FAULTS = (
-    "accepted, then dropped", "delivered twice", "delivered late", "delivered, and no answer", "run deleted", "phases out of order",
+    "accepted, then dropped", "delivered twice", "delivered late", "delivered, and no answer",
+    "delivered, no answer, then refused", "run deleted", "phases out of order",
     "down for an hour", "credentials refused for an hour", "cannot be asked for an hour",
 )  # fmt: skip
 

@@ -34,7 +34,7 @@ def objects(rendered):
     """Every Kubernetes object, without kustomize's own files and the overlays' patches, by (kind, name)."""
     found = {}
     for path, text in rendered.items():
-        if Path(path).name.startswith("kustomiz") or path.endswith("base/stac-watch.yaml"):
+        if Path(path).name.startswith("kustomiz") or path.endswith(("base/stac-watch.yaml", ".json")):
             continue
         if "overlays" in path and Path(path).name not in {"budget.yaml", "network.yaml", "quota.yaml"}:
             continue
@@ -54,6 +54,7 @@ def conversion():
         options={
             "spatial_chunk": "512", "sharding": "true", "package": "none", "overwrite": "true", "dask_perf_html": "/data/dask.html",
         },
+        source_name="s2-l2a",
     )  # fmt: skip
 
 

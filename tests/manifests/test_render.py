@@ -16,7 +16,8 @@ from stac_watch.manifests.render import render
 from stac_watch.manifests.settings import settings_of
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = ("eventsources", "sensors", "workflows", "deploy/argo", "deploy/base", "deploy/overlays")
+CONFIG = ROOT / "deploy" / "base" / "stac-watch.yaml"
+FOLDERS = ("eventsources", "sensors", "workflows", "deploy/argo", "deploy/base", "deploy/components", "deploy/overlays")
 
 
 def test_what_is_committed_is_what_is_rendered(rendered):
@@ -71,6 +72,36 @@ engine: {kind: argo, webhook: http://x/items, namespace: elsewhere}
     assert namespaces == {"elsewhere"}
     images = yaml.safe_load(files["deploy/overlays/k3d/kustomization.yaml"])["images"]
     assert {"name": "reg.example:5000/runner", "newName": "reg.example:5000/runner", "newTag": "7"} in images
+
+
+def test_a_storage_class_is_that_of_every_volume(tmp_path):
+    files = render(settings_of(load(CONFIG, {}), CONFIG.read_text(), storage_class="fast"))
+    claims = [d for d in yaml.safe_load_all(files["deploy/base/poller.yaml"]) if d["kind"] == "PersistentVolumeClaim"]
+    steps = yaml.safe_load(files["workflows/geozarr-convert.yaml"])["spec"]["templates"]
+    claims += [yaml.safe_load(s["resource"]["manifest"]) for s in steps if "resource" in s]
+    claims += [yaml.safe_load(yaml.safe_load(files["deploy/overlays/production/convert.yaml"])[0]["value"])]
+    assert [c["spec"]["storageClassName"] for c in claims] == ["fast"] * 3
+    for path in ("eventsources/eventbus.yaml", "deploy/overlays/production/eventbus.yaml"):
+        assert yaml.safe_load(files[path])["spec"]["jetstream"]["persistence"]["storageClassName"] == "fast"
+
+
+def test_monitoring_is_in_the_overlays_only_where_its_operator_is(rendered):
+    """Without the operator's CRDs `kubectl apply` would refuse the whole overlay."""
+    watched = render(settings_of(load(CONFIG, {}), CONFIG.read_text(), prometheus="observability"))
+    for path in ("deploy/overlays/k3d/kustomization.yaml", "deploy/overlays/production/kustomization.yaml"):
+        assert "components" not in yaml.safe_load(rendered[path])
+        assert yaml.safe_load(watched[path])["components"] == ["../../components/monitoring"]
+
+
+def test_productions_bus_survives_the_loss_of_a_node(rendered, objects):
+    """Three replicas, no two on one node, and drains take one at a time."""
+    jetstream = yaml.safe_load(rendered["deploy/overlays/production/eventbus.yaml"])["spec"]["jetstream"]
+    [term] = jetstream["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    assert term["topologyKey"] == "kubernetes.io/hostname"
+    budget = objects["PodDisruptionBudget", "eventbus"]["spec"]
+    assert budget["selector"] == term["labelSelector"]
+    assert budget["maxUnavailable"] == 1
+    assert objects["EventBus", "geozarr"]["spec"]["jetstream"]["replicas"] == 3
 
 
 @pytest.mark.parametrize(

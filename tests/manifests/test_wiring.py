@@ -2,15 +2,22 @@
 
 import json
 import re
+from datetime import UTC, datetime, timedelta
 
 import jsonschema
 import pytest
 from geozarr_runner.cli import _parser
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.main import get_command
 
 from stac_watch import errors
+from stac_watch.app import read_range
+from stac_watch.cli import cli
+from stac_watch.config import Source
 from stac_watch.engines import Phase
 from stac_watch.engines.workflows import KEY_LABEL, LABELS, PARAMETERS, illegal_label, run_of
-from stac_watch.events import build_event, parse_event
+from stac_watch.events import LATER, build_event, parse_event
 from stac_watch.manifests.workflow import one_run, retry_expression
 from stac_watch.reconcile import ENDED_FROM_OUTSIDE, RETRY
 
@@ -22,10 +29,12 @@ def triggered(sensor, body):
     payload = {"header": {}, "body": json.loads(body), "metadata": {}}
     for parameter in k8s["parameters"]:
         source = parameter["src"]
-        assert set(source) <= {"dependencyName", "dataKey", "useRawData"}, "a default would hide a renamed field"
+        later = source["dataKey"].removeprefix("body.data.") in LATER
+        known = {"dependencyName", "dataKey", "useRawData"} | ({"value"} if later else set())
+        assert set(source) <= known, "a default would hide a renamed field"
         value = payload
         for part in source["dataKey"].split("."):
-            value = value[part]
+            value = value.get(part, source.get("value")) if later and isinstance(value, dict) else value[part]
         assert isinstance(value, str | int), f"{source['dataKey']} is not a scalar"
         *parents, last = parameter["dest"].split(".")
         target = workflow
@@ -58,7 +67,7 @@ def test_an_event_becomes_the_workflow_that_it_names(workflow, event, conversion
     ours = {k: v for k, v in workflow["metadata"]["labels"].items() if k.startswith("stac-watch/")}
     assert ours == {
         "stac-watch/key": conversion.key, "stac-watch/attempt": "3", "stac-watch/lane": "backfill", "stac-watch/reason": "new",
-        "stac-watch/tile": "T32TQM", "stac-watch/collection": "sentinel-2-l2a",
+        "stac-watch/tile": "T32TQM", "stac-watch/collection": "sentinel-2-l2a", "stac-watch/source": "s2-l2a",
     }  # fmt: skip
     assert arguments(workflow) == {
         "stac_url": conversion.product_href, "output_zarr": conversion.output_zarr, "groups": conversion.groups,
@@ -79,7 +88,8 @@ def test_every_parameter_of_the_template_is_mapped_or_has_a_default(workflow, te
     assert list(declared) == [p.name for p in PARAMETERS]
     mapped = arguments(workflow)
     assert set(mapped) <= set(declared)
-    assert set(declared) - set(mapped) == {"allowed_hosts"}  # the deployment's, never an event's
+    deployment = {"engine", "memory_limit", "allowed_hosts"}  # never an event's
+    assert set(declared) - set(mapped) == deployment
     assert {name for name, value in declared.items() if value is None} == {"stac_url", "output_zarr"}
 
 
@@ -88,7 +98,7 @@ def test_values_of_enumerations_are_those_that_the_runner_knows(workflow, templa
     for parameter in template["spec"]["arguments"]["parameters"]:
         if "enum" in parameter:
             assert parameter["value"] in parameter["enum"]
-            assert given[parameter["name"]] in parameter["enum"]
+            assert given.get(parameter["name"], parameter["value"]) in parameter["enum"]  # not every one is the event's
 
 
 def test_every_reference_is_declared(template):
@@ -129,6 +139,7 @@ def test_the_runner_takes_the_arguments(workflow, template, conversion, command)
     assert (parsed.spatial_chunk, parsed.sharding, parsed.package, parsed.overwrite) == (512, True, "none", True)
     assert (parsed.key, parsed.attempt, parsed.run, parsed.item_id) == (conversion.key, 3, "gz-run", conversion.item_id)
     assert parsed.allowed_hosts == ["data.eodc.eu,objects.eodc.eu"]
+    assert (parsed.engine, parsed.memory_limit) == ("auto", "")
     paths = {o["name"]: o["valueFrom"]["path"] for o in step["outputs"]["parameters"]}
     assert paths["outcome"] == parsed.outcome
     assert command == "convert" or paths["size"] == parsed.size_file
@@ -155,6 +166,17 @@ def test_a_workflow_by_hand_is_complete(template, crd):
     assert {p["name"] for p in workflow["spec"]["arguments"]["parameters"]} == required
     assert KEY_LABEL not in workflow["metadata"]["labels"]  # it takes no room and is nobody's to reconcile
     assert workflow["metadata"]["generateName"] == "gz-"
+    asked = {
+        "stac_url": "https://a.example/x.zarr",
+        "output_zarr": "/data/x.zarr",
+        "engine": "stock",
+        "memory_limit": "2Gi",
+        "package": "",
+    }
+    assert arguments(one_run(asked, namespace="geozarr")) == {k: v for k, v in asked.items() if v}
+    for wrong in ({"engine": "quick"}, {"motor": "fast"}):
+        with pytest.raises(errors.InputError):
+            one_run(asked | wrong, namespace="geozarr")
     jsonschema.validate(workflow, crd("workflows"))
 
 
@@ -206,6 +228,40 @@ def test_an_event_whose_labels_the_api_would_refuse_is_named(conversion, collect
     assert "stac-watch/collection" in sentence
 
 
+def test_an_event_of_an_earlier_version_has_no_source_s_name_and_becomes_a_workflow_all_the_same(objects, event):
+    document = json.loads(event)
+    del document["data"]["source_name"]
+    labels = triggered(objects["Sensor", "geozarr"], json.dumps(document))["metadata"]["labels"]
+    assert labels["stac-watch/source"] == "unknown"
+    assert illegal_label(document["data"]) is None
+
+
+@given(st.from_regex(Source.model_fields["name"].metadata[0].pattern).map(str.strip))
+def test_every_name_that_a_source_may_have_can_be_its_label(name):
+    assert Source(name=name, api="https://a.example", collection="c").name == name
+    assert illegal_label({"source_name": name}) is None
+    assert re.fullmatch(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?", name)
+    assert len(name) <= 63
+
+
+@pytest.mark.parametrize("name", ["s2-", "-s2", "S2", "s2_l2a", "a" * 32, ""])
+def test_a_name_that_could_not_be_one_is_no_source_s(name):
+    with pytest.raises(ValueError, match="String should match"):
+        Source(name=name, api="https://a.example", collection="c")
+
+
 def test_labels_are_all_written_by_the_sensor(workflow):
     assert set(LABELS) <= set(workflow["metadata"]["labels"])
     assert all(workflow["metadata"]["labels"][label] for label in LABELS)
+
+
+def test_the_nightly_audit_asks_for_a_range_that_the_command_line_reads(objects):
+    """It ends before today: what was published an hour ago is on its way, and no gap."""
+    now = datetime(2026, 3, 1, 3, 17, tzinfo=UTC)
+    step = next(t for t in objects["WorkflowTemplate", "stac-watch-audit"]["spec"]["templates"] if t["name"] == "audit")
+    given = dict(a.removeprefix("--").split("=", 1) for a in step["container"]["args"] if a.startswith("--"))
+    start, end = read_range(given.pop("start"), given.pop("end"), now)
+    assert timedelta(days=1) <= now - end < timedelta(days=2)
+    assert end - start == timedelta(days=29)
+    known = {option for parameter in get_command(cli).commands["audit"].params for option in parameter.opts}
+    assert {f"--{name}" for name in given} <= known

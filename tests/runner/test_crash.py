@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -142,10 +143,12 @@ def test_a_run_whose_threads_hang_ends_by_force_within_ten_seconds(own_product, 
     """A read that never returns (a dead NFS server; here a pipe that nobody writes) must not end in SIGKILL without an outcome."""
     output, status, outcome = tmp_path / "out" / "o.zarr", tmp_path / "status.json", tmp_path / "outcome.json"
     chunk = own_product / "measurements/reflectance/r60m/b01/0.0"
+    edge = json.loads(chunk.with_name(".zarray").read_text())["chunks"][0]
     chunk.unlink()
+    header = b"\2\1\1\2" + struct.pack("<3I", edge * edge * 2, edge * edge * 2, 0)
     os.mkfifo(chunk)
     process = _start(str(own_product), output, status, 1, outcome)
-    chunk.write_bytes(bytes(16))  # staging looks at 16 bytes: a header that states the length of a pipe, 0. Then silence
+    chunk.write_bytes(header)  # staging looks at 16 bytes: a header that states the length of a pipe, 0. Then silence
     _await(process, _stage_is(status, "convert"))
     _await(process, lambda: any(_waits_for_a_pipe(process.pid)))
     started = time.monotonic()

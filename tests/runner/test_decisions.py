@@ -103,6 +103,47 @@ def _set(path, value, where):
     return change
 
 
+def _shift(path, metres):
+    def change(output):
+        array = zarr.open_group(str(output), mode="r+")[path]
+        array[...] = array[...] + metres
+
+    return change
+
+
+def _reshape(path, edge):
+    def change(output):
+        for document in (output / path / "zarr.json", *(p / "zarr.json" for p in (output, output / BANDS))):
+            text = json.loads(document.read_text())
+            node = text
+            if text.get("consolidated_metadata"):
+                inside = text["consolidated_metadata"]["metadata"]
+                node = inside.get(path) or inside[path.removeprefix(f"{BANDS}/")]
+            node["shape"] = [edge, edge]
+            document.write_text(json.dumps(text))
+
+    return change
+
+
+def _cut(path):
+    def change(output):
+        chunk = next(p for p in sorted((output / path / "c").rglob("*")) if p.is_file())
+        chunk.write_bytes(chunk.read_bytes()[:-7])
+
+    return change
+
+
+def _remove(path):
+    """As if the converter had never written it: the consolidated metadata does not know it either."""
+
+    def change(output):
+        shutil.rmtree(output / path)
+        with convert.quiet():
+            zarr.consolidate_metadata(str(output), zarr_format=3)
+
+    return change
+
+
 def _first(values):
     return np.unravel_index(int(np.argmax(~np.isnan(values))), values.shape)
 
@@ -116,17 +157,64 @@ def _first(values):
         (f"{BANDS}/r720m/b11", lambda p: _set(p, 0.7, _first), {"overviews"}),
         (f"{BANDS}/r20m/b08", lambda p: _set(p, 0.7, _first), {"injected bands"}),
         ("quality/atmosphere/r60m/aot", lambda p: _set(p, 9.0, _first), {"native values"}),
-        ("quality/mask/r20m", lambda p: lambda output: shutil.rmtree(output / p), {"structure"}),
+        (f"{BANDS}/r60m/b02", lambda p: _set(p, np.nan, _first), {"nodata", "overviews"}),
+        (f"{BANDS}/r10m/x", lambda p: _shift(p, 5.0), {"coordinates"}),
+        (f"{BANDS}/r20m/y", lambda p: _shift(p, 1), {"coordinates"}),
+        (f"{BANDS}/r360m/x", lambda p: _shift(p, 60.0), {"coordinates"}),
+        (f"{BANDS}/r10m/b02", lambda p: _reshape(p, 719), {"native values"}),
+        (f"{BANDS}/r10m/b02", lambda p: _reshape(p, 721), {"native values"}),
+        (f"{BANDS}/r60m/b08", lambda p: _reshape(p, 119), {"injected bands", "overviews"}),
+        (f"{BANDS}/r720m/b01", lambda p: _reshape(p, 9), {"overviews"}),
+        (f"{BANDS}/r20m/b05", _cut, {"native values"}),
+        ("quality/mask/r20m", _remove, {"structure"}),
+        (f"{BANDS}/r120m/b03", _remove, {"structure"}),
+        (f"{BANDS}/r20m/b08", _remove, {"structure"}),
+        (f"{BANDS}/r720m/y", _remove, {"structure"}),
     ],
-    ids=["lost-chunk", "lost-injected", "nodata-is-zero", "wrong-overview", "wrong-injected", "wrong-value", "lost-group"],
-)
+    ids=[
+        "lost-chunk", "lost-injected", "nodata-is-zero", "wrong-overview", "wrong-injected", "wrong-value", "hole",
+        "half-a-pixel-west", "a-metre-north", "overview-shifted", "too-small", "too-large", "injected-too-small",
+        "overview-too-small", "cut-chunk", "lost-group", "lost-overview", "never-injected", "lost-axis",
+    ],
+)  # fmt: skip
 def test_verify_notices(product, converted, selection, tmp_path, path, change, failed):
     output = shutil.copytree(converted, tmp_path / "o.zarr")
     (output / "stac-watch.json").unlink()  # verify comes before the marker
     change(path)(output)
-    verdicts = {c.name: c for c in verify.verify(product, selection, output, workers=2).failed}
+    verdicts = {c.name: c for c in verify.verify(product, selection, output, level="L2A", workers=2).failed}
     assert verdicts.keys() == failed
     assert any(path in check.detail for check in verdicts.values())
+
+
+def test_a_sample_still_finds_every_lost_and_every_cut_chunk_and_says_what_it_compared(product, selection, tmp_path):
+    """With a budget of no pixels one chunk of each large array is compared; a hole anywhere is found all the same."""
+    output = tmp_path / "o"
+    convert.convert(product, selection, output, convert.Options(spatial_chunk=90, engine="fast"), level="L2A")
+
+    def judged(seed):
+        return verify.verify(product, selection, output, level="L2A", workers=2, seed=seed, everything=0, small=1000, sampled=1)
+
+    assert judged("a").failed == ()
+    coverage = next(check.detail for check in judged("a").checks if check.name == "coverage")
+    assert "'a/<array>/" in coverage
+    files = sorted(p for p in (output / f"{BANDS}/r10m/b03/c").rglob("*") if p.is_file())
+    whole = files[20].read_bytes()
+    for broken in (None, whole[:100]):
+        files[20].unlink() if broken is None else files[20].write_bytes(broken)
+        for seed in ("a", "b"):
+            assert f"{BANDS}/r10m/b03" in " ".join(check.detail for check in judged(seed).failed)
+        files[20].write_bytes(whole)
+    looked = {f.path: f.pixels for f in judged("a").findings}
+    absent = 8 * 8 - len(files)
+    assert looked[f"{BANDS}/r10m/b03"] == 90 * 90 * (absent + 1)
+
+
+def test_what_may_be_left_out_is_what_reads_as_the_fill_value():
+    assert verify.is_fill(np.full((2, 2), np.nan), np.float32("nan"))
+    assert not verify.is_fill(np.array([np.nan, 0.5]), np.float32("nan"))
+    assert verify.is_fill(np.zeros(3, "i8"), np.int64(0))
+    assert not verify.is_fill(np.array(7), np.int64(0))
+    assert not verify.is_fill(np.full(2, np.nan), np.float32(0))
 
 
 def test_verify_fails_what_the_bare_converter_makes_of_nodata(product, tmp_path):
@@ -138,7 +226,7 @@ def test_verify_fails_what_the_bare_converter_makes_of_nodata(product, tmp_path)
         convert.prune(tree, bands)
         options = {"enable_sharding": False, "spatial_chunk": 1024, "compression_level": 3, "validate_output": False}
         converter.convert_s2_optimized(dt_input=tree, output_path=str(tmp_path / "o"), keep_scale_offset=False, **options)
-    failed = {check.name: check.detail for check in verify.verify(product, bands, tmp_path / "o", workers=2).failed}
+    failed = {check.name: check.detail for check in verify.verify(product, bands, tmp_path / "o", level="L2A", workers=2).failed}
     assert failed.keys() == {"nodata"}
     assert "b08" in failed["nodata"]
     assert "not NaN" in failed["nodata"]

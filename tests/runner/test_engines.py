@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import zarr
-from geozarr_runner import arithmetic, chunks, convert, engine, limits
+from geozarr_runner import arithmetic, chunks, convert, engine
 from geozarr_runner.product import parse, select
 
 from stac_watch.demo.product import write_product
@@ -101,12 +102,22 @@ def test_an_array_that_the_converter_did_not_write_is_a_refusal_too(tmp_path):
         chunks.adopt(tmp_path, tmp_path, {"a/b": ((1, 1), (1, 1))})
 
 
-def test_a_failing_metadata_pass_gives_way_to_the_stock_engine(product, tmp_path, caplog):
-    """The child is told of a folder that cannot be; the fast engine must say so, and `convert` must not take half of its work."""
+def test_a_failing_metadata_pass_gives_way_to_the_stock_engine(own_product, tmp_path):
+    """The fast engine must say so, and `convert` must not take half of its work."""
+    selection = _selection(own_product, f"{BANDS}/r60m")
+    (own_product / ".zmetadata").write_text("{")
+    with pytest.raises(chunks.Unexpected, match="the metadata pass ended with 1"):
+        chunks.write(own_product, selection, tmp_path / "o", chunk=1024, workers=1, advance=lambda _: None)
+    assert not (tmp_path / "o-chunks").exists()
+
+
+def test_a_metadata_pass_that_cannot_write_is_no_reason_for_the_stock_engine(product, tmp_path):
+    """A full disk is one for both; here the folder cannot be one."""
     selection = _selection(product, f"{BANDS}/r60m")
     (tmp_path / "file").write_text("")
-    with pytest.raises(chunks.Unexpected, match="the metadata pass ended with 1"):
+    with pytest.raises(OSError, match="file") as failure:
         chunks.write(product, selection, tmp_path / "file", chunk=1024, workers=1, advance=lambda _: None)
+    assert failure.value.errno in (errno.ENOTDIR, errno.EEXIST)
     assert not (tmp_path / "file-chunks").exists()
 
 
@@ -156,32 +167,3 @@ def test_block_means_are_those_of_numpy_to_the_last_bit(factor):
             empty, np.nan, np.nansum(blocks, axis=(1, 3)) / np.maximum(1, (~np.isnan(blocks)).sum(axis=(1, 3))).astype(dtype)
         )
         np.testing.assert_array_equal(arithmetic.block_mean(values, factor), want.astype(dtype))
-
-
-@pytest.mark.parametrize(
-    ("text", "size"), [("2Gi", 2 * 1024**3), ("1800M", 1_800_000_000), ("1.5 GB", 1_500_000_000), ("2000000000", 2_000_000_000)]
-)
-def test_memory_limits_are_read_as_kubernetes_writes_them(text, size):
-    assert limits.parse_size(text) == size
-
-
-def test_the_containers_memory_limit_is_found_and_asked_values_go_first(tmp_path):
-    v2, v1 = tmp_path / "memory.max", tmp_path / "limit_in_bytes"
-    assert limits.memory_limit("", (v2, v1)) is None
-    v1.write_text("9223372036854771712")
-    v2.write_text("max\n")
-    assert limits.memory_limit("", (v2, v1)) is None
-    v2.write_text("3221225472\n")
-    assert limits.memory_limit("", (v2, v1)) == 3 * 1024**3
-    assert limits.memory_limit("1Gi", (v2, v1)) == 1024**3
-    with pytest.raises(InputError, match="'much' is not a size"):
-        limits.memory_limit("much", ())
-
-
-def test_fewer_workers_rather_than_out_of_memory(product, caplog):
-    selection = _selection(product)
-    tile = dataclasses.replace(selection, arrays=(_with(selection.arrays[0], shape=(10980, 10980), dtype="<u2"),))
-    found = [limits.affordable(4, tile, limit and limit * 10**9) for limit in (None, 4, 2, 1.5, 1)]
-    assert found == [4, 4, 2, 1, 1]
-    assert "may not be enough" in caplog.text
-    assert limits.affordable(4, selection, 10**9) == 4

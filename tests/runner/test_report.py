@@ -12,6 +12,7 @@ import numpy as np
 import pystac
 import pytest
 from geozarr_runner import report
+from geozarr_runner.item import extent, sensed
 from geozarr_runner.marker import Check, Counts, Outcome
 from PIL import Image
 from pystac.validation.local_validator import LocalValidator
@@ -110,3 +111,38 @@ def test_the_item_is_valid_stac_and_says_where_it_came_from(product, converted):
     assert item.properties["processing:software"] == marker["versions"]
     for name, asset in item.assets.items():
         assert (converted.parent / asset.href).exists(), name
+    assert item.bbox[0] < item.bbox[2]
+
+
+@pytest.mark.parametrize(
+    ("geometry", "box"),
+    [
+        ({"type": "Polygon", "coordinates": [[[11.4, 42.4], [12.8, 42.3], [12.7, 41.4], [11.4, 42.4]]]}, [11.4, 41.4, 12.8, 42.4]),
+        (
+            {"type": "MultiPolygon", "coordinates": [[[[179, 1], [180, 2], [179, 1]]], [[[-180, 1], [-179, 3], [-180, 1]]]]},
+            [179, 1, -179, 3],
+        ),
+        ({"type": "Polygon", "coordinates": [[["east", 1]]]}, None),
+        ({"type": "Point", "coordinates": [1, 2]}, None),
+        (None, None),
+        ("null", None),
+    ],
+    ids=["polygon", "across-180", "no-numbers", "point", "none", "text"],
+)  # fmt: skip
+def test_the_bounding_box_is_the_polygons(geometry, box):
+    assert extent(geometry) == box
+
+
+@pytest.mark.parametrize(
+    ("properties", "year"),
+    [
+        ({"datetime": "null", "start_datetime": "2025-01-13T10:33:09.024000+00:00"}, 2025),
+        ({"datetime": "2024-01-01T00:00:00Z"}, 2024),
+        ({"datetime": 7}, None),
+        ({}, None),
+    ],
+    ids=["l1c", "datetime", "number", "nothing"],
+)  # fmt: skip
+def test_a_time_that_is_none_is_no_reason_to_fail(properties, year):
+    found = sensed(properties)
+    assert (found and found.year) == year

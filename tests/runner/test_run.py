@@ -65,7 +65,18 @@ def test_marker_tells_what_was_done_and_the_package_is_what_it_says(converted, t
         "code": 0, "reason": "done", "key": "000000000001", "attempt": 1, "item_id": ITEM_ID, "hint": "",
     }  # fmt: skip
     assert {check["name"]: check["verdict"] for check in marker["checks"]} == dict.fromkeys(
-        ("structure", "native values", "injected bands", "overviews", "nodata", "chunks", "coverage", "minispec", "conventions"),
+        (
+            "structure",
+            "native values",
+            "injected bands",
+            "overviews",
+            "coordinates",
+            "nodata",
+            "chunks",
+            "coverage",
+            "minispec",
+            "conventions",
+        ),
         "passed",
     )
     assert marker["engine"] == "fast"

@@ -97,6 +97,62 @@ def test_an_output_arrives_whole_is_found_done_and_is_replaced_by_another_key(bu
     assert [p for p in fs.find(f"{name}/scenes") if ".upload" in p or "uploading" in p] == []
 
 
+def test_endpoint_and_region_are_those_that_the_client_found_in_its_files(bucket, server, product, runner, tmp_path, monkeypatch):
+    """As in the cluster: files of a Secret and no variable. The item must not send its readers to Amazon."""
+    name, fs = bucket
+    for variable in (*ENVIRONMENT, "AWS_ENDPOINT_URL"):
+        monkeypatch.delenv(variable)
+    keys = list(ENVIRONMENT.values())
+    (tmp_path / "config").write_text(f"[default]\nendpoint_url = {server}\nregion = us-east-1\n")
+    (tmp_path / "credentials").write_text(f"[default]\naws_access_key_id = {keys[0]}\naws_secret_access_key = {keys[1]}\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    ended = runner(product, f"s3://{name}/o.zarr", work=tmp_path / "w", groups="conditions/geometry", package="none")
+    assert ended.code == 0, ended.stderr
+    item = json.loads(fs.cat_file(f"{name}/o.zarr.item.json"))
+    assert item["properties"]["storage:schemes"] == {
+        "output": {"type": "custom-s3", "platform": f"{server}/{{bucket}}", "bucket": name, "region": "us-east-1"}
+    }
+    assert all(asset["storage:refs"] == ["output"] for asset in item["assets"].values())
+    assert fs.cat_file(f"{name}/{item['assets']['report']['href'].removeprefix('./')}").startswith(b"<!doctype html>")
+
+
+def test_on_amazon_the_item_names_the_region(monkeypatch):
+    for variable in ("AWS_ENDPOINT_URL", "AWS_CONFIG_FILE", "AWS_PROFILE"):
+        monkeypatch.delenv(variable, raising=False)
+    for variable, value in {**ENVIRONMENT, "AWS_DEFAULT_REGION": "eu-central-1"}.items():
+        monkeypatch.setenv(variable, value)
+    found = upload.service(upload.open_store("s3://bucket/o.zarr"))
+    assert (found.endpoint, found.region) == ("https://s3.eu-central-1.amazonaws.com", "eu-central-1")
+
+
+def test_any_store_that_fsspec_can_write_takes_an_output(product, runner, tree, tmp_path):
+    fs, work = fsspec.filesystem("memory"), tmp_path / "w"
+    for key, groups in zip(KEYS, (SMALL["groups"], "conditions/geometry"), strict=True):
+        ended = runner(product, "memory://bucket/scenes/o.zarr", work=work, key=key, groups=groups)
+        assert ended.code == 0, ended.stderr
+        assert runner(product, tmp_path / key / "o.zarr", key=key, groups=groups).code == 0
+        root = "/bucket/scenes/o.zarr"
+        there = {p.removeprefix(f"{root}/"): fs.cat_file(p) for p in fs.find(root) if not p.endswith(marker.NAME)}
+        assert there == tree(tmp_path / key / "o.zarr")
+        assert runner(product, "memory://bucket/scenes/o.zarr", work=work, key=key).outcome["reason"] == "already done"
+    fs.rm("/bucket", recursive=True)
+
+
+@pytest.mark.parametrize(
+    ("output", "words"),
+    [
+        ("gs://bucket/o.zarr", "gcsfs"),
+        ("ftpx://bucket/o.zarr", "ftpx"),
+        ("https://a.example/o.zarr", "https copies nothing"),
+        ("s3://o.zarr", "not the address"),
+    ],
+)
+def test_a_store_that_cannot_be_written_says_so_before_anything_starts(product, runner, tmp_path, output, words):
+    ended = runner(product, output, work=tmp_path / "w", groups="conditions/geometry")
+    assert (ended.code, words in ended.said, ended.outcome["stage"]) == (65, True, "start"), ended.stderr
+
+
 def test_an_output_that_lost_an_object_is_not_taken_for_whole(bucket, product, runner, tmp_path):
     name, fs = bucket
     root = f"{name}/o.zarr"

@@ -1,6 +1,7 @@
 """A proxy before a real STAC API that breaks every third answer to a search, each time in another way.
 
-In: the API's URL. Out: a server on loopback that passes everything on. Never: random; `delivered` says what it did.
+In: the API's URL. Out: a server on loopback that passes everything on. Never: random; `delivered` says what it did. A fault of an
+item waits for a page that has items.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from stac_watch.demo.faults import EMPTY_PAGE, FaultControl, Faults, Wire
 from stac_watch.demo.server import Server
 
 WIRE = ("500", "502", "503", "429", "reset", "hang", "truncate", "bad_utf8", "html", "empty_page")
-CONTENT = ("hrefless", "redirecting_next")
+CONTENT = ("hrefless", "no_properties", "redirecting_next")
 NONSENSE = (*WIRE, *CONTENT)
 EVERY = 3
 
@@ -41,6 +42,7 @@ class Proxy:
 def flaky(upstream: str) -> Iterator[Proxy]:
     """Runs the proxy."""
     delivered: list[str] = []
+    owed: list[str] = []
     control = FaultControl(Faults(hang=20.0, retry_after=1))
     plan, count = itertools.cycle(NONSENSE), itertools.count(1)
     with requests.Session() as session:
@@ -53,9 +55,12 @@ def flaky(upstream: str) -> Iterator[Proxy]:
                 headers={"content-type": request.headers.get("content-type", "application/json")}, timeout=30,
             )  # fmt: skip
             content = answer.content
-            fault = request.scope.get("content_fault") or ("empty_page" if request.scope.get(EMPTY_PAGE) else "")
-            if fault and answer.ok:
-                content = json.dumps(_spoil(answer.json(), fault, str(request.base_url))).encode()
+            if request.url.path == "/search" and answer.ok:
+                page, fault = answer.json(), "empty_page" if request.scope.get(EMPTY_PAGE) else ""
+                if not fault and owed and page["features"]:
+                    fault = owed.pop(0)
+                    delivered.append(fault)
+                content = json.dumps(_spoil(page, fault, str(request.base_url))).encode()
             content = content.replace(upstream.encode(), str(request.base_url).rstrip("/").encode())
             return Response(content, answer.status_code, media_type=answer.headers.get("content-type"))
 
@@ -68,11 +73,11 @@ def flaky(upstream: str) -> Iterator[Proxy]:
             async def __call__(self, scope, receive, send) -> None:
                 if scope["type"] == "http" and scope["path"] == "/search" and next(count) % EVERY == 0:
                     fault = next(plan)
-                    delivered.append(fault)
                     if fault in WIRE:
+                        delivered.append(fault)
                         control.set(wire=(*control.current.wire, fault))
                     else:
-                        scope = {**scope, "content_fault": fault}
+                        owed.append(fault)
                 await self._app(scope, receive, send)
 
         routes = [Route("/{path:path}", pass_on, methods=["GET", "POST"])]
@@ -91,7 +96,9 @@ def _spoil(page: dict, fault: str, base: str) -> dict:
     if fault == "redirecting_next":
         links = [link for link in page.get("links", []) if link.get("rel") != "next"]
         return page | {"links": [*links, following]}
-    for feature in page.get("features", []):
-        if "assets" in feature:
-            feature["assets"]["thumbnail"] = {"type": "image/png", "roles": ["thumbnail"]}
+    if fault == "no_properties":
+        page["features"][0].pop("properties", None)
+    if fault == "hrefless":
+        for feature in page["features"]:
+            feature.setdefault("assets", {})["thumbnail"] = {"type": "image/png", "roles": ["thumbnail"]}
     return page

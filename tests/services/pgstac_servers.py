@@ -85,8 +85,8 @@ def require_postgis() -> None:
 
 
 @contextmanager
-def stac_api(database: Postgres, generation: str) -> Iterator[Api]:
-    """Runs stac-fastapi-pgstac of that generation on a fresh database.
+def stac_api(database: Postgres, generation: str, listen: str = "127.0.0.1") -> Iterator[Api]:
+    """Runs stac-fastapi-pgstac of that generation on a fresh database; `listen` is another address where pods must reach it.
 
     Raises:
         MissingServiceError: it cannot be installed.
@@ -98,7 +98,7 @@ def stac_api(database: Postgres, generation: str) -> Iterator[Api]:
     _run([str(python.parent / "pypgstac"), "migrate"], env=environ)
     port = free_port()
     app = GENERATIONS[generation]
-    command = [str(python.parent / "uvicorn"), app, "--host", "127.0.0.1", "--port", str(port), "--log-level", "warning"]
+    command = [str(python.parent / "uvicorn"), app, "--host", listen, "--port", str(port), "--log-level", "warning"]
     with tempfile.TemporaryFile() as log:
         factory = ["--factory"] if app.endswith("create_app") else []
         process = subprocess.Popen([*command, *factory], env=environ, stdout=log, stderr=subprocess.STDOUT)

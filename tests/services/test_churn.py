@@ -48,6 +48,9 @@ additionalProperties: false
 """)
 
 
+FORMATS = jsonschema.FormatChecker(formats=["date-time", "uri", "uri-reference"])  # fails where one of them cannot be checked
+
+
 @dataclass
 class Truth:
     """What the writers did: the product of every item as it is in the end, None when it was deleted."""
@@ -192,7 +195,7 @@ def check(ours: Ours, writers: Writers, before: set[str]) -> None:
     assert [k for k, n in per_revision.items() if n > 1] == []
     assert len({(e["source"], e["id"]) for e in events}) == len(events)
     for event in events:
-        jsonschema.validate(event, CLOUDEVENTS, format_checker=jsonschema.FormatChecker())
+        jsonschema.validate(event, CLOUDEVENTS, format_checker=FORMATS)
     assert ours.ledger.quarantined() == []
 
 
@@ -248,6 +251,17 @@ def test_behind_a_proxy_that_breaks_every_third_answer_the_result_is_the_same(pg
         print(f"\npgstac {pgstac.api.generation}: faults delivered {dict(delivered)}, rounds that failed {dict(ours.failed)}")
     assert set(delivered) == set(NONSENSE)
     check(ours, writers, before)
+
+
+@pytest.mark.parametrize(
+    "change", [{"id": ""}, {"source": "not a uri"}, {"specversion": "0.3"}, {"type": None}, {"time": "yesterday"},
+               {"dataschema": "not a uri"}, {"Upper": 1}],
+)  # fmt: skip
+def test_the_schema_refuses_what_is_no_cloudevent(change):
+    event = {"id": "1", "source": "https://x.example/a", "specversion": "1.0", "type": "t", "time": "2026-01-01T00:00:00Z"}
+    jsonschema.validate(event, CLOUDEVENTS, format_checker=FORMATS)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(event | change, CLOUDEVENTS, format_checker=FORMATS)
 
 
 def test_the_usual_pollers_do_reach_the_server(pgstac):

@@ -1,6 +1,7 @@
 """What real pgstac does to a poller, both generations: each test shows the trap by the obvious query, and that we are not in it."""
 
-from datetime import UTC, datetime, timedelta
+import json
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from pystac_client import ItemSearch
@@ -89,6 +90,62 @@ def test_a_timestamp_literal_is_a_server_error_and_the_next_request_finds_its_co
     for _ in range(3):
         catalog._http.session.post(f"{pgstac.api.url}/search", json={"filter": {"op": ">=", "args": [prop, time]}}, timeout=5)
         assert len(read(catalog, Window("updated", THEN, THEN + SECOND))) == 1
+
+
+def test_an_operator_for_times_looks_at_another_property_on_the_older_one_and_is_never_used(pgstac):
+    pgstac.post(pgstac.item(0, THEN - timedelta(days=30), sensed=THEN))
+    during = {
+        "op": "t_intersects",
+        "args": [{"property": "updated"}, {"interval": ["2026-03-01T00:00:00Z", "2026-03-02T00:00:00Z"]}],
+    }
+    found = ids(pgstac.search(filter=during, limit=10))
+    # it was acquired then, and updated a month before
+    assert len(found) == (1 if pgstac.api.generation.startswith("0.9") else 0)
+    assert read(pgstac.catalog(), Window("updated", THEN - timedelta(hours=1), THEN + timedelta(hours=1))) == []
+
+
+def test_a_count_that_the_server_kept_is_not_believed(pgstac):
+    items = [pgstac.item(n, THEN + n * SECOND) for n in range(12)]
+    for item in items[:5]:
+        pgstac.post(item)
+    where = {"filter": between("2026-03-01T12:00:00", "2026-03-01T13:00:00"), "limit": 100, "conf": {"context": "on"}}
+    assert len(ids(pgstac.search(**where))) == 5
+    for item in items[5:]:
+        pgstac.post(item)
+    page = pgstac.search(**where).json()
+    if pgstac.api.generation.startswith("0.10"):
+        assert page["numberMatched"] == 5
+    assert len(page["features"]) == 12
+    assert len(read(pgstac.catalog(), Window("updated", THEN, THEN + timedelta(hours=1)), limit=4)) == 12
+
+
+def test_a_stamp_that_was_loaded_as_it_was_spelled_is_found_by_the_sweep_at_latest(pgstac, ledger, tmp_path):
+    """A bulk load keeps `…+02:00`, which as text lies two hours ahead of its time."""
+    pgstac.post(pgstac.item(0, datetime.now(UTC)))
+    poll(pgstac, ledger)
+    sweep(pgstac, ledger)
+    spelled = datetime.now(timezone(timedelta(hours=2))).isoformat()
+    loaded = pgstac.item(1, spelled)
+    (tmp_path / "items.ndjson").write_text(json.dumps(loaded) + "\n")
+    pgstac.api.load(tmp_path / "items.ndjson")
+    assert pgstac.search(ids=[loaded["id"]]).json()["features"][0]["properties"]["updated"] == spelled
+    poll(pgstac, ledger)
+    assert ledger.known("s2", [loaded["id"]]) == {}
+    sweep(pgstac, ledger, timedelta(minutes=1))
+    assert loaded["id"] in ledger.known("s2", [loaded["id"]])
+
+
+def test_an_item_without_an_instant_is_found_by_its_start(pgstac, ledger):
+    item = pgstac.item(0, datetime.now(UTC))
+    start = datetime.fromisoformat(item["properties"]["start_datetime"])
+    item["properties"]["datetime"] = None
+    pgstac.post(item)
+    assert pgstac.search(ids=[item["id"]]).json()["features"][0]["properties"].get("datetime") is None
+    assert poll(pgstac, ledger).admitted == 1
+    assert read(pgstac.catalog(), next(days("datetime", start, start + timedelta(hours=1)))) == [item["id"]]
+    sweep(pgstac, ledger)
+    sweep(pgstac, ledger, timedelta(minutes=1))
+    assert ledger.withdrawn("s2") == 0
 
 
 def test_one_second_with_more_items_than_a_page_is_read_whole(pgstac):

@@ -5,14 +5,16 @@ The server holds Workflows as values and speaks HTTP: the EventSource's webhook 
 """
 
 import json
+import os
 import re
 import ssl
+import subprocess
 import sys
 import threading
-import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import kubernetes
@@ -24,7 +26,10 @@ from stac_watch.engines import Answer, Phase
 from stac_watch.engines.argo import KEYS_PER_LIST, ArgoEngine, connect
 from stac_watch.engines.local import LocalEngine
 from stac_watch.errors import ConfigError, InputError, Refused, Temporary
-from stac_watch.events import Conversion, build_event, next_attempt, parse_event
+from stac_watch.events import Conversion, build_event, parse_event
+
+sys.path.insert(0, str(Path(__file__).parent))  # test folders are no packages
+from engine_contract import hold
 
 NOW = datetime(2025, 9, 1, tzinfo=UTC)
 TOKEN = "right"  # of a server in this file
@@ -54,6 +59,7 @@ class Cluster:
     sensor: bool = True  # whether accepted events become Workflows
     api: int = 200  # answer of the API to everything, when it is not 200
     page: int = 500
+    rights: tuple = ("get", "list", "watch")
     requests: list = field(default_factory=list)  # (method, path, query, accept)
     posts: list = field(default_factory=list)
 
@@ -119,6 +125,8 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         if self.path == NAMESPACE:
             return self.create(json.loads(body))
+        if self.path == "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews":
+            return self.review(json.loads(body)["spec"]["resourceAttributes"])
         self.cluster.posts.append((dict(self.headers), body))
         if self.path != "/items":
             return self.answer(404, "404 page not found")
@@ -132,6 +140,22 @@ class Handler(BaseHTTPRequestHandler):
         if status == 200 and self.cluster.sensor:
             self.cluster.deliver(body)
         return self.answer(status, said)
+
+    def do_OPTIONS(self):
+        """What pkg/eventsources/common/webhook and sources/webhook of Argo Events 1.9.11 say, in their order."""
+        self.cluster.posts.append((dict(self.headers), b"OPTIONS"))
+        if self.path != "/items":
+            return self.answer(404, "404 page not found")
+        if self.headers["Authorization"] != f"Bearer {TOKEN}":
+            return self.answer(401, "Invalid token" if self.headers["Authorization"] else "Invalid Authorization Header")
+        status, said = self.cluster.webhook
+        return self.answer(400, "http method does not match") if status == 200 else self.answer(status, said)
+
+    def review(self, about):
+        if self.cluster.api != 200:
+            return self.answer(self.cluster.api, {"message": "as the test wants it"})
+        assert (about["namespace"], about["group"], about["resource"]) == ("geozarr", "argoproj.io", "workflows")
+        return self.answer(201, {"status": {"allowed": about["verb"] in self.cluster.rights}})
 
     def create(self, workflow):
         if self.cluster.api != 200:
@@ -260,44 +284,7 @@ def remote(engine, cluster):
 @pytest.mark.parametrize("kind", ["local", "remote"])
 def test_the_contract_of_an_engine(kind, request):
     engine, end = request.getfixturevalue(kind)
-    events = [event_of(n) for n in (1, 2, 3)]
-    keys = [data_of(e)["key"] for e in events]
-
-    def settled(key):
-        deadline = time.monotonic() + 20
-        while time.monotonic() < deadline:
-            [run] = engine.runs([key])
-            if run.phase in (Phase.SUCCEEDED, Phase.FAILED):
-                return run
-            time.sleep(0.02)
-        pytest.fail("the run did not end")
-
-    assert engine.headroom() == 3
-    assert engine.runs(keys) == []  # absence is an answer, not an error
-    assert engine.submit(b"{}").answer is Answer.REFUSED
-    for event in events:
-        assert engine.submit(event).answer is Answer.ACCEPTED
-    assert engine.headroom() == 0
-    assert engine.submit(events[0]).answer is Answer.ACCEPTED  # the same again is harmless
-    runs = engine.runs([*keys, "000000000000"])
-    assert sorted(run.name for run in runs) == sorted(data_of(e)["run"] for e in events)
-    assert {(run.key, run.attempt) for run in runs} == {(key, 1) for key in keys}
-
-    end(events[0], 0)
-    run = settled(keys[0])
-    assert (run.phase, run.outcome["code"], run.outcome["key"]) == (Phase.SUCCEEDED, 0, keys[0])
-    assert run.started is not None
-    assert run.ended is not None
-    end(events[1], 75)
-    run = settled(keys[1])
-    assert (run.phase, run.outcome["code"], run.outcome["reason"]) == (Phase.FAILED, 75, "told so")
-    assert engine.headroom() == 2
-    again, name = next_attempt(events[1], 2, reason="retry")
-    assert engine.submit(again).answer is Answer.ACCEPTED
-    assert {(r.name, r.attempt) for r in engine.runs(keys[1:2])} == {(run.name, 1), (name, 2)}
-    end(again, 0)
-    end(events[2], 65)
-    assert settled(keys[2]).outcome["code"] == 65
+    hold(engine, end, [event_of(n) for n in (1, 2, 3)], patience=20)
 
 
 # -- what the EventSource answers ----------------------------------------------------------------------------------------------
@@ -569,9 +556,9 @@ def engine_for(host):
 
 def test_create(engine, cluster):
     workflow = {"metadata": {"generateName": "gz-"}, "spec": {}}
-    assert engine.create(workflow) == "gz-x7k2p"
+    assert engine.create(workflow) == ("gz-x7k2p", True)
     named = {"metadata": {"name": "mine"}, "spec": {}}
-    assert [engine.create(named), engine.create(named)] == ["mine", "mine"]
+    assert [engine.create(named), engine.create(named)] == [("mine", True), ("mine", False)]
     assert set(cluster.workflows) == {"gz-x7k2p", "mine"}
 
 
@@ -602,3 +589,70 @@ def test_no_credentials_at_all(tmp_path):
     with pytest.raises(ConfigError, match=r"no credentials") as error:
         connect({}, str(tmp_path / "none"))
     assert "KUBECONFIG" in error.value.hint
+
+
+# -- what `check` asks -----------------------------------------------------------------------------------------------------
+
+
+def test_the_webhook_is_asked_in_a_way_that_makes_no_run(engine, cluster, server):
+    assert engine.knock() == f"{server}/items answers, and takes the token"
+    assert [body for _, body in cluster.posts] == [b"OPTIONS"]
+    assert cluster.workflows == {}
+
+
+@pytest.mark.parametrize(
+    ("given", "webhook", "error", "said"),
+    [
+        ({"token": "wrong"}, (200, ""), Refused, "refuses the token: HTTP 401 Invalid token"),
+        ({"token": None}, (200, ""), Refused, "HTTP 401 Invalid Authorization Header"),
+        ({"path": "/elsewhere"}, (200, ""), Refused, "is not the EventSource's endpoint: HTTP 404"),
+        ({}, (307, ""), Refused, "is not the EventSource's endpoint: HTTP 307"),
+        ({}, (400, "endpoint is inactive"), Temporary, "HTTP 400 endpoint is inactive"),
+        ({}, (500, "Error loading auth token"), Temporary, "HTTP 500 Error loading auth token"),
+        ({}, (204, ""), Refused, "as no EventSource would"),
+        ({}, (405, "nginx"), Refused, "HTTP 405 nginx"),
+        ({"port": 9}, (200, ""), Temporary, "no answer from http://127.0.0.1:9/items"),
+    ],
+)
+def test_a_webhook_that_does_not_work_is_named_with_what_to_do(make, cluster, server, given, webhook, error, said):
+    cluster.webhook = webhook
+    url = f"http://127.0.0.1:{given['port']}/items" if "port" in given else server + given.get("path", "/items")
+    with pytest.raises(error, match=re.escape(said)) as caught:
+        make(webhook=url, token=given.get("token", TOKEN)).knock()
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("rights", "missing"), [(("get", "list", "watch"), []), (("get",), ["list", "watch"]), ((), ["get", "list", "watch"])]
+)
+def test_rights_are_what_the_api_server_says(engine, cluster, rights, missing):
+    cluster.rights = rights
+    assert engine.missing_rights() == missing
+
+
+@pytest.mark.parametrize(("status", "error"), [(403, Refused), (500, Temporary)])
+def test_an_api_server_that_does_not_judge_is_not_taken_for_a_yes(engine, cluster, status, error):
+    cluster.api = status
+    with pytest.raises(error):
+        engine.missing_rights()
+
+
+def test_check_says_one_line_each_for_webhook_permissions_and_room(cluster, server, tmp_path):
+    cluster.rights = ("get", "list")
+    (tmp_path / "stac-watch.yaml").write_text(yaml.safe_dump({
+        "ledger": f"sqlite:///{tmp_path}/ledger.db", "engine": {"kind": "argo", "webhook": f"{server}/items"},
+        "sources": [{"name": "s2", "api": "http://127.0.0.1:9", "collection": "c"}],
+    }))  # fmt: skip
+    (tmp_path / "kubeconfig").write_text(yaml.safe_dump({
+        "current-context": "c", "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u"}}],
+        "clusters": [{"name": "k", "cluster": {"server": server}}], "users": [{"name": "u", "user": {}}],
+    }))  # fmt: skip
+    environ = os.environ | {"KUBECONFIG": str(tmp_path / "kubeconfig"), "STAC_WATCH__ENGINE__TOKEN": TOKEN}
+    command = [str(Path(sys.executable).parent / "stac-watch"), "check", "-c", str(tmp_path / "stac-watch.yaml")]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environ)
+    assert said.returncode == 77, said.stdout + said.stderr
+    assert f"ok    webhook: {server}/items answers, and takes the token\n" in said.stdout
+    assert (
+        "FAIL  permissions: this account may not watch workflows in namespace 'geozarr'\n      → the poller's Role" in said.stdout
+    )
+    assert "ok    engine argo: room for 20 runs\n" in said.stdout

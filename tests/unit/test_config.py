@@ -172,6 +172,54 @@ def test_secrets_are_masked_wherever_they_are_shown(config_of):
         assert "hunter2" not in shown
 
 
+def test_secrets_may_come_from_files(config_of, tmp_path):
+    token, url = tmp_path / "token", tmp_path / "url"
+    token.write_text("123456\n")
+    url.write_text("postgresql+psycopg://me:hunter2@db.example/ledger\n")
+    config = config_of(engine=ARGO | {"token_file": str(token)}, ledger="sqlite:///x.db", ledger_file=str(url))
+    assert config.engine.token == SecretStr("123456")
+    assert config.ledger == "postgresql+psycopg://me:hunter2@db.example/ledger"
+    assert "hunter2" not in repr(config)
+    environ = {"STAC_WATCH__ENGINE__TOKEN_FILE": str(token), "STAC_WATCH__LEDGER_FILE": str(url)}
+    assert config_of(environ, engine=ARGO) == config_of(engine=ARGO | {"token_file": str(token)}, ledger_file=str(url))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"), [(None, "cannot read"), (b"", "one line"), (b"a b\n", "one line"), (b"\xff\xfe\xfa", "not text")]
+)
+@pytest.mark.parametrize("place", ["engine.token_file", "ledger_file"])
+def test_a_file_without_a_secret_is_named_and_its_content_is_not(config_of, tmp_path, place, content, said):
+    path = tmp_path / "secret"
+    if content is not None:
+        path.write_bytes(content)
+    given = {"ledger_file": str(path)} if place == "ledger_file" else {"engine": ARGO | {"token_file": str(path)}}
+    with pytest.raises(ConfigError, match=said) as caught:
+        config_of(**given)
+    assert caught.value.message.startswith(f"{place}: ")
+    assert str(path) in caught.value.message
+    assert "a b" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql+psycopg://me:hunter2@db/x", "postgres//me:hunter2@db", "postgresql://:hunter2@db/x", "x://me:hunter/2@db"]
+)
+def test_a_password_in_the_file_is_refused_without_being_shown(config_of, url):
+    with pytest.raises(ConfigError, match="has a password") as caught:
+        config_of(ledger=url)
+    assert "hunter" not in caught.value.message
+    assert "STAC_WATCH__LEDGER" in caught.value.hint
+    assert "ledger_file" in caught.value.hint
+
+
+def test_the_web_is_off_and_can_be_put_on_from_the_environment(config_of):
+    assert config_of().web is None
+    assert (config_of(web={}).web.host, config_of(web={}).web.port) == ("127.0.0.1", 8080)
+    for before in ({}, {"web": None}, {"web": {"host": "::1"}}):
+        web = config_of({"STAC_WATCH__WEB__HOST": "0.0.0.0", "STAC_WATCH__WEB__PORT": "81"}, **before).web
+        assert (web.host, web.port) == ("0.0.0.0", 81)
+    assert config_of({"STAC_WATCH__WEB": "null"}, web={}).web is None
+
+
 def test_a_refused_url_with_credentials_does_not_show_them(config_of):
     with pytest.raises(ConfigError, match="credentials never go into the URL") as caught:
         config_of(source={"api": "https://me:hunter2@stac.example"})

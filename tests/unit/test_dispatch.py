@@ -62,8 +62,8 @@ def queue(ledger, make):
 
 @pytest.fixture
 def run(ledger, clock, consistent):
-    def _run(desk, bucket=None):
-        sent = dispatch(ledger, desk, bucket or TokenBucket(1000, tokens=1000), random.Random(1), clock)
+    def _run(desk, bucket=None, **more):
+        sent = dispatch(ledger, desk, bucket or TokenBucket(1000, tokens=1000), random.Random(1), clock, **more)
         consistent()
         return sent
 
@@ -85,6 +85,20 @@ def test_what_is_refused_is_dead_and_says_why(ledger, queue, run):
     assert run(Desk(answers={"a": Answer.REFUSED})) == Sent(refused=1)
     row = ledger.get(key)
     assert (row.state, row.reason) == (State.DEAD, "the engine refused it: says the desk")
+
+
+def test_what_is_refused_after_a_post_without_an_answer_is_not_dead_while_its_run_may_live(ledger, queue, run, clock):
+    (key,) = queue("a")
+    desk = Desk(answers={"a": Answer.UNKNOWN})
+    run(desk)
+    clock.time, desk.answers["a"] = ledger.next_due(), Answer.REFUSED
+    assert run(desk) == Sent(refused=1)
+    row = ledger.get(key)
+    assert (row.state, row.reason) == (State.SENT, "the engine refused it: says the desk")
+    assert [r.key for r in ledger.unfinished()] == [key]
+    ledger.move(row, Move(Fact.SILENT, "no run"), clock())  # what reconcile says after the deadline
+    assert run(desk) == Sent(refused=1)
+    assert ledger.get(key).state is State.DEAD
 
 
 def test_without_a_clear_answer_the_very_same_event_goes_out_again_later(ledger, queue, run, clock):
@@ -117,6 +131,30 @@ def test_no_more_than_there_is_room_for_the_most_urgent_first(queue, run):
     assert run(Desk(room=-3)) == Sent()
     assert run(desk).accepted == 2
     assert desk.items()[-1] == "back"
+
+
+def test_an_engine_that_was_restarted_and_forgot_what_it_was_told_gets_no_more_than_the_limit(ledger, queue, run, clock):
+    keys = queue(*"abcdefgh")
+    assert run(Desk(room=3), max_in_flight=3).accepted == 3
+    assert run(Desk(room=3), max_in_flight=3) == Sent()  # accepted, and no run to be seen: all the room, says an engine that is new
+    first, second, *_ = [key for key in keys if ledger.get(key).state is State.SENT]
+    ledger.move(ledger.get(first), Move(Fact.RUN_SEEN, "seen"), clock())
+    assert run(Desk(room=3), max_in_flight=3) == Sent()
+    ledger.move(ledger.get(first), Move(Fact.SUCCEEDED, "done"), clock())
+    ledger.move(ledger.get(second), Move(Fact.SILENT, "lost", due=clock() + timedelta(hours=1)), clock())
+    assert run(Desk(room=3), max_in_flight=3).accepted == 2
+    assert run(Desk(room=0), max_in_flight=3) == Sent()
+
+
+def test_a_post_without_an_answer_takes_room_until_it_goes_out_again(ledger, queue, run, clock):
+    queue("a", "b")
+    desk = Desk(room=1, answers={"b": Answer.UNKNOWN, "a": Answer.UNKNOWN})
+    assert run(desk, max_in_flight=1).unknown == 1
+    desk.answers.clear()
+    assert run(desk, max_in_flight=1) == Sent()
+    clock.time = ledger.next_due() + timedelta(minutes=10)
+    assert run(desk, max_in_flight=1) == Sent(accepted=1)
+    assert run(desk, max_in_flight=1) == Sent()
 
 
 def test_no_faster_than_the_rate(queue, run, clock):

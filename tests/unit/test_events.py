@@ -55,6 +55,7 @@ CONVERSIONS = st.builds(
     groups=TEXT,
     bbox=st.one_of(st.just(()), st.tuples(NUMBERS, NUMBERS, NUMBERS, NUMBERS)),
     options=st.dictionaries(TEXT, TEXT, max_size=4),
+    source_name=st.from_regex(r"[a-z0-9]([a-z0-9-]{0,29}[a-z0-9])?", fullmatch=True),
 )
 ATTEMPTS = st.integers(1, 9999)
 
@@ -66,7 +67,7 @@ GOLDEN_INPUT = Conversion(
     time=datetime(2025, 10, 8, 12, 26, 13, 734678, tzinfo=UTC), datetime=datetime(2025, 10, 8, 10, 0, 41, 24000, tzinfo=UTC),
     item_href="https://stac.example/collections/sentinel-2-l2a/items/S2A", product_href="https://objects.example/a/x.zarr",
     output_zarr="s3://out/x.zarr", groups="measurements/reflectance", bbox=(11.39, 41.4, 12.76, 42.43),
-    options={"spatial_chunk": "1024", "package": "tar"},
+    options={"spatial_chunk": "1024", "package": "tar"}, source_name="s2-l2a",
 )  # fmt: skip
 GOLDEN = (
     b'{"specversion": "1.0", "id": "a7a6c7283b54-1", "type": "org.ogc.api.collection.item.create", '
@@ -74,7 +75,7 @@ GOLDEN = (
     b'"subject": "S2A_MSIL2A_20251008T100041_N0511_R122_T32TQM_20251008T122613", "time": "2025-10-08T12:26:13.734678Z", '
     b'"datacontenttype": "application/json", "dataschema": "urn:stac-watch:conversion:1", '
     b'"data": {"run": "gz-t32tqm-20251008t100041-a7a6c7283b-1", "key": "a7a6c7283b54", "attempt": 1, "lane": "live", '
-    b'"priority": 0, "reason": "new", "collection": "sentinel-2-l2a", '
+    b'"priority": 0, "reason": "new", "source_name": "s2-l2a", "collection": "sentinel-2-l2a", '
     b'"item_id": "S2A_MSIL2A_20251008T100041_N0511_R122_T32TQM_20251008T122613", '
     b'"item_href": "https://stac.example/collections/sentinel-2-l2a/items/S2A", '
     b'"product_href": "https://objects.example/a/x.zarr", "revision": "0123456789abcdef", '
@@ -86,6 +87,15 @@ GOLDEN = (
 
 def test_the_bytes_of_an_event_do_not_change_by_accident():
     assert build_event(GOLDEN_INPUT, 1) == GOLDEN
+
+
+def test_an_event_that_was_stored_before_it_had_the_source_s_name_is_still_one():
+    before = GOLDEN.replace(b'"source_name": "s2-l2a", ', b"")
+    assert "source_name" not in parse_event(before)["data"]
+    body, run = next_attempt(before, 2, reason="retry")
+    assert parse_event(body)["data"]["run"] == run
+    with pytest.raises(InputError, match="source_name must be text"):
+        parse_event(GOLDEN.replace(b'"source_name": "s2-l2a"', b'"source_name": 7'))
 
 
 def test_the_key_is_the_documented_hash():
@@ -164,7 +174,7 @@ def test_an_event_is_a_cloudevent_whose_data_the_sensor_can_map(conversion, atte
     assert {type(value) for value in data.values()} == {str}
     assert set(data) == {
         "run", "key", "lane", "reason", "collection", "item_id", "item_href", "product_href", "revision", "datetime", "tile",
-        "stac_url", "output_zarr", "groups",
+        "stac_url", "output_zarr", "groups", "source_name",
     }  # fmt: skip
 
 

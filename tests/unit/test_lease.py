@@ -84,3 +84,31 @@ def test_others_read_and_insert_meanwhile(ledger, other, clock, make, consistent
     ledger.move(row, Move(Fact.ACCEPTED, "sent"), clock())
     assert other.get(row.key).state is State.SENT
     consistent()
+
+
+def test_a_followed_backfill_gives_way_to_a_watcher_and_takes_over_when_none_is_there(ledger, other, clock):
+    assert ledger.hold("backfill", clock, gives_way=True)
+    assert not other.hold("watcher", clock)  # but it has said that it would
+    assert not ledger.hold("backfill", clock, gives_way=True)
+    assert ledger.holder() is None
+    assert other.hold("watcher", clock)
+    assert not ledger.hold("backfill", clock, gives_way=True)
+    other.release()
+    assert ledger.hold("backfill", clock, gives_way=True)
+
+
+def test_a_wish_is_over_when_the_one_who_had_it_says_nothing_any_more(ledger, other, clock):
+    ledger.hold("backfill", clock, gives_way=True)
+    other.hold("watcher", clock)
+    clock.now += LEASE
+    assert ledger.hold("backfill", clock, gives_way=True)
+    assert ledger.holder() == ("backfill", clock.now + LEASE)
+
+
+def test_watchers_do_not_give_way_to_each_other(ledger, other, clock):
+    ledger.hold("a", clock)
+    for _ in range(5):
+        clock.now += LEASE / 3
+        assert not other.hold("b", clock)
+        assert ledger.hold("a", clock)
+    assert not ledger.hold("backfill", clock, gives_way=True), "two who follow backfills have no wish that counts"

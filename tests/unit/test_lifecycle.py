@@ -55,8 +55,6 @@ class Cluster:
     def submit(self, event):
         data = json.loads(event)["data"]
         answer, fate = self.mood
-        if answer is Answer.REFUSED and (data["run"] in self.names or data["run"] in self.bus):
-            answer = Answer.ACCEPTED  # nobody refuses what it took before
         if answer is Answer.REFUSED:
             self.hopeless.add(data["key"])
         if fate == "run":
@@ -167,6 +165,12 @@ def machine(make, invariants):  # noqa: C901  # one rule per thing that can happ
         def no_output_has_two_writers(self):
             writers = Counter(self.cluster.target[run.name] for run in self.cluster.active())
             assert all(count == 1 for count in writers.values()), writers
+
+        @invariant()
+        def nothing_is_dead_while_its_run_lives(self):
+            for run in self.cluster.active():
+                row = self.ledger.get(run.key)
+                assert (row.state, row.attempt) != (State.DEAD, run.attempt), run.name
 
         def teardown(self):
             with contextlib.ExitStack() as stack:

@@ -3,7 +3,8 @@ import json
 import fsspec
 import pytest
 
-from stac_watch.markers import MARKER, read_marker
+from stac_watch.errors import Unavailable
+from stac_watch.markers import MARKER, find_marker, read_marker
 
 
 def test_a_marker_inside_an_output_is_read(tmp_path):
@@ -26,8 +27,17 @@ def test_what_is_no_marker_is_none(tmp_path, content):
     assert read_marker(str(tmp_path)) is None
 
 
-@pytest.mark.parametrize("output", ["", "/no/such/place/x.zarr", "nosuchscheme://x/y.zarr", "pvc://x", "\0"])
-def test_where_we_cannot_look_there_is_none(output):
+@pytest.mark.parametrize("output", ["", "/no/such/place/x.zarr", "memory://nowhere/x.zarr"])
+def test_where_there_is_none_there_is_none(output):
+    assert find_marker(output) is None
+
+
+@pytest.mark.parametrize("output", ["nosuchscheme://x/y.zarr", "pvc://x", "\0", "s3://bucket/x.zarr"])
+def test_a_place_where_we_cannot_look_is_not_one_where_nothing_is(output, monkeypatch):
+    for name, value in (("AWS_ENDPOINT_URL", "http://127.0.0.1:9"), ("AWS_ACCESS_KEY_ID", "x"), ("AWS_SECRET_ACCESS_KEY", "x")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(Unavailable, match="cannot look into"):
+        find_marker(output)
     assert read_marker(output) is None
 
 

@@ -99,6 +99,13 @@ def test_a_marker_of_this_attempt_is_enough_when_the_run_is_gone(look, make, sta
     assert other is None or other.fact is Fact.VANISHED
 
 
+@pytest.mark.parametrize("code", [143, 137, 75, 65])
+def test_a_run_that_was_ended_after_its_output_was_whole_did_its_work(look, make, code):
+    key = make.row().key
+    assert look(State.RUNNING, Phase.FAILED, code, marker={"key": key, "attempt": 1, "code": 0}).fact is Fact.SUCCEEDED
+    assert look(State.RUNNING, Phase.FAILED, code, marker={"key": key, "attempt": 1}, attempt=2).fact is not Fact.SUCCEEDED
+
+
 def test_a_marker_of_an_earlier_attempt_does_not_answer_a_replay(look, make):
     assert look(State.SENT, marker={"key": make.row().key, "attempt": 1}, attempt=2) is None
 

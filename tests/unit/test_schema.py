@@ -11,7 +11,7 @@ from sqlalchemy import NullPool, create_engine, text
 from sqlalchemy import event as sa_event
 
 from stac_watch import asking, schema
-from stac_watch.config import Limits
+from stac_watch.config import Limits, Source
 from stac_watch.database import open_engine
 from stac_watch.dispatch import TokenBucket, dispatch
 from stac_watch.ledger import Ledger
@@ -104,14 +104,18 @@ def test_no_question_of_a_tick_or_of_a_person_reads_a_big_table_from_end_to_end(
     ledger.known("s2", ["a", "b"])
     reconcile(ledger, Idle(), Limits(), lambda _: None, lambda: make.now)
     ledger.postpone(before, make.now + timedelta(hours=1))
-    dispatch(ledger, Idle(), TokenBucket(1), None, lambda: make.now)
+    dispatch(ledger, Idle(), TokenBucket(1), None, lambda: make.now, max_in_flight=9)
+    ledger.unclear(make.now)
     for lane in ("live", "backfill", "replay"):
         ledger.due(make.now, 20, Queue("s2", lane))
-    asking.status(ledger, ("s2",), Limits(), make.now)
+    asking.status(ledger, [Source(name="s2", api="https://stac.example", collection="c")], Limits(), make.now)
+    asking.footprints(ledger)
     asking.items(ledger, make.now)
     asking.items(ledger, make.now, source="s2", state=State.DEAD)
     asking.explain(ledger, "b", Limits(), make.now, lambda _: None)
     ledger.states_within("s2", make.now - timedelta(days=9), make.now)
+    ledger.waiting_within("s2", make.now - timedelta(days=9), make.now)
+    ledger.hold("somebody", lambda: make.now, gives_way=True)
     list(ledger.within("s2", make.now - timedelta(days=9), make.now))
     ledger.current("s2", ["a"])
     ledger.conversions(source="s2", lane="backfill", state=State.DONE, since=make.now, limit=3)

@@ -15,8 +15,9 @@ admitted          queued   -        -        -        -        queued   -
 skipped           skipped  -        -        -        -        -        -
 accepted          -        sent     -        -        -        -        -
 refused           -        dead     -        -        -        -        -
+unclear           -        sent     -        -        -        -        -
 run_seen          -        running  running  -        -        -        -
-silent            -        -        queued   queued   -        -        -
+silent            -        -        queued   -        -        -        -
 succeeded         -        done     done     done     -        done     done
 failed_temporary  -        queued   queued   queued   -        -        -
 failed_permanent  -        dead     dead     dead     -        -        -
@@ -70,7 +71,7 @@ def test_whatever_happens_done_is_left_by_a_replay_only_and_final_states_are_lef
         if after is State.DEAD:
             assert fact in {Fact.REFUSED, Fact.FAILED_PERMANENT}
         if after in IN_FLIGHT:
-            assert fact in {Fact.ACCEPTED, Fact.RUN_SEEN}
+            assert fact in {Fact.ACCEPTED, Fact.UNCLEAR, Fact.RUN_SEEN}
         state = after
 
 

@@ -159,7 +159,14 @@ class _Api:
 
     async def search(self, request: Request) -> Response:
         faults = self._control.current
+        if request.method == "POST" and faults.post_search != "yes":
+            if faults.post_search == "405":
+                raise HttpError(405, "MethodNotAllowed", "Method Not Allowed")
+            return RedirectResponse(f"{_root(request)}/_moved/search", 301)
         search = from_get(request.query_params, faults) if request.method == "GET" else from_post(await _body(request), faults)
+        if faults.slow and search.query.filter is not None and not any(search.query.interval):
+            self._control.delivered.append("slow")
+            await asyncio.sleep(faults.slow)
         return await asyncio.to_thread(self._page, request, search, request.method, "/search")
 
     def _page(self, request: Request, search: Search, method: str, path: str) -> Response:
@@ -178,7 +185,8 @@ class _Api:
         if token:
             links.append(next_link(search, token, method, f"{root}/_moved{path}" if faults.redirect_next else f"{root}{path}"))
         features = ",".join(render(page, search, faults))
-        tail = json.dumps({"links": links, "numberReturned": len(page.keys)})
+        counts = {"numberReturned": len(page.keys)} | ({} if faults.matched is None else {"numberMatched": faults.matched})
+        tail = json.dumps({"links": links, **counts})
         return Response(f'{{"type": "FeatureCollection", "features": [{features}], {tail[1:]}', media_type=GEOJSON)
 
     def _after(self, search: Search, faults: Faults) -> tuple[Any, ...]:

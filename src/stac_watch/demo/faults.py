@@ -43,7 +43,10 @@ class Faults:
         hang: seconds that a hanging answer takes.
         redirect_next: `next` points to a URL that answers 301, as behind a proxy that lost its scheme.
         poison: ids of items; a page that would hold one of them is 500.
-        ignore: search parameters that are silently ignored, of sortby, fields, filter, limit, datetime.
+        ignore: search parameters that are silently ignored, of sortby, fields, filter, limit, datetime, collections.
+        post_search: what a search by POST gets: an answer, 405 (many read-only APIs), or 301 (a proxy that lost its scheme).
+        slow: seconds that a filter takes without a limit on the acquisition time, as on a change stamp that has no index.
+        matched: what every page says of how many items match, whatever there are; pgstac 0.10 keeps counts that are out of date.
     """
 
     text_updated: bool = False
@@ -58,6 +61,9 @@ class Faults:
     redirect_next: bool = False
     poison: tuple[str, ...] = ()
     ignore: frozenset[str] = field(default_factory=frozenset)
+    post_search: Literal["yes", "405", "301"] = "yes"
+    slow: float = 0.0
+    matched: int | None = None
 
 
 NO_FAULTS = Faults()
@@ -68,7 +74,7 @@ class FaultControl:
 
     def __init__(self, faults: Faults = NO_FAULTS) -> None:
         self._faults, self._lock = faults, threading.Lock()
-        self.delivered: list[WireFault] = []
+        self.delivered: list[WireFault | Literal["slow"]] = []
         self.transports: dict[tuple[str, int], asyncio.Transport] = {}  # filled by the server; a reset needs the socket itself
 
     @property

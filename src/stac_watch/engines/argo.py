@@ -20,7 +20,7 @@ import urllib3
 from pydantic import SecretStr
 from urllib3.util.ssl_ import create_urllib3_context
 
-from stac_watch.engines import Answer, Receipt, Run
+from stac_watch.engines import Answer, Phase, Receipt, Run
 from stac_watch.engines.workflows import COMPLETED_LABEL, GROUP, KEY_LABEL, PLURAL, VERSION, distinct, illegal_label, run_of
 from stac_watch.errors import ConfigError, InputError, Refused, Temporary
 from stac_watch.events import CONTENT_TYPE, parse_event
@@ -28,8 +28,12 @@ from stac_watch.events import CONTENT_TYPE, parse_event
 POST_TIMEOUT = urllib3.Timeout(connect=5, read=60)  # seconds; the EventSource tries its bus for up to 35 before it says 500
 API_TIMEOUT = (5, 30)
 METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
+REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+VERBS = ("get", "list", "watch")  # of workflows: deploy/base/rbac.yaml
 KEYS_PER_LIST = 200  # 13 characters each, far below what proxies allow in a URL
 PAGE = 500
+REMEMBERED = 5_000  # runs whose objects need not be fetched again; a few hundred bytes each
+FULL_FOR = timedelta(seconds=5)  # a cluster without room is not asked every second whether there is some: a run takes minutes
 SHOWN = 200  # characters of a foreign answer that go into a message
 
 
@@ -49,12 +53,13 @@ class ArgoEngine:
     ) -> None:
         self._webhook, self._token = webhook, token
         self._path = f"/apis/{GROUP}/{VERSION}/namespaces/{namespace}/{PLURAL}"
-        self._namespace = namespace
+        self.namespace = namespace
         self._max_in_flight, self._confirm_after = max_in_flight, confirm_after
         self._api, self._now = api, now
         self._http = urllib3.PoolManager(timeout=POST_TIMEOUT, retries=False, maxsize=2)
         self._accepted: dict[str, datetime] = {}  # names of runs that were accepted and not seen yet: they take room, too
-        self._read: dict[str, tuple[str, Run]] = {}  # uid -> resourceVersion and what that version says
+        self._read: dict[str, tuple[str, Run]] = {}  # uid -> resourceVersion and what that version says, the last looked at last
+        self._full_until: datetime | None = None
 
     def submit(self, event: bytes) -> Receipt:
         """Posts the event. 200 = on the bus; whether the Sensor makes a Workflow of it is another question."""
@@ -64,9 +69,7 @@ class ArgoEngine:
             return Receipt(Answer.REFUSED, error.message)
         if (sentence := illegal_label(data)) is not None:
             return Receipt(Answer.REFUSED, sentence)
-        headers = {"Content-Type": CONTENT_TYPE}
-        if self._token is not None:
-            headers["Authorization"] = f"Bearer {self._token.get_secret_value()}"
+        headers = {"Content-Type": CONTENT_TYPE, **self._authorization()}
         try:
             response = self._http.request("POST", self._webhook, body=event, headers=headers, redirect=False)
         except urllib3.exceptions.HTTPError as error:
@@ -76,6 +79,50 @@ class ArgoEngine:
             self._accepted[str(data["run"])] = self._now()
         return receipt
 
+    def knock(self) -> str:
+        """Asks the EventSource in a way that never is an event; returns what was found. It looks at the token before the method.
+
+        Raises:
+            Refused: the token is wrong, or something else answers there.
+            Temporary: nothing answers, or it is not active.
+        """
+        try:
+            response = self._http.request("OPTIONS", self._webhook, headers=self._authorization(), redirect=False)
+        except urllib3.exceptions.HTTPError as error:
+            hint = "is the EventSource there, and may this pod reach it? kubectl get eventsources,services,networkpolicies"
+            raise Temporary(f"no answer from {self._webhook}: {error}", hint=hint) from error
+        said = response.data[:SHOWN].decode(errors="replace").strip()
+        self._receipt(response.status, said)  # raises what it would for an event
+        if response.status == 400 and "method" in said:
+            return f"{self._webhook} answers, and {'takes the token' if self._token is not None else 'wants no token'}"
+        detail = f"the EventSource at {self._webhook} says HTTP {response.status} {said}".strip()
+        if response.status == 400 or response.status >= 500:
+            raise Temporary(detail, hint="it is starting, or its Secret or its bus is missing: see the EventSource's log")
+        raise Refused(f"{detail}, as no EventSource would", hint="does engine.webhook name a proxy or another service?")
+
+    def missing_rights(self) -> list[str]:
+        """Returns what this account may not do with Workflows and must, as the API server judges it.
+
+        Raises:
+            Temporary: the API does not answer.
+            Refused: it does not let us ask.
+        """
+        missing = []
+        for verb in VERBS:
+            about = {"namespace": self.namespace, "verb": verb, "group": GROUP, "resource": PLURAL}
+            review = {
+                "apiVersion": "authorization.k8s.io/v1",
+                "kind": "SelfSubjectAccessReview",
+                "spec": {"resourceAttributes": about},
+            }
+            _, document = self._call("POST", REVIEWS, review)
+            if not (document.get("status") or {}).get("allowed"):
+                missing.append(verb)
+        return missing
+
+    def _authorization(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self._token.get_secret_value()}"} if self._token is not None else {}
+
     def _receipt(self, status: int, said: str) -> Receipt:
         detail = f"HTTP {status} {said}".strip()
         if status == 200:
@@ -83,7 +130,7 @@ class ArgoEngine:
         if status in (401, 403):
             raise Refused(
                 f"the EventSource at {self._webhook} refuses the token: {detail}",
-                hint="STAC_WATCH__ENGINE__TOKEN must be the value of the Secret that the EventSource's authSecret names",
+                hint="STAC_WATCH__ENGINE__TOKEN, or what token_file names, must be the value of the EventSource's authSecret",
             )
         if status == 404 or 300 <= status < 400:
             raise Refused(
@@ -102,16 +149,21 @@ class ArgoEngine:
             Temporary: the API does not answer.
             Refused: it refuses us.
         """
-        found, seen = [], {}
+        found = []
         for start in range(0, len(keys), KEYS_PER_LIST):
             chunk = ",".join(keys[start : start + KEYS_PER_LIST])
             for metadata in self._list(f"{KEY_LABEL} in ({chunk})"):
                 run = self._run(metadata)
+                self._read.pop(metadata["uid"], None)
                 if run is not None:
                     found.append(run)
-                    seen[metadata["uid"]] = (metadata["resourceVersion"], run)
-        self._read = seen  # only what is asked about is remembered
+                    self._read[metadata["uid"]] = (metadata["resourceVersion"], run)
+        # not only what is asked about: the live table asks for fifteen, and the watcher for all of them in the next moment
+        for uid in list(self._read)[: max(0, len(self._read) - REMEMBERED - len(keys))]:
+            del self._read[uid]
         self._seen(run.name for run in found)
+        if any(run.phase in (Phase.SUCCEEDED, Phase.FAILED) for run in found):
+            self._full_until = None
         return distinct(found)
 
     def _run(self, metadata: Mapping[str, Any]) -> Run | None:
@@ -123,32 +175,39 @@ class ArgoEngine:
 
     def headroom(self) -> int:
         """Counts unfinished Workflows of ours, and accepted events whose Workflow was not seen yet."""
+        if self._full_until is not None and self._now() < self._full_until:
+            return 0
         names = {m["name"] for m in self._list(f"{KEY_LABEL},{COMPLETED_LABEL}!=true")}
         self._seen(names)
         # an event that the bus lost must not take room for ever; it is sent again after the same time
         self._accepted = {name: at for name, at in self._accepted.items() if self._now() - at < self._confirm_after}
-        return max(0, self._max_in_flight - len(names) - len(self._accepted))
+        room = max(0, self._max_in_flight - len(names) - len(self._accepted))
+        self._full_until = None if room else self._now() + FULL_FOR
+        return room
 
-    def create(self, workflow: Mapping[str, Any]) -> str:
-        """Creates one Workflow and returns its name; one that exists under that name is left as it is.
+    def create(self, workflow: Mapping[str, Any]) -> tuple[str, bool]:
+        """Creates one Workflow; returns its name, and False when one of that name was there: it is left as it is.
 
         Raises:
             InputError: the API says that it is no Workflow.
             Refused: we may not, or there is no Argo here.
             Temporary: the API does not answer.
         """
-        status, document = self._call("POST", self._path, dict(workflow))
+        try:
+            status, document = self._call("POST", self._path, dict(workflow))
+        except Refused as error:
+            raise Refused(error.message, hint=f"you need `create` of workflows in namespace {self.namespace!r}") from error
         name = str(workflow["metadata"].get("name", ""))
         if status == 409 and name:
-            return name
+            return name, False
         if status in (400, 409, 422):
             raise InputError(f"the cluster refuses the Workflow: {document.get('message', status)}")
         if status == 404:
             raise Refused(
-                f"namespace {self._namespace!r} knows no Workflows",
+                f"namespace {self.namespace!r} knows no Workflows",
                 hint="install Argo Workflows and the namespace: docs/operations.md",
             )
-        return str(document["metadata"]["name"])
+        return str(document["metadata"]["name"]), True
 
     def close(self, *, stop_runs: bool) -> None:  # noqa: ARG002  # Workflows live on, that is what a cluster is for
         """Closes connections."""
@@ -165,7 +224,7 @@ class ArgoEngine:
         while True:
             status, document = self._call("GET", self._path, query=query, accept=METADATA)
             if status == 404:
-                raise Refused(f"namespace {self._namespace!r} knows no Workflows", hint="is Argo Workflows installed here?")
+                raise Refused(f"namespace {self.namespace!r} knows no Workflows", hint="is Argo Workflows installed here?")
             yield from (item["metadata"] for item in document.get("items") or [])
             token = document.get("metadata", {}).get("continue")
             if not token:

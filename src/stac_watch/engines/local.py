@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from stac_watch.engines import Answer, Phase, Receipt, Run
-from stac_watch.errors import InputError, StacWatchError, cannot_write
+from stac_watch.errors import Exit, InputError, StacWatchError, cannot_write
 from stac_watch.events import parse_event
 
 EVENT, LOCK, LOG, STATUS, OUTCOME, PID = "event.json", "run.lock", "runner.log", "status.json", "outcome.json", "pid"
@@ -120,11 +120,14 @@ class LocalEngine:
     def close(self, *, stop_runs: bool) -> None:
         """Ends every run of this folder in order (SIGTERM, SIGKILL after 12 s), or leaves them to end by themselves."""
         if stop_runs:
-            alive = [run for run in self._folder.glob("gz-*") if _alive(run)]
+            alive = ended = [run for run in self._folder.glob("gz-*") if _alive(run)]
             for number in (signal.SIGTERM, signal.SIGKILL):
                 for run in alive:
                     _signal(run, number)
                 alive = self._await_end(alive, GRACE)
+            for run in ended:
+                if not (run / OUTCOME).exists() and not _alive(run):  # it had not come so far that it could say so itself
+                    _write(run / OUTCOME, json.dumps({"code": int(Exit.TERMINATED), "reason": "ended while it started"}).encode())
         for name, child in list(self._children.items()):
             if not _alive(self._folder / name):
                 with contextlib.suppress(subprocess.TimeoutExpired):

@@ -27,6 +27,7 @@ OUTCOME, SIZE = "outcome", "size"
 LABELS = {
     "stac-watch/key": "key",
     "stac-watch/attempt": "attempt",
+    "stac-watch/source": "source_name",
     "stac-watch/lane": "lane",
     "stac-watch/reason": "reason",
     "stac-watch/tile": "tile",
@@ -59,8 +60,9 @@ PARAMETERS = (
     Parameter("spatial_chunk", "pixels per chunk side", "options.spatial_chunk", "1024", "spatial-chunk"),
     Parameter("sharding", "one file per array and shard", "options.sharding", "false", "sharding", ("true", "false")),
     Parameter("package", "archive beside the output", "options.package", "tar", "package", ("tar", "tar.gz", "none")),
-    Parameter("overwrite", "replace an output that is not ours", "options.overwrite", "false", "overwrite", ("true", "false")),
-    Parameter("dask_perf_html", "file for Dask's performance report; empty = off", "options.dask_perf_html", "", "dask-perf-html"),
+    Parameter("overwrite", "convert again, whatever lies there", "options.overwrite", "false", "overwrite", ("true", "false")),
+    Parameter("dask_perf_html", "file for Dask's performance report, which lies beside the output, too; empty = off",
+              "options.dask_perf_html", "", "dask-perf-html"),
     Parameter("key", "the conversion's key; empty = derived from URL and recipe", "key", "", "key"),
     Parameter("revision", "the item's revision", "revision", "", "revision"),
     Parameter("item_id", "the STAC item's id", "item_id", "", "item-id"),
@@ -69,6 +71,9 @@ PARAMETERS = (
     Parameter("item_href", "the item's own URL, for people", "item_href", ""),
     Parameter("lane", "live, backfill, replay or hand, for people", "lane", "hand"),
     Parameter("reason", "why it is converted, for people", "reason", "by hand"),
+    Parameter("engine", "auto: fast where it can; fast or stock: that one. The bytes are the same", "", "auto", "engine",
+              ("auto", "fast", "stock")),
+    Parameter("memory_limit", "e.g. 2Gi: fewer workers beyond; empty = the container's limit", "", "", "memory-limit"),
     Parameter("allowed_hosts", "hosts that the run may fetch from, comma-separated; empty = any", "", "", "allowed-hosts"),
 )  # fmt: skip
 """The public contract of the WorkflowTemplate, in its order: the Sensor writes the event's values by index."""

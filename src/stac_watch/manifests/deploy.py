@@ -79,6 +79,9 @@ def poller(settings: Settings) -> list[Object]:
         "env": [
             {"name": "HOME", "value": TMP},
             {"name": "STAC_WATCH__ENGINE__NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
+            # what the probes ask, whatever the configuration says of it
+            {"name": "STAC_WATCH__WEB__HOST", "value": "0.0.0.0"},  # noqa: S104  # of its pod; a NetworkPolicy says who reaches it
+            {"name": "STAC_WATCH__WEB__PORT", "value": str(WEB_PORT)},
             {"name": "STAC_WATCH__ENGINE__TOKEN", "valueFrom": {"secretKeyRef": {"name": TOKEN_SECRET, "key": "token"}}},
         ],
         "ports": [{"name": "web", "containerPort": WEB_PORT}],
@@ -105,7 +108,8 @@ def poller(settings: Settings) -> list[Object]:
             {"name": "tmp", "emptyDir": {"sizeLimit": "256Mi"}},
         ],
     }
-    claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": STATE_SIZE}}}
+    chosen = {"storageClassName": settings.storage_class} if settings.storage_class else {}
+    claim = {"accessModes": ["ReadWriteOnce"], **chosen, "resources": {"requests": {"storage": STATE_SIZE}}}
     ports = [{"name": "web", "port": 80, "targetPort": "web"}]
     return [
         {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": meta(POLLER, settings), "spec": claim},
@@ -170,6 +174,18 @@ def bus_disruption_budget(settings: Settings) -> Object:
     }
 
 
+def bus_topology() -> Object:
+    """Returns where production's replicas of the bus go: never two on a node, and to different zones where there are any."""
+    selector = {"labelSelector": {"matchLabels": {"controller": "eventbus-controller", "eventbus-name": BUS}}}
+    zone = {"weight": 100, "podAffinityTerm": {**selector, "topologyKey": "topology.kubernetes.io/zone"}}
+    return {
+        "podAntiAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": [{**selector, "topologyKey": "kubernetes.io/hostname"}],
+            "preferredDuringSchedulingIgnoredDuringExecution": [zone],
+        }
+    }
+
+
 def controller_config() -> Object:
     """Returns the Workflow controller's ConfigMap: references only, a bound, and what the Argo UI shows of a run."""
 
@@ -177,7 +193,8 @@ def controller_config() -> Object:
         url = f"${{workflow.metadata.annotations.stac-watch/{annotation}}}"
         return {"name": name, "scope": "workflow", "target": "_blank", "url": url}
 
-    columns = [{"name": n.capitalize(), "type": "label", "key": f"stac-watch/{n}"} for n in ("tile", "lane", "attempt", "reason")]
+    shown = ("source", "tile", "lane", "attempt", "reason")
+    columns = [{"name": n.capitalize(), "type": "label", "key": f"stac-watch/{n}"} for n in shown]
     data = {
         "columns": columns,
         "links": [link("STAC item", "item"), link("Product", "product")],

@@ -1,7 +1,8 @@
 """EventBus, EventSource and Sensor as plain objects: from an accepted event to a Workflow.
 
-In: settings. Out: dictionaries. Never: a filter or a transform (what they reject is acknowledged and gone), or a default for a
-parameter (a renamed field would silently become it); everything is decided by the poller and held by a test against a real event.
+In: settings. Out: dictionaries. Never: a filter or a transform (what they reject is acknowledged and gone), or a default for what
+every event has (a renamed field would silently become it); everything is decided by the poller and held by a test against a real
+event.
 
 Sources: Argo Events 1.9.11: pkg/sensors/triggers/params.go (mapping), pkg/sensors/listener.go (what is retried),
 pkg/reconciler/eventbus/installer/jetstream.go (pods), pkg/eventbus/jetstream/base (stream limits, only read at creation).
@@ -10,11 +11,13 @@ pkg/reconciler/eventbus/installer/jetstream.go (pods), pkg/eventbus/jetstream/ba
 from __future__ import annotations
 
 from stac_watch.engines.workflows import API_VERSION, LABELS, TEMPLATE, mapped
+from stac_watch.events import LATER
 from stac_watch.manifests.settings import (
     BUS,
     ENDPOINT,
     EVENT,
     EVENT_SOURCE,
+    NO_API,
     PORT,
     SENSOR,
     SENSOR_ACCOUNT,
@@ -33,11 +36,13 @@ NATS_UID, ARGO_EVENTS_UID = 1000, 9731
 MAX_MESSAGES = 5_000_000  # the default of 50,000 evicts unprocessed events of a large backfill
 MAX_AGE = "336h"  # the default of 7 days is shorter than a holiday
 DEPENDENCY = "item"
+ABSENT = "unknown"  # for what events that were stored by an earlier version lack: without a value they would be tried, and dropped
 
 
 def event_bus(settings: Settings, *, replicas: int = 3, size: str = "10Gi") -> Object:
     """Returns a JetStream bus that keeps what it accepted: on volumes, for 14 days; 3 replicas survive the loss of a node."""
     container = {"securityContext": container_security(read_only=False)}
+    chosen = {"storageClassName": settings.storage_class} if settings.storage_class else {}
     spread = {
         "preferredDuringSchedulingIgnoredDuringExecution": [
             {
@@ -57,9 +62,10 @@ def event_bus(settings: Settings, *, replicas: int = 3, size: str = "10Gi") -> O
             "jetstream": {
                 "version": NATS,
                 "replicas": replicas,
-                "persistence": {"accessMode": "ReadWriteOnce", "volumeSize": size},
+                "persistence": {"accessMode": "ReadWriteOnce", "volumeSize": size, **chosen},
                 "streamConfig": stream(replicas),
                 "affinity": {"podAntiAffinity": spread},
+                "serviceAccountName": NO_API,
                 "securityContext": pod_security(NATS_UID),
                 "containerTemplate": {**container, "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}}},
                 "reloaderContainerTemplate": {**container, "resources": {"requests": {"cpu": "5m", "memory": "16Mi"}}},
@@ -84,7 +90,7 @@ def event_source(settings: Settings) -> Object:
             "eventBusName": BUS,
             "replicas": 1,
             "service": {"ports": [{"name": "http", "port": PORT, "targetPort": PORT}]},
-            "template": _pod("eventsource"),
+            "template": {**_pod("eventsource"), "serviceAccountName": NO_API},
             "webhook": {
                 EVENT: {
                     "authSecret": {"name": TOKEN_SECRET, "key": "token"},
@@ -131,6 +137,11 @@ def sensor(settings: Settings) -> Object:
     }
 
 
+def quiet_account(settings: Settings) -> Object:
+    """Returns the account of bus and EventSource, which speak to no API: no role, and no token in their pods."""
+    return {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta(NO_API, settings), "automountServiceAccountToken": False}
+
+
 def sensor_account(settings: Settings) -> list[Object]:
     """Returns the Sensor's ServiceAccount, which may make Workflows and nothing else."""
     return account(SENSOR_ACCOUNT, settings, [([API_VERSION.split("/", 1)[0]], ["workflows"], ["create", "get", "patch"])])
@@ -172,7 +183,8 @@ def _mapping() -> list[Object]:
     """Returns one entry for each value that goes from the event into the Workflow."""
 
     def entry(key: str, dest: str, **more: bool) -> Object:
-        return {"src": {"dependencyName": DEPENDENCY, "dataKey": f"body.data.{key}", **more}, "dest": dest}
+        absent = {"value": ABSENT} if key in LATER else {}
+        return {"src": {"dependencyName": DEPENDENCY, "dataKey": f"body.data.{key}", **more, **absent}, "dest": dest}
 
     return [
         entry("run", "metadata.name"),

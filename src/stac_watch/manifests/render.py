@@ -5,6 +5,7 @@ In: settings. Out: path -> text, the same bytes for the same settings. Never: wr
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,21 +13,23 @@ from typing import Any
 import yaml
 
 from stac_watch.engines.workflows import API_VERSION, CONVERT, TEMPLATE, VOLUME
-from stac_watch.manifests import audit, deploy, events, network, workflow
+from stac_watch.manifests import audit, deploy, events, monitoring, network, workflow
 from stac_watch.manifests.settings import AUDIT, BUS, CONFIG_FILE, POLLER, Object, Settings
 
 HEADER = "# Rendered by `stac-watch manifests`: change src/stac_watch/manifests/ or the configuration, and render again.\n"
 _KUSTOMIZE = {"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization"}
 _TUNED = "kustomizeconfig.yaml"
 _BASE, _K3D, _PRODUCTION = "deploy/base", "deploy/overlays/k3d", "deploy/overlays/production"
+_MONITORING, _DASHBOARD = "deploy/components/monitoring", "dashboard.json"
 _STORAGE_CLASS = "standard"
 
 
 def render(settings: Settings) -> dict[str, str]:
     """Returns every file of eventsources/, sensors/, workflows/ and deploy/, by its path."""
-    documents = {**_argo(settings), **_base(settings), **_k3d(settings), **_production(settings)}
+    documents = {**_argo(settings), **_base(settings), **_k3d(settings), **_production(settings), **_monitoring(settings)}
     texts = {path: dump(content) for path, content in documents.items()}
     texts[f"{_BASE}/{CONFIG_FILE}"] = settings.config
+    texts[f"{_MONITORING}/{_DASHBOARD}"] = json.dumps(monitoring.dashboard(), indent=1) + "\n"
     return dict(sorted(texts.items()))
 
 
@@ -66,7 +69,8 @@ def _argo(settings: Settings) -> dict[str, File]:
     return {
         "eventsources/eventbus.yaml": events.event_bus(settings),
         "eventsources/stac.yaml": events.event_source(settings),
-        "eventsources/kustomization.yaml": _kustomization(["eventbus.yaml", "stac.yaml"], settings),
+        "eventsources/rbac.yaml": events.quiet_account(settings),
+        "eventsources/kustomization.yaml": _kustomization(["eventbus.yaml", "rbac.yaml", "stac.yaml"], settings),
         "sensors/rbac.yaml": events.sensor_account(settings),
         "sensors/geozarr.yaml": events.sensor(settings),
         "sensors/kustomization.yaml": _kustomization(["geozarr.yaml", "rbac.yaml"], settings),
@@ -110,7 +114,9 @@ def _k3d(settings: Settings) -> dict[str, File]:
 def _production(settings: Settings) -> dict[str, File]:
     """S3 for outputs, PostgreSQL for the ledger, a storage class, a quota. To be edited: class, bucket, quota, images."""
     template = workflow.convert_template(settings)
-    convert = Patch([_replace(template, VOLUME, "resource/manifest", workflow.claim(_STORAGE_CLASS))])
+    storage_class = settings.storage_class or _STORAGE_CLASS
+    convert = Patch([_replace(template, VOLUME, "resource/manifest", workflow.claim(storage_class))])
+    bus = {"affinity": deploy.bus_topology(), "persistence": {"storageClassName": storage_class}}
     drop_claim = {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
@@ -130,11 +136,27 @@ def _production(settings: Settings) -> dict[str, File]:
         f"{_PRODUCTION}/budget.yaml": deploy.bus_disruption_budget(settings),
         f"{_PRODUCTION}/claim.yaml": drop_claim,
         f"{_PRODUCTION}/convert.yaml": convert,
-        f"{_PRODUCTION}/eventbus.yaml": _bus_patch(settings, {"persistence": {"storageClassName": _STORAGE_CLASS}}),
+        f"{_PRODUCTION}/eventbus.yaml": _bus_patch(settings, bus),
         f"{_PRODUCTION}/network.yaml": network.database_policy(settings),
         f"{_PRODUCTION}/poller.yaml": deploy.poller_in_production(settings),
         f"{_PRODUCTION}/quota.yaml": deploy.quota(settings),
         **_overlay(_PRODUCTION, settings, ["../../base", *own], patches),
+    }
+
+
+def _monitoring(settings: Settings) -> dict[str, File]:
+    """For clusters with the Prometheus operator; a component, because without its CRDs nothing of an overlay could be applied."""
+    shown = {"labels": {"grafana_dashboard": "1"}, "disableNameSuffixHash": True}  # what Grafana's sidecar looks for
+    generated = [{"name": "stac-watch-dashboard", "files": [f"stac-watch.json={_DASHBOARD}"], "options": shown}]
+    return {
+        f"{_MONITORING}/monitors.yaml": monitoring.monitors(settings),
+        f"{_MONITORING}/rules.yaml": monitoring.rules(settings),
+        f"{_MONITORING}/kustomization.yaml": {
+            "apiVersion": "kustomize.config.k8s.io/v1alpha1",
+            "kind": "Component",
+            "resources": ["monitors.yaml", "rules.yaml"],
+            "configMapGenerator": generated,
+        },
     }
 
 
@@ -157,7 +179,8 @@ def _audit_patch(settings: Settings) -> Patch:
 
 def _overlay(folder: str, settings: Settings, resources: list[str], patches: list[Object]) -> dict[str, File]:
     images = [_image(settings.poller_image), _image(settings.runner_image)]
-    more = {"patches": patches, "configurations": [_TUNED], "images": images}
+    components = {"components": ["../../components/monitoring"]} if settings.prometheus else {}
+    more = {"patches": patches, "configurations": [_TUNED], "images": images, **components}
     return {f"{folder}/{_TUNED}": _tuned(), f"{folder}/kustomization.yaml": _kustomization(resources, settings, **more)}
 
 

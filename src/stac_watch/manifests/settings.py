@@ -7,12 +7,16 @@ Source: Kubernetes Pod Security Standards, profile "restricted".
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
+from ipaddress import ip_network
 from typing import Any
+from urllib.parse import urlsplit
 
 from stac_watch.config import ArgoEngine, Config
 from stac_watch.errors import ConfigError
+from stac_watch.events import is_inside
 
 type Object = dict[str, Any]
 
@@ -20,6 +24,7 @@ BUS = "geozarr"
 EVENT_SOURCE, EVENT, PORT, ENDPOINT = "stac", "items", 12000, "/items"
 SENSOR, TRIGGER = "geozarr", "convert"  # renaming either deletes the Sensor's consumer, and what waits in the bus for it
 POLLER, AUDIT, RUN, SENSOR_ACCOUNT = "stac-watch", "stac-watch-audit", "geozarr-run", "geozarr-sensor"
+NO_API = "geozarr-events"  # account of what needs none: EventSource and bus
 TOKEN_SECRET, S3_SECRET, LEDGER_SECRET = "stac-watch-webhook", "geozarr-s3", "stac-watch-ledger"  # names, no secrets
 CONFIG_FILE = "stac-watch.yaml"
 CONFIG_FOLDER = "/etc/stac-watch"
@@ -27,6 +32,7 @@ STATE_FOLDER = "/var/lib/stac-watch"
 S3_FOLDER = "/etc/geozarr/s3"
 TMP = "/tmp"  # noqa: S108  # an emptyDir of the pod; root file systems are read-only, and libraries want a HOME
 WEB_PORT = 8080
+PRIVATE = ("10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")  # RFC 1918, 6598, 4193
 UID = 10001  # of both images; nobody's on the node
 
 
@@ -40,13 +46,29 @@ class Settings:
     allowed_hosts: tuple[str, ...]  # of all sources; the runs get them, too
     runner_image: str
     poller_image: str
+    storage_class: str = ""  # of every volume; empty = the cluster's default
+    ports: tuple[int, ...] = (80, 443)  # that catalogues, products and object stores are served at
+    networks: tuple[str, ...] = ()  # private ones that poller and runs may reach; public ones they always may
+    api_servers: tuple[str, ...] = ()  # networks of the Kubernetes API; empty = not known, so any
+    prometheus: str = ""  # namespace of the Prometheus that may look; empty = monitoring, and no objects of its operator
 
 
-def settings_of(config: Config, text: str, *, runner_image: str = "", poller_image: str = "") -> Settings:
-    """Returns the settings for a configuration; `text` is its file, which becomes the poller's ConfigMap.
+def settings_of(
+    config: Config,
+    text: str,
+    *,
+    runner_image: str = "",
+    poller_image: str = "",
+    storage_class: str = "",
+    ports: Iterable[int] = (),
+    networks: Iterable[str] = (),
+    api_servers: Iterable[str] = (),
+    prometheus: str = "",
+) -> Settings:
+    """Returns the settings for a configuration; `text` is its file, which becomes the poller's ConfigMap. The rest: see `Settings`.
 
     Raises:
-        ConfigError: the configuration is not for a cluster.
+        ConfigError: the configuration is not for a cluster, or a network is none.
     """
     if not isinstance(config.engine, ArgoEngine):
         raise ConfigError(
@@ -54,14 +76,30 @@ def settings_of(config: Config, text: str, *, runner_image: str = "", poller_ima
             hint="set `engine: {kind: argo, webhook: …}`; deploy/base/stac-watch.yaml is an example",
         )
     release = version("stac-watch")
+    hosts = sorted({host for source in config.sources for host in source.hosts()})
+    apis = [urlsplit(source.api) for source in config.sources]
+    named = [host for host in hosts if "/" not in host] + [api.hostname or "" for api in apis]
     return Settings(
         config=text,
         namespace=config.engine.namespace,
         sources=tuple(source.name for source in config.sources),
-        allowed_hosts=tuple(sorted({host for source in config.sources for host in source.hosts()})),
+        allowed_hosts=tuple(hosts),
         runner_image=runner_image or f"geozarr-runner:{release}",
         poller_image=poller_image or f"stac-watch:{release}",
+        storage_class=storage_class,
+        ports=tuple(sorted({80, 443, *ports, *(api.port for api in apis if api.port)})),
+        networks=_networks([h for h in hosts if "/" in h] + list(networks), anywhere=any(map(is_inside, named))),
+        api_servers=_networks(api_servers),
+        prometheus=prometheus,
     )
+
+
+def _networks(given: Iterable[str], *, anywhere: bool = False) -> tuple[str, ...]:
+    """Returns networks as Kubernetes wants them; `anywhere`: a name inside the cluster may lead to any private address."""
+    try:
+        return tuple(sorted({str(ip_network(network)) for network in given} | set(PRIVATE if anywhere else ())))
+    except ValueError as error:
+        raise ConfigError(f"not a network: {error}", hint="write it as 10.0.0.0/8 or 192.0.2.7/32") from None
 
 
 def labels(name: str) -> dict[str, str]:

@@ -27,7 +27,7 @@ from hera.workflows import models as m
 
 from stac_watch.engines.workflows import CONVERT, OUTCOME, PARAMETERS, PREFLIGHT, SIZE, TEMPLATE, VOLUME
 from stac_watch.engines.workflows import Parameter as Wanted
-from stac_watch.errors import Exit
+from stac_watch.errors import Exit, InputError
 from stac_watch.manifests.settings import (
     RUN,
     S3_FOLDER,
@@ -46,6 +46,7 @@ RETRY_EXIT_CODES = (int(Exit.TEMPORARY), 137, int(Exit.TERMINATED))
 DEADLINE = 6 * 3600  # seconds; a full tile takes minutes, a throttled source hours
 KEEP_SUCCESS, KEEP_FAILURE = 3 * 86400, 14 * 86400  # seconds; the reconciler reads outcomes for as long as a run exists
 WORK = "/data"
+TOKEN_FOLDER = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105  # where client-go looks, and no secret
 SIZE_FILE, OUTCOME_FILE = f"{TMP}/size", f"{TMP}/outcome.json"
 _P = "{{{{workflow.parameters.{}}}}}".format
 
@@ -90,7 +91,7 @@ def convert_template(settings: Settings) -> Object:
         ),
     ) as template:
         preflight = _preflight(settings)
-        volume = _volume()
+        volume = _volume(settings)
         convert = _convert(settings)
         size = {SIZE: f"{{{{tasks.{PREFLIGHT}.outputs.parameters.{SIZE}}}}}"}
         with DAG(name="main"):
@@ -120,14 +121,27 @@ def claim(storage_class: str = "") -> str:
 def one_run(parameters: Mapping[str, str], *, namespace: str, name: str = "") -> Object:
     """Returns one Workflow of the template, for `submit`: without poller, ledger or event.
 
-    Without a name the API server chooses one that starts with `gz-`.
+    Args:
+        parameters: of the template; an empty value is the template's default.
+        namespace: where it runs.
+        name: without one the API server chooses one that starts with `gz-`.
+
+    Raises:
+        InputError: a value that the template's enumeration has not, or no such parameter.
     """
+    given = {key: value for key, value in parameters.items() if value}
+    known = {p.name: p for p in PARAMETERS}
+    for key, value in given.items():
+        if key not in known:
+            raise InputError(f"{TEMPLATE} has no parameter {key!r}", hint=f"it has {', '.join(known)}")
+        if known[key].enum and value not in known[key].enum:
+            raise InputError(f"{key} is {value!r}", hint=f"it is one of {', '.join(known[key].enum)}")
     workflow = Workflow(
         name=name or None,
         generate_name=None if name else "gz-",
         namespace=namespace,
         labels={**labels(TEMPLATE), "stac-watch/lane": "hand"},
-        arguments=dict(parameters),
+        arguments=given,
         workflow_template_ref=m.WorkflowTemplateRef(name=TEMPLATE),
     )
     document: Object = workflow.to_dict()
@@ -204,7 +218,7 @@ def _runner(
         volume_mounts=mounts,
         volumes=volumes or None,
         working_dir=WORK if data else TMP,
-        pod_spec_patch=restrict("init", "wait"),
+        pod_spec_patch=restrict("init", "wait", without_token=True),
     )
 
 
@@ -214,13 +228,13 @@ def retry_expression() -> str:
     return f"lastRetry.exitCode in [{codes}] || lastRetry.status == 'Error'"
 
 
-def _volume() -> Resource:
+def _volume(settings: Settings) -> Resource:
     """`apply`, not `create`: a step that was killed after it made the claim must not fail on it the next time."""
     return Resource(
         name=VOLUME,
         action="apply",
         set_owner_reference=True,
-        manifest=claim(),
+        manifest=claim(settings.storage_class),
         inputs=[Parameter(name=SIZE)],
         retry_strategy=RetryStrategy(  # an exhausted quota is waited for, about half an hour
             limit="10", retry_policy="Always", backoff=m.Backoff(duration="15s", factor=2, cap="5m")
@@ -233,16 +247,34 @@ def _outcome() -> Parameter:
     return Parameter(name=OUTCOME, value_from=m.ValueFrom(path=OUTCOME_FILE, default=""))
 
 
-def restrict(*names: str) -> str:
+def restrict(*names: str, without_token: bool = False) -> str:
     """Returns the patch that puts Argo's own containers under the restricted profile; `wait` also tells progress sooner.
 
-    A patch must name only containers that the pod has: a resource step has no `wait`.
+    A patch must name only containers that the pod has: a resource step has no `wait`. `without_token` leaves the account's token to
+    Argo's containers, short-lived as ever, and takes it from `main`, which reads what strangers wrote. Argo's own way to that end
+    (`executor.serviceAccountName`) needs a Secret with a token that never expires (4.0.5, workflow/controller/workflowpod.go).
     """
+    token = {"volumeMounts": [{"name": "argo-token", "mountPath": TOKEN_FOLDER, "readOnly": True}]} if without_token else {}
     containers: list[Object] = []
     for name in names:
-        patch: Object = {"name": name, "securityContext": container_security(read_only=False)}
+        patch: Object = {"name": name, "securityContext": container_security(read_only=False), **token}
         if name == "wait":
             patch["env"] = [{"name": "ARGO_PROGRESS_PATCH_TICK_DURATION", "value": "10s"}]
         containers.append(patch)
     init = [c for c in containers if c["name"] == "init"]
-    return yaml.safe_dump({"initContainers": init, "containers": [c for c in containers if c not in init]})
+    pod: Object = {"initContainers": init, "containers": [c for c in containers if c not in init]}
+    if without_token:
+        pod |= {"automountServiceAccountToken": False, "volumes": [{"name": "argo-token", "projected": _token()}]}
+    return yaml.safe_dump(pod)
+
+
+def _token() -> Object:
+    """Returns what the API server's admission would mount into every container: token, CA and namespace."""
+    namespace = {"path": "namespace", "fieldRef": {"fieldPath": "metadata.namespace"}}
+    return {
+        "sources": [
+            {"serviceAccountToken": {"path": "token", "expirationSeconds": 3607}},
+            {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+            {"downwardAPI": {"items": [namespace]}},
+        ]
+    }

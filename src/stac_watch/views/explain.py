@@ -124,6 +124,7 @@ def render_explanation(view: Explanation) -> RenderableType:
     for name, value in (
         ("item", entry.item), ("catalogue", said), ("rule", view.rule), ("key", f"{entry.key} (revision {entry.revision})"),
         ("state", f"{entry.state.value} · {entry.source}, {entry.lane}"), ("run", entry.run), ("output", entry.output),
+        ("posts", f"{view.posts} without a clear answer" if view.posts else None), ("exit code", _exit_code(view.outcome)),
         ("reason", entry.reason), ("hint", (view.outcome or {}).get("hint")), ("log", view.log),
     ):  # fmt: skip
         if value:
@@ -139,6 +140,11 @@ def render_explanation(view: Explanation) -> RenderableType:
     when = f" at {_short(view.next.at)}" if view.next.at else ""
     after = Text(f"next{when}: {view.next.what}", style="bold red" if entry.state is State.DEAD else "")
     return Group(head, moves, verdicts, after)
+
+
+def _exit_code(outcome: dict[str, Any] | None) -> str | None:
+    code = (outcome or {}).get("code")
+    return None if code is None else str(code)
 
 
 def render_explanations(chains: Sequence[Explanation]) -> RenderableType:

@@ -93,7 +93,7 @@ def trouble(name: str, error: StacWatchError) -> str:
 
 def waiting(standby: str) -> str:
     """Returns the line of a watcher that waits for another one's end."""
-    return f"standby: {standby} watches with this ledger; this one takes over when it ends"
+    return f"standby: {standby} has this ledger; this one takes over when it ends, or 30 s after it was killed"
 
 
 def sentence(tallies: Mapping[str, Tally], facts: Mapping[Fact, int], accepted: int, unknown: int) -> str:

@@ -34,6 +34,22 @@ class SourceStatus:
     unfinished: int
     eta: datetime | None
     backfill: Order | None
+    catalogue: str | None
+    probed: datetime | None
+    overlap: float | None  # seconds
+    lateness_samples: int | None  # None = it is not sized by them
+    withdrawn: int
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """What discovery knows of a source's catalogue."""
+
+    catalogue: str | None = None  # what the probe found, in one line
+    probed: datetime | None = None
+    overlap: timedelta | None = None  # None where the source is not configured any more
+    lateness_samples: int | None = None
+    withdrawn: int = 0
 
 
 @dataclass(frozen=True)
@@ -71,7 +87,14 @@ class Status:
 
 
 def source_status(
-    source: str, funnel: Mapping[Place, int], lag: Lag, order: Order | None, now: datetime, done_last_hour: int, done_last_day: int
+    source: str,
+    funnel: Mapping[Place, int],
+    lag: Lag,
+    order: Order | None,
+    now: datetime,
+    done_last_hour: int,
+    done_last_day: int,
+    discovery: Discovery,
 ) -> SourceStatus:
     """Sums up one source; the ETA is what the last hour's rate gives."""
     lanes: dict[str, dict[str, int]] = defaultdict(lambda: {s.value: 0 for s in State})
@@ -91,6 +114,11 @@ def source_status(
         unfinished,
         eta,
         order,
+        discovery.catalogue,
+        discovery.probed,
+        discovery.overlap.total_seconds() if discovery.overlap is not None else None,
+        discovery.lateness_samples,
+        discovery.withdrawn,
     )
 
 
@@ -146,6 +174,7 @@ def _notes(view: Status) -> list[Text]:
     if view.quarantined:
         notes.append(Text(f"{view.quarantined} items cannot be read; `stac-watch items --quarantined` lists them", style="yellow"))
     notes.append(Text(f"watcher: {view.watcher or 'none; nothing moves until `stac-watch watch` runs'}"))
+    notes += [Text(f"{s.source}: {s.catalogue or 'its catalogue was not asked yet'}", style="dim") for s in view.sources]
     for source in view.sources:
         if source.backfill is not None and source.backfill.held:
             text = f"backfill of {source.source} is held: {source.backfill.held}; the same command with --yes goes on"
@@ -184,6 +213,13 @@ def _funnel(view: Status) -> Table:
     return funnel
 
 
+def _overlap(source: SourceStatus) -> str:
+    if source.overlap is None:
+        return "-"
+    why = "as set" if source.lateness_samples is None else f"lateness of {source.lateness_samples} items"
+    return f"{source.overlap / 60:.0f} min ({why})"
+
+
 def _lag(view: Status) -> Table:
     def when(moment: datetime | None) -> str:
         return stamp(moment.replace(microsecond=0)) if moment is not None else "-"
@@ -198,4 +234,6 @@ def _lag(view: Status) -> Table:
     lag.add_row("done in 1 h / 24 h", *(f"{s.done_last_hour} / {s.done_last_day}" for s in view.sources))
     lag.add_row("to do", *(str(s.unfinished) for s in view.sources))
     lag.add_row("ready about", *(when(s.eta) for s in view.sources))
+    lag.add_row("read again", *(_overlap(s) for s in view.sources))
+    lag.add_row("withdrawn", *(str(s.withdrawn) for s in view.sources))
     return lag

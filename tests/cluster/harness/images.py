@@ -1,4 +1,4 @@
-"""Builds the project's images with buildah on a base made here, and hands them to the cluster.
+"""Builds the project's images with `tools/kit` and buildah on a base made here, and hands them to the cluster.
 
 In: the Dockerfiles, their inputs, Debian's archive and PyPI. Out: <cache>/images/NAME.tar (docker-archive) with the digest of
 what went into it; images in containerd. Never: builds twice from the same inputs, or pulls from an image registry.
@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from harness.places import OwnImage, Places, Recipe
 from harness.progress import Detail, Steps
 
 MOST_LAYERS = 120
+KIT = {"stac-watch": "poller", "geozarr-runner": "runner"}  #: what `tools/kit build` calls our images
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 
 
@@ -60,11 +62,11 @@ def build(places: Places, recipe: Recipe, steps: Steps, name: str) -> tuple[Path
         digest = inputs_digest(places, recipe, image)  # whoever held the lock may have built it, and files may have changed
         if is_built(digest):
             return archive, digest
-        _base(places, recipe, steps)
+        base(places, recipe, steps)
         with steps.step(f"build image {name}") as detail:
             note.unlink(missing_ok=True)
             _prune(places, recipe)
-            _build(places, recipe, image, full_name(places, name), archive, detail)
+            _build(places, recipe, name, archive, detail)
             note.write_text(json.dumps({"digest": digest}))
     return archive, digest
 
@@ -91,34 +93,25 @@ def _files(path: Path) -> list[Path]:
     return sorted(p for p in path.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
 
 
-def _build(places: Places, recipe: Recipe, image: OwnImage, name: str, archive: Path, detail: Detail) -> None:
-    log = _log(places, Path(archive).stem)
-    buildah = _buildah(places)
-    # --layers: a change of the sources leaves the dependencies' layer.
-    options = [
-        "--isolation",
-        "chroot",
-        "--layers",
-        "--pull-never",
-        "--format",
-        "docker",
-        "--tag",
-        name,
-        f"--build-arg=BASE_IMAGE={recipe.base['image']}",
-    ]
+def _build(places: Places, recipe: Recipe, name: str, archive: Path, detail: Detail) -> None:
+    """What `make build` does, in a store of its own, and the archive."""
+    log = _log(places, name)
+    whole = full_name(places, name)
+    repository, _, tag = whole.rpartition(":")
+    order = [f"--image={repository}", f"--tag={tag}", "--builder=buildah", f"--base-image={recipe.base['image']}"]
     stream(
-        [*buildah, "bud", *options, "--file", places.root / image.dockerfile, places.root],
-        log=log, on_line=detail, hint=f"The whole log is {log}.",
+        [*NICE, sys.executable, places.root / "tools" / "kit", "build", KIT[name], *order],
+        log=log, on_line=detail, env=store_environment(places), hint=f"The whole log is {log}.",
     )  # fmt: skip
     new = archive.with_suffix(".new")
     new.unlink(missing_ok=True)
     detail("write the archive")
-    stream([*buildah, "push", name, f"docker-archive:{new}:{name}"], log=log)
+    stream([*_buildah(places), "push", whole, f"docker-archive:{new}:{whole}"], log=log)
     new.rename(archive)
 
 
-def _base(places: Places, recipe: Recipe, steps: Steps) -> None:
-    """Makes the base image unless it is there."""
+def base(places: Places, recipe: Recipe, steps: Steps) -> None:
+    """Makes the base image unless it is there; to be called by whoever holds <cache>/images/.lock."""
     digest, name = _base_digest(recipe), recipe.base["image"]
     note = places.cache / "images" / "base.json"
     buildah = _buildah(places)
@@ -184,10 +177,20 @@ def _base_digest(recipe: Recipe) -> str:
     return hashlib.sha256(json.dumps(dict(recipe.base), sort_keys=True).encode() + _certificates().read_bytes()).hexdigest()[:16]
 
 
+def store_environment(places: Places) -> dict[str, str]:
+    """Tells buildah, and whoever calls it, of a store of its own, so that nothing of the machine's other containers is touched.
+
+    Chroot isolation needs no container runtime, which may not work inside the container that this machine is.
+    """
+    folder = places.cache / "images"
+    config = folder / "storage.conf"
+    config.write_text(f'[storage]\ndriver = "overlay"\ngraphroot = "{folder / "store"}"\nrunroot = "{folder / "run"}"\n')
+    return {"CONTAINERS_STORAGE_CONF": str(config), "BUILDAH_ISOLATION": "chroot"}
+
+
 def _buildah(places: Places) -> list[str]:
-    """A store of its own, so that nothing of the machine's other containers is touched."""
-    store = places.cache / "images"
-    return [*NICE, "buildah", "--root", str(store / "store"), "--runroot", str(store / "run"), "--storage-driver", "overlay"]
+    settings = store_environment(places)
+    return [*NICE, "env", *(f"{key}={value}" for key, value in settings.items()), "buildah"]
 
 
 def _log(places: Places, name: str) -> Path:

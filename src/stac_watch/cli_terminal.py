@@ -1,4 +1,4 @@
-"""What the verbs share: the Typer application, common options, opening and closing, printing a view.
+"""The terminal that the verbs share: the Typer application, common options, opening and closing, signals, printing a view.
 
 In: a verb's arguments. Out: parts, text on stdout. Never: a verb of its own.
 """
@@ -58,9 +58,11 @@ def acting(config: Path, *, stop_runs: bool = False) -> Iterator[tuple[Config, P
         try:
             yield settings, parts
         finally:
-            parts.engine.close(stop_runs=stop_runs and parts.ledger.is_held)  # a standby's end is not that of another's runs
-            parts.ledger.release()
-            parts.ledger.close()
+            try:
+                parts.engine.close(stop_runs=stop_runs and parts.ledger.is_held)  # a standby's end is not that of another's runs
+            finally:  # a second Ctrl-C while runs are awaited must not leave the next watcher waiting
+                parts.ledger.release()
+                parts.ledger.close()
 
 
 @contextmanager

@@ -1,0 +1,98 @@
+"""What a look at the cluster costs when it is full: 10,000 finished and 500 unfinished runs.
+
+In: nothing. Out: a table of requests, megabytes and seconds for the first look, one at which nothing changed, one at which twenty
+runs did, and one after the live table was drawn. Never: a scan of the API server's own: the stand-in indexes labels (a real one
+answers metadata lists from its watch cache).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import ModuleType
+
+import kubernetes
+from ledger import sightings
+
+from stac_watch.config import Limits
+from stac_watch.database import open_engine
+from stac_watch.engines.argo import ArgoEngine
+from stac_watch.ledger import Ledger
+from stac_watch.reconcile import reconcile
+from stac_watch.records import ConversionRow, Move
+from stac_watch.states import Fact
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+FINISHED, UNFINISHED = 10_000, 500
+
+
+def stand_in() -> ModuleType:
+    """Loads the Kubernetes API of the journeys."""
+    path = Path(__file__).parents[1] / "tests" / "journeys" / "kubernetes_api.py"
+    spec = importlib.util.spec_from_file_location("kubernetes_api", path)
+    if spec is None or spec.loader is None:
+        raise FileNotFoundError(path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def fill(api: ModuleType, cluster: object, ledger: Ledger) -> list[ConversionRow]:
+    """Puts the runs into cluster and ledger; returns the unfinished conversions."""
+    for number in range(FINISHED):
+        key = f"{number:012x}"
+        cluster.put(f"gz-old-{key[2:]}-1", key=key, status=api.ended(0, key))  # type: ignore[attr-defined]
+    new = sightings(UNFINISHED)
+    ledger.commit_window("s2", new, [], None, NOW)
+    for sighting in new:
+        row = ledger.get(sighting.conversion.key)
+        if row is None or row.run is None:
+            raise AssertionError(sighting)
+        ledger.move(row, Move(Fact.ACCEPTED, "accepted"), NOW)
+        running = api.status("Running", api.pod("convert", "Running", progress="12/640"))
+        cluster.put(row.run, key=row.key, status=running)  # type: ignore[attr-defined]
+    return ledger.unfinished()
+
+
+def main() -> None:
+    """Measures and prints."""
+    api = stand_in()
+    cluster = api.Api()
+    with tempfile.TemporaryDirectory() as folder, api.Server(cluster):
+        ledger = Ledger(open_engine(f"sqlite:///{folder}/ledger.db"))
+        ledger.prepare()
+        rows = fill(api, cluster, ledger)
+        client = kubernetes.client.ApiClient(kubernetes.client.Configuration(host=cluster.url))
+        engine = ArgoEngine(
+            "http://127.0.0.1:9/items", None, namespace="geozarr", max_in_flight=500, confirm_after=timedelta(minutes=15),
+            api=client, now=lambda: NOW,
+        )  # fmt: skip
+
+        def look() -> None:
+            reconcile(ledger, engine, Limits(), lambda _: None, lambda: NOW)
+            engine.headroom()
+
+        def show(name: str, what: Callable[[], None]) -> None:
+            cluster.count()
+            began = time.perf_counter()
+            what()
+            seconds, n = time.perf_counter() - began, cluster.count()
+            print(f"{name:42} {n['list']:5} lists {n['get']:5} objects {n['bytes'] / 1e6:8.2f} MB {seconds:8.3f} s")
+
+        show("first look, 500 runs seen", look)
+        show("nothing changed", look)
+        for row in rows[:20]:
+            cluster.put(str(row.run), key=row.key, status=api.ended(0, row.key))
+        show("20 of them ended", look)
+        engine.runs([row.key for row in rows[20:35]])
+        show("after the live table asked for 15", look)
+        engine.close(stop_runs=False)
+        ledger.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""The status page: one HTML document without scripts, its CSS and its map inside. Pure.
+
+In: a status, a health, footprints. Out: HTML. Never: a request to anywhere (the page's policy forbids it), a value that is not
+escaped: ids and errors come from other people's catalogues; or anything that `status --json` does not say, besides the map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from functools import cache
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+
+from stac_watch.events import stamp
+from stac_watch.records import Footprint
+from stac_watch.states import State
+from stac_watch.views.health import Health
+from stac_watch.views.map import coast, draw
+from stac_watch.views.status import Status
+
+REFRESH = 15  # seconds
+SHOWN = 5  # items named where several lie at one place
+
+
+def render(view: Status, health: Health, footprints: Sequence[Footprint], version: str) -> str:
+    """Returns the page."""
+    return _template().render(
+        view=view,
+        health=health,
+        map=draw(footprints),
+        coast=coast(),
+        states=list(State),
+        version=version,
+        refresh=REFRESH,
+        shown=SHOWN,
+    )
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=PackageLoader("stac_watch.views", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"when": when, "span": span, "degrees": degrees}
+    return environment.get_template("page.html.j2")
+
+
+def when(moment: datetime | None) -> str:
+    """Returns a time in whole seconds."""
+    return stamp(moment.replace(microsecond=0)) if moment is not None else "-"
+
+
+def span(seconds: float | None) -> str:
+    """Returns a duration in the unit that people would use."""
+    if seconds is None:
+        return "-"
+    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(0.0, seconds):.0f} s"
+
+
+def degrees(value: int, letters: str) -> str:
+    """Returns a meridian or a parallel, `letters` being those of its positive and its negative half."""
+    return f"{abs(value)}°{'' if not value else letters[value < 0]}"

@@ -1,0 +1,79 @@
+"""What the Argo UI shows of a run: asked from argo-server's REST API, which is all that the UI itself has."""
+
+import json
+import ssl
+import urllib.parse
+import urllib.request
+
+import pytest
+from stack import MARKS, slowly
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture
+def server(stack, own_cluster):
+    """GET of argo-server's REST API, with the token of somebody who may only look."""
+    stack.kubectl("apply", "--server-side", "--force-conflicts", "-k", stack.folder / "deploy" / "argo")
+    stack.kubectl("-n", "argo", "rollout", "restart", "deploy/argo-server")
+    stack.kubectl("-n", "argo", "rollout", "status", "deploy/argo-server", "--timeout=120s")
+    stack.do("create", "serviceaccount", "viewer")
+    stack.do("create", "role", "viewer", "--verb=get,list,watch", "--resource=workflows.argoproj.io,pods,pods/log")
+    stack.do("create", "rolebinding", "viewer", "--role=viewer", f"--serviceaccount={stack.namespace}:viewer")
+    token = stack.do("create", "token", "viewer").strip()
+    own_certificate = ssl._create_unverified_context()  # argo-server makes one for itself when it starts
+    with stack.forward("argo", "svc/argo-server", 2746) as port:
+
+        def get(path, **query):
+            url = f"https://127.0.0.1:{port}/api/v1/{path}?{urllib.parse.urlencode(query)}"
+            request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})
+            with urllib.request.urlopen(request, timeout=30, context=own_certificate) as answer:
+                return answer.read().decode()
+
+        yield get
+    for kind in ("rolebinding", "role", "serviceaccount"):
+        stack.do("delete", kind, "viewer")
+
+
+def test_the_ui_alone_answers_what_a_run_is(stack, server):
+    item = stack.publish()
+    row = stack.await_done(item)[item]
+    place = f"workflows/{stack.namespace}"
+
+    listed = json.loads(server(place, **{"listOptions.labelSelector": f"stac-watch/key={row['key']},stac-watch/source=s2-l2a"}))
+    [found] = listed["items"]
+    assert found["metadata"]["name"] == row["run"]
+    labels, annotations = found["metadata"]["labels"], found["metadata"]["annotations"]
+    assert {f"stac-watch/{mark}" for mark in MARKS} <= set(labels)
+    assert (labels["stac-watch/lane"], labels["stac-watch/attempt"], labels["stac-watch/reason"]) == ("live", "1", "new")
+    assert annotations["workflows.argoproj.io/title"] == item
+    assert row["output"] in annotations["workflows.argoproj.io/description"]
+
+    whole = json.loads(server(f"{place}/{row['run']}"))
+    tree = {n["displayName"]: n for n in whole["status"]["nodes"].values()}
+    assert {"preflight", "volume", "convert"} <= set(tree)
+    assert whole["status"]["progress"]
+    given = {p["name"]: p.get("value") for p in whole["spec"]["arguments"]["parameters"]}
+    assert given["item_id"] == item
+
+    log = server(f"{place}/{row['run']}/log", **{"logOptions.container": "main", "grep": "verify"})
+    assert item in log
+
+    info = json.loads(server("info"))
+    links = {link["name"]: link["url"] for link in info["links"]}
+    for name, annotation in (("STAC item", "item"), ("Product", "product")):
+        assert f"stac-watch/{annotation}" in links[name]
+        assert annotations[f"stac-watch/{annotation}"].startswith(stack.catalogue)
+    assert {"stac-watch/tile", "stac-watch/lane"} <= {column["key"] for column in info["columns"]}
+
+
+def test_the_message_of_a_failed_run_says_why(stack, server):
+    item = stack.publish(product=False)
+    slowly(lambda: any(w.get("status", {}).get("phase") == "Failed" for w in stack.workflows_of(item)), 120)
+    failed = stack.workflows_of(item)[0]
+    shown = json.loads(server(f"workflows/{stack.namespace}/{failed['metadata']['name']}"))
+    said = json.dumps([n.get("message", "") + json.dumps(n.get("outputs", {})) for n in shown["status"]["nodes"].values()])
+    assert "exit code 66" in said
+    stack.ask_catalogue("product", {"item_id": item})
+    stack.await_done(item, seconds=300)
+    stack.check(item)

@@ -1,0 +1,229 @@
+"""Faults of a real installation, one after the other; each ends with nothing lost, nothing doubled, and the ledger true.
+
+Every test publishes items, breaks something while they are under way, puts it right, and asks three questions (`Stack.check`):
+is every item done, was each converted exactly once, does the ledger name the run that did it.
+"""
+
+import json
+import time
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from stack import nodes, outcome, slowly
+
+pytestmark = pytest.mark.cluster
+
+
+def running(step):
+    """Whether a Workflow's step has begun and not ended."""
+    return lambda w: nodes(w).get(step, {}).get("phase") in ("Pending", "Running")
+
+
+def test_the_eventsource_pod_is_killed(stack):
+    before = stack.publish()
+    stack.kill("eventsource-name=stac")
+    after = stack.publish()
+    stack.await_done(before, after)
+    stack.check(before, after)
+
+
+def test_the_sensor_is_killed_while_it_drains(stack):
+    items = [stack.publish() for _ in range(3)]
+    stack.await_workflow(items[0])
+    stack.kill("sensor-name=geozarr")
+    stack.await_done(*items)
+    stack.check(*items)
+
+
+def test_the_bus_is_killed(stack):
+    before = stack.publish()
+    stack.kill("eventbus-name=geozarr")
+    after = stack.publish()
+    stack.await_done(before, after, seconds=300)
+    stack.check(before, after)
+
+
+def test_the_sensor_is_deployed_again_with_a_changed_template(stack):
+    items = [stack.publish(), stack.publish()]
+    stack.await_workflow(items[0])
+    label = {"spec": {"template": {"metadata": {"labels": {"redeployed": str(int(time.time()))}}}}}
+    retry = [{"op": "replace", "path": "/spec/triggers/0/retryStrategy/steps", "value": 61}]
+    stack.do("patch", "sensor", "geozarr", "--type=merge", "-p", json.dumps(label))
+    stack.do("patch", "sensor", "geozarr", "--type=json", "-p", json.dumps(retry))
+    items.append(stack.publish())
+    stack.await_done(*items)
+    stack.check(*items)
+
+
+def test_the_controller_is_killed_in_the_middle_of_a_run(stack, own_cluster):
+    item = stack.publish()
+    stack.await_workflow(item, running("convert"))
+    stack.kubectl("-n", "argo", "delete", "pod", "-l", "app=workflow-controller", "--grace-period=0", "--force")
+    stack.await_done(item, seconds=300)
+    stack.check(item)
+
+
+def test_a_pod_of_the_run_is_killed_in_each_step(stack):
+    items = {step: stack.publish() for step in ("preflight", "volume", "convert")}
+    killed = []
+
+    def kill(step):
+        workflow = stack.await_workflow(items[step], running(step), seconds=150)
+        pod = nodes_pod(workflow, step)
+        stack.do("delete", "pod", pod, "--grace-period=0", "--force", "--ignore-not-found")
+        killed.append(step)
+
+    with ThreadPoolExecutor(3) as together:
+        list(together.map(kill, items))
+    assert sorted(killed) == ["convert", "preflight", "volume"]
+    stack.await_done(*items.values(), seconds=300)
+    stack.check(*items.values())
+
+
+def test_the_nodes_kubelet_is_restarted(stack, harness, own_cluster):
+    item = stack.publish()
+    stack.await_workflow(item, running("convert"))
+    harness("daemon", "kill", "kubelet")
+    harness("daemon", "start", "kubelet")
+    stack.await_done(item, seconds=300)
+    stack.check(item)
+
+
+def test_the_poller_is_killed_again_and_again(stack):
+    items = []
+    for _ in range(3):
+        items.append(stack.publish())
+        stack.kill("app.kubernetes.io/name=stac-watch")
+    stack.await_poller()
+    stack.await_done(*items, seconds=300)
+    stack.check(*items)
+
+
+def test_the_api_server_is_down_for_a_minute(stack, harness, own_cluster):
+    """One run is under way, one event is on its way, and one item appears in the dark."""
+    dark = stack.publish(visible_in=45)
+    items = [stack.publish(), dark]
+    stack.await_workflow(items[0], running("convert"))
+    harness("daemon", "kill", "kube-apiserver")
+    try:
+        time.sleep(60)  # the fault's length: a minute
+    finally:
+        harness("daemon", "start", "kube-apiserver")
+    slowly(stack.kubectl.is_ready, 90)
+    stack.await_done(*items, seconds=400)
+    stack.check(*items)
+
+
+def test_an_exhausted_quota_of_volumes_is_waited_for_and_named(stack):
+    used = len(stack.kubectl.get("pvc", "-n", stack.namespace)["items"])
+    quota = {
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": "volumes"},
+        "spec": {"hard": {"persistentvolumeclaims": str(used)}},
+    }
+    stack.do("apply", "-f", "-", stdin=json.dumps(quota))
+    slowly(lambda: "hard" in stack.kubectl.get("resourcequota", "volumes", "-n", stack.namespace).get("status", {}), 30)
+    try:
+        item = stack.publish()
+        workflow = stack.await_workflow(item, lambda w: "exceeded quota" in json.dumps(w.get("status", {})), seconds=120)
+        assert workflow["status"]["phase"] == "Running"
+    finally:
+        stack.do("delete", "resourcequota", "volumes")
+    stack.await_done(item, seconds=300)
+    stack.check(item)
+
+
+def test_a_source_that_answers_503_and_then_is_healthy(stack):
+    before = stack.ask_catalogue("faults", {})["delivered"]
+    stack.ask_catalogue("faults", {"wire": ["503"] * 40, "wire_paths": ["/products"], "retry_after": None})
+    item = stack.publish()
+    stack.await_done(item, seconds=300)
+    stack.check(item)
+    assert stack.ask_catalogue("faults", {"wire": [], "wire_paths": ["/search"]})["delivered"] - before == 40
+
+
+def test_a_product_that_comes_later_than_its_item(stack):
+    item = stack.publish(product=False)
+    row = stack.await_row(item, lambda row: "not there yet" in (row["reason"] or ""))
+    assert row["state"] == "queued"
+    stack.ask_catalogue("product", {"item_id": item})
+    done = stack.await_done(item, seconds=300)[item]
+    assert done["attempt"] >= 2
+    stack.check(item)
+
+
+def test_a_wrong_token_stops_sending_and_burns_no_attempt(stack):
+    wrong = {"name": "STAC_WATCH__ENGINE__TOKEN", "value": "wrong", "valueFrom": None}
+    container = {"name": "poller", "env": [wrong]}
+    stack.do("patch", "deploy", "stac-watch", "-p", json.dumps({"spec": {"template": {"spec": {"containers": [container]}}}}))
+    stack.await_poller()
+    item = stack.publish()
+
+    def said():
+        pods = stack.pods("app.kubernetes.io/name=stac-watch")
+        return any("refuses the token" in stack.logs(p["metadata"]["name"]) for p in pods)
+
+    slowly(said, 90)
+    row = stack.await_row(item, bool)
+    assert (row["state"], row["attempt"]) == ("queued", 1)
+    right = {"name": "STAC_WATCH__ENGINE__TOKEN", "value": None}
+    right |= {"valueFrom": {"secretKeyRef": {"name": "stac-watch-webhook", "key": "token"}}}
+    container = {"name": "poller", "env": [right]}
+    stack.do("patch", "deploy", "stac-watch", "-p", json.dumps({"spec": {"template": {"spec": {"containers": [container]}}}}))
+    stack.await_poller()
+    assert stack.await_done(item)[item]["attempt"] == 1
+    stack.check(item)
+
+
+def test_a_workflow_deleted_by_hand_is_made_again(stack):
+    item = stack.publish()
+    workflow = stack.await_workflow(item, running("preflight"))
+    stack.await_row(item, lambda row: row["state"] == "running")
+    stack.do("delete", "workflow", workflow["metadata"]["name"])
+    row = stack.await_done(item, seconds=300)[item]
+    assert row["attempt"] == 2
+    stack.check(item)
+
+
+def test_the_same_event_posted_twenty_times_at_once_is_one_workflow(stack):
+    item = stack.publish(visible_in=5)
+    stack.await_row(item, bool)
+    event = stack.poller("event", item).encode()
+
+    def post(_):
+        headers = {"Content-Type": "application/cloudevents+json", "Authorization": f"Bearer {stack.token}"}
+        request = urllib.request.Request(f"http://127.0.0.1:{port}/items", event, headers)
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status
+
+    with stack.forward(stack.namespace, "svc/stac-eventsource-svc", 12000) as port, ThreadPoolExecutor(20) as pool:
+        assert set(pool.map(post, range(20))) == {200}
+    stack.await_done(item)
+    again = stack.publish()  # behind the twenty in the same bus: when it is done, they have been through
+    stack.await_done(again)
+    assert len(stack.workflows_of(item)) == 1
+    stack.check(item, again)
+
+
+def test_a_product_that_can_never_be_converted_is_dead_after_one_attempt_and_says_why(stack):
+    item = stack.publish(broken=True)
+    row = stack.await_state("dead", item)[item]
+    assert row["attempt"] == 1
+    assert "b02" in row["reason"]
+    [workflow] = stack.workflows_of(item)
+    assert outcome(workflow) == {}
+    stack.ask_catalogue("product", {"item_id": item})
+    assert "1 queued" in stack.poller("replay", item, "--yes")
+    assert stack.await_done(item)[item]["attempt"] == 2
+    stack.check(item)
+
+
+def nodes_pod(workflow, step):
+    """The name of the pod that works on a step now; Argo puts a hash of the node's name into it."""
+    for node in workflow["status"]["nodes"].values():
+        if node["type"] == "Pod" and node["templateName"] == step and node["phase"] in ("Pending", "Running"):
+            hash_ = node["id"].rpartition("-")[2]
+            return f"{workflow['metadata']['name']}-{step}-{hash_}"
+    raise AssertionError(f"no pod of {step} in {workflow['metadata']['name']}")

@@ -1,0 +1,74 @@
+"""NetworkPolicies where something enforces them. tests/manifests holds what they say, whatever the cluster does with it.
+
+The cluster that is made here has a plain bridge and no policy engine (docs/development-cluster.md): there the test says so and is
+skipped. On a cluster that exists (k3s, Calico, Cilium …) pods try.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+from harness.commands import HarnessError
+from harness.daemons import wait_until
+
+from stac_watch.config import load
+from stac_watch.manifests.render import render
+from stac_watch.manifests.settings import settings_of
+
+CONFIG = Path(__file__).parents[2] / "deploy/base/stac-watch.yaml"
+SOURCE = {"controller": "eventsource-controller", "eventsource-name": "stac"}
+BUS = {"controller": "eventbus-controller", "eventbus-name": "geozarr"}
+SENSOR = {"controller": "sensor-controller", "sensor-name": "geozarr"}
+POLLER = {"app.kubernetes.io/name": "stac-watch"}
+RUN = {"workflows.argoproj.io/workflow": "gz-x"}
+SERVERS = {"source": (SOURCE, 12000), "bus": (BUS, 4222)}
+CLIENTS = {"poller": POLLER, "run": RUN, "sensor": SENSOR, "other": {"app": "other"}, "source": SOURCE}
+MAY = {("poller", "source"), ("sensor", "bus"), ("source", "bus")}
+LISTEN = """
+import socket, sys
+server = socket.create_server(("", int(sys.argv[1])))
+while True:
+    server.accept()[0].close()
+"""
+ASK = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 4).close()"
+
+pytestmark = pytest.mark.cluster
+
+
+def pod(name, labels, image, *argv):
+    container = {
+        "name": "main", "image": image, "imagePullPolicy": "IfNotPresent", "command": list(argv),
+        "securityContext": {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}},
+    }  # fmt: skip
+    spec = {
+        "restartPolicy": "Never", "automountServiceAccountToken": False, "terminationGracePeriodSeconds": 1,
+        "securityContext": {"runAsNonRoot": True, "runAsUser": 10001, "seccompProfile": {"type": "RuntimeDefault"}},
+        "containers": [container],
+    }  # fmt: skip
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": labels}, "spec": spec}
+
+
+def test_pods_reach_what_the_policies_say_and_nothing_else(kubectl, namespace, release, tmp_path):
+    image = f"stac-watch:{release}"
+    sleep = ("python", "-c", "import signal; signal.pause()")
+    pods = [pod(f"server-{n}", labels, image, "python", "-c", LISTEN, str(port)) for n, (labels, port) in SERVERS.items()]
+    pods += [pod(f"client-{n}", labels, image, *sleep) for n, labels in CLIENTS.items()]
+    kubectl.apply(json.dumps({"apiVersion": "v1", "kind": "List", "items": pods}), "-n", namespace)
+    kubectl("wait", "-n", namespace, "--for=condition=Ready", "pod", "--all", "--timeout=120s")
+    addresses = {n: kubectl.get("pod", f"server-{n}", "-n", namespace)["status"]["podIP"] for n in SERVERS}
+
+    def reaches(client, server):
+        argv = ("python", "-c", ASK, addresses[server], str(SERVERS[server][1]))
+        return kubectl.answers("exec", "-n", namespace, f"client-{client}", "--", *argv)
+
+    wait_until(lambda: reaches("other", "source"), 60, "pods do not reach each other without any policy")
+    path = tmp_path / "stac-watch.yaml"
+    path.write_text(CONFIG.read_text().replace("namespace: geozarr", f"namespace: {namespace}"))
+    kubectl.apply(render(settings_of(load(path, {}), path.read_text()))["deploy/base/network.yaml"])
+    try:
+        wait_until(lambda: not reaches("other", "source"), 20, "it is open")
+    except HarnessError:
+        pytest.skip("nothing on this cluster enforces NetworkPolicies; tests/manifests/test_network.py holds what they say")
+    wait_until(lambda: all(reaches(*pair) for pair in MAY), 30, "what is allowed does not work")
+    refused = {(c, s) for c in CLIENTS for s in SERVERS if (c, s) not in MAY and SERVERS[s][0] != CLIENTS[c]}
+    assert {pair for pair in refused if reaches(*pair)} == set()

@@ -1,0 +1,48 @@
+"""make's targets on the real cluster: what they apply is what the API server takes, in the versions that run."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from harness.kubectl import Kubectl
+from harness.places import Binaries, Places, Recipe
+
+pytestmark = pytest.mark.cluster
+
+
+def make(kubectl: Kubectl, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    env = {**os.environ, "KUBECONFIG": str(kubectl.kubeconfig), "PATH": f"{Path(kubectl.binary).parent}:{os.environ['PATH']}"}
+    root = Path(__file__).parents[2]
+    return subprocess.run(["make", *arguments], cwd=root, env=env, capture_output=True, text=True, check=False, timeout=300)
+
+
+def test_argo_install_from_the_modules_manifests(kubectl: Kubectl, places: Places, recipe: Recipe, own_cluster: None):
+    kept = Binaries(places, recipe).kept
+    workflows = kept("argo-workflows", "manifests") / "cluster-install"
+    events = kept("argo-events", "manifests") / "install.yaml"
+    said = make(kubectl, "argo-install", "DRY_RUN=server", f"ARGO_WORKFLOWS_MANIFEST={workflows}", f"ARGO_EVENTS_MANIFEST={events}")
+    assert said.returncode == 0, said.stderr
+    for name in (
+        "deployment.apps/workflow-controller",
+        "deployment.apps/controller-manager",
+        "configmap/workflow-controller-configmap",
+    ):
+        assert f"{name} serverside-applied (server dry run)" in said.stdout
+
+
+def test_template_in_another_namespace_with_another_image(kubectl: Kubectl, namespace: str):
+    said = make(kubectl, "template", f"NAMESPACE={namespace}", "IMAGE=ghcr.io/you/geozarr-runner", "TAG=abc")
+    assert said.returncode == 0, said.stderr
+    template = json.loads(kubectl("-n", namespace, "get", "workflowtemplate", "geozarr-convert", "-o", "json"))
+    images = {step["container"]["image"] for step in template["spec"]["templates"] if "container" in step}
+    assert images == {"ghcr.io/you/geozarr-runner:abc"}
+
+
+@pytest.mark.parametrize("overlay", ["k3d", "production"])
+def test_deploy_is_taken_whole(kubectl: Kubectl, overlay: str):
+    said = make(kubectl, "deploy", f"OVERLAY={overlay}", "DRY_RUN=server", "TAG=abc")
+    assert said.returncode == 0, said.stderr
+    for name in ("deployment.apps/stac-watch", "sensor.argoproj.io/geozarr", "workflowtemplate.argoproj.io/geozarr-convert"):
+        assert f"{name} serverside-applied (server dry run)" in said.stdout

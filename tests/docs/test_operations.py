@@ -1,0 +1,107 @@
+"""The runbook is held to the code: every target is explained, and every command that a page names exists as it is written."""
+
+import re
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import pytest
+import typer.main
+import yaml
+
+from stac_watch.cli import cli
+from stac_watch.operate.doctor import PERMISSIONS
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = sorted([*DOCS.glob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
+RUNBOOK, TROUBLE = DOCS / "operations.md", DOCS / "troubleshooting.md"
+ALERTS = ROOT / "deploy" / "components" / "monitoring" / "rules.yaml"
+
+
+@cache
+def targets():
+    """What `make help` lists, of every file that the Makefile includes."""
+    done = subprocess.run(
+        ["make", "--no-print-directory", "help"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=30
+    )
+    return set(re.findall(r"^  make ([a-z0-9-]+)", done.stdout, re.MULTILINE))
+
+
+def code(page):
+    """The page's commands: code blocks by line, continued lines joined, and what stands in backticks."""
+    text = page.read_text()
+    blocks = re.findall(r"^```[^\n]*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    return [*lines, *re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))]
+
+
+def test_the_runbook_explains_every_target():
+    explained = {
+        name
+        for line in RUNBOOK.read_text().splitlines()
+        if line.startswith("| ")
+        for name in re.findall(r"`make ([a-z0-9-]+)", line)
+    }
+    assert len(targets()) > 30
+    assert targets() - explained == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_target_that_a_page_names_exists(page):
+    named = set()
+    for command in code(page):
+        for words in re.findall(r"(?:^|[;&(] ?)make ((?:[a-z0-9-]+ ?)+)(?=$|[^=A-Za-z0-9-])", command.split("#")[0].strip()):
+            named |= {word for word in words.split() if not word.startswith("-")}
+    assert named <= targets()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_verb_and_option_that_a_page_names_exists(page):
+    verbs = typer.main.get_command(cli).commands
+    for command in code(page):
+        for verb, rest in re.findall(r"(?:^|[\s/])stac-watch ([a-z]+)\b([^|;&#]*)", command):
+            if verb in ("image", "pods"):
+                continue
+            assert verb in verbs, f"{page.name}: {command}"
+            known = {name for parameter in verbs[verb].params for name in (*parameter.opts, *parameter.secondary_opts)}
+            for option in re.findall(r"(?<!\S)(--?[a-z][a-z-]*)", rest):
+                assert option in known | {"--help", "--debug"}, f"{page.name}: {command}"
+
+
+def test_the_commands_are_found_where_they_are():
+    """Guards the two tests above: patterns that find nothing would let everything pass."""
+    text = " ".join(code(TROUBLE))
+    assert text.count("stac-watch ") >= 10
+    assert text.count("make ") > 20
+
+
+def test_the_operators_role_is_what_the_doctor_asks_for():
+    [block] = [b for b in re.findall(r"^```yaml\n(.*?)^```", RUNBOOK.read_text(), re.MULTILINE | re.DOTALL) if "kind: Role" in b]
+    given = {
+        (g, r, v)
+        for rule in yaml.safe_load(block)["rules"]
+        for g in rule["apiGroups"]
+        for r in rule["resources"]
+        for v in rule["verbs"]
+    }
+    assert given == {(group, resource, verb) for _, group, resource, verbs in PERMISSIONS for verb in verbs.split()}
+
+
+def test_every_alert_has_its_first_action():
+    groups = yaml.safe_load(ALERTS.read_text())["spec"]["groups"]
+    alerts = {rule["alert"] for group in groups for rule in group["rules"] if "alert" in rule}
+    table = RUNBOOK.read_text().partition("## Alerts")[2].partition("\n## ")[0]
+    assert set(re.findall(r"`([A-Z]\w+)`", table)) == alerts
+
+
+def test_each_trouble_has_a_command():
+    sections = TROUBLE.read_text().split("\n## ")[1:]
+    assert len(sections) >= 15
+    for section in sections:
+        title, _, body = section.partition("\n")
+        assert "| command |" in body or "| exit | means | command |" in body, title
+        assert "`" in body.rpartition("command |")[2], title
+        if "| exit |" not in body:
+            assert "| symptom |" in body, title
+            assert "| cause |" in body, title

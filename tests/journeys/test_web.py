@@ -1,0 +1,365 @@
+"""What the watcher tells over HTTP while it works: a server on loopback, the demo catalogue, from nothing to done."""
+
+import json
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import event as sa_event
+
+from stac_watch import asking, web
+from stac_watch.catalog import Catalog
+from stac_watch.config import Limits, Source
+from stac_watch.database import open_engine
+from stac_watch.demo.catalog import Server, Store, create_app, make_collection
+from stac_watch.errors import Unavailable
+from stac_watch.ledger import Ledger
+from stac_watch.pulse import Recorder
+from stac_watch.records import Move
+from stac_watch.states import Fact
+from stac_watch.views import as_json
+from stac_watch.watch import Watcher
+
+START = datetime(2026, 3, 1, 12, tzinfo=UTC)  # of the test's clock
+COMMAND = Path(sys.executable).parent / "stac-watch"
+EVIL = "<script>alert(1)</script> {{ 7 * 7 }} \" ' &"
+
+
+def ask(url, path, method="GET", **headers):
+    request = urllib.request.Request(url.rstrip("/") + path, method=method, headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return answer.status, answer.read().decode(), answer.headers
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode(), error.headers
+
+
+@dataclass
+class Site:
+    """A world with a watcher and its web page."""
+
+    world: object
+    watcher: Watcher
+    pulse: Recorder
+    url: str
+
+    def ask(self, path, method="GET", **headers):
+        return ask(self.url, path, method, **headers)
+
+    def turn(self, times=1):
+        for _ in range(times):
+            self.pulse.note(self.watcher.turn(to_the_end=True))
+            self.world.clock.time += timedelta(minutes=1)
+
+    def metrics(self):
+        """Every sample by its name and its labels' values, in whatever order."""
+        families = text_string_to_metric_families(self.ask("/metrics")[1])
+        return {(s.name, frozenset(s.labels.values())): s.value for family in families for s in family.samples}
+
+
+@pytest.fixture
+def site(build):
+    with ExitStack() as stack:
+
+        def _site(fault="", **source):
+            world = build(fault, **source)
+            world.store.put_collection(make_collection())
+            pulse = Recorder(world.clock)
+            window = web.Window(world.ledger, (world.source,), Limits(), pulse.read, world.clock, "1.2.3")
+            url = stack.enter_context(web.serving(web.create_app(window), "127.0.0.1", 0))
+            return Site(world, Watcher(world.parts), pulse, url)
+
+        yield _site
+
+
+def of(name, *labels):
+    return (f"stac_watch_{name}", frozenset(labels))
+
+
+class Page(HTMLParser):
+    """Everything that a page would fetch or run, and its words."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.fetches, self.tags, self.words = [], set(), []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self.fetches += [v for k, v in attrs if k in ("src", "href", "xlink:href", "action", "data") and tag != "a"]
+        assert not [k for k, _ in attrs if k.startswith("on")]
+
+    def handle_data(self, data):
+        self.words.append(data.strip())
+
+
+def test_a_journey_from_nothing_to_done_as_the_page_shows_it(site):
+    here = site()
+    assert here.ask("/healthz")[:2] == (200, "ok   loop: last round ended 0 s ago\n")
+    status, text, _ = here.ask("/readyz")
+    assert (status, text.splitlines()[1]) == (503, "FAIL watcher: its first round is under way")
+    items = [here.world.publish(n) for n in range(3)]
+    here.turn()
+    assert here.ask("/readyz")[:2] == (200, "ok   ledger: answers\nok   watcher: has the ledger\nok   engine: takes events\n")
+    page = Page(here.ask("/")[1])
+    assert set(items) <= set(page.words)
+    found = here.metrics()
+    assert found[of("conversions", "demo", "live", "sent")] == found[of("posts_total", "accepted")] == 1  # the rate's first second
+    assert found[of("conversions", "demo", "live", "queued")] == found[of("outbox_events")] == 2
+    assert found[of("sightings_total", "demo", "admitted")] == 3
+    assert found[of("overlap_seconds", "demo")] == 900
+    here.turn(8)
+    found = here.metrics()
+    assert found[of("conversions", "demo", "live", "done")] == 3
+    assert found[of("outbox_events")] == 0
+    assert found[of("facts_total", "succeeded")] == 3
+    assert found[of("lag_seconds", "demo", "published")] == (9 + 30) * 60
+    assert found[of("ticks_total")] == 9
+    assert found[of("leads")] == found[of("ledger_up")] == 1
+    text = here.ask("/")[1]
+    assert re.search(r'class="place done" x="[-\d.]+" y="[-\d.]+" width="[\d.]+" height="[\d.]+"><title>done: ', text)
+    assert "newest done" in text
+
+
+def test_status_json_is_what_status_prints(site):
+    here = site()
+    here.world.publish(1)
+    here.turn()
+    status, text, headers = here.ask("/status.json")
+    world = here.world
+    assert (status, headers["Content-Type"]) == (200, "application/json")
+    assert text == as_json(asking.status(world.ledger, [world.source], Limits(), world.clock())) + "\n"
+
+
+def test_a_loop_that_hangs_is_said_to(site):
+    here = site()
+    here.turn()
+    here.world.clock.time += timedelta(minutes=14)
+    assert here.ask("/healthz")[0] == 200
+    here.world.clock.time += timedelta(minutes=2)
+    status, text, _ = here.ask("/healthz")
+    assert status == 503
+    assert "the loop hangs" in text
+    assert here.ask("/readyz")[0] == 200  # that is another question
+
+
+def test_an_engine_that_refuses_us_is_not_ready_and_says_what_to_do_until_it_works(site):
+    here = site("credentials refused for an hour")
+    here.world.publish(1)
+    for _ in range(3):  # also in the rounds in which it is left alone
+        here.turn()
+        status, text, _ = here.ask("/readyz")
+        assert status == 503
+        assert "FAIL engine: the EventSource refuses the token: HTTP 401 (set the token)" in text
+    assert here.metrics()[of("ailing", "engine")] == 1
+    assert json.loads(here.ask("/readyz", Accept="application/json")[1])["checks"][2]["ok"] is False
+    assert "the EventSource refuses the token" in here.ask("/")[1]
+    here.world.clock.time += timedelta(hours=1)
+    here.turn(2)
+    assert here.ask("/readyz")[0] == 200
+    found = here.metrics()
+    assert (found[of("ailing", "engine")], found[of("problems_total", "engine")]) == (0, 3)
+
+
+def test_an_engine_that_does_not_answer_is_said_and_is_nothing_that_a_restart_would_mend(site):
+    here = site("cannot be asked for an hour")
+    here.world.publish(1)
+    here.turn(2)
+    status, text, _ = here.ask("/readyz")
+    assert status == 200
+    assert "engine: the Kubernetes API does not answer" in text
+
+
+def test_a_catalogue_that_does_not_answer_is_said_until_it_does_and_is_not_our_fault(site, tmp_path):
+    here = site()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    other = Source(name="other", api=f"http://127.0.0.1:{port}", collection="sentinel-2-l2a")
+    catalog = Catalog(other.api, other.collection, now=here.world.clock, sleep=lambda _: None, rng=random.Random(1))
+    parts = here.world.parts
+    here.watcher = Watcher(replace(parts, sources=(*parts.sources, other), catalogs={**parts.catalogs, "other": catalog}))
+    here.turn()
+    here.world.clock.time -= timedelta(seconds=59)  # a round in which nobody is asked
+    here.turn()
+    status, text, _ = here.ask("/readyz")
+    assert status == 200
+    assert f"source other: catalogue http://127.0.0.1:{port} cannot be reached" in text
+    assert here.metrics()[of("answered_timestamp_seconds", "demo")] == START.timestamp()
+    with Store() as store, Server(create_app(store, products=tmp_path, now=here.world.clock), port=port):
+        store.put_collection(make_collection())
+        here.world.clock.time += timedelta(hours=1)
+        here.turn()
+    assert "source other" not in here.ask("/readyz")[1]
+
+
+def test_a_standby_says_who_has_the_ledger_and_is_ready(site):
+    here = site()
+    assert here.world.ledger.hold("another, process 7", here.world.clock)
+    second = Watcher(replace(here.world.parts, ledger=type(here.world.ledger)(here.world.ledger._engine)))
+    here.watcher = second
+    here.turn()
+    status, text, _ = here.ask("/readyz")
+    assert (status, "standby: another, process 7 has the ledger" in text) == (200, True)
+    assert here.metrics()[of("leads")] == 0
+
+
+def test_a_ledger_that_does_not_answer_is_not_ready_and_the_loop_s_counts_are_told_all_the_same(site, tmp_path):
+    here = site()
+    here.turn()
+    with here.world.ledger._engine.connect() as db:
+        db.exec_driver_sql("ALTER TABLE lease RENAME TO lost")
+        db.exec_driver_sql("COMMIT")
+    status, text, _ = here.ask("/readyz")
+    assert status == 503
+    assert text.startswith("FAIL ledger: ")
+    here.world.clock.time += timedelta(seconds=3)
+    assert here.ask("/")[0] == here.ask("/status.json")[0] == 503
+    found = here.metrics()
+    assert (found[of("ledger_up")], found[of("ticks_total")]) == (0, 1)
+    assert of("outbox_events") not in found
+
+
+def test_a_database_s_password_is_not_told_when_it_does_not_answer(build):
+    world = build()
+    ledger = Ledger(open_engine("postgresql+psycopg://me:hunter2@127.0.0.1:9/x"))
+    pulse = Recorder(world.clock)
+    window = web.Window(ledger, (world.source,), Limits(), pulse.read, world.clock, "1.2.3")
+    with web.serving(web.create_app(window), "127.0.0.1", 0) as url:
+        told = {path: ask(url, path) for path in ("/", "/status.json", "/metrics", "/healthz", "/readyz")}
+    assert [told[path][0] for path in ("/", "/status.json", "/metrics", "/healthz", "/readyz")] == [503, 503, 200, 200, 503]
+    assert "127.0.0.1:9/x" in told["/readyz"][1]
+    assert not [path for path, (_, text, _) in told.items() if "hunter2" in text]
+
+
+def test_what_other_people_wrote_is_shown_and_not_run(site):
+    here = site()
+    item = here.world.publish(1)
+    here.turn()
+    row = here.world.ledger.conversions(item_id=item)[0]
+    here.world.ledger.move(row, Move(Fact.FAILED_PERMANENT, "x", reason=EVIL), here.world.clock())
+    here.world.clock.time += timedelta(seconds=3)
+    _, text, headers = here.ask("/")
+    page = Page(text)
+    assert "script" not in page.tags
+    assert "49" not in page.words
+    assert EVIL in page.words
+    assert page.fetches == []
+    assert "default-src 'none'" in headers["Content-Security-Policy"]
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    failures = [key for key in here.metrics() if key[0] == of("failures")[0]]
+    assert len(failures) == 1
+
+
+@pytest.mark.parametrize("path", ["/", "/status.json", "/metrics", "/healthz", "/readyz"])
+def test_it_can_be_read_and_nothing_else(site, path):
+    here = site()
+    here.turn()
+    status, text, headers = here.ask(path, "HEAD")
+    assert (status, text) == (200, "")
+    assert headers["Cache-Control"] == "no-store"
+    for method in ("POST", "PUT", "DELETE", "PATCH", "OPTIONS"):
+        assert here.ask(path, method)[0] == 405
+    assert here.ask(path + "x")[0] == 404
+
+
+def test_many_who_ask_at_once_cost_one_reading(site):
+    here = site()
+    here.turn()
+    asked = []
+    sa_event.listen(here.world.ledger._engine, "before_cursor_execute", lambda *given: asked.append(given[2]))
+    for _ in range(20):
+        assert here.ask("/status.json")[0] == 200
+    assert sum("funnel" in statement for statement in asked) == 1
+
+
+def test_a_port_that_is_taken_is_named(site):
+    here = site()
+    port = int(here.url.rstrip("/").rpartition(":")[2])
+    with pytest.raises(Unavailable, match=f"port {port}: Address already in use") as refusal, web.serving(None, "127.0.0.1", port):
+        pass
+    assert "web.port" in refusal.value.hint
+    with (
+        pytest.raises(Unavailable, match=r"cannot listen on no\.such\.host\.invalid"),
+        web.serving(None, "no.such.host.invalid", 0),
+    ):
+        pass
+
+
+# -- the command -----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def watching(folder, catalogue, **changes):
+    """`stac-watch watch` as a process of its own; yields it, its URL and its configuration."""
+    document = {
+        "ledger": f"sqlite:///{folder}/ledger.db",
+        "sources": [{"name": "s2", "api": catalogue, "collection": "sentinel-2-l2a"}],
+        "recipe": {"output": f"{folder}/outputs/{{item_id}}.zarr"},
+        "engine": {"kind": "local", "folder": f"{folder}/runs"},
+        "web": {"port": 0},
+        **changes,
+    }
+    config = folder / "stac-watch.yaml"
+    config.write_text(yaml.safe_dump(document))
+    process = subprocess.Popen(
+        [str(COMMAND), "watch", "-c", str(config)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        line = process.stdout.readline()
+        assert line.startswith("web: http://127.0.0.1:"), line + process.stdout.read()
+        yield process, line.split()[1], config
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def until(what, seconds=30):
+    deadline = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return found
+
+
+def test_the_command_serves_it_while_it_watches_and_lets_go_of_it_in_order(build, tmp_path):
+    world = build()
+    world.store.put_collection(make_collection())
+    with watching(tmp_path, world.url) as (process, url, config):
+        until(lambda: ask(url, "/readyz")[0] == 200)
+        assert ask(url, "/healthz")[0] == 200
+        status = subprocess.run([str(COMMAND), "status", "--json", "-c", str(config)], capture_output=True, text=True, timeout=60)
+        said, shown = json.loads(status.stdout), json.loads(ask(url, "/status.json")[1])
+        assert said.keys() == shown.keys()
+        assert said | {"at": ""} == shown | {"at": ""}
+        assert said["watcher"].endswith(f"process {process.pid}")
+        second = subprocess.run(
+            [str(COMMAND), "watch", "-c", str(config)], capture_output=True, text=True, timeout=60,
+            env=os.environ | {"STAC_WATCH__WEB__PORT": url.rstrip("/").rpartition(":")[2]},
+        )  # fmt: skip
+        assert (second.returncode, second.stdout) == (69, "")
+        assert "cannot listen on 127.0.0.1, port" in second.stderr
+        audited = subprocess.run(
+            [str(COMMAND), "audit", "s2", "--start=30d", "--end=1d", "-c", str(config)], capture_output=True, text=True, timeout=60
+        )
+        assert (audited.returncode, audited.stderr) == (0, "")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+        assert process.stdout.read() == ""
+        with pytest.raises(urllib.error.URLError):
+            ask(url, "/healthz")

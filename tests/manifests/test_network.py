@@ -1,0 +1,163 @@
+"""What the NetworkPolicies say, evaluated by Kubernetes' own rule over the rendered objects; no cluster is asked.
+
+tests/cluster/test_network.py lets pods try, where the cluster has a policy engine.
+"""
+
+import ipaddress
+
+import pytest
+import yaml
+
+from stac_watch.config import load
+from stac_watch.errors import ConfigError
+from stac_watch.manifests.render import render
+from stac_watch.manifests.settings import settings_of
+
+POLLER = {"app.kubernetes.io/name": "stac-watch"}
+SOURCE = {"controller": "eventsource-controller", "eventsource-name": "stac"}
+SENSOR = {"controller": "sensor-controller", "sensor-name": "geozarr"}
+BUS = {"controller": "eventbus-controller", "eventbus-name": "geozarr"}
+RUN = {"workflows.argoproj.io/workflow": "gz-x"}
+OTHER = {"app": "other"}
+
+
+def selects(selector, labels):
+    if any(labels.get(k) != v for k, v in selector.get("matchLabels", {}).items()):
+        return False
+    for expression in selector.get("matchExpressions", []):
+        value = labels.get(expression["key"])
+        if value is None or (expression["operator"] == "In" and value not in expression["values"]):
+            return False
+    return True
+
+
+def reaches(peer, other):
+    """Whether a rule's peer is `other`: labels of a pod of the namespace, or an address outside."""
+    if isinstance(other, str):
+        block = peer.get("ipBlock")
+        address = ipaddress.ip_address(other)
+        if block is None or address not in ipaddress.ip_network(block["cidr"]):
+            return False
+        return not any(address in ipaddress.ip_network(hole) for hole in block.get("except", []))
+    return "podSelector" in peer and "namespaceSelector" not in peer and selects(peer["podSelector"], other)
+
+
+def permitted(policies, who, direction, other, port):
+    """Kubernetes' rule: what any policy that selects the pod allows, and nothing where one selects it."""
+    mine = [
+        p["spec"] for p in policies if direction.capitalize() in p["spec"]["policyTypes"] and selects(p["spec"]["podSelector"], who)
+    ]
+    side = "to" if direction == "egress" else "from"
+    return not mine or any(
+        (side not in rule or any(reaches(peer, other) for peer in rule[side])) and port in {p["port"] for p in rule["ports"]}
+        for spec in mine
+        for rule in spec.get(direction, [])
+    )
+
+
+@pytest.mark.parametrize(
+    ("who", "other", "port", "allowed"),
+    [
+        (POLLER, SOURCE, 12000, True),
+        (RUN, SOURCE, 12000, False),
+        (SENSOR, SOURCE, 12000, False),
+        (OTHER, SOURCE, 12000, False),
+        (SOURCE, BUS, 4222, True),
+        (SENSOR, BUS, 4222, True),
+        (BUS, BUS, 6222, True),
+        (POLLER, BUS, 4222, False),
+        (RUN, BUS, 4222, False),
+        (RUN, POLLER, 8080, False),
+        (POLLER, "203.0.113.7", 443, True),
+        (POLLER, "203.0.113.7", 5432, False),
+        (RUN, "203.0.113.7", 443, True),
+        (RUN, "203.0.113.7", 80, True),
+        (RUN, "203.0.113.7", 22, False),
+        (RUN, "10.1.2.3", 80, False),
+        (RUN, "192.168.1.1", 80, False),
+        (RUN, "2606:4700::1111", 443, True),
+        (RUN, "fd00::7", 80, False),
+        (RUN, "fe80::1", 443, False),
+        (RUN, "169.254.169.254", 443, False),
+        (RUN, "169.254.169.254", 80, False),
+        (POLLER, "169.254.169.254", 80, False),
+        (SENSOR, "10.0.0.1", 6443, True),
+        (SENSOR, "203.0.113.7", 80, False),
+        (SOURCE, "203.0.113.7", 443, False),
+        (BUS, "203.0.113.7", 443, False),
+        (OTHER, "203.0.113.7", 443, False),
+        (OTHER, "10.0.0.10", 53, True),
+    ],
+)
+def test_the_network_allows_this_and_no_more(objects, who, other, port, allowed):
+    policies = [o for (kind, name), o in objects.items() if kind == "NetworkPolicy" and name != "ledger"]
+    both = permitted(policies, who, "egress", other, port)
+    if not isinstance(other, str):
+        both = both and permitted(policies, other, "ingress", who, port)
+    assert both is allowed
+
+
+def policies(text, tmp_path, **site):
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    return list(yaml.safe_load_all(render(settings_of(load(path, {}), text, **site))["deploy/base/network.yaml"]))
+
+
+SOURCE_OF = """
+sources: [{{name: a, api: "{api}", collection: c, allowed_hosts: [{hosts}]}}]
+engine: {{kind: argo, webhook: "http://x/items"}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("api", "hosts", "site", "reached", "not_reached"),
+    [
+        # a catalogue at a port of its own
+        ("https://a.example:8443", "b.example", {}, [("203.0.113.7", 8443)], [("10.1.2.3", 8443), ("203.0.113.7", 22)]),
+        # one inside: its name may lead to any private address
+        ("http://catalogue.demo.svc:8000", "catalogue.demo.svc", {}, [("10.1.2.3", 8000), ("172.20.0.1", 80)], [("10.1.2.3", 22)]),
+        # an internal network, named in the configuration or when rendering
+        ("https://a.example", "b.example, 10.1.0.0/16", {}, [("10.1.2.3", 80)], [("10.2.2.3", 80), ("192.168.1.1", 80)]),
+        ("https://a.example", "b.example", {"networks": ["10.1.0.0/16"]}, [("10.1.2.3", 80)], [("10.2.2.3", 80)]),
+        # an object store on a port of its own
+        ("https://a.example", "b.example", {"ports": [9000]}, [("203.0.113.7", 9000)], [("10.1.2.3", 9000)]),
+        # the API server's addresses are known: nothing else private is left
+        ("https://a.example", "b.example", {"api_servers": ["10.96.0.1/32"]}, [("10.96.0.1", 443)], [("10.96.0.2", 443)]),
+    ],
+)
+def test_runs_reach_what_the_configuration_names(tmp_path, api, hosts, site, reached, not_reached):
+    found = policies(SOURCE_OF.format(api=api, hosts=hosts), tmp_path, **site)
+    for who in (RUN, POLLER):
+        assert [place for place in reached if not permitted(found, who, "egress", *place)] == []
+        assert [place for place in not_reached if permitted(found, who, "egress", *place)] == []
+        for address in ("169.254.169.254", "100.100.100.200", "168.63.129.16", "fd00:ec2::254", "fe80::1"):
+            assert not permitted(found, who, "egress", address, 80), "whatever is named"
+
+
+def test_a_network_that_is_none_is_named(tmp_path):
+    with pytest.raises(ConfigError, match="not a network"):
+        policies(SOURCE_OF.format(api="https://a.example", hosts="b.example"), tmp_path, api_servers=["10.96.0.1/8"])
+
+
+@pytest.mark.parametrize("prometheus", ["", "observability"])
+def test_only_prometheus_comes_in_from_another_namespace(tmp_path, prometheus):
+    found = policies(SOURCE_OF.format(api="https://a.example", hosts="b.example"), tmp_path, prometheus=prometheus)
+    selectors = [
+        p["namespaceSelector"]
+        for o in found
+        for rule in o["spec"].get("ingress", [])
+        for p in rule["from"]
+        if len(p) == 1 and "namespaceSelector" in p
+    ]
+    assert selectors
+    assert {s["matchLabels"]["kubernetes.io/metadata.name"] for s in selectors} == {prometheus or "monitoring"}
+    assert [o["metadata"]["name"] for o in found if o["spec"]["podSelector"] == {} and o["spec"].get("ingress") == []] == [
+        "default-deny"
+    ]
+
+
+def test_production_lets_poller_and_audit_reach_the_database(objects):
+    policies = [o for (kind, _), o in objects.items() if kind == "NetworkPolicy"]
+    assert permitted(policies, POLLER, "egress", "10.1.2.3", 5432)
+    assert permitted(policies, {"app.kubernetes.io/name": "stac-watch-audit"}, "egress", "10.1.2.3", 5432)
+    assert not permitted(policies, RUN, "egress", "10.1.2.3", 5432)

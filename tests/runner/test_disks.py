@@ -1,0 +1,111 @@
+"""A disk that is full in each stage, or cannot be written at all: exit 73, the place, the need, and nothing half-built left."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+GROUPS = "measurements/reflectance/r20m measurements/reflectance/r60m"
+_BLOCK = 4096  #: bytes; tmpfs counts in pages
+
+
+@pytest.fixture
+def mounted(tmp_path) -> Iterator[Callable[[str], Path]]:
+    """Returns a function that mounts a file system in memory with the given options."""
+    volumes = []
+
+    def mount(options: str) -> Path:
+        volume = tmp_path / f"volume{len(volumes)}"
+        volume.mkdir()
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", volume], capture_output=True, check=False)
+        if done.returncode:
+            pytest.skip(f"a file system cannot be mounted here: {done.stderr.decode().strip()}")
+        volumes.append(volume)
+        return volume
+
+    yield mount
+    for volume in volumes:
+        subprocess.run(["umount", volume], check=True)
+
+
+def _run(source: str, output: Path, outcome: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    command = [
+        sys.executable,
+        "-m",
+        "geozarr_runner.cli",
+        "run",
+        "--stac-url",
+        source,
+        "--groups",
+        GROUPS,
+        "--outcome",
+        str(outcome),
+    ]
+    return subprocess.run([*command, "--output-zarr", str(output), *more], capture_output=True, text=True, check=False)
+
+
+def _blocks(*folders: Path) -> int:
+    """The bytes that files take in whole pages."""
+    sizes = [p.stat().st_size for folder in folders for p in (folder.rglob("*") if folder.is_dir() else [folder]) if p.is_file()]
+    return sum(-(-size // _BLOCK) * _BLOCK for size in sizes)
+
+
+@pytest.fixture(scope="module")
+def needs(product, tmp_path_factory) -> dict[str, int]:
+    """What a run of GROUPS takes on its volume, stage after stage."""
+    folder = tmp_path_factory.mktemp("needs")
+    output = folder / "o.zarr"
+    ended = _run(str(product), output, folder / "outcome.json")
+    assert ended.returncode == 0, ended.stderr
+    read = [p for group in GROUPS.split() for p in (product / group).rglob("*") if p.is_file()]
+    metadata = [p for p in product.rglob(".z*") if p.is_file()]
+    return {
+        "stage": _blocks(*{*read, *metadata}), "convert": _blocks(output), "package": _blocks(output.with_name("o.zarr.tar")),
+        "report": _blocks(*folder.glob("o.zarr.*.*")),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("stage", ["stage", "convert", "package"])
+def test_a_disk_that_is_full_in_each_stage(files, product, mounted, needs, tmp_path, stage):
+    """Half of what the stage needs is left to it. The next attempt, given the room, goes on from what was staged."""
+    before = sum(need for name, need in needs.items() if list(needs).index(name) < list(needs).index(stage))
+    volume = mounted(f"size={(before + needs[stage] // 2) // _BLOCK * _BLOCK}")
+    source, output, outcome = f"{files.url}/{product.name}", volume / "o.zarr", tmp_path / "outcome.json"
+    ended = _run(source, output, outcome)
+    found = json.loads(outcome.read_text())
+    assert (ended.returncode, found["code"], found["stage"]) == (73, 73, stage), ended.stderr
+    assert f"no space left while writing {volume}" in found["reason"]
+    assert "free space there" in found["hint"]
+    assert "the run needs up to" in found["hint"]
+    assert "Traceback" not in ended.stderr
+    assert not output.exists()
+    assert [p.name for p in volume.iterdir() if "partial" in p.name] == []
+    assert shutil.disk_usage(volume).used <= needs["stage"] + _BLOCK, "what was half-built still fills the volume"
+    subprocess.run(["mount", "-o", "remount,size=64m", volume], check=True)
+    requests = files.requests.total()
+    assert _run(source, output, outcome, "--attempt", "2").returncode == 0
+    if stage != "stage":
+        assert files.requests.total() - requests < 5, "objects that were staged were fetched again"
+
+
+def test_a_disk_that_cannot_be_written_is_said_before_anything_is_fetched(files, product, mounted, tmp_path):
+    volume = mounted("ro,size=1m")
+    ended = _run(f"{files.url}/{product.name}", volume / "o.zarr", tmp_path / "outcome.json")
+    found = json.loads((tmp_path / "outcome.json").read_text())
+    assert (ended.returncode, found["code"]) == (73, 73), ended.stderr
+    assert f"cannot write {volume}/o.zarr: Read-only file system" in found["reason"]
+    assert not any("/measurements/" in path for path in files.requests)
+
+
+def test_an_outcome_that_cannot_be_written_does_not_hide_how_the_run_ended(product, mounted, tmp_path):
+    volume = mounted("ro,size=1m")
+    ended = _run(str(product), tmp_path / "o.zarr", volume / "outcome.json", "--groups", "no/such/group")
+    assert ended.returncode == 65
+    assert "no group" in ended.stderr
+    assert "cannot write" in ended.stderr

@@ -1,0 +1,222 @@
+"""A secret is where it is used, and nowhere else: not in what is printed, logged, stored or rendered, nor in a command line."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import kubernetes
+import pytest
+import yaml
+from pydantic import SecretStr
+
+from stac_watch.config import load
+from stac_watch.database import open_engine, shown_url
+from stac_watch.engines.argo import ArgoEngine
+from stac_watch.errors import ConfigError, Refused
+from stac_watch.events import Conversion, build_event
+from stac_watch.manifests.render import render
+from stac_watch.manifests.settings import settings_of
+
+ROOT = Path(__file__).parents[2]
+COMMAND = Path(sys.executable).parent / "stac-watch"
+TOKEN = "t0k3n-of-this-test-only"
+PASSWORD = "p4ssw0rd-of-this-test-only"
+
+
+@dataclass
+class Webhook:
+    """An EventSource that refuses every token, and remembers what it was sent."""
+
+    url: str = ""
+    bodies: list[bytes] = field(default_factory=list)
+    tokens: list[str] = field(default_factory=list)
+    seen_by_ps: str = ""
+
+
+@pytest.fixture
+def webhook() -> Iterator[Webhook]:
+    kept = Webhook()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            kept.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
+            kept.tokens.append(self.headers.get("Authorization", ""))
+            kept.seen_by_ps = "\n".join(
+                path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                for path in Path("/proc").glob("[0-9]*/cmdline")
+                if readable(path)
+            )
+            self.send_response(401)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    kept.url = f"http://127.0.0.1:{server.server_port}/items"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    yield kept
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def readable(path: Path) -> bool:
+    try:
+        path.read_bytes()
+    except OSError:  # the process ended, or is another user's
+        return False
+    return True
+
+
+@pytest.fixture
+def event() -> bytes:
+    moment = datetime(2025, 10, 8, 10, tzinfo=UTC)
+    return build_event(
+        Conversion(
+            catalog="https://stac.example", collection="c", item_id="S2A_X", revision="0" * 16, recipe="r", kind="create",
+            reason="new", lane="live", time=moment, datetime=moment, item_href="https://stac.example/i", product_href="https://data.example/x.zarr",
+            output_zarr="s3://out/x.zarr",
+        ), 1,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def config(tmp_path, webhook) -> Path:
+    """An installation for Argo whose kubeconfig names a cluster that is not there."""
+    path = tmp_path / "stac-watch.yaml"
+    sources = [{"name": "s2", "api": "http://127.0.0.1:9", "collection": "c"}]
+    path.write_text(yaml.safe_dump({
+        "ledger": f"sqlite:///{tmp_path}/ledger.db", "sources": sources, "engine": {"kind": "argo", "webhook": webhook.url},
+    }))  # fmt: skip
+    cluster = {"name": "c", "cluster": {"server": "http://127.0.0.1:9"}}
+    context = {"name": "c", "context": {"cluster": "c", "user": "u"}}
+    kube = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "c",
+        "clusters": [cluster],
+        "contexts": [context],
+        "users": [{"name": "u", "user": {}}],
+    }
+    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(kube))
+    return path
+
+
+def run(config: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environ = {**os.environ, "STAC_WATCH__ENGINE__TOKEN": TOKEN, "KUBECONFIG": str(config.parent / "kubeconfig")}
+    argv = [str(COMMAND), *arguments, "--config", str(config)]
+    return subprocess.run(argv, capture_output=True, text=True, check=False, env=environ, timeout=120, cwd=config.parent)
+
+
+def test_the_token_goes_into_one_header_and_nowhere_else(config, webhook, event):
+    """Sent for real, refused for real, with the traceback that --debug adds; and what `ps` shows meanwhile."""
+    (config.parent / "event.json").write_bytes(event)
+    sent = run(config, "--debug", "send", str(config.parent / "event.json"))
+    if sent.returncode == 2:  # where --debug stands is the command line's affair
+        sent = run(config, "send", str(config.parent / "event.json"))
+    assert sent.returncode == 77, sent.stdout + sent.stderr
+    assert webhook.tokens == [f"Bearer {TOKEN}"]
+    assert webhook.bodies == [event]
+    assert "stac-watch" in webhook.seen_by_ps, "the list of processes was looked at while it was sent"
+    told = [sent.stdout, sent.stderr, webhook.seen_by_ps, event.decode()]
+    told += [run(config, verb).stdout + run(config, verb).stderr for verb in ("check", "status")]
+    told += [path.read_bytes().decode(errors="replace") for path in config.parent.rglob("*") if path.is_file()]  # ledger included
+    assert not [text for text in told if TOKEN in text]
+
+
+def test_the_token_is_in_no_repr_and_no_error(webhook, event):
+    api = kubernetes.client.ApiClient(kubernetes.client.Configuration(host="http://127.0.0.1:9"))
+    engine = ArgoEngine(
+        webhook.url,
+        SecretStr(TOKEN),
+        namespace="n",
+        max_in_flight=1,
+        confirm_after=timedelta(0),
+        api=api,
+        now=lambda: datetime.now(UTC),
+    )
+    with pytest.raises(Refused) as error:
+        engine.submit(event)
+    engine.close(stop_runs=False)
+    assert TOKEN not in f"{error.value!r} {error.value.message} {error.value.hint} {engine!r} {vars(engine)!r}"
+
+
+def test_a_configuration_shows_no_secret_however_it_is_shown(config):
+    settings = load(config, {"STAC_WATCH__ENGINE__TOKEN": TOKEN, "STAC_WATCH__LEDGER": f"postgresql+psycopg://me:{PASSWORD}@db/x"})
+    shown = f"{settings!r} {settings} {settings.engine!r} {settings.engine.model_dump_json()}"
+    assert TOKEN not in shown
+    assert PASSWORD not in shown
+    assert PASSWORD not in shown_url(settings.ledger)
+    assert "***" in shown_url(settings.ledger)
+
+
+def test_a_token_in_the_file_is_refused_because_the_file_becomes_a_configmap(config):
+    document = yaml.safe_load(config.read_text())
+    document["engine"]["token"] = TOKEN
+    config.write_text(yaml.safe_dump(document))
+    with pytest.raises(ConfigError, match=r"engine\.token") as error:
+        load(config, {})
+    assert TOKEN not in error.value.message
+    assert "STAC_WATCH__ENGINE__TOKEN" in error.value.hint
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"postgresql+psycopg//me:{PASSWORD}@db/x", f"postgresql+nothing://me:{PASSWORD}@db/x", f"me:{PASSWORD}@db", f"postgres://me:{PASSWORD}@127.0.0.1:9/x",
+    ],
+)  # fmt: skip
+def test_a_wrong_ledger_url_is_named_without_its_password(url):
+    with pytest.raises(Exception, match=r".") as error:  # ours, or a driver's own, which must not tell either
+        open_engine(url).connect()
+    assert PASSWORD not in f"{error.value} {getattr(error.value, 'hint', '')}"
+
+
+def test_an_override_that_cannot_be_used_is_named_without_its_value(config):
+    with pytest.raises(ConfigError) as error:
+        load(config, {"STAC_WATCH__LEDGER": f"[postgresql://me:{PASSWORD}@db"})
+    assert PASSWORD not in error.value.message
+
+
+def test_manifests_name_secrets_and_hold_none(config):
+    files = render(settings_of(load(config, {"STAC_WATCH__ENGINE__TOKEN": TOKEN}), config.read_text()))
+    everything = "\n".join(files.values())
+    assert TOKEN not in everything
+    documents = [
+        d for path, text in files.items() if path.endswith(".yaml") for d in yaml.safe_load_all(text) if isinstance(d, dict)
+    ]
+    assert not [d for d in documents if d.get("kind") == "Secret"]
+    assert "stac-watch-webhook" in everything
+
+
+def test_the_sensor_puts_nothing_of_the_request_s_headers_into_a_workflow(config):
+    """Argo Events stores every header of a request but Authorization; parameters are taken from the body alone."""
+    files = render(settings_of(load(config, {}), config.read_text()))
+    sensor = yaml.safe_load(files["sensors/geozarr.yaml"])
+    keys = [p["src"]["dataKey"] for p in sensor["spec"]["triggers"][0]["template"]["k8s"]["parameters"]]
+    assert keys
+    assert all(key.startswith("body.data.") for key in keys)
+    assert "secret" not in json.dumps(keys).lower()
+
+
+def test_a_run_of_the_local_engine_does_not_inherit_the_watchers_settings(tmp_path):
+    from stac_watch.app import build_engine
+    from stac_watch.config import Config
+
+    source = {"name": "a", "api": "https://a.example", "collection": "c"}
+    settings = Config.model_validate({"sources": [source], "engine": {"kind": "local", "folder": str(tmp_path / "runs")}})
+    engine = build_engine(
+        settings, {"STAC_WATCH__LEDGER": PASSWORD, "STAC_WATCH__ENGINE__TOKEN": TOKEN, "PATH": os.environ["PATH"]}
+    )
+    assert TOKEN not in repr(vars(engine))
+    assert PASSWORD not in repr(vars(engine))
