@@ -45,6 +45,7 @@ def probe(catalog: Catalog, wanted: int) -> Abilities:
         _check_time(catalog)
         catalog.assume(**_stamp(catalog, sample.items))
         catalog.assume(sorts=_sorts(catalog))
+        catalog.assume(**_others(catalog))
         catalog.assume(**_page_size(catalog, sample.items, max(wanted, SWEEP_PAGE)))
         catalog.assume(product=catalog.abilities.fields and _product_alone(catalog, sample.items))
     catalog.assume(idle=_idle(catalog, sample.server_now))
@@ -175,6 +176,14 @@ def _filters_ids(catalog: Catalog, items: list[dict[str, Any]]) -> bool:
 def _sorts(catalog: Catalog) -> bool:
     """Tells whether ascending is not descending, for windows and for sweeps, by what comes back."""
     return all(_sorts_by(catalog, name) for name in dict.fromkeys((catalog.abilities.stamp, "datetime")))
+
+
+def _others(catalog: Catalog) -> dict[str, Any]:
+    """Returns the stamps that could take the place of the one in use, which must be sorted too, and why others cannot."""
+    a = catalog.abilities
+    usable = [name for name in a.stamps if name == a.stamp or _sorts_by(catalog, name)]
+    unsorted = (f"`{name}` is ignored by `sortby`" for name in a.stamps if name not in usable)
+    return {"stamps": tuple(usable), "rejected": (*a.rejected, *unsorted)}
 
 
 def _sorts_by(catalog: Catalog, name: str) -> bool:

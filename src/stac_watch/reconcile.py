@@ -7,7 +7,7 @@ In: unfinished conversions, runs as they are now, markers of outputs. Out: one m
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -118,16 +118,21 @@ def reconcile(
     limits: Limits,
     read_marker: Callable[[str], Marker | None],
     now: Callable[[], datetime],
+    given_up: Sequence[ConversionRow] = (),
 ) -> dict[Fact, int]:
     """Looks at every unfinished conversion once; returns how many facts of each kind were found.
+
+    Those of `given_up` are dead, and looked at too: a person may have retried a run with the engine's own tools (`argo retry`).
 
     Raises:
         Temporary: the engine cannot say what runs.
         Refused: it will not.
     """
     rows = ledger.unfinished()
-    runs = {(run.key, run.attempt): run for run in engine.runs([row.key for row in rows])} if rows else {}
+    keys = [row.key for row in (*rows, *given_up)]
+    runs = {(run.key, run.attempt): run for run in engine.runs(keys)} if keys else {}
     found: dict[Fact, int] = {}
+    rows += [row for row in given_up if _came_back(row, runs.get((row.key, row.attempt)))]
     for row in rows:
         run = runs.get((row.key, row.attempt))
         ended = run is None or run.phase in (Phase.SUCCEEDED, Phase.FAILED)
@@ -144,6 +149,10 @@ def reconcile(
             continue  # a person replayed it meanwhile; the next look sees what holds now
         found[move.fact] = found.get(move.fact, 0) + 1
     return found
+
+
+def _came_back(row: ConversionRow, run: Run | None) -> bool:
+    return run is not None and run.phase is Phase.SUCCEEDED and (run.outcome or {}).get("key") == row.key
 
 
 def _note(ledger: Ledger, row: ConversionRow, waits: str | None) -> None:

@@ -20,8 +20,8 @@ from stac_watch.errors import Refused, StacWatchError, Temporary
 from stac_watch.ledger import LeaseLost, Ledger
 from stac_watch.observe import Observer
 from stac_watch.reconcile import Marker, reconcile
-from stac_watch.records import Tally
-from stac_watch.states import Fact
+from stac_watch.records import ConversionRow, Tally
+from stac_watch.states import Fact, State
 from stac_watch.sweep import Context
 
 ENGINE = "engine"
@@ -29,6 +29,8 @@ REFUSED_PAUSE = timedelta(minutes=1)  # until a person acts nothing changes; onc
 STANDBY = 5.0  # seconds between looks at a ledger that another watcher has
 SHARE = 10  # times as long as a look at the runs took, and saw nothing new, passes before the next: 500 are 1 MB of metadata
 LONGEST_PAUSE = timedelta(seconds=30)  # between two looks
+KEPT = timedelta(days=14)  # a failed Workflow is there for so long (the template's TTL), and a person may retry it
+MOST_GIVEN_UP = 50  # dead ones that are looked at again, the last first; `replay` is the way back for all
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ class Watcher:
         ]
         self._engine_at: datetime | None = None  # when an engine that refused us is asked again
         self._look_at: datetime | None = None  # when the runs are looked at again
+        self._given_up_at: datetime | None = None  # when dead conversions were looked at last
         self._ailing: dict[str, StacWatchError] = {}  # until a source answers, or the engine works
 
     def tick(self, *, to_the_end: bool = False) -> Tick:
@@ -135,9 +138,17 @@ class Watcher:
         p, began = self._p, self._p.now()
         if self._look_at is not None and timedelta(0) < self._look_at - began <= LONGEST_PAUSE:  # longer: the clock was set
             return {}
-        facts = reconcile(p.ledger, p.engine, p.limits, p.read_marker, p.now)
+        facts = reconcile(p.ledger, p.engine, p.limits, p.read_marker, p.now, self._given_up())
         self._look_at = None if facts else p.now() + min(LONGEST_PAUSE, SHARE * (p.now() - began))
         return facts
+
+    def _given_up(self) -> list[ConversionRow]:
+        """Returns dead conversions, as rarely as the longest pause between two looks."""
+        now = self._p.now()
+        if self._given_up_at is not None and timedelta(0) <= now - self._given_up_at < LONGEST_PAUSE:
+            return []
+        self._given_up_at = now
+        return self._p.ledger.conversions(state=State.DEAD, since=now - KEPT, limit=MOST_GIVEN_UP)
 
     def run(self, report: Callable[[Tick], None]) -> None:
         """Goes on until asked to stop; as a standby while another watcher has the ledger."""

@@ -108,6 +108,14 @@ def test_which_stamps_could_be_used_is_found_for_each_of_them(world):
     assert (found.stamps, found.rejected) == (("updated", "published"), ("`created` is missing or no time on 20 of 20 items",))
 
 
+def test_a_stamp_that_is_not_sorted_cannot_take_the_place_of_another(world):
+    world.fill(20)
+    world.faults.set(ignore=frozenset({"sortby"}))
+    found = probe(world.catalog(), 1000)
+    assert found.stamps == ("updated",)
+    assert "`published` is ignored by `sortby`" in found.rejected
+
+
 def test_one_item_without_properties_says_nothing_of_the_others(world):
     wanted = world.fill(20)
     world.faults.set(no_properties=(wanted[19],))

@@ -246,6 +246,19 @@ def test_each_unfinished_conversion_is_looked_at_once(ledger, make, sent, consis
     assert (ledger.get(c).reason, ledger.get(c).exit_code) == ("no such group", 65)
 
 
+def test_a_dead_conversion_whose_run_a_person_retried_with_argo_is_done(ledger, make, sent, consistent):
+    a, b = sent("a", "b")
+    failed = [Run(name, key, 1, Phase.FAILED, outcome={"code": 65, "reason": "corrupt"}) for name, key in (("a", a), ("b", b))]
+    reconcile(ledger, Board(*failed), LIMITS, lambda _: None, lambda: make.now)
+    dead = ledger.conversions(state=State.DEAD)
+    assert len(dead) == 2
+    retried = Run("a", a, 1, Phase.SUCCEEDED, outcome={"code": 0, "key": a})
+    assert reconcile(ledger, Board(retried, failed[1]), LIMITS, lambda _: None, lambda: make.now) == {}
+    assert reconcile(ledger, Board(retried, failed[1]), LIMITS, lambda _: None, lambda: make.now, dead) == {Fact.SUCCEEDED: 1}
+    consistent()
+    assert [ledger.get(key).state for key in (a, b)] == [State.DONE, State.DEAD]
+
+
 def test_a_run_of_an_earlier_attempt_says_nothing_about_this_one(ledger, make, sent):
     (key,) = sent("a")
     ledger.move(ledger.get(key), Move(Fact.FAILED_TEMPORARY, "x"), make.now)
