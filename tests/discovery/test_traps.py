@@ -116,7 +116,7 @@ CLIENT = {
         (HTTP, "test_a_server_that_clips_the_limit_without_a_word_loses_nothing"),
     ],
     "items() keeps every item in memory": [
-        (PAGING, "test_a_sweep_keeps_nothing_of_what_it_read_and_items_of_pystac_client_do"),
+        (PAGING, "test_a_sweep_keeps_nothing_of_what_it_read"),
     ],
     "CQL2 is text on GET": [("discovery/test_probe.py", "test_what_a_server_does_is_found_out_and_nothing_is_missed")],
 }

@@ -268,6 +268,9 @@ def test_an_audit_names_every_kind_and_a_replay_of_its_file_closes_them(finished
     world.publish(3, version=2, days=3, minutes_ago=0)
     new = world.publish(50, days=4, minutes_ago=0)
     world.store.delete("sentinel-2-l2a", items[4])
+    bad = world.publish(51, days=5, minutes_ago=0)
+    document = world.store.get("sentinel-2-l2a", bad)
+    world.store.put(document | {"assets": {name: {**a, "href": "file:///etc/passwd"} for name, a in document["assets"].items()}})
     again(world, replay.named([Wish(items[5]), Wish(items[6])], world.ledger, ["demo"]))
     fail(world, items[5])
     found = world.audit()
@@ -275,13 +278,15 @@ def test_an_audit_names_every_kind_and_a_replay_of_its_file_closes_them(finished
     assert kinds == {
         items[0]: audit.Kind.LOST, items[1]: audit.Kind.STALE, items[2]: audit.Kind.UNVERIFIED, items[3]: audit.Kind.STALE,
         new: audit.Kind.MISSING, items[4]: audit.Kind.GONE, items[5]: audit.Kind.DEAD, items[6]: audit.Kind.UNFINISHED,
+        bad: audit.Kind.UNREADABLE,
     }  # fmt: skip
-    assert found.kinds == {"dead": 1, "gone": 1, "lost": 1, "missing": 1, "stale": 2, "unfinished": 1, "unverified": 1}
+    once = ("dead", "gone", "lost", "missing", "unfinished", "unreadable", "unverified")
+    assert found.kinds == dict.fromkeys(once, 1) | {"stale": 2}
     assert audit.write(found, tmp_path / "gaps") == 6
     targets = replay.named(replay.wishes(tmp_path / "gaps"), world.ledger, ["demo"])
     assert [t.refusal for t in again(world, targets)] == [None] * 6
     world.run()
-    assert {gap.kind for gap in world.audit().gaps} == {audit.Kind.GONE}
+    assert {gap.kind for gap in world.audit().gaps} == {audit.Kind.GONE, audit.Kind.UNREADABLE}
 
 
 def test_outputs_that_cannot_be_looked_at_are_not_lost(finished):

@@ -123,7 +123,9 @@ def render_explanation(view: Explanation) -> RenderableType:
         said = f"sensed {_short(item.sensing)}{published}, seen {_short(item.first_seen)}, last {_short(item.last_seen)}{cloud}"
     for name, value in (
         ("item", entry.item), ("catalogue", said), ("rule", view.rule), ("key", f"{entry.key} (revision {entry.revision})"),
-        ("state", f"{entry.state.value} · {entry.source}, {entry.lane}"), ("run", entry.run), ("output", entry.output),
+        ("state", f"{entry.state.value} · {entry.source}, {entry.lane}"),
+        ("events", ", ".join(f"{e['id']} ({e['data']['reason']})" for e in view.events)),
+        ("run", entry.run), ("output", entry.output),
         ("posts", f"{view.posts} without a clear answer" if view.posts else None), ("exit code", _exit_code(view.outcome)),
         ("reason", entry.reason), ("hint", (view.outcome or {}).get("hint")), ("log", view.log),
     ):  # fmt: skip
