@@ -196,7 +196,8 @@ def check(ours: Ours, writers: Writers, before: set[str]) -> None:
     assert len({(e["source"], e["id"]) for e in events}) == len(events)
     for event in events:
         jsonschema.validate(event, CLOUDEVENTS, format_checker=FORMATS)
-    assert ours.ledger.quarantined() == []
+    # one that was deleted while it could not be read is forgotten by the next sweep of everything, and not by one of recent days
+    assert {item_id for _, item_id, _ in ours.ledger.quarantined()} <= {item_id for item_id, href in final.items() if href is None}
 
 
 @contextmanager
