@@ -134,6 +134,16 @@ def build_argo(engine: ArgoEngine, environ: Mapping[str, str]) -> ArgoRuns:
     )
 
 
+@contextmanager
+def opened_argo(engine: ArgoEngine, environ: Mapping[str, str]) -> Iterator[ArgoRuns]:
+    """Opens the engine on a cluster, and closes its connections; runs live on."""
+    argo = build_argo(engine, environ)
+    try:
+        yield argo
+    finally:
+        argo.close(stop_runs=False)
+
+
 def build_cluster(engine: ArgoEngine, environ: Mapping[str, str], namespace: str = "") -> Cluster:
     """Returns the cluster as the operator's verbs need it; a namespace takes the place of the configured one."""
     from stac_watch.engines.argo import connect
@@ -311,11 +321,8 @@ def _checked_output(config: Config) -> str:
 
 
 def _with_argo(engine: ArgoEngine, environ: Mapping[str, str], ask: Callable[[ArgoRuns], str]) -> str:
-    argo = build_argo(engine, environ)
-    try:
+    with opened_argo(engine, environ) as argo:
         return ask(argo)
-    finally:
-        argo.close(stop_runs=False)
 
 
 def _checked_rights(argo: ArgoRuns) -> str:

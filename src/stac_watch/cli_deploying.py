@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,7 +20,6 @@ from stac_watch.errors import ConfigError, Exit, Unavailable
 from stac_watch.views import as_json
 
 if TYPE_CHECKING:  # the kubernetes client takes 0.6 s that the other verbs do not have to wait for
-    from stac_watch.engines.argo import ArgoEngine as ArgoRuns
     from stac_watch.operate.cluster import Cluster
     from stac_watch.operate.submit import Submission
 
@@ -97,7 +95,7 @@ def submit(
     }  # fmt: skip
     workflow = one_run(asked, namespace=settings.engine.namespace, name=name)
     cluster = composition.build_cluster(settings.engine, os.environ, "")
-    with closing(cluster), argo_of(settings.engine) as argo:
+    with closing(cluster), composition.opened_argo(settings.engine, os.environ) as argo:
         check_template(cluster)
         run, created = argo.create(workflow)
         told = submission(run, cluster.namespace, created=created, ui=ui)
@@ -110,16 +108,6 @@ def submit(
     if json:
         print(as_json(end))
     return end.code or Exit.OK
-
-
-@contextmanager
-def argo_of(engine: ArgoEngine) -> Iterator[ArgoRuns]:
-    """Opens the engine of a configuration."""
-    argo = composition.build_argo(engine, os.environ)
-    try:
-        yield argo
-    finally:
-        argo.close(stop_runs=False)
 
 
 def _tell(told: Submission) -> None:

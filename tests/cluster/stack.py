@@ -57,21 +57,14 @@ class Stack:
 
     def up(self) -> None:
         """Applies everything and waits until an event would become a Workflow."""
-        profile = {"pod-security.kubernetes.io/enforce": "restricted"}
-        self.kubectl("delete", "namespace", self.namespace, "--ignore-not-found", "--timeout=180s")
-        self.kubectl.namespace(self.namespace, profile)
-        self.secrets()
+        self._begin()
         self._put_catalogue()
-        self.config = default_config(self.catalogue, self.namespace)
         self.apply()
         self.await_ready()
 
     def up_without_poller(self) -> None:
         """Only what lies between an event and a Workflow."""
-        self.kubectl("delete", "namespace", self.namespace, "--ignore-not-found", "--timeout=180s")
-        self.kubectl.namespace(self.namespace, {"pod-security.kubernetes.io/enforce": "restricted"})
-        self.secrets()
-        self.config = default_config(self.catalogue, self.namespace)
+        self._begin()
         self.render()
         bus = self.folder / "deploy" / "overlays" / "k3d" / "eventbus.yaml"  # one replica
         for folder in ("eventsources", "sensors", "workflows"):
@@ -311,6 +304,13 @@ class Stack:
             (folder / f"{verb}.json").write_text(self.kubectl.says("-n", self.namespace, *argv))
 
     # -- parts ---------------------------------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        """A fresh namespace with the restricted Pod Security Standard enforced, its Secrets, and the usual configuration."""
+        self.kubectl("delete", "namespace", self.namespace, "--ignore-not-found", "--timeout=180s")
+        self.kubectl.namespace(self.namespace, {"pod-security.kubernetes.io/enforce": "restricted"})
+        self.secrets()
+        self.config = default_config(self.catalogue, self.namespace)
 
     def _put_catalogue(self) -> None:
         program = (HERE / "catalogue.py").read_text()
