@@ -24,9 +24,11 @@ from stac_watch.errors import CannotWrite, Defect, InputError, cannot_write
 from stac_watch.events import parse_product_id, stamp
 
 if TYPE_CHECKING:
-    from geozarr_runner.convert import Converted, Options
+    from geozarr_runner.convert import Converted
+    from geozarr_runner.early import Early
+    from geozarr_runner.engine import Options
     from geozarr_runner.preflight import Plan
-    from geozarr_runner.stage import Staged
+    from geozarr_runner.stage import Staged, Urgent
     from geozarr_runner.verify import Verification
 
 log = logging.getLogger(__name__)
@@ -104,31 +106,44 @@ def _stage_and_convert(
     called_off: threading.Event,
 ) -> _Made:
     """Stages and converts; when the converter stumbles over chunks that cannot be decoded, they are fetched once more."""
-    staged = _stage(plan, folder, progress, called_off)
-    try:
-        return _convert(request, plan, staged, target, progress)
-    except (RuntimeError, ValueError, TypeError) as error:  # what codecs raise, numcodecs and zarr alike
-        from geozarr_runner import stage
+    from geozarr_runner import limits, stage
+    from geozarr_runner.early import Early
 
-        broken = stage.corrupt(plan.selection, staged.root)
-        if not broken:
-            raise
-        log.warning("%d staged chunks cannot be decoded, first %s", len(broken), broken[0])
-        if plan.source.local is None:
-            stage.discard(staged, broken)
-            staged = _stage(plan, folder, progress, called_off)
-            broken = [key for key in stage.corrupt(plan.selection, staged.root) if key in broken]
-        if broken:
-            raise stage.corrupt_source(broken, plan.source.url) from error
-        shutil.rmtree(target.partial, ignore_errors=True)
-        return _convert(request, plan, staged, target, progress)
+    options = _options(request, target, limits.workers(plan.selection, request.memory_limit))
+    early = Early(plan.selection, target.partial, options, plan.product.level)
+    with early:
+        staged = _stage(plan, folder, progress, called_off, stage.Urgent(early.needs, early.begin))
+        try:
+            return _convert(plan, staged, target, options, progress, early)
+        except (RuntimeError, ValueError, TypeError) as error:  # what codecs raise, numcodecs and zarr alike
+            early.close()
+            staged = _mended(plan, staged, folder, progress, called_off, error)
+            shutil.rmtree(target.partial, ignore_errors=True)
+            return _convert(plan, staged, target, options, progress)
 
 
-def _stage(plan: Plan, folder: Path, progress: Progress, called_off: threading.Event) -> Staged:
+def _mended(plan: Plan, staged: Staged, folder: Path, progress: Progress, called_off: threading.Event, error: Exception) -> Staged:
+    """Fetches once more what cannot be decoded; what failed for another reason, or again, is raised."""
+    from geozarr_runner import stage
+
+    broken = stage.corrupt(plan.selection, staged.root)
+    if not broken:
+        raise error
+    log.warning("%d staged chunks cannot be decoded, first %s", len(broken), broken[0])
+    if plan.source.local is None:
+        stage.discard(staged, broken)
+        staged = _stage(plan, folder, progress, called_off)
+        broken = [key for key in stage.corrupt(plan.selection, staged.root) if key in broken]
+    if broken:
+        raise stage.corrupt_source(broken, plan.source.url) from error
+    return staged
+
+
+def _stage(plan: Plan, folder: Path, progress: Progress, called_off: threading.Event, urgent: Urgent | None = None) -> Staged:
     from geozarr_runner import stage
 
     with progress.during("stage", len(plan.selection.keys)) as advance, _writing(folder, plan):
-        staged = stage.stage(plan, folder, advance=advance, called_off=called_off)
+        staged = stage.stage(plan, folder, advance=advance, called_off=called_off, urgent=urgent)
     log.info(
         "%d objects there, %d legally absent, %.1f MB fetched in %.1f s",
         staged.objects, len(staged.absent), staged.bytes / 1e6, progress.seconds["stage"],
@@ -136,14 +151,15 @@ def _stage(plan: Plan, folder: Path, progress: Progress, called_off: threading.E
     return staged
 
 
-def _convert(request: Request, plan: Plan, staged: Staged, target: publish.Target, progress: Progress) -> _Made:
-    from geozarr_runner import convert, limits, verify
+def _convert(
+    plan: Plan, staged: Staged, target: publish.Target, options: Options, progress: Progress, early: Early | None = None
+) -> _Made:
+    from geozarr_runner import convert, verify
 
-    selection = plan.selection
-    workers = limits.workers(selection, request.memory_limit)
+    selection, workers = plan.selection, options.workers
     with progress.during("convert", len(selection.arrays)) as advance, _writing(target.partial, plan):
         converted = convert.convert(
-            staged.root, selection, target.partial, _options(request, target, workers), level=plan.product.level, advance=advance
+            staged.root, selection, target.partial, options, level=plan.product.level, advance=advance, early=early
         )
     log.info(
         "converted %d groups in %.1f s, engine %s, %d workers",
@@ -166,7 +182,7 @@ def _convert(request: Request, plan: Plan, staged: Staged, target: publish.Targe
 
 
 def _options(request: Request, target: publish.Target, workers: int) -> Options:
-    from geozarr_runner.convert import Options
+    from geozarr_runner.engine import Options
 
     recipe = request.recipe
     dask_report = str(_dask_report(target)) if recipe.dask_perf_html else ""

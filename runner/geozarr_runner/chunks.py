@@ -24,7 +24,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from itertools import product as cartesian
 from pathlib import Path
@@ -39,6 +39,9 @@ from geozarr_runner.engine import big_arrays, injections
 from geozarr_runner.marker import Check
 from geozarr_runner.product import OVERVIEWS, REFLECTANCE, Selection, ZarrArray
 from stac_watch.errors import Defect, Exit
+
+type Verdicts = Callable[[], tuple[Check, ...]]
+"""Waits for the metadata pass, and returns what the validators say of what it wrote."""
 
 _STRIP = 216  #: rows of a 10 m band averaged at a time: a multiple of 2 and 6, 19 MB as float64
 _CODECS = [
@@ -63,6 +66,7 @@ def write(
     chunk: int,
     workers: int,
     advance: Callable[[int], None],
+    finished: Verdicts | None = None,
 ) -> tuple[Check, ...]:
     """Writes the whole output and returns what the validators say of its metadata.
 
@@ -73,6 +77,7 @@ def write(
         chunk: edge of the output's chunks in pixels.
         workers: bands that are worked on at a time.
         advance: told of each array.
+        finished: waits for a metadata pass that has begun already; without it, one is begun.
 
     Raises:
         Unexpected: the skeleton is not what the chunks were made for; `folder` is unusable then.
@@ -81,10 +86,11 @@ def write(
     """
     beside = folder.with_name(folder.name + "-chunks")
     try:
-        with _single_threaded_blosc(), _skeleton(source, selection, folder, chunk) as finished:
+        begun = nullcontext(finished) if finished else metadata_pass(source, selection, folder, chunk)
+        with _single_threaded_blosc(), begun as verdicts_of_it:
             writer = Writer(source, beside, chunk)
             coarse = _write_natives(writer, selection, workers, advance)
-            verdicts = finished()
+            verdicts = verdicts_of_it()
             for name, values in coarse.items():
                 _write_overviews(writer, name, values, selection, folder)
         adopt(beside, folder, writer.written)
@@ -255,8 +261,10 @@ def _all_or_first_error(pool: ThreadPoolExecutor, futures: list[Future[None]]) -
 
 
 @contextmanager
-def _skeleton(source: Path, selection: Selection, folder: Path, chunk: int) -> Iterator[Callable[[], tuple[Check, ...]]]:
-    """Starts the metadata pass and yields the function that waits for it.
+def metadata_pass(source: Path, selection: Selection, folder: Path, chunk: int) -> Iterator[Verdicts]:
+    """Starts the metadata pass and yields the function that waits for it. It reads no big array: those need not be there yet.
+
+    To be called by a thread that outlives it: the kernel ends the pass with the thread that started it.
 
     A process of its own: in a thread it holds the GIL against the chunk threads, 4 s of 17 (measured).
     """

@@ -27,12 +27,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from geozarr_runner import conformance
+from geozarr_runner.engine import Options, reason_for_stock
 from geozarr_runner.marker import Check
 from geozarr_runner.product import QUICKLOOKS, REFLECTANCE, Selection
 from stac_watch.errors import Defect, InputError, Unavailable
+
+if TYPE_CHECKING:
+    from geozarr_runner.early import Early
 
 log = logging.getLogger(__name__)
 
@@ -51,17 +55,6 @@ _CHATTER = ("Could not use distributed features", "Unknown encoding keys")
 
 
 @dataclass(frozen=True)
-class Options:
-    """What a recipe can ask of the converter."""
-
-    spatial_chunk: int = 1024  #: 256, the converter's own default, makes 13 times the files and takes twice as long (measured)
-    sharding: bool = False  #: one file per array, at 1.5 GB more memory for a full tile
-    dask_perf_html: str = ""  #: where Dask's performance report goes; empty = none. It needs a distributed client: slower
-    engine: str = "auto"  #: fast, stock, or auto: fast, and stock for whatever that does not know. Both write the same bytes
-    workers: int = 2  #: threads; see `limits`
-
-
-@dataclass(frozen=True)
 class Converted:
     """What was written: by which engine (`stock: ` and the reason), and what the validators say of its metadata."""
 
@@ -77,6 +70,7 @@ def convert(
     *,
     level: str,
     advance: Callable[[int], None] = lambda _: None,
+    early: Early | None = None,
 ) -> Converted:
     """Converts a local Sentinel-2 product.
 
@@ -87,25 +81,25 @@ def convert(
         options: the recipe.
         level: the product's, `L1C` or `L2A`.
         advance: told of each array that was written.
+        early: what has begun already, of the same conversion.
 
     Raises:
         InputError: the converter does not take this product; or the fast engine was asked for, and does not.
         Unavailable: the installed xarray breaks the converter.
         OSError: the folder cannot be written.
     """
-    if folder.exists() and any(folder.iterdir()):
+    finished = early.finished if early else None
+    if not finished and folder.exists() and any(folder.iterdir()):
         raise Defect(f"{folder} is not empty: the converter would skip what is there and keep its holes")
-    from geozarr_runner import chunks, engine
+    from geozarr_runner import chunks
 
-    reason = _asked_for_stock(options) or engine.reason_for_stock(selection, level, sharding=options.sharding)
-    if not reason and options.engine != "fast" and sum(a.pixels for a in selection.arrays) < engine.WORTH_IT:
-        reason = "the product is small"
+    reason = reason_for_stock(selection, options, level)
     if reason and options.engine == "fast":
         raise InputError(f"the fast engine cannot do this: {reason}", hint="leave --engine at auto: it takes the stock engine then")
     if not reason:
         try:
             size, workers = options.spatial_chunk, options.workers
-            verdicts = chunks.write(source, selection, folder, chunk=size, workers=workers, advance=advance)
+            verdicts = chunks.write(source, selection, folder, chunk=size, workers=workers, advance=advance, finished=finished)
         except chunks.Unexpected as error:
             if options.engine == "fast":
                 raise Defect(f"the fast engine does not fit this converter: {error}", hint="say --engine stock") from error
@@ -115,12 +109,6 @@ def convert(
         else:
             return Converted("fast", verdicts)
     return Converted(f"stock: {reason}", _stock(source, selection, folder, options, advance))
-
-
-def _asked_for_stock(options: Options) -> str:
-    if options.engine == "stock":
-        return "asked for"
-    return "Dask's report needs Dask to do the work" if options.dask_perf_html else ""
 
 
 def _stock(source: Path, selection: Selection, folder: Path, options: Options, advance: Callable[[int], None]) -> tuple[Check, ...]:

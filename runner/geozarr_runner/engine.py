@@ -1,9 +1,11 @@
-"""Which arrays the fast engine writes, and which conversions are left to the stock one. Pure.
+"""What a recipe asks of the converter, which arrays the fast engine writes, and which conversions are the stock one's. Pure.
 
 In: a selection, as the source's metadata describes it. Out: arrays, derivations, or the reason for the stock engine. Never: I/O.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,9 +17,32 @@ WORTH_IT = 20_000_000
 """Pixels below which starting a second process takes longer than it saves: the stock engine writes them in two seconds."""
 
 
-def reason_for_stock(selection: Selection, level: str, *, sharding: bool) -> str:
-    """Returns why the stock engine has to do this conversion; empty = the fast one can."""
-    if sharding:
+@dataclass(frozen=True)
+class Options:
+    """What a recipe can ask of the converter."""
+
+    spatial_chunk: int = 1024  #: 256, the converter's own default, makes 13 times the files and takes twice as long (measured)
+    sharding: bool = False  #: one file per array, at 1.5 GB more memory for a full tile
+    dask_perf_html: str = ""  #: where Dask's performance report goes; empty = none. It needs a distributed client: slower
+    engine: str = "auto"  #: fast, stock, or auto: fast, and stock for whatever that does not know. Both write the same bytes
+    workers: int = 2  #: threads; see `limits`
+
+
+def reason_for_stock(selection: Selection, options: Options, level: str) -> str:
+    """Returns why the stock engine does this conversion; empty = the fast one does."""
+    if options.engine == "stock":
+        return "asked for"
+    if options.dask_perf_html:
+        return "Dask's report needs Dask to do the work"
+    reason = _not_for_fast(selection, options, level)
+    if not reason and options.engine != "fast" and sum(a.pixels for a in selection.arrays) < WORTH_IT:
+        return "the product is small"
+    return reason
+
+
+def _not_for_fast(selection: Selection, options: Options, level: str) -> str:
+    """Returns why the fast engine cannot do it; empty = it can."""
+    if options.sharding:
         return "sharding is asked for"
     if level != "L2A":
         return f"the product's level is {level or 'unknown'}, not L2A"

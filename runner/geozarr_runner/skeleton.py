@@ -58,7 +58,7 @@ def write(source: Path, selection: Selection, folder: Path, chunk: int) -> tuple
         convert.keep_nodata(tree)
         empty(tree, selection, chunk)
         with _computing_only_the_rest():
-            convert.run_converter(converter, tree, folder, convert.Options(chunk))
+            convert.run_converter(converter, tree, folder, engine.Options(chunk))
         if selection.scaffold is not None:
             convert.trim(folder, selection)
         return conformance.check(folder)

@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,17 @@ class Staged:
     bytes: int  # fetched by this attempt
 
 
-def stage(plan: Plan, folder: Path, *, advance: Callable[[int], None], called_off: threading.Event) -> Staged:
+@dataclass(frozen=True)
+class Urgent:
+    """What is to be there first, by its array's path, and who is told when it is: in the caller's thread, at most once."""
+
+    needs: Callable[[str], bool]
+    begin: Callable[[Path], None]
+
+
+def stage(
+    plan: Plan, folder: Path, *, advance: Callable[[int], None], called_off: threading.Event, urgent: Urgent | None = None
+) -> Staged:
     """Makes the product local. A local product is used where it lies.
 
     Args:
@@ -54,6 +65,7 @@ def stage(plan: Plan, folder: Path, *, advance: Callable[[int], None], called_of
         folder: where the copy lives; what is there already is kept when it belongs to the same metadata.
         advance: told of every object that is there.
         called_off: ends the downloads early.
+        urgent: what to bring before the rest. Nobody is told when the product is local already.
 
     Raises:
         SourceNotThere: chunks are missing that cannot be empty: still being uploaded.
@@ -67,7 +79,10 @@ def stage(plan: Plan, folder: Path, *, advance: Callable[[int], None], called_of
     by_key = {key: array for array in plan.selection.arrays for key in array.chunk_keys()}
     wanted = [key for key in by_key if not (root / key).exists()]
     advance(len(by_key) - len(wanted))
-    fetched, absent = _fetch_all(plan, root, by_key, wanted, advance, called_off)
+    first = [key for key in wanted if urgent and urgent.needs(by_key[key].path)]
+    told = partial(urgent.begin, root) if urgent else _nobody
+    wanted = first + [key for key in wanted if key not in set(first)]
+    fetched, absent = _fetch_all(plan, root, by_key, wanted, advance, called_off, len(first), told)
     require_complete(plan.selection, absent, root, plan.source.url)
     return Staged(root, absent, len(by_key) - len(absent), fetched)
 
@@ -197,6 +212,8 @@ def _fetch_all(
     wanted: list[str],
     advance: Callable[[int], None],
     called_off: threading.Event,
+    urgent: int,
+    begin: Callable[[], None],
 ) -> tuple[int, frozenset[str]]:
     def one(key: str) -> tuple[str, int | None]:
         if called_off.is_set():
@@ -208,6 +225,9 @@ def _fetch_all(
     pool = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="stage")
     try:
         futures = [pool.submit(one, key) for key in wanted]
+        there, late = wait(futures[:urgent], return_when=FIRST_EXCEPTION)
+        if not late and all(f.exception() is None for f in there):
+            begin()
         _, waiting = wait(futures, return_when=FIRST_EXCEPTION)
         if waiting:
             called_off.set()  # one failed: no thread starts, or waits for, another object
@@ -220,6 +240,10 @@ def _fetch_all(
         raise _most_telling(failures)
     results = [f.result() for f in futures]
     return sum(size or 0 for _, size in results), frozenset(key for key, size in results if size is None)
+
+
+def _nobody() -> None:
+    """Is told."""
 
 
 def _fetch(plan: Plan, array: ZarrArray, key: str, root: Path) -> int | None:

@@ -1,6 +1,10 @@
 # The real cluster for tests. Included by the Makefile; docs/development-cluster.md tells what it needs.
 HARNESS = cd tests/cluster && $(CURDIR)/$(BIN)/python -m harness
 
+.PHONY: cluster-build
+cluster-build: install ## only what takes long the first time: compile the cluster, build our images
+	@$(HARNESS) build
+
 .PHONY: cluster-up
 cluster-up: install ## a real Kubernetes with both Argos, S3 and our images, on this machine (root; first time: builds it)
 	@$(HARNESS) up

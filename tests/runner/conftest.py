@@ -32,6 +32,7 @@ class Files:
     requests: Counter[str] = field(default_factory=Counter)
     stalled: threading.Event = field(default_factory=threading.Event)  # set when silence may end
     gate: threading.Event = field(default_factory=threading.Event)  # chunks wait here; open unless a test closes it
+    gated: str = ""  # part of the paths that do; all of them when it is empty
 
 
 class _Handler(SimpleHTTPRequestHandler):
@@ -47,7 +48,7 @@ class _Handler(SimpleHTTPRequestHandler):
         self.files.requests[self.path] += 1
         fault = next((queue for end, queue in self.files.faults.items() if self.path.endswith(end)), None)
         answer = (fault.pop(0) if len(fault) > 1 else fault[0]) if fault else "ok"
-        if not self.path.endswith(("json", ".zmetadata")):
+        if not self.path.endswith(("json", ".zmetadata")) and self.files.gated in self.path:
             self.files.gate.wait(30)
         if answer == "ok":
             super().do_GET()

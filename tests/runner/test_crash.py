@@ -185,3 +185,38 @@ def test_the_metadata_pass_dies_with_the_runner(product, tmp_path):
     while child.exists() and "Z" not in (child / "stat").read_text().rpartition(")")[2][:3]:
         assert time.monotonic() < deadline, "the metadata pass outlives the runner"
         time.sleep(0.01)
+
+
+@pytest.mark.parametrize("end", ["all there", "incomplete", "killed"])
+def test_the_metadata_is_written_while_the_big_arrays_are_on_their_way(files, product, converted, runner, tree, tmp_path, end):
+    source, output, status = f"{files.url}/{product.name}", tmp_path / "out" / "o.zarr", tmp_path / "status.json"
+    files.gated = "/r60m/b01/"
+    files.faults = {"/r60m/b01/0.0": ["404"]} if end == "incomplete" else {}
+    files.gate.clear()
+    process = _start(source, output, status, 1, tmp_path / "o.json")
+    _await(process, lambda: any(output.parent.rglob("r60m/b01/zarr.json")))  # of the output; the source is Zarr v2
+    assert json.loads(status.read_text())["stage"] == "stage"
+    [begun] = _children(process.pid)
+    if end == "killed":
+        process.kill()
+    files.gate.set()
+    _end(process)
+    deadline = time.monotonic() + 10  # whose parent was killed is reaped by init, in its own time
+    while _runs(begun):
+        assert time.monotonic() < deadline, "the metadata pass outlived its runner"
+    assert (process.returncode, output.exists()) == {"all there": (0, True), "incomplete": (66, False), "killed": (-9, False)}[end]
+    if end != "all there":
+        files.faults = {}
+        assert runner(source, output, groups=GROUPS, key=KEY, attempt=2).code == 0
+    whole = tree(converted)
+    assert all(whole[name] == data for name, data in tree(output).items() if "/c/" in name)
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for task in Path(f"/proc/{pid}/task").glob("*/children") for child in task.read_text().split()]
+
+
+def _runs(pid: int) -> bool:
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False

@@ -11,7 +11,7 @@ import threading
 import numpy as np
 import pytest
 import zarr
-from geozarr_runner import convert, preflight, stage, verify
+from geozarr_runner import convert, engine, preflight, stage, verify
 from geozarr_runner.product import Selection, ZarrArray, parse, select
 from geozarr_runner.source import Patience, open_source, resolve_href
 
@@ -189,7 +189,7 @@ def test_verify_notices(product, converted, selection, tmp_path, path, change, f
 def test_a_sample_still_finds_every_lost_and_every_cut_chunk_and_says_what_it_compared(product, selection, tmp_path):
     """With a budget of no pixels one chunk of each large array is compared; a hole anywhere is found all the same."""
     output = tmp_path / "o"
-    convert.convert(product, selection, output, convert.Options(spatial_chunk=90, engine="fast"), level="L2A")
+    convert.convert(product, selection, output, engine.Options(spatial_chunk=90, engine="fast"), level="L2A")
 
     def judged(seed):
         return verify.verify(product, selection, output, level="L2A", workers=2, seed=seed, everything=0, small=1000, sampled=1)
@@ -259,7 +259,7 @@ def test_an_xarray_that_breaks_the_converter_is_named():
 def test_the_converter_never_gets_a_folder_that_holds_something(product, selection, tmp_path):
     (tmp_path / "left-over").write_text("")
     with pytest.raises(Defect, match="is not empty"):
-        convert.convert(product, selection, tmp_path, convert.Options(), level="L2A")
+        convert.convert(product, selection, tmp_path, engine.Options(), level="L2A")
 
 
 def test_a_malformed_metadata_document_is_bad_input(product):

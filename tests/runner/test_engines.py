@@ -17,6 +17,7 @@ from stac_watch.demo.product import write_product
 from stac_watch.errors import InputError
 
 BANDS = "measurements/reflectance"
+FAST = engine.Options(engine="fast")
 ITEM_ID = "S2A_MSIL2A_20251008T100041_N0511_R122_T32TQM_20251008T122613"
 
 
@@ -24,8 +25,8 @@ def _selection(product: Path, groups: str = ""):
     return select(parse(json.loads((product / ".zmetadata").read_text())["metadata"], "here"), groups)
 
 
-def _convert(product: Path, folder: Path, engine: str, chunk: int, groups: str = ""):
-    options = convert.Options(spatial_chunk=chunk, engine=engine)
+def _convert(product: Path, folder: Path, asked: str, chunk: int, groups: str = ""):
+    options = engine.Options(spatial_chunk=chunk, engine=asked)
     return convert.convert(product, _selection(product, groups), folder, options, level="L2A")
 
 
@@ -137,20 +138,20 @@ def _with(array, **changes):
 )
 def test_reflectance_in_an_unknown_form_is_left_to_the_stock_engine(product, path, changes):
     selection = _selection(product)
-    assert engine.reason_for_stock(selection, "L2A", sharding=False) == ""
+    assert engine.reason_for_stock(selection, FAST, "L2A") == ""
     arrays = tuple(_with(a, **changes) if a.path == path else a for a in selection.arrays)
-    assert path in engine.reason_for_stock(dataclasses.replace(selection, arrays=arrays), "L2A", sharding=False)
+    assert path in engine.reason_for_stock(dataclasses.replace(selection, arrays=arrays), FAST, "L2A")
 
 
 def test_sharding_and_other_products_are_left_to_the_stock_engine_or_refused(product, tmp_path):
     selection = _selection(product)
-    assert "sharding" in engine.reason_for_stock(selection, "L2A", sharding=True)
-    assert "L1C" in engine.reason_for_stock(selection, "L1C", sharding=False)
+    assert "sharding" in engine.reason_for_stock(selection, engine.Options(engine="fast", sharding=True), "L2A")
+    assert "L1C" in engine.reason_for_stock(selection, FAST, "L1C")
     assert "no array that would be written faster" in engine.reason_for_stock(
-        _selection(product, "conditions/geometry"), "L2A", sharding=False
+        _selection(product, "conditions/geometry"), FAST, "L2A"
     )
     with pytest.raises(InputError, match="the fast engine cannot do this: sharding"):
-        convert.convert(product, selection, tmp_path / "o", convert.Options(sharding=True, engine="fast"), level="L2A")
+        convert.convert(product, selection, tmp_path / "o", engine.Options(sharding=True, engine="fast"), level="L2A")
 
 
 @pytest.mark.parametrize("factor", [2, 3, 6])

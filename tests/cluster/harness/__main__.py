@@ -51,6 +51,8 @@ def _with_own(arguments: argparse.Namespace, places: Places, steps: Steps) -> No
     match arguments.verb:
         case "build":
             cluster.prepare(places, recipe, steps)
+            for name in recipe.images:
+                images.build(places, recipe, steps, name)
         case "up":
             cluster.up(places, recipe, steps)
             if not arguments.bare:
@@ -125,7 +127,7 @@ def _foreign(places: Places) -> Path | None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="harness", description="A real Kubernetes with both Argos on this machine.")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    verbs.add_parser("build", help="compile and install what is missing")
+    verbs.add_parser("build", help="compile and install what is missing, and build our images")
     up = verbs.add_parser("up", help="bring up the cluster, both Argos, S3 and our images")
     up.add_argument("--bare", action="store_true", help="Kubernetes only")
     verbs.add_parser("argo", help="install both Argos and the S3 server")

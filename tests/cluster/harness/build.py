@@ -94,9 +94,8 @@ def _build(places: Places, component: Component, detail: Detail) -> None:
         detail(line if line.startswith("go: ") else f"{compiled} packages compiled, {line}")
 
     flags = "-s -w " + " ".join(f"-X {name}={value}" for name, value in component.stamps.items())
-    for command, package in component.commands.items():
-        argv = [*NICE, "go", "build", "-v", "-mod=mod", "-trimpath", "-ldflags", flags, "-o", str(out / command), package]
-        stream(argv, log=log, on_line=on_line, env={"CGO_ENABLED": "0"}, cwd=work, hint=_hint(log))
+    argv = [*NICE, "go", "build", "-v", "-mod=mod", "-trimpath", "-ldflags", flags, "-o", _target(component, out)]
+    stream([*argv, *component.commands.values()], log=log, on_line=on_line, env={"CGO_ENABLED": "0"}, cwd=work, hint=_hint(log))
     for folder in component.keep:
         if source:
             shutil.copytree(source / folder, out / folder)
@@ -112,6 +111,16 @@ def _build(places: Places, component: Component, detail: Detail) -> None:
     out.rename(final)
     _make_writable(work)
     shutil.rmtree(work)
+
+
+def _target(component: Component, out: Path) -> str:
+    """Where `go build` writes: one command under its name; several, which one call compiles in step, under their folders' names."""
+    if len(component.commands) == 1:
+        return str(out / next(iter(component.commands)))
+    astray = [name for name, package in component.commands.items() if Path(package).name != name]
+    if astray:
+        raise HarnessError(f"{component.name}: {astray} must be called like their packages", hint="Rename them in versions.toml.")
+    return f"{out}/"
 
 
 def _download(component: Component, work: Path, log: Path) -> Path:
