@@ -50,9 +50,7 @@ def _with_own(arguments: argparse.Namespace, places: Places, steps: Steps) -> No
     recipe = Recipe.load()
     match arguments.verb:
         case "build":
-            cluster.prepare(places, recipe, steps)
-            for name in recipe.images:
-                images.build(places, recipe, steps, name)
+            _build(places, recipe, steps)
         case "up":
             cluster.up(places, recipe, steps)
             if not arguments.bare:
@@ -70,6 +68,13 @@ def _with_own(arguments: argparse.Namespace, places: Places, steps: Steps) -> No
             status.show(places, recipe, steps.console)
         case "down":
             cluster.down(places, steps)
+
+
+def _build(places: Places, recipe: Recipe, steps: Steps) -> None:
+    """All that takes long the first time."""
+    cluster.prepare(places, recipe, steps)
+    for name in recipe.images:
+        images.build(places, recipe, steps, name)
 
 
 def _with_existing(arguments: argparse.Namespace, places: Places, steps: Steps, kubeconfig: Path) -> None:
