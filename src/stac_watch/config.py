@@ -115,7 +115,7 @@ class Filter(Group):
     max_cloud_cover: float | None = Field(default=None, ge=0, le=100)
     """Percent; an item without eo:cloud_cover is skipped under a reason of its own, never silently."""
     max_age: Duration | None = None
-    """Age of the acquisition when it is first seen. Upstream re-stamps old acquisitions in floods."""
+    """Age of the acquisition when it is first seen: upstream re-stamps old ones in floods. Asked for, it is taken all the same."""
     tiles: tuple[str, ...] = ()
     """MGRS tiles as in `T32TQM`."""
 

@@ -152,9 +152,10 @@ def look(documents: list[dict[str, Any]], source: Source, recipe: Recipe, ledger
     # an unchanged item is looked at again only where a rule kept it out: a property may have come, or the rules have changed
     open_ = {i: items[i] for i, kind in kinds.items() if kind is not ChangeKind.NONE or known[i].state is State.SKIPPED}
     newer, older = _processings(source, [item for item, _ in open_.values()], ledger)
+    rules = source.filter if lane == "live" else source.filter.model_copy(update={"max_age": None})  # a person said which
     sightings = []
     for item_id, (item, document) in open_.items():
-        verdict = judge(item, source.filter, now, document)
+        verdict = judge(item, rules, now, document)
         reason = verdict.reason if isinstance(verdict, Skip) else SkipReason.SUPERSEDED if item_id in newer else None
         replaced = kinds[item_id] is ChangeKind.REPLACE
         sightings.append(Sighting(item, _conversion(item, source, recipe, lane, replaced=replaced), reason))

@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from stac_watch import schema as t
 from stac_watch.changes import Quarantine
 from stac_watch.errors import CannotWrite, ConfigError
-from stac_watch.events import build_event, event_id, run_name
+from stac_watch.events import Lane, build_event, event_id, run_name
 from stac_watch.migrations import migrate
 from stac_watch.moves import LeaseLost, StaleState, history_values, outbox_values
 from stac_watch.observations import Observations
@@ -98,7 +98,7 @@ class Ledger(Observations):
         for s in sightings:
             row = rows.get(s.conversion.key)
             if row is not None and s.skip is None:
-                moved += self._readmit(tx, row, now)
+                moved += self._readmit(tx, row, s.conversion.lane, now)
             before = previous.get(s.item.item_id)
             if before is not None and before != s.conversion.key and before in rows:
                 self._supersede(tx, rows[before], f"revision {s.item.revision} took its place", now)
@@ -132,9 +132,10 @@ class Ledger(Observations):
         self._count(tx, places)
         return states
 
-    def _readmit(self, tx: Connection, row: ConversionRow, now: datetime) -> list[State]:
+    def _readmit(self, tx: Connection, row: ConversionRow, lane: Lane, now: datetime) -> list[State]:
         if row.state is State.SKIPPED:
-            return [self._move(tx, row, Move(Fact.ADMITTED, "the source's rules admit it now"), now)]
+            asked = None if lane == "live" else lane  # what comes back by itself keeps its lane
+            return [self._move(tx, row, Move(Fact.ADMITTED, "the source's rules admit it now", lane=asked), now)]
         if row.state in FINAL:  # this very revision was here before another one; what stands under its name now is the other's
             return [self._move(tx, row, Move(Fact.REPLAYED, "the item returned to an earlier revision"), now)]
         return []

@@ -178,7 +178,8 @@ class Moves(Queries):
         last = tx.execute(select(t.event.c.body).where(t.event.c.key == row.key).order_by(t.event.c.attempt.desc())).scalar()
         if last is None:
             raise Defect(f"conversion {row.key} has no event")
-        why = {Fact.REPLAYED: "replay", Fact.ADMITTED: "updated"}.get(move.fact, "retry")
+        admitted = "backfill" if move.lane == "backfill" else "updated"
+        why = {Fact.REPLAYED: "replay", Fact.ADMITTED: admitted}.get(move.fact, "retry")
         return next_attempt(last, attempt, reason=why, lane=move.lane, overwrite=move.overwrite)
 
     def _count(self, tx: Connection, places: Mapping[Place, int] | Counter[Place]) -> None:

@@ -66,10 +66,9 @@ class Stack:
         """Only what lies between an event and a Workflow."""
         self._begin()
         self.render()
-        bus = self.folder / "deploy" / "overlays" / "k3d" / "eventbus.yaml"  # one replica
-        for folder in ("eventsources", "sensors", "workflows"):
-            self.kubectl("apply", "--server-side", "--force-conflicts", "-k", self.folder / folder)
-        self.do("patch", "eventbus", "geozarr", "--type=merge", "--patch-file", str(bus))
+        whole = self.kubectl("kustomize", self.folder / "deploy" / "overlays" / "k3d")
+        parts = [part for part in yaml.safe_load_all(whole) if part["kind"] not in ("Deployment", "CronWorkflow")]
+        self.kubectl.apply(yaml.safe_dump_all(parts))
 
     def secrets(self) -> None:
         """What an installation's administrator makes by hand; docs/deployment.md."""

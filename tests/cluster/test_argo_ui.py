@@ -1,6 +1,7 @@
 """What the Argo UI shows of a run: asked from argo-server's REST API, which is all that the UI itself has."""
 
 import json
+import re
 import ssl
 import urllib.parse
 import urllib.request
@@ -61,9 +62,10 @@ def test_the_ui_alone_answers_what_a_run_is(stack, server):
 
     info = json.loads(server("info"))
     links = {link["name"]: link["url"] for link in info["links"]}
-    for name, annotation in (("STAC item", "item"), ("Product", "product")):
-        assert f"stac-watch/{annotation}" in links[name]
-        assert annotations[f"stac-watch/{annotation}"].startswith(stack.catalogue)
+    for name, parameter in (("STAC item", "item_href"), ("Product", "stac_url")):
+        clicked = re.sub(r"\$\{workflow\.metadata\.annotations\.([^}]+)\}", lambda m: annotations[m[1]], links[name])
+        assert clicked == given[parameter]
+        assert clicked.startswith(stack.catalogue)
     assert {"stac-watch/tile", "stac-watch/lane"} <= {column["key"] for column in info["columns"]}
 
 

@@ -85,6 +85,25 @@ def test_it_converts_oldest_first_in_its_own_lane(archive):
     assert json.loads(archive.ledger.events(archive.ledger.conversions()[0].key)[0])["data"]["reason"] == "backfill"
 
 
+def test_what_was_too_old_to_be_taken_by_itself_is_taken_when_it_is_asked_for(build):
+    world = build(filter={"max_age": "5d"})
+    world.publish(0, minutes_ago=300)
+    world.discover()
+    old, new = world.publish(1, days=8, minutes_ago=5), world.publish(2, days=2, minutes_ago=5)
+    world.discover()
+    world.run(hours=0.1)
+    rows = {r.item_id: r for r in world.ledger.conversions()}
+    assert (rows[old].state, rows[old].reason, rows[new].state) == (State.SKIPPED, "too_old", State.DONE)
+    assert backfill.plan(world.backfilling, ask(world), world.clock()).to_do == 1
+    assert carry_out(world, ask(world)) == 1
+    world.run(hours=0.1)
+    (row,) = world.ledger.conversions(item_id=old)
+    assert (row.state, row.lane, row.attempt) == (State.DONE, "backfill", 2)
+    event = json.loads(world.ledger.events(row.key)[-1])["data"]
+    assert (event["reason"], event["lane"]) == ("backfill", "backfill")
+    assert len(world.plant.posts) == 3
+
+
 @pytest.mark.parametrize("stop_after", range(1, 12))
 def test_interrupted_at_any_window_and_run_again_it_goes_on_where_it_was(archive, stop_after):
     request = ask(archive)

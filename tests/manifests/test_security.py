@@ -135,4 +135,6 @@ def test_the_controller_runs_references_only(objects):
     assert shown <= set(source["resource"]["metadata"]["labels"])
     annotations = objects["WorkflowTemplate", "geozarr-convert"]["spec"]["workflowMetadata"]["annotations"]
     for link in yaml.safe_load(data["links"]):
-        assert link["url"].removeprefix("${workflow.metadata.annotations.").removesuffix("}") in annotations
+        scheme, _, name = link["url"].partition("://${workflow.metadata.annotations.")
+        assert scheme == "https", "argo-server does not start when a link's scheme is not spelled out"
+        assert name.removesuffix("}") in annotations

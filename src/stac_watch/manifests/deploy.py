@@ -186,11 +186,15 @@ def bus_topology() -> Object:
     }
 
 
-def controller_config() -> Object:
-    """Returns the Workflow controller's ConfigMap: references only, a bound, and what the Argo UI shows of a run."""
+def controller_config(settings: Settings) -> Object:
+    """Returns the Workflow controller's ConfigMap: references only, a bound, and what the Argo UI shows of a run.
+
+    A link's scheme has to be spelled out: argo-server ends at once, "protocol  is not allowed", when a variable hides it
+    (Config.Sanitize of Argo Workflows 4.0.5).
+    """
 
     def link(name: str, annotation: str) -> Object:
-        url = f"${{workflow.metadata.annotations.stac-watch/{annotation}}}"
+        url = f"{settings.scheme}://${{workflow.metadata.annotations.stac-watch/{annotation}-address}}"
         return {"name": name, "scope": "workflow", "target": "_blank", "url": url}
 
     shown = ("source", "tile", "lane", "attempt", "reason")

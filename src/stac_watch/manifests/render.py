@@ -77,7 +77,7 @@ def _argo(settings: Settings) -> dict[str, File]:
         "workflows/rbac.yaml": deploy.run_account(settings),
         "workflows/geozarr-convert.yaml": workflow.convert_template(settings),
         "workflows/kustomization.yaml": _kustomization(["geozarr-convert.yaml", "rbac.yaml"], settings),
-        "deploy/argo/workflow-controller-configmap.yaml": deploy.controller_config(),
+        "deploy/argo/workflow-controller-configmap.yaml": deploy.controller_config(settings),
         "deploy/argo/kustomization.yaml": {**_KUSTOMIZE, "resources": ["workflow-controller-configmap.yaml"]},
     }
 

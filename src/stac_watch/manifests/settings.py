@@ -51,6 +51,7 @@ class Settings:
     networks: tuple[str, ...] = ()  # private ones that poller and runs may reach; public ones they always may
     api_servers: tuple[str, ...] = ()  # networks of the Kubernetes API; empty = not known, so any
     prometheus: str = ""  # namespace of the Prometheus that may look; empty = monitoring, and no objects of its operator
+    scheme: str = "https"  # of the links in the Argo UI
 
 
 def settings_of(
@@ -91,6 +92,7 @@ def settings_of(
         networks=_networks([h for h in hosts if "/" in h] + list(networks), anywhere=any(map(is_inside, named))),
         api_servers=_networks(api_servers),
         prometheus=prometheus,
+        scheme="http" if all(api.scheme == "http" for api in apis) else "https",
     )
 
 

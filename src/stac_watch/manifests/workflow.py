@@ -85,7 +85,9 @@ def convert_template(settings: Settings) -> Object:
                     f"{_P('reason')} ({_P('lane')}), attempt {_P('attempt')}: `{_P('stac_url')}` to `{_P('output_zarr')}`"
                 ),
                 "stac-watch/item": _P("item_href"),
+                "stac-watch/item-address": _address("item_href"),
                 "stac-watch/product": _P("stac_url"),
+                "stac-watch/product-address": _address("stac_url"),
                 "stac-watch/output": _P("output_zarr"),
             },
         ),
@@ -154,6 +156,11 @@ def _argument(parameter: Wanted, settings: Settings) -> Parameter:
     if given is not None:  # None would be taken for the text "null"
         argument.value = given
     return argument
+
+
+def _address(parameter: str) -> str:
+    """Returns an expression: a URL without its scheme, for the links; see `deploy.controller_config`."""
+    return f"{{{{=trimPrefix(trimPrefix(workflow.parameters.{parameter}, 'https://'), 'http://')}}}}"
 
 
 def _either(condition: str, value: str) -> str:
