@@ -22,9 +22,9 @@ cluster-down: install ## remove the cluster; what was built stays in the cache
 	@$(HARNESS) down
 
 .PHONY: test-cluster
-test-cluster: install ## the tests that need the cluster; brings it up first
+test-cluster: install ## the tests that need the cluster; brings it up first [BRIEF=1: without those that take longest]
 	@$(HARNESS) up
-	STAC_WATCH_TEST_CLUSTER=1 $(BIN)/pytest -q tests/cluster
+	STAC_WATCH_TEST_CLUSTER=$(if $(BRIEF),brief,1) $(BIN)/pytest -q --durations=10 tests/cluster
 
 .PHONY: test-cluster-rebuild
 test-cluster-rebuild: install ## idem, and kills the cluster with SIGKILL, looks for leftovers, brings it up again

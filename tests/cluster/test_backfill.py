@@ -10,6 +10,7 @@ pytestmark = pytest.mark.cluster
 LIMIT = 2
 
 
+@pytest.mark.cluster_long
 def test_a_backfill_keeps_its_limit_and_a_live_item_overtakes_it(stack):
     stack.configure(engine={"limits": {**stack.config["engine"]["limits"], "max_in_flight": LIMIT}})
     first = datetime.now(UTC) - timedelta(days=400)  # older than the filter's max_age: discovery skips them, and says so

@@ -110,6 +110,7 @@ def _event(number):
             catalog="https://stac.example", collection="c", item_id=f"item-{number}", revision="r", recipe="x", kind="create",
             reason="new", lane="live", time=NOW, datetime=NOW, item_href="https://stac.example/i",
             product_href="https://objects.example/p.zarr", output_zarr="/data/o.zarr",
+            options={"spatial_chunk": "1024", "sharding": "false", "package": "tar", "overwrite": "false", "dask_perf_html": ""},
         ),
         1,
     )  # fmt: skip

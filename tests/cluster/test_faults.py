@@ -28,6 +28,7 @@ def test_the_eventsource_pod_is_killed(stack):
     stack.check(before, after)
 
 
+@pytest.mark.cluster_long
 def test_the_sensor_is_killed_while_it_drains(stack):
     items = [stack.publish() for _ in range(3)]
     stack.await_workflow(items[0])
@@ -44,6 +45,7 @@ def test_the_bus_is_killed(stack):
     stack.check(before, after)
 
 
+@pytest.mark.cluster_long
 def test_the_sensor_is_deployed_again_with_a_changed_template(stack):
     items = [stack.publish(), stack.publish()]
     stack.await_workflow(items[0])
@@ -90,6 +92,7 @@ def test_the_nodes_kubelet_is_restarted(stack, harness, own_cluster):
     stack.check(item)
 
 
+@pytest.mark.cluster_long
 def test_the_poller_is_killed_again_and_again(stack):
     items = []
     for _ in range(3):
@@ -100,6 +103,7 @@ def test_the_poller_is_killed_again_and_again(stack):
     stack.check(*items)
 
 
+@pytest.mark.cluster_long
 def test_the_api_server_is_down_for_a_minute(stack, harness, own_cluster):
     """One run is under way, one event is on its way, and one item appears in the dark."""
     dark = stack.publish(visible_in=45)
@@ -115,6 +119,7 @@ def test_the_api_server_is_down_for_a_minute(stack, harness, own_cluster):
     stack.check(*items)
 
 
+@pytest.mark.cluster_long
 def test_an_exhausted_quota_of_volumes_is_waited_for_and_named(stack):
     used = len(stack.kubectl.get("pvc", "-n", stack.namespace)["items"])
     quota = {
@@ -135,15 +140,17 @@ def test_an_exhausted_quota_of_volumes_is_waited_for_and_named(stack):
     stack.check(item)
 
 
+@pytest.mark.cluster_long
 def test_a_source_that_answers_503_and_then_is_healthy(stack):
     before = stack.ask_catalogue("faults", {})["delivered"]
-    stack.ask_catalogue("faults", {"wire": ["503"] * 40, "wire_paths": ["/products"], "retry_after": None})
+    stack.ask_catalogue("faults", {"wire": ["503"] * 14, "wire_paths": ["/products"], "retry_after": None})
     item = stack.publish()
     stack.await_done(item, seconds=300)
     stack.check(item)
-    assert stack.ask_catalogue("faults", {"wire": [], "wire_paths": ["/search"]})["delivered"] - before == 40
+    assert stack.ask_catalogue("faults", {"wire": [], "wire_paths": ["/search"]})["delivered"] - before == 14
 
 
+@pytest.mark.cluster_long
 def test_a_product_that_comes_later_than_its_item(stack):
     item = stack.publish(product=False)
     row = stack.await_row(item, lambda row: "not there yet" in (row["reason"] or ""))
@@ -207,6 +214,7 @@ def test_the_same_event_posted_twenty_times_at_once_is_one_workflow(stack):
     stack.check(item, again)
 
 
+@pytest.mark.cluster_long
 def test_a_product_that_can_never_be_converted_is_dead_after_one_attempt_and_says_why(stack):
     item = stack.publish(broken=True)
     row = stack.await_state("dead", item)[item]

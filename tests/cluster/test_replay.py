@@ -23,6 +23,7 @@ def test_a_done_item_is_replayed_by_its_id_and_really_converted_again(stack):
     assert check_on_volume(stack, second) == "equal to its source"
 
 
+@pytest.mark.cluster_long
 def test_a_stored_event_is_posted_again_with_curl(stack, tmp_path):
     item = stack.publish()
     stack.await_done(item)
@@ -49,6 +50,7 @@ def test_a_stored_event_is_posted_again_with_curl(stack, tmp_path):
     stack.check(item, later)
 
 
+@pytest.mark.cluster_long
 def test_argo_resubmit_and_argo_retry_leave_the_ledger_right(stack, argo):
     item = stack.publish(broken=True)
     stack.await_state("dead", item)

@@ -189,12 +189,12 @@ def bus_topology() -> Object:
 def controller_config(settings: Settings) -> Object:
     """Returns the Workflow controller's ConfigMap: references only, a bound, and what the Argo UI shows of a run.
 
-    A link's scheme has to be spelled out: argo-server ends at once, "protocol  is not allowed", when a variable hides it
-    (Config.Sanitize of Argo Workflows 4.0.5).
+    argo-server parses the links before it puts in what a variable stands for (Config.Sanitize of Argo Workflows 4.0.5), and ends at
+    once when it finds no scheme, or a host that cannot be one: so the scheme is spelled out, and the variable brings the slashes.
     """
 
     def link(name: str, annotation: str) -> Object:
-        url = f"{settings.scheme}://${{workflow.metadata.annotations.stac-watch/{annotation}-address}}"
+        url = f"{settings.scheme}:${{workflow.metadata.annotations.stac-watch/{annotation}-address}}"
         return {"name": name, "scope": "workflow", "target": "_blank", "url": url}
 
     shown = ("source", "tile", "lane", "attempt", "reason")

@@ -159,8 +159,8 @@ def _argument(parameter: Wanted, settings: Settings) -> Parameter:
 
 
 def _address(parameter: str) -> str:
-    """Returns an expression: a URL without its scheme, for the links; see `deploy.controller_config`."""
-    return f"{{{{=trimPrefix(trimPrefix(workflow.parameters.{parameter}, 'https://'), 'http://')}}}}"
+    """Returns an expression: a URL without its scheme, `//host/path`, for the links; see `deploy.controller_config`."""
+    return f"{{{{=trimPrefix(trimPrefix(workflow.parameters.{parameter}, 'https:'), 'http:')}}}}"
 
 
 def _either(condition: str, value: str) -> str:

@@ -156,7 +156,13 @@ def _patches(component: str) -> list[dict[str, Any]]:
         return [{"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "controller-manager"}, **pod}]
     # Only Workflows that refer to a WorkflowTemplate: what production should set, so what tests must live with.
     config = {"workflowRestrictions": "templateReferencing: Strict\n", "executor": "imagePullPolicy: IfNotPresent\n"}
-    return [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "workflow-controller-configmap"}, "data": config}]
+    # By default the controller looks at a Workflow every 10 s: a run of three steps takes 40 s, whatever they do.
+    container = {"name": "workflow-controller", "env": [{"name": "DEFAULT_REQUEUE_TIME", "value": "1s"}]}
+    pod = {"spec": {"template": {"spec": {"containers": [container]}}}}
+    return [
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "workflow-controller-configmap"}, "data": config},
+        {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "workflow-controller"}, **pod},
+    ]
 
 
 def require(ask: Kubectl) -> list[str]:
