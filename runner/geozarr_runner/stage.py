@@ -243,7 +243,7 @@ def _fetch_all(
 
 
 def _nobody() -> None:
-    """Is told."""
+    """Stands for the caller who asked for nothing urgent."""
 
 
 def _fetch(plan: Plan, array: ZarrArray, key: str, root: Path) -> int | None:
