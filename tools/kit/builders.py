@@ -11,6 +11,13 @@ from pathlib import Path
 from commands import Argv, KitError, attempt, capture, run
 
 BUILDERS = ("docker", "podman", "buildah")
+LABELS = {
+    "VERSION": "org.opencontainers.image.version", "REVISION": "org.opencontainers.image.revision",
+    "SOURCE": "org.opencontainers.image.source", "CONVERTER_SOURCE": "stac-watch.converter.source",
+    "CONVERTER_REVISION": "stac-watch.converter.revision",
+}  # fmt: skip
+"""Argument of the Dockerfiles -> label. Said again on the command line: buildah 1.28 takes a cached layer for the instruction
+`LABEL x=${X}` whatever X is, and an image of the same files from another commit would carry the revision of the last one."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,8 @@ class Builder:
         """Builds one image; the builder's own progress is shown."""
         run(
             [*self._build(), *(["--platform", platform] if platform else []), "--file", dockerfile, "--tag", image,
-             *(f"--build-arg={key}={value}" for key, value in arguments.items() if value), context],
+             *(f"--build-arg={key}={value}" for key, value in arguments.items() if value),
+             *(f"--label={label}={arguments[key]}" for key, label in LABELS.items() if arguments.get(key)), context],
             hint=f"Again without its cache: {self.name} build --no-cache …",
         )  # fmt: skip
 
