@@ -109,7 +109,7 @@ def audit(c: Context, start: datetime, end: datetime, now: datetime) -> Audit:
     gaps: list[Gap] = []
     for window in days("datetime", start, end):
         for leaf in leaves(c.catalog, window, c.source.poll.page):
-            seen = look(leaf.documents, c.source, c.recipe, c.ledger, now, lane="replay")
+            seen = look(leaf.documents, c.source, c.recipe, c.ledger, now, lane="live")  # what discovery would take
             shown |= {str(document.get("id")) for document in leaf.documents}
             bad = [*seen.bad, leaf.hidden] if leaf.hidden is not None else seen.bad
             gaps += [_gap(Kind.UNREADABLE, c.source.name, entry.item_id, None, entry.why) for entry in bad]

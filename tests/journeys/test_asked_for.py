@@ -94,6 +94,7 @@ def test_what_was_too_old_to_be_taken_by_itself_is_taken_when_it_is_asked_for(bu
     world.run(hours=0.1)
     rows = {r.item_id: r for r in world.ledger.conversions()}
     assert (rows[old].state, rows[old].reason, rows[new].state) == (State.SKIPPED, "too_old", State.DONE)
+    assert world.audit().gaps == [], "what discovery leaves out by its rules is no gap"
     assert backfill.plan(world.backfilling, ask(world), world.clock()).to_do == 1
     assert carry_out(world, ask(world)) == 1
     world.run(hours=0.1)
