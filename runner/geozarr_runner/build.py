@@ -24,8 +24,8 @@ from stac_watch.errors import CannotWrite, Defect, InputError, cannot_write
 from stac_watch.events import parse_product_id, stamp
 
 if TYPE_CHECKING:
+    from geozarr_runner.chunks import Verdicts
     from geozarr_runner.convert import Converted
-    from geozarr_runner.early import Early
     from geozarr_runner.engine import Options
     from geozarr_runner.preflight import Plan
     from geozarr_runner.stage import Staged, Urgent
@@ -110,11 +110,10 @@ def _stage_and_convert(
     from geozarr_runner.early import Early
 
     options = _options(request, target, limits.workers(plan.selection, request.memory_limit))
-    early = Early(plan.selection, target.partial, options, plan.product.level)
-    with early:
+    with Early(plan.selection, target.partial, options, plan.product.level) as early:
         staged = _stage(plan, folder, progress, called_off, stage.Urgent(early.needs, early.begin))
         try:
-            return _convert(plan, staged, target, options, progress, early)
+            return _convert(plan, staged, target, options, progress, early.finished)
         except (RuntimeError, ValueError, TypeError) as error:  # what codecs raise, numcodecs and zarr alike
             early.close()
             staged = _mended(plan, staged, folder, progress, called_off, error)
@@ -152,14 +151,14 @@ def _stage(plan: Plan, folder: Path, progress: Progress, called_off: threading.E
 
 
 def _convert(
-    plan: Plan, staged: Staged, target: publish.Target, options: Options, progress: Progress, early: Early | None = None
+    plan: Plan, staged: Staged, target: publish.Target, options: Options, progress: Progress, finished: Verdicts | None = None
 ) -> _Made:
     from geozarr_runner import convert, verify
 
     selection, workers = plan.selection, options.workers
     with progress.during("convert", len(selection.arrays)) as advance, _writing(target.partial, plan):
         converted = convert.convert(
-            staged.root, selection, target.partial, options, level=plan.product.level, advance=advance, early=early
+            staged.root, selection, target.partial, options, level=plan.product.level, advance=advance, finished=finished
         )
     log.info(
         "converted %d groups in %.1f s, engine %s, %d workers",

@@ -36,7 +36,7 @@ from geozarr_runner.product import QUICKLOOKS, REFLECTANCE, Selection
 from stac_watch.errors import Defect, InputError, Unavailable
 
 if TYPE_CHECKING:
-    from geozarr_runner.early import Early
+    from geozarr_runner.chunks import Verdicts
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ def convert(
     *,
     level: str,
     advance: Callable[[int], None] = lambda _: None,
-    early: Early | None = None,
+    finished: Verdicts | None = None,
 ) -> Converted:
     """Converts a local Sentinel-2 product.
 
@@ -81,14 +81,13 @@ def convert(
         options: the recipe.
         level: the product's, `L1C` or `L2A`.
         advance: told of each array that was written.
-        early: what has begun already, of the same conversion.
+        finished: waits for the metadata pass of the same conversion, where it has begun already; see `early`.
 
     Raises:
         InputError: the converter does not take this product; or the fast engine was asked for, and does not.
         Unavailable: the installed xarray breaks the converter.
         OSError: the folder cannot be written.
     """
-    finished = early.finished if early else None
     if not finished and folder.exists() and any(folder.iterdir()):
         raise Defect(f"{folder} is not empty: the converter would skip what is there and keep its holes")
     from geozarr_runner import chunks

@@ -79,10 +79,10 @@ def stage(
     by_key = {key: array for array in plan.selection.arrays for key in array.chunk_keys()}
     wanted = [key for key in by_key if not (root / key).exists()]
     advance(len(by_key) - len(wanted))
-    first = [key for key in wanted if urgent and urgent.needs(by_key[key].path)]
-    told = partial(urgent.begin, root) if urgent else _nobody
-    wanted = first + [key for key in wanted if key not in set(first)]
-    fetched, absent = _fetch_all(plan, root, by_key, wanted, advance, called_off, len(first), told)
+    first = {key for key in wanted if urgent and urgent.needs(by_key[key].path)}
+    wanted.sort(key=lambda key: key not in first)
+    begin = partial(urgent.begin, root) if urgent else None
+    fetched, absent = _fetch_all(plan, root, by_key, wanted, advance, called_off, len(first), begin)
     require_complete(plan.selection, absent, root, plan.source.url)
     return Staged(root, absent, len(by_key) - len(absent), fetched)
 
@@ -212,8 +212,8 @@ def _fetch_all(
     wanted: list[str],
     advance: Callable[[int], None],
     called_off: threading.Event,
-    urgent: int,
-    begin: Callable[[], None],
+    first: int,
+    begin: Callable[[], None] | None,
 ) -> tuple[int, frozenset[str]]:
     def one(key: str) -> tuple[str, int | None]:
         if called_off.is_set():
@@ -225,8 +225,8 @@ def _fetch_all(
     pool = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="stage")
     try:
         futures = [pool.submit(one, key) for key in wanted]
-        there, late = wait(futures[:urgent], return_when=FIRST_EXCEPTION)
-        if not late and all(f.exception() is None for f in there):
+        there, late = wait(futures[:first], return_when=FIRST_EXCEPTION)
+        if begin and not late and all(f.exception() is None for f in there):
             begin()
         _, waiting = wait(futures, return_when=FIRST_EXCEPTION)
         if waiting:
@@ -240,10 +240,6 @@ def _fetch_all(
         raise _most_telling(failures)
     results = [f.result() for f in futures]
     return sum(size or 0 for _, size in results), frozenset(key for key, size in results if size is None)
-
-
-def _nobody() -> None:
-    """Stands for the caller who asked for nothing urgent."""
 
 
 def _fetch(plan: Plan, array: ZarrArray, key: str, root: Path) -> int | None:

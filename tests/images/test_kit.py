@@ -84,6 +84,7 @@ def test_build_differs_by_the_builders_name(computer: Machine, builder: str):
     assert build[build.index("--tag") + 1] == "docker.io/library/geozarr-runner:try"
     assert build[build.index("--platform") + 1] == "linux/arm64"
     assert {f"--build-arg=VERSION={RELEASE}", "--build-arg=PORTABLE=1"} < set(build)
+    assert f"--label=org.opencontainers.image.version={RELEASE}" in build
     assert build[-1] == str(ROOT)
     assert not [argument for argument in build if "CONVERTER" in argument]
     assert "build/images/geozarr-runner-try.cdx.json" in done.stdout

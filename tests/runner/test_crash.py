@@ -173,18 +173,14 @@ def test_the_metadata_pass_dies_with_the_runner(product, tmp_path):
     output, status = tmp_path / "out" / "o.zarr", tmp_path / "status.json"
     process = _start(str(product), output, status, 1, tmp_path / "o.json")
     _await(process, _stage_is(status, "convert"))
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    _await(process, lambda: bool(children.read_text().split()))
-    child = Path(f"/proc/{children.read_text().split()[0]}")
+    _await(process, lambda: bool(_children(process.pid)))
+    child = Path(f"/proc/{_children(process.pid)[0]}")
     command = child / "cmdline"
     _await(process, lambda: b"geozarr_runner.skeleton" in command.read_bytes())
     _await(process, lambda: any(output.parent.glob(f".o.zarr.{KEY}-1.partial/*")))  # it has come far enough to have asked for it
     process.kill()
     _end(process)
-    deadline = time.monotonic() + 10
-    while child.exists() and "Z" not in (child / "stat").read_text().rpartition(")")[2][:3]:
-        assert time.monotonic() < deadline, "the metadata pass outlives the runner"
-        time.sleep(0.01)
+    _await_end(int(child.name))
 
 
 @pytest.mark.parametrize("end", ["all there", "incomplete", "killed"])
@@ -201,9 +197,7 @@ def test_the_metadata_is_written_while_the_big_arrays_are_on_their_way(files, pr
         process.kill()
     files.gate.set()
     _end(process)
-    deadline = time.monotonic() + 10  # whose parent was killed is reaped by init, in its own time
-    while _runs(begun):
-        assert time.monotonic() < deadline, "the metadata pass outlived its runner"
+    _await_end(begun)
     assert (process.returncode, output.exists()) == {"all there": (0, True), "incomplete": (66, False), "killed": (-9, False)}[end]
     if end != "all there":
         files.faults = {}
@@ -214,6 +208,14 @@ def test_the_metadata_is_written_while_the_big_arrays_are_on_their_way(files, pr
 
 def _children(pid: int) -> list[int]:
     return [int(child) for task in Path(f"/proc/{pid}/task").glob("*/children") for child in task.read_text().split()]
+
+
+def _await_end(pid: int) -> None:
+    """Waits for the end of a metadata pass; whose parent was killed is reaped by init, in its own time."""
+    deadline = time.monotonic() + 10
+    while _runs(pid):
+        assert time.monotonic() < deadline, "the metadata pass outlives the runner"
+        time.sleep(0.01)
 
 
 def _runs(pid: int) -> bool:
