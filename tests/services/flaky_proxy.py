@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,12 +37,14 @@ class Proxy:
 
     url: str
     delivered: list[str]
+    calm: threading.Event  # set: from now on everything passes as it is
 
 
 @contextmanager
 def flaky(upstream: str) -> Iterator[Proxy]:
     """Runs the proxy."""
     delivered: list[str] = []
+    calm = threading.Event()
     owed: list[str] = []
     control = FaultControl(Faults(hang=20.0, retry_after=1))
     plan, count = itertools.cycle(NONSENSE), itertools.count(1)
@@ -57,7 +60,7 @@ def flaky(upstream: str) -> Iterator[Proxy]:
             content = answer.content
             if request.url.path == "/search" and answer.ok:
                 page, fault = answer.json(), "empty_page" if request.scope.get(EMPTY_PAGE) else ""
-                if not fault and owed and page["features"]:
+                if not fault and owed and page["features"] and not calm.is_set():
                     fault = owed.pop(0)
                     delivered.append(fault)
                 content = json.dumps(_spoil(page, fault, str(request.base_url))).encode()
@@ -71,7 +74,7 @@ def flaky(upstream: str) -> Iterator[Proxy]:
                 self._app = app
 
             async def __call__(self, scope, receive, send) -> None:
-                if scope["type"] == "http" and scope["path"] == "/search" and next(count) % EVERY == 0:
+                if scope["type"] == "http" and scope["path"] == "/search" and not calm.is_set() and next(count) % EVERY == 0:
                     fault = next(plan)
                     if fault in WIRE:
                         delivered.append(fault)
@@ -85,7 +88,7 @@ def flaky(upstream: str) -> Iterator[Proxy]:
         app = Starlette(routes=routes, middleware=middleware)
         app.state.faults = control
         with Server(app) as server:
-            yield Proxy(server.url, delivered)
+            yield Proxy(server.url, delivered, calm)
 
 
 def _spoil(page: dict, fault: str, base: str) -> dict:

@@ -196,8 +196,15 @@ def check(ours: Ours, writers: Writers, before: set[str]) -> None:
     assert len({(e["source"], e["id"]) for e in events}) == len(events)
     for event in events:
         jsonschema.validate(event, CLOUDEVENTS, format_checker=FORMATS)
-    # one that was deleted while it could not be read is forgotten by the next sweep of everything, and not by one of recent days
-    assert {item_id for _, item_id, _ in ours.ledger.quarantined()} <= {item_id for item_id, href in final.items() if href is None}
+
+
+def check_quarantine(ours: Ours, writers: Writers) -> None:
+    """Nothing that is there is held for unreadable, once a sweep could read everything.
+
+    One that was deleted while it could not be read is forgotten by the next sweep of everything, and not by one of recent days.
+    """
+    deleted = {item_id for item_id, href in writers.truth.final.items() if href is None}
+    assert {item_id for _, item_id, _ in ours.ledger.quarantined()} <= deleted
 
 
 @contextmanager
@@ -234,6 +241,7 @@ def test_no_final_state_is_missed_and_nothing_is_announced_twice(pgstac, ledger,
             f"{len(missed(writers.truth.final, ours.state()))} (stac-watch), {', '.join(lines)}; {dict(writers.kinds)}"
         )
     check(ours, writers, before)
+    check_quarantine(ours, writers)
     assert all(missed(writers.truth.final, p.seen) for p in usual), "the churn was too tame to tell pollers apart"
 
 
@@ -247,11 +255,15 @@ def test_behind_a_proxy_that_breaks_every_third_answer_the_result_is_the_same(pg
                 time.sleep(max(0.0, POLL - (time.monotonic() - started)))
         assert writers.errors == []
         ours.finish()
+        check(ours, writers, before)
         delivered = Counter(proxy.delivered)
+        proxy.calm.set()  # the last sweep may be the one that reads a spoilt item, and the quarantine is right to say so
+        ours.finish()
     with capsys.disabled():
         print(f"\npgstac {pgstac.api.generation}: faults delivered {dict(delivered)}, rounds that failed {dict(ours.failed)}")
     assert set(delivered) == set(NONSENSE)
     check(ours, writers, before)
+    check_quarantine(ours, writers)
 
 
 @pytest.mark.parametrize(
