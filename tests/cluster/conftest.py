@@ -77,12 +77,18 @@ def kubectl(places: Places, recipe: Recipe) -> Kubectl:
     return ask
 
 
-@pytest.fixture
-def own_cluster(places: Places) -> None:
-    """For what only holds for the cluster that is made here."""
+@pytest.fixture(scope="session")
+def is_own_cluster(places: Places) -> bool:
+    """Whether it is the cluster that is made here."""
     named = os.environ.get("KUBECONFIG")
-    if named and Path(named) != places.state / "admin.conf":
-        pytest.skip(f"KUBECONFIG names another cluster: {named}")
+    return not named or Path(named) == places.state / "admin.conf"
+
+
+@pytest.fixture
+def own_cluster(is_own_cluster: bool) -> None:
+    """For what only holds for the cluster that is made here."""
+    if not is_own_cluster:
+        pytest.skip(f"KUBECONFIG names another cluster: {os.environ['KUBECONFIG']}")
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,7 @@ from harness.daemons import wait_until
 from harness.kubectl import Kubectl
 
 HERE = Path(__file__).resolve().parent
-CATALOGUE_PORT = 8000
+CATALOGUE_PORT, S3_PORT = 8000, 9000
 COLLECTION = "sentinel-2-l2a"
 SETTINGS = "/etc/stac-watch/stac-watch.yaml"
 TILES = ("T32TQM", "T33UUP", "T31UFU", "T30TXT", "T29SMC", "T32UPU", "T33TUL", "T31TCJ", "T30SYJ", "T29TNE")
@@ -46,6 +46,7 @@ class Stack:
     forward: Callable[..., Any]
     token: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
     config: dict[str, Any] = field(default_factory=dict)
+    ports: set[int] = field(default_factory=lambda: {S3_PORT})  # beside those that the configuration names
     _numbers: int = 0
 
     @property
@@ -76,7 +77,7 @@ class Stack:
         values = self.kubectl.get("secret", "s3", "-n", "s3")["data"]  # base64 of the test server's credentials
         key, secret = (_decoded(values[name]) for name in ("key", "secret"))
         credentials = f"[default]\naws_access_key_id = {key}\naws_secret_access_key = {secret}\n"
-        endpoint = "[default]\nregion = us-east-1\nendpoint_url = http://s3.s3.svc:9000\ns3 =\n    addressing_style = path\n"
+        endpoint = f"[default]\nregion = us-east-1\nendpoint_url = http://s3.s3.svc:{S3_PORT}\ns3 =\n    addressing_style = path\n"
         self.put_secret("geozarr-s3", {"credentials": credentials, "config": endpoint})
 
     def put_secret(self, name: str, values: dict[str, str]) -> None:
@@ -89,7 +90,7 @@ class Stack:
         settings = self.folder / "stac-watch.yaml"
         settings.write_text(yaml.safe_dump(self.config, sort_keys=False))
         command = Path(sys.executable).parent / "stac-watch"
-        argv = [str(command), "manifests", f"--config={settings}", f"--out={self.folder}"]
+        argv = [str(command), "manifests", f"--config={settings}", f"--out={self.folder}", *(f"--port={p}" for p in self.ports)]
         subprocess.run(argv, check=True, capture_output=True, text=True)
 
     def apply(self) -> None:
@@ -162,7 +163,7 @@ class Stack:
         """Makes a bucket on the tests' S3 server."""
         name = f"outputs-{secrets.token_hex(4)}"
         values = self.kubectl.get("secret", "s3", "-n", "s3")["data"]
-        with self.forward("s3", "svc/s3", 9000) as port:
+        with self.forward("s3", "svc/s3", S3_PORT) as port:
             options = {"endpoint_url": f"http://127.0.0.1:{port}"}
             s3 = s3fs.S3FileSystem(key=_decoded(values["key"]), secret=_decoded(values["secret"]), client_kwargs=options)
             s3.mkdir(name)

@@ -136,4 +136,10 @@ def _orders(release):
     }
     ports = [{"port": 8000, "targetPort": 8000}]
     service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "orders"}, "spec": {"selector": labels, "ports": ports}}
-    return json.dumps({"apiVersion": "v1", "kind": "List", "items": [deployment, service]})
+    policy = {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": "orders"},
+        "spec": {"podSelector": {"matchLabels": labels}, "ingress": [{"ports": [{"port": 8000}]}], "policyTypes": ["Ingress"]},
+    }
+    return json.dumps({"apiVersion": "v1", "kind": "List", "items": [deployment, service, policy]})

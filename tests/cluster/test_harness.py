@@ -187,6 +187,7 @@ def test_after_everything_was_killed_down_leaves_nothing_and_up_makes_a_new_clus
     assert list(daemons.ours()) == []
     assert b"swc0" not in subprocess.run(["ip", "-br", "link"], capture_output=True, check=True).stdout
     assert b"kube-proxy" not in subprocess.run(["nft", "list", "tables"], capture_output=True, check=True).stdout
+    assert "KUBE-" not in subprocess.run(["iptables-save"], capture_output=True, check=True, text=True).stdout
     assert not list(Path("/sys/fs/cgroup").glob("*/stac-watch-cluster")) + list(Path("/sys/fs/cgroup").glob("stac-watch-cluster"))
     harness("up")
 

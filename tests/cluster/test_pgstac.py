@@ -50,7 +50,9 @@ def pgstac(stack, own_cluster):
             stack.do("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": [service, slices]}))
             answer = requests.post(f"{api.url}/collections", json=make_collection(COLLECTION), timeout=30)
             assert answer.status_code == 201, answer.text
+            stack.ports.add(port)  # NetworkPolicies see where a Service leads, not the port that it is asked at
             yield api.url, f"http://pgstac.{stack.namespace}.svc"
+            stack.ports.remove(port)
     finally:
         database.close()
 

@@ -21,6 +21,8 @@ from stac_watch.events import LATER, build_event, parse_event
 from stac_watch.manifests.workflow import one_run, retry_expression
 from stac_watch.reconcile import ENDED_FROM_OUTSIDE, RETRY
 
+MISSING = object()
+
 
 def triggered(sensor, body):
     """What the Sensor makes of an event, by the rules of pkg/sensors/triggers/params.go; missing keys are errors there, too."""
@@ -29,12 +31,13 @@ def triggered(sensor, body):
     payload = {"header": {}, "body": json.loads(body), "metadata": {}}
     for parameter in k8s["parameters"]:
         source = parameter["src"]
-        later = source["dataKey"].removeprefix("body.data.") in LATER
-        known = {"dependencyName", "dataKey", "useRawData"} | ({"value"} if later else set())
-        assert set(source) <= known, "a default would hide a renamed field"
+        assert set(source) <= {"dependencyName", "dataKey", "useRawData", "value"}
         value = payload
         for part in source["dataKey"].split("."):
-            value = value.get(part, source.get("value")) if later and isinstance(value, dict) else value[part]
+            value = value.get(part, MISSING) if value is not MISSING else MISSING
+        if value is MISSING:
+            assert "value" in source, f"{source['dataKey']} is missing: the Sensor tries for ten minutes and drops the event"
+            value = source["value"]
         assert isinstance(value, str | int), f"{source['dataKey']} is not a scalar"
         *parents, last = parameter["dest"].split(".")
         target = workflow
@@ -43,6 +46,30 @@ def triggered(sensor, body):
         assert last in target, f"{parameter['dest']} is not there to be overwritten"
         target[last] = value if source.get("useRawData") else str(value)
     return workflow
+
+
+def test_a_default_hides_no_renamed_field(objects, event):
+    """Only what a stored or a hand-made event may lack has one, and a real event has every field."""
+    data = json.loads(event)["data"]
+    for parameter in objects["Sensor", "geozarr"]["spec"]["triggers"][0]["template"]["k8s"]["parameters"]:
+        path = parameter["src"]["dataKey"].removeprefix("body.data.")
+        assert ("value" in parameter["src"]) == (path in LATER or path.startswith("options.")), path
+        value = data
+        for part in path.split("."):
+            value = value[part]
+
+
+def test_an_event_by_hand_may_leave_out_the_options(objects, event, template):
+    document = json.loads(event)
+    declared = {p["name"]: p.get("value") for p in template["spec"]["arguments"]["parameters"]}
+    for options in ({}, {"package": "none"}, None):
+        document["data"]["options"] = options
+        if options is None:
+            del document["data"]["options"]
+        made = arguments(triggered(objects["Sensor", "geozarr"], json.dumps(document)))
+        for p in PARAMETERS:
+            if p.data_key.startswith("options."):
+                assert made[p.name] == (options or {}).get(p.name, declared[p.name])
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
 """EventBus, EventSource and Sensor as plain objects: from an accepted event to a Workflow.
 
 In: settings. Out: dictionaries. Never: a filter or a transform (what they reject is acknowledged and gone), or a default for what
-every event has (a renamed field would silently become it); everything is decided by the poller and held by a test against a real
-event.
+every event has (a renamed field would silently become it) but the converter's options, which an event by hand may leave out;
+everything is decided by the poller and held by a test against a real event.
 
 Sources: Argo Events 1.9.11: pkg/sensors/triggers/params.go (mapping), pkg/sensors/listener.go (what is retried),
 pkg/reconciler/eventbus/installer/jetstream.go (pods), pkg/eventbus/jetstream/base (stream limits, only read at creation).
@@ -10,7 +10,7 @@ pkg/reconciler/eventbus/installer/jetstream.go (pods), pkg/eventbus/jetstream/ba
 
 from __future__ import annotations
 
-from stac_watch.engines.workflows import API_VERSION, LABELS, TEMPLATE, mapped
+from stac_watch.engines.workflows import API_VERSION, LABELS, TEMPLATE, Parameter, mapped
 from stac_watch.events import LATER
 from stac_watch.manifests.settings import (
     BUS,
@@ -36,6 +36,7 @@ NATS_UID, ARGO_EVENTS_UID = 1000, 9731
 MAX_MESSAGES = 5_000_000  # the default of 50,000 evicts unprocessed events of a large backfill
 MAX_AGE = "336h"  # the default of 7 days is shorter than a holiday
 DEPENDENCY = "item"
+OPTIONS = "options."  # below an event's data; each has the template's default
 ABSENT = "unknown"  # for what events that were stored by an earlier version lack: without a value they would be tried, and dropped
 
 
@@ -182,15 +183,19 @@ def _workflow() -> Object:
 def _mapping() -> list[Object]:
     """Returns one entry for each value that goes from the event into the Workflow."""
 
-    def entry(key: str, dest: str, **more: bool) -> Object:
+    def entry(key: str, dest: str, **more: bool | str) -> Object:
         absent = {"value": ABSENT} if key in LATER else {}
-        return {"src": {"dependencyName": DEPENDENCY, "dataKey": f"body.data.{key}", **more, **absent}, "dest": dest}
+        return {"src": {"dependencyName": DEPENDENCY, "dataKey": f"body.data.{key}", **absent, **more}, "dest": dest}
+
+    def argument(p: Parameter, index: int) -> Object:
+        optional = {"value": p.default} if p.data_key.startswith(OPTIONS) and p.default is not None else {}
+        return entry(p.data_key, f"spec.arguments.parameters.{index}.value", **optional)
 
     return [
         entry("run", "metadata.name"),
         *(entry(key, f"metadata.labels.{label}") for label, key in LABELS.items()),
         entry("priority", "spec.priority", useRawData=True),
-        *(entry(p.data_key, f"spec.arguments.parameters.{index}.value") for index, p in enumerate(mapped())),
+        *(argument(p, index) for index, p in enumerate(mapped())),
     ]
 
 

@@ -99,7 +99,7 @@ def _node(places: Places, recipe: Recipe, address: str, steps: Steps) -> None:
         _wait(places, "containerd", lambda: attempt(ctr).returncode == 0, 30)
         layers.make(places, Image(node.PAUSE, ["/pause", "-P"], {"/pause": Path("/usr/bin/catatonit")}))
         layers.make(places, Image(coredns_image(recipe), ["/coredns"], {"/coredns": binary("coredns")}))
-    with steps.step("kubelet and kube-proxy"):
+    with steps.step("kubelet, kube-proxy and network policies"):
         for root in machine.cgroup_roots():
             (root / NAME).mkdir(exist_ok=True)
             _inherit_cpuset(root)
@@ -108,6 +108,7 @@ def _node(places: Places, recipe: Recipe, address: str, steps: Steps) -> None:
         ask = kubectl(places, recipe)
         ready = ("wait", "--for=condition=Ready", f"node/{node.NODE}", "--timeout=1s")
         _wait(places, "kubelet", lambda: ask.answers(*ready), 90)
+        daemons.start(places, node.network_policies(places, binary))
 
 
 def _addons(places: Places, recipe: Recipe, steps: Steps) -> None:

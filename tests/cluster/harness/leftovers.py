@@ -16,6 +16,9 @@ from harness.node import BRIDGE
 from harness.places import NAME, Places
 from harness.progress import Steps
 
+POLICY_CHAINS = ("KUBE-ROUTER-", "KUBE-POD-FW-", "KUBE-NWPLCY-")
+POLICY_SETS = ("KUBE-SRC-", "KUBE-DST-")
+
 
 def present(places: Places) -> bool:
     """Whether there is anything to remove."""
@@ -33,6 +36,7 @@ def remove(places: Places, steps: Steps) -> None:
         if was_there:  # these two tables are named by kube-proxy, so only a machine that ran ours gives them up
             for family in ("ip", "ip6"):
                 attempt(["nft", "delete", "table", family, "kube-proxy"])
+            _remove_policies()
         _remove_cgroups()
         for folder in (places.run, places.state):
             _remove_tree(folder)
@@ -56,6 +60,17 @@ def _unmount(places: Places) -> None:
             attempt(["umount", "--lazy", point])
     if left := mounts(places):
         raise HarnessError(f"Still mounted: {', '.join(left[:5])}.", hint="Look who uses it: fuser -vm PATH; then: umount PATH")
+
+
+def _remove_policies() -> None:
+    """Chains and sets of kube-router, by the names that it gives them."""
+    saved = attempt(["iptables-save", "-t", "filter"]).stdout.splitlines(keepends=True)
+    kept = [line for line in saved if not any(chain in line for chain in POLICY_CHAINS)]
+    if kept != saved:
+        attempt(["iptables-restore", "--table=filter"], stdin="".join(kept))
+    for name in attempt(["ipset", "list", "-name"]).stdout.split():
+        if name.startswith(POLICY_SETS):
+            attempt(["ipset", "destroy", name])
 
 
 def _remove_cgroups() -> None:

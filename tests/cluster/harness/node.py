@@ -145,6 +145,12 @@ def kube_proxy(places: Places, binary: Callable[[str], Path]) -> Daemon:
     return Daemon("kube-proxy", [binary("kube-proxy"), "--config", places.state / "kube-proxy.yaml"])
 
 
+def network_policies(places: Places, binary: Callable[[str], Path]) -> Daemon:
+    """Enforces NetworkPolicies with iptables and ipset, between pods of the bridge and from pods to this machine."""
+    options = {"kubeconfig": places.state / "admin.conf", "node": NODE, "services": SERVICES}
+    return Daemon("network-policies", [binary("network-policies"), *_flags(options)])
+
+
 def socket(places: Places) -> Path:
     """Where containerd listens."""
     return places.run / "containerd.sock"
