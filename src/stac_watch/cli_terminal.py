@@ -10,6 +10,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -23,11 +24,24 @@ from stac_watch.ledger import Ledger
 from stac_watch.views import as_json
 from stac_watch.watch import Parts
 
-cli = typer.Typer(add_completion=False, rich_markup_mode=None, help="Watch a STAC API, and convert what is new to GeoZarr.")
+cli = typer.Typer(add_completion=False, rich_markup_mode=None)
 ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="The configuration file.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON; its fields are a documented contract.")]
 YesOption = Annotated[bool, typer.Option("--yes", help="Do it; without it, say what would be done.")]
 DEFAULT_CONFIG = Path("stac-watch.yaml")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"stac-watch {version('stac-watch')}")
+        raise typer.Exit
+
+
+@cli.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", is_eager=True, callback=_version, help="Print the version.")] = False,
+) -> None:
+    """Watch a STAC API, and convert what is new to GeoZarr."""
 
 
 def show[V](value: V, json: bool, render: Callable[[V], RenderableType]) -> None:

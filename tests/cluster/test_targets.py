@@ -6,14 +6,23 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from harness import layers
+from harness.commands import attempt, capture
+from harness.images import store_environment
 from harness.kubectl import Kubectl
+from harness.node import socket
 from harness.places import Binaries, Places, Recipe
 
 pytestmark = pytest.mark.cluster
 
 
-def make(kubectl: Kubectl, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    env = {**os.environ, "KUBECONFIG": str(kubectl.kubeconfig), "PATH": f"{Path(kubectl.binary).parent}:{os.environ['PATH']}"}
+def make(kubectl: Kubectl, *arguments: str, **more: str) -> "subprocess.CompletedProcess[str]":
+    env = {
+        **os.environ,
+        **more,
+        "KUBECONFIG": str(kubectl.kubeconfig),
+        "PATH": f"{Path(kubectl.binary).parent}:{os.environ['PATH']}",
+    }
     root = Path(__file__).parents[2]
     return subprocess.run(["make", *arguments], cwd=root, env=env, capture_output=True, text=True, check=False, timeout=300)
 
@@ -46,3 +55,20 @@ def test_deploy_is_taken_whole(kubectl: Kubectl, overlay: str):
     assert said.returncode == 0, said.stderr
     for name in ("deployment.apps/stac-watch", "sensor.argoproj.io/geozarr", "workflowtemplate.argoproj.io/geozarr-convert"):
         assert f"{name} serverside-applied (server dry run)" in said.stdout
+
+
+@pytest.mark.cluster_long
+def test_load_brings_both_images_to_the_cluster(kubectl: Kubectl, places: Places, release: str, own_cluster: None):
+    """From the store that `make build` builds into, under another tag, so that nothing but this can have brought them."""
+    store, names = store_environment(places), ("stac-watch", "geozarr-runner")
+    for name in names:
+        capture(["buildah", "tag", f"docker.io/library/{name}:{release}", f"docker.io/library/{name}:test-load"], env=store)
+    try:
+        said = make(kubectl, "load", "BUILDER=buildah", "TAG=test-load", **store)
+        assert said.returncode == 0, said.stderr
+        assert {f"docker.io/library/{name}:test-load" for name in names} <= set(layers.names(places))
+    finally:
+        for name in names:
+            attempt(["buildah", "rmi", f"docker.io/library/{name}:test-load"], env=store)
+            argv = ["ctr", "--address", socket(places), "--namespace", "k8s.io", "images", "rm"]
+            attempt([*argv, f"docker.io/library/{name}:test-load"])

@@ -75,6 +75,11 @@ class Lab:
         """`make` on the base that was made here."""
         return self.call("make", "BUILDER=buildah", f"BASE_IMAGE={self.recipe.base['image']}", *arguments, check=check)
 
+    def install(self, packages: Sequence[str]) -> None:
+        """Installs the Debian packages that are missing."""
+        with _environ(self.environ):
+            machine.install_packages(self.places, replace(self.recipe, debian=tuple(packages)), Steps(Console(stderr=True)))
+
     @contextmanager
     def opened(self, image: str) -> Iterator["Opened"]:
         """The image's root file system, mounted."""

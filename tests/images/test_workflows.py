@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from lab import Lab
 
 ROOT = Path(__file__).parents[2]
+ACTIONLINT = "v1.7.7"
 FILES = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 
 
@@ -79,3 +81,11 @@ def test_both_architectures_have_what_the_images_need():
             )
         ]
         assert lacking == [], architecture
+
+
+@pytest.mark.images
+def test_they_are_what_github_understands(lab: Lab):
+    """Schemas, expressions, events and runners' labels, as actionlint knows them; compiled from the Go module proxy."""
+    argv = ["go", "run", f"github.com/rhysd/actionlint/cmd/actionlint@{ACTIONLINT}"]
+    done = lab.call(*argv, *FILES, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
