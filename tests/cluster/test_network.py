@@ -22,7 +22,8 @@ POLLER = {"app.kubernetes.io/name": "stac-watch"}
 RUN = {"workflows.argoproj.io/workflow": "gz-x"}
 SERVERS = {"source": (SOURCE, 12000), "bus": (BUS, 4222)}
 CLIENTS = {"poller": POLLER, "run": RUN, "sensor": SENSOR, "other": {"app": "other"}, "source": SOURCE}
-MAY = {("poller", "source"), ("sensor", "bus"), ("source", "bus")}
+API, ELSEWHERE = "api", "elsewhere"
+MAY = {("poller", "source"), ("sensor", "bus"), ("source", "bus"), ("poller", API), ("sensor", API), ("run", API)}
 LISTEN = """
 import socket, sys
 server = socket.create_server(("", int(sys.argv[1])))
@@ -54,13 +55,16 @@ def test_pods_reach_what_the_policies_say_and_nothing_else(kubectl, namespace, r
     pods += [pod(f"client-{n}", labels, image, *sleep) for n, labels in CLIENTS.items()]
     kubectl.apply(json.dumps({"apiVersion": "v1", "kind": "List", "items": pods}), "-n", namespace)
     kubectl("wait", "-n", namespace, "--for=condition=Ready", "pod", "--all", "--timeout=120s")
-    addresses = {n: kubectl.get("pod", f"server-{n}", "-n", namespace)["status"]["podIP"] for n in SERVERS}
+    places = {n: (kubectl.get("pod", f"server-{n}", "-n", namespace)["status"]["podIP"], port) for n, (_, port) in SERVERS.items()}
+    places[API] = (kubectl.get("service", "kubernetes", "-n", "default")["spec"]["clusterIP"], 443)
+    if is_own_cluster:  # a private address at a port that no configuration names: an object store of somebody else
+        places[ELSEWHERE] = (kubectl.get("service", "s3", "-n", "s3")["spec"]["clusterIP"], 9000)
 
     def reaches(client, server):
-        argv = ("python", "-c", ASK, addresses[server], str(SERVERS[server][1]))
+        argv = ("python", "-c", ASK, places[server][0], str(places[server][1]))
         return kubectl.answers("exec", "-n", namespace, f"client-{client}", "--", *argv)
 
-    wait_until(lambda: reaches("other", "source"), 60, "pods do not reach each other without any policy")
+    wait_until(lambda: all(reaches("other", server) for server in places), 60, "pods do not reach each other without any policy")
     path = tmp_path / "stac-watch.yaml"
     path.write_text(CONFIG.read_text().replace("namespace: geozarr", f"namespace: {namespace}"))
     kubectl.apply(render(settings_of(load(path, {}), path.read_text()))["deploy/base/network.yaml"])
@@ -70,5 +74,5 @@ def test_pods_reach_what_the_policies_say_and_nothing_else(kubectl, namespace, r
         assert not is_own_cluster, "the cluster that is made here enforces NetworkPolicies"
         pytest.skip("nothing on this cluster enforces NetworkPolicies; tests/manifests/test_network.py holds what they say")
     wait_until(lambda: all(reaches(*pair) for pair in MAY), 30, "what is allowed does not work")
-    refused = {(c, s) for c in CLIENTS for s in SERVERS if (c, s) not in MAY and SERVERS[s][0] != CLIENTS[c]}
+    refused = {(c, s) for c in CLIENTS for s in places if (c, s) not in MAY and SERVERS.get(s, ("",))[0] != CLIENTS[c]}
     assert {pair for pair in refused if reaches(*pair)} == set()
