@@ -1,4 +1,4 @@
-"""What the watcher tells over HTTP while it works: status page, status.json, /metrics, /healthz, /readyz.
+"""What the watcher tells over HTTP while it works: status page, status.json, items.json, /metrics, /healthz, /readyz.
 
 In: the ledger, the loop's pulse. Out: answers to GET and HEAD. Never: changes anything, asks the engine or a catalogue, shows a
 password or a token, or holds the loop up: it runs in threads of its own, and reads the ledger once for all who ask at once.
@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
+from typing import TypedDict
 
 import uvicorn
 from prometheus_client import CollectorRegistry, Metric, ProcessCollector
@@ -25,16 +26,18 @@ from starlette.routing import Route
 
 from stac_watch import asking
 from stac_watch.config import Limits, Source
-from stac_watch.errors import StacWatchError, Unavailable
+from stac_watch.errors import InputError, StacWatchError, Unavailable
 from stac_watch.ledger import Ledger
 from stac_watch.pulse import Pulse
 from stac_watch.records import Footprint
+from stac_watch.states import State
 from stac_watch.views import as_json
 from stac_watch.views.health import Health, alive, as_text, ready
 from stac_watch.views.metrics import Loop, families
 from stac_watch.views.page import render
 from stac_watch.views.status import Status
 
+MOST = 1000  # items of one answer
 KEPT = timedelta(seconds=2)  # a reading, for all who ask meanwhile: at a million items it costs the database up to a second
 CONNECTIONS = 64  # at once; the page is for people and probes, and the loop shares the process
 GRACE = 3.0  # seconds for answers that are under way when the watcher stops
@@ -45,6 +48,14 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
+
+
+class Choice(TypedDict):
+    """Which items are asked for."""
+
+    source: str | None
+    state: State | None
+    limit: int
 
 
 @dataclass
@@ -115,6 +126,10 @@ def create_app(window: Window) -> Starlette:
     def status(_: Request) -> Response:
         return Response(as_json(window.look()[0]) + "\n", media_type="application/json")
 
+    def items(request: Request) -> Response:
+        lines = asking.items(window.ledger, window.now(), **_chosen(request.query_params))
+        return Response(as_json(lines) + "\n", media_type="application/json")
+
     def metrics(request: Request) -> Response:
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
         return Response(encode(registry), media_type=None, headers={"Content-Type": content_type})
@@ -126,19 +141,37 @@ def create_app(window: Window) -> Starlette:
         return _verdict(request, window.health())
 
     def no_answer(_: Request, error: Exception) -> Response:
-        return PlainTextResponse(f"{error}\n", 503, headers=HEADERS)  # an error of ours, which is one sentence without secrets
+        code = 400 if isinstance(error, InputError) else 503
+        return PlainTextResponse(f"{error}\n", code, headers=HEADERS)  # an error of ours, which is one sentence without secrets
 
     routes = [
         Route(path, _sealed(answer), methods=["GET"])  # and HEAD; everything else is 405
         for path, answer in (
             ("/", page),
             ("/status.json", status),
+            ("/items.json", items),
             ("/metrics", metrics),
             ("/healthz", healthz),
             ("/readyz", readyz),
         )
     ]
     return Starlette(routes=routes, exception_handlers={StacWatchError: no_answer})
+
+
+def _chosen(asked: Mapping[str, str]) -> Choice:
+    """Returns what `items` is asked for: `state`, `source`, `limit`.
+
+    Raises:
+        InputError: a parameter or a value that there is not.
+    """
+    if unknown := sorted(asked.keys() - {"limit", "source", "state"}):
+        raise InputError(f"no parameter {unknown[0][:80]!r}", hint="there are state, source and limit")
+    state, limit = asked.get("state"), asked.get("limit", "50")
+    if state is not None and state not in list(State):
+        raise InputError(f"no state {state[:80]!r}", hint=f"one of {', '.join(State)}")
+    if not limit.isdecimal() or not 1 <= int(limit[:9]) <= MOST:
+        raise InputError(f"limit {limit[:80]!r} is not a number from 1 to {MOST}", hint="`stac-watch items` has all")
+    return {"source": asked.get("source"), "state": State(state) if state else None, "limit": int(limit)}
 
 
 def _sealed(answer: Callable[[Request], Response]) -> Callable[[Request], Response]:

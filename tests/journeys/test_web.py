@@ -146,6 +146,32 @@ def test_status_json_is_what_status_prints(site):
     assert text == as_json(asking.status(world.ledger, [world.source], Limits(), world.clock())) + "\n"
 
 
+def test_items_json_is_what_items_prints(site):
+    here = site()
+    world, wanted = here.world, [here.world.publish(n) for n in (1, 2, 3)]
+    here.turn()
+    status, text, headers = here.ask("/items.json")
+    assert (status, headers["Content-Type"]) == (200, "application/json")
+    assert text == as_json(asking.items(world.ledger, world.clock())) + "\n"
+    assert {row["item"] for row in json.loads(text)} == set(wanted)
+    for query, number in (("?state=queued", 2), ("?state=dead", 0), ("?source=other", 0), ("?source=demo&limit=1", 1)):
+        assert len(json.loads(here.ask(f"/items.json{query}")[1])) == number, query
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [("limit=0", "limit '0'"), ("limit=1001", "limit '1001'"), ("limit=x", "limit 'x'"), ("limit=" + "9" * 5000, "limit '999"),
+     ("state=gone", "no state 'gone'"), ("stat=dead", "no parameter 'stat'"), ("state=%3Cscript%3E", "no state")],
+)  # fmt: skip
+def test_a_question_that_cannot_be_answered_is_named(site, query, said):
+    status, text, headers = site().ask(f"/items.json?{query}")
+    assert status == 400
+    assert said in text
+    assert len(text) < 300
+    assert headers["Content-Type"].startswith("text/plain")
+    assert headers["X-Content-Type-Options"] == "nosniff"
+
+
 def test_a_loop_that_hangs_is_said_to(site):
     here = site()
     here.turn()
@@ -265,7 +291,7 @@ def test_what_other_people_wrote_is_shown_and_not_run(site):
     assert len(failures) == 1
 
 
-@pytest.mark.parametrize("path", ["/", "/status.json", "/metrics", "/healthz", "/readyz"])
+@pytest.mark.parametrize("path", ["/", "/status.json", "/items.json", "/metrics", "/healthz", "/readyz"])
 def test_it_can_be_read_and_nothing_else(site, path):
     here = site()
     here.turn()
