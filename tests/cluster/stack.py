@@ -1,8 +1,8 @@
 """The whole of stac-watch on a cluster, as an installation has it, and what a test wants to know of it.
 
 In: a Kubectl and a namespace. Out: the rendered manifests applied (overlay k3d), a catalogue pod, and questions answered from
-outside: the ledger by the poller's own page and verbs, Workflows by the Kubernetes API. Never: reads or writes what an installation's
-user could not.
+outside: the ledger by the poller's own page and verbs, Workflows by the Kubernetes API. Never: reads or writes what an
+installation's user could not.
 """
 
 import base64
