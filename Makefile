@@ -57,8 +57,7 @@ include images.mk
 include operations.mk
 
 .PHONY: ci
-ci: lint types test test-services test-images ## what .ci/run runs
-	$(MAKE) test-cluster BRIEF=1
+ci: lint types test test-services test-images test-cluster ## what .ci/run runs
 
 .PHONY: distclean
 distclean: ## remove what install and the demo made

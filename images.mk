@@ -50,8 +50,8 @@ deploy: .tools/bin/uv ## everything, by kubectl apply -k [OVERLAY=k3d IMAGE POLL
 	$(KIT) deploy $(BOTH_IMAGES) --overlay=$(call quote,$(OVERLAY)) --dry-run=$(call quote,$(DRY_RUN))
 
 .PHONY: test-images
-test-images: install ## builds both images with buildah, and runs them (root, Debian)
-	STAC_WATCH_TEST_IMAGES=1 $(BIN)/pytest -q tests/images
+test-images: install ## builds both images with buildah, docker and podman, and runs them (root, Debian) [PORTABLE=1: with GDAL's toolchain, too]
+	STAC_WATCH_TEST_IMAGES=$(if $(PORTABLE),portable,1) $(BIN)/pytest -q tests/images
 
 .PHONY: bench-images
 bench-images: install ## both images: size, cold start

@@ -21,12 +21,16 @@ ASKED = "STAC_WATCH_TEST_IMAGES"
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "images: builds images with buildah; `make test-images`")
+    config.addinivalue_line("markers", "images_portable: installs GDAL's toolchain as well; `make test-images PORTABLE=1`")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if item.get_closest_marker("images") and os.environ.get(ASKED) != "1":
+        asked = os.environ.get(ASKED)
+        if item.get_closest_marker("images") and not asked:
             item.add_marker(pytest.mark.skip(reason="builds images: `make test-images` runs it"))
+        if item.get_closest_marker("images_portable") and asked != "portable":
+            item.add_marker(pytest.mark.skip(reason="installs GDAL's toolchain: `make test-images PORTABLE=1` runs it"))
 
 
 @pytest.fixture(scope="session")

@@ -36,6 +36,11 @@ with Store(None) as store, Server(create_app(store, now=lambda: datetime.now(UTC
     day = f"{now:%Y-%m-%d}"
     sys.exit(subprocess.run(["stac-watch", "backfill", "here", "--start", day, "--end", day, "--json"]).returncode)
 """
+WHICH_PROJ = """
+import pyproj
+assert pyproj.CRS.from_epsg(32632).name == "WGS 84 / UTM zone 32N"
+print(*{line.split()[-1] for line in open("/proc/self/maps") if "/libproj" in line})
+"""
 CONFIG = """
 ledger: sqlite:///var/stac-watch.db
 sources: [{name: here, api: CATALOGUE, collection: sentinel-2-l2a, allowed_hosts: [127.0.0.1]}]
@@ -154,6 +159,19 @@ def test_converter_of_a_ref_with_its_own_lock(where: str, lab: Lab, repository: 
         assert image.config["Labels"]["stac-watch.converter.source"] == f"file://{repository.folder}"
         if not by_tag:
             assert convert(image, product, "ref")["versions"]["eopf-geozarr"] == "0.12.1"
+
+
+@pytest.mark.images_portable
+def test_portable_image_converts_with_what_was_compiled_for_it(lab: Lab, product: Path):
+    """As on an architecture without wheels: pyproj is compiled against the system's PROJ, and runs with it."""
+    lab.make("build", "PORTABLE=1", "NO_BINARY=pyproj", f"TAG={TAG}-portable")
+    with lab.opened(f"docker.io/library/geozarr-runner:{TAG}-portable") as image:
+        said = image.run("-c", WHICH_PROJ, folder=product, entrypoint=["python"])
+        assert said.returncode == 0, said.stderr
+        used = said.stdout.split()
+        assert used
+        assert [path for path in used if not path.startswith("/usr/lib/")] == []
+        assert convert(image, product, "portable")["versions"]["eopf-geozarr"] == locked()["eopf-geozarr"]
 
 
 @pytest.mark.parametrize(
