@@ -6,6 +6,7 @@ installation's user could not.
 """
 
 import base64
+import itertools
 import json
 import secrets
 import subprocess
@@ -13,7 +14,7 @@ import sys
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -31,8 +32,9 @@ CATALOGUE_PORT, S3_PORT = 8000, 9000
 COLLECTION = "sentinel-2-l2a"
 SETTINGS = "/etc/stac-watch/stac-watch.yaml"
 TILES = ("T32TQM", "T33UUP", "T31UFU", "T30TXT", "T29SMC", "T32UPU", "T33TUL", "T31TCJ", "T30SYJ", "T29TNE")
+type Holds = Callable[[dict[str, Any]], bool]
 MARKS = ("key", "attempt", "lane", "reason", "tile", "source")  # labels that the Argo UI filters by
-RUN_SECONDS = 180  # a conversion takes 30-40 s here, several at once on 2 cores more
+RUN_SECONDS = 300  # a run takes 25 s here alone, several at once on 2 cores more
 
 
 @dataclass
@@ -47,7 +49,7 @@ class Stack:
     token: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
     config: dict[str, Any] = field(default_factory=dict)
     ports: set[int] = field(default_factory=lambda: {S3_PORT})  # beside those that the configuration names
-    _numbers: int = 0
+    _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     @property
     def catalogue(self) -> str:
@@ -140,9 +142,9 @@ class Stack:
 
     def item_id(self, age: timedelta = timedelta()) -> str:
         """A new product id; `age` before today is its sensing."""
-        self._numbers += 1
-        tile = TILES[self._numbers % len(TILES)]
-        moment = datetime.now(UTC).replace(microsecond=0) - age - timedelta(seconds=self._numbers)
+        number = next(self._numbers)
+        tile = TILES[number % len(TILES)]
+        moment = datetime.now(UTC).replace(microsecond=0) - age - timedelta(seconds=number)
         return f"S2A_MSIL2A_{moment:%Y%m%dT%H%M%S}_N0511_R122_{tile}_{moment:%Y%m%dT%H%M%S}"
 
     def publish(self, item_id: str | None = None, **wish: Any) -> str:
@@ -232,7 +234,7 @@ class Stack:
         """Waits until every item is done."""
         return self.await_state("done", *item_ids, seconds=seconds)
 
-    def await_workflow(self, item_id: str, true: Callable[[dict[str, Any]], bool] = bool, seconds: float = 90) -> dict[str, Any]:
+    def await_workflow(self, item_id: str, true: Holds = bool, seconds: float = RUN_SECONDS) -> dict[str, Any]:
         """Waits for a Workflow of an item of which something holds."""
         found: list[dict[str, Any]] = []
 
@@ -243,7 +245,7 @@ class Stack:
         slowly(there, seconds)
         return found[0]
 
-    def await_row(self, item_id: str, true: Callable[[dict[str, Any]], bool], seconds: float = RUN_SECONDS) -> dict[str, Any]:
+    def await_row(self, item_id: str, true: Holds, seconds: float = RUN_SECONDS) -> dict[str, Any]:
         """Waits until something holds of the ledger's newest row of an item."""
         found: dict[str, Any] = {}
 

@@ -6,11 +6,10 @@ is every item done, was each converted exactly once, does the ledger name the ru
 
 import json
 import time
-import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from stack import nodes, outcome, slowly
+from stack import nodes, slowly
 
 pytestmark = pytest.mark.cluster
 
@@ -150,17 +149,6 @@ def test_a_source_that_answers_503_and_then_is_healthy(stack):
     assert stack.ask_catalogue("faults", {"wire": [], "wire_paths": ["/search"]})["delivered"] - before == 14
 
 
-@pytest.mark.cluster_long
-def test_a_product_that_comes_later_than_its_item(stack):
-    item = stack.publish(product=False)
-    row = stack.await_row(item, lambda row: "not there yet" in (row["reason"] or ""))
-    assert row["state"] == "queued"
-    stack.ask_catalogue("product", {"item_id": item})
-    done = stack.await_done(item, seconds=300)[item]
-    assert done["attempt"] >= 2
-    stack.check(item)
-
-
 def test_a_wrong_token_stops_sending_and_burns_no_attempt(stack):
     wrong = {"name": "STAC_WATCH__ENGINE__TOKEN", "value": "wrong", "valueFrom": None}
     container = {"name": "poller", "env": [wrong]}
@@ -181,50 +169,6 @@ def test_a_wrong_token_stops_sending_and_burns_no_attempt(stack):
     stack.do("patch", "deploy", "stac-watch", "-p", json.dumps({"spec": {"template": {"spec": {"containers": [container]}}}}))
     stack.await_poller()
     assert stack.await_done(item)[item]["attempt"] == 1
-    stack.check(item)
-
-
-def test_a_workflow_deleted_by_hand_is_made_again(stack):
-    item = stack.publish()
-    workflow = stack.await_workflow(item, running("preflight"))
-    stack.await_row(item, lambda row: row["state"] == "running")
-    stack.do("delete", "workflow", workflow["metadata"]["name"])
-    row = stack.await_done(item, seconds=300)[item]
-    assert row["attempt"] == 2
-    stack.check(item)
-
-
-def test_the_same_event_posted_twenty_times_at_once_is_one_workflow(stack):
-    item = stack.publish(visible_in=5)
-    stack.await_row(item, bool)
-    event = stack.poller("event", item).encode()
-
-    def post(_):
-        headers = {"Content-Type": "application/cloudevents+json", "Authorization": f"Bearer {stack.token}"}
-        request = urllib.request.Request(f"http://127.0.0.1:{port}/items", event, headers)
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return answer.status
-
-    with stack.forward(stack.namespace, "svc/stac-eventsource-svc", 12000) as port, ThreadPoolExecutor(20) as pool:
-        assert set(pool.map(post, range(20))) == {200}
-    stack.await_done(item)
-    again = stack.publish()  # behind the twenty in the same bus: when it is done, they have been through
-    stack.await_done(again)
-    assert len(stack.workflows_of(item)) == 1
-    stack.check(item, again)
-
-
-@pytest.mark.cluster_long
-def test_a_product_that_can_never_be_converted_is_dead_after_one_attempt_and_says_why(stack):
-    item = stack.publish(broken=True)
-    row = stack.await_state("dead", item)[item]
-    assert row["attempt"] == 1
-    assert "b02" in row["reason"]
-    [workflow] = stack.workflows_of(item)
-    assert outcome(workflow) == {}
-    stack.ask_catalogue("product", {"item_id": item})
-    assert "1 queued" in stack.poller("replay", item, "--yes")
-    assert stack.await_done(item)[item]["attempt"] == 2
     stack.check(item)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 from outputs import check_on_s3, check_on_volume
-from stack import nodes, parameters
+from stack import nodes
 
 pytestmark = pytest.mark.cluster
 
@@ -31,18 +31,3 @@ def test_outputs_on_s3_are_whole_when_they_are_visible(stack):
         assert check_on_s3(stack, item, row["output"]) == "equal to its source"
     finally:
         stack.configure(recipe={"output": "/data/{collection}/{item_id}.zarr"})
-
-
-def test_a_new_revision_is_converted_and_a_restamp_is_not(stack):
-    item = stack.publish()
-    stack.await_done(item)
-    stack.publish(item, product=False)  # the same href, another stamp
-    other = stack.publish()  # published later, so the re-stamp was seen when this one is done
-    stack.await_done(other)
-    assert len(stack.workflows_of(item)) == 1
-    first = stack.items()[item]["key"]
-    stack.publish(item, revision=2)
-    stack.await_row(item, lambda row: row["key"] != first and row["state"] == "done")
-    runs = stack.workflows_of(item)
-    assert len(runs) == 2
-    assert {parameters(w)["reason"] for w in runs} == {"new", "updated"}
