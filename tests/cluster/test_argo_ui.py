@@ -13,7 +13,13 @@ pytestmark = pytest.mark.cluster
 
 
 @pytest.fixture(scope="module")
-def server(installed, is_own_cluster):
+def items(installed):
+    """One whose run will succeed and one whose run will fail; published first, so that they are under way while the server starts."""
+    return {"good": installed.publish(), "absent": installed.publish(product=False)}
+
+
+@pytest.fixture(scope="module")
+def server(installed, items, is_own_cluster):
     """GET of argo-server's REST API, with the token of somebody who may only look."""
     if not is_own_cluster:
         pytest.skip("argo-server is configured by whoever owns the cluster")
@@ -39,8 +45,8 @@ def server(installed, is_own_cluster):
         stack.do("delete", kind, "viewer")
 
 
-def test_the_ui_alone_answers_what_a_run_is(stack, server):
-    item = stack.publish()
+def test_the_ui_alone_answers_what_a_run_is(stack, items, server):
+    item = items["good"]
     row = stack.await_done(item)[item]
     place = f"workflows/{stack.namespace}"
 
@@ -72,8 +78,8 @@ def test_the_ui_alone_answers_what_a_run_is(stack, server):
     assert {"stac-watch/tile", "stac-watch/lane"} <= {column["key"] for column in info["columns"]}
 
 
-def test_the_message_of_a_failed_run_says_why(stack, server):
-    item = stack.publish(product=False)
+def test_the_message_of_a_failed_run_says_why(stack, items, server):
+    item = items["absent"]
     slowly(lambda: any(w.get("status", {}).get("phase") == "Failed" for w in stack.workflows_of(item)), 120)
     failed = stack.workflows_of(item)[0]
     shown = json.loads(server(f"workflows/{stack.namespace}/{failed['metadata']['name']}"))
