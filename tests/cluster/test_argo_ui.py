@@ -14,7 +14,7 @@ pytestmark = pytest.mark.cluster
 
 @pytest.fixture(scope="module")
 def items(installed):
-    """One whose run will succeed and one whose run will fail; published first, so that they are under way while the server starts."""
+    """One whose run will succeed and one whose run will fail; published first: they are under way while the server starts."""
     return {"good": installed.publish(), "absent": installed.publish(product=False)}
 
 
