@@ -97,7 +97,9 @@ def serving(config: Config, parts: Parts) -> Iterator[tuple[str, Callable[[Tick]
     from stac_watch import web  # a web server and a template engine take 0.2 s that no other verb needs
 
     pulse = Recorder(parts.now)
-    window = web.Window(parts.ledger, parts.sources, parts.limits, pulse.read, parts.now, version("stac-watch"))
+    window = web.Window(
+        parts.ledger, parts.sources, parts.limits, pulse.read, parts.now, version("stac-watch"), partial(log_of, config)
+    )
     with web.serving(web.create_app(window), config.web.host, config.web.port) as url:
         yield url, pulse.note
 

@@ -1,4 +1,4 @@
-"""What the watcher tells over HTTP while it works: status page, status.json, items.json, /metrics, /healthz, /readyz.
+"""What the watcher tells over HTTP while it works: status page, page of an item, status.json, items.json, metrics, probes.
 
 In: the ledger, the loop's pulse. Out: answers to GET and HEAD. Never: changes anything, asks the engine or a catalogue, shows a
 password or a token, or holds the loop up: it runs in threads of its own, and reads the ledger once for all who ask at once.
@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import TypedDict
 
 import uvicorn
@@ -27,6 +28,7 @@ from starlette.routing import Route
 from stac_watch import asking
 from stac_watch.config import Limits, Source
 from stac_watch.errors import InputError, StacWatchError, Unavailable
+from stac_watch.events import ITEM_ID, check_item_id
 from stac_watch.ledger import Ledger
 from stac_watch.pulse import Pulse
 from stac_watch.records import Footprint
@@ -34,7 +36,7 @@ from stac_watch.states import State
 from stac_watch.views import as_json
 from stac_watch.views.health import Health, alive, as_text, ready
 from stac_watch.views.metrics import Loop, families
-from stac_watch.views.page import render
+from stac_watch.views.page import render, render_item
 from stac_watch.views.status import Status
 
 MOST = 1000  # items of one answer
@@ -68,6 +70,7 @@ class Window:
     pulse: Callable[[], Pulse]
     now: Callable[[], datetime]
     version: str
+    log_of: Callable[[str | None], Path | None] = lambda _: None
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _seen: tuple[Status, list[Footprint]] | None = None
 
@@ -130,6 +133,15 @@ def create_app(window: Window) -> Starlette:
         lines = asking.items(window.ledger, window.now(), **_chosen(request.query_params))
         return Response(as_json(lines) + "\n", media_type="application/json")
 
+    def item(request: Request) -> Response:
+        asked, now = request.path_params["item"], window.now()
+        try:
+            check_item_id(asked)  # what else stands there could not be in the ledger, and PostgreSQL refuses some of it
+            chains = asking.explain(window.ledger, asked, window.limits, now, window.log_of)
+        except InputError as error:
+            return PlainTextResponse(f"{error}\n", 404)
+        return HTMLResponse(render_item(chains, now, window.version))
+
     def metrics(request: Request) -> Response:
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
         return Response(encode(registry), media_type=None, headers={"Content-Type": content_type})
@@ -150,6 +162,7 @@ def create_app(window: Window) -> Starlette:
             ("/", page),
             ("/status.json", status),
             ("/items.json", items),
+            ("/items/{item}", item),
             ("/metrics", metrics),
             ("/healthz", healthz),
             ("/readyz", readyz),
@@ -166,12 +179,14 @@ def _chosen(asked: Mapping[str, str]) -> Choice:
     """
     if unknown := sorted(asked.keys() - {"limit", "source", "state"}):
         raise InputError(f"no parameter {unknown[0][:80]!r}", hint="there are state, source and limit")
-    state, limit = asked.get("state"), asked.get("limit", "50")
+    state, source, limit = asked.get("state"), asked.get("source"), asked.get("limit", "50")
+    if source is not None and not ITEM_ID.fullmatch(source):
+        raise InputError(f"no source {source[:80]!r}", hint="as in the configuration")
     if state is not None and state not in list(State):
         raise InputError(f"no state {state[:80]!r}", hint=f"one of {', '.join(State)}")
     if not limit.isdecimal() or not 1 <= int(limit[:9]) <= MOST:
         raise InputError(f"limit {limit[:80]!r} is not a number from 1 to {MOST}", hint="`stac-watch items` has all")
-    return {"source": asked.get("source"), "state": State(state) if state else None, "limit": int(limit)}
+    return {"source": source, "state": State(state) if state else None, "limit": int(limit)}
 
 
 def _sealed(answer: Callable[[Request], Response]) -> Callable[[Request], Response]:

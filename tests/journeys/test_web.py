@@ -31,7 +31,7 @@ from stac_watch.errors import Unavailable
 from stac_watch.ledger import Ledger
 from stac_watch.pulse import Recorder
 from stac_watch.records import Move
-from stac_watch.states import Fact
+from stac_watch.states import Fact, State
 from stac_watch.views import as_json
 from stac_watch.watch import Watcher
 
@@ -161,7 +161,8 @@ def test_items_json_is_what_items_prints(site):
 @pytest.mark.parametrize(
     ("query", "said"),
     [("limit=0", "limit '0'"), ("limit=1001", "limit '1001'"), ("limit=x", "limit 'x'"), ("limit=" + "9" * 5000, "limit '999"),
-     ("state=gone", "no state 'gone'"), ("stat=dead", "no parameter 'stat'"), ("state=%3Cscript%3E", "no state")],
+     ("state=gone", "no state 'gone'"), ("stat=dead", "no parameter 'stat'"), ("state=%3Cscript%3E", "no state"),
+     ("source=%00", "no source")],
 )  # fmt: skip
 def test_a_question_that_cannot_be_answered_is_named(site, query, said):
     status, text, headers = site().ask(f"/items.json?{query}")
@@ -170,6 +171,38 @@ def test_a_question_that_cannot_be_answered_is_named(site, query, said):
     assert len(text) < 300
     assert headers["Content-Type"].startswith("text/plain")
     assert headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_the_page_leads_to_each_item_s_whole_story(site):
+    here = site()
+    world, ids = here.world, [here.world.publish(n) for n in (1, 2)]
+    here.turn()
+    text = here.ask("/")[1]
+    for item in ids:
+        assert f'href="items/{item}"' in text
+    here.turn(8)
+    status, text, headers = here.ask(f"/items/{ids[0]}")
+    page = Page(text)
+    assert (status, page.fetches) == (200, [])
+    assert "script" not in page.tags
+    assert "default-src 'none'" in headers["Content-Security-Policy"]
+    [chain] = asking.explain(world.ledger, ids[0], Limits(), world.clock(), lambda _: None)
+    said = " ".join(page.words)
+    assert chain.line.state is State.DONE
+    for word in (chain.rule, chain.line.output, chain.line.key, chain.next.what, *(h.why for h in chain.history)):
+        assert word in said
+    documents = [json.loads(word) for word in page.words if word.startswith("{")]
+    assert documents == [*chain.events, chain.outcome]
+    assert f'href="{documents[0]["data"]["item_href"]}" rel="noreferrer"' in text
+    assert here.ask(f"/items/{chain.line.key}")[1] == text  # by its key as well
+
+
+@pytest.mark.parametrize("item", ["unknown", "%3Cscript%3E", "x" * 5000, "..%2F..%2Fetc", "%00", "%ff"])
+def test_an_item_that_is_not_known_is_not_found(site, item):
+    status, text, headers = site().ask(f"/items/{item}")
+    assert status == 404
+    assert len(text) < 500
+    assert headers["Content-Type"].startswith("text/plain")
 
 
 def test_a_loop_that_hangs_is_said_to(site):
@@ -287,6 +320,10 @@ def test_what_other_people_wrote_is_shown_and_not_run(site):
     assert page.fetches == []
     assert "default-src 'none'" in headers["Content-Security-Policy"]
     assert headers["X-Content-Type-Options"] == "nosniff"
+    page = Page(here.ask(f"/items/{item}")[1])
+    assert "script" not in page.tags
+    assert EVIL in page.words
+    assert page.fetches == []
     failures = [key for key in here.metrics() if key[0] == of("failures")[0]]
     assert len(failures) == 1
 

@@ -1,20 +1,24 @@
-"""The status page: one HTML document without scripts, its CSS and its map inside. Pure.
+"""The status page and an item's page: HTML documents without scripts, CSS and map inside. Pure.
 
-In: a status, a health, footprints. Out: HTML. Never: a request to anywhere (the page's policy forbids it), a value that is not
-escaped: ids and errors come from other people's catalogues; or anything that `status --json` does not say, besides the map.
+In: a status, a health, footprints; an item's chains. Out: HTML. Never: a request to anywhere (its policy forbids it), a value that
+is not escaped: ids and errors come from other people's catalogues; or anything that `status --json` and `explain --json` do not
+say, besides the map.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cache
+from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from stac_watch.events import stamp
 from stac_watch.records import Footprint
 from stac_watch.states import State
+from stac_watch.views.explain import Explanation
 from stac_watch.views.health import Health
 from stac_watch.views.map import coast, draw
 from stac_watch.views.status import Status
@@ -25,20 +29,30 @@ SHOWN = 5  # items named where several lie at one place
 
 def render(view: Status, health: Health, footprints: Sequence[Footprint], version: str) -> str:
     """Returns the page."""
-    return _template().render(
-        view=view,
-        health=health,
-        map=draw(footprints),
-        coast=coast(),
-        states=list(State),
-        version=version,
-        refresh=REFRESH,
-        shown=SHOWN,
+    return (
+        _templates()
+        .get_template("page.html.j2")
+        .render(
+            root="",
+            view=view,
+            health=health,
+            map=draw(footprints),
+            coast=coast(),
+            states=list(State),
+            version=version,
+            refresh=REFRESH,
+            shown=SHOWN,
+        )
     )
 
 
+def render_item(chains: Sequence[Explanation], at: datetime, version: str) -> str:
+    """Returns the page of an item: the chains of its conversions, the latest revision first."""
+    return _templates().get_template("item.html.j2").render(root="../", chains=chains, at=at, version=version)
+
+
 @cache
-def _template() -> Template:
+def _templates() -> Environment:
     environment = Environment(
         loader=PackageLoader("stac_watch.views", "."),
         autoescape=True,
@@ -46,8 +60,13 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"when": when, "span": span, "degrees": degrees}
-    return environment.get_template("page.html.j2")
+    environment.filters |= {"when": when, "span": span, "degrees": degrees, "document": document}
+    return environment
+
+
+def document(value: Mapping[str, Any]) -> str:
+    """Returns a JSON document as people read it."""
+    return json.dumps(value, indent=2, ensure_ascii=False)
 
 
 def when(moment: datetime | None) -> str:
