@@ -195,7 +195,8 @@ class Stack:
 
     def workflows_of(self, item_id: str) -> list[dict[str, Any]]:
         """The Workflows that an item got, by what they were given."""
-        return [w for w in self.workflows() if parameters(w).get("item_id") == item_id]
+        tile = item_id.split("_")[5]  # dozens of Workflows lie there, and are asked for once a second
+        return [w for w in self.workflows(tile=tile) if parameters(w).get("item_id") == item_id]
 
     def pods(self, selector: str) -> list[dict[str, Any]]:
         """Pods by label, those that are being deleted left out."""

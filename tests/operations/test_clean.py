@@ -69,17 +69,20 @@ def test_volumes_of_runs_that_are_over_or_gone_go(api, cluster):
     api.pod("fetch-1", claim="gz-read")
     api.claim("gz-was-read", api.run("gz-was-read"))
     api.pod("fetch-2", claim="gz-was-read", phase="Succeeded")
+    api.claim("gz-just-read", api.run("gz-just-read"))
+    api.pod("fetch-3", claim="gz-just-read")["metadata"]["deletionTimestamp"] = "2025-09-01T01:59:59Z"
     api.claim("gz-leaving")["metadata"]["deletionTimestamp"] = "2025-09-01T01:59:00Z"
     api.claim("stac-watch", labels=labels("stac-watch"))  # the ledger
     plan = plan_volumes(cluster)
     assert {i.name: i.holds for i in plan.remove} == {
         "gz-done": "1Gi, the output /data/o.zarr", "gz-s3": "1Gi, no output: that is s3://b/o.zarr",
         "gz-orphan": "1Gi, perhaps an output", "gz-was-read": "1Gi, the output /data/o.zarr",
+        "gz-just-read": "1Gi, the output /data/o.zarr",
     }  # fmt: skip
     assert {i.name: i.why for i in plan.keep} == {"gz-running": "its run is not over", "gz-read": "pod fetch-1 uses it"}
-    assert set(done(cluster, plan)) == {"gz-done", "gz-s3", "gz-orphan", "gz-was-read"}
+    assert set(done(cluster, plan)) == {"gz-done", "gz-s3", "gz-orphan", "gz-was-read", "gz-just-read"}
     assert api.names("persistentvolumeclaims") == ["gz-leaving", "gz-read", "gz-running", "stac-watch"]
-    assert len(api.names("workflows")) == 5  # volumes alone were asked for
+    assert len(api.names("workflows")) == 6  # volumes alone were asked for
 
 
 def retried(api, path):

@@ -88,6 +88,8 @@ def stays(claim: Mapping[str, Any], workflow: Mapping[str, Any] | None, pods: Se
         return "its run is not over"
     name = claim["metadata"]["name"]
     for pod in pods:
+        if pod["metadata"].get("deletionTimestamp"):
+            continue  # a helper of `fetch` on its way out; Kubernetes holds the claim until it is gone
         volumes = (pod.get("spec") or {}).get("volumes") or []
         uses = any((v.get("persistentVolumeClaim") or {}).get("claimName") == name for v in volumes)
         if uses and (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed"):
