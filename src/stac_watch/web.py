@@ -7,6 +7,7 @@ password or a token, or holds the loop up: it runs in threads of its own, and re
 from __future__ import annotations
 
 import json
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -184,9 +185,10 @@ def _chosen(asked: Mapping[str, str]) -> Choice:
         raise InputError(f"no source {source[:80]!r}", hint="as in the configuration")
     if state is not None and state not in list(State):
         raise InputError(f"no state {state[:80]!r}", hint=f"one of {', '.join(State)}")
-    if not limit.isdecimal() or not 1 <= int(limit[:9]) <= MOST:
+    number = int(limit) if re.fullmatch(r"[0-9]{1,9}", limit) else 0
+    if not 1 <= number <= MOST:
         raise InputError(f"limit {limit[:80]!r} is not a number from 1 to {MOST}", hint="`stac-watch items` has all")
-    return {"source": source, "state": State(state) if state else None, "limit": int(limit)}
+    return {"source": source, "state": State(state) if state else None, "limit": number}
 
 
 def _sealed(answer: Callable[[Request], Response]) -> Callable[[Request], Response]:

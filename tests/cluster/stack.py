@@ -368,6 +368,11 @@ def nodes(workflow: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {n["displayName"]: n for n in sorted(found, key=lambda n: n["type"] in ("Retry", "DAG"))}
 
 
+def running(step: str) -> Holds:
+    """Whether a Workflow's step has begun and not ended."""
+    return lambda workflow: nodes(workflow).get(step, {}).get("phase") in ("Pending", "Running")
+
+
 def outcome(workflow: dict[str, Any]) -> dict[str, Any]:
     """What the runner said at the end, from the step's output parameter."""
     for node in workflow.get("status", {}).get("nodes", {}).values():

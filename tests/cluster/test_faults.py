@@ -9,14 +9,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from stack import nodes, slowly
+from stack import running, slowly
 
 pytestmark = pytest.mark.cluster
-
-
-def running(step):
-    """Whether a Workflow's step has begun and not ended."""
-    return lambda w: nodes(w).get(step, {}).get("phase") in ("Pending", "Running")
 
 
 def test_the_eventsource_pod_is_killed(stack):

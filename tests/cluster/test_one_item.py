@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from harness.places import Binaries
 from outputs import check_on_volume
-from stack import Stack, nodes, outcome, parameters, slowly
+from stack import Stack, outcome, parameters, running, slowly
 
 pytestmark = pytest.mark.cluster
 
@@ -57,7 +57,7 @@ def a_product_can_never_be_converted_and_is_dead_after_one_attempt_that_says_why
 def its_workflow_is_deleted_by_hand_and_made_again(world):
     stack = world.stack
     item = stack.publish()
-    workflow = stack.await_workflow(item, lambda w: nodes(w).get("preflight", {}).get("phase") in ("Pending", "Running"))
+    workflow = stack.await_workflow(item, running("preflight"))
     stack.await_row(item, lambda row: row["state"] == "running")
     stack.do("delete", "workflow", workflow["metadata"]["name"])
     assert stack.await_done(item)[item]["attempt"] == 2

@@ -8,11 +8,12 @@ import json
 import os
 import socket
 import subprocess
-import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+
+from harness.daemons import wait_until
 
 DEBIAN = ("docker.io", "podman", "docker-registry", "iptables", "iproute2")
 BRIDGE, ADDRESS, NETWORK = "swd0", "172.31.250.1/24", "172.31.250.0/24"
@@ -70,11 +71,7 @@ def _answers(argv: list[str], env: Mapping[str, str]) -> bool:
 def _running(argv: list[str], log: Path, ready: Callable[[], bool]) -> Iterator[None]:
     with log.open("w") as said, subprocess.Popen(argv, stdout=said, stderr=subprocess.STDOUT) as process:
         try:
-            deadline = time.monotonic() + 60
-            while not ready():
-                assert process.poll() is None, log.read_text()[-2000:]
-                assert time.monotonic() < deadline, log.read_text()[-2000:]
-                time.sleep(0.2)
+            wait_until(ready, 60, f"{argv[0]} does not answer", log=log, alive=lambda: process.poll() is None)
             yield
         finally:
             process.terminate()

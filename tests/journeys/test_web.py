@@ -161,6 +161,7 @@ def test_items_json_is_what_items_prints(site):
 @pytest.mark.parametrize(
     ("query", "said"),
     [("limit=0", "limit '0'"), ("limit=1001", "limit '1001'"), ("limit=x", "limit 'x'"), ("limit=" + "9" * 5000, "limit '999"),
+     ("limit=0000000011001", "limit '0000000011001'"),
      ("state=gone", "no state 'gone'"), ("stat=dead", "no parameter 'stat'"), ("state=%3Cscript%3E", "no state"),
      ("source=%00", "no source")],
 )  # fmt: skip

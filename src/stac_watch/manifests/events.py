@@ -10,7 +10,7 @@ pkg/reconciler/eventbus/installer/jetstream.go (pods), pkg/eventbus/jetstream/ba
 
 from __future__ import annotations
 
-from stac_watch.engines.workflows import API_VERSION, LABELS, TEMPLATE, Parameter, mapped
+from stac_watch.engines.workflows import API_VERSION, LABELS, TEMPLATE, mapped
 from stac_watch.events import LATER
 from stac_watch.manifests.settings import (
     BUS,
@@ -182,20 +182,18 @@ def _workflow() -> Object:
 
 def _mapping() -> list[Object]:
     """Returns one entry for each value that goes from the event into the Workflow."""
+    options = {p.data_key: p.default for p in mapped() if p.data_key.startswith(OPTIONS)}
+    defaults = {**dict.fromkeys(LATER, ABSENT), **options}
 
-    def entry(key: str, dest: str, **more: bool | str) -> Object:
-        absent = {"value": ABSENT} if key in LATER else {}
-        return {"src": {"dependencyName": DEPENDENCY, "dataKey": f"body.data.{key}", **absent, **more}, "dest": dest}
-
-    def argument(p: Parameter, index: int) -> Object:
-        optional = {"value": p.default} if p.data_key.startswith(OPTIONS) and p.default is not None else {}
-        return entry(p.data_key, f"spec.arguments.parameters.{index}.value", **optional)
+    def entry(key: str, dest: str, **more: bool) -> Object:
+        absent = {"value": defaults[key]} if key in defaults else {}
+        return {"src": {"dependencyName": DEPENDENCY, "dataKey": f"body.data.{key}", **more, **absent}, "dest": dest}
 
     return [
         entry("run", "metadata.name"),
         *(entry(key, f"metadata.labels.{label}") for label, key in LABELS.items()),
         entry("priority", "spec.priority", useRawData=True),
-        *(argument(p, index) for index, p in enumerate(mapped())),
+        *(entry(p.data_key, f"spec.arguments.parameters.{index}.value") for index, p in enumerate(mapped())),
     ]
 
 

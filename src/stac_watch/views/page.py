@@ -13,7 +13,7 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from stac_watch.events import stamp
 from stac_watch.records import Footprint
@@ -29,30 +29,26 @@ SHOWN = 5  # items named where several lie at one place
 
 def render(view: Status, health: Health, footprints: Sequence[Footprint], version: str) -> str:
     """Returns the page."""
-    return (
-        _templates()
-        .get_template("page.html.j2")
-        .render(
-            root="",
-            view=view,
-            health=health,
-            map=draw(footprints),
-            coast=coast(),
-            states=list(State),
-            version=version,
-            refresh=REFRESH,
-            shown=SHOWN,
-        )
+    return _template("page.html.j2").render(
+        root="",
+        view=view,
+        health=health,
+        map=draw(footprints),
+        coast=coast(),
+        states=list(State),
+        version=version,
+        refresh=REFRESH,
+        shown=SHOWN,
     )
 
 
 def render_item(chains: Sequence[Explanation], at: datetime, version: str) -> str:
     """Returns the page of an item: the chains of its conversions, the latest revision first."""
-    return _templates().get_template("item.html.j2").render(root="../", chains=chains, at=at, version=version)
+    return _template("item.html.j2").render(root="../", chains=chains, at=at, version=version)
 
 
 @cache
-def _templates() -> Environment:
+def _template(name: str) -> Template:
     environment = Environment(
         loader=PackageLoader("stac_watch.views", "."),
         autoescape=True,
@@ -61,7 +57,7 @@ def _templates() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"when": when, "span": span, "degrees": degrees, "document": document}
-    return environment
+    return environment.get_template(name)
 
 
 def document(value: Mapping[str, Any]) -> str:

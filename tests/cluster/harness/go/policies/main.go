@@ -31,7 +31,6 @@ func main() {
 	kubeconfig := flag.String("kubeconfig", "", "file with the credentials")
 	services := flag.String("services", "", "network of the services' addresses")
 	flag.StringVar(&config.HostnameOverride, "node", "", "the node's name")
-	flag.DurationVar(&config.IPTablesSyncPeriod, "period", config.IPTablesSyncPeriod, "between two looks when nothing changes")
 	flag.Parse()
 	config.ClusterIPCIDRs = []string{*services}
 	client := kubernetes.NewForConfigOrDie(must(clientcmd.BuildConfigFromFlags("", *kubeconfig)))
