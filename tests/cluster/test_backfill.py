@@ -10,9 +10,16 @@ pytestmark = pytest.mark.cluster
 LIMIT = 2
 
 
+@pytest.fixture
+def limit(installed):
+    usual = installed.config["engine"]["limits"]
+    installed.configure(engine={"limits": {**usual, "max_in_flight": LIMIT}})
+    yield
+    installed.configure(engine={"limits": usual})
+
+
 @pytest.mark.cluster_long
-def test_a_backfill_keeps_its_limit_and_a_live_item_overtakes_it(stack):
-    stack.configure(engine={"limits": {**stack.config["engine"]["limits"], "max_in_flight": LIMIT}})
+def test_a_backfill_keeps_its_limit_and_a_live_item_overtakes_it(stack, limit):
     first = datetime.now(UTC) - timedelta(days=400)  # older than the filter's max_age: discovery skips them, and says so
     old = [stack.publish(stack.item_id(age=timedelta(days=400))) for _ in range(4)]
     skipped = stack.await_state("skipped", *old)

@@ -19,13 +19,14 @@ TAG = "test-images"
 FINAL_STAGE_LACKS = re.compile(r"(pip[\d.]*|uv|gcc.*|g\+\+.*|cc|c\+\+|clang.*|ld|make|cmake|git|curl|wget)")
 CATALOGUE = """
 import json, os, subprocess, sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from stac_watch.demo.catalog import Server, Store, create_app, make_item
 
 now = datetime.now(UTC)
 with Store(None) as store, Server(create_app(store, now=lambda: datetime.now(UTC))) as server:
-    item = f"S2A_MSIL2A_{now:%Y%m%dT%H%M%S}_N0511_R122_T32TQM_{now:%Y%m%dT%H%M%S}"
+    sensed = now - timedelta(days=1)  # a range ends at the present second, and what was sensed within it is not in the range
+    item = f"S2A_MSIL2A_{sensed:%Y%m%dT%H%M%S}_N0511_R122_T32TQM_{sensed:%Y%m%dT%H%M%S}"
     store.put_many([make_item(item, catalog_url=server.url, product_href=f"{server.url}/products/{item}.zarr", updated=now)])
     Path("stac-watch.yaml").write_text(sys.argv[1].replace("CATALOGUE", server.url))
     cluster = {"name": "none", "cluster": {"server": "https://127.0.0.1:9"}}
@@ -33,7 +34,7 @@ with Store(None) as store, Server(create_app(store, now=lambda: datetime.now(UTC
     Path("kubeconfig").write_text(json.dumps({"clusters": [cluster], "contexts": [context], "current-context": "none",
                                               "users": [{"name": "none", "user": {}}]}))
     os.environ["KUBECONFIG"] = "kubeconfig"
-    day = f"{now:%Y-%m-%d}"
+    day = f"{sensed:%Y-%m-%d}"
     sys.exit(subprocess.run(["stac-watch", "backfill", "here", "--start", day, "--end", day, "--json"]).returncode)
 """
 WHICH_PROJ = """
