@@ -43,8 +43,13 @@ types: install ## mypy, strict
 	$(BIN)/mypy
 
 .PHONY: docs
-docs: install ## write docs/configuration.md from the models
+docs: install ## write docs/configuration.md and docs/cli-reference.md from the code
 	$(BIN)/python tools/reference.py --write
+
+.PHONY: docs-site
+docs-site: install ## the documentation as a site in build/site, strictly: dead links and anchors end it
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir build/site
+	@echo "build/site/index.html"
 
 .PHONY: audit-deps
 audit-deps: install ## known vulnerabilities of what is locked; 69 when the database cannot be reached

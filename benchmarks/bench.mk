@@ -15,3 +15,7 @@ bench-sweep: install ## 100,000 items on a real pgstac: our sweep beside pystac-
 .PHONY: bench-reconcile
 bench-reconcile: install ## a look at 10,000 finished and 500 unfinished runs: requests, bytes, seconds
 	$(BIN)/python benchmarks/reconcile.py
+
+.PHONY: bench-year
+bench-year: install ## a simulated year, 500,000 items: invariants, memory, cost of a round (BENCH="--items 20000 --tick 7200" for a trial)
+	$(BIN)/python benchmarks/year.py --json build/year.json --plot build/year.svg $(BENCH)

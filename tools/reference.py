@@ -1,29 +1,36 @@
-"""Writes docs/configuration.md from the configuration's models, so that the two cannot differ.
+"""Writes docs/configuration.md and docs/cli-reference.md from the code, so that the two cannot differ.
 
-In: `stac_watch.config`. Out: the page on stdout, or with `--write` in place. Never: adds anything that the models do not say.
+In: the models of `stac_watch.config`, the verbs of both command lines. Out: the pages on stdout, or with `--write` in place.
+Never: adds anything that the code does not say, but for each page's first paragraphs.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import typer
+import typer.main
+from geozarr_runner.cli import parser as runner_parser
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from stac_watch import config
+from stac_watch.cli import cli
 
-PAGE = Path(__file__).parents[1] / "docs" / "configuration.md"
-HEAD = """# Configuration
+DOCS = Path(__file__).parents[1] / "docs"
+WRITTEN = "<!-- written by tools/reference.py: `make docs` -->\n"
+CONFIGURATION = f"""# Configuration
 
 One YAML file; every scalar can be overridden by an environment variable, `STAC_WATCH__` and the key's path joined by `__`:
 `STAC_WATCH__ENGINE__LIMITS__RATE=1/s`, `STAC_WATCH__SOURCES__S2_L2A__API=…` (a source by its name or number).
 An unknown key is an error. Durations are a number and `s`, `m`, `h` or `d`; rates are `2/s`, `90/m`, `1000/h`.
 
-<!-- written by tools/reference.py: `make docs` -->
-"""
+{WRITTEN}"""
 SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("(top)", config.Config),
     ("sources[]", config.Source),
@@ -35,19 +42,34 @@ SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("engine.limits", config.Limits),
     ("web", config.Web),
 )
+COMMANDS = f"""# Command reference
+
+Every verb of `stac-watch` and `geozarr-runner`, with its options, as `--help` says it. What they have in common, exit codes and
+JSON: [command line](cli.md).
+
+{WRITTEN}
+## Environment
+
+| variable | who reads it | meaning |
+| --- | --- | --- |
+| `STAC_WATCH__…` | `stac-watch` | takes the place of a key of the [configuration](configuration.md); so do secrets, or a file |
+| `KUBECONFIG` | verbs that reach a cluster | which one, as for kubectl; in a pod it is the pod's own account that counts |
+| `HTTP_PROXY`, `HTTPS_PROXY`, `NO_PROXY` | both | as everywhere; the token of the EventSource never goes through a proxy |
+| `AWS_CONFIG_FILE`, `AWS_SHARED_CREDENTIALS_FILE`, `AWS_…` | both, for `s3://…` | credentials, endpoint, as the AWS CLI has them |
+| `ARGO_PROGRESS_FILE` | `geozarr-runner` | set by Argo: where the step's progress goes |
+
+`--debug`, anywhere in a command line of `stac-watch`, adds a traceback to an error.
+"""
 
 
-def page() -> str:
-    """Returns the page."""
-    return HEAD + "".join(_section(name, model) for name, model in SECTIONS)
+def configuration() -> str:
+    """Returns the page about the configuration."""
+    return CONFIGURATION + "".join(_section(name, model) for name, model in SECTIONS)
 
 
 def _section(name: str, model: type[BaseModel]) -> str:
-    rows = [f"\n## {name}\n\n{model.__doc__}\n\n| key | default | meaning |\n| --- | --- | --- |\n"]
-    for key, field in model.model_fields.items():
-        meaning = " ".join((field.description or "").split())
-        rows.append(f"| `{key}` | {_default(field.default)} | {meaning} |\n")
-    return "".join(rows)
+    rows = ((f"`{key}`", _default(field.default), _line(field.description or "")) for key, field in model.model_fields.items())
+    return f"\n## {name}\n\n{model.__doc__}\n\n" + _table(("key", "default", "meaning"), rows)
 
 
 def _default(value: Any) -> str:  # noqa: ANN401  # whatever a model has
@@ -71,8 +93,72 @@ def _span(value: timedelta) -> str:
     )
 
 
+def commands() -> str:
+    """Returns the page about both command lines."""
+    verbs: dict[str, Any] = vars(typer.main.get_command(cli))["commands"]  # Typer types its groups as single commands
+    watch = "".join(_verb(name, verbs[name]) for name in sorted(verbs))
+    parser = runner_parser()
+    [choices] = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]  # noqa: SLF001  # argparse has no other way
+    said = {choice.dest: choice.help for choice in choices._choices_actions}  # noqa: SLF001  # idem
+    runner, last = "", ("", "")
+    for name, sub in choices.choices.items():
+        entry = _runner_verb(f"geozarr-runner {name}", said[name] or "", sub)
+        head, start, table = entry.partition("| argument |")
+        runner += (
+            f"{head}Its arguments are those of [{last[0]}](#{last[0].replace(' ', '-')}).\n"
+            if table == last[1]
+            else head + start + table
+        )
+        last = (f"geozarr-runner {name}", table)
+    return COMMANDS + watch + runner
+
+
+def _verb(name: str, command: Any) -> str:  # noqa: ANN401  # Typer's own Click is private to it
+    context = typer.Context(command, info_name=f"stac-watch {name}")
+    rows = []
+    for parameter in command.params:
+        names, meaning = parameter.get_help_record(context)
+        text, _, extra = meaning.partition("  [") if "  [" in meaning else (meaning, "", "")
+        if meaning.startswith("["):
+            text, extra = "", meaning[1:]
+        facts = [fact for fact in extra.removesuffix("]").split("; ") if fact]
+        default = next((f"`{f.removeprefix('default: ')}`" for f in facts if f.startswith("default: ")), "")
+        bounds = [f"`{fact}`" for fact in facts if not fact.startswith("default: ") and fact != "required"]
+        rows.append((f"`{names}`", "(required)" if "required" in facts else default, " ".join([_line(text), *bounds])))
+    usage = command.get_usage(context).removeprefix("Usage: ")
+    return _entry(name, usage, _line(command.help), rows)
+
+
+def _runner_verb(name: str, text: str, parser: argparse.ArgumentParser) -> str:
+    rows = []
+    for action in parser._actions:  # noqa: SLF001  # idem
+        if action.dest != "help":
+            value = "" if action.nargs == 0 else f" <{str(action.metavar or action.dest.replace('_', '-')).lower()}>"
+            default = "" if action.default in (None, "", False, []) else f"`{action.default}`"
+            names = f"`{', '.join(action.option_strings)}{value}`"
+            rows.append((names, "(required)" if action.required else default, _line(action.help or "")))
+    return _entry(name, f"{name} [OPTIONS]", f"{text[0].upper()}{text[1:]}.", rows)
+
+
+def _entry(name: str, usage: str, text: str, rows: Iterable[tuple[str, ...]]) -> str:
+    return f"\n## {name}\n\n```text\n{usage}\n```\n\n{text}\n\n" + _table(("argument", "default", "meaning"), rows)
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *(tuple(cell.replace("|", "\\|") for cell in row) for row in rows)]
+    return "".join(f"| {' | '.join(line)} |\n".replace("|  |", "| |") for line in lines)
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
+
+
+PAGES: dict[str, Callable[[], str]] = {"configuration.md": configuration, "cli-reference.md": commands}
+
+
 if __name__ == "__main__":
-    if "--write" in sys.argv:
-        PAGE.write_text(page(), encoding="utf-8")
-    else:
-        sys.stdout.write(page())
+    for name, page in PAGES.items():
+        if "--write" in sys.argv:
+            (DOCS / name).write_text(page(), encoding="utf-8")
+        else:
+            sys.stdout.write(page())

@@ -43,7 +43,7 @@ class Stopped(BaseException):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
-    arguments = _parser().parse_args(argv)
+    arguments = parser().parse_args(argv)
     try:
         request = _request(arguments)
     except StacWatchError as error:
@@ -227,7 +227,8 @@ def _derived_key(stac_url: str, revision: str, recipe: Recipe) -> str:
     return conversion_key("by-hand", "", stac_url.rstrip("/"), revision, asked)
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """Returns the command line; the documentation's reference is written from it."""
     parser = argparse.ArgumentParser(
         prog="geozarr-runner",
         description="Converts one Sentinel-2 Zarr product to a verified GeoZarr.",

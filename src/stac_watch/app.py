@@ -29,6 +29,7 @@ from stac_watch.discover import overlap_of
 from stac_watch.engines import Engine
 from stac_watch.engines.local import LOG
 from stac_watch.engines.local import LocalEngine as LocalRuns
+from stac_watch.engines.workflows import page_of
 from stac_watch.errors import CannotWrite, InputError, Refused, Unavailable, cannot_write
 from stac_watch.events import parse_stamp, stamp
 from stac_watch.ledger import Ledger
@@ -55,6 +56,11 @@ def open_ledger(config: Config) -> Ledger:
     ledger = Ledger(open_engine(config.ledger))
     ledger.prepare()
     return ledger
+
+
+def ledger_file(config: Config) -> str | None:
+    """Returns the file that the ledger is, None where it is a server's."""
+    return config.ledger.removeprefix("sqlite:///") if config.ledger.startswith("sqlite:///") else None
 
 
 def build(config: Config, environ: Mapping[str, str], wait: Callable[[float], bool], *, beat: float = 1.0) -> Parts:
@@ -94,13 +100,13 @@ def serving(config: Config, parts: Parts) -> Iterator[tuple[str, Callable[[Tick]
     if config.web is None:
         yield "", lambda _: None
         return
-    from stac_watch import web  # a web server and a template engine take 0.2 s that no other verb needs
+    from stac_watch import server, web  # a web server and a template engine take 0.2 s that no other verb needs
 
     pulse = Recorder(parts.now)
-    window = web.Window(
-        parts.ledger, parts.sources, parts.limits, pulse.read, parts.now, version("stac-watch"), partial(log_of, config)
-    )
-    with web.serving(web.create_app(window), config.web.host, config.web.port) as url:
+    parts.ledger.listen(pulse.hear)
+    places = web.Places(partial(log_of, config), partial(file_of, config), partial(run_page, config))
+    window = web.Window(parts.ledger, parts.sources, parts.limits, pulse.read, parts.now, version("stac-watch"), places)
+    with server.serving(web.create_app(window), config.web.host, config.web.port) as url:
         yield url, pulse.note
 
 
@@ -217,6 +223,21 @@ def log_of(config: Config, run: str | None) -> Path | None:
         return None
     path = config.engine.folder / run / LOG
     return path if path.exists() else None
+
+
+def file_of(config: Config, output: str, name: str) -> Path | None:
+    """Returns a file beside an output that lies on this machine, where there is one."""
+    if not isinstance(config.engine, LocalEngine) or "://" in output or Path(name).name != name:
+        return None
+    path = Path(output).parent / name
+    return path if path.is_file() else None
+
+
+def run_page(config: Config, run: str) -> str | None:
+    """Returns a run's page in the Argo UI, where the configuration says where that is."""
+    if not isinstance(config.engine, ArgoEngine) or config.engine.ui is None:
+        return None
+    return page_of(run, config.engine.namespace, config.engine.ui)
 
 
 def visible(config: Config, output: str) -> bool:

@@ -6,26 +6,32 @@ and without one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 
+from stac_watch.backfill import ordered
 from stac_watch.catalog import Abilities
 from stac_watch.config import Limits, Source
 from stac_watch.discover import overlap_of
+from stac_watch.engines import Run
 from stac_watch.errors import InputError
 from stac_watch.ledger import Ledger
 from stac_watch.probe import restore, summary
-from stac_watch.records import ConversionRow, Footprint, Order
+from stac_watch.records import ConversionRow, Footprint, Order, Scope
 from stac_watch.states import State
 from stac_watch.views.explain import Circumstances, Explanation, explanation, what_next
 from stac_watch.views.lines import Line, line
-from stac_watch.views.status import Discovery, SourceStatus, Status, Waiting, source_status
+from stac_watch.views.page import Overview
+from stac_watch.views.status import Discovery, SourceStatus, Status, Waiting, narrowed, source_status
 from stac_watch.views.status import status as summed_up
+from stac_watch.views.timeline import timeline
 
 SHOWN = 20  # lines of a kind; `items` has all
 LONGEST = 5
+JOURNEYS = 500  # the last ones; a page that is asked for every two seconds must not read more
 MAP_ORDER = (State.SKIPPED, State.DONE, State.QUEUED, State.SENT, State.RUNNING, State.DEAD)
 WAITING = (State.QUEUED, State.SENT, State.RUNNING)
 
@@ -39,8 +45,17 @@ class Unreadable:
     why: str
 
 
-def status(ledger: Ledger, sources: Sequence[Source], limits: Limits, now: datetime) -> Status:
-    """Sums up the ledger; sources that are no longer configured are shown as long as the ledger has something of them."""
+def status(
+    ledger: Ledger,
+    sources: Sequence[Source],
+    limits: Limits,
+    now: datetime,
+    runs: Mapping[tuple[str, int], Run] = MappingProxyType({}),
+) -> Status:
+    """Sums up the ledger; sources that are no longer configured are shown as long as the ledger has something of them.
+
+    `runs`, by key and attempt, are what a watcher saw of them last: how far those in flight are.
+    """
     funnel = ledger.funnel()
     orders = {order.source: order for order in ledger.orders()}
     configured = {source.name: source for source in sources}
@@ -66,15 +81,34 @@ def status(ledger: Ledger, sources: Sequence[Source], limits: Limits, now: datet
         sources=parts,
         waiting=[Waiting(line(r, now), what_next(r, now, limits, circumstances(ledger, r, orders)).what) for r in oldest],
         dead=dead,
-        lines=[line(r, now) for r in [*in_flight, *dead[:SHOWN]]],
+        lines=[line(r, now, run=runs.get((r.key, r.attempt))) for r in [*in_flight, *dead[:SHOWN]]],
+        ledger_bytes=ledger.size(),
+    )
+
+
+def overview(ledger: Ledger, whole: Status, footprints: list[Footprint], scope: Scope) -> Overview:
+    """Narrows a status to a scope, and adds how long steps take and how far backfills are."""
+    funnel = ledger.funnel() if scope.since is None else ledger.moved_since(scope.since)
+    inside = {place: n for place, n in funnel.items() if scope.has(place.source, place.lane)}
+    dead = ledger.conversions(state=State.DEAD, source=scope.source, lane=scope.lane, since=scope.since, limit=1000)
+    return Overview(
+        narrowed(whole, scope, inside, dead),
+        [s.source for s in whole.sources],
+        timeline(ledger.journeys(scope, JOURNEYS)),
+        [(o, ordered(ledger, o, whole.at)) for o in ledger.orders() if scope.has(o.source, "backfill")],
+        footprints,
     )
 
 
 def discovery(ledger: Ledger, name: str, source: Source | None) -> Discovery:
     """Returns what discovery knows of a source's catalogue; no overlap where the source is not configured."""
-    kept, withdrawn = ledger.abilities(name), ledger.withdrawn(name)
+    kept, sweep = ledger.abilities(name), ledger.sweep(name, "recent")
     found = restore(kept[0]) if kept is not None else None
-    said = Discovery(summary(found) if found else None, kept[1] if kept else None, withdrawn=withdrawn)
+    said = Discovery(
+        summary(found) if found else None, kept[1] if kept else None, withdrawn=ledger.withdrawn(name),
+        cursor=ledger.position(f"{name}:{found.stamp}") if found else None, swept=sweep.done_at if sweep else None,
+        audited=ledger.audited().get(name),
+    )  # fmt: skip
     if source is None:
         return said
     counts, stamp = ledger.lateness(name), found.stamp if found else Abilities().stamp

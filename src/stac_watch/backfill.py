@@ -19,7 +19,7 @@ from stac_watch.discover import Look, commit, learn, look
 from stac_watch.errors import InputError
 from stac_watch.ledger import Ledger
 from stac_watch.pages import Leaf, leaves
-from stac_watch.records import ConversionRow, Order
+from stac_watch.records import ConversionRow, Order, Progress
 from stac_watch.states import FINAL, IN_FLIGHT, State
 from stac_watch.windows import Window, days, floor_second
 
@@ -209,41 +209,31 @@ def _read(c: Context, start: datetime, end: datetime, now: datetime) -> Iterator
 # -- following it --------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Progress:
-    """How far the items of a range are."""
-
-    total: int  # to be converted: skipped ones are not
-    done: int
-    dead: int
-    to_do: int  # moves by itself
-    waiting: int  # their products are not there yet: looked at again, for days
-    in_flight: int
-    held: str | None
-    eta: datetime | None
-
-    @property
-    def settled(self) -> bool:
-        """Nothing more moves by itself, or not soon."""
-        return self.to_do == 0 or (self.held is not None and self.in_flight == 0)
-
-    @property
-    def counts(self) -> str:
-        """One line of numbers."""
-        waiting = f", {self.waiting} not there yet" if self.waiting else ""
-        return f"{self.done} done, {self.dead} dead, {self.to_do} to do{waiting}"
-
-
 def progress(c: Context, request: Request, began: datetime, done_before: int, now: datetime) -> Progress:
     """Returns how far a backfill is; the ETA is what its own rate since it began gives."""
-    states = c.ledger.states_within(c.source.name, request.start, request.end)
     held = next((o.held for o in c.ledger.orders() if o.source == c.source.name), None)
+    found = _counted(c.ledger, c.source.name, request.start, request.end, held)
+    return replace(found, eta=_eta(found.to_do, found.done - done_before, began, now))
+
+
+def ordered(ledger: Ledger, order: Order, now: datetime) -> Progress:
+    """Returns how far what was ordered is; the ETA is what the source's backfill did in the last hour, or since the order."""
+    since = max(order.created_at, now - timedelta(hours=1))
+    found = _counted(ledger, order.source, order.start, order.end, order.held)
+    return replace(found, eta=_eta(found.to_do, ledger.done_since(order.source, since, "backfill"), since, now))
+
+
+def _eta(to_do: int, gained: int, since: datetime, now: datetime) -> datetime | None:
+    if gained <= 0 or not to_do:
+        return None
+    return now + timedelta(seconds=to_do * (now - since).total_seconds() / gained)
+
+
+def _counted(ledger: Ledger, source: str, start: datetime, end: datetime, held: str | None) -> Progress:
+    states = ledger.states_within(source, start, end)
     queued, done = states.get(State.QUEUED, 0), states.get(State.DONE, 0)
-    waiting = c.ledger.waiting_within(c.source.name, request.start, request.end) if queued else 0
+    waiting = ledger.waiting_within(source, start, end) if queued else 0
     in_flight = sum(states.get(state, 0) for state in IN_FLIGHT)
     to_do = queued - waiting + in_flight
-    gained, eta = done - done_before, None
-    if gained > 0 and to_do:
-        eta = now + timedelta(seconds=to_do * (now - began).total_seconds() / gained)
     total = sum(states.values()) - states.get(State.SKIPPED, 0)
-    return Progress(total, done, states.get(State.DEAD, 0), to_do, waiting, in_flight, held, eta)
+    return Progress(total, done, states.get(State.DEAD, 0), to_do, waiting, in_flight, held, None)

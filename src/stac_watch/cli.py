@@ -7,11 +7,14 @@ the runner.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -20,16 +23,24 @@ from rich.console import Console
 from rich.live import Live
 
 from stac_watch import app as composition
-from stac_watch import cli_acting, cli_asking, cli_deploying, cli_operating
+from stac_watch import cli_acting, cli_asking, cli_deploying, cli_ledger, cli_operating
 from stac_watch.cli_terminal import DEFAULT_CONFIG, ConfigOption, acting, cli, stopping
 from stac_watch.config import load
 from stac_watch.errors import Exit, StacWatchError, Unavailable
 from stac_watch.states import State
 from stac_watch.views.lines import sentence, trouble, waiting, watching
+from stac_watch.views.log import as_line, standby_line, trouble_line
 from stac_watch.watch import Parts, Tick, Watcher
 
 # the parts register their verbs when they are imported
-__all__ = ["cli", "cli_acting", "cli_asking", "cli_deploying", "cli_operating", "main"]
+__all__ = ["cli", "cli_acting", "cli_asking", "cli_deploying", "cli_ledger", "cli_operating", "main"]
+
+
+class Log(StrEnum):
+    """How a watcher says what it does where no terminal shows it."""
+
+    TEXT = "text"
+    JSON = "json"
 
 
 def main() -> None:
@@ -62,16 +73,22 @@ def main() -> None:
 
 
 @cli.command()
-def watch(config: ConfigOption = DEFAULT_CONFIG, once: Annotated[bool, typer.Option(help="One tick to the end.")] = False) -> int:
+def watch(
+    config: ConfigOption = DEFAULT_CONFIG,
+    once: Annotated[bool, typer.Option(help="One tick to the end.")] = False,
+    log: Annotated[
+        Log, typer.Option(help="text: a sentence for each round that moved something; json: a line for each move.")
+    ] = Log.TEXT,
+) -> int:
     """Watch the sources and convert what is new, until stopped."""
     with acting(config, stop_runs=True) as (settings, parts):
         if once:
-            with reporter(parts) as report:
+            with reporter(parts, log) as report:
                 return watch_once(parts, report)
         with composition.serving(settings, parts) as (url, note):
             if url:
-                print(f"web: {url}", flush=True)
-            with reporter(parts) as report:
+                print(json.dumps({"event": "web", "url": url}) if log is Log.JSON else f"web: {url}", flush=True)
+            with reporter(parts, log) as report:
                 return watch_on(parts, report, note)
 
 
@@ -135,14 +152,31 @@ def demo(
 
 
 @contextmanager
-def reporter(parts: Parts) -> Iterator[Callable[[Tick], None]]:
-    """Yields what shows a tick: a live table on a terminal, a line per change elsewhere."""
+def reporter(parts: Parts, log: Log) -> Iterator[Callable[[Tick], None]]:
+    """Yields what shows a tick: JSON if that is asked for, a live table on a terminal, a line per change elsewhere."""
     console = Console()
+    if log is Log.JSON:
+        parts.ledger.listen(lambda moved: _write(as_line(moved)))
+        yield lambda tick: write_tick(tick, parts.now())
+        return
     if not console.is_terminal:
         yield lambda tick: print_tick(tick)
         return
     with Live(console=console, refresh_per_second=4) as live:
         yield lambda tick: live.update(watching(composition.lines(parts), tick.problems, tick.standby))
+
+
+def write_tick(tick: Tick, now: datetime) -> None:
+    """Writes what is wrong as JSON; what moved was written when it was committed."""
+    for name, problem in tick.problems.items():
+        _write(trouble_line(name, problem, now))
+    if tick.standby:
+        _write(standby_line(tick.standby, now))
+
+
+def _write(line: str) -> None:
+    sys.stdout.write(f"{line}\n")  # in one piece: sources commit in threads of their own
+    sys.stdout.flush()
 
 
 def print_tick(tick: Tick) -> None:

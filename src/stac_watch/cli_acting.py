@@ -18,8 +18,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from stac_watch import app as composition
 from stac_watch import audit as auditing
 from stac_watch import backfill as backfilling
+from stac_watch import records
 from stac_watch import replay as replaying
-from stac_watch.cli_terminal import DEFAULT_CONFIG, ConfigOption, JsonOption, YesOption, acting, cli, show
+from stac_watch.cli_terminal import DEFAULT_CONFIG, ConfigOption, JsonOption, SourceArgument, YesOption, acting, cli, show
 from stac_watch.engines import Answer, Receipt
 from stac_watch.errors import Exit, InputError
 from stac_watch.events import stamp
@@ -38,7 +39,7 @@ EndOption = Annotated[str, typer.Option(help="Last acquisition: a day, which is 
 
 @cli.command()
 def backfill(
-    source: str,
+    source: SourceArgument,
     start: StartOption,
     end: EndOption,
     config: ConfigOption = DEFAULT_CONFIG,
@@ -98,7 +99,7 @@ def _follow(parts: Parts, c: backfilling.Context, request: backfilling.Request) 
     return Exit.NOT_ALL_WELL if last.held or last.dead or last.waiting else Exit.OK
 
 
-def _see_through(parts: Parts, c: backfilling.Context, request: backfilling.Request) -> backfilling.Progress | None:
+def _see_through(parts: Parts, c: backfilling.Context, request: backfilling.Request) -> records.Progress | None:
     """Returns how far it is when nothing moves any more; None when asked to stop before."""
     watcher = Watcher(replace(parts, holder=f"{parts.holder}, backfill --follow", gives_way=True), observing=False)
     began = parts.now()
@@ -124,7 +125,7 @@ class _Follower:
         self._standby: str | None = None
         self._said, self._said_at = "", now() - LINE_EVERY
 
-    def __call__(self, tick: Tick, progress: backfilling.Progress) -> None:
+    def __call__(self, tick: Tick, progress: records.Progress) -> None:
         """Shows what a turn led to."""
         for name, problem in tick.problems.items():
             self._bar.console.print(trouble(name, problem), markup=False)
@@ -202,7 +203,10 @@ def _repost(parts: Parts, path: Path, *, yes: bool) -> int:
 
 
 @cli.command()
-def send(file: Path, config: ConfigOption = DEFAULT_CONFIG) -> int:
+def send(
+    file: Annotated[Path, typer.Argument(help="A CloudEvent, as `stac-watch event ITEM` prints it.")],
+    config: ConfigOption = DEFAULT_CONFIG,
+) -> int:
     """Post a CloudEvent from a file, byte for byte."""
     with acting(config) as (_, parts):
         return _answer(replaying.repost(composition.read_event(file), parts.ledger, parts.engine, parts.now()))
@@ -215,7 +219,7 @@ def _answer(receipt: Receipt) -> int:
 
 @cli.command()
 def audit(
-    source: str,
+    source: SourceArgument,
     start: StartOption,
     end: EndOption,
     config: ConfigOption = DEFAULT_CONFIG,
@@ -230,6 +234,7 @@ def audit(
         )  # fmt: skip
         first, last = composition.read_range(start, end, parts.now())
         found = auditing.audit(c, first, last, parts.now())
+        parts.ledger.note_audit(records.Audited(source, found.at, found.start, found.end, found.kinds))
     written = auditing.write(found, file) if file is not None else 0
     show(found, json, render_audit)
     if file is not None and not json:

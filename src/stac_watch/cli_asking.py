@@ -13,7 +13,7 @@ from rich.table import Table
 
 from stac_watch import app as composition
 from stac_watch import asking
-from stac_watch.cli_terminal import DEFAULT_CONFIG, ConfigOption, JsonOption, cli, reading, show
+from stac_watch.cli_terminal import DEFAULT_CONFIG, ConfigOption, ItemArgument, JsonOption, cli, reading, show
 from stac_watch.errors import Exit
 from stac_watch.states import State
 from stac_watch.views.explain import render_explanations
@@ -60,7 +60,7 @@ def _quarantine(rows: list[asking.Unreadable]) -> Table:
 
 
 @cli.command()
-def explain(item: str, config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> int:
+def explain(item: ItemArgument, config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> int:
     """Show everything that happened to one item, and what comes next."""
     with reading(config) as (settings, ledger):
         now = composition.wall_clock()
@@ -70,7 +70,7 @@ def explain(item: str, config: ConfigOption = DEFAULT_CONFIG, json: JsonOption =
 
 
 @cli.command()
-def event(item: str, config: ConfigOption = DEFAULT_CONFIG) -> int:
+def event(item: ItemArgument, config: ConfigOption = DEFAULT_CONFIG) -> int:
     """Print the CloudEvent of an item's latest attempt, byte for byte as it was or will be posted."""
     with reading(config) as (_, ledger):
         body = ledger.events(asking.known(ledger, item)[0].key)[-1]

@@ -78,7 +78,7 @@ def submit(
     dask_perf_html: Annotated[str, typer.Option(help="File for Dask's performance report, e.g. /data/dask.html.")] = "",
     name: Annotated[str, typer.Option(help="The run's name; asked for twice it is one run. Empty = the cluster chooses one.")] = "",
     wait: Annotated[bool, typer.Option("--wait", help="Until it is over; exits with the runner's code.")] = False,
-    ui: Annotated[str, typer.Option(help="Where the Argo UI is reached, for a link.")] = "",
+    ui: Annotated[str, typer.Option(help="Where the Argo UI is reached, for a link; empty = as engine.ui says.")] = "",
     json: JsonOption = False,
 ) -> int:
     """Submit one Workflow, without poller or ledger. What is not given is the WorkflowTemplate's default."""
@@ -98,7 +98,7 @@ def submit(
     with closing(cluster), composition.opened_argo(settings.engine, os.environ) as argo:
         check_template(cluster)
         run, created = argo.create(workflow)
-        told = submission(run, cluster.namespace, created=created, ui=ui)
+        told = submission(run, cluster.namespace, created=created, ui=ui or settings.engine.ui or "")
         if not json:
             _tell(told)
         end = _awaited(cluster, told) if wait else told

@@ -219,6 +219,8 @@ class ArgoEngine(Group):
     """Bearer token of the EventSource; only from STAC_WATCH__ENGINE__TOKEN or `token_file`, refused in the YAML."""
     token_file: Path | None = None
     """File that holds the token, as a mounted Secret does; read at the start, and takes the place of `token`."""
+    ui: HttpUrl | None = None
+    """Where people reach the Argo UI; empty = pages and verbs give no links to it."""
     limits: Limits = Limits()
     """How hard it is pushed."""
 

@@ -20,17 +20,17 @@ from stac_watch.changes import Quarantine
 from stac_watch.errors import CannotWrite, ConfigError
 from stac_watch.events import Lane, build_event, event_id, run_name
 from stac_watch.migrations import migrate
-from stac_watch.moves import LeaseLost, StaleState, history_values, outbox_values
-from stac_watch.observations import Observations
+from stac_watch.moves import MOVED, LeaseLost, StaleState, history_values, outbox_values
 from stac_watch.policy import SkipReason
 from stac_watch.queries import unwritable
-from stac_watch.records import ConversionRow, Move, Order, Place, Sighting, Tally
+from stac_watch.records import ConversionRow, Move, Moved, Order, Place, Sighting, Tally
+from stac_watch.retention import Retention
 from stac_watch.states import FINAL, Fact, State, next_state
 
 __all__ = ["LeaseLost", "Ledger", "StaleState"]
 
 
-class Ledger(Observations):
+class Ledger(Retention):
     """Admission and orders; questions are inherited from `Queries`, moves from `Moves`."""
 
     def prepare(self) -> None:
@@ -124,6 +124,9 @@ class Ledger(Observations):
                 outbox.append(outbox_values(source, key, 1, c.lane, c.datetime, now))
             why = f"{c.kind} seen in {source}" if s.skip is None else f"rule {s.skip.value}"
             history.append(history_values(key, None, fact, state, 1, now, why))
+            published = s.item.updated if c.lane == "live" else None
+            run = run_name(c, 1)
+            tx.info[MOVED].append(Moved(source, c.item_id, key, c.lane, 1, run, None, fact, state, now, published, why))
             places[Place(source, c.lane, state, cause)] += 1
             states.append(state)
         for table, rows in ((t.conversion, conversions), (t.event, events), (t.outbox, outbox), (t.history, history)):

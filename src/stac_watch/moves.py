@@ -1,7 +1,7 @@
 """Moves conversions: one guarded update with its history, event, outbox row and counts, in one transaction.
 
-In: a row as it was read, and a fact about it. Out: the new state, or `StaleState`. Never: decides what follows (that is
-`states`), or reads the clock by itself.
+In: a row as it was read, and a fact about it. Out: the new state, or `StaleState`; and to who listens each move, once it is
+committed. Never: decides what follows (that is `states`), or reads the clock by itself.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from stac_watch import schema as t
 from stac_watch.errors import Defect, Temporary
 from stac_watch.events import PRIORITY, Lane, event_id, next_attempt
 from stac_watch.failures import LENGTH, fingerprint
-from stac_watch.queries import Queries, answering
-from stac_watch.records import ConversionRow, Move, OutboxRow, Place
+from stac_watch.queries import answering
+from stac_watch.records import ConversionRow, Move, Moved, OutboxRow, Place
 from stac_watch.states import NEXT_ATTEMPT, Fact, State, next_state
+from stac_watch.sums import Sums
 
 LEASE = timedelta(seconds=30)
 """How long a watcher that says nothing keeps the ledger: longer than a slow tick, shorter than anybody's patience.
@@ -32,6 +33,7 @@ containers have host names and process numbers in common.
 """
 WATCH, WISH = "watch", "wish"
 """Rows of the lease table: who watches, and who would if the one that does gave way."""
+MOVED = "moved"  # what a transaction has moved so far, kept with its connection
 
 
 class StaleState(Defect):
@@ -42,14 +44,19 @@ class LeaseLost(Temporary):
     """Another watcher took the ledger over, because this one said nothing for too long."""
 
 
-class Moves(Queries):
+class Moves(Sums):
     """Everything that moves a conversion that exists."""
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
         self._upsert = sqlite_insert if engine.dialect.name == "sqlite" else pg_insert
+        self._listeners: list[Callable[[Moved], None]] = []
         self._held: tuple[str, Callable[[], datetime]] | None = None
         self._renewed: datetime | None = None
+
+    def listen(self, listener: Callable[[Moved], None]) -> None:
+        """Tells a listener of each move of this process that was committed, in the thread that moved it."""
+        self._listeners.append(listener)
 
     def move(self, row: ConversionRow, move: Move, now: datetime) -> State:
         """Applies one fact to a conversion as it was read: state, history, event, outbox and counts together.
@@ -143,7 +150,12 @@ class Moves(Queries):
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
         with answering(self._engine), self._engine.begin() as tx:
+            moved: list[Moved] = []
+            tx.info[MOVED] = moved
             yield tx
+        for entry in moved:  # only now: what was rolled back did not happen
+            for listener in self._listeners:
+                listener(entry)
 
     # -- the move ------------------------------------------------------------------------------------------------------
 
@@ -169,6 +181,10 @@ class Moves(Queries):
             sensing = tx.execute(select(t.item.c.sensing).where(*mine)).scalar_one()
             tx.execute(insert(t.outbox).values(outbox_values(row.source, row.key, attempt, lane, sensing, move.due or now)))
         tx.execute(insert(t.history).values(history_values(row.key, row.state, fact, state, attempt, now, move.why)))
+        run = changes.get("run", row.run)
+        tx.info[MOVED].append(
+            Moved(row.source, row.item_id, row.key, lane, attempt, run, row.state, fact, state, now, row.changed_at, move.why)
+        )
         before, after = Place(row.source, row.lane, row.state, row.cause), Place(row.source, lane, state, changes["cause"])
         if before != after:
             self._count(tx, {before: -1, after: 1})

@@ -17,7 +17,7 @@ from stac_watch import schema as t
 from stac_watch.moves import Moves
 from stac_watch.policy import SkipReason
 from stac_watch.queries import CHUNK
-from stac_watch.records import Known, Move, SweepRow
+from stac_watch.records import Audited, Known, Move, SweepRow
 from stac_watch.states import Fact, State
 
 NEAR = timedelta(seconds=2)  # reprocessings of one acquisition may differ in the fraction of their sensing second
@@ -63,6 +63,20 @@ class Observations(Moves):
             added = {"n": t.lateness.c.n + statement.excluded.n}
             with self._write() as tx:
                 tx.execute(statement.on_conflict_do_update(index_elements=["source", "bucket"], set_=added), rows)
+
+    # -- audits ----------------------------------------------------------------------------------------------------------
+
+    def note_audit(self, audited: Audited) -> None:
+        """Keeps what an audit of a source found, in place of the one before."""
+        with self._write() as tx:
+            tx.execute(self._put(t.audited, ("source",), ("at", "start", "end", "gaps")), [asdict(audited)])
+
+    def audited(self) -> dict[str, Audited]:
+        """Returns what the last audit of each source found."""
+        a = t.audited.c
+        with self._read() as tx:
+            rows = tx.execute(select(a.source, a.at, a.start, a.end, a.gaps))
+            return {r.source: Audited(*r) for r in rows}
 
     # -- cursors besides the live one -----------------------------------------------------------------------------------
 

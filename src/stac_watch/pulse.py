@@ -9,12 +9,40 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from stac_watch.engines import Run
 from stac_watch.errors import StacWatchError
-from stac_watch.states import Fact
+from stac_watch.records import Moved
+from stac_watch.states import Fact, State
 from stac_watch.watch import Tick
+
+BOUNDS = (1, 5, 15, 30, 60, 120, 300, 600, 1800, 3600, 4 * 3600, 12 * 3600, 86_400, 7 * 86_400)  # seconds
+"""What a poll, a pod's start, a conversion, a source that is not there yet, and an outage take lie in buckets of their own."""
+STEPS = {
+    (None, State.QUEUED): "seen", (State.QUEUED, State.SENT): "accepted", (State.SENT, State.RUNNING): "running",
+    (State.SENT, State.DONE): "done", (State.RUNNING, State.DONE): "done",
+}  # fmt: skip
+"""Which move reaches which step; the others are retries and ends, which `facts` counts."""
+
+
+@dataclass(frozen=True)
+class Durations:
+    """How long a step took, so far: of each bound how many took no longer, all of them, and their sum in seconds."""
+
+    counts: tuple[int, ...] = (0,) * len(BOUNDS)
+    n: int = 0
+    total: float = 0.0
+
+    def cumulated(self) -> list[tuple[str, float]]:
+        """Returns bound and count of each bucket, as Prometheus has them."""
+        return [*((f"{bound:g}", n) for bound, n in zip(BOUNDS, self.counts, strict=True)), ("+Inf", self.n)]
+
+    def plus(self, seconds: float) -> Durations:
+        """Returns the same with one more."""
+        counts = tuple(n + (seconds <= bound) for n, bound in zip(self.counts, BOUNDS, strict=True))
+        return Durations(counts, self.n + 1, self.total + seconds)
 
 
 @dataclass(frozen=True)
@@ -31,6 +59,8 @@ class Pulse:
     facts: Mapping[Fact, int] = field(default_factory=dict)
     posts: Mapping[str, int] = field(default_factory=dict)  # by answer
     sightings: Mapping[tuple[str, str], int] = field(default_factory=dict)  # by source and verdict
+    steps: Mapping[tuple[str, str, str], Durations] = field(default_factory=dict)  # by source, lane and step
+    runs: Mapping[tuple[str, int], Run] = field(default_factory=dict)  # by key and attempt, as the engine had them last
 
 
 class Recorder:
@@ -44,6 +74,7 @@ class Recorder:
         self._facts: Counter[Fact] = Counter()
         self._posts: Counter[str] = Counter()
         self._sightings: Counter[tuple[str, str]] = Counter()
+        self._steps: dict[tuple[str, str, str], Durations] = {}
 
     def note(self, tick: Tick) -> None:
         """Takes in what a round did."""
@@ -60,10 +91,20 @@ class Recorder:
             self._pulse = Pulse(
                 since=self._pulse.since, at=moment, ticks=self._pulse.ticks + 1, standby=tick.standby, ailing=dict(tick.ailing),
                 answered=dict(self._answered), problems=dict(self._problems), facts=dict(self._facts), posts=dict(self._posts),
-                sightings=dict(self._sightings),
+                sightings=dict(self._sightings), runs=tick.runs,
             )  # fmt: skip
+
+    def hear(self, moved: Moved) -> None:
+        """Takes in a move that was committed, from whatever thread."""
+        step = STEPS.get((moved.src, moved.dst))
+        if step is None or moved.since is None or moved.since > moved.at:
+            return
+        place = (moved.source, moved.lane, step)
+        with self._lock:
+            before = self._steps.get(place, Durations())
+            self._steps[place] = before.plus((moved.at - moved.since).total_seconds())
 
     def read(self) -> Pulse:
         """Returns the pulse as it is now; it never changes after that."""
         with self._lock:
-            return self._pulse
+            return replace(self._pulse, steps=dict(self._steps))

@@ -1,7 +1,7 @@
 """What can be asked of the ledger: every reading query, named.
 
 In: keys, ids, times. Out: `records`. Never: writes; the moves are the `Ledger`'s. Reads every row of a table only where that
-table is small (`funnel`, `quarantine`, `backfill`): a test asks the database for its plans.
+table is small (`quarantine`, `backfill`): a test asks the database for its plans.
 """
 
 from __future__ import annotations
@@ -18,7 +18,16 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from stac_watch import schema as t
 from stac_watch.errors import CannotWrite, Temporary
 from stac_watch.events import PRIORITY, Lane
-from stac_watch.records import ConversionRow, Footprint, HistoryRow, ItemRow, Known, Lag, Order, OutboxRow, Place, Queue
+from stac_watch.records import (
+    ConversionRow,
+    Footprint,
+    HistoryRow,
+    ItemRow,
+    Known,
+    Order,
+    OutboxRow,
+    Queue,
+)
 from stac_watch.states import IN_FLIGHT, State
 
 CHUNK = 5_000  # values in one IN list; SQLite takes 32,766, PostgreSQL 65,535
@@ -79,7 +88,7 @@ class Queries:
             .where(t.item.c.source == source)
         )
         with self._read() as tx:
-            rows = _chunked(tx, query, t.item.c.item_id, item_ids)
+            rows = chunked(tx, query, t.item.c.item_id, item_ids)
             return {r.item_id: Known(r.revision, r.key, State(r.state)) for r in rows}
 
     # -- dispatch and reconcile ----------------------------------------------------------------------------------------
@@ -191,8 +200,8 @@ class Queries:
                 query = query.where(column == value)
         if since is not None:
             query = query.where(c.changed_at >= since)
-        if error is not None:
-            query = query.where(c.reason.icontains(error, autoescape=True))
+        if error is not None:  # as somebody read it: whole, or as what failures have in common
+            query = query.where(or_(c.reason.icontains(error, autoescape=True), c.cause.icontains(error, autoescape=True)))
         with self._read() as tx:
             return [_conversion(r) for r in tx.execute(query)]
 
@@ -200,7 +209,7 @@ class Queries:
         """Returns the conversions of these items' current revisions, by item id."""
         query = select(t.conversion).join(t.item, t.item.c.key == t.conversion.c.key).where(t.item.c.source == source)
         with self._read() as tx:
-            return {r.item_id: _conversion(r) for r in _chunked(tx, query, t.item.c.item_id, list(item_ids))}
+            return {r.item_id: _conversion(r) for r in chunked(tx, query, t.item.c.item_id, list(item_ids))}
 
     def within(self, source: str, start: datetime, end: datetime) -> Iterator[ConversionRow]:
         """Yields the conversions of current revisions of items acquired in `[start, end)`, oldest first."""
@@ -213,29 +222,6 @@ class Queries:
         )
         with self._read() as tx:
             yield from (_conversion(r) for r in tx.execute(query.execution_options(yield_per=1000)))
-
-    def states_within(self, source: str, start: datetime, end: datetime) -> dict[State, int]:
-        """Returns how many items acquired in `[start, end)` are in each state, by their current revision."""
-        i, c = t.item.c, t.conversion.c
-        query = (
-            select(c.state, func.count())
-            .join(t.item, i.key == c.key)
-            .where(i.source == source, i.sensing >= start, i.sensing < end)
-            .group_by(c.state)
-        )
-        with self._read() as tx:
-            return {State(r[0]): r[1] for r in tx.execute(query)}
-
-    def waiting_within(self, source: str, start: datetime, end: datetime) -> int:
-        """Returns how many items acquired in `[start, end)` wait for their product to be there."""
-        i, c = t.item.c, t.conversion.c
-        query = (
-            select(func.count())
-            .select_from(t.conversion.join(t.item, i.key == c.key))
-            .where(i.source == source, i.sensing >= start, i.sensing < end, c.state == State.QUEUED.value, c.waits > 0)
-        )
-        with self._read() as tx:
-            return tx.execute(query).scalar_one()
 
     def item(self, row: ConversionRow) -> ItemRow | None:
         """Returns what the catalogue last said of a conversion's item."""
@@ -268,7 +254,7 @@ class Queries:
         query = select(t.outbox.c.key, t.outbox.c.event_id, t.event.c.body, t.outbox.c.posts, t.outbox.c.due)
         query = query.join(t.event, t.event.c.id == t.outbox.c.event_id)
         with self._read() as tx:
-            rows = _chunked(tx, query, t.outbox.c.key, list(keys))
+            rows = chunked(tx, query, t.outbox.c.key, list(keys))
             return {r.key: OutboxRow(r.key, r.event_id, bytes(r.body), r.posts, r.due) for r in rows}
 
     def history(self, key: str) -> list[HistoryRow]:
@@ -278,31 +264,6 @@ class Queries:
             rows = tx.execute(select(h.src, h.fact, h.dst, h.attempt, h.at, h.why).where(h.key == key).order_by(h.id))
             return [HistoryRow(*r) for r in rows]
 
-    # -- sums ----------------------------------------------------------------------------------------------------------
-
-    def funnel(self) -> dict[Place, int]:
-        """Returns how many conversions are where."""
-        f = t.funnel.c
-        with self._read() as tx:
-            rows = tx.execute(select(f.source, f.lane, f.state, f.cause, f.n).where(f.n > 0))
-            return {Place(r.source, r.lane, State(r.state), r.cause): r.n for r in rows}
-
-    def lag(self, source: str) -> Lag:
-        """Returns how far a source has got."""
-        i, c = t.item.c, t.conversion.c
-        done = select(func.max(c.changed_at)).where(c.source == source, c.state == State.DONE.value)
-        with self._read() as tx:
-            published = tx.execute(select(func.max(i.updated)).where(i.source == source)).scalar()
-            seen = tx.execute(select(func.max(i.first_seen)).where(i.source == source)).scalar()
-            return Lag(published, seen, tx.execute(done).scalar())
-
-    def done_since(self, source: str, since: datetime) -> int:
-        """Returns how many conversions of a source are done since then."""
-        c = t.conversion.c
-        query = select(func.count()).where(c.source == source, c.state == State.DONE.value, c.changed_at >= since)
-        with self._read() as tx:
-            return tx.execute(query).scalar_one()
-
     def quarantined(self) -> list[tuple[str, str, str]]:
         """Returns (source, item id, why) of items that could not be acted on."""
         q = t.quarantine.c
@@ -310,11 +271,12 @@ class Queries:
             return [(r[0], r[1], r[2]) for r in tx.execute(select(q.source, q.item_id, q.why).order_by(q.source, q.item_id))]
 
     def _rows(self, tx: Connection, keys: Collection[str]) -> dict[str, ConversionRow]:
-        rows = _chunked(tx, select(t.conversion), t.conversion.c.key, list(keys))
+        rows = chunked(tx, select(t.conversion), t.conversion.c.key, list(keys))
         return {r.key: _conversion(r) for r in rows}
 
 
-def _chunked(tx: Connection, query: Select[Any], column: Any, values: Sequence[str]) -> Iterator[Row[Any]]:  # noqa: ANN401
+def chunked(tx: Connection, query: Select[Any], column: Any, values: Sequence[str]) -> Iterator[Row[Any]]:  # noqa: ANN401
+    """Yields the rows whose column has one of the values, asked for in parts that a database takes."""
     for start in range(0, len(values), CHUNK):
         yield from tx.execute(query.where(column.in_(values[start : start + CHUNK])))
 

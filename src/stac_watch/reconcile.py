@@ -119,9 +119,11 @@ def reconcile(
     read_marker: Callable[[str], Marker | None],
     now: Callable[[], datetime],
     given_up: Sequence[ConversionRow] = (),
+    saw: Callable[[Mapping[tuple[str, int], Run]], None] = lambda _: None,
 ) -> dict[Fact, int]:
     """Looks at every unfinished conversion once; returns how many facts of each kind were found.
 
+    `saw` is told the runs by key and attempt.
     Those of `given_up` are dead, and looked at too: a person may have retried a run with the engine's own tools (`argo retry`).
 
     Raises:
@@ -131,6 +133,7 @@ def reconcile(
     rows = ledger.unfinished()
     keys = [row.key for row in (*rows, *given_up)]
     runs = {(run.key, run.attempt): run for run in engine.runs(keys)} if keys else {}
+    saw(runs)
     found: dict[Fact, int] = {}
     rows += [row for row in given_up if _came_back(row, runs.get((row.key, row.attempt)))]
     for row in rows:

@@ -1,6 +1,6 @@
 """The rows of the ledger as values, so that the stages above it never see a database.
 
-In: nothing. Out: frozen dataclasses. Never: behaviour.
+In: nothing. Out: frozen dataclasses. Never: behaviour beyond what follows from their own fields.
 """
 
 from __future__ import annotations
@@ -169,6 +169,84 @@ class Move:
     outcome: dict[str, Any] | None = None  # the run's outcome JSON
     lane: Lane | None = None
     overwrite: bool = False  # the next attempt converts again although an output with the key is there
+
+
+@dataclass(frozen=True)
+class Audited:
+    """What the last audit of a source found."""
+
+    source: str
+    at: datetime
+    start: datetime  # acquisitions from then on
+    end: datetime  # exclusive
+    gaps: dict[str, int]  # by kind; empty = nothing is missing, stale or doubled
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A move as it was committed, for whoever listens: logs and metrics."""
+
+    source: str
+    item_id: str
+    key: str
+    lane: Lane
+    attempt: int
+    run: str | None
+    src: State | None
+    fact: Fact
+    dst: State
+    at: datetime
+    since: datetime | None  # when it came to the state that it left; of a new live one when it was published, if that is known
+    why: str
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Which conversions a person wants to see; None = all."""
+
+    since: datetime | None = None  # last changed then or later
+    source: str | None = None
+    lane: Lane | None = None
+
+    def has(self, source: str, lane: str) -> bool:
+        """Tells whether conversions of a source's lane belong to it, whenever they changed."""
+        return self.source in (None, source) and self.lane in (None, lane)
+
+
+@dataclass(frozen=True)
+class Journey:
+    """When a conversion that is done came to each step; None where that is not known."""
+
+    published: datetime | None  # by the catalogue's change stamp; of the live lane only
+    seen: datetime
+    accepted: datetime | None  # of the attempt that was done
+    running: datetime | None
+    done: datetime
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the items of a range are."""
+
+    total: int  # to be converted: skipped ones are not
+    done: int
+    dead: int
+    to_do: int  # moves by itself
+    waiting: int  # their products are not there yet: looked at again, for days
+    in_flight: int
+    held: str | None
+    eta: datetime | None
+
+    @property
+    def settled(self) -> bool:
+        """Nothing more moves by itself, or not soon."""
+        return self.to_do == 0 or (self.held is not None and self.in_flight == 0)
+
+    @property
+    def counts(self) -> str:
+        """One line of numbers."""
+        waiting = f", {self.waiting} not there yet" if self.waiting else ""
+        return f"{self.done} done, {self.dead} dead, {self.to_do} to do{waiting}"
 
 
 @dataclass(frozen=True)

@@ -200,11 +200,13 @@ def stored(body: bytes, ledger: Ledger) -> Stored:
     """
     document = parse_event(body)
     data, row = document["data"], ledger.get(document["data"]["key"])
-    bodies = ledger.events(data["key"])
+    bodies = {parse_event(b)["id"]: b for b in ledger.events(data["key"])}
     hint = "`stac-watch event ITEM` prints the one that is stored; `stac-watch send FILE` posts anything"
-    if row is None or data["attempt"] > len(bodies):
+    if row is not None and data["attempt"] < row.attempt and document["id"] not in bodies:
+        raise InputError(f"the ledger has event {document['id']} no more: `ledger prune` keeps the last one", hint=hint)
+    if row is None or document["id"] not in bodies:
         raise InputError(f"the ledger has no event {document['id']}", hint=hint)
-    if bodies[data["attempt"] - 1] != body:
+    if bodies[document["id"]] != body:
         raise InputError(f"event {document['id']} is not byte for byte the one that the ledger has", hint=hint)
     note = "the same run is meant: where it exists nothing happens"
     if data["attempt"] != row.attempt:

@@ -8,6 +8,7 @@ the conversions.
 
 from __future__ import annotations
 
+import zlib
 from datetime import UTC, datetime
 from typing import Any
 
@@ -30,7 +31,7 @@ from sqlalchemy import (
     text,
 )
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 class Stamp(TypeDecorator[datetime]):
@@ -62,6 +63,20 @@ class Words(TypeDecorator[str]):
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002  # interface
         """Returns what every database can store."""
         return value.replace("\0", "\\0").encode(errors="backslashreplace").decode() if value is not None else None
+
+
+class Body(TypeDecorator[bytes]):
+    """An event's bytes; those of old ones are kept packed by `retention`, and read as if they were not."""
+
+    impl = LargeBinary
+    cache_ok = True
+
+    def process_result_value(self, value: Any | None, dialect: Dialect) -> bytes | None:  # noqa: ANN401, ARG002  # interface
+        """Returns what was or will be posted: a JSON object, which no zlib stream begins like."""
+        if value is None:
+            return None
+        body = bytes(value)
+        return body if body.startswith(b"{") else zlib.decompress(body)
 
 
 metadata = MetaData()
@@ -123,7 +138,7 @@ event = Table(
     Column("id", String(32), primary_key=True),
     Column("key", String(12), ForeignKey("conversion.key"), nullable=False),
     Column("attempt", Integer, nullable=False),
-    Column("body", LargeBinary, nullable=False),  # byte for byte what is posted
+    Column("body", Body, nullable=False),  # byte for byte what is posted
     Column("created_at", Stamp, nullable=False),
     Index("event_by_key", "key", "attempt"),
 )
@@ -235,6 +250,16 @@ sweep = Table(  # the last or current sweep of each kind
     Column("position", Stamp, nullable=False),  # windows before it are done
     Column("begun_at", Stamp, nullable=False),
     Column("done_at", Stamp),
+)
+
+audited = Table(  # the last audit of each source
+    "audited",
+    metadata,
+    Column("source", String(64), primary_key=True),
+    Column("at", Stamp, nullable=False),
+    Column("start", Stamp, nullable=False),
+    Column("end", Stamp, nullable=False),
+    Column("gaps", JSON, nullable=False),  # kind -> how many
 )
 
 baseline = Table(  # items that were there before the source was watched, and are not wanted unless they change

@@ -1,4 +1,4 @@
-"""What backfill, replay and audit found or did, as tables. Pure.
+"""What backfill, replay, audit and prune found or did, as tables. Pure.
 
 In: their dataclasses. Out: rich renderables. Never: asks the ledger or prints.
 """
@@ -14,6 +14,7 @@ from rich.text import Text
 from stac_watch.audit import Audit
 from stac_watch.backfill import Plan
 from stac_watch.events import stamp
+from stac_watch.prune import Pruning
 from stac_watch.replay import Target
 
 SHOWN = 50  # lines; --json and files have all
@@ -73,3 +74,33 @@ def render_audit(found: Audit) -> RenderableType:
     if len(found.gaps) > SHOWN:
         table.add_row(f"… {len(found.gaps) - SHOWN} more", "", "", "", "")
     return Group(head, Text(", ".join(f"{n} {kind}" for kind, n in found.kinds.items()), style="bold red"), table)
+
+
+def render_pruning(found: Pruning, file: str | None) -> RenderableType:
+    """Returns what was or would be forgotten; `file` is the ledger's, where it is one."""
+    table = Table(
+        title=f"not changed since {stamp(found.before.replace(microsecond=0))}", title_justify="left", header_style="bold"
+    )
+    table.add_column("table")
+    table.add_column("what")
+    table.add_column("rows", justify="right")
+    for name, what, n in (
+        ("event", "of earlier attempts", found.events),
+        ("event", "last ones, packed", found.packed),
+        ("history", "moves between the first and the last", found.moves),
+        ("conversion", "outcomes, to what audits read", found.outcomes),
+    ):
+        table.add_row(name, what, f"{n:,}")
+    verb = "freed" if found.done else "would be freed (--yes does it)"
+    of = f"{found.conversions:,} of {found.looked_at:,} conversions"
+    notes = [Text(f"{of}: {found.bytes / 1e6:,.1f} MB {verb}, indexes apart")]
+    if not found.complete:
+        notes.append(Text("stopped before the end; the same command goes on", style="yellow"))
+    if found.done and found.file_bytes is not None and found.free_bytes:
+        notes.append(
+            Text(
+                f"{found.free_bytes / 1e6:,.1f} of the file's {found.file_bytes / 1e6:,.1f} MB are free, and used for what comes."
+                f" To make it smaller: stop the watcher, then\n  python -m sqlite3 {file} VACUUM"
+            )
+        )
+    return Group(table, *notes)

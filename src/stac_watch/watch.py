@@ -15,7 +15,7 @@ from time import monotonic
 from stac_watch.catalog import Catalog
 from stac_watch.config import Limits, Recipe, Source
 from stac_watch.dispatch import Breaker, Sent, TokenBucket, dispatch
-from stac_watch.engines import Engine
+from stac_watch.engines import Engine, Run
 from stac_watch.errors import Refused, StacWatchError, Temporary
 from stac_watch.ledger import LeaseLost, Ledger
 from stac_watch.observe import Observer
@@ -63,6 +63,7 @@ class Tick:
     sent: Sent = field(default_factory=Sent)
     standby: str = ""  # who has the ledger, when it is not this watcher
     ailing: Mapping[str, StacWatchError] = field(default_factory=dict)  # problems of this or an earlier round that last
+    runs: Mapping[tuple[str, int], Run] = field(default_factory=dict)  # by key and attempt, as they were looked at last
 
     @property
     def idle(self) -> bool:
@@ -84,6 +85,7 @@ class Watcher:
         self._engine_at: datetime | None = None  # when an engine that refused us is asked again
         self._look_at: datetime | None = None  # when the runs are looked at again
         self._given_up_at: datetime | None = None  # when dead conversions were looked at last
+        self._runs: Mapping[tuple[str, int], Run] = {}  # as they were looked at last
         self._ailing: dict[str, StacWatchError] = {}  # until a source answers, or the engine works
 
     def tick(self, *, to_the_end: bool = False) -> Tick:
@@ -108,7 +110,7 @@ class Watcher:
                 problems[observer.name] = problem
         facts, sent = self._work(problems)
         self._ailing |= problems
-        return Tick(tallies, problems, facts, sent, ailing=dict(self._ailing))
+        return Tick(tallies, problems, facts, sent, ailing=dict(self._ailing), runs=self._runs)
 
     def _work(self, problems: dict[str, StacWatchError]) -> tuple[Mapping[Fact, int], Sent]:
         """Reconciles and dispatches; an engine that refuses us, or does not answer, stops neither the loop nor discovery."""
@@ -138,9 +140,12 @@ class Watcher:
         p, began = self._p, self._p.now()
         if self._look_at is not None and timedelta(0) < self._look_at - began <= LONGEST_PAUSE:  # longer: the clock was set
             return {}
-        facts = reconcile(p.ledger, p.engine, p.limits, p.read_marker, p.now, self._given_up())
+        facts = reconcile(p.ledger, p.engine, p.limits, p.read_marker, p.now, self._given_up(), self._see)
         self._look_at = None if facts else p.now() + min(LONGEST_PAUSE, SHARE * (p.now() - began))
         return facts
+
+    def _see(self, runs: Mapping[tuple[str, int], Run]) -> None:
+        self._runs = runs
 
     def _given_up(self) -> list[ConversionRow]:
         """Returns dead conversions, as rarely as the longest pause between two looks."""

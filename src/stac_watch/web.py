@@ -1,4 +1,4 @@
-"""What the watcher tells over HTTP while it works: status page, page of an item, status.json, items.json, metrics, probes.
+"""What the watcher tells over HTTP while it works: status page and its stream, page of an item, JSON, metrics, probes.
 
 In: the ledger, the loop's pulse. Out: answers to GET and HEAD. Never: changes anything, asks the engine or a catalogue, shows a
 password or a token, or holds the loop up: it runs in threads of its own, and reads the ledger once for all who ask at once.
@@ -7,58 +7,63 @@ password or a token, or holds the loop up: it runs in threads of its own, and re
 from __future__ import annotations
 
 import json
-import re
-import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TypedDict
 
-import uvicorn
 from prometheus_client import CollectorRegistry, Metric, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from stac_watch import asking
 from stac_watch.config import Limits, Source
-from stac_watch.errors import InputError, StacWatchError, Unavailable
-from stac_watch.events import ITEM_ID, check_item_id
+from stac_watch.errors import InputError, StacWatchError
+from stac_watch.events import check_item_id
 from stac_watch.ledger import Ledger
 from stac_watch.pulse import Pulse
 from stac_watch.records import Footprint
-from stac_watch.states import State
-from stac_watch.views import as_json
+from stac_watch.stream import Readers
+from stac_watch.views import as_json, choices
+from stac_watch.views.choices import View
+from stac_watch.views.explain import Explanation
 from stac_watch.views.health import Health, alive, as_text, ready
 from stac_watch.views.metrics import Loop, families
-from stac_watch.views.page import render, render_item
+from stac_watch.views.page import Links, Overview, beside, render, render_item, render_live
 from stac_watch.views.status import Status
 
-MOST = 1000  # items of one answer
 KEPT = timedelta(seconds=2)  # a reading, for all who ask meanwhile: at a million items it costs the database up to a second
-CONNECTIONS = 64  # at once; the page is for people and probes, and the loop shares the process
-GRACE = 3.0  # seconds for answers that are under way when the watcher stops
+READERS = 24  # of the stream at once; the others' pages reload themselves
 HEADERS = {
     "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'",
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; script-src 'self'; connect-src 'self'; "
+    "img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
+FILE_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox"  # a report has neither scripts nor links of ours
+)
+UNBUFFERED = {"X-Accel-Buffering": "no"}  # nginx keeps a stream back otherwise
+FILES = {
+    "report": "text/html", "quicklook": "image/png", "report_json": "application/json", "item": "application/geo+json",
+}  # fmt: skip
+"""What of an outcome's `files` is shown, and as what."""
 
 
-class Choice(TypedDict):
-    """Which items are asked for."""
+@dataclass(frozen=True)
+class Places:
+    """What lies outside of the ledger, and how a page leads there."""
 
-    source: str | None
-    state: State | None
-    limit: int
+    log_of: Callable[[str | None], Path | None] = lambda _: None  # the log of a run
+    file_of: Callable[[str, str], Path | None] = lambda _, __: None  # what lies beside an output, by its name
+    run_page: Callable[[str], str | None] = lambda _: None  # a run's page in the Argo UI
 
 
 @dataclass
@@ -71,9 +76,10 @@ class Window:
     pulse: Callable[[], Pulse]
     now: Callable[[], datetime]
     version: str
-    log_of: Callable[[str | None], Path | None] = lambda _: None
+    places: Places = field(default_factory=Places)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _seen: tuple[Status, list[Footprint]] | None = None
+    _overviews: dict[View, Overview] = field(default_factory=dict)
 
     def look(self) -> tuple[Status, list[Footprint]]:
         """Returns status and footprints, at most two seconds old.
@@ -82,11 +88,27 @@ class Window:
             StacWatchError: the ledger does not answer.
         """
         with self._lock:
-            now = self.now()
-            if self._seen is None or not timedelta(0) <= now - self._seen[0].at < KEPT:
-                self._seen = None
-                self._seen = (asking.status(self.ledger, self.sources, self.limits, now), asking.footprints(self.ledger))
-            return self._seen
+            return self._look()
+
+    def overview(self, view: View) -> Overview:
+        """Returns what the status page shows of a part of the ledger, at most two seconds old.
+
+        Raises:
+            StacWatchError: the ledger does not answer.
+        """
+        with self._lock:
+            seen = self._look()
+            if view not in self._overviews:
+                self._overviews[view] = asking.overview(self.ledger, *seen, view.scope(seen[0].at))
+            return self._overviews[view]
+
+    def _look(self) -> tuple[Status, list[Footprint]]:
+        now = self.now()
+        if self._seen is None or not timedelta(0) <= now - self._seen[0].at < KEPT:
+            self._seen, self._overviews = None, {}
+            status = asking.status(self.ledger, self.sources, self.limits, now, self.pulse().runs)
+            self._seen = (status, asking.footprints(self.ledger))
+        return self._seen
 
     def health(self) -> Health:
         """Tells whether the watcher can do its work; asks the ledger now."""
@@ -111,90 +133,127 @@ class _Families(Collector):
         loop = Loop(
             version=self._w.version, ticks=pulse.ticks, last_tick=pulse.at, leads=pulse.ticks > 0 and not pulse.standby,
             ailing=frozenset(pulse.ailing), answered=pulse.answered, problems=pulse.problems, facts=pulse.facts, posts=pulse.posts,
-            sightings=pulse.sightings,
+            sightings=pulse.sightings, steps={place: d.cumulated() for place, d in pulse.steps.items()},
+            seconds={place: d.total for place, d in pulse.steps.items()},
         )  # fmt: skip
         yield from families(view, loop, tuple(source.name for source in self._w.sources))
 
 
 def create_app(window: Window) -> Starlette:
     """Returns the application."""
-    registry = CollectorRegistry(auto_describe=False)
-    ProcessCollector(registry=registry)
-    registry.register(_Families(window))
+    ended = threading.Event()
+    site = _Site(window, ended)
+    answers: dict[str, Callable[[Request], Response]] = {
+        "/": site.page, "/events": site.events, "/live.js": site.script, "/icon.svg": site.icon,
+        "/status.json": site.status, "/items.json": site.items,
+        "/items/{item}": site.item, "/items/{item}/{file}": site.file, "/metrics": site.metrics, "/healthz": site.healthz,
+        "/readyz": site.readyz,
+    }  # fmt: skip
+    routes = [Route(path, _sealed(answer), methods=["GET"]) for path, answer in answers.items()]  # and HEAD; all else is 405
+    app = Starlette(routes=routes, exception_handlers={StacWatchError: _no_answer})
+    app.state.ended = ended
+    return app
 
-    # plain functions: Starlette calls them in threads, and the ledger's driver blocks
-    def page(_: Request) -> Response:
-        view, footprints = window.look()
-        return HTMLResponse(render(view, window.health(), footprints, window.version))
 
-    def status(_: Request) -> Response:
-        return Response(as_json(window.look()[0]) + "\n", media_type="application/json")
+class _Site:
+    """The answers: plain functions, because Starlette calls them in threads, and the ledger's driver blocks."""
 
-    def items(request: Request) -> Response:
-        lines = asking.items(window.ledger, window.now(), **_chosen(request.query_params))
+    def __init__(self, window: Window, ended: threading.Event) -> None:
+        self._w, self._readers = window, Readers(READERS, ended.is_set)
+        self._registry = CollectorRegistry(auto_describe=False)
+        ProcessCollector(registry=self._registry)
+        self._registry.register(_Families(window))
+
+    def page(self, request: Request) -> Response:
+        view = choices.view(request.query_params)
+        return HTMLResponse(render(self._w.overview(view), self._w.health(), view, self._w.version))
+
+    def events(self, request: Request) -> Response:
+        view = choices.view(request.query_params)
+
+        def content() -> tuple[str, str]:
+            try:
+                return "page", render_live(self._w.overview(view), self._w.health(), view)
+            except StacWatchError as error:
+                return "trouble", str(error)
+
+        return StreamingResponse(self._readers.changes(content), media_type="text/event-stream", headers=UNBUFFERED)
+
+    def script(self, _: Request) -> Response:
+        return Response(beside("live.js"), media_type="text/javascript")
+
+    def icon(self, _: Request) -> Response:
+        return Response(beside("icon.svg"), media_type="image/svg+xml")
+
+    def status(self, _: Request) -> Response:
+        return Response(as_json(self._w.look()[0]) + "\n", media_type="application/json")
+
+    def items(self, request: Request) -> Response:
+        lines = asking.items(self._w.ledger, self._w.now(), **choices.items(request.query_params))
         return Response(as_json(lines) + "\n", media_type="application/json")
 
-    def item(request: Request) -> Response:
-        asked, now = request.path_params["item"], window.now()
-        try:
-            check_item_id(asked)  # what else stands there could not be in the ledger, and PostgreSQL refuses some of it
-            chains = asking.explain(window.ledger, asked, window.limits, now, window.log_of)
-        except InputError as error:
-            return PlainTextResponse(f"{error}\n", 404)
-        return HTMLResponse(render_item(chains, now, window.version))
+    def item(self, request: Request) -> Response:
+        now = self._w.now()
+        chains = _chains(self._w, request, now)
+        links = {chain.line.key: _links(self._w.places, chain) for chain in chains}
+        return HTMLResponse(render_item(chains, now, self._w.version, links))
 
-    def metrics(request: Request) -> Response:
+    def file(self, request: Request) -> Response:
+        kind, chains = request.path_params["file"], _chains(self._w, request, self._w.now())
+        found = next((path for chain in chains if (path := _file(self._w.places, chain, kind))), None)
+        if found is None:
+            raise HTTPException(404, "there is no such file here")
+        return FileResponse(found, media_type=FILES[kind], headers={"Content-Security-Policy": FILE_POLICY})
+
+    def metrics(self, request: Request) -> Response:
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
-        return Response(encode(registry), media_type=None, headers={"Content-Type": content_type})
+        return Response(encode(self._registry), media_type=None, headers={"Content-Type": content_type})
 
-    def healthz(request: Request) -> Response:
-        return _verdict(request, alive(window.pulse().at, window.now()))
+    def healthz(self, request: Request) -> Response:
+        return _verdict(request, alive(self._w.pulse().at, self._w.now()))
 
-    def readyz(request: Request) -> Response:
-        return _verdict(request, window.health())
-
-    def no_answer(_: Request, error: Exception) -> Response:
-        code = 400 if isinstance(error, InputError) else 503
-        return PlainTextResponse(f"{error}\n", code, headers=HEADERS)  # an error of ours, which is one sentence without secrets
-
-    routes = [
-        Route(path, _sealed(answer), methods=["GET"])  # and HEAD; everything else is 405
-        for path, answer in (
-            ("/", page),
-            ("/status.json", status),
-            ("/items.json", items),
-            ("/items/{item}", item),
-            ("/metrics", metrics),
-            ("/healthz", healthz),
-            ("/readyz", readyz),
-        )
-    ]
-    return Starlette(routes=routes, exception_handlers={StacWatchError: no_answer})
+    def readyz(self, request: Request) -> Response:
+        return _verdict(request, self._w.health())
 
 
-def _chosen(asked: Mapping[str, str]) -> Choice:
-    """Returns what `items` is asked for: `state`, `source`, `limit`.
+def _no_answer(_: Request, error: Exception) -> Response:
+    code = 404 if isinstance(error, UnknownItemError) else 400 if isinstance(error, InputError) else 503
+    return PlainTextResponse(f"{error}\n", code, headers=HEADERS)  # an error of ours, which is one sentence without secrets
+
+
+class UnknownItemError(InputError):
+    """The ledger has no item of that name."""
+
+
+def _chains(window: Window, request: Request, now: datetime) -> list[Explanation]:
+    """Returns the chains of the item that an address names.
 
     Raises:
-        InputError: a parameter or a value that there is not.
+        UnknownItemError: there is none.
     """
-    if unknown := sorted(asked.keys() - {"limit", "source", "state"}):
-        raise InputError(f"no parameter {unknown[0][:80]!r}", hint="there are state, source and limit")
-    state, source, limit = asked.get("state"), asked.get("source"), asked.get("limit", "50")
-    if source is not None and not ITEM_ID.fullmatch(source):
-        raise InputError(f"no source {source[:80]!r}", hint="as in the configuration")
-    if state is not None and state not in list(State):
-        raise InputError(f"no state {state[:80]!r}", hint=f"one of {', '.join(State)}")
-    number = int(limit) if re.fullmatch(r"[0-9]{1,9}", limit) else 0
-    if not 1 <= number <= MOST:
-        raise InputError(f"limit {limit[:80]!r} is not a number from 1 to {MOST}", hint="`stac-watch items` has all")
-    return {"source": source, "state": State(state) if state else None, "limit": number}
+    asked = request.path_params["item"]
+    try:
+        check_item_id(asked)  # what else stands there could not be in the ledger, and PostgreSQL refuses some of it
+        return asking.explain(window.ledger, asked, window.limits, now, window.places.log_of)
+    except InputError as error:
+        raise UnknownItemError(error.message, hint=error.hint) from None
+
+
+def _file(places: Places, chain: Explanation, kind: str) -> Path | None:
+    name = ((chain.outcome or {}).get("files") or {}).get(kind) if kind in FILES else None
+    return places.file_of(chain.line.output, name) if isinstance(name, str) else None
+
+
+def _links(places: Places, chain: Explanation) -> Links:
+    files = tuple(kind for kind in FILES if _file(places, chain, kind))
+    return Links(files, places.run_page(chain.line.run) if chain.line.run else None)
 
 
 def _sealed(answer: Callable[[Request], Response]) -> Callable[[Request], Response]:
     def sealed(request: Request) -> Response:
         response = answer(request)
-        response.headers.update(HEADERS)
+        for name, value in HEADERS.items():
+            response.headers.setdefault(name, value)
         return response
 
     return sealed
@@ -206,52 +265,3 @@ def _verdict(request: Request, health: Health) -> Response:
     if "json" in request.headers.get("accept", ""):
         return Response(json.dumps(asdict(health), indent=2) + "\n", code, media_type="application/json")
     return PlainTextResponse(as_text(health), code)
-
-
-@contextmanager
-def serving(app: Starlette, host: str, port: int) -> Iterator[str]:
-    """Serves the application in a thread; yields its URL, and stops it in order.
-
-    Raises:
-        Unavailable: it cannot listen there.
-    """
-    with _listening(host, port) as listener:
-        config = uvicorn.Config(
-            app, http="h11", ws="none", lifespan="off", loop="asyncio", log_config=None, log_level="error", access_log=False,
-            server_header=False, proxy_headers=False, limit_concurrency=CONNECTIONS, timeout_keep_alive=5,
-            timeout_graceful_shutdown=int(GRACE),
-        )  # fmt: skip
-        server = uvicorn.Server(config)
-        # a daemon: should it hang, the watcher's end must not wait for it
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="web", daemon=True)
-        thread.start()
-        try:
-            shown, bound = (f"[{host}]" if ":" in host else host), listener.getsockname()[1]
-            yield f"http://{shown}:{bound}/"
-        finally:
-            server.should_exit = True
-            thread.join(2 * GRACE)
-
-
-@contextmanager
-def _listening(host: str, port: int) -> Iterator[socket.socket]:
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        listener = socket.socket(family, kind, protocol)  # with its protocol named, asyncio turns Nagle off
-    except OSError as error:
-        raise _taken(host, port, error) from error
-    with listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind(address)
-            listener.listen(128)  # from here on clients wait instead of being refused
-        except OSError as error:
-            raise _taken(host, port, error) from error
-        yield listener
-
-
-def _taken(host: str, port: int, error: OSError) -> Unavailable:
-    return Unavailable(
-        f"the web page cannot listen on {host}, port {port}: {error.strerror}",
-        hint="another `stac-watch watch` may run here: set web.port (0 = any free one) or web.host, or `web: null` for none",
-    )

@@ -12,16 +12,16 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 LAYERS = [
-    ["cli cli_asking cli_acting cli_deploying cli_operating cli_terminal"],
+    ["cli cli_asking cli_acting cli_deploying cli_ledger cli_operating cli_terminal"],
     ["app"],
-    ["demo.", "web", "manifests.", "tables"],
-    ["pulse"],
-    ["watch", "backfill", "replay", "audit", "asking", "operate."],
+    ["demo.", "web stream server", "manifests.", "tables"],
+    ["pulse", "asking"],
+    ["watch", "backfill", "replay", "audit", "prune", "operate."],
     ["observe"],
     ["sweep"],
     ["discover", "dispatch", "reconcile"],
     ["pages probe"],
-    ["catalog http", "ledger observations moves migrations queries database schema", "lanes", "views.", "markers",
+    ["catalog http", "ledger retention observations moves sums migrations queries database schema", "lanes", "views.", "markers",
      "engines.argo engines.workflows", "engines.local"],
     ["engines", "records"],
     ["policy", "windows"],
@@ -30,8 +30,8 @@ LAYERS = [
     ["errors", "failures", "rules"],
 ]  # fmt: skip
 OWNERS = {  # library: modules that may import it; everything else reaches it through them
-    "sqlalchemy alembic psycopg": "stac_watch.ledger stac_watch.observations stac_watch.moves stac_watch.migrations "
-    "stac_watch.queries stac_watch.schema stac_watch.database",
+    "sqlalchemy alembic psycopg": "stac_watch.ledger stac_watch.retention stac_watch.observations stac_watch.moves "
+    "stac_watch.migrations stac_watch.queries stac_watch.sums stac_watch.schema stac_watch.database",
     "sqlite3": "stac_watch.demo.",
     "pystac_client requests": "stac_watch.catalog stac_watch.http",
     "pystac": "geozarr_runner.",
@@ -42,17 +42,18 @@ OWNERS = {  # library: modules that may import it; everything else reaches it th
     "hera": "stac_watch.manifests.",
     "numpy numcodecs": "stac_watch.demo. geozarr_runner.",
     "utm": "stac_watch.demo.",
-    "starlette uvicorn": "stac_watch.demo. stac_watch.web",
+    "starlette uvicorn": "stac_watch.demo. stac_watch.web stac_watch.server",
+    "anyio": "stac_watch.stream",
     "prometheus_client": "stac_watch.web stac_watch.views.metrics",
     "jinja2": "stac_watch.views.page geozarr_runner.",
     "xarray zarr dask distributed eopf_geozarr geozarr_toolkit aiohttp": "geozarr_runner.",
-    "typer": "stac_watch.cli stac_watch.cli_asking stac_watch.cli_acting stac_watch.cli_deploying stac_watch.cli_operating "
-    "stac_watch.cli_terminal",
+    "typer": "stac_watch.cli stac_watch.cli_asking stac_watch.cli_acting stac_watch.cli_deploying stac_watch.cli_ledger "
+    "stac_watch.cli_operating stac_watch.cli_terminal",
     "argparse": "geozarr_runner.cli",
 }
 CLIS = (
-    "stac_watch.cli stac_watch.cli_asking stac_watch.cli_acting stac_watch.cli_deploying stac_watch.cli_operating "
-    "stac_watch.cli_terminal geozarr_runner.cli"
+    "stac_watch.cli stac_watch.cli_asking stac_watch.cli_acting stac_watch.cli_deploying stac_watch.cli_ledger "
+    "stac_watch.cli_operating stac_watch.cli_terminal geozarr_runner.cli"
 )
 CALLS = {  # an attribute or, with (), a call, as it is written: modules that may write it
     "print()": CLIS,

@@ -351,7 +351,7 @@ def default_config(catalogue: str, namespace: str) -> dict[str, Any]:
             "kind": "argo",
             "webhook": "http://stac-eventsource-svc:12000/items",
             "namespace": namespace,
-            "limits": {"max_in_flight": 6, "rate": "5/s", "confirm_after": "15s", "retry_after": "2s", "not_ready": ["10s"]},
+            "limits": {"max_in_flight": 4, "rate": "5/s", "confirm_after": "15s", "retry_after": "2s", "not_ready": ["10s"]},
         },
         "web": {"port": 8080},
     }

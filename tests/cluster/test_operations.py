@@ -29,7 +29,7 @@ LABELS = {"app.kubernetes.io/name": "geozarr-convert", "app.kubernetes.io/part-o
 OTHER = {**LABELS, "app.kubernetes.io/name": "stac-watch"}
 SPACE = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
 HELPERS = "app.kubernetes.io/name=stac-watch-fetch"
-MEGABYTES = 400
+MEGABYTES = 800
 MAIN = "from stac_watch.cli import main; main()"
 
 
@@ -138,9 +138,9 @@ def test_a_fetch_that_is_interrupted_goes_on_where_it_was(ours, environ, tmp_pat
     before = 0
     for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
         with subprocess.Popen(argv, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            wait_until(lambda: len(ours.pods(HELPERS)) == 1, 60, "there is no helper pod")
             wait_until(arrives(process, before), 180, "nothing arrives")
-            assert len(ours.pods(HELPERS)) == 1
-            process.send_signal(number)
+            process.send_signal(number)  # at once: all of it is here within two seconds
             out, err = process.communicate(timeout=60)
         assert process.returncode == code, out + err
         wait_until(lambda: ours.pods(HELPERS) == [], 60, "the helper pod is still there")

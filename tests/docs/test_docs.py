@@ -5,13 +5,16 @@ import runpy
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 
 import pytest
+import typer.main
 
 from stac_watch.asking import Unreadable
 from stac_watch.audit import Audit, Gap, Kind
 from stac_watch.backfill import Day, Plan
+from stac_watch.cli import cli
 from stac_watch.config import Limits
 from stac_watch.errors import Exit
 from stac_watch.operate.clean import Cleaning
@@ -21,7 +24,8 @@ from stac_watch.operate.fetch import Fetched
 from stac_watch.operate.runs import RunView, Step
 from stac_watch.operate.submit import Submission
 from stac_watch.policy import SkipReason
-from stac_watch.records import HistoryRow, ItemRow, Lag, Order
+from stac_watch.prune import Pruning
+from stac_watch.records import Audited, HistoryRow, ItemRow, Lag, Order
 from stac_watch.replay import Target
 from stac_watch.states import State
 from stac_watch.views.explain import Explanation, Next
@@ -34,9 +38,13 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 
 
-def help_of(*verb: str) -> str:
-    command = [sys.executable, "-c", "from stac_watch.cli import main; main()", *verb, "--help"]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+@cache
+def options_of() -> dict[str, set[str]]:
+    """Every verb with the long names of its options."""
+    verbs = typer.main.get_command(cli).commands
+    return {
+        name: {o for p in verb.params for o in (*p.opts, *p.secondary_opts) if o.startswith("--")} for name, verb in verbs.items()
+    }
 
 
 def rows(page: str, column: int = 0) -> set[str]:
@@ -44,15 +52,27 @@ def rows(page: str, column: int = 0) -> set[str]:
     return {name for cell in cells for name in re.findall(r"[\w-]+", cell)}
 
 
-def test_every_verb_and_option_is_documented():
-    page = (DOCS / "cli.md").read_text()
-    verbs = re.findall(r"^  ([a-z]+)  ", help_of().partition("Commands:")[2], re.MULTILINE)
-    assert {"watch", "demo", "explain"} <= set(verbs)
-    for verb in verbs:
-        assert f"`{verb}" in page, f"docs/cli.md does not have the verb {verb}"
-        for option in re.findall(r"(--[a-z-]+)", help_of(verb)):
-            known = option in page or option.removeprefix("--no-").join(("--", "")) in page
-            assert known or option == "--help", f"docs/cli.md does not have {verb} {option}"
+def test_every_verb_is_in_the_list_and_has_its_entry():
+    guide, reference = (DOCS / "cli.md").read_text(), (DOCS / "cli-reference.md").read_text()
+    assert {"watch", "demo", "explain"} <= set(options_of())
+    for verb, options in options_of().items():
+        assert f"`{verb}" in guide, f"docs/cli.md does not have the verb {verb}"
+        entry = reference.partition(f"\n## {verb}\n")[2].partition("\n## ")[0]
+        for option in options:
+            assert f"{option} " in entry.replace("`", " "), f"docs/cli-reference.md does not have {verb} {option}"
+
+
+@pytest.mark.parametrize("command", ["preflight", "convert", "run"])
+def test_every_option_of_the_runner_is_in_the_reference(command):
+    runner = [sys.executable, "-c", "from geozarr_runner.cli import main; main()", command, "--help"]
+    told = subprocess.run(runner, capture_output=True, text=True, check=True, timeout=60).stdout
+    entry = (DOCS / "cli-reference.md").read_text().partition(f"\n## geozarr-runner {command}\n")[2].partition("\n## ")[0]
+    if "those of [geozarr-runner convert]" in entry:
+        entry = (DOCS / "cli-reference.md").read_text().partition("\n## geozarr-runner convert\n")[2]
+    options = {*re.findall(r"(--[a-z-]+)", told.partition("options:")[2])} - {"--help"}
+    assert len(options) > 15
+    for option in options:
+        assert f"`{option}" in entry, f"docs/cli-reference.md does not have geozarr-runner {command} {option}"
 
 
 @pytest.mark.parametrize("code", list(Exit))
@@ -71,6 +91,7 @@ JSON = {
     "a chain's item": ItemRow, "a move": HistoryRow, "what is next": Next, "a plan": Plan, "a plan's day": Day, "a target": Target,
     "an audit": Audit, "a gap": Gap, "a run": RunView, "a step": Step, "a fetched file": Fetched, "a cleaning": Cleaning,
     "an object to clean": Removal, "a finding": Finding, "a submission": Submission,
+    "a last audit": Audited, "a pruning": Pruning,
 }  # fmt: skip
 
 
@@ -86,9 +107,17 @@ def test_every_kind_of_gap_is_documented(kind):
     assert kind.value in rows("cli.md")
 
 
-def test_configuration_page_is_what_the_models_say():
+@pytest.mark.parametrize("page", ["configuration.md", "cli-reference.md"])
+def test_a_page_that_is_written_from_the_code_is_what_the_code_says(page):
     reference = runpy.run_path(str(ROOT / "tools" / "reference.py"))
-    assert (DOCS / "configuration.md").read_text() == reference["page"](), "run `make docs`"
+    assert (DOCS / page).read_text() == reference["PAGES"][page](), "run `make docs`"
+
+
+def test_every_module_has_its_place_on_the_page_of_the_architecture():
+    named = set(re.findall(r"`(\w+)`", (DOCS / "architecture.md").read_text()))
+    modules = {path.stem for folder in ("src/stac_watch", "runner/geozarr_runner") for path in (ROOT / folder).glob("*.py")}
+    packages = {path.parent.name for path in (ROOT / "src" / "stac_watch").glob("*/__init__.py")}
+    assert {name for name in modules | packages if not name.startswith(("__", "cli_"))} - named == set()
 
 
 def test_every_link_between_pages_leads_somewhere():
@@ -112,7 +141,8 @@ def test_every_metric_and_path_of_the_web_is_documented():
         for sample in family.samples:
             assert set(sample.labels) == labels[family.name], family.name
     window = Window(None, (), Limits(), None, None, "1")
-    paths = set(re.findall(r"^\| (`/[\w./{}]*`) \|", page, re.MULTILINE))
+    cells = re.findall(r"^\| (`/[^|]*) \|", page, re.MULTILINE)
+    paths = {path for cell in cells for path in re.findall(r"`/[\w./{}]*`", cell)}
     assert {f"`{route.path}`" for route in create_app(window).routes} == paths
     used = set(re.findall(r"stac_watch_\w+", page.partition("## What to be woken for")[2]))
     assert used <= told

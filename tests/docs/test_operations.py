@@ -10,7 +10,9 @@ import typer.main
 import yaml
 
 from stac_watch.cli import cli
+from stac_watch.errors import Exit
 from stac_watch.operate.doctor import PERMISSIONS
+from stac_watch.policy import SkipReason
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -88,11 +90,40 @@ def test_the_operators_role_is_what_the_doctor_asks_for():
     assert given == {(group, resource, verb) for _, group, resource, verbs in PERMISSIONS for verb in verbs.split()}
 
 
-def test_every_alert_has_its_first_action():
+def rows(heading):
+    """The rows of the runbook's first table below a heading, without its head, each by its first cell."""
+    section = RUNBOOK.read_text().partition(f"## {heading}\n")[2].partition("\n## ")[0]
+    lines = [re.split(r"(?<!\\)\|", line)[1:-1] for line in section.splitlines() if line.startswith("| ")]
+    return {cells[0].strip(): [cell.strip() for cell in cells[1:]] for cells in lines[2:]}
+
+
+def test_every_alert_says_what_is_seen_why_and_what_to_do():
     groups = yaml.safe_load(ALERTS.read_text())["spec"]["groups"]
-    alerts = {rule["alert"] for group in groups for rule in group["rules"] if "alert" in rule}
-    table = RUNBOOK.read_text().partition("## Alerts")[2].partition("\n## ")[0]
-    assert set(re.findall(r"`([A-Z]\w+)`", table)) == alerts
+    rules = [rule for group in groups for rule in group["rules"] if "alert" in rule]
+    table = rows("Alerts")
+    assert sorted(table) == sorted(f"`{rule['alert']}` ({rule['labels']['severity']})" for rule in rules)
+    for name, (what, why, command) in table.items():
+        assert what, name
+        assert why, name
+        assert "`" in command or "the same" in command, f"{name}: no command"
+
+
+def test_every_exit_code_says_what_why_and_what_to_do():
+    table = rows("Exit codes")
+    assert set(table) == {str(code.value) for code in Exit} | {"137"}  # killed: the kernel's, and no code of ours
+    for code, (what, why, command) in table.items():
+        assert what, code
+        assert why or code in ("0", "70", "130"), code
+        assert "`" in command or "the same command" in command, f"{code}: no command"
+
+
+def test_every_skip_reason_says_what_why_and_how_to_have_it_all_the_same():
+    table = rows("Skip reasons")
+    assert set(table) == {f"`{reason.value}`" for reason in SkipReason}
+    for reason, (what, why, command) in table.items():
+        assert what, reason
+        assert why, reason
+        assert "`" in command or "backfill" in command or "tell the catalogue" in command, f"{reason}: no command"
 
 
 def test_each_trouble_has_a_command():

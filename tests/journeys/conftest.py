@@ -46,6 +46,7 @@ class Plant:
     posts: list[str] = field(default_factory=list)
     outputs: dict[str, dict] = field(default_factory=dict)
     looks: int = 0
+    progress: tuple[int, int] | None = None  # of every run, as it says
 
     def submit(self, event):
         data = json.loads(event)["data"]
@@ -99,7 +100,8 @@ class Plant:
             if run not in self.published:
                 self.published.add(run)
                 self.outputs[data["output_zarr"]] = outcome
-        return Run(run, data["key"], data["attempt"], phase, outcome=outcome, started=self.begun[run])
+        stage = "converting" if self.progress else ""
+        return Run(run, data["key"], data["attempt"], phase, stage, self.progress, outcome=outcome, started=self.begun[run])
 
     def headroom(self):
         active = [r for r, begun in self.begun.items() if begun <= self.clock() < begun + TAKES and r not in self.deleted]

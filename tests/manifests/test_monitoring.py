@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from stac_watch.manifests.monitoring import ALERTS, PANELS
-from stac_watch.records import Order
+from stac_watch.records import Audited, Order
 from stac_watch.states import State
 from stac_watch.views.lines import Line
 from stac_watch.views.metrics import Loop, families
@@ -42,16 +42,18 @@ def exported():
     """Metric -> its labels, as the poller tells them when everything that can be told is."""
     source = filled(
         SourceStatus, source="s2", lanes={"live": {s.value: 1 for s in State}}, newest_published=NOW, newest_seen=NOW,
-        newest_done=NOW, backfill=filled(Order, held="failures"), overlap=900.0, withdrawn=1,
+        newest_done=NOW, backfill=filled(Order, held="failures"), overlap=900.0, withdrawn=1, cursor=NOW, swept=NOW,
+        audited=Audited("s2", NOW, NOW, NOW, {"lost": 1}),
     )  # fmt: skip
     view = filled(
         Status, at=NOW, states={s.value: 1 for s in State}, skipped={"too_old": 1}, quarantined=1, sources=[source],
         waiting=[Waiting(line=filled(Line, seconds=3.0), why="")], failures=[Failure("it broke", 1, "s2", None)],
-        in_flight=[], dead=[],
+        in_flight=[], dead=[], ledger_bytes=1,
     )  # fmt: skip
     loop = Loop(
         version="1", ticks=1, last_tick=NOW, leads=True, ailing=frozenset({"s2"}), answered={"s2": NOW}, problems={"s2": 1},
-        sightings={("s2", "admitted"): 1},
+        sightings={("s2", "admitted"): 1}, steps={("s2", "live", "seen"): [("1", 1), ("+Inf", 1)]},
+        seconds={("s2", "live", "seen"): 1.0},
     )  # fmt: skip
 
     class Once(Collector):
@@ -146,12 +148,14 @@ def test_prometheus_evaluates_the_rules_as_they_are_meant(rendered, tmp_path):
     labels = {
         "StacWatchSourceAiling": {"name": "s2"}, "StacWatchNothingPublished": {"source": "s2"},
         "StacWatchDeadGrows": {"source": "s2"}, "StacWatchBackfillHeld": {"source": "s2"},
+        "StacWatchAuditGaps": {"source": "s2", "kind": "lost"}, "StacWatchNotAudited": {"source": "s2"},
+        "StacWatchNotSwept": {"source": "s2"},
     }  # fmt: skip
     rules = {alert.name: alert.rule for alert in ALERTS}
 
     def raised(name):
         annotations = {
-            k: v.replace("{{ $labels.source }}", "s2").replace("{{ $labels.name }}", "s2")
+            k: re.sub(r"\{\{ \$labels\.(\w+) \}\}", lambda found: labels[name][found[1]], v)
             for k, v in rules[name]["annotations"].items()
         }
         return [{"exp_labels": {**rules[name]["labels"], **labels.get(name, {})}, "exp_annotations": annotations}]

@@ -1,5 +1,9 @@
 # Tests against real servers, which they start and stop by themselves. Included by the Makefile.
 
 .PHONY: test-services
-test-services: install ## the tests that need real servers: PostgreSQL with PostGIS, two generations of pgstac
-	STAC_WATCH_TEST_SERVICES=1 $(BIN)/pytest -q tests/services
+test-services: install ## the tests that need real servers: PostgreSQL with PostGIS, two generations of pgstac, Prometheus, Chromium
+	STAC_WATCH_TEST_SERVICES=1 $(BIN)/pytest -q tests/services tests/browser
+
+.PHONY: pictures
+pictures: install ## take the documentation's pictures of the status page anew (Chromium)
+	STAC_WATCH_TEST_SERVICES=1 STAC_WATCH_PICTURES=docs/pictures $(BIN)/pytest -q tests/browser

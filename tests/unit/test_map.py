@@ -1,6 +1,7 @@
 """The map of the status page: every footprint lies where it is, and what is no footprint draws nothing."""
 
 import math
+import re
 
 import pytest
 from hypothesis import given
@@ -26,6 +27,15 @@ def test_items_at_one_place_are_one_rectangle_and_y_goes_south():
     assert found.stretch == pytest.approx(math.cos(math.radians(41.5)), abs=1e-3)
     assert found.meridians == [-20, 0, 20, 40]
     assert found.parallels == [40]
+
+
+def test_no_coast_runs_across_the_map():
+    """Eurasia and Antarctica cross the antimeridian; closed without a cut they drew bands over the Arctic."""
+    for part in coast().split("Z")[:-1]:
+        numbers = [float(n) for n in re.findall(r"-?[\d.]+", part)]
+        points = list(zip(numbers[::2], numbers[1::2], strict=True))
+        for (x, y), (to, _) in zip(points, points[1:] + points[:1], strict=True):
+            assert abs(to - x) < 60 or y == 90, f"from {x} to {to} degrees east at {-y} degrees north"
 
 
 def test_a_box_across_the_antimeridian_is_two_rectangles():

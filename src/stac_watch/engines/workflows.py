@@ -226,6 +226,11 @@ def _progress(nodes: Sequence[Mapping[str, Any]]) -> tuple[int, int] | None:
     return None
 
 
+def page_of(run: str, namespace: str, ui: str) -> str:
+    """Returns a run's page in the Argo UI that is reached at `ui`."""
+    return f"{ui.rstrip('/')}/workflows/{namespace}/{run}"
+
+
 def _json(text: str) -> dict[str, Any] | None:
     try:
         document = json.loads(text)

@@ -75,7 +75,7 @@ def poller(settings: Settings) -> list[Object]:
         "image": settings.poller_image,
         "imagePullPolicy": "IfNotPresent",
         "command": ["stac-watch"],
-        "args": ["watch", f"--config={CONFIG_FOLDER}/{CONFIG_FILE}"],
+        "args": ["watch", f"--config={CONFIG_FOLDER}/{CONFIG_FILE}", "--log=json"],
         "env": [
             {"name": "HOME", "value": TMP},
             {"name": "STAC_WATCH__ENGINE__NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},

@@ -97,6 +97,18 @@ ALERTS = (
         "The backfill of {{ $labels.source }} is stopped, by its canary or its failures.",
     ),
     Alert(
+        "StacWatchAuditGaps", 'max by (source, kind) (stac_watch_audit_gaps{kind!="unfinished"}) > 0', "1m", "ticket",
+        "The last audit of {{ $labels.source }} found what is {{ $labels.kind }}.",
+    ),
+    Alert(
+        "StacWatchNotAudited", "max by (source) (stac_watch_audit_age_seconds) > 3 * 86400", "1h", "ticket",
+        "The last audit of {{ $labels.source }} is more than three days old.",
+    ),
+    Alert(
+        "StacWatchNotSwept", "max by (source) (stac_watch_sweep_age_seconds) > 2 * 86400", "1h", "ticket",
+        "No sweep of {{ $labels.source }} has ended for two days: what was back-dated is not found.",
+    ),
+    Alert(
         "SensorGivesUp", "sum(increase(argo_events_action_retries_failed_total[1h])) > 0", "1m", "page",
         "The Sensor gave up on an event after 60 tries; it goes out again when `confirm_after` is over.",
     ),
@@ -131,6 +143,27 @@ PANELS = (
     ),
     Panel("Skipped, by reason", "short", (("sum by (reason) (stac_watch_skipped)", "{{reason}}"),)),
     Panel("Failures alike", "short", ((f"topk(10, stac_watch_failures{{{_CHOSEN}}})", "{{source}}: {{fingerprint}}"),), wide=True),
+    Panel(
+        "95 % of conversions reach a step from the one before within", "s",
+        (
+            (
+                f"histogram_quantile(0.95, sum by (step, le) (rate(stac_watch_step_seconds_bucket{{{_CHOSEN}}}[1h])))", "{{step}}",
+            ),
+        ),
+    ),
+    Panel(
+        "What the last audit found", "short",
+        ((f"max by (source, kind) (stac_watch_audit_gaps{{{_CHOSEN}}})", "{{source}} {{kind}}"),),
+    ),
+    Panel(
+        "Since the last sweep and the last audit, and behind the newest change", "s",
+        (
+            (f"max by (source) (stac_watch_sweep_age_seconds{{{_CHOSEN}}})", "sweep of {{source}}"),
+            (f"max by (source) (stac_watch_audit_age_seconds{{{_CHOSEN}}})", "audit of {{source}}"),
+            (f"max by (source) (stac_watch_cursor_age_seconds{{{_CHOSEN}}})", "cursor of {{source}}"),
+        ),
+    ),
+    Panel("Ledger", "bytes", (("max(stac_watch_ledger_bytes)", "on its disk"),)),
     Panel("Posts per minute", "short", (("sum by (answer) (rate(stac_watch_posts_total[5m])) * 60", "{{answer}}"),)),
     Panel(
         "Unusable answers per hour", "short",

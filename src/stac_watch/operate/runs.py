@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from stac_watch.engines import Phase
-from stac_watch.engines.workflows import COMPLETED_LABEL, TEMPLATE, run_of
+from stac_watch.engines.workflows import COMPLETED_LABEL, TEMPLATE, page_of, run_of
 from stac_watch.errors import InputError
 from stac_watch.events import parse_stamp
 from stac_watch.operate.cluster import Cluster, Document
@@ -153,7 +153,7 @@ def view(workflow: Mapping[str, Any], now: datetime, ui: str = UI) -> RunView:
     waits = "" if over or run.phase is Phase.RUNNING else run.stage
     return RunView(
         run=run.name,
-        link=f"{ui.rstrip('/')}/workflows/{workflow['metadata']['namespace']}/{run.name}",
+        link=page_of(run.name, workflow["metadata"]["namespace"], ui),
         phase=run.phase,
         item=given.get("item_id") or str(end.get("item_id", "")),
         source=given.get("stac_url", ""),

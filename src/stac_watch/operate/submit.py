@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from stac_watch.engines import Phase, Run
-from stac_watch.engines.workflows import TEMPLATE, run_of
+from stac_watch.engines.workflows import TEMPLATE, page_of, run_of
 from stac_watch.errors import ConfigError, InputError, Refused, Temporary
 from stac_watch.operate.cluster import Cluster
 from stac_watch.operate.runs import is_over
@@ -56,7 +56,7 @@ def check_template(cluster: Cluster) -> None:
 
 def submission(run: str, namespace: str, *, created: bool, ui: str) -> Submission:
     """Returns what is known of a run that has just been asked for."""
-    link = f"{ui.rstrip('/')}/workflows/{namespace}/{run}" if ui else None
+    link = page_of(run, namespace, ui) if ui else None
     return Submission(run, namespace, created, link, f"stac-watch logs --follow {run}")
 
 

@@ -9,6 +9,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from stac_watch.events import stamp
 from stac_watch.records import ConversionRow, HistoryRow, ItemRow, OutboxRow
 from stac_watch.states import State
 from stac_watch.views.lines import Line, line
+
+PRUNED = "the first and the last move and the last event are left; `stac-watch ledger prune` removed the others"
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class Explanation:
     outcome: dict[str, Any] | None
     next: Next
     log: str | None
+    pruned: bool  # moves and events of it were forgotten by `ledger prune`
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,7 @@ def explanation(
         outcome=row.outcome,
         next=what_next(row, now, limits, around),
         log=str(log) if log else None,
+        pruned=len(bodies) < row.attempt or any(after.src != move.dst for move, after in pairwise(history)),
     )
 
 
@@ -125,7 +130,7 @@ def render_explanation(view: Explanation) -> RenderableType:
         ("item", entry.item), ("catalogue", said), ("rule", view.rule), ("key", f"{entry.key} (revision {entry.revision})"),
         ("state", f"{entry.state.value} · {entry.source}, {entry.lane}"),
         ("events", ", ".join(f"{e['id']} ({e['data']['reason']})" for e in view.events)),
-        ("run", entry.run), ("output", entry.output),
+        ("pruned", PRUNED if view.pruned else None), ("run", entry.run), ("output", entry.output),
         ("posts", f"{view.posts} without a clear answer" if view.posts else None), ("exit code", _exit_code(view.outcome)),
         ("reason", entry.reason), ("hint", (view.outcome or {}).get("hint")), ("log", view.log),
     ):  # fmt: skip

@@ -6,12 +6,12 @@ sums that `status` does not show.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from prometheus_client import Metric
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
 
 from stac_watch.states import Fact, State
 from stac_watch.views.status import Status
@@ -35,6 +35,8 @@ class Loop:
     facts: Mapping[Fact, int] = field(default_factory=dict)
     posts: Mapping[str, int] = field(default_factory=dict)
     sightings: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    steps: Mapping[tuple[str, str, str], Sequence[tuple[str, float]]] = field(default_factory=dict)  # cumulated, by upper bound
+    seconds: Mapping[tuple[str, str, str], float] = field(default_factory=dict)  # that each step took, summed up
 
 
 def families(view: Status | None, loop: Loop, sources: tuple[str, ...]) -> Iterator[Metric]:
@@ -68,6 +70,23 @@ def _of_ledger(view: Status) -> Iterator[Metric]:
     yield _gauge("withdrawn_items", "Items that are gone from the catalogue", withdrawn, ("source",))
     held = {(s.source,): bool(s.backfill.held) for s in view.sources if s.backfill is not None}
     yield _gauge("backfill_held", "1 while a backfill is stopped, by its canary or its failures", held, ("source",))
+    yield from _of_discovery(view)
+    yield _gauge("ledger_bytes", "What the ledger takes on its disk", {(): view.ledger_bytes})
+
+
+def _of_discovery(view: Status) -> Iterator[Metric]:
+    for name, text, moments in (
+        ("cursor_age_seconds", "Age of the stamp up to which every change was read", {s.source: s.cursor for s in view.sources}),
+        ("sweep_age_seconds", "Since the last sweep of recent days ended", {s.source: s.swept for s in view.sources}),
+        (
+            "audit_age_seconds", "Since the last audit",
+            {s.source: s.audited.at if s.audited else None for s in view.sources},
+        ),
+    ):  # fmt: skip
+        ages = {(source,): (view.at - moment).total_seconds() for source, moment in moments.items() if moment is not None}
+        yield _gauge(name, text, ages, ("source",))
+    gaps = {(s.source, kind): n for s in view.sources if s.audited for kind, n in s.audited.gaps.items()}
+    yield _gauge("audit_gaps", "What the last audit found missing, stale or doubled", gaps, ("source", "kind"))
 
 
 def _failures(view: Status) -> dict[tuple[str, ...], float]:
@@ -95,6 +114,12 @@ def _of_loop(loop: Loop, sources: tuple[str, ...]) -> Iterator[Metric]:
     posts = {(answer,): loop.posts.get(answer, 0) for answer in ("accepted", "refused", "unknown")}
     yield _counter("posts", "Events that were posted, by the engine's answer", posts, ("answer",))
     yield _counter("sightings", "Items that the catalogue showed, by verdict", loop.sightings, ("source", "verdict"))
+    steps = HistogramMetricFamily(
+        f"{PREFIX}_step_seconds", "How long conversions took to a step from the one before", labels=("source", "lane", "step")
+    )
+    for labels, buckets in loop.steps.items():
+        steps.add_metric(labels, list(buckets), loop.seconds[labels])
+    yield steps
 
 
 def _gauge[K: tuple[str, ...]](name: str, text: str, values: Mapping[K, float], names: tuple[str, ...] = ()) -> GaugeMetricFamily:

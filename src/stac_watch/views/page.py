@@ -1,50 +1,83 @@
-"""The status page and an item's page: HTML documents without scripts, CSS and map inside. Pure.
+"""The status page and an item's page: HTML documents, CSS and pictures inside; one script keeps the status page true. Pure.
 
-In: a status, a health, footprints; an item's chains. Out: HTML. Never: a request to anywhere (its policy forbids it), a value that
-is not escaped: ids and errors come from other people's catalogues; or anything that `status --json` and `explain --json` do not
-say, besides the map.
+In: an overview, a health; an item's chains. Out: HTML. Never: a request to anywhere else (its policy forbids it), a value that is
+not escaped: ids and errors come from other people's catalogues; or anything that no verb says, besides map and timeline.
 """
 
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
+from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from stac_watch.events import stamp
-from stac_watch.records import Footprint
+from stac_watch.records import Footprint, Order, Progress
 from stac_watch.states import State
+from stac_watch.views.choices import LANES, PERIODS, View
 from stac_watch.views.explain import Explanation
 from stac_watch.views.health import Health
 from stac_watch.views.map import coast, draw
 from stac_watch.views.status import Status
+from stac_watch.views.timeline import MARKS, WIDTH, Step, place
 
 REFRESH = 15  # seconds
 SHOWN = 5  # items named where several lie at one place
 
 
-def render(view: Status, health: Health, footprints: Sequence[Footprint], version: str) -> str:
+@dataclass(frozen=True)
+class Links:
+    """Where an item's page leads to besides the catalogue."""
+
+    files: tuple[str, ...] = ()  # of the outcome's, those that can be shown from here
+    run: str | None = None  # the run's page in the Argo UI
+
+
+@dataclass(frozen=True)
+class Overview:
+    """What the status page shows of a scope."""
+
+    status: Status
+    names: list[str]  # of all sources
+    steps: list[Step]
+    backfills: list[tuple[Order, Progress]]
+    footprints: list[Footprint]
+
+
+def render(seen: Overview, health: Health, asked: View, version: str) -> str:
     """Returns the page."""
-    return _template("page.html.j2").render(
-        root="",
-        view=view,
-        health=health,
-        map=draw(footprints),
-        coast=coast(),
-        states=list(State),
-        version=version,
-        refresh=REFRESH,
-        shown=SHOWN,
-    )
+    return _template("page.html.j2").render(**_shown(seen, health, asked), version=version, refresh=REFRESH)
 
 
-def render_item(chains: Sequence[Explanation], at: datetime, version: str) -> str:
-    """Returns the page of an item: the chains of its conversions, the latest revision first."""
-    return _template("item.html.j2").render(root="../", chains=chains, at=at, version=version)
+def render_live(seen: Overview, health: Health, asked: View) -> str:
+    """Returns the part of the page that changes."""
+    return _template("live.html.j2").render(**_shown(seen, health, asked))
+
+
+def _shown(seen: Overview, health: Health, asked: View) -> dict[str, Any]:
+    return {
+        "root": "", "view": seen.status, "steps": seen.steps, "backfills": seen.backfills, "health": health, "asked": asked,
+        "map": draw(seen.footprints), "coast": coast(), "states": list(State), "periods": PERIODS, "lanes": LANES,
+        "names": seen.names, "marks": MARKS,
+        "scale": WIDTH, "shown": SHOWN,
+    }  # fmt: skip
+
+
+def render_item(chains: Sequence[Explanation], at: datetime, version: str, links: Mapping[str, Links]) -> str:
+    """Returns the page of an item: the chains of its conversions, the latest revision first; links by their keys."""
+    return _template("item.html.j2").render(root="../", chains=chains, at=at, version=version, links=links)
+
+
+@cache
+def beside(name: str) -> str:
+    """Returns a file that the pages refer to: `live.js`, `icon.svg`."""
+    return files("stac_watch.views").joinpath(name).read_text(encoding="utf-8")
 
 
 @cache
@@ -56,7 +89,15 @@ def _template(name: str) -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"when": when, "span": span, "degrees": degrees, "document": document}
+    environment.filters |= {
+        "when": when,
+        "minute": minute,
+        "span": span,
+        "degrees": degrees,
+        "document": document,
+        "quoted": shlex.quote,
+        "place": place,
+    }
     return environment.get_template(name)
 
 
@@ -68,6 +109,11 @@ def document(value: Mapping[str, Any]) -> str:
 def when(moment: datetime | None) -> str:
     """Returns a time in whole seconds."""
     return stamp(moment.replace(microsecond=0)) if moment is not None else "-"
+
+
+def minute(moment: datetime) -> str:
+    """Returns a time in whole minutes: what stands in the page only because time passes should not make it another one."""
+    return f"{moment:%Y-%m-%d %H:%M} UTC"
 
 
 def span(seconds: float | None) -> str:

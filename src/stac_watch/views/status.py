@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from rich.console import Group, RenderableType
@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from stac_watch.events import stamp
-from stac_watch.records import ConversionRow, Lag, Order, Place
+from stac_watch.records import Audited, ConversionRow, Lag, Order, Place, Scope
 from stac_watch.states import FINAL, IN_FLIGHT, State
 from stac_watch.views.lines import STYLE, Line, table
 
@@ -39,6 +39,9 @@ class SourceStatus:
     overlap: float | None  # seconds
     lateness_samples: int | None  # None = it is not sized by them
     withdrawn: int
+    cursor: datetime | None  # every change up to then was read
+    swept: datetime | None  # when the last sweep of recent days ended
+    audited: Audited | None
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,9 @@ class Discovery:
     overlap: timedelta | None = None  # None where the source is not configured any more
     lateness_samples: int | None = None
     withdrawn: int = 0
+    cursor: datetime | None = None
+    swept: datetime | None = None
+    audited: Audited | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,7 @@ class Status:
     failures: list[Failure]
     in_flight: list[Line]
     dead: list[Line]
+    ledger_bytes: int  # on its disk
 
 
 def source_status(
@@ -97,15 +104,11 @@ def source_status(
     discovery: Discovery,
 ) -> SourceStatus:
     """Sums up one source; the ETA is what the last hour's rate gives."""
-    lanes: dict[str, dict[str, int]] = defaultdict(lambda: {s.value: 0 for s in State})
-    for place, n in funnel.items():
-        if place.source == source:
-            lanes[place.lane][place.state.value] += n
     unfinished = sum(n for p, n in funnel.items() if p.source == source and p.state not in FINAL)
     eta = now + timedelta(hours=unfinished / done_last_hour) if unfinished and done_last_hour else None
     return SourceStatus(
         source,
-        dict(sorted(lanes.items())),
+        _lanes(funnel, source),
         lag.published,
         lag.seen,
         lag.done,
@@ -119,6 +122,9 @@ def source_status(
         discovery.overlap.total_seconds() if discovery.overlap is not None else None,
         discovery.lateness_samples,
         discovery.withdrawn,
+        discovery.cursor,
+        discovery.swept,
+        discovery.audited,
     )
 
 
@@ -143,6 +149,7 @@ def status(
     waiting: list[Waiting],
     dead: Sequence[ConversionRow],
     lines: Sequence[Line],
+    ledger_bytes: int = 0,
 ) -> Status:
     """Sums up the ledger."""
     states = {s.value: sum(n for p, n in funnel.items() if p.state is s) for s in State}
@@ -152,8 +159,26 @@ def status(
             skipped[place.cause] += n
     return Status(
         now, states, dict(skipped), quarantined, watcher, sources, waiting, failures(funnel, dead),
-        [x for x in lines if x.state in IN_FLIGHT], [x for x in lines if x.state is State.DEAD],
+        [x for x in lines if x.state in IN_FLIGHT], [x for x in lines if x.state is State.DEAD], ledger_bytes,
     )  # fmt: skip
+
+
+def narrowed(view: Status, scope: Scope, funnel: Mapping[Place, int], dead: Sequence[ConversionRow]) -> Status:
+    """Returns what a scope leaves of it; the counts are those of the given funnel, and how far a source has got stays as it is."""
+    sources = [replace(s, lanes=_lanes(funnel, s.source)) for s in view.sources if scope.source in (None, s.source)]
+    return status(
+        funnel, view.at, quarantined=view.quarantined, watcher=view.watcher, sources=sources,
+        waiting=[w for w in view.waiting if scope.has(w.line.source, w.line.lane)], dead=dead,
+        lines=[x for x in (*view.in_flight, *view.dead) if scope.has(x.source, x.lane)], ledger_bytes=view.ledger_bytes,
+    )  # fmt: skip
+
+
+def _lanes(funnel: Mapping[Place, int], source: str) -> dict[str, dict[str, int]]:
+    lanes: dict[str, dict[str, int]] = defaultdict(lambda: {s.value: 0 for s in State})
+    for place, n in funnel.items():
+        if place.source == source:
+            lanes[place.lane][place.state.value] += n
+    return dict(sorted(lanes.items()))
 
 
 def render_status(view: Status) -> RenderableType:
@@ -220,6 +245,13 @@ def _overlap(source: SourceStatus) -> str:
     return f"{source.overlap / 60:.0f} min ({why})"
 
 
+def _verdict(audited: Audited | None) -> str:
+    if audited is None:
+        return "-"
+    gaps = ", ".join(f"{n} {kind}" for kind, n in audited.gaps.items() if n)
+    return f"{stamp(audited.at.replace(microsecond=0))}: {gaps or 'no gap'}"
+
+
 def _lag(view: Status) -> Table:
     def when(moment: datetime | None) -> str:
         return stamp(moment.replace(microsecond=0)) if moment is not None else "-"
@@ -236,4 +268,6 @@ def _lag(view: Status) -> Table:
     lag.add_row("ready about", *(when(s.eta) for s in view.sources))
     lag.add_row("read again", *(_overlap(s) for s in view.sources))
     lag.add_row("withdrawn", *(str(s.withdrawn) for s in view.sources))
+    lag.add_row("swept", *(when(s.swept) for s in view.sources))
+    lag.add_row("audited", *(_verdict(s.audited) for s in view.sources))
     return lag

@@ -1,0 +1,210 @@
+"""An installation as its page shows it, two days after its start: two sources, every state, failures, a backfill; and a Chromium.
+
+What happened is written through the ledger's own doors, on a clock of the past; how long things took is drawn from a seed.
+"""
+
+import json
+import os
+import random
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from stac_watch import server, web
+from stac_watch.changes import Item
+from stac_watch.config import Limits, Source
+from stac_watch.database import open_engine
+from stac_watch.demo.tiles import parse_tile
+from stac_watch.engines import Phase, Run
+from stac_watch.events import Conversion
+from stac_watch.ledger import Ledger
+from stac_watch.policy import SkipReason
+from stac_watch.pulse import Recorder
+from stac_watch.records import Audited, Move, Order, Sighting
+from stac_watch.states import Fact, State
+from stac_watch.watch import Tick
+
+API = "https://stac.example.com"
+TILES = (
+    "32TQM", "33UUP", "31UFU", "30TXT", "29SMC", "32UPU", "33TUL", "31TCJ", "30SYJ", "29TNE",
+    "33SVB", "34SEJ", "32VNM", "33WWR", "30UYC", "31UDQ", "34TCR", "35UNR", "32TLR", "33TWN",
+)  # fmt: skip
+SWITCHES = (  # root has no sandbox to go to; the others keep it from calling its maker
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--font-render-hinting=none",
+)  # fmt: skip
+FAILURES = (
+    "chunk 3.7 of measurements/reflectance/r10m/b02 is corrupt: /data/stage/{item}.zarr",
+    "no group 'measurements/reflectance/r20m' in {item}",
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "browser: needs Chromium (make test-services)")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.services)
+            if os.environ.get("STAC_WATCH_TEST_SERVICES") != "1":
+                item.add_marker(pytest.mark.skip(reason="needs Chromium: `make test-services` runs it"))
+
+
+@dataclass
+class Installation:
+    """A page that is served, and the ledger behind it."""
+
+    ledger: Ledger
+    url: str
+    clock: list[datetime]
+    rng: random.Random
+    pulse: Recorder
+    number: int = 0
+
+    @property
+    def now(self) -> datetime:
+        return self.clock[0]
+
+    def pass_time(self, span: timedelta) -> None:
+        self.clock[0] += span
+
+    def sight(self, source: str, lane: str, *, age: timedelta, skip: SkipReason | None = None) -> str:
+        """A new item of a source, sensed so long ago and published half an hour to two hours before now; returns its id."""
+        self.number += 1
+        tile = TILES[self.number % len(TILES)]
+        sensed = (self.now - age - timedelta(seconds=self.number)).replace(microsecond=0)
+        at = f"{sensed:%Y%m%dT%H%M%S}"
+        item_id = f"S2{'ABC'[self.number % 3]}_MSIL2A_{at}_N0511_R{self.number % 143:03d}_T{tile}_{at}"
+        updated = self.now - timedelta(minutes=self.rng.uniform(0.5, 12))
+        bbox = tuple(parse_tile(f"T{tile}").bbox())
+        href = f"{API}/collections/sentinel-2-l2a/items/{item_id}"
+        product = f"https://objects.example.com/{item_id}.zarr"
+        item = Item(
+            collection="sentinel-2-l2a", item_id=item_id, revision="r1", updated=updated, datetime=sensed, product_href=product,
+            item_href=href, bbox=bbox, cloud_cover=12.5, tile=f"T{tile}", deprecated=False,
+        )  # fmt: skip
+        conversion = Conversion(
+            catalog=API, collection="sentinel-2-l2a", item_id=item_id, revision="r1", recipe="groups=", kind="create",
+            reason="new", lane=lane, time=updated, datetime=sensed, item_href=href, product_href=product,
+            output_zarr=f"s3://geozarr/{source}/{item_id}.zarr", bbox=bbox, options={"package": "tar"},
+        )  # fmt: skip
+        self.ledger.commit_window(source, [Sighting(item, conversion, skip)], [], (f"{source}:updated", self.now), self.now)
+        return item_id
+
+    def move(self, item_id: str, fact: Fact, why: str = "", **more) -> None:
+        [row] = self.ledger.conversions(item_id=item_id)
+        self.ledger.move(row, Move(fact, why or fact.value, **more), self.now)
+
+    def convert(self, item_id: str, *, until: State = State.DONE, failure: str = "") -> None:
+        """Takes an item through its steps, as long as they take."""
+        began = self.now
+        self.pass_time(timedelta(seconds=self.rng.lognormvariate(1.5, 0.8)))
+        self.move(item_id, Fact.ACCEPTED)
+        if until is not State.SENT:
+            self.pass_time(timedelta(seconds=self.rng.lognormvariate(2.2, 0.5)))
+            self.move(item_id, Fact.RUN_SEEN)
+        if until is State.DEAD:
+            self.move(item_id, Fact.FAILED_PERMANENT, failure, reason=failure, outcome={"code": 65, "reason": failure})
+        elif until is State.DONE:
+            self.pass_time(timedelta(seconds=self.rng.lognormvariate(4.4, 0.35)))
+            [row] = self.ledger.conversions(item_id=item_id)
+            checks = [{"name": name, "verdict": "passed"} for name in ("native bands", "overviews", "chunks", "conformance")]
+            self.move(item_id, Fact.SUCCEEDED, "verified", outcome={"code": 0, "key": row.key, "checks": checks})
+        self.clock[0] = began  # others went on meanwhile
+
+
+def fill(here: Installation) -> None:
+    """Two days of two sources."""
+    end = here.now
+    for step in range(160):
+        here.clock[0] = end - timedelta(hours=48) + step * timedelta(minutes=17)
+        source = "s2-l2a" if step % 4 else "s2-l2a-africa"
+        if step % 9 == 5:
+            here.sight(source, "live", age=timedelta(hours=9), skip=SkipReason.TOO_CLOUDY)
+            continue
+        item = here.sight(source, "live", age=timedelta(hours=9))
+        dead = step in (31, 78, 101, 142)
+        failure = FAILURES[step % 2].format(item=item)
+        here.convert(item, until=State.DEAD if dead else State.DONE, failure=failure)
+    here.clock[0] = end - timedelta(hours=3)
+    here.ledger.order(Order("s2-l2a", end - timedelta(days=120), end - timedelta(days=90), here.now, 0, None, None))
+    old = [here.sight("s2-l2a", "backfill", age=timedelta(days=91 + n // 2)) for n in range(48)]
+    for item in old[:29]:
+        here.convert(item)
+        here.pass_time(timedelta(minutes=5))
+    here.clock[0] = end - timedelta(minutes=4)
+    running = [here.sight("s2-l2a", "live", age=timedelta(hours=8)) for _ in range(4)]
+    for item in running[:3]:
+        here.convert(item, until=State.RUNNING)
+    here.convert(running[3], until=State.SENT)
+    waits = here.sight("s2-l2a", "live", age=timedelta(hours=8))
+    here.convert(waits, until=State.RUNNING)
+    here.clock[0] = end - timedelta(minutes=2)
+    here.move(
+        waits, Fact.NOT_READY, "not there yet", reason="the source is not there yet: HTTP 404", due=end + timedelta(minutes=13)
+    )
+    here.ledger.note_audit(
+        Audited("s2-l2a", end - timedelta(hours=5), end - timedelta(days=30), end - timedelta(days=1), {"lost": 0})
+    )
+    here.ledger.hold("watcher-7d9f, process 7", lambda: here.clock[0])
+    here.clock[0] = end
+    rows = {here.ledger.conversions(item_id=item)[0].key: n for n, item in enumerate(running[:3])}
+    runs = {
+        (k, 1): Run(f"gz-{k}", k, 1, Phase.RUNNING, ("stage", "convert", "verify")[n], (31 + 40 * n, 120)) for k, n in rows.items()
+    }
+    here.pulse.note(Tick(runs=runs))
+
+
+@pytest.fixture(scope="session")
+def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    clock = [datetime(2026, 3, 12, 9, 41, tzinfo=UTC)]
+    ledger = Ledger(open_engine(f"sqlite:///{tmp_path_factory.mktemp('page')}/ledger.db"))
+    ledger.prepare()
+    pulse = Recorder(lambda: clock[0])
+    sources = tuple(Source(name=name, api=API, collection="sentinel-2-l2a") for name in ("s2-l2a", "s2-l2a-africa"))
+    places = web.Places(run_page=lambda run: f"https://argo.example.com/workflows/geozarr/{run}")
+    window = web.Window(ledger, sources, Limits(), pulse.read, lambda: clock[0], "0.1.0", places)
+    with server.serving(web.create_app(window), "127.0.0.1", 0) as url:
+        here = Installation(ledger, url, clock, random.Random(7), pulse)
+        fill(here)
+        yield here
+    ledger.close()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        assert not os.environ.get("CI"), "CI has no Chromium: apt-get install chromium"
+        pytest.skip("no Chromium here: apt-get install chromium")
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=chromium, args=list(SWITCHES))
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def page(browser: Browser, installation: Installation, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """A page of its own; what the browser complained of fails the test."""
+    options = json.loads(json.dumps(getattr(request, "param", {})))
+    context = (
+        browser.new_context(viewport={"width": 1280, "height": 900}, **options)
+        if "viewport" not in options
+        else browser.new_context(**options)
+    )
+    opened, complaints = context.new_page(), []
+    opened.on("console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None)
+    opened.on("pageerror", lambda error: complaints.append(str(error)))
+    opened.on(
+        "requestfailed", lambda asked: complaints.append(f"{asked.url}: {asked.failure}") if "/events" not in asked.url else None
+    )
+    opened.goto(installation.url)
+    yield opened
+    context.close()
+    assert complaints == []

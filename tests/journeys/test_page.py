@@ -1,0 +1,281 @@
+"""What the status page shows of a part of the ledger, how it stays true, and what an item's page leads to."""
+
+import json
+import shlex
+import threading
+import time
+import urllib.error
+import urllib.request
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import pytest
+from typer.testing import CliRunner
+
+from stac_watch import backfill, server, web
+from stac_watch.cli import cli
+from stac_watch.config import Limits
+from stac_watch.demo.catalog import make_collection
+from stac_watch.pulse import Recorder
+from stac_watch.records import Move
+from stac_watch.states import Fact, State
+from stac_watch.watch import Watcher
+
+
+@dataclass
+class Site:
+    """A world, its watcher, and a page that is served."""
+
+    world: object
+    watcher: Watcher
+    pulse: Recorder
+    app: object
+    url: str
+
+    def ask(self, path):
+        with urllib.request.urlopen(self.url.rstrip("/") + path, timeout=20) as answer:
+            return answer.read().decode()
+
+    def turn(self, times=1, minutes=1):
+        for _ in range(times):
+            self.pulse.note(self.watcher.turn(to_the_end=True))
+            self.world.clock.time += timedelta(minutes=minutes)
+
+    def rows(self, text, title):
+        """The cells of a section's table, without markup."""
+        section = text.partition(f"<h2>{title}</h2>")[2].partition("</section>")[0]
+        parts = (part.split("</tr>")[0] for part in section.split("<tr>")[1:])
+        return [[strip(cell.split("</td>")[0]) for cell in row.split("<td")[1:]] for row in parts]
+
+    def events(self, path="/events"):
+        """The stream's events as they come: name and text."""
+        with urllib.request.urlopen(self.url.rstrip("/") + path, timeout=30) as answer:
+            assert answer.headers["Content-Type"].startswith("text/event-stream")
+            name, lines = "", []
+            for raw in answer:
+                line = raw.decode().rstrip("\n")
+                if line.startswith("event: "):
+                    name = line[7:]
+                elif line.startswith("data: "):
+                    lines.append(line[6:])
+                elif not line and name:
+                    yield name, "\n".join(lines)
+                    name, lines = "", []
+
+
+def strip(html):
+    """The words of a piece of a page."""
+    words, inside = [], False
+    for char in html.partition(">")[2]:
+        inside = char == "<" or (inside and char != ">")
+        words.append("" if inside or char == ">" else char)
+    return " ".join("".join(words).split())
+
+
+@contextmanager
+def serve(world, **places):
+    world.store.put_collection(make_collection())
+    pulse = Recorder(world.clock)
+    world.ledger.listen(pulse.hear)
+    window = web.Window(world.ledger, (world.source,), Limits(), pulse.read, world.clock, "1.2.3", web.Places(**places))
+    app = web.create_app(window)
+    with server.serving(app, "127.0.0.1", 0) as url:
+        yield Site(world, Watcher(world.parts), pulse, app, url)
+
+
+@pytest.fixture
+def site(build):
+    with serve(build()) as site:
+        yield site
+
+
+def test_a_period_a_source_and_a_lane_narrow_what_is_counted(site):
+    old = site.world.publish(1)
+    site.turn(12)
+    site.world.clock.time += timedelta(days=2)
+    site.world.publish(2)
+    site.turn(12)
+    of_all, of_day = site.ask("/"), site.ask("/?period=day")
+    assert site.rows(of_all, "Where conversions are")[1][2:8] == ["0", "0", "0", "2", "0", "0"]
+    assert site.rows(of_day, "Where conversions are")[1][2:8] == ["0", "0", "0", "1", "0", "0"]
+    assert '<a href="?period=day" aria-current="true">the last day</a>' in of_day
+    assert '<a href="?period=day&amp;source=demo">demo</a>' in of_day
+    assert site.rows(site.ask("/?lane=backfill"), "Where conversions are")[1:] == []
+    assert old in of_all
+
+
+@pytest.mark.parametrize(("asked", "said"), [
+    ("period=week", "no period 'week'"), ("lane=fast", "no lane 'fast'"), ("source=%3Cb%3E", "no source '<b>'"),
+    ("page=2", "no parameter 'page'"),
+])  # fmt: skip
+@pytest.mark.parametrize("path", ["/", "/events"])
+def test_an_address_that_asks_for_what_there_is_not_is_told_what_there_is(site, path, asked, said):
+    with pytest.raises(urllib.error.HTTPError) as refusal:
+        site.ask(f"{path}?{asked}")
+    assert refusal.value.code == 400
+    text = refusal.value.read().decode()
+    assert said in text
+    assert refusal.value.headers["Content-Type"].startswith("text/plain")
+
+
+def test_how_long_steps_take_is_shown_and_measured(site):
+    site.world.publish(1, minutes_ago=30)
+    site.turn(12)
+    steps = {row[0]: row[1:4] for row in site.rows(site.ask("/"), "How long steps take")[1:]}
+    assert steps["published → seen"] == ["1", "30 min", "30 min"]
+    assert steps["running → done"][0] == "1"
+    assert steps["published → done"][1] == "35 min"
+    metrics = site.ask("/metrics")
+    told = {
+        line.split(" ")[0]: float(line.split(" ")[1]) for line in metrics.splitlines() if "step_seconds" in line and line[0] != "#"
+    }
+
+    def value(kind, step, le=""):
+        [found] = [v for k, v in told.items() if f"_{kind}{{" in k and f'step="{step}"' in k and (not le or f'le="{le}"' in k)]
+        return found
+
+    assert value("count", "seen") == 1
+    assert value("sum", "seen") == 1800
+    assert value("bucket", "seen", "600") == 0
+    assert value("bucket", "seen", "1800") == 1
+    assert value("count", "done") == 1
+    assert value("bucket", "done", "+Inf") == 1
+
+
+def test_a_backfill_shows_how_far_it_is_and_when_it_is_ready(site):
+    world = site.world
+    for number in range(6):
+        world.publish(number, days=200, minutes_ago=200 * 24 * 60)
+    site.turn()
+    c = backfill.Context(world.source, world.recipe, Limits(), world.catalog, world.ledger)
+    request = backfill.check_range(
+        backfill.Request(world.clock() - timedelta(days=203), world.clock() - timedelta(days=197)), world.clock()
+    )
+    backfill.begin(c, request, world.clock())
+    assert [n for _, n in backfill.admit(c, request, world.clock())][-1] == 6
+    site.turn(9)
+    [row] = site.rows(site.ask("/"), "Backfills")[1:]
+    assert row[0] == "demo"
+    done, total, dead = (int(cell) for cell in row[4:7])
+    assert (total, dead) == (6, 0)
+    assert 0 < done < 6
+    assert row[8].startswith("2026-03-01T1")
+    site.turn(20)
+    [row] = site.rows(site.ask("/"), "Backfills")[1:]
+    assert (row[4], row[8]) == ("6", "nothing more moves")
+
+
+def test_a_failure_comes_with_the_command_that_tries_exactly_its_group_again(site, tmp_path):
+    world = site.world
+    alike = [world.publish(n) for n in range(3)]
+    other = world.publish(9)
+    site.turn()
+    for item in (*alike, other):
+        [row] = world.ledger.conversions(item_id=item)
+        reason = f"chunk {row.key} of 'b02' is corrupt: /data/{item}.zarr" if item in alike else "no such group"
+        world.ledger.move(row, Move(Fact.FAILED_PERMANENT, reason, reason=reason), world.clock())
+    world.clock.time += timedelta(seconds=3)
+    groups = {int(row[0]): row[4] for row in site.rows(site.ask("/"), "What failed alike")[1:]}
+    command = shlex.split(groups[3].replace("&#39;", "'").replace("&#34;", '"'))
+    assert command[:3] == ["stac-watch", "replay", "--error"]
+    config = tmp_path / "stac-watch.yaml"
+    config.write_text(json.dumps({
+        "ledger": world.ledger._engine.url.render_as_string(hide_password=False),
+        "sources": [{"name": "demo", "api": world.url, "collection": "sentinel-2-l2a"}],
+        "recipe": {"output": f"{tmp_path}/outputs/{{item_id}}.zarr"}, "engine": {"kind": "local", "folder": f"{tmp_path}/runs"},
+    }))  # fmt: skip
+    done = CliRunner().invoke(cli, [*command[1:], "-c", str(config)], standalone_mode=False)
+    assert "3 queued, 0 refused" in done.output
+    assert {row.item_id for row in world.ledger.conversions(state=State.QUEUED)} == set(alike)
+
+
+def test_the_stream_sends_the_page_again_when_it_has_changed(site):
+    site.turn()
+    events = site.events("/events?period=day")
+    name, first = next(events)
+    assert name == "page"
+    assert first.splitlines()[0].startswith('<p class="state" data-title="stac-watch · 0 dead')
+    item = site.world.publish(1)
+    site.turn(2)
+    assert item not in first
+    assert next(name for name, text in events if item in text) == "page"
+    events.close()
+
+
+def test_a_stream_ends_with_the_watcher_and_does_not_hold_it_up(build):
+    with serve(build()) as site:
+        events = site.events()
+        next(events)
+        reader = threading.Thread(target=lambda: list(events))
+        reader.start()
+        began = time.monotonic()
+    assert time.monotonic() - began < 2.5  # the server's patience with answers under way is 3 s
+    reader.join(5)
+    assert not reader.is_alive()
+
+
+def test_more_readers_than_it_keeps_up_with_are_told_to_reload(site):
+    streams = [site.events() for _ in range(web.READERS)]
+    assert [next(stream)[0] for stream in streams] == ["page"] * web.READERS
+    assert list(site.events()) == [("busy", "")]
+    for stream in streams:
+        stream.close()
+
+
+def test_an_items_page_leads_to_its_run_its_report_and_its_picture(build, tmp_path):
+    world = build()
+    (tmp_path / "x.report.html").write_text("<p>report</p>")
+    (tmp_path / "x.quicklook.png").write_bytes(b"\x89PNG")
+
+    def file_of(_, name):
+        path = tmp_path / name
+        return path if path.exists() else None
+
+    with serve(world, file_of=file_of, run_page=lambda run: f"https://argo.example/workflows/geozarr/{run}") as site:
+        item = world.publish(1)
+        site.turn()
+        [row] = world.ledger.conversions(item_id=item)
+        names = {
+            "report": "x.report.html",
+            "quicklook": "x.quicklook.png",
+            "report_json": "not-there.json",
+            "dask_report": "x.report.html",
+        }
+        world.ledger.move(row, Move(Fact.SUCCEEDED, "done", outcome={"code": 0, "key": row.key, "files": names}), world.clock())
+        page = site.ask(f"/items/{item}")
+        assert f'<a href="https://argo.example/workflows/geozarr/{row.run}" rel="noreferrer">{row.run}</a>' in page
+        assert f'<a href="{item}/report">report</a>' in page
+        assert f'<img class="quicklook" src="{item}/quicklook"' in page
+        assert "report as JSON" not in page
+        with urllib.request.urlopen(f"{site.url}items/{item}/report", timeout=20) as answer:
+            assert answer.read() == b"<p>report</p>"
+            assert "sandbox" in answer.headers["Content-Security-Policy"]
+            assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert urllib.request.urlopen(f"{site.url}items/{item}/quicklook", timeout=20).headers["Content-Type"] == "image/png"
+        for path in (f"items/{item}/report_json", f"items/{item}/dask_report", f"items/{item}/..%2Fx", "items/unknown/report"):
+            with pytest.raises(urllib.error.HTTPError) as refusal:
+                urllib.request.urlopen(f"{site.url}{path}", timeout=20)
+            assert refusal.value.code == 404
+
+
+def test_what_runs_is_shown_with_its_progress(site):
+    site.world.plant.progress = (37, 120)
+    item = site.world.publish(1)
+    site.turn(3)
+    [row] = [r for r in site.rows(site.ask("/"), "In flight")[1:] if r[0] == item]
+    assert row[4] == "converting 37/120"
+
+
+def test_a_ledger_that_does_not_answer_is_said_in_the_stream(site, tmp_path):
+    site.turn()
+    events = site.events()
+    next(events)
+    for table in ("funnel", "quarantine"):
+        with site.world.ledger._engine.begin() as tx:
+            tx.exec_driver_sql(f"DROP TABLE {table}")
+    site.world.clock.time += timedelta(seconds=5)
+    name, said = next(events)
+    assert name == "trouble"
+    assert "the ledger sqlite:///" in said
+    events.close()

@@ -1,0 +1,69 @@
+"""What the verbs print reads well at 80 columns, in colour on a terminal, plain in a pipe and where NO_COLOR asks for it."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stac_watch.records import Move
+from stac_watch.states import Fact
+from stac_watch.watch import Watcher
+
+COMMAND = Path(sys.executable).parent / "stac-watch"
+LONG = "chunk 3.7 of measurements/reflectance/r10m/b02 is corrupt: /data/stage/0123456789ab/product.zarr (blosc: -1)"
+DAYS = "--start=2026-02-20 --end=2026-03-02"
+VERBS = ("status", "items", "explain ITEM", f"backfill demo {DAYS}", f"audit demo {DAYS}", "replay ITEM")
+
+
+@pytest.fixture
+def say(build, tmp_path):
+    world = build()
+    items = [world.publish(n) for n in range(4)]
+    watcher = Watcher(world.parts)
+    watcher.turn(to_the_end=True)
+    [row] = world.ledger.conversions(item_id=items[0])
+    world.ledger.move(
+        row, Move(Fact.FAILED_PERMANENT, LONG, reason=LONG, outcome={"code": 65, "hint": "look at it"}), world.clock()
+    )
+    config = tmp_path / "stac-watch.yaml"
+    config.write_text(json.dumps({
+        "ledger": world.ledger._engine.url.render_as_string(hide_password=False),
+        "sources": [{"name": "demo", "api": world.url, "collection": "sentinel-2-l2a"}],
+        "recipe": {"output": f"{tmp_path}/outputs/{{item_id}}.zarr"}, "engine": {"kind": "local", "folder": f"{tmp_path}/runs"},
+    }))  # fmt: skip
+
+    def _say(verb, **environ):
+        argv = [str(COMMAND), *verb.replace("ITEM", items[0]).split(), "-c", str(config)]
+        clean = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS")}
+        done = subprocess.run(argv, capture_output=True, text=True, env=clean | environ, timeout=60, check=False)
+        assert done.returncode in (0, 1), done.stderr
+        return done.stdout
+
+    return _say
+
+
+def test_lines_fit_eighty_columns_and_a_pipe_gets_no_escape(say):
+    for verb in VERBS:
+        text = say(verb, COLUMNS="80")
+        assert "\x1b" not in text, verb
+        assert [line for line in text.splitlines() if len(line) > 80] == [], verb
+        assert len(text.splitlines()) > 3, verb
+
+
+def test_a_terminal_gets_colours_unless_it_asks_for_none(say):
+    assert re.search(r"\x1b\[[\d;]*3[1-6]m", say("status", FORCE_COLOR="1", COLUMNS="80"))
+    plain = say("status", FORCE_COLOR="1", NO_COLOR="1", COLUMNS="80")
+    assert not re.search(r"\x1b\[[\d;]*3[1-6]m", plain)
+    assert "dead" in plain
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_can_complete_it(shell):
+    environ = os.environ | {"_STAC_WATCH_COMPLETE": f"complete_{shell}", "COMP_WORDS": "stac-watch expl", "COMP_CWORD": "1",
+                            "_TYPER_COMPLETE_ARGS": "stac-watch expl", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}  # fmt: skip
+    done = subprocess.run([str(COMMAND)], capture_output=True, text=True, env=environ, timeout=60, check=False)
+    assert "explain" in done.stdout, done.stderr

@@ -1,0 +1,267 @@
+import json
+import tempfile
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import event as sa_event
+
+from stac_watch import asking, replay
+from stac_watch.audit import examine
+from stac_watch.cli import cli
+from stac_watch.config import Limits
+from stac_watch.errors import Defect, InputError
+from stac_watch.ledger import Ledger, StaleState
+from stac_watch.policy import SkipReason
+from stac_watch.prune import prune
+from stac_watch.records import Move
+from stac_watch.retention import Place
+from stac_watch.states import TRANSITIONS, Fact, State
+
+LATER = timedelta(days=500)
+OUTCOME = {
+    "code": 0, "key": "", "attempt": 2, "reason": "done", "hint": "", "source": "https://objects.example/x.zarr",
+    "groups": ["measurements/reflectance/r10m"], "seconds": {"convert": 190.5}, "counts": {"bytes_read": 1_260_000_000},
+    "checks": [{"name": "values", "verdict": "passed", "detail": "12 arrays are what the source has " * 5}],
+}  # fmt: skip
+
+
+@pytest.fixture
+def lived(ledger, make):
+    """Takes an item through a failed attempt and a good one; returns its key."""
+
+    def _lived(item_id="one", at=None, outcome=None, **over):
+        at = at or make.now
+        seen = make.sighting(item_id=item_id, **over)
+        key = seen.conversion.key
+        ledger.commit_window("s2", [seen], [], None, at)
+        for fact in (Fact.ACCEPTED, Fact.RUN_SEEN, Fact.FAILED_TEMPORARY, Fact.ACCEPTED, Fact.RUN_SEEN, Fact.SUCCEEDED):
+            last = {**OUTCOME, "key": key} if fact is Fact.SUCCEEDED else None
+            ledger.move(ledger.get(key), Move(fact, "because", outcome=last), at)
+        return key
+
+    return _lived
+
+
+def test_without_yes_it_counts_and_changes_nothing(ledger, make, lived, consistent):
+    key = lived()
+    before = (ledger.get(key), ledger.history(key), ledger.events(key))
+    found = prune(ledger, make.now + LATER, yes=False)
+    assert (found.looked_at, found.conversions, found.events, found.moves, found.packed, found.outcomes) == (1, 1, 1, 5, 1, 1)
+    assert found.bytes > 1500
+    assert not found.done
+    assert (ledger.get(key), ledger.history(key), ledger.events(key)) == before
+    assert prune(ledger, make.now + LATER, yes=False) == found
+
+
+def test_what_nobody_asks_for_goes_and_the_rest_is_as_it_was(ledger, make, lived):
+    key = lived()
+    row, history, events = ledger.get(key), ledger.history(key), ledger.events(key)
+    counted = prune(ledger, make.now + LATER, yes=False)
+    done = prune(ledger, make.now + LATER, yes=True)
+    same = ("looked_at", "conversions", "events", "moves", "packed", "outcomes", "bytes")
+    assert [getattr(done, name) for name in same] == [getattr(counted, name) for name in same]
+    assert done.complete
+    assert ledger.events(key) == events[-1:]  # byte for byte
+    assert ledger.history(key) == [history[0], history[-1]]
+    after = ledger.get(key)
+    assert {**vars(after), "outcome": None} == {**vars(row), "outcome": None}
+    assert after.outcome["checks"] == [{"name": "values", "verdict": "passed"}]
+    assert after.outcome.keys() == OUTCOME.keys() - {"source", "groups"}
+    again = prune(ledger, make.now + LATER, yes=True)
+    assert [getattr(again, name) for name in same] == [1, 0, 0, 0, 0, 0, 0]
+
+
+def test_what_is_young_or_dead_or_on_its_way_is_left_alone(ledger, make, lived):
+    young = lived("young", at=make.now + timedelta(days=100))
+    dead, queued = (Fact.ACCEPTED, Fact.FAILED_TEMPORARY, Fact.REFUSED), (Fact.ACCEPTED, Fact.RUN_SEEN, Fact.VANISHED)
+    for item_id, facts in (("dead", dead), ("queued", queued)):
+        seen = make.sighting(item_id=item_id)
+        ledger.commit_window("s2", [seen], [], None, make.now)
+        for fact in facts:
+            ledger.move(ledger.get(seen.conversion.key), Move(fact, "because", reason="why"), make.now)
+    rows = ledger.conversions()
+    assert {row.state for row in rows} == {State.DONE, State.DEAD, State.QUEUED}
+    before = [(row, ledger.history(row.key), ledger.events(row.key)) for row in rows]
+    found = prune(ledger, make.now + timedelta(days=50), yes=True)
+    assert (found.looked_at, found.conversions) == (0, 0)
+    assert [(row, ledger.history(row.key), ledger.events(row.key)) for row in ledger.conversions()] == before
+    assert ledger.get(young).outcome["groups"]
+
+
+def test_a_pruned_conversion_is_replayed_from_its_last_event(ledger, make, lived):
+    key = lived()
+    last = json.loads(ledger.events(key)[-1])
+    prune(ledger, make.now + LATER, yes=True)
+    targets = replay.chosen([ledger.get(key)], ledger)
+    (done,) = replay.execute(targets, ledger, {}, None, {}, lambda: make.now + LATER)
+    assert (done.state, done.action) == (State.QUEUED, "attempt 3")
+    (waits,) = ledger.due(make.now + LATER, 10)
+    event = json.loads(waits.body)
+    assert (event["id"], event["data"]["product_href"]) == (f"{key}-3", last["data"]["product_href"])
+    assert event["data"]["options"] == {**last["data"]["options"], "overwrite": "true"}
+
+
+def test_an_item_that_returns_to_a_pruned_revision_is_converted_again(ledger, make, lived):
+    first = lived()
+    lived(revision="rev-b")
+    prune(ledger, make.now + LATER, yes=True)
+    ledger.commit_window("s2", [make.sighting(item_id="one")], [], None, make.now + LATER)
+    assert (ledger.get(first).state, ledger.get(first).attempt) == (State.QUEUED, 3)
+    assert [w.event_id for w in ledger.due(make.now + LATER, 10)] == [f"{first}-3"]
+
+
+def test_explain_and_an_old_event_say_that_it_was_pruned(ledger, make, lived):
+    key = lived()
+    old, last = ledger.events(key)
+    (chain,) = asking.explain(ledger, "one", Limits(), make.now, lambda _: None)
+    assert not chain.pruned
+    prune(ledger, make.now + LATER, yes=True)
+    (chain,) = asking.explain(ledger, "one", Limits(), make.now, lambda _: None)
+    assert chain.pruned
+    assert chain.rule == "create seen in s2"
+    assert [event["id"] for event in chain.events] == [f"{key}-2"]
+    assert replay.stored(last, ledger).state is State.DONE
+    with pytest.raises(InputError, match=r"no more: `ledger prune`"):
+        replay.stored(old, ledger)
+
+
+def test_stopped_anywhere_it_goes_on(ledger, make, lived):
+    keys = [lived(f"item-{n}", at=make.now + timedelta(minutes=n // 2)) for n in range(7)]
+    waits = iter([False, True])
+    first = prune(ledger, make.now + LATER, yes=True, chunk=2, wait=lambda _: next(waits))
+    assert (first.complete, first.looked_at, first.conversions) == (False, 4, 4)
+    second = prune(ledger, make.now + LATER, yes=True, chunk=2)
+    assert (second.complete, second.looked_at, second.conversions) == (True, 7, 3)
+    assert {len(ledger.history(key)) for key in keys} == {2}
+
+
+def test_between_two_parts_a_watcher_gets_its_turn(ledger, make, lived):
+    for n in range(4):
+        lived(f"item-{n}")
+
+    def a_watcher_works(_seconds):
+        for row in ledger.conversions(state=State.DONE, limit=1):
+            ledger.move(row, Move(Fact.REPLAYED, "a person asked for it"), make.now + LATER)
+        return False
+
+    found = prune(ledger, make.now + LATER, yes=True, chunk=1, wait=a_watcher_works)
+    replayed = ledger.conversions(state=State.QUEUED)
+    assert found.complete
+    assert replayed
+    for row in replayed:  # whole or pruned before, but never half of it
+        assert ledger.history(row.key)[-1].fact == Fact.REPLAYED
+        assert json.loads(ledger.events(row.key)[-1])["id"] == f"{row.key}-3"
+
+
+def test_what_moved_since_it_was_looked_at_is_not_touched(ledger, make, lived):
+    key = lived()
+    part = ledger.forgettable(make.now + LATER, Place(), 10)
+    ledger.move(ledger.get(key), Move(Fact.REPLAYED, "a person asked for it"), make.now + LATER)
+    before = (ledger.get(key), ledger.history(key), ledger.events(key))
+    assert ledger.forget(part, make.now + LATER).keys == ()
+    assert (ledger.get(key), ledger.history(key), ledger.events(key)) == before
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_a_part_is_read_in_the_order_of_an_index_and_not_sorted_out_of_everything(ledger, make, lived, database):
+    lived()
+    asked = []
+    engine = ledger._engine
+
+    def note(connection, _cursor, statement, parameters, _context, _many):
+        if statement.startswith("SELECT conversion"):
+            plan = connection.connection.cursor().execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
+            asked.append(" ".join(row[3] for row in plan))
+
+    sa_event.listen(engine, "before_cursor_execute", note)
+    ledger.forgettable(make.now + LATER, Place(changed_at=make.now, key="0"), 10)
+    (plan,) = asked
+    assert "INDEX conversion_by_state" in plan
+    assert "FOR ORDER BY" not in plan  # FOR LAST TERM: of those that changed at the very same moment only
+
+
+# -- whatever a ledger has been through --------------------------------------------------------------------------------------
+
+ITEMS, REVISIONS = ("item-a", "item-b", "item-c"), ("rev-a", "rev-b")
+SIGHTINGS = st.tuples(st.sampled_from(ITEMS), st.sampled_from(REVISIONS), st.sampled_from([None, SkipReason.TOO_CLOUDY]))
+FACTS = st.tuples(st.sampled_from(ITEMS), st.sampled_from(sorted({fact for _, fact in TRANSITIONS})), st.booleans())
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(steps=st.lists(st.one_of(SIGHTINGS, FACTS), min_size=3, max_size=30), age=st.integers(0, 32), chunk=st.integers(1, 4))
+def test_whatever_is_asked_of_a_pruned_ledger_the_answer_is_the_same(make, open_ledger, steps, age, chunk):
+    with tempfile.TemporaryDirectory() as folder:
+        ledger = open_ledger(Path(folder) / "ledger.db")
+        for hour, step in enumerate(steps):
+            lived_through(ledger, make, step, make.now + timedelta(hours=hour))
+        before = answers(ledger, make)
+        found = prune(ledger, make.now + timedelta(hours=age), yes=True, chunk=chunk)
+        assert found.complete
+        assert answers(ledger, make) == before
+        for row in ledger.conversions():  # whatever may happen to it can still happen
+            if row.state in (State.DONE, State.SKIPPED):
+                ledger.move(row, Move(Fact.REPLAYED, "a person asked for it"), make.now + LATER)
+                assert json.loads(ledger.events(row.key)[-1])["data"]["attempt"] == row.attempt + 1
+        ledger.close()
+
+
+def lived_through(ledger: Ledger, make, step, now) -> None:
+    item, what, more = step
+    if isinstance(what, Fact):
+        rows = ledger.current("s2", [item])
+        try:
+            for row in rows.values():
+                outcome = {**OUTCOME, "key": row.key} if more else None
+                ledger.move(row, Move(what, "because", reason="a reason", outcome=outcome), now)
+        except (Defect, StaleState):
+            return  # not possible in that state
+    else:
+        ledger.commit_window("s2", [make.sighting(more, item_id=item, revision=what)], [], ("s2:updated", now), now)
+
+
+def answers(ledger: Ledger, make):
+    start, end = make.now - timedelta(days=9), make.now + LATER
+    rows = list(ledger.within("s2", start, end))
+    markers = [None, *({**OUTCOME, "key": row.key} for row in rows)]
+    return {
+        "known": ledger.known("s2", ITEMS),
+        "funnel": ledger.funnel(),
+        "states": ledger.states_within("s2", start, end),
+        "gaps": [examine(r, m, [], in_catalog=c, visible=v) for r in rows for m in markers for c in (0, 1) for v in (0, 1)],
+        "current": {i: without_outcome(row) for i, row in ledger.current("s2", ITEMS).items()},
+        "rows": [without_outcome(row) for row in ledger.conversions()],
+        "due": ledger.due(make.now + LATER, 100),
+        "unfinished": ledger.unfinished(),
+        "last events": [ledger.events(row.key)[-1] for row in ledger.conversions()],
+        "acquired": ledger.acquired("s2", start, end),
+    }
+
+
+def without_outcome(row):
+    return {**vars(row), "outcome": (row.outcome or {}).get("key")}
+
+
+# -- the verb ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_the_verb_counts_and_with_yes_prunes(ledger, lived, database, tmp_path, capsys):
+    key = lived(at=datetime(2020, 1, 1, tzinfo=UTC))
+    config = tmp_path / "stac-watch.yaml"
+    source = "{name: s2, api: https://stac.example, collection: sentinel-2-l2a}"
+    config.write_text(f"ledger: {database}\nsources: [{source}]\nengine: {{kind: local, folder: {tmp_path}/runs}}\n")
+
+    def verb(*options):
+        assert cli(args=["ledger", "prune", "--config", str(config), *options], standalone_mode=False) in (0, None)
+        return capsys.readouterr().out
+
+    assert "--yes does it" in verb()
+    counted = json.loads(verb("--json"))
+    assert (counted["done"], counted["events"], counted["moves"]) == (False, 1, 5)
+    assert json.loads(verb("--older-than=20000d", "--json"))["looked_at"] == 0
+    assert len(ledger.history(key)) == 7
+    assert "MB freed" in verb("--yes")
+    assert len(ledger.history(key)) == 2
