@@ -6,12 +6,12 @@ look (a run's own PVC, a bucket without credentials) for an output that is missi
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import fsspec
 
 from stac_watch.errors import Unavailable
+from stac_watch.outcomes import read_outcome
 
 MARKER = "stac-watch.json"
 _OPTIONS: dict[str, dict[str, Any]] = {
@@ -36,11 +36,7 @@ def find_marker(output_zarr: str) -> dict[str, Any] | None:
         said = " ".join(str(error).split()) or type(error).__name__
         hint = "for s3:// it takes stac-watch[s3], AWS_*, and permission to list: without it S3 says 403 and not 404"
         raise Unavailable(f"cannot look into {output_zarr!r}: {said}", hint=hint) from error
-    try:
-        document = json.loads(content)
-    except ValueError:
-        return None
-    return document if isinstance(document, dict) else None
+    return read_outcome(content)
 
 
 def read_marker(output_zarr: str) -> dict[str, Any] | None:

@@ -26,7 +26,7 @@ LAYERS = [
     ["engines", "records"],
     ["policy", "windows"],
     ["changes"],
-    ["config", "events", "states"],
+    ["config", "events", "states", "outcomes"],
     ["errors", "failures", "rules"],
 ]  # fmt: skip
 OWNERS = {  # library: modules that may import it; everything else reaches it through them

@@ -9,7 +9,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))  # scripts, not a package
 
 import year
-from year_world import BULK, Kind, Shape, name_of, number_of, plan
+from year_world import Kind, Shape, name_of, number_of, plan
 
 SEEDS = (1, 2, 3)
 SHAPE = {"items": 400, "days": 6, "floods": (0.4,), "campaigns": (0.9,), "trouble": 8}
@@ -61,5 +61,5 @@ def test_the_world_has_everything_in_it():
     backdated = sum(v - s > 86_400 for v, s in zip(world.visible, world.stamp, strict=True))
     assert backdated > 100  # seen by sweeps only
     assert any(world.version[p] < world.version[world.before[p]] for p in range(len(world.item)) if world.before[p] >= 0)
-    assert max(Counter(world.stamp).values()) >= BULK  # more under one stamp than a page holds
+    assert max(Counter(world.stamp).values()) > 1000  # more under one stamp than a page holds
     assert [number_of(name_of(world, i)) for i in (0, 26, 39_999)] == [0, 26, 39_999]

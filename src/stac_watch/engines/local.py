@@ -24,6 +24,7 @@ from typing import Any
 from stac_watch.engines import Answer, Phase, Receipt, Run
 from stac_watch.errors import Exit, InputError, StacWatchError, cannot_write
 from stac_watch.events import parse_event
+from stac_watch.outcomes import read_outcome
 
 EVENT, LOCK, LOG, STATUS, OUTCOME, PID = "event.json", "run.lock", "runner.log", "status.json", "outcome.json", "pid"
 
@@ -181,10 +182,9 @@ def _signal(run: Path, number: signal.Signals) -> None:
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        document = json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return read_outcome(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    return document if isinstance(document, dict) else None
 
 
 def _write(path: Path, content: bytes) -> None:

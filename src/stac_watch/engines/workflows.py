@@ -8,7 +8,6 @@ Sources: Argo Workflows 4.0.5, workflow/controller/{operator,exec_control}.go (m
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from typing import Any
 from stac_watch.engines import Phase, Run
 from stac_watch.errors import Exit
 from stac_watch.events import parse_stamp
+from stac_watch.outcomes import read_outcome
 
 GROUP, VERSION, PLURAL = "argoproj.io", "v1alpha1", "workflows"
 API_VERSION = f"{GROUP}/{VERSION}"
@@ -156,7 +156,7 @@ def _reported(nodes: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     """Returns the outcome that the runner left, the last one."""
     for node in reversed(nodes):
         for parameter in (node.get("outputs") or {}).get("parameters", []):
-            if parameter.get("name") == OUTCOME and (document := _json(parameter.get("value", ""))):
+            if parameter.get("name") == OUTCOME and (document := read_outcome(parameter.get("value", ""))):
                 return document
     return None
 
@@ -229,11 +229,3 @@ def _progress(nodes: Sequence[Mapping[str, Any]]) -> tuple[int, int] | None:
 def page_of(run: str, namespace: str, ui: str) -> str:
     """Returns a run's page in the Argo UI that is reached at `ui`."""
     return f"{ui.rstrip('/')}/workflows/{namespace}/{run}"
-
-
-def _json(text: str) -> dict[str, Any] | None:
-    try:
-        document = json.loads(text)
-    except ValueError:
-        return None
-    return document if isinstance(document, dict) else None
