@@ -26,6 +26,7 @@ from pathlib import Path
 from statistics import median
 
 from sqlalchemy import NullPool, create_engine, text
+from year_plot import picture
 from year_world import (
     API,
     COLLECTION,
@@ -415,26 +416,13 @@ def _vacuumed(url: str) -> float:
 
 
 def plot(report: Report, path: Path) -> None:
-    """Draws memory, cost and size by month."""
-    import matplotlib as mpl  # half a second that the table does not need
-
-    mpl.use("svg")
-    mpl.rcParams["svg.hashsalt"] = "year"
-    import matplotlib.pyplot as plt
-
-    months = [m.month for m in report.months]
-    figure, axes = plt.subplots(1, 3, figsize=(11, 3.2), layout="constrained")
-    for axis, title, values in (
-        (axes[0], "processor time of a round, median, ms", [m.ms_per_tick for m in report.months]),
-        (axes[1], "memory of the process, MB", [m.rss_mb for m in report.months]),
-        (axes[2], "ledger on disk, MB", [m.ledger_mb for m in report.months]),
-    ):
-        axis.plot(months, values, marker="o", color="#1f6f8b")
-        axis.set(title=title, xlabel="month", ylim=(0, max(values) * 1.15), xticks=months)
-        axis.grid(alpha=0.3)
-        axis.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(f"{report.items:,} items in {report.days} simulated days")
-    figure.savefig(path, metadata={"Date": None})
+    """Draws cost, memory and size by month."""
+    rows = (
+        ("processor time of a round, median, ms", [m.ms_per_tick for m in report.months]),
+        ("memory of the process, MB", [m.rss_mb for m in report.months]),
+        ("ledger on disk, MB", [m.ledger_mb for m in report.months]),
+    )
+    path.write_text(picture(f"{report.items:,} items in {report.days} simulated days", rows), encoding="utf-8")
 
 
 def show(month: Month) -> None:
@@ -476,7 +464,7 @@ def main() -> int:
     r = report
     print(f"\n{r.wall_s / 60:.1f} min; month 12 to month 2: {r.tick_ratio:.2f} for a round, {r.memory_ratio:.2f} for the memory")
     print(
-        f"{r.ms_per_conversion:.1f} ms of processor time for each conversion, sweeps included; audit of everything {r.audit_s:.0f} s"
+        f"{r.ms_per_conversion:.1f} ms of processor time for a conversion, sweeps included; audit of everything {r.audit_s:.0f} s"
     )
     print(f"ledger {r.ledger_mb:.1f} MB; {r.vacuumed_mb:.1f} MB after a prune of one half, {r.prune_s:.0f} s, and VACUUM")
     for title, counts in (("states", report.states), ("what happened", report.happened), ("gaps, all foreseen", report.gaps)):
