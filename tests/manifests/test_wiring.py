@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import jsonschema
 import pytest
-from geozarr_runner.cli import _parser
+from geozarr_runner.cli import parser
 from hypothesis import given
 from hypothesis import strategies as st
 from typer.main import get_command
@@ -161,7 +161,7 @@ def test_the_runner_takes_the_arguments(workflow, template, conversion, command)
     filled = [re.sub(r"\{\{workflow\.parameters\.(\w+)\}\}", lambda m: values[m[1]], a) for a in step["container"]["args"]]
     filled = [a.replace("{{workflow.name}}", "gz-run") for a in filled]
     assert step["container"]["command"] == ["geozarr-runner"]
-    parsed = _parser().parse_args(filled)
+    parsed = parser().parse_args(filled)
     assert (parsed.command, parsed.stac_url, parsed.groups) == (command, conversion.product_href, conversion.groups)
     assert (parsed.spatial_chunk, parsed.sharding, parsed.package, parsed.overwrite) == (512, True, "none", True)
     assert (parsed.key, parsed.attempt, parsed.run, parsed.item_id) == (conversion.key, 3, "gz-run", conversion.item_id)
@@ -183,7 +183,7 @@ def test_values_that_look_like_options_or_code_stay_values(template):
             assert not holes or re.fullmatch(r"--[a-z-]+=\{\{workflow\.parameters\.\w+\}\}", argument)
         elsewhere = json.dumps({k: v for k, v in step.items() if k != "container"})
         assert "workflow.parameters" not in elsewhere
-    parsed = _parser().parse_args(["convert", f"--stac-url={evil}", "--output-zarr=x", "--overwrite=false"])
+    parsed = parser().parse_args(["convert", f"--stac-url={evil}", "--output-zarr=x", "--overwrite=false"])
     assert (parsed.stac_url, parsed.overwrite) == (evil, False)
 
 
