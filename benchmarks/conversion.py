@@ -35,6 +35,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from result import Goal, Result
 from slow_http import REQUESTS
 from tile import write_tile
 
@@ -61,13 +62,14 @@ def main() -> int:
         "runs": runs, "fetched": fetched, "judged": list(_judged(runs, fetched, identical=arguments.identical)),
     }  # fmt: skip
     (folder / "conversion.json").write_text(json.dumps(document, indent=1) + "\n")
-    _show(document)
+    for result in _results(document):
+        result.keep()
     return int(any(one["must"] and not one["reached"] for one in document["judged"]))
 
 
-def _locally(product: Path, scratch: Path, arguments: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
+def _locally(product: Path, scratch: Path, arguments: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
     ways = ["floor", "fast", "stock", *(["cli"] if arguments.cli else [])]
-    runs: dict[str, list[dict[str, float]]] = {way: [] for way in [*ways, "verify"]}
+    runs: dict[str, list[dict[str, Any]]] = {way: [] for way in [*ways, "verify"]}
     for turn in range(arguments.runs):
         for way in ways:
             output = scratch / f"{way}-{turn}"
@@ -83,7 +85,7 @@ def _locally(product: Path, scratch: Path, arguments: argparse.Namespace) -> dic
 
 
 def _over_http(
-    product: Path, scratch: Path, arguments: argparse.Namespace, runs: dict[str, list[dict[str, float]]]
+    product: Path, scratch: Path, arguments: argparse.Namespace, runs: dict[str, list[dict[str, Any]]]
 ) -> dict[str, dict[str, float]]:
     """Runs both ways over HTTP and returns what each of them fetched."""
     fetched = {}
@@ -97,7 +99,7 @@ def _over_http(
                 fetched[way] = _fetched(url)
             if way == "http":
                 took = json.loads((output / "stac-watch.json").read_text())["seconds"]
-                run["judging_s"] = took["verify"] + took["report"]
+                run["judging_s"], run["stages"] = took["verify"] + took["report"], took
             runs[way].append(run)
             shutil.rmtree(output.parent)
     return fetched
@@ -277,13 +279,13 @@ def _floor(source: Path, output: Path) -> None:
             future.result()
 
 
-def _median(runs: dict[str, list[dict[str, float]]], way: str, key: str) -> float:
+def _median(runs: dict[str, list[dict[str, Any]]], way: str, key: str) -> float:
     values = sorted(run[key] for run in runs[way])
     return values[len(values) // 2]
 
 
 def _judged(
-    runs: dict[str, list[dict[str, float]]], fetched: dict[str, dict[str, float]], *, identical: bool
+    runs: dict[str, list[dict[str, Any]]], fetched: dict[str, dict[str, float]], *, identical: bool
 ) -> Iterator[dict[str, Any]]:
     """Yields what was to be reached: a ratio within this run, or a size. What must hold on any machine and at any size, must."""
 
@@ -308,29 +310,24 @@ def _judged(
         yield one("http, all of it / http cli, wall", ratio("http", "http cli"), 0.2)
 
 
-def _show(document: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    console, runs = Console(), document["runs"]
-    title = f"{document['size']} px, {document['cpus']} CPUs"
-    table = Table("way", "wall s", "x floor", "CPU s", "x floor", "peak MB", "files", "MB", "load", title=title)
+def _results(document: dict[str, Any]) -> Iterator[Result]:
+    """Yields the tables: what each way cost, what was fetched, and how long each stage of our run over HTTP took."""
+    runs, command = document["runs"], "make bench-conversion"
+    rows = []
     for way, some in runs.items():
         for run in some:
-            times = [f"{value:.2f}" for key in ("wall_s", "cpu_s") for value in (run[key], run[key] / _median(runs, "floor", key))]
-            table.add_row(way, *times, *(str(run[key]) for key in ("peak_mb", "files", "mb")), f"{run['load']:.1f}")
-    console.print(table)
-    if document["fetched"]:
-        table = Table("over HTTP", "requests", "MB fetched", "/ unique", title=f"{LATENCY * 1e3:.0f} ms, {RATE / 1e6:.0f} MB/s")
-        for way, found in document["fetched"].items():
-            table.add_row(way, *(str(found[key]) for key in ("requests", "mb", "ratio")))
-        console.print(table)
-    table = Table("to reach", "measured", "at most", "")
-    for found in document["judged"]:
-        table.add_row(
-            found["what"], f"{found['value']:g} {found['unit']}", f"{found['limit']:g}", "reached" if found["reached"] else "MISSED"
-        )
-    console.print(table)
+            times = [value for key in ("wall_s", "cpu_s") for value in (run[key], run[key] / _median(runs, "floor", key))]
+            rows.append([way, *times, *(run[key] for key in ("peak_mb", "files", "mb", "load"))])
+    columns = ["way", "wall, s", "x floor", "CPU, s", "x floor", "peak, MB", "files", "MB", "load"]
+    goals = [Goal(f"{found['what']} {found['unit']}".strip(), found["value"], found["limit"]) for found in document["judged"]]
+    yield Result("conversion", f"One tile of {document['size']} x {document['size']} pixels", command, columns, rows, goals=goals)
+    if not document["fetched"]:
+        return
+    title = f"Over HTTP: {LATENCY * 1e3:.0f} ms a request, {RATE / 1e6:.0f} MB/s a connection"
+    fetched = [[way, *(found[key] for key in ("requests", "mb", "ratio"))] for way, found in document["fetched"].items()]
+    yield Result("conversion-fetched", title, command, ["way", "requests", "MB fetched", "/ unique bytes"], fetched)
+    stages = [[stage, seconds] for stage, seconds in runs["http"][-1]["stages"].items()]
+    yield Result("conversion-stages", "The stages of our run over HTTP", command, ["stage", "seconds"], stages)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Both images: their size, and how long a container of each needs from its start to `--help` and to its first line of log.
 
-In: how often (5 by default). Out: a table, and with --json a file. Never: part of the tests; builds by `make build` what is not
+In: how often (5 by default). Out: a table; build/bench/images.json. Never: part of the tests; builds by `make build` what is not
 built yet, in the tests' store (tests/images/lab.py; root on Debian), and touches no other image.
 
 Cold: none of the image's files is in the page cache, as on a node that has just pulled it. Warm: the fastest. "Not compiled" is the
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import gzip
-import json
 import os
 import statistics
 import subprocess
@@ -21,8 +20,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from rich.console import Console
-from rich.table import Table
+from result import Result
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "images"))
@@ -120,7 +118,6 @@ def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--times", type=int, default=5, help="starts of each kind")
-    parser.add_argument("--json", type=Path, metavar="FILE")
     arguments = parser.parse_args()
     if reason := missing():
         raise SystemExit(reason)
@@ -131,15 +128,9 @@ def main() -> None:
         for path in (folder, *folder.rglob("*")):
             os.chown(path, 10001, 10001)
         figures = [measure(lab, name, folder, arguments.times) for name in IMAGES]
-    if arguments.json:
-        arguments.json.write_text(json.dumps([asdict(entry) for entry in figures], indent=1))
-    table = Table(
-        "image", "unpacked", "to pull", "--help cold", "warm", "not compiled", "first log line cold", "warm", "not compiled"
-    )
-    for entry in figures:
-        times = [f"{value:.2f} s" for value in list(asdict(entry).values())[3:]]
-        table.add_row(entry.image, f"{entry.unpacked:.0f} MB", f"{entry.compressed:.0f} MB", *times)
-    Console(width=140).print(table)
+    starts = [f"{what} {how}, s" for what in ("--help", "first log line") for how in ("cold", "warm", "not compiled")]
+    columns = ["image", "unpacked, MB", "to pull, MB", *starts]
+    Result("images", "Images: size and start", "make bench-images", columns, [list(asdict(f).values()) for f in figures]).keep()
 
 
 if __name__ == "__main__":

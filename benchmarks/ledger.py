@@ -1,14 +1,15 @@
-"""How fast the ledger is when it is large: one million items, an idle tick, `status`, and a backfill of 10,000 items.
+"""How fast the ledger is as it grows to a million items: an idle tick, `status`, admissions, moves; and what an item takes.
 
-In: a folder for the database (a temporary one by default). Out: a table, and with --json a file. Never: part of the tests; those
-ask the database for its plans instead of a clock.
+In: sizes. Out: a table for SQLite and PostgreSQL (its own, see tests/services); build/bench/ledger.json. Never: part of the tests;
+those ask the database for its plans instead of a clock.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import contextlib
 import random
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from statistics import median
 
+from result import Goal, Result
 from sqlalchemy import create_engine
 
 from stac_watch import asking
@@ -27,9 +29,11 @@ from stac_watch.engines import Receipt, Run
 from stac_watch.events import Conversion
 from stac_watch.ledger import Ledger
 from stac_watch.reconcile import reconcile
-from stac_watch.records import Queue, Sighting
+from stac_watch.records import Move, Queue, Sighting
+from stac_watch.states import Fact, State
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+MOVES = 500  # a transaction each
 CONVERSIONS = """
 INSERT INTO conversion (key, source, item_id, revision, state, attempt, failures, waits, queued_at, lane, reason, cause, run,
                         output_zarr, created_at, changed_at)
@@ -97,56 +101,89 @@ def timed(what: Callable[[], object], times: int) -> float:
     return median(taken)
 
 
-def measure(folder: Path, items: int) -> dict[str, float]:
-    """Returns the figures."""
-    url = f"sqlite:///{folder / 'ledger.db'}"
-    ledger = Ledger(open_engine(url))
+def measure(url: str, items: int) -> dict[str, float]:
+    """Returns the figures of a ledger that has so many items."""
+    engine = open_engine(url)
+    ledger = Ledger(engine)
     ledger.prepare()
-    began = time.perf_counter()
     with create_engine(url).begin() as db:
         for statement in (CONVERSIONS, ITEMS, FUNNEL):
-            db.exec_driver_sql(statement.format(last=items - 1))
-    filled = time.perf_counter() - began
+            db.exec_driver_sql(_spelled(statement.format(last=items - 1), db.dialect.name))
+    with create_engine(url, isolation_level="AUTOCOMMIT").connect() as db:
+        db.exec_driver_sql("ANALYZE")
+    before = ledger.size()
     sources = [Source(name="s2", api="https://stac.example", collection="sentinel-2-l2a")]
-    engine, bucket, rng, limits = NoEngine(), TokenBucket(2), random.Random(1), Limits()  # noqa: S311  # jitter
+    none, bucket, rng, limits = NoEngine(), TokenBucket(2), random.Random(1), Limits()  # noqa: S311  # jitter
     ids = [f"S2A_{number}" for number in range(0, items, max(1, items // 1000))]
 
     def tick() -> None:
         ledger.position("s2:updated")
         ledger.known("s2", ids[:20])  # what the overlap shows again
-        reconcile(ledger, engine, limits, lambda _: None, lambda: NOW)
-        dispatch(ledger, engine, bucket, rng, lambda: NOW)
+        reconcile(ledger, none, limits, lambda _: None, lambda: NOW)
+        dispatch(ledger, none, bucket, rng, lambda: NOW)
 
     figures = {
-        "items": items,
-        "fill_s": filled,
-        "idle_tick_ms": timed(tick, 20) * 1000,
-        "status_ms": timed(lambda: asking.status(ledger, sources, limits, NOW), 5) * 1000,
-        "map_ms": timed(lambda: asking.footprints(ledger), 5) * 1000,
-        "known_1000_ms": timed(lambda: ledger.known("s2", ids), 5) * 1000,
+        "tick": timed(tick, 20) * 1000,
+        "status": timed(lambda: asking.status(ledger, sources, limits, NOW), 5) * 1000,
+        "known": timed(lambda: ledger.known("s2", ids), 5) * 1000,
     }
-    new = sightings(10_000)
+    new = sightings(5_000)
     began = time.perf_counter()
     for first in range(0, len(new), 1000):
         ledger.commit_window("s2", new[first : first + 1000], [], ("s2:backfill", NOW), NOW)
-    figures["admitted_per_s"] = len(new) / (time.perf_counter() - began)
-    figures["due_of_10000_waiting_ms"] = timed(lambda: ledger.due(NOW, 20, Queue("s2", "backfill")), 3) * 1000
+    figures["admitted"] = len(new) / (time.perf_counter() - began)
+    figures["due"] = timed(lambda: ledger.due(NOW, 20, Queue("s2", "backfill")), 3) * 1000
+    waiting = ledger.conversions(state=State.QUEUED, limit=MOVES)
+    began = time.perf_counter()
+    for row in waiting:
+        ledger.move(row, Move(Fact.ACCEPTED, "accepted"), NOW)
+    figures["moved"] = len(waiting) / (time.perf_counter() - began)
+    figures["bytes"] = (ledger.size() - before) / len(new)
     ledger.close()
     return figures
 
 
+def _spelled(statement: str, dialect: str) -> str:
+    """Returns a statement in the words of a database; both mean the same rows."""
+    if dialect == "sqlite":
+        return statement
+    for ours, theirs in (
+        ("printf('%012x', i)", "lpad(to_hex(i), 12, '0')"),
+        ("datetime('2020-01-01', i || ' minutes') || '.000000'", "timestamptz '2020-01-01Z' + i * interval '1 minute'"),
+        ("CASE WHEN i % 3 THEN", "CASE WHEN i % 3 <> 0 THEN"),
+        ("'[0, 0, 1, 1]'", "'[0, 0, 1, 1]'::json"),
+    ):
+        statement = statement.replace(ours, theirs)
+    return statement.replace("%", "%%")
+
+
 def main() -> None:
-    """Measures and prints."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--items", type=int, default=1_000_000)
-    parser.add_argument("--json", type=Path)
+    """Measures, prints, keeps."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--items", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        figures = measure(Path(folder), given.items)
-    for name, value in figures.items():
-        print(f"{name:28} {value:12,.1f}")
-    if given.json:
-        given.json.write_text(json.dumps(figures, indent=2) + "\n")
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "services"))  # the harness that the tests use
+    from postgres import Postgres
+
+    rows, found = [], dict[str, list[list[float]]]()
+    with contextlib.closing(Postgres()) as postgres, tempfile.TemporaryDirectory() as folder:
+        for items in given.items:
+            name = f"ledger_{items}"
+            postgres.sql(f"CREATE DATABASE {name}")
+            for kind, url in (("SQLite", f"sqlite:///{folder}/{name}.db"), ("PostgreSQL", postgres.url(name))):
+                figures = measure(url, items)
+                found.setdefault(kind, []).append([items, figures["tick"]])
+                rows.append([kind, items, *(figures[n] for n in ("tick", "status", "known", "due", "admitted", "moved", "bytes"))])
+    columns = ["database", "items", "idle tick, ms", "status, ms", "1,000 known, ms", "next 20 due, ms", "admitted/s", "moves/s"]
+    first, *_, last = found["SQLite"]
+    Result(
+        "ledger", "The ledger as it grows", "make bench-ledger", [*columns, "bytes per item"], rows,
+        goals=[
+            Goal("idle tick at the most items, SQLite, ms", last[1], 100.0),
+            Goal("idle tick, most items / fewest, SQLite", last[1] / first[1], 3.0),
+        ],
+        plot={"title": "An idle tick, as the ledger grows", "x": "items", "y": "ms", "series": found},
+    ).keep()  # fmt: skip
 
 
 if __name__ == "__main__":

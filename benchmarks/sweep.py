@@ -1,6 +1,6 @@
-"""How fast a collection is swept: our sweep beside pystac-client's `items()`, on the same real pgstac, in the same run.
+"""How fast a collection is read: our sweep beside pystac-client and rustac, on the same real pgstac, in one run; an idle poll.
 
-In: how many items (100,000 by default, each as large as a real one). Out: a table, and with --json a file. Never: part of the
+In: how many items (100,000 by default, each as large as a real one). Out: a table; build/bench/sweep-….json. Never: part of the
 tests; touches a running PostgreSQL (it starts its own, see tests/services).
 
 Each client runs in a process of its own, one after the other, and reports items, seconds and resident memory. `items()` reads only
@@ -29,18 +29,20 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import requests
+from result import Goal, Result
 
 from stac_watch.catalog import SWEEP_PAGE, Catalog
 from stac_watch.demo.items import COLLECTION, make_collection, make_item
 from stac_watch.pages import sweep_leaves
 from stac_watch.probe import probe
-from stac_watch.windows import days
+from stac_watch.windows import Window, days
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 PER_DAY = 1_400  # what the real catalogue gets
 WORKERS = (1, 2, 4)  # windows asked at once; 2 is what a watcher does
 LIMITS = (0, 250, 1_000)  # of items(); 0 = none given
 PART = 5_000  # items that it reads
+IDLE = "a poll that finds nothing new"
 
 
 def documents(count: int) -> Iterator[str]:
@@ -101,9 +103,42 @@ def theirs(url: str, count: int, limit: int) -> dict[str, float]:
     """What a user would write."""
     from pystac_client import Client
 
-    started, read, memory = time.monotonic(), 0, []
     search = Client.open(url).search(collections=[COLLECTION], limit=limit or None, max_items=count)
-    for _ in search.items():
+    return _read(search.items())
+
+
+def pages(url: str, count: int, limit: int) -> dict[str, float]:
+    """What a careful user would write: dictionaries instead of objects."""
+    from pystac_client import Client
+
+    search = Client.open(url).search(collections=[COLLECTION], limit=limit or None, max_items=count)
+    return _read(item for page in search.pages_as_dicts() for item in page["features"])
+
+
+def rust(url: str, count: int, limit: int) -> dict[str, float]:
+    """The client in Rust, which returns everything at once."""
+    import rustac
+
+    def items() -> Iterator[object]:  # begun when the clock runs
+        yield from rustac.search_sync(url, collections=[COLLECTION], limit=limit or None, max_items=count)
+
+    return _read(items())
+
+
+def idle(url: str, count: int, times: int) -> dict[str, float]:  # noqa: ARG001  # as the others
+    """Polls that find nothing new; `items` is how many."""
+    catalog = Catalog(url, COLLECTION, now=lambda: datetime.now(UTC), sleep=time.sleep, rng=random.Random(1))  # noqa: S311  # jitter
+    probe(catalog, 1000)
+    first, started = resident(), time.monotonic()
+    for _ in range(times):
+        now = datetime.now(UTC).replace(microsecond=0)
+        catalog.search(Window(catalog.abilities.stamp, now - timedelta(minutes=15), now), limit=1000)
+    return {"items": times, "seconds": time.monotonic() - started, "grown": resident() - first, "resident": resident()}
+
+
+def _read(items: Iterator[object]) -> dict[str, float]:
+    started, read, memory = time.monotonic(), 0, [(0, resident())]
+    for _ in items:
         read += 1
         if read % 250 == 0:
             memory.append((read, resident()))
@@ -141,7 +176,10 @@ def measure(generation: str, count: int) -> dict[str, dict[str, float]]:
             rows[f"pystac-client items(), {shown}"] = child("theirs", api.url, part, limit)
         for workers in WORKERS:
             rows[f"stac-watch, {workers} at once"] = child("ours", api.url, count, workers)
+        rows[f"pystac-client pages_as_dicts(), limit {LIMITS[1]}"] = child("pages", api.url, part, LIMITS[1])
+        rows[f"rustac search(), limit {LIMITS[1]}"] = child("rust", api.url, part, LIMITS[1])
         rows[f"pystac-client items(), limit {LIMITS[1]}, again"] = child("theirs", api.url, part, LIMITS[1])
+        rows[IDLE] = child("idle", api.url, part, 100)
         return rows
 
 
@@ -150,27 +188,42 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--items", type=int, default=100_000)
     parser.add_argument("--generation", default="0.9.11", help="of pgstac: 0.9.11 (as EOPF's catalogue) or 0.10.0")
-    parser.add_argument("--json", type=Path, help="write the figures here too")
     for name in ("--child", "--url"):
         parser.add_argument(name, help=argparse.SUPPRESS)
     parser.add_argument("--argument", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
-        client = ours if given.child == "ours" else theirs
+        client = {"ours": ours, "theirs": theirs, "pages": pages, "rust": rust, "idle": idle}[given.child]
         sys.stdout.write(json.dumps(client(given.url, given.items, given.argument)))
         return
     rows = measure(given.generation, given.items)
-    usual, *tuned = [row["items"] / row["seconds"] for name, row in rows.items() if "pystac" in name]
-    best = max(tuned)
-    print(f"pgstac {given.generation}, {given.items:,} items\n")
-    print("| client | items | seconds | items/s | x no limit | x best limit | CPU, ms/item | memory grown, MB | resident, MB |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
-    for name, row in rows.items():
-        rate = row["items"] / row["seconds"]
-        shown = f"{row['items']:,.0f} | {row['seconds']:.1f} | {rate:,.0f} | {rate / usual:.1f} | {rate / best:.1f}"
-        print(f"| {name} | {shown} | {row['cpu'] * 1000 / row['items']:.2f} | {row['grown']:.1f} | {row['resident']:.0f} |")
-    if given.json:
-        given.json.write_text(json.dumps({"generation": given.generation, "items": given.items, "rows": rows}, indent=1))
+    keep(given.generation, given.items, rows)
+
+
+def keep(generation: str, items: int, rows: dict[str, dict[str, float]]) -> None:
+    """Prints the table, and keeps it."""
+    poll = rows.pop(IDLE)
+    rates = {name: row["items"] / row["seconds"] for name, row in rows.items()}
+    usual, *tuned = [rate for name, rate in rates.items() if "items()" in name]
+    table = [
+        [
+            name, int(row["items"]), row["seconds"], rates[name], rates[name] / usual, rates[name] / max(tuned),
+            row["cpu"] * 1000 / row["items"], row["grown"], row["resident"],
+        ]
+        for name, row in rows.items()
+    ]  # fmt: skip
+    best = max(rate for name, rate in rates.items() if "stac-watch" in name)
+    cost, processor = (poll[what] * 1000 / poll["items"] for what in ("seconds", "cpu"))
+    columns = ["client", "items", "seconds", "items/s", "x no limit", "x best limit", "CPU, ms/item", "grown, MB", "resident, MB"]
+    Result(
+        f"sweep-{generation}", f"Reading {items:,} items of pgstac {generation}",
+        f'make bench-sweep BENCH="--generation {generation}"', columns, table,
+        notes=[f"A poll that finds nothing new takes {cost:.1f} ms, {processor:.1f} ms of processor, database included."],
+        goals=[
+            Goal("7 x items() / ours, items/s", 7 * usual / best, 1.0),
+            Goal("memory grown while sweeping, MB", rows["stac-watch, 2 at once"]["grown"], 20.0),
+        ],
+    ).keep()  # fmt: skip
 
 
 if __name__ == "__main__":

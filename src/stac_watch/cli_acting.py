@@ -234,9 +234,10 @@ def audit(
         )  # fmt: skip
         first, last = composition.read_range(start, end, parts.now())
         found = auditing.audit(c, first, last, parts.now())
+        written = auditing.write(found, file) if file is not None else 0
+        show(found, json, render_audit)
+        if file is not None and not json:
+            print(f"{written} of {len(found.gaps)} gaps written; `stac-watch replay --file {file}` tries them again")
+        # last: a ledger that cannot be written must not keep back what was found
         parts.ledger.note_audit(records.Audited(source, found.at, found.start, found.end, found.kinds))
-    written = auditing.write(found, file) if file is not None else 0
-    show(found, json, render_audit)
-    if file is not None and not json:
-        print(f"{written} of {len(found.gaps)} gaps written; `stac-watch replay --file {file}` tries them again")
     return Exit.NOT_ALL_WELL if found.gaps else Exit.OK

@@ -9,13 +9,15 @@ step does not know are created from `schema` after the last one.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
-from alembic.migration import MigrationContext
-from alembic.operations import Operations
 
 from stac_watch import schema as t
 from stac_watch.errors import ConfigError
+
+if TYPE_CHECKING:
+    from alembic.operations import Operations
 
 
 def migrate(tx: sa.Connection) -> None:
@@ -29,7 +31,10 @@ def migrate(tx: sa.Connection) -> None:
         where = tx.engine.url.render_as_string()
         newer = f"the ledger {where} has schema {found}, this stac-watch knows {t.SCHEMA_VERSION}"
         raise ConfigError(newer, hint="install the newer stac-watch")
-    if found is not None:
+    if found is not None and found < t.SCHEMA_VERSION:
+        from alembic.migration import MigrationContext  # a tenth of every verb's start, and an older ledger is opened once
+        from alembic.operations import Operations
+
         op = Operations(MigrationContext.configure(tx))
         for version in range(found + 1, t.SCHEMA_VERSION + 1):
             STEPS[version](tx, op)
