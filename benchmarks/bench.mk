@@ -1,7 +1,7 @@
 # Benchmarks. Included by the Makefile.
 
 .PHONY: bench
-bench: bench-startup bench-ledger bench-freshness bench-sweep bench-conversion performance ## what docs/performance.md shows, except the images (an hour, a quiet machine)
+bench: bench-startup bench-ledger bench-freshness bench-sweep bench-conversion bench-images performance ## all that a page of performance shows (an hour, a quiet machine; root, for the images)
 
 .PHONY: performance
 performance: install ## write docs/performance.md from what the benchmarks found last

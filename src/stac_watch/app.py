@@ -225,12 +225,12 @@ def log_of(config: Config, run: str | None) -> Path | None:
     return path if path.exists() else None
 
 
-def file_of(config: Config, output: str, name: str) -> Path | None:
-    """Returns a file beside an output that lies on this machine, where there is one."""
-    if not isinstance(config.engine, LocalEngine) or "://" in output or Path(name).name != name:
+def file_of(config: Config, output: str, href: str) -> Path | None:
+    """Returns a file that an outcome names, where it lies beside the output and on this machine."""
+    path = Path(href)
+    if not isinstance(config.engine, LocalEngine) or "://" in href or path.parent != Path(output).parent:
         return None
-    path = Path(output).parent / name
-    return path if path.is_file() else None
+    return path if path.is_file() and not path.is_symlink() else None
 
 
 def run_page(config: Config, run: str) -> str | None:

@@ -145,6 +145,7 @@ def demo(
             size=size,
             keep=keep,
             build=lambda config, wait_: composition.build(config, os.environ, wait_),
+            serving=composition.serving,
             lines=composition.lines,
             wait=wait,
             console=Console(),

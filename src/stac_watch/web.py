@@ -62,7 +62,7 @@ class Places:
     """What lies outside of the ledger, and how a page leads there."""
 
     log_of: Callable[[str | None], Path | None] = lambda _: None  # the log of a run
-    file_of: Callable[[str, str], Path | None] = lambda _, __: None  # what lies beside an output, by its name
+    file_of: Callable[[str, str], Path | None] = lambda _, __: None  # what lies beside an output, where it can be read
     run_page: Callable[[str], str | None] = lambda _: None  # a run's page in the Argo UI
 
 
@@ -239,14 +239,22 @@ def _chains(window: Window, request: Request, now: datetime) -> list[Explanation
         raise UnknownItemError(error.message, hint=error.hint) from None
 
 
+def _hrefs(chain: Explanation) -> dict[str, str]:
+    """Returns where what can be shown lies, by its kind, as the run said."""
+    said = (chain.outcome or {}).get("files") or {}
+    return {kind: said[kind] for kind in FILES if kind in said}
+
+
 def _file(places: Places, chain: Explanation, kind: str) -> Path | None:
-    name = ((chain.outcome or {}).get("files") or {}).get(kind) if kind in FILES else None
-    return places.file_of(chain.line.output, name) if isinstance(name, str) else None
+    href = _hrefs(chain).get(kind)
+    return places.file_of(chain.line.output, href) if href is not None else None
 
 
 def _links(places: Places, chain: Explanation) -> Links:
-    files = tuple(kind for kind in FILES if _file(places, chain, kind))
-    return Links(files, places.run_page(chain.line.run) if chain.line.run else None)
+    hrefs = _hrefs(chain)
+    here = tuple(kind for kind in hrefs if _file(places, chain, kind))
+    there = {kind: href for kind, href in hrefs.items() if kind not in here}
+    return Links(here, there, places.run_page(chain.line.run) if chain.line.run else None)
 
 
 def _sealed(answer: Callable[[Request], Response]) -> Callable[[Request], Response]:

@@ -9,13 +9,15 @@ import urllib.request
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
 import pytest
 from typer.testing import CliRunner
 
 from stac_watch import backfill, server, web
+from stac_watch.app import file_of
 from stac_watch.cli import cli
-from stac_watch.config import Limits
+from stac_watch.config import Config, Limits, Recipe
 from stac_watch.demo.catalog import make_collection
 from stac_watch.pulse import Recorder
 from stac_watch.records import Move
@@ -52,8 +54,9 @@ class Site:
         """The stream's events as they come: name and text."""
         with urllib.request.urlopen(self.url.rstrip("/") + path, timeout=30) as answer:
             assert answer.headers["Content-Type"].startswith("text/event-stream")
-            name, lines = "", []
-            for raw in answer:
+            name, lines, deadline = "", [], time.monotonic() + 40
+            for raw in answer:  # a stream that is silent says so every 15 s
+                assert time.monotonic() < deadline
                 line = raw.decode().rstrip("\n")
                 if line.startswith("event: "):
                     name = line[7:]
@@ -113,10 +116,10 @@ def test_a_period_a_source_and_a_lane_narrow_what_is_counted(site):
 def test_an_address_that_asks_for_what_there_is_not_is_told_what_there_is(site, path, asked, said):
     with pytest.raises(urllib.error.HTTPError) as refusal:
         site.ask(f"{path}?{asked}")
-    assert refusal.value.code == 400
-    text = refusal.value.read().decode()
-    assert said in text
-    assert refusal.value.headers["Content-Type"].startswith("text/plain")
+    with refusal.value as answer:
+        assert answer.code == 400
+        assert said in answer.read().decode()
+        assert answer.headers["Content-Type"].startswith("text/plain")
 
 
 def test_how_long_steps_take_is_shown_and_measured(site):
@@ -196,7 +199,7 @@ def test_the_stream_sends_the_page_again_when_it_has_changed(site):
     name, first = next(events)
     assert name == "page"
     assert first.splitlines()[0].startswith('<p class="state" data-title="stac-watch · 0 dead')
-    item = site.world.publish(1)
+    item = site.world.publish(1, minutes_ago=0)
     site.turn(2)
     assert item not in first
     assert next(name for name, text in events if item in text) == "page"
@@ -224,39 +227,57 @@ def test_more_readers_than_it_keeps_up_with_are_told_to_reload(site):
 
 
 def test_an_items_page_leads_to_its_run_its_report_and_its_picture(build, tmp_path):
-    world = build()
-    (tmp_path / "x.report.html").write_text("<p>report</p>")
-    (tmp_path / "x.quicklook.png").write_bytes(b"\x89PNG")
-
-    def file_of(_, name):
-        path = tmp_path / name
-        return path if path.exists() else None
-
-    with serve(world, file_of=file_of, run_page=lambda run: f"https://argo.example/workflows/geozarr/{run}") as site:
+    world, beside = build(), tmp_path / "outputs"
+    world.recipe = Recipe(output=f"{beside}/{{item_id}}.zarr")
+    document = {"sources": [{"name": "demo", "api": world.url, "collection": "c"}], "engine": {"kind": "local"}}
+    beside.mkdir()
+    (beside / "x.report.html").write_text("<p>report</p>")
+    (beside / "x.quicklook.png").write_bytes(b"\x89PNG")
+    (tmp_path / "secret.html").write_text("not beside the output")
+    (beside / "link.html").symlink_to(tmp_path / "secret.html")
+    page_of_run = "https://argo.example/workflows/geozarr/{}".format
+    with serve(world, file_of=partial(file_of, Config.model_validate(document)), run_page=page_of_run) as site:
         item = world.publish(1)
         site.turn()
         [row] = world.ledger.conversions(item_id=item)
-        names = {
-            "report": "x.report.html",
-            "quicklook": "x.quicklook.png",
-            "report_json": "not-there.json",
-            "dask_report": "x.report.html",
-        }
-        world.ledger.move(row, Move(Fact.SUCCEEDED, "done", outcome={"code": 0, "key": row.key, "files": names}), world.clock())
+        files = {
+            "report": f"{beside}/x.report.html", "quicklook": f"{beside}/x.quicklook.png", "report_json": f"{beside}/gone.json",
+            "item": "https://objects.example/x.item.json", "dask_report": f"{beside}/x.report.html",
+        }  # fmt: skip
+        outcome = {"code": 0, "key": row.key, "files": files}
+        world.ledger.move(row, Move(Fact.SUCCEEDED, "done", outcome=outcome), world.clock())
         page = site.ask(f"/items/{item}")
         assert f'<a href="https://argo.example/workflows/geozarr/{row.run}" rel="noreferrer">{row.run}</a>' in page
         assert f'<a href="{item}/report">report</a>' in page
         assert f'<img class="quicklook" src="{item}/quicklook"' in page
         assert "report as JSON" not in page
+        assert '<a href="https://objects.example/x.item.json"' in page
         with urllib.request.urlopen(f"{site.url}items/{item}/report", timeout=20) as answer:
             assert answer.read() == b"<p>report</p>"
             assert "sandbox" in answer.headers["Content-Security-Policy"]
             assert answer.headers["X-Content-Type-Options"] == "nosniff"
-        assert urllib.request.urlopen(f"{site.url}items/{item}/quicklook", timeout=20).headers["Content-Type"] == "image/png"
-        for path in (f"items/{item}/report_json", f"items/{item}/dask_report", f"items/{item}/..%2Fx", "items/unknown/report"):
-            with pytest.raises(urllib.error.HTTPError) as refusal:
-                urllib.request.urlopen(f"{site.url}{path}", timeout=20)
-            assert refusal.value.code == 404
+        with urllib.request.urlopen(f"{site.url}items/{item}/quicklook", timeout=20) as answer:
+            assert answer.headers["Content-Type"] == "image/png"
+        refused = [f"items/{item}/{name}" for name in ("report_json", "item", "dask_report", "..%2Fx")]
+        for path in (*refused, "items/unknown/report"):
+            assert_missing(site, path)
+
+
+@pytest.mark.parametrize("href", ["{tmp}/secret.html", "{tmp}/outputs/link.html", "{tmp}/outputs/../secret.html", "secret.html"])
+def test_a_file_that_does_not_lie_beside_the_output_is_not_shown(build, tmp_path, href):
+    (tmp_path / "outputs").mkdir()
+    (tmp_path / "secret.html").write_text("not beside the output")
+    (tmp_path / "outputs" / "link.html").symlink_to(tmp_path / "secret.html")
+    document = {"sources": [{"name": "demo", "api": "https://stac.example", "collection": "c"}], "engine": {"kind": "local"}}
+    found = file_of(Config.model_validate(document), f"{tmp_path}/outputs/x.zarr", href.format(tmp=tmp_path))
+    assert found is None
+
+
+def assert_missing(site, path):
+    with pytest.raises(urllib.error.HTTPError) as refusal:
+        urllib.request.urlopen(f"{site.url}{path}", timeout=20)
+    with refusal.value as answer:
+        assert answer.code == 404
 
 
 def test_what_runs_is_shown_with_its_progress(site):

@@ -184,7 +184,7 @@ def test_the_page_leads_to_each_item_s_whole_story(site):
     here.turn(8)
     status, text, headers = here.ask(f"/items/{ids[0]}")
     page = Page(text)
-    assert (status, page.fetches) == (200, [])
+    assert (status, page.fetches) == (200, ["../icon.svg"])
     assert "script" not in page.tags
     assert "default-src 'none'" in headers["Content-Security-Policy"]
     [chain] = asking.explain(world.ledger, ids[0], Limits(), world.clock(), lambda _: None)

@@ -1,6 +1,6 @@
 """The demo's story: a catalogue that lives while it is watched, told in about a minute, and checked at its end.
 
-In: a folder, and the parts that `app` puts together. Out: a live table, a summary, an exit code.
+In: a folder, and the parts that `app` puts together. Out: a live table, the status page, a summary, an exit code.
 Never: takes a shortcut: the watcher, the ledger, the engine and the runner are the real ones; only the catalogue and the pixels are
 made up.
 """
@@ -12,7 +12,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -42,6 +42,7 @@ BEAT = 0.5
 
 Wait = Callable[[float], bool]
 Build = Callable[[Config, Wait], Parts]
+Serving = Callable[[Config, Parts], AbstractContextManager[tuple[str, Callable[[Tick], None]]]]
 
 
 @dataclass
@@ -105,6 +106,7 @@ def play(
     size: int,
     keep: bool,
     build: Build,
+    serving: Serving,
     lines: Callable[[Parts], list[Line]],
     wait: Wait,
     console: Console,
@@ -127,29 +129,49 @@ def play(
             settings = _settings(place, server.url)
             parts = build(settings, wait)
             try:
-                if not _watch(story, parts, lines, wait, console, until=started + DEADLINE):
-                    return Exit.INTERRUPTED
-                claims = _claims(story, parts)
-                _write_events(parts, place / "events")
-                _summary(claims, place, story.first, _now() - started, console)
-                if keep:
-                    console.print("\nwatching on; Ctrl-C ends it")
-                    with _shown(console) as show:
-                        Watcher(parts).run(lambda tick: show(lines(parts), tick))
+                with serving(settings, parts) as (page, note):
+                    console.print(f"status page: {page}", highlight=False)
+                    if not _watch(story, parts, lines, note, wait, console, until=started + DEADLINE):
+                        return Exit.INTERRUPTED
+                    claims = _claims(story, parts)
+                    _write_events(parts, place / "events")
+                    _summary(claims, place, story.first, _now() - started, console)
+                    if keep:
+                        console.print(f"\nwatching on, {page} shows it; Ctrl-C ends it", highlight=False)
+                        _watch_on(parts, lines, note, console)
             finally:
                 parts.engine.close(stop_runs=True)
                 parts.ledger.close()
     return Exit.OK if all(claim.holds for claim in claims) else Exit.NOT_ALL_WELL
 
 
+def _watch_on(parts: Parts, lines: Callable[[Parts], list[Line]], note: Callable[[Tick], None], console: Console) -> None:
+    """Watches until it is asked to stop."""
+    with _shown(console) as show:
+
+        def told(tick: Tick) -> None:
+            note(tick)
+            show(lines(parts), tick)
+
+        Watcher(parts).run(told)
+
+
 def _watch(
-    story: Story, parts: Parts, lines: Callable[[Parts], list[Line]], wait: Wait, console: Console, *, until: datetime
+    story: Story,
+    parts: Parts,
+    lines: Callable[[Parts], list[Line]],
+    note: Callable[[Tick], None],
+    wait: Wait,
+    console: Console,
+    *,
+    until: datetime,
 ) -> bool:
     """Runs the watcher and the story beside each other, until every claim holds or time is up; False when asked to stop before."""
     watcher = Watcher(parts)
     with _shown(console) as show:
         while True:
             tick = watcher.tick()
+            note(tick)
             story.go_on({row.item_id for row in parts.ledger.conversions(state=State.DONE)})
             show(lines(parts), tick)
             if parts.now() > until or (story.told and all(claim.holds for claim in _claims(story, parts))):
@@ -233,6 +255,7 @@ def _settings(place: Path, url: str) -> Config:
         "sources": [{"name": "demo", "api": url, "collection": COLLECTION, "poll": {"interval": "1s"}}],
         "recipe": {"output": f"{place}/outputs/{{collection}}/{{item_id}}.zarr"},
         "engine": {"kind": "local", "folder": str(place / "runs"), "limits": {"max_in_flight": 2}},
+        "web": {"port": 0},
     }
     (place / "stac-watch.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
     return Config.model_validate(document)

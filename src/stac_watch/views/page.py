@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
 from importlib.resources import files
@@ -36,6 +36,7 @@ class Links:
     """Where an item's page leads to besides the catalogue."""
 
     files: tuple[str, ...] = ()  # of the outcome's, those that can be shown from here
+    elsewhere: Mapping[str, str] = field(default_factory=dict)  # the others, by where they lie
     run: str | None = None  # the run's page in the Argo UI
 
 
