@@ -32,8 +32,9 @@ def running(argv, log):
 
 
 @contextmanager
-def watcher(folder, catalogue):
+def watcher(folder, catalogue, store):
     """`stac-watch watch`; yields where its page is."""
+    store.put_collection(make_collection())  # first: a watcher whose collection is not there ends
     config = folder / "stac-watch.yaml"
     config.write_text(yaml.safe_dump({
         "ledger": f"sqlite:///{folder}/ledger.db",
@@ -68,17 +69,17 @@ def test_prometheus_scrapes_the_watcher_and_evaluates_every_rule(tmp_path):
         assert os.environ.get("CI") != "true", sentence
         pytest.skip(sentence)
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump(yaml.safe_load(RULES.read_text())["spec"]))
-    store, port = Store(), free_port()
+    port = free_port()
     with (
+        Store(None) as store,
         Server(create_app(store, products=tmp_path, now=lambda: datetime.now(UTC))) as catalogue,
-        watcher(tmp_path, catalogue.url) as target,
+        watcher(tmp_path, catalogue.url, store) as target,
     ):
         now = datetime.now(UTC)
-        store.put_collection(make_collection())
         item = f"S2A_MSIL2A_{now - timedelta(days=1):%Y%m%dT%H%M%S}_N0511_R122_T32TQM_{now:%Y%m%dT%H%M%S}"
         store.put(make_item(item, catalog_url=catalogue.url, product_href=f"{catalogue.url}/products/{item}.zarr", updated=now))
         (tmp_path / "prometheus.yaml").write_text(yaml.safe_dump({
-            "global": {"scrape_interval": "1s", "evaluation_interval": "1s"}, "rule_files": ["rules.yaml"],
+            "global": {"scrape_interval": "2s", "evaluation_interval": "2s"}, "rule_files": ["rules.yaml"],
             "scrape_configs": [{"job_name": "stac-watch", "static_configs": [{"targets": [target]}]}],
         }))  # fmt: skip
         argv = [prometheus, f"--config.file={tmp_path}/prometheus.yaml", f"--storage.tsdb.path={tmp_path}/tsdb",
