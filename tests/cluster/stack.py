@@ -273,10 +273,12 @@ class Stack:
             runs = self.workflows_of(item_id)
             names = Counter(w["metadata"]["labels"]["stac-watch/attempt"] for w in runs)
             assert max(names.values()) == 1, f"{item_id}: {names}"
-            made = [w["metadata"]["name"] for w in runs if outcome(w).get("reason") == "done"]
+            # the run that did the work: what finds it done already names that one, also where it is a try of its own, whose outcome
+            # Argo did not hear because the API server was away
+            made = {end["run"] for w in runs if (end := outcome(w)).get("code") == 0}
             assert len(made) == 1, f"{item_id} was converted by {made} of {[w['metadata']['name'] for w in runs]}"
             row = rows[item_id]
-            assert row["run"] == made[0] or outcome(_named(runs, row["run"])).get("reason") == "done", (row, made)
+            assert outcome(_named(runs, row["run"])).get("code") == 0, (row, made)
 
     def timing(self, item_id: str, workflow: dict[str, Any]) -> str:
         """From publication to accepted, to Workflow, to done, as the ledger and Kubernetes say."""
