@@ -20,7 +20,7 @@ from stac_watch.engines import Run
 from stac_watch.errors import InputError
 from stac_watch.ledger import Ledger
 from stac_watch.probe import restore, summary
-from stac_watch.records import ConversionRow, Footprint, Order, Scope
+from stac_watch.records import Audited, ConversionRow, Footprint, Order, Scope
 from stac_watch.states import State
 from stac_watch.views.explain import Circumstances, Explanation, explanation, what_next
 from stac_watch.views.lines import Line, line
@@ -59,12 +59,13 @@ def status(
     funnel = ledger.funnel()
     orders = {order.source: order for order in ledger.orders()}
     configured = {source.name: source for source in sources}
+    audited = ledger.audited()
     names = [*configured, *sorted({place.source for place in funnel} - configured.keys())]
     parts: list[SourceStatus] = [
         source_status(
             name, funnel, ledger.lag(name), orders.get(name), now,
             ledger.done_since(name, now - timedelta(hours=1)), ledger.done_since(name, now - timedelta(days=1)),
-            discovery(ledger, name, configured.get(name)),
+            discovery(ledger, name, configured.get(name), audited.get(name)),
         )
         for name in names
     ]  # fmt: skip
@@ -88,11 +89,8 @@ def status(
 
 def overview(ledger: Ledger, whole: Status, footprints: list[Footprint], scope: Scope) -> Overview:
     """Narrows a status to a scope, and adds how long steps take and how far backfills are."""
-    funnel = ledger.funnel() if scope.since is None else ledger.moved_since(scope.since)
-    inside = {place: n for place, n in funnel.items() if scope.has(place.source, place.lane)}
-    dead = ledger.conversions(state=State.DEAD, source=scope.source, lane=scope.lane, since=scope.since, limit=1000)
     return Overview(
-        narrowed(whole, scope, inside, dead),
+        whole if scope == Scope() else _narrowed(ledger, whole, scope),
         [s.source for s in whole.sources],
         timeline(ledger.journeys(scope, JOURNEYS)),
         [(o, ordered(ledger, o, whole.at)) for o in ledger.orders() if scope.has(o.source, "backfill")],
@@ -100,14 +98,21 @@ def overview(ledger: Ledger, whole: Status, footprints: list[Footprint], scope: 
     )
 
 
-def discovery(ledger: Ledger, name: str, source: Source | None) -> Discovery:
+def _narrowed(ledger: Ledger, whole: Status, scope: Scope) -> Status:
+    funnel = ledger.funnel() if scope.since is None else ledger.moved_since(scope.since)
+    inside = {place: n for place, n in funnel.items() if scope.has(place.source, place.lane)}
+    dead = ledger.conversions(state=State.DEAD, source=scope.source, lane=scope.lane, since=scope.since, limit=1000)
+    return narrowed(whole, scope, inside, dead)
+
+
+def discovery(ledger: Ledger, name: str, source: Source | None, audited: Audited | None) -> Discovery:
     """Returns what discovery knows of a source's catalogue; no overlap where the source is not configured."""
     kept, sweep = ledger.abilities(name), ledger.sweep(name, "recent")
     found = restore(kept[0]) if kept is not None else None
     said = Discovery(
         summary(found) if found else None, kept[1] if kept else None, withdrawn=ledger.withdrawn(name),
         cursor=ledger.position(f"{name}:{found.stamp}") if found else None, swept=sweep.done_at if sweep else None,
-        audited=ledger.audited().get(name),
+        audited=audited,
     )  # fmt: skip
     if source is None:
         return said

@@ -113,10 +113,11 @@ class Ledger(Retention):
         places: Counter[Place] = Counter()
         for s in sightings:
             c, fact = s.conversion, Fact.ADMITTED if s.skip is None else Fact.SKIPPED
+            run = run_name(c, 1)
             state, key, cause = next_state(None, fact), c.key, s.skip.value if s.skip else ""
             conversions.append({
                 "key": key, "source": source, "item_id": c.item_id, "revision": c.revision, "state": state.value, "attempt": 1,
-                "failures": 0, "waits": 0, "lane": c.lane, "reason": cause or None, "cause": cause, "run": run_name(c, 1),
+                "failures": 0, "waits": 0, "lane": c.lane, "reason": cause or None, "cause": cause, "run": run,
                 "output_zarr": c.output_zarr, "queued_at": now, "created_at": now, "changed_at": now,
             })  # fmt: skip
             events.append({"id": event_id(key, 1), "key": key, "attempt": 1, "body": build_event(c, 1), "created_at": now})
@@ -125,7 +126,6 @@ class Ledger(Retention):
             why = f"{c.kind} seen in {source}" if s.skip is None else f"rule {s.skip.value}"
             history.append(history_values(key, None, fact, state, 1, now, why))
             published = s.item.updated if c.lane == "live" else None
-            run = run_name(c, 1)
             tx.info[MOVED].append(Moved(source, c.item_id, key, c.lane, 1, run, None, fact, state, now, published, why))
             places[Place(source, c.lane, state, cause)] += 1
             states.append(state)

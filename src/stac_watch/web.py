@@ -80,6 +80,7 @@ class Window:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _seen: tuple[Status, list[Footprint]] | None = None
     _overviews: dict[View, Overview] = field(default_factory=dict)
+    _contents: dict[View, str] = field(default_factory=dict)
 
     def look(self) -> tuple[Status, list[Footprint]]:
         """Returns status and footprints, at most two seconds old.
@@ -97,15 +98,30 @@ class Window:
             StacWatchError: the ledger does not answer.
         """
         with self._lock:
-            seen = self._look()
-            if view not in self._overviews:
-                self._overviews[view] = asking.overview(self.ledger, *seen, view.scope(seen[0].at))
-            return self._overviews[view]
+            return self._overview(view)
+
+    def content(self, view: View) -> str:
+        """Returns the part of the status page that changes, rendered once for all who read it, at most two seconds old.
+
+        Raises:
+            StacWatchError: the ledger does not answer.
+        """
+        with self._lock:
+            seen = self._overview(view)
+            if view not in self._contents:
+                self._contents[view] = render_live(seen, self.health(), view)
+            return self._contents[view]
+
+    def _overview(self, view: View) -> Overview:
+        seen = self._look()
+        if view not in self._overviews:
+            self._overviews[view] = asking.overview(self.ledger, *seen, view.scope(seen[0].at))
+        return self._overviews[view]
 
     def _look(self) -> tuple[Status, list[Footprint]]:
         now = self.now()
         if self._seen is None or not timedelta(0) <= now - self._seen[0].at < KEPT:
-            self._seen, self._overviews = None, {}
+            self._seen, self._overviews, self._contents = None, {}, {}
             status = asking.status(self.ledger, self.sources, self.limits, now, self.pulse().runs)
             self._seen = (status, asking.footprints(self.ledger))
         return self._seen
@@ -133,8 +149,7 @@ class _Families(Collector):
         loop = Loop(
             version=self._w.version, ticks=pulse.ticks, last_tick=pulse.at, leads=pulse.ticks > 0 and not pulse.standby,
             ailing=frozenset(pulse.ailing), answered=pulse.answered, problems=pulse.problems, facts=pulse.facts, posts=pulse.posts,
-            sightings=pulse.sightings, steps={place: d.cumulated() for place, d in pulse.steps.items()},
-            seconds={place: d.total for place, d in pulse.steps.items()},
+            sightings=pulse.sightings, steps={place: (d.cumulated(), d.total) for place, d in pulse.steps.items()},
         )  # fmt: skip
         yield from families(view, loop, tuple(source.name for source in self._w.sources))
 
@@ -173,7 +188,7 @@ class _Site:
 
         def content() -> tuple[str, str]:
             try:
-                return "page", render_live(self._w.overview(view), self._w.health(), view)
+                return "page", self._w.content(view)
             except StacWatchError as error:
                 return "trouble", str(error)
 
@@ -252,7 +267,7 @@ def _file(places: Places, chain: Explanation, kind: str) -> Path | None:
 
 def _links(places: Places, chain: Explanation) -> Links:
     hrefs = _hrefs(chain)
-    here = tuple(kind for kind in hrefs if _file(places, chain, kind))
+    here = tuple(kind for kind, href in hrefs.items() if places.file_of(chain.line.output, href))
     there = {kind: href for kind, href in hrefs.items() if kind not in here}
     return Links(here, there, places.run_page(chain.line.run) if chain.line.run else None)
 

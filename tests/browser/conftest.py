@@ -3,7 +3,6 @@
 What happened is written through the ledger's own doors, on a clock of the past; how long things took is drawn from a seed.
 """
 
-import json
 import os
 import random
 import shutil
@@ -42,10 +41,6 @@ FAILURES = (
     "chunk 3.7 of measurements/reflectance/r10m/b02 is corrupt: /data/stage/{item}.zarr",
     "no group 'measurements/reflectance/r20m' in {item}",
 )
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "browser: needs Chromium (make test-services)")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -192,12 +187,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def page(browser: Browser, installation: Installation, request: pytest.FixtureRequest) -> Iterator[Page]:
     """A page of its own; what the browser complained of fails the test."""
-    options = json.loads(json.dumps(getattr(request, "param", {})))
-    context = (
-        browser.new_context(viewport={"width": 1280, "height": 900}, **options)
-        if "viewport" not in options
-        else browser.new_context(**options)
-    )
+    context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **getattr(request, "param", {})})
     opened, complaints = context.new_page(), []
     opened.on("console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None)
     opened.on("pageerror", lambda error: complaints.append(str(error)))

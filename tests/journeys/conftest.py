@@ -142,6 +142,17 @@ class World:
             rng=random.Random(1), holder="test",
         )  # fmt: skip
 
+    def configure(self, folder: Path) -> Path:
+        """Writes the configuration with which the command looks at this world; outputs and runs lie in the folder."""
+        document = {
+            "ledger": self.ledger._engine.url.render_as_string(hide_password=False),
+            "sources": [{"name": self.source.name, "api": self.url, "collection": COLLECTION}],
+            "recipe": {"output": f"{folder}/outputs/{{item_id}}.zarr"}, "engine": {"kind": "local", "folder": f"{folder}/runs"},
+        }  # fmt: skip
+        path = folder / "stac-watch.yaml"
+        path.write_text(json.dumps(document))
+        return path
+
     def discover(self) -> None:
         Watcher(self.parts).tick(to_the_end=True)
 

@@ -1,6 +1,5 @@
 """What the status page shows of a part of the ledger, how it stays true, and what an item's page leads to."""
 
-import json
 import shlex
 import threading
 import time
@@ -182,12 +181,7 @@ def test_a_failure_comes_with_the_command_that_tries_exactly_its_group_again(sit
     groups = {int(row[0]): row[4] for row in site.rows(site.ask("/"), "What failed alike")[1:]}
     command = shlex.split(groups[3].replace("&#39;", "'").replace("&#34;", '"'))
     assert command[:3] == ["stac-watch", "replay", "--error"]
-    config = tmp_path / "stac-watch.yaml"
-    config.write_text(json.dumps({
-        "ledger": world.ledger._engine.url.render_as_string(hide_password=False),
-        "sources": [{"name": "demo", "api": world.url, "collection": "sentinel-2-l2a"}],
-        "recipe": {"output": f"{tmp_path}/outputs/{{item_id}}.zarr"}, "engine": {"kind": "local", "folder": f"{tmp_path}/runs"},
-    }))  # fmt: skip
+    config = world.configure(tmp_path)
     done = CliRunner().invoke(cli, [*command[1:], "-c", str(config)], standalone_mode=False)
     assert "3 queued, 0 refused" in done.output
     assert {row.item_id for row in world.ledger.conversions(state=State.QUEUED)} == set(alike)

@@ -1,6 +1,5 @@
 """What the verbs print reads well at 80 columns, in colour on a terminal, plain in a pipe and where NO_COLOR asks for it."""
 
-import json
 import os
 import re
 import subprocess
@@ -29,12 +28,7 @@ def say(build, tmp_path):
     world.ledger.move(
         row, Move(Fact.FAILED_PERMANENT, LONG, reason=LONG, outcome={"code": 65, "hint": "look at it"}), world.clock()
     )
-    config = tmp_path / "stac-watch.yaml"
-    config.write_text(json.dumps({
-        "ledger": world.ledger._engine.url.render_as_string(hide_password=False),
-        "sources": [{"name": "demo", "api": world.url, "collection": "sentinel-2-l2a"}],
-        "recipe": {"output": f"{tmp_path}/outputs/{{item_id}}.zarr"}, "engine": {"kind": "local", "folder": f"{tmp_path}/runs"},
-    }))  # fmt: skip
+    config = world.configure(tmp_path)
 
     def _say(verb, **environ):
         argv = [str(COMMAND), *verb.replace("ITEM", items[0]).split(), "-c", str(config)]

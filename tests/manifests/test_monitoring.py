@@ -52,8 +52,7 @@ def exported():
     )  # fmt: skip
     loop = Loop(
         version="1", ticks=1, last_tick=NOW, leads=True, ailing=frozenset({"s2"}), answered={"s2": NOW}, problems={"s2": 1},
-        sightings={("s2", "admitted"): 1}, steps={("s2", "live", "seen"): [("1", 1), ("+Inf", 1)]},
-        seconds={("s2", "live", "seen"): 1.0},
+        sightings={("s2", "admitted"): 1}, steps={("s2", "live", "seen"): ([("1", 1), ("+Inf", 1)], 1.0)},
     )  # fmt: skip
 
     class Once(Collector):

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pgstac_servers import free_port
 
 from stac_watch.demo.catalog import Server, Store, create_app, make_collection, make_item
 
@@ -54,12 +54,6 @@ def until(what, seconds=60):
         assert time.monotonic() < deadline, f"not within {seconds} s"
         time.sleep(0.2)
     return found
-
-
-def free_port():
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return taken.getsockname()[1]
 
 
 def test_prometheus_scrapes_the_watcher_and_evaluates_every_rule(tmp_path):

@@ -19,6 +19,8 @@ from stac_watch.views.status import Status
 PREFIX = "stac_watch"
 GROUPS = 20  # of failures; what is rarer is counted as one group
 OTHER = "other"
+type Histogram = tuple[Sequence[tuple[str, float]], float]
+"""Upper bounds with cumulated counts, and the sum of all values."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,7 @@ class Loop:
     facts: Mapping[Fact, int] = field(default_factory=dict)
     posts: Mapping[str, int] = field(default_factory=dict)
     sightings: Mapping[tuple[str, str], int] = field(default_factory=dict)
-    steps: Mapping[tuple[str, str, str], Sequence[tuple[str, float]]] = field(default_factory=dict)  # cumulated, by upper bound
-    seconds: Mapping[tuple[str, str, str], float] = field(default_factory=dict)  # that each step took, summed up
+    steps: Mapping[tuple[str, str, str], Histogram] = field(default_factory=dict)  # by source, lane and step
 
 
 def families(view: Status | None, loop: Loop, sources: tuple[str, ...]) -> Iterator[Metric]:
@@ -117,8 +118,8 @@ def _of_loop(loop: Loop, sources: tuple[str, ...]) -> Iterator[Metric]:
     steps = HistogramMetricFamily(
         f"{PREFIX}_step_seconds", "How long conversions took to a step from the one before", labels=("source", "lane", "step")
     )
-    for labels, buckets in loop.steps.items():
-        steps.add_metric(labels, list(buckets), loop.seconds[labels])
+    for labels, (buckets, seconds) in loop.steps.items():
+        steps.add_metric(labels, list(buckets), seconds)
     yield steps
 
 
