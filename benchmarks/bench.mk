@@ -1,7 +1,7 @@
 # Benchmarks. Included by the Makefile.
 
 .PHONY: bench
-bench: bench-startup bench-ledger bench-freshness bench-sweep bench-conversion bench-images performance ## all that a page of performance shows (an hour, a quiet machine; root, for the images)
+bench: bench-startup bench-loss bench-freshness bench-ledger bench-sweep bench-conversion bench-cluster bench-images performance ## all that docs/performance.md shows, but the soak (over an hour, a quiet machine, root, the cluster up)
 
 .PHONY: performance
 performance: install ## write docs/performance.md from what the benchmarks found last
@@ -15,6 +15,10 @@ bench-startup: install ## the verbs' start, and the whole demo
 bench-freshness: install ## from an item's insertion into a real pgstac to "accepted"
 	$(BIN)/python benchmarks/freshness.py $(BENCH)
 
+.PHONY: bench-loss
+bench-loss: install ## what each way of reading a real pgstac has wrong after a churn: ours, fixed windows, the newest seen
+	$(BIN)/python benchmarks/loss.py $(BENCH)
+
 .PHONY: bench-ledger
 bench-ledger: install ## the ledger at 10,000 to 1,000,000 items, SQLite and PostgreSQL: idle tick, status, admissions, moves
 	$(BIN)/python benchmarks/ledger.py $(BENCH)
@@ -26,6 +30,14 @@ bench-conversion: install ## one full tile: our engines and eopf-geozarr's CLI, 
 .PHONY: bench-sweep
 bench-sweep: install ## 100,000 items on a real pgstac: our sweep beside pystac-client and rustac, and an idle poll
 	$(BIN)/python benchmarks/sweep.py $(BENCH)
+
+.PHONY: bench-cluster
+bench-cluster: install ## on the development cluster: one item's way to done, submissions a second, what the poller takes
+	$(BIN)/python benchmarks/cluster.py $(BENCH)
+
+.PHONY: soak
+soak: install ## an hour on the development cluster while something breaks every minute: lost, doubled, leaked? [MINUTES=60]
+	$(BIN)/python benchmarks/soak.py --minutes $(or $(MINUTES),60) $(BENCH)
 
 .PHONY: bench-reconcile
 bench-reconcile: install ## a look at 10,000 finished and 500 unfinished runs: requests, bytes, seconds

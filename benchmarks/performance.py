@@ -15,8 +15,8 @@ from result import FOLDER, shown
 
 DOCS = Path(__file__).parents[1] / "docs"
 ORDER = (
-    "sweep-0.9.11", "sweep-0.10.0", "freshness", "ledger", "conversion", "conversion-fetched", "conversion-stages", "startup",
-    "images",
+    "loss", "freshness", "sweep-0.9.11", "sweep-0.10.0", "ledger", "conversion", "conversion-fetched", "conversion-stages",
+    "cluster", "cluster-submissions", "cluster-poller", "soak", "startup", "images",
 )  # fmt: skip
 HEAD = """# Performance
 

@@ -5,8 +5,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -137,21 +136,7 @@ def _keep_evidence(kubectl: Kubectl, namespace: str, folder: Path) -> None:
 @pytest.fixture(scope="session")
 def port_forward(kubectl: Kubectl) -> Callable[..., Any]:
     """Forwards a free loopback port to a service; the value is the port."""
-
-    @contextmanager
-    def forward(namespace: str, target: str, port: int) -> Iterator[int]:
-        argv: Sequence[str] = [str(kubectl.binary), "-n", namespace, "port-forward", target, f":{port}", "--address=127.0.0.1"]
-        env = {**os.environ, "KUBECONFIG": str(kubectl.kubeconfig)}
-        with subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-            assert process.stdout is not None
-            first = process.stdout.readline()  # "Forwarding from 127.0.0.1:40123 -> 12000", once it listens
-            try:
-                assert "127.0.0.1:" in first, first + process.stdout.readline()
-                yield int(first.split("127.0.0.1:")[1].split()[0])
-            finally:
-                process.terminate()
-
-    return forward
+    return kubectl.forward
 
 
 @pytest.fixture(scope="session")

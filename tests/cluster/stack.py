@@ -15,7 +15,7 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -154,12 +154,22 @@ class Stack:
         return item_id
 
     def ask_catalogue(self, verb: str, wish: dict[str, Any]) -> Any:
-        """Asks the door beside the catalogue."""
+        """Asks the door beside the catalogue once."""
+        with self.door() as ask:
+            return ask(verb, wish)
+
+    @contextmanager
+    def door(self) -> Iterator[Callable[[str, dict[str, Any]], Any]]:
+        """Opens the door beside the catalogue, for many questions."""
         with self.forward(self.namespace, "svc/catalogue", CATALOGUE_PORT) as port:
-            url = f"http://127.0.0.1:{port}/control/{verb}"
-            request = urllib.request.Request(url, json.dumps(wish).encode(), {"Content-Type": "application/json"})
-            with urllib.request.urlopen(request, timeout=60) as answer:
-                return json.load(answer)
+
+            def ask(verb: str, wish: dict[str, Any]) -> Any:
+                url = f"http://127.0.0.1:{port}/control/{verb}"
+                request = urllib.request.Request(url, json.dumps(wish).encode(), {"Content-Type": "application/json"})
+                with urllib.request.urlopen(request, timeout=60) as answer:
+                    return json.load(answer)
+
+            yield ask
 
     def bucket(self) -> str:
         """Makes a bucket on the tests' S3 server."""

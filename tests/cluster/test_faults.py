@@ -8,6 +8,7 @@ import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import faults
 import pytest
 from stack import running, slowly
 
@@ -16,7 +17,7 @@ pytestmark = pytest.mark.cluster
 
 def test_the_eventsource_pod_is_killed(stack):
     before = stack.publish()
-    stack.kill("eventsource-name=stac")
+    faults.kill_eventsource(stack)
     after = stack.publish()
     stack.await_done(before, after)
     stack.check(before, after)
@@ -26,14 +27,14 @@ def test_the_eventsource_pod_is_killed(stack):
 def test_the_sensor_is_killed_while_it_drains(stack):
     items = [stack.publish() for _ in range(3)]
     stack.await_workflow(items[0])
-    stack.kill("sensor-name=geozarr")
+    faults.kill_sensor(stack)
     stack.await_done(*items)
     stack.check(*items)
 
 
 def test_the_bus_is_killed(stack):
     before = stack.publish()
-    stack.kill("eventbus-name=geozarr")
+    faults.kill_bus(stack)
     after = stack.publish()
     stack.await_done(before, after, seconds=300)
     stack.check(before, after)
@@ -55,7 +56,7 @@ def test_the_sensor_is_deployed_again_with_a_changed_template(stack):
 def test_the_controller_is_killed_in_the_middle_of_a_run(stack, own_cluster):
     item = stack.publish()
     stack.await_workflow(item, running("convert"))
-    stack.kubectl("-n", "argo", "delete", "pod", "-l", "app=workflow-controller", "--grace-period=0", "--force")
+    faults.kill_controller(stack)
     stack.await_done(item, seconds=300)
     stack.check(item)
 
@@ -66,8 +67,7 @@ def test_a_pod_of_the_run_is_killed_in_each_step(stack):
 
     def kill(step):
         workflow = stack.await_workflow(items[step], running(step), seconds=150)
-        pod = nodes_pod(workflow, step)
-        stack.do("delete", "pod", pod, "--grace-period=0", "--force", "--ignore-not-found")
+        faults.kill_pod(stack, faults.working_pod(workflow, step))
         killed.append(step)
 
     with ThreadPoolExecutor(3) as together:
@@ -80,8 +80,7 @@ def test_a_pod_of_the_run_is_killed_in_each_step(stack):
 def test_the_nodes_kubelet_is_restarted(stack, harness, own_cluster):
     item = stack.publish()
     stack.await_workflow(item, running("convert"))
-    harness("daemon", "kill", "kubelet")
-    harness("daemon", "start", "kubelet")
+    faults.restart_kubelet(stack, daemon(harness))
     stack.await_done(item, seconds=300)
     stack.check(item)
 
@@ -91,7 +90,7 @@ def test_the_poller_is_killed_again_and_again(stack):
     items = []
     for _ in range(3):
         items.append(stack.publish())
-        stack.kill("app.kubernetes.io/name=stac-watch")
+        faults.kill_poller(stack)
     stack.await_poller()
     stack.await_done(*items, seconds=300)
     stack.check(*items)
@@ -103,12 +102,7 @@ def test_the_api_server_is_down_for_a_minute(stack, harness, own_cluster):
     dark = stack.publish(visible_in=45)
     items = [stack.publish(), dark]
     stack.await_workflow(items[0], running("convert"))
-    harness("daemon", "kill", "kube-apiserver")
-    try:
-        time.sleep(60)  # the fault's length: a minute
-    finally:
-        harness("daemon", "start", "kube-apiserver")
-    slowly(stack.kubectl.is_ready, 90)
+    faults.api_server_down(stack, daemon(harness), None, seconds=60)
     stack.await_done(*items, seconds=400)
     stack.check(*items)
 
@@ -137,7 +131,7 @@ def test_an_exhausted_quota_of_volumes_is_waited_for_and_named(stack):
 @pytest.mark.cluster_long
 def test_a_source_that_answers_503_and_then_is_healthy(stack):
     before = stack.ask_catalogue("faults", {})["delivered"]
-    stack.ask_catalogue("faults", {"wire": ["503"] * 14, "wire_paths": ["/products"], "retry_after": None})
+    faults.source_answers_503(stack)
     item = stack.publish()
     stack.await_done(item, seconds=300)
     stack.check(item)
@@ -167,10 +161,6 @@ def test_a_wrong_token_stops_sending_and_burns_no_attempt(stack):
     stack.check(item)
 
 
-def nodes_pod(workflow, step):
-    """The name of the pod that works on a step now; Argo puts a hash of the node's name into it."""
-    for node in workflow["status"]["nodes"].values():
-        if node["type"] == "Pod" and node["templateName"] == step and node["phase"] in ("Pending", "Running"):
-            hash_ = node["id"].rpartition("-")[2]
-            return f"{workflow['metadata']['name']}-{step}-{hash_}"
-    raise AssertionError(f"no pod of {step} in {workflow['metadata']['name']}")
+def daemon(harness):
+    """Kills and starts processes of the node by the harness's command line."""
+    return lambda verb, name: harness("daemon", verb, name)

@@ -61,7 +61,8 @@ def test_deploy_is_taken_whole(kubectl: Kubectl, overlay: str):
 def test_load_brings_both_images_to_the_cluster(kubectl: Kubectl, places: Places, release: str, own_cluster: None):
     """From the store that `make build` builds into, under another tag, so that nothing but this can have brought them."""
     store, names = store_environment(places), ("stac-watch", "geozarr-runner")
-    for name in names:
+    for name in names:  # the archive stays when the store is gone or was built into since
+        capture(["buildah", "pull", "--quiet", f"docker-archive:{places.cache / 'images' / name}.tar"], env=store)
         capture(["buildah", "tag", f"docker.io/library/{name}:{release}", f"docker.io/library/{name}:test-load"], env=store)
     try:
         said = make(kubectl, "load", "BUILDER=buildah", "TAG=test-load", **store)

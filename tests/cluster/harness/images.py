@@ -65,7 +65,7 @@ def build(places: Places, recipe: Recipe, steps: Steps, name: str) -> tuple[Path
         base(places, recipe, steps)
         with steps.step(f"build image {name}") as detail:
             note.unlink(missing_ok=True)
-            _prune(places, recipe)
+            _prune(places)
             _build(places, recipe, name, archive, detail)
             note.write_text(json.dumps({"digest": digest}))
     return archive, digest
@@ -135,13 +135,11 @@ def base(places: Places, recipe: Recipe, steps: Steps) -> None:
     note.write_text(json.dumps({"digest": digest}))
 
 
-def _prune(places: Places, recipe: Recipe) -> None:
-    """Forgets the layers of old builds, all but the base's, before they fill the disk: a day of changes makes 10 GB of them."""
+def _prune(places: Places) -> None:
+    """Forgets what no name leads to any more, before it fills the disk: a day of changes makes 10 GB of layers."""
     buildah = _buildah(places)
-    layers_kept = capture([*buildah, "images", "--all", "--quiet", "--no-trunc"]).split()
-    if len(layers_kept) > MOST_LAYERS:
-        base = capture([*buildah, "images", "--quiet", "--no-trunc", recipe.base["image"]]).split()
-        attempt([*buildah, "rmi", "--force", *(image for image in layers_kept if image not in base)])
+    if len(capture([*buildah, "images", "--all", "--quiet"]).split()) > MOST_LAYERS:
+        attempt([*buildah, "rmi", "--prune", "--force"])
 
 
 def _dress(root: Path, python: str) -> None:

@@ -4,13 +4,16 @@ In: a kubeconfig. Out: text or parsed JSON, `HarnessError` otherwise. Never: ano
 """
 
 import json
-from collections.abc import Callable, Mapping
+import os
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 from typing import Any
 
-from harness.commands import attempt, capture, stream
+from harness.commands import HarnessError, attempt, capture, stream
 from harness.daemons import wait_until
 from harness.places import HARNESS
 
@@ -73,6 +76,21 @@ class Kubectl:
                     for what in (["describe", "pods"], ["get", "pods,events", "--sort-by=.metadata.creationTimestamp"]):
                         file.write(attempt([self.binary, "-n", namespace, *what], env=self._env).stdout)
                 raise
+
+    @contextmanager
+    def forward(self, namespace: str, target: str, port: int) -> Iterator[int]:
+        """Forwards a free loopback port, which it yields, to a Service or pod."""
+        argv = [str(self.binary), "-n", namespace, "port-forward", target, f":{port}", "--address=127.0.0.1"]
+        env = {**os.environ, **self._env}
+        with subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+            assert process.stdout is not None
+            first = process.stdout.readline()  # "Forwarding from 127.0.0.1:40123 -> 12000", once it listens
+            try:
+                if "127.0.0.1:" not in first:
+                    raise HarnessError(f"No way to {target} of {namespace}: {first}{process.stdout.readline()}")
+                yield int(first.split("127.0.0.1:")[1].split()[0])
+            finally:
+                process.terminate()
 
     def wait_for(self, seconds: float, otherwise: str, *arguments: str) -> None:
         """Polls until a command succeeds."""

@@ -1,0 +1,188 @@
+"""A catalogue that changes under its readers' hands: publishers, the watcher's discovery, and pollers of the usual kinds.
+
+In: a place. Out: what was published in the end, and what each reader believes. Never: judges.
+
+Writers stamp an item and publish it some time later, in whole seconds or not, publish it again, change it without a word, date it
+back, delete it.
+"""
+
+import json
+import random
+import threading
+import time
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from stac_watch.config import Recipe
+from stac_watch.discover import discover
+from stac_watch.errors import CatalogUnavailable
+from stac_watch.sweep import Context, step
+
+SECONDS = 12
+RATE = 15  # writes per second
+POLL = 2.0  # seconds
+DELAY = 0.8  # mean seconds from stamp to visibility
+
+
+@dataclass
+class Truth:
+    """What the writers did: the product of every item as it is in the end, None when it was deleted."""
+
+    final: dict[str, str | None] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+class Writers:
+    """Concurrent publishers."""
+
+    def __init__(self, place, seed: int, seconds: float = SECONDS) -> None:
+        self.place, self.rng, self.truth, self.errors = place, random.Random(seed), Truth(), []
+        self.kinds: Counter[str] = Counter()
+        self._until = time.monotonic() + seconds
+        self._threads = [threading.Thread(target=self._publish, args=(n,)) for n in range(18)]
+
+    def __enter__(self):
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        for thread in self._threads:
+            thread.join()
+
+    def alive(self) -> bool:
+        return any(thread.is_alive() for thread in self._threads)
+
+    def _publish(self, worker: int) -> None:
+        rng, mine, number = random.Random(self.rng.randrange(1 << 30) + worker), [], worker * 100_000
+        try:
+            while time.monotonic() < self._until:
+                number += 1
+                self._act(rng, mine, number)
+                time.sleep(rng.expovariate(RATE / len(self._threads)))
+        except Exception as error:  # noqa: BLE001  # a publisher that fails makes the test void, and must say so
+            self.errors.append(error)
+
+    def _act(self, rng: random.Random, mine: list[dict], number: int) -> None:
+        kind = rng.choices(["new", "back-dated", "again", "silent", "deleted"], [80, 4, 8, 4, 4])[0] if mine else "new"
+        stamp = datetime.now(UTC) - (timedelta(hours=1) if kind == "back-dated" else timedelta())
+        text = stamp.strftime("%Y-%m-%dT%H:%M:%SZ" if rng.random() < 0.25 else "%Y-%m-%dT%H:%M:%S.%fZ")
+        time.sleep(rng.expovariate(1 / DELAY))
+        self.kinds[kind] += 1
+        if kind in ("new", "back-dated"):
+            item = self.place.item(number, text, sensed=self.place.sensed + timedelta(seconds=rng.randrange(86_400)))
+            self.place.post(item)
+            mine.append(item)
+        elif kind == "deleted":
+            item = mine.pop(rng.randrange(len(mine)))
+            self.place.delete(item["id"])
+            with self.truth.lock:
+                self.truth.final[item["id"]] = None
+            return
+        else:
+            item = rng.choice(mine)
+            product = item["assets"]["product"]
+            product["href"] = product["href"].replace("/v", "/v1", 1)
+            if kind == "again":
+                item["properties"]["updated"] = text
+            self.place.put(item)
+        with self.truth.lock:
+            self.truth.final[item["id"]] = item["assets"]["product"]["href"]
+
+
+class UsualPoller:
+    """What people write: fixed windows without overlap, or everything newer than the newest seen."""
+
+    def __init__(self, place, kind: str) -> None:
+        self.place, self.kind, self.seen = place, kind, {}
+        self.mark = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    def poll(self) -> None:
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        prop = {"property": "updated"}
+        if self.kind == "fixed windows":
+            condition = {"op": "between", "args": [prop, self.mark, now]}
+        else:
+            condition = {"op": ">", "args": [prop, self.mark]}
+        features = self.place.search(filter=condition, limit=5000).json()["features"]
+        self.seen |= {f["id"]: f["assets"]["product"]["href"] for f in features}
+        stamps = [f["properties"]["updated"] for f in features]
+        self.mark = now if self.kind == "fixed windows" else max([self.mark, *stamps])
+
+
+def missed(final: dict[str, str | None], seen: dict[str, str | None]) -> list[str]:
+    return [item_id for item_id, href in final.items() if href is not None and seen.get(item_id) != href]
+
+
+class Ours:
+    """The watcher's discovery, as its loop runs it: polls, and a step of a sweep in between."""
+
+    def __init__(self, place, ledger, *, api: str | None = None, **catalog) -> None:
+        self.ledger, self.failed = ledger, Counter[str]()
+        source = place.source(api=api, sweep="1s", interval="2s")
+        self.context = Context(source, Recipe(), place.catalog(api=api, probed=False, **catalog), ledger, lambda: datetime.now(UTC))
+
+    def round(self, *, poll: bool = True) -> None:
+        c = self.context
+        try:
+            if poll:
+                discover(c.source, c.recipe, c.catalog, c.ledger, c.now)
+            step(c)
+        except CatalogUnavailable as error:
+            self.failed[error.message.rpartition(": ")[2]] += 1
+
+    def finish(self) -> None:
+        """One more poll and two whole sweeps, which is what is promised: visible for longer than one sweep."""
+        row = self.ledger.sweep("s2", "recent")
+        until, deadline = (row.number if row else 0) + 3, time.monotonic() + 120
+        self.round()
+        while time.monotonic() < deadline:
+            self.round(poll=False)
+            row = self.ledger.sweep("s2", "recent")
+            if row is not None and row.number >= until:
+                return
+        raise AssertionError(f"two sweeps did not end in two minutes: {self.failed}")
+
+    def state(self) -> dict[str, str | None]:
+        """The product that the ledger believes each item to have; None for withdrawn ones."""
+        bodies = {}
+        for row in reversed(self.ledger.conversions(limit=10_000)):
+            known = self.ledger.known("s2", [row.item_id])[row.item_id]
+            if known.key == row.key:
+                withdrawn = row.reason == "withdrawn"
+                bodies[row.item_id] = None if withdrawn else json.loads(self.ledger.events(row.key)[-1])["data"]["product_href"]
+        return bodies
+
+    def events(self) -> list[dict]:
+        return [json.loads(body) for row in self.ledger.conversions(limit=10_000) for body in self.ledger.events(row.key)]
+
+
+@contextmanager
+def churn(place, seed: int):
+    """Publishes what was there before, then lets the writers loose."""
+    old = [place.item(900_000 + n, datetime.now(UTC) - timedelta(days=3)) for n in range(25)]
+    for item in old:
+        place.post(item)
+    yield {item["id"] for item in old}, Writers(place, seed)
+
+
+def watched(place, ledger, seed: int) -> tuple[Ours, list[UsualPoller], Writers, set[str]]:
+    """Lets the watcher and the usual pollers watch the same churn to its end."""
+    with churn(place, seed) as (before, writers):
+        ours = Ours(place, ledger)
+        ours.round()
+        usual = [UsualPoller(place, kind) for kind in ("fixed windows", "high-water mark")]
+        with writers:
+            while writers.alive():
+                started = time.monotonic()
+                ours.round()
+                for poller in usual:
+                    poller.poll()
+                time.sleep(max(0.0, POLL - (time.monotonic() - started)))
+    assert writers.errors == []
+    ours.finish()
+    for poller in usual:
+        poller.poll()
+    return ours, usual, writers, before
