@@ -18,12 +18,14 @@ import time
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from harness.commands import HarnessError
 from installation import installed, poller
 from result import Goal, Result
-from stack import Stack, outcome, slowly
 
 from stac_watch.views.timeline import percentile
+
+# isort: split
+from harness.commands import HarnessError
+from stack import Stack, outcome, slowly
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

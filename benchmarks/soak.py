@@ -26,13 +26,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from installation import Poller, installed, poller
+from result import Goal, Result
+from rich.progress import Progress
+
+# isort: split
 import faults
 from harness import daemons
 from harness.commands import HarnessError
 from harness.places import Places
-from installation import Poller, installed, poller
-from result import Goal, Result
-from rich.progress import Progress
 from stack import Stack, outcome, slowly
 
 if TYPE_CHECKING:

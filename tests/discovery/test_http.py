@@ -5,6 +5,7 @@ import random
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
@@ -205,3 +206,64 @@ def test_a_server_that_drips_is_not_waited_for_for_ever(world):
     thread.join(5)
     listener.close()
     assert not thread.is_alive()
+
+
+@contextlib.contextmanager
+def answering(raw: bytes) -> Iterator[str]:
+    """A server that answers every request with these bytes; yields its URL."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def answer() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                with connection:
+                    connection.recv(4096)
+                    connection.sendall(raw)
+
+    thread = threading.Thread(target=answer, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join(5)
+
+
+def response(status: str, body: bytes = b"{}", **headers: str) -> bytes:
+    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", "Connection: close"]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
+
+
+@pytest.mark.parametrize(
+    ("raw", "said", "waited"),
+    [
+        (response("200 OK", b"[" * 20_000), "not JSON", 3),
+        (response("503 No", Retry_After="999999999999"), "left alone until 12:00:00", 0),
+        (response("503 No", Retry_After="Wed, 01 Jan 2025 07:28:00"), "HTTP 503", 3),  # no zone: UTC, long past
+        (response("503 No", Retry_After="\u00b2"), "HTTP 503", 3),
+        (response("503 No", Date="Fri, 31 Dec 9999 23:59:59 -1200", Retry_After="Fri, 01 Jan 1999 00:00:00 GMT"), "HTTP 503", 3),
+    ],
+    ids=["nested", "forever", "no-zone", "a-digit-that-is-no-number", "date-beyond-the-calendar"],
+)  # fmt: skip
+def test_an_odd_answer_is_a_catalogue_s_trouble_and_never_the_watcher_s_end(world, raw, said, waited):
+    with answering(raw) as url:
+        http = CatalogHttp(url, now=world.clock, sleep=world.slept.append, rng=random.Random(1))
+        with pytest.raises(CatalogUnavailable, match="HTTP 503|not JSON"):
+            http.ask(url)
+        assert len(world.slept) == waited
+        with pytest.raises(CatalogUnavailable, match=said):
+            http.ask(url)
+        world.clock.forward(days=1)
+        with pytest.raises(CatalogUnavailable, match="HTTP 503|not JSON"):  # asked again after a day, whatever it wanted
+            http.ask(url, tries=1)
+        http.session.close()
+
+
+def test_a_date_that_is_none_is_ours(world):
+    with answering(response("200 OK", Date="Fri, 31 Dec 9999 23:59:59 -1200")) as url:
+        http = CatalogHttp(url, now=world.clock, sleep=world.slept.append, rng=random.Random(1))
+        assert http.ask(url).server_now == world.clock()
+        http.session.close()

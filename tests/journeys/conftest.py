@@ -2,6 +2,7 @@
 
 import json
 import random
+import sys
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,6 +19,8 @@ from stac_watch.engines import Answer, Phase, Receipt, Run
 from stac_watch.errors import Refused, Temporary
 from stac_watch.ledger import Ledger
 from stac_watch.watch import Parts, Watcher
+
+sys.path.insert(0, str(Path(__file__).parent))  # test folders are no packages
 
 TAKES = timedelta(minutes=5)
 LIMITS = Limits(rate="1000/s", max_in_flight=4, attempts=3, confirm_after="15m", retry_after="1m")

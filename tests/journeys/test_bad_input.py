@@ -4,13 +4,12 @@ import json
 import socket
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
+import loopback
 import pytest
 import yaml
 
@@ -48,8 +47,7 @@ def settings(folder: Path, api: str = "http://127.0.0.1:9", **changes: object) -
     return path
 
 
-@contextmanager
-def answering(body: bytes, content_type: str, status: int = 200) -> Iterator[str]:
+def answering(body: bytes, content_type: str, status: int = 200) -> AbstractContextManager[str]:
     """A server that answers everything with the same thing."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -65,15 +63,7 @@ def answering(body: bytes, content_type: str, status: int = 200) -> Iterator[str
         def log_message(self, *_: object) -> None:
             return
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    return loopback.serving(Handler)
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,9 @@
 """What a look at a full cluster asks of the Kubernetes API: counted, not timed (`make bench-reconcile` times it)."""
 
-import importlib.util
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import kubernetes
+import kubernetes_api
 import pytest
 
 from stac_watch.engines import Phase
@@ -12,17 +11,6 @@ from stac_watch.engines.argo import FULL_FOR, ArgoEngine
 
 FINISHED, UNFINISHED = 3_000, 500
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
-
-
-def load(name):
-    path = Path(__file__).with_name(f"{name}.py")
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-kubernetes_api = load("kubernetes_api")
 
 
 @pytest.fixture

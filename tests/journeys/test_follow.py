@@ -9,15 +9,14 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import yaml
+from waiting import until
 
 from stac_watch.demo.catalog import Server, Store, create_app, make_item
 from stac_watch.engines.local import LocalEngine
@@ -25,15 +24,6 @@ from stac_watch.engines.local import LocalEngine
 RUN = "import sys; from stac_watch.cli import main; main()"
 DAY = datetime(2025, 10, 8, tzinfo=UTC)
 ASKED = ("backfill", "s2", "--start", "2025-10-08", "--end", "2025-10-10", "--yes", "--follow")
-
-
-def until[T](look: Callable[[], T], seconds: float = 120) -> T:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if found := look():
-            return found
-        time.sleep(0.02)
-    raise AssertionError("what was awaited did not come")
 
 
 class Command:

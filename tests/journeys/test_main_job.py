@@ -6,8 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,6 +13,7 @@ import numpy as np
 import pytest
 import xarray as xr
 import yaml
+from waiting import until
 
 from stac_watch.demo.catalog import Server, Store, create_app, make_item
 from stac_watch.demo.product import write_product, write_structure
@@ -29,15 +28,6 @@ RESOLUTIONS = ("r10m", "r20m", "r60m")
 
 def run(*arguments: str, timeout: float = 180) -> subprocess.CompletedProcess:
     return subprocess.run([str(COMMAND), *arguments], capture_output=True, text=True, timeout=timeout, check=False)
-
-
-def until[T](look: Callable[[], T], seconds: float = 90) -> T:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if found := look():
-            return found
-        time.sleep(0.02)
-    raise AssertionError("what was awaited did not come")
 
 
 def assert_same(product: Path, output: Path) -> None:

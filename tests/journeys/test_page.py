@@ -3,87 +3,20 @@
 import shlex
 import threading
 import time
-import urllib.error
 import urllib.request
-from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 
 import pytest
+from status_page import serve
 from typer.testing import CliRunner
 
-from stac_watch import backfill, server, web
+from stac_watch import backfill, web
 from stac_watch.app import file_of
 from stac_watch.cli import cli
 from stac_watch.config import Config, Limits, Recipe
-from stac_watch.demo.catalog import make_collection
-from stac_watch.pulse import Recorder
 from stac_watch.records import Move
 from stac_watch.states import Fact, State
-from stac_watch.watch import Watcher
-
-
-@dataclass
-class Site:
-    """A world, its watcher, and a page that is served."""
-
-    world: object
-    watcher: Watcher
-    pulse: Recorder
-    app: object
-    url: str
-
-    def ask(self, path):
-        with urllib.request.urlopen(self.url.rstrip("/") + path, timeout=20) as answer:
-            return answer.read().decode()
-
-    def turn(self, times=1, minutes=1):
-        for _ in range(times):
-            self.pulse.note(self.watcher.turn(to_the_end=True))
-            self.world.clock.time += timedelta(minutes=minutes)
-
-    def rows(self, text, title):
-        """The cells of a section's table, without markup."""
-        section = text.partition(f"<h2>{title}</h2>")[2].partition("</section>")[0]
-        parts = (part.split("</tr>")[0] for part in section.split("<tr>")[1:])
-        return [[strip(cell.split("</td>")[0]) for cell in row.split("<td")[1:]] for row in parts]
-
-    def events(self, path="/events"):
-        """The stream's events as they come: name and text."""
-        with urllib.request.urlopen(self.url.rstrip("/") + path, timeout=30) as answer:
-            assert answer.headers["Content-Type"].startswith("text/event-stream")
-            name, lines, deadline = "", [], time.monotonic() + 40
-            for raw in answer:  # a stream that is silent says so every 15 s
-                assert time.monotonic() < deadline
-                line = raw.decode().rstrip("\n")
-                if line.startswith("event: "):
-                    name = line[7:]
-                elif line.startswith("data: "):
-                    lines.append(line[6:])
-                elif not line and name:
-                    yield name, "\n".join(lines)
-                    name, lines = "", []
-
-
-def strip(html):
-    """The words of a piece of a page."""
-    words, inside = [], False
-    for char in html.partition(">")[2]:
-        inside = char == "<" or (inside and char != ">")
-        words.append("" if inside or char == ">" else char)
-    return " ".join("".join(words).split())
-
-
-@contextmanager
-def serve(world, **places):
-    world.store.put_collection(make_collection())
-    pulse = Recorder(world.clock)
-    world.ledger.listen(pulse.hear)
-    window = web.Window(world.ledger, (world.source,), Limits(), pulse.read, world.clock, "1.2.3", web.Places(**places))
-    app = web.create_app(window)
-    with server.serving(app, "127.0.0.1", 0) as url:
-        yield Site(world, Watcher(world.parts), pulse, app, url)
 
 
 @pytest.fixture
@@ -98,12 +31,12 @@ def test_a_period_a_source_and_a_lane_narrow_what_is_counted(site):
     site.world.clock.time += timedelta(days=2)
     site.world.publish(2)
     site.turn(12)
-    of_all, of_day = site.ask("/"), site.ask("/?period=day")
+    of_all, of_day = site.read("/"), site.read("/?period=day")
     assert site.rows(of_all, "Where conversions are")[1][2:8] == ["0", "0", "0", "2", "0", "0"]
     assert site.rows(of_day, "Where conversions are")[1][2:8] == ["0", "0", "0", "1", "0", "0"]
     assert '<a href="?period=day" aria-current="true">the last day</a>' in of_day
     assert '<a href="?period=day&amp;source=demo">demo</a>' in of_day
-    assert site.rows(site.ask("/?lane=backfill"), "Where conversions are")[1:] == []
+    assert site.rows(site.read("/?lane=backfill"), "Where conversions are")[1:] == []
     assert old in of_all
 
 
@@ -113,22 +46,20 @@ def test_a_period_a_source_and_a_lane_narrow_what_is_counted(site):
 ])  # fmt: skip
 @pytest.mark.parametrize("path", ["/", "/events"])
 def test_an_address_that_asks_for_what_there_is_not_is_told_what_there_is(site, path, asked, said):
-    with pytest.raises(urllib.error.HTTPError) as refusal:
-        site.ask(f"{path}?{asked}")
-    with refusal.value as answer:
-        assert answer.code == 400
-        assert said in answer.read().decode()
-        assert answer.headers["Content-Type"].startswith("text/plain")
+    status, text, headers = site.ask(f"{path}?{asked}")
+    assert status == 400
+    assert said in text
+    assert headers["Content-Type"].startswith("text/plain")
 
 
 def test_how_long_steps_take_is_shown_and_measured(site):
     site.world.publish(1, minutes_ago=30)
     site.turn(12)
-    steps = {row[0]: row[1:4] for row in site.rows(site.ask("/"), "How long steps take")[1:]}
+    steps = {row[0]: row[1:4] for row in site.rows(site.read("/"), "How long steps take")[1:]}
     assert steps["published → seen"] == ["1", "30 min", "30 min"]
     assert steps["running → done"][0] == "1"
     assert steps["published → done"][1] == "35 min"
-    metrics = site.ask("/metrics")
+    metrics = site.read("/metrics")
     told = {
         line.split(" ")[0]: float(line.split(" ")[1]) for line in metrics.splitlines() if "step_seconds" in line and line[0] != "#"
     }
@@ -157,14 +88,14 @@ def test_a_backfill_shows_how_far_it_is_and_when_it_is_ready(site):
     backfill.begin(c, request, world.clock())
     assert [n for _, n in backfill.admit(c, request, world.clock())][-1] == 6
     site.turn(9)
-    [row] = site.rows(site.ask("/"), "Backfills")[1:]
+    [row] = site.rows(site.read("/"), "Backfills")[1:]
     assert row[0] == "demo"
     done, total, dead = (int(cell) for cell in row[4:7])
     assert (total, dead) == (6, 0)
     assert 0 < done < 6
     assert row[8].startswith("2026-03-01T1")
     site.turn(20)
-    [row] = site.rows(site.ask("/"), "Backfills")[1:]
+    [row] = site.rows(site.read("/"), "Backfills")[1:]
     assert (row[4], row[8]) == ("6", "nothing more moves")
 
 
@@ -178,7 +109,7 @@ def test_a_failure_comes_with_the_command_that_tries_exactly_its_group_again(sit
         reason = f"chunk {row.key} of 'b02' is corrupt: /data/{item}.zarr" if item in alike else "no such group"
         world.ledger.move(row, Move(Fact.FAILED_PERMANENT, reason, reason=reason), world.clock())
     world.clock.time += timedelta(seconds=3)
-    groups = {int(row[0]): row[4] for row in site.rows(site.ask("/"), "What failed alike")[1:]}
+    groups = {int(row[0]): row[4] for row in site.rows(site.read("/"), "What failed alike")[1:]}
     command = shlex.split(groups[3].replace("&#39;", "'").replace("&#34;", '"'))
     assert command[:3] == ["stac-watch", "replay", "--error"]
     config = world.configure(tmp_path)
@@ -240,21 +171,21 @@ def test_an_items_page_leads_to_its_run_its_report_and_its_picture(build, tmp_pa
         }  # fmt: skip
         outcome = {"code": 0, "key": row.key, "files": files}
         world.ledger.move(row, Move(Fact.SUCCEEDED, "done", outcome=outcome), world.clock())
-        page = site.ask(f"/items/{item}")
+        page = site.read(f"/items/{item}")
         assert f'<a href="https://argo.example/workflows/geozarr/{row.run}" rel="noreferrer">{row.run}</a>' in page
         assert f'<a href="{item}/report">report</a>' in page
         assert f'<img class="quicklook" src="{item}/quicklook"' in page
         assert "report as JSON" not in page
         assert '<a href="https://objects.example/x.item.json"' in page
-        with urllib.request.urlopen(f"{site.url}items/{item}/report", timeout=20) as answer:
-            assert answer.read() == b"<p>report</p>"
-            assert "sandbox" in answer.headers["Content-Security-Policy"]
-            assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        status, text, headers = site.ask(f"/items/{item}/report")
+        assert (status, text) == (200, "<p>report</p>")
+        assert "sandbox" in headers["Content-Security-Policy"]
+        assert headers["X-Content-Type-Options"] == "nosniff"
         with urllib.request.urlopen(f"{site.url}items/{item}/quicklook", timeout=20) as answer:
             assert answer.headers["Content-Type"] == "image/png"
         refused = [f"items/{item}/{name}" for name in ("report_json", "item", "dask_report", "..%2Fx")]
         for path in (*refused, "items/unknown/report"):
-            assert_missing(site, path)
+            assert site.ask(f"/{path}")[0] == 404
 
 
 @pytest.mark.parametrize("href", ["{tmp}/secret.html", "{tmp}/outputs/link.html", "{tmp}/outputs/../secret.html", "secret.html"])
@@ -267,18 +198,11 @@ def test_a_file_that_does_not_lie_beside_the_output_is_not_shown(build, tmp_path
     assert found is None
 
 
-def assert_missing(site, path):
-    with pytest.raises(urllib.error.HTTPError) as refusal:
-        urllib.request.urlopen(f"{site.url}{path}", timeout=20)
-    with refusal.value as answer:
-        assert answer.code == 404
-
-
 def test_what_runs_is_shown_with_its_progress(site):
     site.world.plant.progress = (37, 120)
     item = site.world.publish(1)
     site.turn(3)
-    [row] = [r for r in site.rows(site.ask("/"), "In flight")[1:] if r[0] == item]
+    [row] = [r for r in site.rows(site.read("/"), "In flight")[1:] if r[0] == item]
     assert row[4] == "converting 37/120"
 
 

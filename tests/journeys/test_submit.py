@@ -1,6 +1,5 @@
 """`stac-watch submit`: one Workflow by hand, against a Kubernetes API that answers in every way it can."""
 
-import importlib.util
 import json
 import os
 import re
@@ -8,17 +7,15 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
+import kubernetes_api
 import pytest
 import yaml
+from waiting import until
 
 COMMAND = Path(sys.executable).parent / "stac-watch"
 URL = "https://stac.example/collections/sentinel-2-l2a/items/S2A_MSIL2A_20251008T100041_N0511_R122_T32TQM_20251008T122613"
-_spec = importlib.util.spec_from_file_location("kubernetes_api", Path(__file__).with_name("kubernetes_api.py"))
-kubernetes_api = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(kubernetes_api)
 
 
 class World:
@@ -53,12 +50,11 @@ class World:
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def until_there(self) -> str:
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            if self.api.workflows:
-                return next(iter(self.api.workflows))
-            time.sleep(0.02)
-        raise AssertionError("no Workflow was created")
+        return next(iter(until(lambda: self.api.workflows)))
+
+    def until_looked_at(self, since: int, times: int = 1) -> None:
+        """Waits until it was asked for so many times more than `since`."""
+        until(lambda: len(self.api.asked) >= since + times)
 
     def play(self, *acts) -> threading.Thread:
         """Lets the first Workflow go through these statuses, each once the one before was looked at."""
@@ -68,9 +64,7 @@ class World:
             for act in acts:
                 looks = len(self.api.asked)
                 self.api.put(name, status=act)
-                deadline = time.monotonic() + 30
-                while len(self.api.asked) <= looks and time.monotonic() < deadline:
-                    time.sleep(0.01)
+                self.until_looked_at(looks)
 
         thread = threading.Thread(target=go)
         thread.start()
@@ -197,9 +191,7 @@ def test_wait_outlives_an_api_that_goes_away_for_a_while(world):
     name = world.until_there()
     looks = len(world.api.asked)
     world.api.answers["GET"] = (503, "the control plane is upgraded")
-    deadline = time.monotonic() + 60
-    while len(world.api.asked) < looks + 2 and time.monotonic() < deadline:
-        time.sleep(0.02)
+    world.until_looked_at(looks, times=2)
     world.api.put(name, status=kubernetes_api.ended(0))
     del world.api.answers["GET"]
     _, err = process.communicate(timeout=60)
@@ -211,9 +203,7 @@ def test_ctrl_c_ends_the_waiting_and_not_the_run(world):
     process = world.start(URL, "--wait")
     name = world.until_there()
     looks = len(world.api.asked)
-    deadline = time.monotonic() + 60
-    while len(world.api.asked) <= looks and time.monotonic() < deadline:
-        time.sleep(0.02)
+    world.until_looked_at(looks)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, f"{name}\n")

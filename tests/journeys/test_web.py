@@ -8,19 +8,18 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
-import urllib.request
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 import yaml
-from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import event as sa_event
+from status_page import ask, serve
+from waiting import until
 
 from stac_watch import asking, server, web
 from stac_watch.catalog import Catalog
@@ -40,51 +39,11 @@ COMMAND = Path(sys.executable).parent / "stac-watch"
 EVIL = "<script>alert(1)</script> {{ 7 * 7 }} \" ' &"
 
 
-def ask(url, path, method="GET", **headers):
-    request = urllib.request.Request(url.rstrip("/") + path, method=method, headers=headers)
-    try:
-        with urllib.request.urlopen(request, timeout=20) as answer:
-            return answer.status, answer.read().decode(), answer.headers
-    except urllib.error.HTTPError as error:
-        return error.code, error.read().decode(), error.headers
-
-
-@dataclass
-class Site:
-    """A world with a watcher and its web page."""
-
-    world: object
-    watcher: Watcher
-    pulse: Recorder
-    url: str
-
-    def ask(self, path, method="GET", **headers):
-        return ask(self.url, path, method, **headers)
-
-    def turn(self, times=1):
-        for _ in range(times):
-            self.pulse.note(self.watcher.turn(to_the_end=True))
-            self.world.clock.time += timedelta(minutes=1)
-
-    def metrics(self):
-        """Every sample by its name and its labels' values, in whatever order."""
-        families = text_string_to_metric_families(self.ask("/metrics")[1])
-        return {(s.name, frozenset(s.labels.values())): s.value for family in families for s in family.samples}
-
-
 @pytest.fixture
 def site(build):
+    """Serves the page of a new world, for each call one."""
     with ExitStack() as stack:
-
-        def _site(fault="", **source):
-            world = build(fault, **source)
-            world.store.put_collection(make_collection())
-            pulse = Recorder(world.clock)
-            window = web.Window(world.ledger, (world.source,), Limits(), pulse.read, world.clock, "1.2.3")
-            url = stack.enter_context(server.serving(web.create_app(window), "127.0.0.1", 0))
-            return Site(world, Watcher(world.parts), pulse, url)
-
-        yield _site
+        yield lambda fault="", **source: stack.enter_context(serve(build(fault, **source)))
 
 
 def of(name, *labels):
@@ -394,14 +353,6 @@ def watching(folder, catalogue, **changes):
         process.kill()
         process.wait()
         process.stdout.close()
-
-
-def until(what, seconds=30):
-    deadline = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    return found
 
 
 def test_the_command_serves_it_while_it_watches_and_lets_go_of_it_in_order(build, tmp_path):

@@ -3,11 +3,10 @@
 import os
 import subprocess
 import sys
-import threading
-from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import kubernetes
+import loopback
 import pytest
 import yaml
 
@@ -28,14 +27,8 @@ def api(tmp_path):
 
 @pytest.fixture
 def server(api):
-    handler = type("Bound", (Handler,), {"api": api})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with loopback.serving(type("Bound", (Handler,), {"api": api})) as url:
+        yield url
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 from fake_kubernetes import CORE, LABELS, ROOT, template
+from waiting import until
 
 from stac_watch.errors import CannotWrite, InputError, Temporary
 from stac_watch.operate.fetch import fetch, on_volume
@@ -236,7 +236,7 @@ def test_two_at_once_into_one_folder_do_not_mix(api, cluster, package, tmp_path,
     first = threading.Thread(target=get, args=(cluster, tmp_path, told))
     first.start()
     try:
-        until(lambda: list((tmp_path / "runs").glob("*/.*.part")), first)
+        until(lambda: list((tmp_path / "runs").glob("*/.*.part")), by=first)
         with pytest.raises(Temporary, match="another process is fetching"):
             get(cluster, tmp_path, told)
     finally:
@@ -252,7 +252,7 @@ def test_interrupted_it_removes_its_pod_keeps_what_came_and_goes_on(api, environ
     argv.append(f"--config={ROOT}/deploy/base/stac-watch.yaml")
     with subprocess.Popen(argv, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
-            until(lambda: sends(api) and sends(api)[0][1], process)
+            until(lambda: sends(api) and sends(api)[0][1], by=process)
             assert len(api.names("pods")) == 1
             process.send_signal(number)
             out, err = process.communicate(timeout=60)
@@ -267,16 +267,6 @@ def test_interrupted_it_removes_its_pod_keeps_what_came_and_goes_on(api, environ
     assert (tmp_path / "runs" / RUN / "o.zarr.tar").read_bytes() == package["o.zarr.tar"]
     assert sends(api)[-1] == (SIZE - first["fetched"], first["fetched"])
     assert api.names("pods") == []
-
-
-def until(true, alive, seconds=60):
-    """Polls with a deadline; ends early when what should make it true has ended."""
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        ended = alive.poll() is not None if isinstance(alive, subprocess.Popen) else not alive.is_alive()
-        assert not ended, alive.communicate() if isinstance(alive, subprocess.Popen) else "it ended"
-        time.sleep(0.01)
 
 
 def test_the_pods_path_is_the_one_that_is_deleted(api, cluster, package, tmp_path, told):

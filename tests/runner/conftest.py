@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
+import loopback
 import pytest
 from geozarr_runner.cli import main
 
 from stac_watch.demo.product import write_product
+
+sys.path.insert(0, str(Path(__file__).parent))  # test folders are no packages
+from command_line import arguments
 
 ITEM_ID = "S2A_MSIL2A_20251008T100041_N0511_R122_T32TQM_20251008T122613"
 BANDS = "measurements/reflectance"
@@ -103,21 +108,16 @@ def files(product) -> Iterator[Files]:
     """The product and an item that points to it, over HTTP."""
     files = Files(url="")
     files.gate.set()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, files=files, directory=str(product.parent)))
-    files.url = f"http://127.0.0.1:{server.server_port}"
-    item = {
-        "type": "Feature", "stac_version": "1.1.0", "id": ITEM_ID,
-        "assets": {"product": {"href": f"{files.url}/{product.name}", "type": "application/vnd+zarr"}},
-    }  # fmt: skip
-    (product.parent / "item.json").write_text(json.dumps(item))
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    yield files
-    files.gate.set()
-    files.stalled.set()
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with loopback.serving(partial(_Handler, files=files, directory=str(product.parent))) as url:
+        files.url = url
+        item = {
+            "type": "Feature", "stac_version": "1.1.0", "id": ITEM_ID,
+            "assets": {"product": {"href": f"{files.url}/{product.name}", "type": "application/vnd+zarr"}},
+        }  # fmt: skip
+        (product.parent / "item.json").write_text(json.dumps(item))
+        yield files
+        files.gate.set()
+        files.stalled.set()
 
 
 @dataclass(frozen=True)
@@ -141,9 +141,7 @@ def runner(tmp_path, capsys):
     def call(source: object, output: Path, *, command: str = "run", **options: object) -> Ended:
         outcome = tmp_path / "outcome.json"
         outcome.unlink(missing_ok=True)
-        argv = [command, "--stac-url", str(source), "--output-zarr", str(output), "--outcome", str(outcome)]
-        argv += [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
-        code = main(argv)
+        code = main(arguments(source, output, command=command, outcome=outcome, **options))
         return Ended(code, json.loads(outcome.read_text()) if outcome.exists() else {}, capsys.readouterr().err)
 
     return call
@@ -153,8 +151,7 @@ def runner(tmp_path, capsys):
 def converted(product, tmp_path_factory) -> Path:
     """The whole product, converted once for all who only look. Key 0…01."""
     output = tmp_path_factory.mktemp("converted") / f"{ITEM_ID}.zarr"
-    argv = ["run", "--stac-url", str(product), "--output-zarr", str(output), "--key", "000000000001", "--engine", "fast"]
-    assert main(argv) == 0
+    assert main(arguments(product, output, key="000000000001", engine="fast")) == 0
     return output
 
 

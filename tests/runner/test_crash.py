@@ -7,45 +7,28 @@ import os
 import signal
 import struct
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from command_line import program
+from waiting import until
 
 GROUPS = "measurements/reflectance/r60m quality/atmosphere/r60m"
 KEY = "0000000000cc"
 
 
 def _start(source: str, output: Path, status: Path, attempt: int, outcome: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "geozarr_runner.cli", "run", "--stac-url", source, "--output-zarr", str(output)]
-    command += [
-        "--groups",
-        GROUPS,
-        "--key",
-        KEY,
-        "--engine",
-        "fast",
-        "--attempt",
-        str(attempt),
-        "--status",
-        str(status),
-        "--outcome",
-        str(outcome),
-    ]
+    command = program(source, output, groups=GROUPS, key=KEY, engine="fast", attempt=attempt, status=status, outcome=outcome)
     progress = {"ARGO_PROGRESS_FILE": str(status.with_suffix(".argo"))}
     return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, env={**os.environ, **progress})
 
 
 def _await(process: subprocess.Popen[bytes], reached: Callable[[], bool]) -> None:
     """Waits until the run has come so far; fails when it ends before, or takes a minute."""
-    deadline = time.monotonic() + 60
-    while not reached():
-        assert process.poll() is None, f"ended with {process.returncode} before it came so far"
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
+    until(reached, 60, by=process, every=0.001)
 
 
 def _stage_is(status: Path, stage: str) -> Callable[[], bool]:
@@ -212,10 +195,7 @@ def _children(pid: int) -> list[int]:
 
 def _await_end(pid: int) -> None:
     """Waits for the end of a metadata pass; whose parent was killed is reaped by init, in its own time."""
-    deadline = time.monotonic() + 10
-    while _runs(pid):
-        assert time.monotonic() < deadline, "the metadata pass outlives the runner"
-        time.sleep(0.01)
+    until(lambda: not _runs(pid), 10)
 
 
 def _runs(pid: int) -> bool:

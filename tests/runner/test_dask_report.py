@@ -5,9 +5,9 @@ from __future__ import annotations
 import html.parser
 import json
 import subprocess
-import sys
 
 import pytest
+from command_line import program
 
 SMALL = "measurements/reflectance/r60m conditions/geometry"
 
@@ -40,20 +40,8 @@ def converted_with(product, tmp_path):
     """Calls the runner in a process of its own: Dask's scheduler asks the machine for its address, which tests must not."""
 
     def call(report: object, *, groups: str = SMALL) -> dict:
-        command = [
-            sys.executable,
-            "-m",
-            "geozarr_runner.cli",
-            "run",
-            "--stac-url",
-            product,
-            "--groups",
-            groups,
-            "--package",
-            "none",
-        ]
-        command += ["--output-zarr", tmp_path / "o.zarr", "--dask-perf-html", report]
-        ended = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+        command = program(product, tmp_path / "o.zarr", groups=groups, package="none", dask_perf_html=report)
+        ended = subprocess.run(command, capture_output=True, text=True, check=False)
         assert ended.returncode == 0, ended.stderr
         return json.loads(ended.stdout)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from command_line import program
 
 GROUPS = "measurements/reflectance/r20m measurements/reflectance/r60m"
 _BLOCK = 4096  #: bytes; tmpfs counts in pages
@@ -34,20 +34,9 @@ def mounted(tmp_path) -> Iterator[Callable[[str], Path]]:
         subprocess.run(["umount", volume], check=True)
 
 
-def _run(source: str, output: Path, outcome: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    command = [
-        sys.executable,
-        "-m",
-        "geozarr_runner.cli",
-        "run",
-        "--stac-url",
-        source,
-        "--groups",
-        GROUPS,
-        "--outcome",
-        str(outcome),
-    ]
-    return subprocess.run([*command, "--output-zarr", str(output), *more], capture_output=True, text=True, check=False)
+def _run(source: object, output: Path, outcome: Path, **more: object) -> subprocess.CompletedProcess[str]:
+    command = program(source, output, outcome=outcome, **{"groups": GROUPS, **more})
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def _blocks(*folders: Path) -> int:
@@ -89,7 +78,7 @@ def test_a_disk_that_is_full_in_each_stage(files, product, mounted, needs, tmp_p
     assert shutil.disk_usage(volume).used <= needs["stage"] + _BLOCK, "what was half-built still fills the volume"
     subprocess.run(["mount", "-o", "remount,size=64m", volume], check=True)
     requests = files.requests.total()
-    assert _run(source, output, outcome, "--attempt", "2").returncode == 0
+    assert _run(source, output, outcome, attempt=2).returncode == 0
     if stage != "stage":
         assert files.requests.total() - requests < 5, "objects that were staged were fetched again"
 
@@ -105,7 +94,7 @@ def test_a_disk_that_cannot_be_written_is_said_before_anything_is_fetched(files,
 
 def test_an_outcome_that_cannot_be_written_does_not_hide_how_the_run_ended(product, mounted, tmp_path):
     volume = mounted("ro,size=1m")
-    ended = _run(str(product), tmp_path / "o.zarr", volume / "outcome.json", "--groups", "no/such/group")
+    ended = _run(str(product), tmp_path / "o.zarr", volume / "outcome.json", groups="no/such/group")
     assert ended.returncode == 65
     assert "no group" in ended.stderr
     assert "cannot write" in ended.stderr

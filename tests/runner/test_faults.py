@@ -7,12 +7,12 @@ import os
 import resource
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numcodecs
 import numpy as np
 import pytest
+from command_line import program
 
 BANDS = "measurements/reflectance"
 SMALL = f"{BANDS}/r60m"  # few objects: faults show the same
@@ -284,10 +284,8 @@ def test_another_run_on_the_same_output_has_to_wait(product, runner, tmp_path):
 def test_a_host_that_no_name_server_knows_is_temporary(tmp_path):
     """In a process of its own: tests look no names up."""
     outcome = tmp_path / "outcome.json"
-    command = [sys.executable, "-m", "geozarr_runner.cli", "run", "--stac-url", "https://stac.invalid/items/a", "--tries", "2"]
-    ended = subprocess.run(
-        [*command, "--output-zarr", tmp_path / "o.zarr", "--outcome", outcome], capture_output=True, text=True, check=False
-    )
+    command = program("https://stac.invalid/items/a", tmp_path / "o.zarr", tries=2, outcome=outcome)
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
     found = json.loads(outcome.read_text())
     assert (ended.returncode, found["code"], found["stage"]) == (75, 75, "preflight"), ended.stderr
     assert "cannot read https://stac.invalid/items/a" in ended.stderr
@@ -299,9 +297,8 @@ def test_files_that_may_not_grow_end_in_one_clear_line(files, product, tmp_path,
     """RLIMIT_FSIZE stands in for a full disk: the same path through the code, and it needs no mount."""
     output, outcome = tmp_path / "out" / "o.zarr", tmp_path / "outcome.json"
     source = f"{files.url}/{product.name}" if stage == "stage" else str(product)
-    command = [sys.executable, "-m", "geozarr_runner.cli", "run", "--stac-url", source, "--output-zarr", str(output)]
     ended = subprocess.run(
-        [*command, "--groups", f"{BANDS}/r20m {SMALL}", "--outcome", str(outcome)],
+        program(source, output, groups=f"{BANDS}/r20m {SMALL}", outcome=outcome),
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
         env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}, capture_output=True, text=True, check=False,
     )  # fmt: skip

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from command_line import program
 from geozarr_runner import limits
 from geozarr_runner.product import parse, select
 
@@ -167,8 +168,7 @@ def test_a_conversion_in_a_small_container_succeeds_with_fewer_workers(group, mi
     largest = max(a.pixels * a.itemsize for a in selection.arrays)
     memory = limits.BASE + int(1.5 * limits.PER_ARRAY * largest)
     group.limit(memory, 2)
-    command = [sys.executable, "-m", "geozarr_runner.cli", "run", "--stac-url", middling, "--package", "none", "--engine", "fast"]
-    ended = _in_group(group, *command, "--output-zarr", tmp_path / "o.zarr")
+    ended = _in_group(group, *program(middling, tmp_path / "o.zarr", package="none", engine="fast"))
     assert ended.returncode == 0, ended.stderr
     assert "engine fast, 1 workers" in ended.stderr
     assert group.peak() <= memory

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
+from command_line import arguments
 
 BANDS = "measurements/reflectance"
 ITEM_ID = "S2A_MSIL2A_20251008T100041_N0511_R122_T32TQM_20251008T122613"
@@ -104,8 +105,8 @@ def test_the_same_key_again_is_done_within_a_second_and_loads_nothing_heavy(prod
         "import sys; from geozarr_runner.cli import main; code = main(sys.argv[1:]);"
         "heavy = {'xarray', 'eopf_geozarr', 'zarr', 'dask', 'numpy', 'fsspec'} & set(sys.modules); sys.exit(99 if heavy else code)"
     )
-    command = [sys.executable, "-c", probe, "run", "--stac-url", str(product), "--output-zarr", str(converted)]
-    command += ["--key", "000000000001", "--attempt", "2", "--outcome", str(tmp_path / "o.json")]
+    given = arguments(product, converted, key="000000000001", attempt=2, outcome=tmp_path / "o.json")
+    command = [sys.executable, "-c", probe, *given]
     started = time.monotonic()
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, time.monotonic() - started < 2) == (0, True), done.stderr  # a second, and slack for a busy machine

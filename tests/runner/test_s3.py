@@ -8,14 +8,16 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import fsspec
 import pytest
+from command_line import arguments
 from geozarr_runner import marker, upload
 from geozarr_runner.cli import main
+from waiting import until
 
 from stac_watch.errors import CannotWrite
 
@@ -27,6 +29,11 @@ ENVIRONMENT = {"AWS_ACCESS_KEY_ID": "accesskey", "AWS_SECRET_ACCESS_KEY": "secre
 def _rclone() -> str | None:
     built = sorted(Path("~/.cache/stac-watch/cluster").expanduser().glob("rclone-*/rclone"))
     return os.environ.get("STAC_WATCH_RCLONE") or shutil.which("rclone") or (str(built[-1]) if built else None)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.fixture(scope="module", params=["rclone", "moto"])
@@ -45,14 +52,7 @@ def server(request, tmp_path_factory) -> Iterator[str]:
         "moto": [str(Path(sys.executable).with_name("moto_server")), "-H", "127.0.0.1", "-p", str(port)],
     }[request.param]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while True:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                break
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: _listens(port), by=process)
     yield f"http://127.0.0.1:{port}"
     process.terminate()
     process.wait()
@@ -193,8 +193,7 @@ def two_outputs(product, tmp_path_factory) -> list[Path]:
     """An old output and a new one that has other arrays."""
     outputs = [tmp_path_factory.mktemp(key) / "o.zarr" for key in KEYS]
     for output, key, groups in zip(outputs, KEYS, ("conditions/geometry", "conditions/meteorology/ecmwf"), strict=True):
-        options = ["--key", key, "--groups", groups, "--package", "none"]
-        assert main(["run", "--stac-url", str(product), "--output-zarr", str(output), *options]) == 0
+        assert main(arguments(product, output, key=key, groups=groups, package="none")) == 0
     return outputs
 
 
@@ -230,6 +229,48 @@ def test_broken_off_at_any_change_the_old_output_or_none_is_seen_and_the_next_ru
         assert {p.removeprefix(f"{root}/"): fs.cat_file(p) for p in fs.find(root) if not p.endswith(marker.NAME)} == whole["new"]
         assert [p for p in fs.find(f"{name}/{breaks}") if ".upload" in p] == []
     assert breaks >= 8, "the protocol has at least as many changes"
+
+
+class _Later:
+    """The real file system a while later: what was written up to now is older by so much than what is written next."""
+
+    def __init__(self, fs, by: timedelta) -> None:
+        self._fs, self._by = fs, by
+
+    def __getattr__(self, name):
+        return getattr(self._fs, name)
+
+    def info(self, path):
+        found = self._fs.info(path)
+        return found | {"LastModified": found["LastModified"] + self._by}
+
+
+@pytest.mark.parametrize(("by", "goes"), [(timedelta(hours=23), False), (timedelta(hours=25), True)])
+def test_what_a_crashed_upload_of_another_key_left_goes_when_no_run_can_be_at_it(bucket, two_outputs, tree, by, goes):
+    name, fs = bucket
+    href, root = f"s3://{name}/scenes/o.zarr", f"{name}/scenes/o.zarr"
+    _publish(href, two_outputs[0])
+    left = {f"{name}/scenes/.o.zarr.00000000005c.upload/{path}" for path in ("zarr.json", "a/c/0")}
+    names = (".o.zarr.old.00000000005c.upload/zarr.json", ".p.zarr.00000000005c.upload/x", "y")
+    others = {f"{name}/scenes/{path}" for path in names}
+    for path in left | others:
+        fs.pipe_file(path, b"{}")
+    store, outcome = upload.open_store(href), marker.read(two_outputs[1])
+    later = upload.Store(_Later(store.fs, by), store.root, href)
+    upload.publish(later, two_outputs[1], outcome, outcome.key, advance=lambda _: None)
+    beside = {path for path in fs.find(f"{name}/scenes") if not path.startswith((f"{root}/", f"{root}."))}
+    assert beside == (others if goes else others | left)
+    assert upload.already_done(upload.open_store(href)).key == KEYS[1]
+
+
+def test_an_output_is_published_also_where_abandoned_uploads_cannot_be_looked_for(bucket, two_outputs, caplog):
+    name, _ = bucket
+    href = f"s3://{name}/o.zarr"
+    store, outcome = upload.open_store(href), marker.read(two_outputs[0])
+    later = upload.Store(_Later(store.fs, None), store.root, href)  # the answer to the look is nonsense
+    upload.publish(later, two_outputs[0], outcome, outcome.key, advance=lambda _: None)
+    assert "abandoned" in caplog.text
+    assert upload.already_done(upload.open_store(href)).key == KEYS[0]
 
 
 def test_what_is_not_ours_stays_and_a_missing_bucket_or_wrong_key_says_so(bucket, product, runner, tmp_path, monkeypatch):

@@ -1,7 +1,11 @@
 """A malicious item, from a catalogue to what a person sees: it does nothing but a named skip, and its neighbour is converted."""
 
 import json
+import os
+import subprocess
+import sys
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +19,7 @@ from stac_watch.ledger import Ledger
 from stac_watch.views import as_json
 from stac_watch.watch import Parts, Watcher
 
+COMMAND = Path(sys.executable).parent / "stac-watch"
 GOOD = "S2A_MSIL2A_20251008T100041_N0511_R122_T32TQM_20251008T122613"
 NOW = datetime(2025, 10, 9, tzinfo=UTC)
 MALICIOUS = {  # id, href (empty: the good one's)
@@ -23,6 +28,7 @@ MALICIOUS = {  # id, href (empty: the good one's)
     "path in the id": ("../../../etc/cron.d/x", ""),
     "1 MB id": ("S" * 1_000_000, ""),
     "markup in the id": ("<script>alert(1)</script>", ""),
+    "rich's markup in the id": ("S2A[/x]", ""),
     "file href": ("S2A_FILE", "file:///etc/passwd"),
     "metadata service": ("S2A_LINKLOCAL", "http://169.254.169.254/latest/meta-data/x.zarr"),
     "loopback by another name": ("S2A_LOOPBACK", "http://0x7f.1/x.zarr"),
@@ -82,18 +88,24 @@ def world(tmp_path_factory):
         watcher = Watcher(parts)
         watcher.tick(to_the_end=True)
         watcher.turn()
-        yield plant, ledger, as_json(status(ledger, (source,), Limits(), NOW))
+        document = {
+            "ledger": f"sqlite:///{folder}/ledger.db", "recipe": {"output": f"{folder}/outputs/{{item_id}}.zarr"},
+            "sources": [{"name": "s2", "api": server.url, "collection": source.collection}],
+            "engine": {"kind": "local", "folder": f"{folder}/runs"},
+        }  # fmt: skip
+        (folder / "stac-watch.yaml").write_text(json.dumps(document))
+        yield plant, ledger, as_json(status(ledger, (source,), Limits(), NOW)), folder / "stac-watch.yaml"
         ledger.close()
 
 
 def test_only_its_good_neighbour_became_an_event_and_was_converted(world):
-    plant, ledger, _ = world
+    plant, ledger, _, _ = world
     assert [data["item_id"] for data in plant.events.values()] == [GOOD]
     assert [(row.item_id, row.state.value) for row in ledger.conversions()] == [(GOOD, "done")]
 
 
 def test_each_of_them_is_kept_under_a_short_name_with_the_reason(world):
-    _, ledger, shown = world
+    _, ledger, shown, _ = world
     bad = ledger.quarantined()
     assert len(bad) == len(MALICIOUS)
     for source, item_id, why in bad:
@@ -112,3 +124,30 @@ def test_each_of_them_is_kept_under_a_short_name_with_the_reason(world):
     ):
         assert reason in words
     assert "secret" not in words
+
+
+def say(config, *argv):
+    """What the command says, and the code with which it ends."""
+    argv = [str(COMMAND), *argv, "-c", str(config)]
+    return subprocess.run(argv, capture_output=True, text=True, env=os.environ | {"COLUMNS": "200"}, timeout=60, check=False)
+
+
+def test_an_id_that_is_markup_to_rich_is_shown_and_hides_no_other_gap(world):
+    _, ledger, _, config = world
+    listed = say(config, "items", "--quarantined")
+    assert (listed.returncode, listed.stderr) == (0, "")
+    audited = say(config, "audit", "s2", "--start=2025-10-07", "--end=2025-10-09")
+    assert (audited.returncode, audited.stderr) == (1, "")
+    for shown in (listed.stdout, audited.stdout):
+        assert "S2A[/x]" in shown
+        assert "S2A_FILE" in shown
+    assert GOOD in audited.stdout
+    assert ledger.audited()["s2"].gaps["unreadable"] == len(MALICIOUS)
+
+
+def test_an_audit_is_noted_also_when_what_it_found_cannot_be_kept(world, tmp_path):
+    _, ledger, _, config = world
+    before = ledger.audited().get("s2")
+    ended = say(config, "audit", "s2", "--start=2025-10-07", "--end=2025-10-09", f"--file={tmp_path}")
+    assert ended.returncode == 73, ended.stderr
+    assert ledger.audited()["s2"] != before

@@ -9,7 +9,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))  # scripts, not a package
 
 import year
-from year_world import Kind, Shape, name_of, number_of, plan
+from year_plan import Kind, Shape, name_of, number_of, plan
 
 SEEDS = (1, 2, 3)
 SHAPE = {"items": 400, "days": 6, "floods": (0.4,), "campaigns": (0.9,), "trouble": 8}

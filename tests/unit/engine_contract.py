@@ -3,7 +3,7 @@
 In: an engine with room for three and nothing running, a way to end a run with an exit code, three events. Out: nothing or an error.
 """
 
-import time
+from waiting import until
 
 from stac_watch.engines import Answer, Phase
 from stac_watch.events import next_attempt, parse_event
@@ -15,10 +15,10 @@ def hold(engine, end, events, *, patience):
 
     def settled(key):
         ended = (Phase.SUCCEEDED, Phase.FAILED)
-        return eventually(lambda: next((r for r in engine.runs([key]) if r.phase in ended), None), patience)
+        return until(lambda: next((r for r in engine.runs([key]) if r.phase in ended), None), patience, every=0.1)
 
     def seen(asked, number):
-        return eventually(lambda: (found := list(engine.runs(asked))) and len(found) == number and found, patience)
+        return until(lambda: (found := list(engine.runs(asked))) and len(found) == number and found, patience, every=0.1)
 
     assert engine.headroom() == 3
     assert list(engine.runs(keys)) == []  # absence is an answer, not an error
@@ -46,15 +46,6 @@ def hold(engine, end, events, *, patience):
     end(again, 0)
     end(events[2], 65)
     assert settled(keys[2]).outcome["code"] == 65
-
-
-def eventually(ask, patience):
-    """The first answer that is not empty; asks ten times a second."""
-    deadline = time.monotonic() + patience
-    while not (answer := ask()):
-        assert time.monotonic() < deadline, f"not within {patience} s"
-        time.sleep(0.1)
-    return answer
 
 
 def data_of(event):

@@ -10,14 +10,14 @@ import re
 import ssl
 import subprocess
 import sys
-import threading
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import kubernetes
+import loopback
 import pytest
 import yaml
 from pydantic import SecretStr
@@ -188,14 +188,8 @@ def cluster():
 
 @pytest.fixture
 def server(cluster):
-    handler = type("Bound", (Handler,), {"cluster": cluster})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with loopback.serving(type("Bound", (Handler,), {"cluster": cluster})) as url:
+        yield url
 
 
 @pytest.fixture

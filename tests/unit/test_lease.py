@@ -1,9 +1,12 @@
 """One watcher at a time: who has the ledger, who waits, and when the next one takes over."""
 
+import json
 from datetime import timedelta
 
 import pytest
 
+from stac_watch import app as composition
+from stac_watch.config import load
 from stac_watch.database import open_engine
 from stac_watch.ledger import LeaseLost, Ledger
 from stac_watch.moves import LEASE
@@ -112,3 +115,19 @@ def test_watchers_do_not_give_way_to_each_other(ledger, other, clock):
         assert not other.hold("b", clock)
         assert ledger.hold("a", clock)
     assert not ledger.hold("backfill", clock, gives_way=True), "two who follow backfills have no wish that counts"
+
+
+def test_two_watchers_that_have_host_name_and_process_number_in_common_are_two(tmp_path):
+    """As in containers: both are process 1, and the host name may be the service's."""
+    document = {
+        "ledger": f"sqlite:///{tmp_path}/ledger.db", "recipe": {"output": f"{tmp_path}/outputs/{{item_id}}.zarr"},
+        "sources": [{"name": "s2", "api": "https://stac.example", "collection": "c"}],
+        "engine": {"kind": "local", "folder": f"{tmp_path}/runs"},
+    }  # fmt: skip
+    (tmp_path / "stac-watch.yaml").write_text(json.dumps(document))
+    config = load(tmp_path / "stac-watch.yaml", {})
+    first, second = (composition.build(config, {}, lambda _: False) for _ in range(2))
+    assert first.ledger.hold(first.holder, first.now)
+    assert not second.ledger.hold(second.holder, second.now)
+    for parts in (first, second):
+        parts.ledger.close()

@@ -6,10 +6,10 @@ import json
 import os
 import signal
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from waiting import until
 
 from stac_watch.engines import Answer, Phase
 from stac_watch.engines.local import EVENT, LOCK, LOG, PID, LocalEngine, arguments
@@ -50,16 +50,6 @@ end(0)
 """
 
 
-def await_(condition, what):
-    """Polls until it is so; a process is awaited, not guessed at."""
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        if found := condition():
-            return found
-        time.sleep(0.01)
-    raise AssertionError(f"in vain: {what}")
-
-
 class Bench:
     """A folder, the script and the engines on it."""
 
@@ -86,7 +76,7 @@ class Bench:
             run = self.look(engine, event)
             return run if run is not None and run.phase in (Phase.SUCCEEDED, Phase.FAILED) else None
 
-        return await_(over, "the end of the run")
+        return until(over, 20)
 
     def started(self) -> list[tuple[str, int]]:
         """(run, process id) of every process that ever started."""
@@ -95,7 +85,7 @@ class Bench:
         return [(line.split()[0], int(line.split()[1])) for line in lines]
 
     def working(self, engine, event):
-        return await_(lambda: (r := self.look(engine, event)) and r.progress is not None and r, "the run's first status")
+        return until(lambda: (r := self.look(engine, event)) and r.progress is not None and r, 20)
 
     def release(self) -> None:
         (self.place / "release").touch()
@@ -329,6 +319,7 @@ def test_a_runner_that_is_not_there_gives_no_clear_answer_and_takes_no_room(benc
     assert receipt.answer is Answer.UNKNOWN
     assert "missing" in receipt.detail
     assert engine.headroom() == 2
+    assert engine.runs([parse_event(event)["data"]["key"]]) == []  # else it is a run that failed, and each post one attempt
 
 
 def test_arguments_are_the_runner_s_options(make):

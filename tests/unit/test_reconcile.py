@@ -8,7 +8,7 @@ from stac_watch.config import Limits
 from stac_watch.engines import Phase, Run
 from stac_watch.errors import Exit
 from stac_watch.policy import SkipReason
-from stac_watch.reconcile import MAX_RETRY_PAUSE, decide, reconcile
+from stac_watch.reconcile import ENOUGH, MAX_RETRY_PAUSE, decide, reconcile
 from stac_watch.records import Move
 from stac_watch.states import TRANSITIONS, Fact, State
 
@@ -89,6 +89,25 @@ def test_a_success_without_its_key_is_no_success(look, outcome):
     assert "key" in move.reason
 
 
+@pytest.mark.parametrize(
+    ("marker", "fact"),
+    [
+        ({"attempt": 1}, Fact.SUCCEEDED),
+        ({"attempt": 2}, Fact.FAILED_PERMANENT),  # of another attempt, of another key, none
+        ({"attempt": 1, "key": "0" * 12}, Fact.FAILED_PERMANENT),
+        (None, Fact.FAILED_PERMANENT),
+    ],
+)
+def test_a_success_whose_outcome_was_lost_is_one_when_the_output_says_so(look, make, marker, fact):
+    marker = {"key": make.row().key, "code": 0} | marker if marker is not None else None
+    move = look(State.RUNNING, Phase.SUCCEEDED, marker=marker)
+    assert move.fact is fact
+    if fact is Fact.SUCCEEDED:
+        assert (move.outcome, "marker" in move.why) == (marker, True)
+        other = {"code": 0, "key": "somebody else's"}  # an outcome that is there and says otherwise is not overruled
+        assert look(State.RUNNING, Phase.SUCCEEDED, outcome=other, marker=marker).fact is Fact.FAILED_PERMANENT
+
+
 @pytest.mark.parametrize("state", UNFINISHED)
 def test_a_marker_of_this_attempt_is_enough_when_the_run_is_gone(look, make, state):
     key = make.row().key
@@ -147,9 +166,19 @@ def test_the_pause_has_a_limit(make):
     assert move.due == make.now + MAX_RETRY_PAUSE
 
 
-def test_interruptions_from_outside_are_not_the_run_s_failure_and_have_no_limit(look):
+def test_interruptions_from_outside_are_not_the_run_s_failure(look):
     move = look(State.RUNNING, Phase.FAILED, Exit.TERMINATED, failures=2)
     assert (move.fact, move.due) == (Fact.INTERRUPTED, None)
+
+
+@pytest.mark.parametrize("code", [Exit.TERMINATED, Exit.INTERRUPTED])
+def test_interruptions_without_end_are_counted_pause_and_come_to_one(look, make, code):
+    assert look(State.RUNNING, Phase.FAILED, code, attempt=ENOUGH - 1, failures=2).fact is Fact.INTERRUPTED
+    move = look(State.RUNNING, Phase.FAILED, code, attempt=ENOUGH)
+    assert (move.fact, move.due) == (Fact.FAILED_TEMPORARY, make.now + LIMITS.retry_after)
+    last = look(State.RUNNING, Phase.FAILED, code, attempt=ENOUGH + 2, failures=2)
+    assert (last.fact, last.due) == (Fact.FAILED_PERMANENT, None)
+    assert "it said so" in last.reason
 
 
 @pytest.mark.parametrize(("waits", "pause"), [(0, "15m"), (1, "1h"), (2, "4h"), (3, "4h"), (50, "4h")])

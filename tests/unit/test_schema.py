@@ -1,19 +1,24 @@
 """The ledger's tables: older ones are brought up to date, and no question reads a big table from end to end."""
 
 import contextlib
+import json
 import sqlite3
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import NullPool, create_engine, text
 from sqlalchemy import event as sa_event
 
+from stac_watch import app as composition
 from stac_watch import asking, schema
-from stac_watch.config import Limits, Source
+from stac_watch.cli_terminal import reading
+from stac_watch.config import Limits, Source, load
 from stac_watch.database import open_engine
 from stac_watch.dispatch import TokenBucket, dispatch
+from stac_watch.errors import ConfigError
 from stac_watch.ledger import Ledger
 from stac_watch.migrations import STEPS
 from stac_watch.policy import SkipReason
@@ -79,6 +84,34 @@ def test_a_ledger_of_the_first_version_goes_on_where_it_was(tmp_path, open_ledge
     assert ledger.position("s2:updated") == make.now
     ledger.prepare()  # a second start finds nothing to do
     invariants(tmp_path / "ledger.db")
+
+
+def test_who_only_asks_leaves_an_older_ledger_to_the_watcher_that_uses_it(tmp_path):
+    with contextlib.closing(sqlite3.connect(tmp_path / "ledger.db")) as db:
+        db.executescript(FIRST.read_text())
+    source = {"name": "s2", "api": "https://stac.example", "collection": "c"}
+    output = f"{tmp_path}/outputs/{{item_id}}.zarr"
+    document = {"ledger": f"sqlite:///{tmp_path}/ledger.db", "sources": [source], "recipe": {"output": output}}
+    config = tmp_path / "stac-watch.yaml"
+    config.write_text(json.dumps(document))
+
+    def version():
+        with contextlib.closing(sqlite3.connect(tmp_path / "ledger.db")) as db:
+            return db.execute("SELECT version FROM schema_version").fetchall()
+
+    with pytest.raises(ConfigError, match=f"schema 1, this stac-watch knows {schema.SCHEMA_VERSION}") as caught, reading(config):
+        pass
+    assert "stac-watch watch" in caught.value.hint
+    with pytest.raises(ConfigError, match="schema 1"):
+        dict(composition.checks(load(config, {}), {}))["ledger"]()
+    assert version() == [(1,)]
+    composition.open_ledger(load(config, {})).close()  # as `watch` does
+    assert version() == [(schema.SCHEMA_VERSION,)]
+    with reading(config) as (_, ledger):
+        assert len(ledger.conversions()) == 5
+    (tmp_path / "ledger.db").unlink()
+    with reading(config) as (_, ledger):  # asked before there is one
+        assert ledger.conversions() == []
 
 
 # -- plans ---------------------------------------------------------------------------------------------------------------

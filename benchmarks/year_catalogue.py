@@ -1,0 +1,120 @@
+"""The catalogue that a simulated year's watcher reads: one collection that changes as planned.
+
+In: the plan and the clock. Out: a value that stands where `Catalog` stands. Never: HTTP. A year is some hundred thousand requests
+of 6 to 2,300 ms each, and what goes wrong on their way is the business of tests/discovery and of `make test-services`. What is left
+is what discovery makes of the answers.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from year_clock import START, Clock, moment
+from year_plan import Kind, Plan, is_down, name_of, number_of
+
+from stac_watch.catalog import Abilities, Page
+from stac_watch.errors import CatalogUnavailable
+from stac_watch.events import stamp
+from stac_watch.windows import Window
+
+API, COLLECTION = "https://stac.example", "sentinel-2-l2a"
+
+
+class Killed(BaseException):
+    """The watcher's process ends here, between one instruction and the next."""
+
+
+@dataclass
+class Catalogue:
+    """One collection that changes as planned; what `Catalog` is to the stages. Its server's clock is ours."""
+
+    plan: Plan
+    clock: Clock
+    api: str = API
+    collection: str = COLLECTION
+    abilities: Abilities = field(default_factory=Abilities)
+    fuse: int = -1  # so many searches until the watcher is killed in one; negative = it is not
+    asked: int = 0
+
+    def __post_init__(self) -> None:
+        self.current = array("q", [-1]) * len(self.plan.sensing)  # by item: what it shows now
+        self._next = 0
+
+    def advance(self) -> None:
+        """Publishes what has become visible."""
+        p, now = self.plan, self.clock.seconds
+        while self._next < len(p.visible) and p.visible[self._next] <= now:
+            self.current[p.item[self._next]] = self._next
+            self._next += 1
+
+    def shows(self, i: int) -> bool:
+        """Tells whether an item is there now."""
+        return self.current[i] >= 0 and self.plan.kind[self.current[i]] != Kind.GONE
+
+    def _answer(self) -> datetime:
+        self.asked += 1
+        if is_down(self.plan.down["catalogue"], self.clock.seconds):
+            raise CatalogUnavailable(f"catalogue {API} answers 503", hint="it is asked again")
+        if self.fuse >= 0:
+            self.fuse -= 1
+            if self.fuse < 0:
+                raise Killed
+        return self.clock()
+
+    # -- what the stages ask -------------------------------------------------------------------------------------------
+
+    def search(self, window: Window, *, limit: int, extra: dict[str, Any] | None = None, **_: object) -> Page:
+        """Returns a window's first items, by what the window is about, and by id."""
+        now, p = self._answer(), self.plan
+        start, end = ((m - START).total_seconds() for m in (window.start, window.end))
+        if window.field == "datetime":
+            span = range(bisect_left(p.sensing, start), bisect_left(p.sensing, end))
+            found = [(p.sensing[i], name_of(p, i), i) for i in span if self.shows(i)]
+        else:
+            span = range(bisect_left(p.stamps, start), bisect_left(p.stamps, end))
+            pubs = [pub for pub in (p.by_stamp[n] for n in span) if self.current[p.item[pub]] == pub]
+            found = [(p.stamp[pub], name_of(p, p.item[pub]), p.item[pub]) for pub in pubs if p.kind[pub] != Kind.GONE]
+        found.sort()
+        if extra is not None:  # windows.after: this value and a greater id, or a greater value
+            _, either = extra["args"]
+            value, ident = either["args"][0]["args"][1], either["args"][1]["args"][1]
+            found = [f for f in found if (stamp(moment(f[0])), f[1]) > (value, ident)]
+        documents = [self.document(i) for _, _, i in found[:limit]]
+        return Page(documents, len(found) >= limit, now, has_next=len(found) > limit)
+
+    def item(self, item_id: str) -> dict[str, Any] | None:
+        """Returns one item; None where there is none."""
+        self._answer()
+        i = number_of(item_id)
+        return self.document(i) if self.shows(i) else None
+
+    def fetch(self, item_ids: Sequence[str]) -> list[dict[str, Any]]:
+        """Returns those of the items that are there."""
+        return [document for item_id in item_ids if (document := self.item(item_id)) is not None]
+
+    def first(self) -> datetime | None:
+        """Returns when the first item was acquired."""
+        self._answer()
+        return moment(self.plan.sensing[0])
+
+    def document(self, i: int) -> dict[str, Any]:
+        """Returns an item as it is now."""
+        p, pub, name = self.plan, self.current[i], name_of(self.plan, i)
+        properties: dict[str, Any] = {
+            "datetime": stamp(moment(p.sensing[i])), "updated": stamp(moment(p.stamp[pub])), "grid:code": f"MGRS-{name[39:44]}",
+            "eo:cloud_cover": 95.0 if p.cloudy[i] else 12.5, "processing:version": "05.11",
+        }  # fmt: skip
+        if p.kind[pub] == Kind.DEPRECATED:
+            properties["deprecated"] = True
+        product = {"type": "application/vnd+zarr"}
+        if p.kind[pub] != Kind.UNREADABLE:
+            product["href"] = f"https://objects.example/v{p.version[pub]}/{name}.zarr"
+        return {
+            "type": "Feature", "id": name, "collection": COLLECTION, "bbox": [11.4, 41.4, 12.8, 42.5], "properties": properties,
+            "assets": {"product": product},
+        }  # fmt: skip

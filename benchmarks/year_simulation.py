@@ -1,0 +1,192 @@
+"""A simulated year: the world as planned, and the real watcher in front of it, round after round.
+
+In: a shape and a database URL. Out: the months as they pass, and the world as it is in the end. Never: a judgement (`year_checks`),
+or a wait.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import timedelta
+from pathlib import Path
+from statistics import median
+
+from year_catalogue import API, COLLECTION, Catalogue, Killed
+from year_clock import DAY, START, Clock
+from year_engine import HOPELESS, Cluster
+from year_ledger import ledger_mb
+from year_plan import Plan, Shape, is_down, plan
+from year_report import Month
+
+from stac_watch import audit as auditing
+from stac_watch import replay
+from stac_watch.catalog import Abilities
+from stac_watch.config import Limits, Recipe, Source
+from stac_watch.database import open_engine
+from stac_watch.ledger import Ledger
+from stac_watch.states import FINAL, State
+from stac_watch.watch import Parts, Tick, Watcher
+
+MONTHS = 12  # parts of the span, whatever its length
+SLOTS = 100
+TICK = 1800.0  # simulated seconds
+KILLED = 0.003  # of the rounds
+DRAIN_DAYS = 30  # at most; a product that is not there is looked for again for days
+
+
+class Year:
+    """The world, and a watcher in front of it."""
+
+    def __init__(self, shape: Shape, url: str, *, tick: float = TICK, page: int = 1000) -> None:
+        self.shape, self.url, self.step = shape, url, tick
+        self.plan: Plan = plan(shape)
+        self.clock = Clock()
+        self.rng = random.Random(shape.seed + 1)  # noqa: S311  # a world, not a secret
+        self.catalogue = Catalogue(self.plan, self.clock)
+        dice = random.Random(shape.seed + 2)  # noqa: S311
+        self.cluster = Cluster(self.catalogue, self.clock, dice, SLOTS, shape.trouble)
+        poll = {
+            "interval": "60s", "sweep": "24h", "sweep_back": "10d", "sweep_all": f"{max(1, shape.days // MONTHS)}d", "page": page,
+        }  # fmt: skip
+        self.source = Source.model_validate(
+            {"name": "s2", "api": API, "collection": COLLECTION, "filter": {"max_cloud_cover": 80}, "poll": poll,
+             "allowed_hosts": ["objects.example"]}
+        )  # fmt: skip
+        self.recipe, self.limits = Recipe(output="s3://geozarr/{collection}/{item_id}.zarr"), Limits(max_in_flight=SLOTS)
+        self.operator = self._open()  # whoever looks, notes and replays beside the watcher
+        self.operator.prepare()
+        self.happened: Counter[str] = Counter()
+        self.watchers = 0
+        self._ledger: Ledger | None = None
+        self._watcher: Watcher | None = None
+
+    def _open(self) -> Ledger:
+        return Ledger(open_engine(self.url))
+
+    def _start(self) -> Watcher:
+        self.watchers += 1
+        self._ledger = self._open()
+        return Watcher(
+            Parts(
+                sources=(self.source,), recipe=self.recipe, limits=self.limits, ledger=self._ledger, engine=self.cluster,
+                catalogs={"s2": self.catalogue},  # type: ignore[dict-item]  # a value that answers as Catalog does
+                read_marker=self.cluster.marker, now=self.clock, wait=lambda _: False, rng=self.rng, patience=600.0,
+                holder=f"watcher {self.watchers}",
+            )
+        )  # fmt: skip
+
+    def _stop(self, why: str) -> None:
+        if self._ledger is not None:
+            self.happened[why] += 1
+            self._ledger.close()
+        self._ledger = self._watcher = None
+
+    def turn(self, *, troubled: bool = True) -> Tick:
+        """One round: the world goes on, and the watcher looks, unless it is down or is killed in the middle."""
+        self.catalogue.advance()
+        if troubled and is_down(self.plan.down["watcher"], self.clock.seconds):
+            self._stop("watcher down")
+            return Tick()
+        if self._watcher is None:
+            self._watcher = self._start()
+        if troubled and self.rng.random() < KILLED * self.shape.trouble:
+            victim = self.cluster if self.rng.random() < 0.7 else self.catalogue
+            victim.fuse = self.rng.randrange(3)
+        try:
+            tick = self._watcher.turn()
+        except Killed:
+            self._stop("watcher killed")
+            return Tick()
+        for name in tick.problems:
+            self.happened[f"rounds with {name} out"] += 1
+        return tick
+
+    def note_abilities(self) -> None:
+        """What a probe finds of a good STAC API, every twelve hours: probing is tests/discovery's business."""
+        self.operator.note_abilities("s2", asdict(Abilities()), self.clock())
+
+    def replay_dead(self) -> int:
+        """Does what an operator does: tries again what is dead and is not hopeless."""
+        rows = [row for row in self.operator.conversions(state=State.DEAD, limit=replay.MOST) if row.reason != HOPELESS]
+        targets = [t for t in replay.chosen(rows, self.operator) if t.refusal is None]
+        sources, catalogs = {"s2": self.source}, {"s2": self.catalogue}
+        done = replay.execute(targets, self.operator, sources, self.recipe, catalogs, self.clock)  # type: ignore[arg-type]
+        self.happened["replays"] += len(done)
+        return len(done)
+
+    # -- the span --------------------------------------------------------------------------------------------------------
+
+    def months(self) -> Iterator[Month]:
+        """Runs the span, month by month."""
+        length = self.shape.days * DAY / MONTHS
+        noted = float(-DAY)
+        for number in range(1, MONTHS + 1):
+            month, cpu, wall = Month(number), list[float](), list[float]()
+            while self.clock.seconds < number * length:
+                begun = self.clock.seconds
+                if begun - noted >= DAY / 2:
+                    self.note_abilities()
+                    noted = begun
+                cpu_began, wall_began = time.process_time(), time.perf_counter()
+                tick = self.turn()
+                cpu.append(time.process_time() - cpu_began)
+                wall.append(time.perf_counter() - wall_began)
+                month.ticks += 1
+                month.moved += sum(tick.facts.values())
+                self.clock.forward(max(0.0, begun + self.step - self.clock.seconds))
+            self.replay_dead()
+            month.ms_per_tick, month.ms_wall, month.busiest_ms = median(cpu) * 1e3, median(wall) * 1e3, max(cpu) * 1e3
+            month.cpu_s = sum(cpu)
+            funnel = self.operator.funnel()
+            month.items, month.done = sum(funnel.values()), sum(n for p, n in funnel.items() if p.state is State.DONE)
+            month.rss_mb, month.ledger_mb = rss_mb(), ledger_mb(self.url)
+            yield month
+
+    def drain(self) -> bool:
+        """Goes on, without any more trouble, until nothing moves any more and the last days were swept three times."""
+        self.plan.down.update({name: [] for name in self.plan.down})
+        self.catalogue.fuse = self.cluster.fuse = -1
+        first, noted = self.clock.seconds, float(-DAY)
+        while self.clock.seconds - first < DRAIN_DAYS * DAY:
+            if self.clock.seconds - noted >= DAY / 2:
+                self.note_abilities()
+                noted = self.clock.seconds
+                if self.clock.seconds - first > 3 * DAY and self.settled():
+                    return True
+                self.replay_dead()
+            begun = self.clock.seconds
+            self.turn(troubled=False)
+            self.clock.forward(max(0.0, begun + self.step - self.clock.seconds))
+        return self.settled()
+
+    def settled(self) -> bool:
+        """Tells whether nothing waits, runs, or is dead without being hopeless."""
+        dead = self.operator.conversions(state=State.DEAD, limit=replay.MOST)
+        waits = [place for place in self.operator.funnel() if place.state not in FINAL]
+        hopeless = all(row.reason == HOPELESS or self.operator.superseded(row) for row in dead)
+        swept = self.operator.sweep("s2", "recent")
+        return not waits and hopeless and swept is not None and swept.done_at is not None
+
+    def audit(self) -> auditing.Audit:
+        """Compares everything with everything."""
+        context = auditing.Context(
+            self.source, self.recipe, self.catalogue, self.operator, self.cluster,  # type: ignore[arg-type]
+            self.cluster.marker, lambda _: True,
+        )  # fmt: skip
+        return auditing.audit(context, START, START + timedelta(days=self.shape.days + 1), self.clock())
+
+    def close(self) -> None:
+        """Closes what is open."""
+        self._stop("end")
+        self.operator.close()
+
+
+def rss_mb() -> float:
+    """Returns the memory that this process has now, MB."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
