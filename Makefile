@@ -65,5 +65,6 @@ include operations.mk
 ci: lint types test test-services test-images test-cluster ## what .ci/run runs
 
 .PHONY: distclean
-distclean: ## remove what install and the demo made
-	rm -rf .venv .tools var build dist
+distclean: ## remove what install, the demo and development made; a ledger, outputs and runs of yours stay
+	rm -rf .venv .tools build dist var/demo var/bench var/cluster-evidence var/cluster-build.log
+	@if [ -d var ] && ! rmdir var 2>/dev/null; then echo "var/ stays, it has what is yours:" $$(ls -A var); fi

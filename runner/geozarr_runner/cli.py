@@ -27,6 +27,7 @@ from geozarr_runner.marker import Counts, Outcome
 from geozarr_runner.progress import Bar, Lines, Progress, log_to
 from geozarr_runner.request import Identity, Recipe, Request
 from geozarr_runner.run import run
+from geozarr_runner.stall import Watchdog
 from stac_watch.errors import Defect, Exit, StacWatchError
 from stac_watch.events import check_item_id, conversion_key, parse_event_id, stamp
 
@@ -112,7 +113,15 @@ def _guarded(command: _Command, arguments: argparse.Namespace, request: Request,
     def leave(code: Exit, reason: str, hint: str) -> None:
         _write_outcome(arguments, _outcome(request, progress, code, reason, hint))
 
-    with _Signals(called_off, lambda stop: leave(stop.exit, *_stopped(stop))):
+    def hung() -> None:
+        reason = f"nothing got on for {arguments.stall:g} s"
+        hint = "the log has the stacks of its threads; the same command again continues with what is staged"
+        sys.stderr.write(f"geozarr-runner: {progress.stage}: {reason}; {hint}\n")
+        leave(Exit.TEMPORARY, reason, hint)
+        _end_at_once(Exit.TEMPORARY)
+
+    signals = _Signals(called_off, lambda stop: leave(stop.exit, *_stopped(stop)))
+    with signals, Watchdog(lambda: progress.steps, arguments.stall, hung, sys.stderr):
         try:
             outcome = command(arguments, request, progress, called_off)
         except StacWatchError as error:
@@ -271,6 +280,7 @@ def _add_options(command: argparse.ArgumentParser, *, with_output: bool) -> None
     add("--allowed-hosts", default=[], action="append", metavar="HOST", help="repeatable or comma-separated; none = any host")
     add("--tries", default=5, type=_or_default(_positive, 5), help="tries per object (default 5)")
     add("--timeout", default=60.0, type=_or_default(float, 60.0), help="seconds of silence after which a connection is given up")
+    add("--stall", default=1800.0, type=_or_default(float, 1800.0), help="seconds without a step until it ends with 75; 0 = never")
     add("--debug", action="store_true", help="show tracebacks")
     if not with_output:
         add("--size-file", default="", metavar="FILE", help="the volume's size as a Kubernetes quantity, e.g. 7Gi")

@@ -191,7 +191,7 @@ def select(product: Product, groups: str) -> Selection:
     one band of it is read as a scaffold, and what is made of it does not stay in the output.
 
     Raises:
-        InputError: a name that is no group of the product, or one that cannot be converted. It is never ignored.
+        InputError: a name that is no group of the product, or one that cannot be converted; it is never ignored. No such band.
     """
     leaves = product.leaves()
     wanted = [name.strip("/") for name in groups.split()]
@@ -202,6 +202,8 @@ def select(product: Product, groups: str) -> Selection:
         return Selection(tuple(chosen), tuple(OVERVIEWS), None, tuple(arrays))
     bands = [a for path, a in sorted(product.arrays.items()) if a.group == coarse and len(a.shape) == 2]  # (y, x)
     extra = [a for path, a in sorted(product.arrays.items()) if a.group == coarse and a.is_coordinate]
+    if not bands:
+        raise InputError(f"the product has no band in {coarse}, and the converter needs one", hint="is it whole at its source?")
     return Selection(tuple(chosen), (), bands[0], (*arrays, bands[0], *extra))
 
 

@@ -34,6 +34,7 @@ class Progress:
     def __init__(self, *, status: Path | None, argo: Path | None, bar: Bar | None, monotonic: Callable[[], float]) -> None:
         self.seconds: dict[str, float] = {}
         self.stage = "start"
+        self.steps = 0  # of all stages, their beginnings included: what stands still has hung
         self._status, self._argo, self._bar, self._monotonic = status, argo, bar, monotonic
         self._done = self._total = 0
         self._written = float("-inf")
@@ -43,6 +44,7 @@ class Progress:
     def during(self, stage: str, total: int = 0) -> Iterator[Callable[[int], None]]:
         """Marks a stage and yields the function that counts its steps. Its seconds are kept, also when it fails."""
         self.stage, self._done, self._total = stage, 0, total
+        self.steps += 1
         started = self._monotonic()
         self._tell(force=True)
         try:
@@ -54,6 +56,7 @@ class Progress:
 
     def _advance(self, steps: int) -> None:
         with self._lock:
+            self.steps += 1
             self._done = min(self._done + steps, self._total)
             self._tell(force=False)
 

@@ -13,7 +13,8 @@ store's root metadata (`zarr.json`, without which it does not open) and the mark
    never a mixture. Objects are copied to the final prefix, those of the old output that are left over are removed.
 4. Package, report and item; root metadata; the final prefix is listed again; the marker.
 
-A crash at any point leaves the old output whole, or no marker and the note `stac-watch.uploading.json`: the next run goes on.
+A crash at any point leaves the old output whole, or no marker and the note `stac-watch.uploading.json`: the next run goes on. What
+it uploaded beside the old output goes when another key's output is whole, once nothing was written there for a day.
 A reader that opened the old output before step 3 may read chunks of the new one during it: re-read the marker, or put the key into
 the output's name.
 """
@@ -23,9 +24,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +42,12 @@ from geozarr_runner.request import Service
 from geozarr_runner.source import classify
 from stac_watch.errors import CannotWrite, InputError, Refused, SourceNotThere, StacWatchError, Temporary
 
+log = logging.getLogger(__name__)
+
 NOTE = "stac-watch.uploading.json"
 ROOT = "zarr.json"
 _BATCH = 16  #: requests at a time: what staging uses too
+_ABANDONED = timedelta(days=1)  #: a run that uploads writes an object every few seconds
 _MD5 = re.compile(r"[0-9a-f]{32}")
 
 
@@ -150,6 +156,7 @@ def publish(store: Store, built: Path, outcome: Outcome, key: str, *, advance: C
     companions = {name: built.with_name(name) for name in sorted(href.rpartition("/")[2] for href in hrefs)}
     staging = store.staging(key)
     with _talking(store):
+        _give_up_silence(store)
         replacing = marker.NAME in _list(store, store.root)
         where = staging if replacing else store.root
         if not replacing:
@@ -168,6 +175,19 @@ def publish(store: Store, built: Path, outcome: Outcome, key: str, *, advance: C
         _require(store, store.root, files, exact=True)
         store.fs.pipe_file(store.at(marker.NAME), last.read_bytes())
         _remove(store, [store.at(NOTE), *(f"{staging}/{name}" for name in _list(store, staging))])
+    _remove_abandoned(store)
+
+
+def _give_up_silence(store: Store) -> None:
+    """Has an S3 client send objects without asking first whether it may.
+
+    Asked (`Expect: 100-continue`), aiobotocore waits for the answer without a time-out: a connection that was lost at that moment
+    stood still for fourteen minutes, until somebody looked. What is sent at once has botocore's time-out, and its retries.
+    """
+    if "s3" in store.fs.protocol:
+        from botocore.handlers import add_expect_header
+
+        store.fs.s3.meta.events.unregister("before-call.s3", add_expect_header)
 
 
 def put_file(path: Path, href: str) -> None:
@@ -179,6 +199,7 @@ def put_file(path: Path, href: str) -> None:
     """
     store = open_store(href)
     with _talking(store):
+        _give_up_silence(store)
         store.fs.put_file(str(path), store.root)
 
 
@@ -256,6 +277,26 @@ def _remove(store: Store, paths: list[str]) -> None:
     there = [path for path in paths if store.fs.exists(path)] if len(paths) <= 2 else paths  # of two we do not know
     if there:
         store.fs.rm(there)
+
+
+def _remove_abandoned(store: Store) -> None:
+    """Removes what crashed uploads of other keys left; by the store's own clock, and only where it lists by the start of a name."""
+    if "s3" not in store.fs.protocol:
+        return
+    name = store.root.rpartition("/")[2]
+    ours = re.compile(re.escape(f"{store.parent}/.{name}.") + r"[^/.]+\.upload/")
+    try:
+        now = store.fs.info(store.at(marker.NAME))["LastModified"]
+        uploads: dict[str, dict[str, Any]] = {}
+        for path, info in store.fs.find(store.parent, prefix=f".{name}.", detail=True).items():
+            if found := ours.match(path):
+                uploads.setdefault(found[0], {})[path] = info["LastModified"]
+        for upload, objects in uploads.items():
+            if now - max(objects.values()) >= _ABANDONED:  # else another run may be at it just now
+                store.fs.rm(list(objects))
+                log.info("removed %d objects of an abandoned upload: %s", len(objects), upload)
+    except Exception as error:  # noqa: BLE001  # whatever the store says to this: the output is whole, and the next one looks again
+        log.warning("cannot look for abandoned uploads beside %s: %s", store.href, error)
 
 
 def _md5(path: Path) -> str:

@@ -40,6 +40,7 @@ from stac_watch.pulse import Recorder
 from stac_watch.states import IN_FLIGHT, State
 from stac_watch.views.lines import Line, line
 from stac_watch.watch import Parts, Tick
+from stac_watch.windows import DAY, floor_day
 
 if TYPE_CHECKING:
     from stac_watch.engines.argo import ArgoEngine as ArgoRuns
@@ -51,10 +52,10 @@ def wall_clock() -> datetime:
     return datetime.now(UTC)
 
 
-def open_ledger(config: Config) -> Ledger:
-    """Opens the ledger and brings its tables up to date."""
+def open_ledger(config: Config, *, upgrade: bool = True) -> Ledger:
+    """Opens the ledger, makes its tables where there are none, and brings older ones up to date: not for who only asks."""
     ledger = Ledger(open_engine(config.ledger))
-    ledger.prepare()
+    ledger.prepare(upgrade=upgrade)
     return ledger
 
 
@@ -86,7 +87,7 @@ def build(config: Config, environ: Mapping[str, str], wait: Callable[[float], bo
         wait=wait,
         rng=rng,
         beat=beat,
-        holder=f"{socket.gethostname()}, process {os.getpid()}",
+        holder=f"{socket.gethostname()}, process {os.getpid()}, {uuid.uuid4().hex[:6]}",  # two containers may share the former
     )
 
 
@@ -248,14 +249,15 @@ def visible(config: Config, output: str) -> bool:
 def read_range(start: str, end: str, now: datetime) -> tuple[datetime, datetime]:
     """Reads `--start` and `--end`, each a day, an RFC 3339 time or a span before now; a day as the end is included.
 
-    A span in days leads to the start of its day, so that the same command is the same range for a day: a backfill goes on.
+    A span in days leads to the start of its day, and a day that is not over ends with today, so that the same command is the
+    same range for a day: a backfill goes on.
 
     Raises:
         InputError: one is none of these, or nothing that is past lies between them.
     """
     first, last = _read_bound(start, now), _read_bound(end, now) + timedelta(days=int(_is_day(end)))
-    last = min(last, now)
-    if first >= last:
+    last = min(last, floor_day(now) + DAY)
+    if first >= min(last, now):
         raise InputError(
             f"nothing lies between {stamp(first.replace(microsecond=0))} and {stamp(last.replace(microsecond=0))}",
             hint="--start is before --end, and before now: two days, times, or spans before now (--start=30d --end=1d)",
@@ -358,7 +360,7 @@ def _checked_rights(argo: ArgoRuns) -> str:
 
 
 def _checked_ledger(config: Config) -> str:
-    open_ledger(config).close()
+    open_ledger(config, upgrade=False).close()
     return shown_url(config.ledger)
 
 
@@ -366,7 +368,7 @@ def _checked_catalog(config: Config, source: Source, catalog: Catalog) -> str:
     """Probes the catalogue anew, keeps what was found for the watcher, and tells it."""
     server_now = catalog.clock()
     found = probe(catalog, source.poll.page)
-    ledger = open_ledger(config)
+    ledger = open_ledger(config, upgrade=False)
     try:
         ledger.note_abilities(source.name, asdict(found), wall_clock())
         overlap = overlap_of(source, found.stamp, ledger.lateness(source.name))

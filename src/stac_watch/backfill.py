@@ -21,7 +21,7 @@ from stac_watch.ledger import Ledger
 from stac_watch.pages import Leaf, leaves
 from stac_watch.records import ConversionRow, Order, Progress
 from stac_watch.states import FINAL, IN_FLIGHT, State
-from stac_watch.windows import Window, days, floor_second
+from stac_watch.windows import DAY, Window, days, floor_day, floor_second
 
 USUAL_BYTES = 1.26e9  # of one product at the source, 657 objects (EOPF-Explorer/data-pipeline, its operators' notes)
 USUAL_SECONDS = 300.0  # of one conversion of a full tile, volume and packaging included
@@ -82,13 +82,13 @@ class Context:
 
 
 def check_range(request: Request, now: datetime) -> Request:
-    """Returns the request with whole seconds, no later than now.
+    """Returns the request with whole seconds, no later than today: until now, the range and so its cursor would change at once.
 
     Raises:
         InputError: the range is empty.
     """
-    start, end = floor_second(request.start), floor_second(min(request.end, now))
-    if start >= end:
+    start, end = floor_second(request.start), floor_second(min(request.end, floor_day(now) + DAY))
+    if start >= min(end, now):
         raise InputError(f"nothing lies between {start:%Y-%m-%d %H:%M} and {end:%Y-%m-%d %H:%M}", hint="--start is before --end")
     return replace(request, start=start, end=end)
 

@@ -11,8 +11,9 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -26,10 +27,10 @@ from stac_watch import app as composition
 from stac_watch import cli_acting, cli_asking, cli_deploying, cli_ledger, cli_operating
 from stac_watch.cli_terminal import DEFAULT_CONFIG, ConfigOption, acting, cli, stopping
 from stac_watch.config import load
-from stac_watch.errors import Exit, StacWatchError, Unavailable
+from stac_watch.errors import Exit, Refused, StacWatchError, Temporary, Unavailable
 from stac_watch.states import State
-from stac_watch.views.lines import sentence, trouble, waiting, watching
-from stac_watch.views.log import as_line, standby_line, trouble_line
+from stac_watch.views.lines import Line, Troubles, over, sentence, trouble, waiting, watching
+from stac_watch.views.log import as_line, over_line, standby_line, trouble_line
 from stac_watch.watch import Parts, Tick, Watcher
 
 # the parts register their verbs when they are imported
@@ -155,24 +156,56 @@ def demo(
 @contextmanager
 def reporter(parts: Parts, log: Log) -> Iterator[Callable[[Tick], None]]:
     """Yields what shows a tick: JSON if that is asked for, a live table on a terminal, a line per change elsewhere."""
-    console = Console()
+    console = Console(markup=False, emoji=False)
     if log is Log.JSON:
         parts.ledger.listen(lambda moved: _write(as_line(moved)))
-        yield lambda tick: write_tick(tick, parts.now())
+        written = News()
+        yield lambda tick: write_news(written.of(tick), parts.now())
         return
     if not console.is_terminal:
-        yield lambda tick: print_tick(tick)
+        printed = News()
+        yield lambda tick: print_tick(tick, printed.of(tick))
         return
     with Live(console=console, refresh_per_second=4) as live:
-        yield lambda tick: live.update(watching(composition.lines(parts), tick.problems, tick.standby))
+        yield lambda tick: live.update(watching(_lines(parts), tick.ailing, tick.standby))
 
 
-def write_tick(tick: Tick, now: datetime) -> None:
+@dataclass
+class News:
+    """What is said once and not in every round: trouble when it begins, changes and ends, and who has the ledger."""
+
+    begun: Mapping[str, StacWatchError] = field(default_factory=dict)
+    ended: Sequence[str] = ()
+    standby: str = ""
+    _troubles: Troubles = field(default_factory=Troubles)
+    _stood: str = ""
+
+    def of(self, tick: Tick) -> News:
+        """Returns what a tick has that the one before it had not."""
+        if not tick.standby:
+            self.begun, self.ended = self._troubles.news(tick.ailing)
+        else:
+            self.begun, self.ended = {}, ()
+        self.standby, self._stood = (tick.standby if tick.standby != self._stood else ""), tick.standby
+        return self
+
+
+def _lines(parts: Parts) -> list[Line]:
+    """Returns the table's lines; none while engine or ledger do not answer, which the tick says."""
+    try:
+        return composition.lines(parts)
+    except (Temporary, Refused):
+        return []
+
+
+def write_news(news: News, now: datetime) -> None:
     """Writes what is wrong as JSON; what moved was written when it was committed."""
-    for name, problem in tick.problems.items():
+    for name, problem in news.begun.items():
         _write(trouble_line(name, problem, now))
-    if tick.standby:
-        _write(standby_line(tick.standby, now))
+    for name in news.ended:
+        _write(over_line(name, now))
+    if news.standby:
+        _write(standby_line(news.standby, now))
 
 
 def _write(line: str) -> None:
@@ -180,11 +213,13 @@ def _write(line: str) -> None:
     sys.stdout.flush()
 
 
-def print_tick(tick: Tick) -> None:
+def print_tick(tick: Tick, news: News) -> None:
     """Prints what a tick moved; nothing when nothing moved."""
-    for name, problem in tick.problems.items():
+    for name, problem in news.begun.items():
         print(trouble(name, problem), flush=True)
-    if tick.standby:
-        print(waiting(tick.standby), flush=True)
-    elif not tick.idle:
+    for name in news.ended:
+        print(over(name), flush=True)
+    if news.standby:
+        print(waiting(news.standby), flush=True)
+    if not tick.standby and not tick.idle:
         print(sentence(tick.tallies, tick.facts, tick.sent.accepted, tick.sent.unknown), flush=True)

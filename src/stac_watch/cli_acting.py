@@ -28,7 +28,7 @@ from stac_watch.markers import find_marker
 from stac_watch.replay import Target, Wish
 from stac_watch.states import State
 from stac_watch.tables import render_audit, render_plan, render_targets
-from stac_watch.views.lines import trouble
+from stac_watch.views.lines import Troubles, over, trouble
 from stac_watch.watch import Parts, Tick, Watcher
 
 LINE_EVERY = timedelta(seconds=10)  # where there is no terminal to draw a bar on
@@ -123,12 +123,14 @@ class _Follower:
         self._bar, self._now = bar, now
         self._task = bar.add_task("converted", total=None)
         self._standby: str | None = None
+        self._troubles = Troubles()
         self._said, self._said_at = "", now() - LINE_EVERY
 
     def __call__(self, tick: Tick, progress: records.Progress) -> None:
         """Shows what a turn led to."""
-        for name, problem in tick.problems.items():
-            self._bar.console.print(trouble(name, problem), markup=False)
+        begun, ended = self._troubles.news({} if tick.standby else tick.ailing)
+        for text in (*(trouble(name, problem) for name, problem in begun.items()), *map(over, ended)):
+            self._bar.console.print(text, markup=False)
         if tick.standby != self._standby:
             self._standby = tick.standby
             self._bar.console.print(f"{tick.standby or 'this command'} converts", markup=False, highlight=False)
@@ -234,10 +236,11 @@ def audit(
         )  # fmt: skip
         first, last = composition.read_range(start, end, parts.now())
         found = auditing.audit(c, first, last, parts.now())
-        written = auditing.write(found, file) if file is not None else 0
-        show(found, json, render_audit)
-        if file is not None and not json:
-            print(f"{written} of {len(found.gaps)} gaps written; `stac-watch replay --file {file}` tries them again")
-        # last: a ledger that cannot be written must not keep back what was found
-        parts.ledger.note_audit(records.Audited(source, found.at, found.start, found.end, found.kinds))
+        try:
+            written = auditing.write(found, file) if file is not None else 0
+            show(found, json, render_audit)
+            if file is not None and not json:
+                print(f"{written} of {len(found.gaps)} gaps written; `stac-watch replay --file {file}` tries them again")
+        finally:  # last: a ledger that cannot be written must not keep back what was found, nor a broken pipe the note of it
+            parts.ledger.note_audit(records.Audited(source, found.at, found.start, found.end, found.kinds))
     return Exit.NOT_ALL_WELL if found.gaps else Exit.OK

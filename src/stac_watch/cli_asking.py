@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from stac_watch import app as composition
 from stac_watch import asking
@@ -55,7 +56,7 @@ def _quarantine(rows: list[asking.Unreadable]) -> Table:
     for column in ("source", "item", "why"):
         result.add_column(column, overflow="fold")
     for row in rows:
-        result.add_row(row.source, row.item, row.why)
+        result.add_row(Text(row.source), Text(row.item), Text(row.why))
     return result
 
 

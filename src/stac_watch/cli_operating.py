@@ -1,7 +1,7 @@
 """The verbs of whoever runs the cluster: runs, logs, fetch, clean, doctor.
 
-In: a run's name, a folder. Out: tables, lines, files, findings; a true exit code. Never: needs a ledger, or deletes what was not
-listed before.
+In: a run's name, a folder. Out: tables, lines, files, findings; a true exit code. Never: needs a ledger on a cluster, or deletes
+what was not listed before.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
@@ -22,13 +24,14 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from stac_watch import app as composition
-from stac_watch.cli_terminal import DEFAULT_CONFIG, ConfigOption, JsonOption, YesOption, cli, show
-from stac_watch.config import ArgoEngine, Config, load
+from stac_watch.cli_terminal import DEFAULT_CONFIG, ConfigOption, JsonOption, YesOption, cli, reading, show
+from stac_watch.config import ArgoEngine, Config, LocalEngine, load
 from stac_watch.engines import Phase
 from stac_watch.errors import ConfigError, Exit
 from stac_watch.views import as_json
 
 if TYPE_CHECKING:  # the kubernetes client takes 0.6 s that the other verbs do not have to wait for
+    from stac_watch.operate.clean import Cleaning, Item
     from stac_watch.operate.cluster import Cluster
     from stac_watch.operate.doctor import Expected
     from stac_watch.operate.fetch import Fetched, Watching
@@ -116,21 +119,21 @@ def clean(
     volumes: Annotated[
         bool, typer.Option("--volumes", help="The volumes of runs that are over or gone, with what is on them.")
     ] = False,
-    older_than: Annotated[str, typer.Option(help="Keep Workflows that ended more recently.")] = "1h",
+    older_than: Annotated[str, typer.Option(help="Keep what ended more recently.")] = "1h",
     yes: YesOption = False,
     json: JsonOption = False,
 ) -> int:
-    """Remove Workflows that are over, with their pods, but not their volumes; or, with --volumes, these. Lists, and asks."""
-    from stac_watch.operate import clean as cleaning
+    """Remove Workflows that are over, with their pods, but not their volumes; or, with --volumes, these. Lists, and asks.
+
+    Of the local engine: folders of runs that are over, and what was staged for conversions that are.
+    """
     from stac_watch.operate.tables import removed, render_cleaning
 
-    with operating(config, namespace) as cluster:
-        age = composition.read_span(older_than)
-        plan = cleaning.plan_volumes(cluster) if volumes else cleaning.plan_runs(cluster, composition.wall_clock(), age)
+    with _cleaning(config, namespace, composition.read_span(older_than), volumes=volumes) as (plan, carry_out):
         show(plan, json, render_cleaning)
         if not plan.remove or not (yes or (not json and _agreed(len(plan.remove)))):
             return Exit.OK
-        for item, done in cleaning.carry_out(cluster, plan):
+        for item, done in carry_out(plan):
             print(removed(item, done=done), flush=True, file=sys.stderr if json else sys.stdout)
     return Exit.OK
 
@@ -171,6 +174,22 @@ def operating(config: Path, namespace: str) -> Iterator[Cluster]:
 
 
 @contextmanager
+def _cleaning(
+    config: Path, namespace: str, age: timedelta, *, volumes: bool
+) -> Iterator[tuple[Cleaning, Callable[[Cleaning], Iterator[tuple[Item, bool]]]]]:
+    """Yields what may go, and what removes it."""
+    from stac_watch.operate import clean, folders
+
+    engine, now = load(config, os.environ).engine, composition.wall_clock()
+    if isinstance(engine, LocalEngine) and not volumes:
+        with reading(config) as (_, ledger):
+            yield folders.plan(engine.folder, ledger.get, now, age), partial(folders.carry_out, engine.folder, ledger.get)
+        return
+    with operating(config, namespace) as cluster:
+        yield clean.plan_volumes(cluster) if volumes else clean.plan_runs(cluster, now, age), partial(clean.carry_out, cluster)
+
+
+@contextmanager
 def ending_by_signal() -> Iterator[None]:
     """Turns SIGTERM into an exception, once: what was made is removed on the way out, and a second signal does not stop that."""
 
@@ -190,13 +209,14 @@ def _bars(console: Console) -> Iterator[Watching]:
     """Yields what shows a bar for each file; without a terminal a line for each."""
     from stac_watch.operate.fetch import Watching
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    name = TextColumn("{task.description}", markup=False)
+    columns = (name, BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
 
         def begin(name: str, size: int) -> None:
             bars.add_task(name, total=size)
             if not console.is_terminal:
-                console.print(f"{name}: {size:,} bytes", highlight=False)
+                console.print(f"{name}: {size:,} bytes", markup=False, highlight=False)
 
         def advance(count: int) -> None:
             bars.advance(bars.task_ids[-1], count)

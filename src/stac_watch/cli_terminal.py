@@ -51,14 +51,14 @@ def show[V](value: V, json: bool, render: Callable[[V], RenderableType]) -> None
     if json:
         print(as_json(value))
     else:
-        Console().print(render(value))
+        Console(markup=False, emoji=False).print(render(value))  # ids and errors of other people are no markup
 
 
 @contextmanager
 def reading(config: Path) -> Iterator[tuple[Config, Ledger]]:
-    """Opens the ledger for a verb that asks."""
+    """Opens the ledger for a verb that asks: an older one is left as it is, and refused."""
     settings = load(config, os.environ)
-    ledger = composition.open_ledger(settings)
+    ledger = composition.open_ledger(settings, upgrade=False)
     try:
         yield settings, ledger
     finally:

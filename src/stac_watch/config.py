@@ -15,7 +15,7 @@ from ipaddress import ip_network
 from pathlib import Path
 from string import Formatter
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import yaml
 from pydantic import (
@@ -34,6 +34,7 @@ from stac_watch.errors import ConfigError
 from stac_watch.rules import Area, Expression, parse_area, parse_expression
 
 ENV_PREFIX = "STAC_WATCH__"
+OURS = frozenset({"engine", "ledger"})  # what pages, metrics and `status` call the watcher's own parts beside its sources
 OUTPUT_FIELDS = frozenset({"collection", "item_id", "tile", "key"})
 MAX_DURATION = 36_500 * 86_400  # beyond it, "now less this" leaves the calendar
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -144,7 +145,8 @@ class Source(Group):
     """One collection of one STAC API."""
 
     name: str = Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,29}[a-z0-9])?$")
-    """Yours to choose; names the source in the ledger, in every table and in the Argo UI. Lower case, digits, dashes in between."""
+    """Yours to choose, but not `engine` or `ledger`; names the source in the ledger, in every table and in the Argo UI. Lower case,
+    digits, dashes in between."""
     api: HttpUrl
     """Root of the STAC API."""
     collection: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -267,6 +269,8 @@ class Config(Group):
         names = [source.name for source in value]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"two sources are named {twice[0]!r}")
+        if ours := sorted(OURS.intersection(names)):
+            raise ValueError(f"a source is named {ours[0]!r}, and so is a part of the watcher itself; choose another name")
         return value
 
     def source(self, name: str) -> Source:
@@ -299,8 +303,14 @@ def load(path: Path, environ: Mapping[str, str]) -> Config:
     if not isinstance(raw, dict):
         raise ConfigError(f"{path} holds no mapping", hint="it starts with `sources:`; README.md has an example")
     _refuse_secrets(raw, path)
+    settings = _read_secrets(_override(raw, environ))
+    if re.search(r"[?&](ssl)?password=", unquote(str(settings.get("ledger", "")))):
+        raise ConfigError(
+            f"{path}: the URL of ledger has a password after its host, where it is shown whenever the URL is",
+            hint="write it before the host: postgresql+psycopg://USER:PASSWORD@HOST/NAME; change it if it was shown",
+        )
     try:
-        return Config.model_validate(_read_secrets(_override(raw, environ)))
+        return Config.model_validate(settings)
     except ValidationError as error:
         raise ConfigError(f"{path}: {_explain(error)}", hint="docs/configuration.md explains every key") from None
 

@@ -81,8 +81,8 @@ def _poll(source: Source, recipe: Recipe, catalog: Catalog, ledger: Ledger, now:
     if origin is None:
         origin = server_now - source.poll.since
         ledger.set_position(f"{source.name}:origin", origin, now())
-    before = ledger.position(name)
-    start, floor = _reach(source, catalog, ledger, server_now)
+    before = _position(ledger, name, server_now, now())
+    start, floor = _reach(source, catalog, ledger, server_now, now())
     window = next_window(
         stamp, start or before or origin, overlap_of(source, stamp, ledger.lateness(source.name)), server_now, origin=origin
     )
@@ -99,7 +99,21 @@ def _poll(source: Source, recipe: Recipe, catalog: Catalog, ledger: Ledger, now:
     return total
 
 
-def _reach(source: Source, catalog: Catalog, ledger: Ledger, server_now: datetime) -> tuple[datetime | None, datetime | None]:
+def _position(ledger: Ledger, name: str, server_now: datetime, now: datetime) -> datetime | None:
+    """Returns a cursor, the server's time where it lies in the future: a `Date` that was wrong once would blind us until then.
+
+    Both clocks must say so: a server's that is behind once would take the cursor back to before the watch.
+    """
+    position = ledger.position(name)
+    if position is None or position <= max(server_now, now):
+        return position
+    ledger.set_position(name, server_now, now)
+    return server_now
+
+
+def _reach(
+    source: Source, catalog: Catalog, ledger: Ledger, server_now: datetime, now: datetime
+) -> tuple[datetime | None, datetime | None]:
     """Returns where an unusual window starts, and the acquisition time that a usual one is limited to.
 
     Without an index on the stamp a query costs 0.6-1.2 s per 100,000 items on pgstac, with a limit on the acquisition time a
@@ -108,7 +122,7 @@ def _reach(source: Source, catalog: Catalog, ledger: Ledger, server_now: datetim
     a = catalog.abilities
     if a.idle <= EXPENSIVE or a.stamp == "datetime":
         return None, None
-    last = ledger.position(f"{source.name}:{a.stamp}:all")
+    last = _position(ledger, f"{source.name}:{a.stamp}:all", server_now, now)
     if last is None or server_now - last >= source.poll.sweep:
         return last, None
     return None, server_now - source.poll.sweep_back

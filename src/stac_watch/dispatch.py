@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from stac_watch.engines import Answer, Engine
+from stac_watch.engines import Answer, Engine, Receipt
 from stac_watch.events import event_id
 from stac_watch.lanes import allowed, next_queue
 from stac_watch.ledger import Ledger, StaleState
@@ -52,14 +52,16 @@ class Breaker:
 
     failures: int = 0
     open_until: datetime | None = None
+    said: str = ""  # by the last of them
 
     def is_open(self, now: datetime) -> bool:
         """Tells whether nothing may be posted now."""
         return self.open_until is not None and now < self.open_until
 
-    def failed(self, now: datetime, rng: random.Random) -> None:
+    def failed(self, now: datetime, rng: random.Random, said: str = "") -> None:
         """Notes an answer without meaning."""
         self.failures += 1
+        self.said = said
         if self.failures >= PATIENCE:
             self.open_until = now + pause(self.failures - PATIENCE, rng)
 
@@ -127,14 +129,15 @@ def dispatch(
     answers: Counter[Answer | None] = Counter()
     while (turn := desk.next(caps or {})) is not None and bucket.take(now()):
         queue, row = turn
-        answer = _send(ledger, engine, row, rng, now)
+        receipt = _send(ledger, engine, row, rng, now)
+        answer = receipt.answer if receipt is not None else None
         answers[answer] += 1
         if answer is Answer.ACCEPTED:
             desk.in_flight[queue] += 1
         if answer in (Answer.ACCEPTED, Answer.UNKNOWN):
             desk.room -= 1
         if answer is Answer.UNKNOWN:
-            breaker.failed(now(), rng)
+            breaker.failed(now(), rng, receipt.detail if receipt is not None else "")
             if breaker.is_open(now()):
                 break
         elif answer is not None:
@@ -181,14 +184,14 @@ def _allowance(ledger: Ledger, funnel: Mapping[Place, int], in_flight: Mapping[Q
     return found
 
 
-def _send(ledger: Ledger, engine: Engine, row: OutboxRow, rng: random.Random, now: Callable[[], datetime]) -> Answer | None:
+def _send(ledger: Ledger, engine: Engine, row: OutboxRow, rng: random.Random, now: Callable[[], datetime]) -> Receipt | None:
     conversion = ledger.get(row.key)
     if conversion is None or not _waits(conversion, row.event_id):
         return None  # superseded or replayed by another process since the outbox was read
     receipt = engine.submit(row.body)
     if receipt.answer is Answer.UNKNOWN:
         ledger.postpone(row, now() + pause(row.posts, rng))
-        return Answer.UNKNOWN
+        return receipt
     try:
         if receipt.answer is Answer.REFUSED and row.posts:
             # an earlier post without an answer may have become a run: it is looked for, and only then is the event refused for good
@@ -201,8 +204,8 @@ def _send(ledger: Ledger, engine: Engine, row: OutboxRow, rng: random.Random, no
             ledger.move(conversion, Move(Fact.ACCEPTED, f"event {row.event_id} accepted"), now())
     except StaleState:
         # replayed or superseded while it was being posted; the run that may come of it is found by its key
-        return Answer.UNKNOWN
-    return receipt.answer
+        return Receipt(Answer.UNKNOWN, "it was replayed or superseded while it was posted")
+    return receipt
 
 
 def _waits(conversion: ConversionRow, event: str) -> bool:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ TOTAL = 180.0  # seconds for a whole answer: a read time-out alone lets a server
 MAX_BYTES = 256 * 1024 * 1024  # 10,000 items of 19 KB are 190 MB; what is more is no page
 TRIES = 4  # whole requests, body included; beyond that the window waits for the next poll
 MAX_RETRY_AFTER = 120.0  # seconds that are waited at once; a server that asks for more is left alone until then
+LONGEST_RETRY_AFTER = 86_400.0  # seconds; what asks for more is a mistake, and would end a source for good
 AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504, 507})
 OPENS_AT = 5  # requests that failed in a row, each with all its tries, before the catalogue is left alone
 FIRST_REST, LONGEST_REST = timedelta(seconds=30), timedelta(minutes=15)
@@ -225,7 +227,7 @@ class CatalogHttp(StacApiIO):
     def _document(self, raw: bytes) -> dict[str, Any]:
         try:
             document = json.loads(raw.decode("utf-8"))
-        except ValueError as error:  # UnicodeDecodeError is one
+        except (ValueError, RecursionError) as error:  # UnicodeDecodeError is the former
             raise _AgainError(BadAnswer(f"catalogue {self.api} answered something that is not JSON", hint=_HINT)) from error
         if not isinstance(document, dict):
             raise _AgainError(BadAnswer(f"catalogue {self.api} answered JSON that is not STAC", hint=_HINT))
@@ -237,21 +239,18 @@ class CatalogHttp(StacApiIO):
         return _AgainError(kind(f"catalogue {self.api} {what}", hint=_HINT))
 
     def _retry_after(self, response: requests.Response) -> float:
-        """Returns what the server asks to wait, in seconds: a number, or a date by its own clock."""
+        """Returns what the server asks to wait, in seconds, a day at most: a number, or a date by its own clock."""
         given = response.headers.get("Retry-After", "").strip()
-        if given.isdigit():
-            return float(given)
-        try:
-            until = parsedate_to_datetime(given)
-        except ValueError:
+        if re.fullmatch(r"[0-9]+", given):  # isdigit() takes ², too
+            return min(float(given), LONGEST_RETRY_AFTER)
+        until = _moment(given)
+        if until is None:
             return 0.0
-        return max(0.0, (until - self._time(response.headers.get("Date", ""))).total_seconds())
+        asked = (until - self._time(response.headers.get("Date", ""))).total_seconds()
+        return min(max(0.0, asked), LONGEST_RETRY_AFTER)
 
     def _time(self, date: str) -> datetime:
-        try:
-            return parsedate_to_datetime(date).astimezone(UTC)
-        except ValueError:
-            return self._now()
+        return _moment(date) or self._now()
 
 
 _HINT = "check `api:` and the network; `stac-watch check` shows what answers"
@@ -266,6 +265,15 @@ class _AgainError(Exception):
     def __init__(self, error: CatalogUnavailable, *, wait: float = 0.0) -> None:
         super().__init__(error.message)
         self.error, self.wait = error, wait
+
+
+def _moment(date: str) -> datetime | None:
+    """Returns the time that an HTTP date names, UTC where it has no zone; None where it names none of the calendar."""
+    try:
+        parsed = parsedate_to_datetime(date)
+        return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
+    except (ValueError, OverflowError, TypeError):
+        return None
 
 
 def _reason(error: BaseException) -> str:

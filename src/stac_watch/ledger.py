@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 
 from stac_watch import schema as t
 from stac_watch.changes import Quarantine
-from stac_watch.errors import CannotWrite, ConfigError
+from stac_watch.errors import ConfigError
 from stac_watch.events import Lane, build_event, event_id, run_name
 from stac_watch.migrations import migrate
 from stac_watch.moves import MOVED, LeaseLost, StaleState, history_values, outbox_values
@@ -33,17 +33,16 @@ __all__ = ["LeaseLost", "Ledger", "StaleState"]
 class Ledger(Retention):
     """Admission and orders; questions are inherited from `Queries`, moves from `Moves`."""
 
-    def prepare(self) -> None:
-        """Creates the tables where there are none, and brings an older ledger up to date.
+    def prepare(self, *, upgrade: bool = True) -> None:
+        """Creates the tables where there are none, and brings an older ledger up to date if it may.
 
         Raises:
-            ConfigError: the database cannot be reached, is no ledger, or is of a newer schema.
-            CannotWrite: its disk is full.
+            ConfigError: the database cannot be reached, is no ledger, is of a newer schema, or of an older one that must stay.
             CannotWrite: its disk is full or read-only.
         """
         try:
             with self._engine.begin() as tx:
-                migrate(tx)
+                migrate(tx, upgrade=upgrade)
         except DBAPIError as error:
             refused = unwritable(self._engine, error)
             if refused is not None:
@@ -51,9 +50,6 @@ class Ledger(Retention):
             where = self._engine.url.render_as_string()
             hint = "check that `ledger:` names a database of ours, that it can be reached, and that its folder can be written"
             said = " ".join(str(error.orig).split())
-            if any(word in said for word in ("is full", "No space", "I/O error")):
-                hint = "free space there, or check its mount"
-                raise CannotWrite(f"cannot write the ledger {where}: {said}", hint=hint) from error
             raise ConfigError(f"cannot use the ledger {where}: {said}", hint=hint) from error
 
     def close(self) -> None:

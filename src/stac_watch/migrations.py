@@ -20,18 +20,20 @@ if TYPE_CHECKING:
     from alembic.operations import Operations
 
 
-def migrate(tx: sa.Connection) -> None:
-    """Creates a new ledger, or takes an older one to the current schema.
+def migrate(tx: sa.Connection, *, upgrade: bool = True) -> None:
+    """Creates a new ledger, or takes an older one to the current schema if it may.
 
     Raises:
-        ConfigError: the ledger is of a newer schema.
+        ConfigError: the ledger is of a newer schema, or of an older one and must stay so.
     """
     found = _version(tx)
+    differs = f"the ledger {tx.engine.url.render_as_string()} has schema {found}, this stac-watch knows {t.SCHEMA_VERSION}"
     if found is not None and found > t.SCHEMA_VERSION:
-        where = tx.engine.url.render_as_string()
-        newer = f"the ledger {where} has schema {found}, this stac-watch knows {t.SCHEMA_VERSION}"
-        raise ConfigError(newer, hint="install the newer stac-watch")
+        raise ConfigError(differs, hint="install the newer stac-watch")
     if found is not None and found < t.SCHEMA_VERSION:
+        if not upgrade:  # an older watcher that may still run would refuse to start after it
+            hint = "`stac-watch watch` brings it up to date, once no older one runs; or use the older stac-watch"
+            raise ConfigError(differs, hint=hint)
         from alembic.migration import MigrationContext  # a tenth of every verb's start, and an older ledger is opened once
         from alembic.operations import Operations
 

@@ -52,6 +52,7 @@ class Moves(Sums):
         self._upsert = sqlite_insert if engine.dialect.name == "sqlite" else pg_insert
         self._listeners: list[Callable[[Moved], None]] = []
         self._held: tuple[str, Callable[[], datetime]] | None = None
+        self._fence: tuple[str, Callable[[], datetime]] | None = None  # who once had the lease writes only while it has it
         self._renewed: datetime | None = None
 
     def listen(self, listener: Callable[[Moved], None]) -> None:
@@ -101,6 +102,8 @@ class Moves(Sums):
             elif not gives_way:
                 self._claim(tx, WISH, holder, moment)
         self._held, self._renewed = ((holder, now), moment) if mine else (None, None)
+        if mine:
+            self._fence = (holder, now)
         return mine
 
     def _claim(self, tx: Connection, name: str, holder: str, moment: datetime) -> bool:
@@ -138,8 +141,8 @@ class Moves(Sums):
     def _write(self) -> Iterator[Connection]:
         """One transaction; of a watcher only as long as the ledger is its own."""
         with self._transaction() as tx:
-            if self._held is not None:
-                holder, now = self._held
+            if self._fence is not None:
+                holder, now = self._fence
                 mine = (t.lease.c.name == WATCH, t.lease.c.holder == holder)
                 renewed = update(t.lease).where(*mine).values(until=now() + LEASE)
                 if tx.execute(renewed).rowcount != 1:

@@ -6,8 +6,9 @@ window; gives a window up because of one item in it.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
@@ -73,20 +74,28 @@ def is_hidden(name: str) -> bool:
 def sweep_leaves(catalog: Catalog, windows: Iterable[Window], limit: int, *, workers: int) -> Iterator[Leaf]:
     """Yields the leaves of many windows, in order; up to `workers` windows are asked at once, so that memory stays bounded."""
     pending, source = list[Future[list[Leaf]]](), iter(windows)
-    with ThreadPoolExecutor(workers, thread_name_prefix="sweep") as pool:
+    try:
+        pending += [_begun(catalog, w, limit) for w in islice(source, workers)]
+        while pending:
+            done = pending.pop(0).result()
+            pending += [_begun(catalog, w, limit) for w in islice(source, 1)]
+            yield from done
+    finally:
+        wait(pending)  # what follows begins its own
+
+
+def _begun(catalog: Catalog, window: Window, limit: int) -> Future[list[Leaf]]:
+    """Reads a window in a daemon: a stop waits for a ThreadPoolExecutor's threads, so for a catalogue's time-outs."""
+    found = Future[list[Leaf]]()
+
+    def read() -> None:
         try:
-            pending += [pool.submit(_all_leaves, catalog, w, limit) for w in islice(source, workers)]
-            while pending:
-                done = pending.pop(0).result()
-                pending += [pool.submit(_all_leaves, catalog, w, limit) for w in islice(source, 1)]
-                yield from done
-        finally:
-            for future in pending:
-                future.cancel()
+            found.set_result(list(leaves(catalog, window, limit)))
+        except BaseException as error:  # noqa: BLE001  # carried to who asks for the result, and raised there
+            found.set_exception(error)
 
-
-def _all_leaves(catalog: Catalog, window: Window, limit: int) -> list[Leaf]:
-    return list(leaves(catalog, window, limit))
+    threading.Thread(target=read, name="sweep", daemon=True).start()
+    return found
 
 
 def _whole_second(catalog: Catalog, window: Window, page: Page, limit: int) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, Select, and_, case, exists, func, or_, select
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
 
 from stac_watch import schema as t
 from stac_watch.errors import CannotWrite, Temporary
@@ -39,8 +39,8 @@ def answering(engine: Engine) -> Iterator[None]:
     """Turns a database that cannot answer, or cannot take what is written, into an error of ours."""
     try:
         yield
-    except OperationalError as error:
-        refused = unwritable(engine, error)
+    except (OperationalError, InterfaceError, InternalError) as error:  # the latter two: a connection that was cut, a failover
+        refused = unwritable(engine, error) if isinstance(error, OperationalError) else None
         if refused is not None:
             raise refused from error
         raise Temporary(f"the ledger {_where(engine)} did not answer: {_said(error)}", hint="it is tried again") from error

@@ -23,6 +23,7 @@ from stac_watch.states import Fact, State
 RETRY = frozenset({Exit.TEMPORARY, 137})
 """Exit codes after which the same may work: throttling and network; killed, as by the kernel when memory runs out."""
 ENDED_FROM_OUTSIDE = frozenset({Exit.TERMINATED, Exit.INTERRUPTED})
+ENOUGH = 25  # attempts; a run that is ended from outside so often is not interrupted by chance, and is a failure like others
 MAX_RETRY_PAUSE = timedelta(hours=6)
 STUCK_AFTER = timedelta(minutes=2)  # a pod that starts normally, image and volume included, takes less
 
@@ -36,9 +37,9 @@ def decide(
 
     `run` is the run of the row's current attempt; `marker` that of the output under its final name, of whatever key.
     """
-    if run is not None and run.phase is Phase.SUCCEEDED:
-        return _succeeded(row, run, marker)
     ours = marker is not None and (marker.get("key"), marker.get("attempt")) == (row.key, row.attempt)
+    if run is not None and run.phase is Phase.SUCCEEDED:
+        return _succeeded(row, run, marker, ours=ours)
     if marker is not None and ours and (run is None or run.phase is Phase.FAILED):  # it was ended after its work was done
         return Move(Fact.SUCCEEDED, "the output's marker carries its key", outcome=dict(marker))
     if run is not None and run.phase is Phase.FAILED:
@@ -56,8 +57,10 @@ def decide(
     return None
 
 
-def _succeeded(row: ConversionRow, run: Run, marker: Marker | None) -> Move:
+def _succeeded(row: ConversionRow, run: Run, marker: Marker | None, *, ours: bool) -> Move:
     outcome = run.outcome or {}
+    if marker is not None and ours and not outcome:  # it had no room to write it: /tmp was full
+        return Move(Fact.SUCCEEDED, f"run {run.name} succeeded, says the output's marker", outcome=dict(marker))
     if outcome.get("key") != row.key:
         why = f"run {run.name} succeeded, but its outcome carries key {outcome.get('key')!r}"
         return Move(Fact.FAILED_PERMANENT, why, reason=why, outcome=outcome)
@@ -71,9 +74,9 @@ def _failed(row: ConversionRow, outcome: dict[str, Any], now: datetime, limits: 
         return Move(Fact.SUPERSEDED, f"failed ({code}: {why}), and a newer revision is there", reason=SkipReason.SUPERSEDED)
     if code == Exit.SOURCE_NOT_THERE:
         return _not_ready(row, why, outcome, now, limits)
-    if code in ENDED_FROM_OUTSIDE:
+    if code in ENDED_FROM_OUTSIDE and row.attempt < ENOUGH:
         return Move(Fact.INTERRUPTED, why, reason=why, outcome=outcome)
-    if code in RETRY:
+    if code in RETRY | ENDED_FROM_OUTSIDE:
         return _retry(row, Fact.FAILED_TEMPORARY, why, now, limits, superseded=False, outcome=outcome)
     return Move(Fact.FAILED_PERMANENT, f"exit {code}: {why}", reason=why, outcome=outcome)
 

@@ -22,7 +22,7 @@ from stac_watch.discover import Look, add, commit, heal, look, note_lateness
 from stac_watch.ledger import Ledger
 from stac_watch.pages import Leaf, is_hidden, sweep_leaves
 from stac_watch.records import SweepRow, Tally
-from stac_watch.windows import DAY, days, floor_day
+from stac_watch.windows import DAY, archive, floor_day
 
 DAYS = 4  # windows of one step
 ASKED = 100  # quarantined items that are asked for one by one after a sweep of everything
@@ -50,7 +50,7 @@ def step(context: Context) -> Tally | None:
     row = _current(c)
     if row is None:
         return None
-    windows = list(islice(days("datetime", row.position, row.end), DAYS))
+    windows = list(islice(archive(row.position, row.end), DAYS))
     total = Tally()
     for leaf in sweep_leaves(c.catalog, windows, max(SWEEP_PAGE, c.source.poll.page), workers=WORKERS):
         total = add(total, compare(c, leaf, row))

@@ -1,6 +1,7 @@
 """What backfill, replay, audit and prune found or did, as tables. Pure.
 
-In: their dataclasses. Out: rich renderables. Never: asks the ledger or prints.
+In: their dataclasses. Out: rich renderables. Never: asks the ledger, prints, or lets rich read what comes from a catalogue: in a
+plain string `[/x]` is markup.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ DAYS = 40
 
 def render_plan(plan: Plan) -> RenderableType:
     """Returns what a backfill would do, by day."""
-    table = Table(title=f"{plan.source}: {stamp(plan.start)} to {stamp(plan.end)}", title_justify="left", header_style="bold")
+    table = Table(title=Text(f"{plan.source}: {stamp(plan.start)} to {stamp(plan.end)}"), title_justify="left", header_style="bold")
     columns = ("items", "to_do", "done", "unfinished", "dead", "skipped", "unreadable")
     table.add_column("day")
     for name in columns:
@@ -50,7 +51,7 @@ def render_targets(targets: Sequence[Target]) -> RenderableType:
         table.add_column(column, overflow="fold")
     for t in targets[:SHOWN]:
         what = Text(f"no: {t.refusal}", style="yellow") if t.refusal else Text(t.action)
-        table.add_row(t.item, t.source, t.state.value if t.state else "-", what)
+        table.add_row(Text(t.item), Text(t.source), t.state.value if t.state else "-", what)
     if len(targets) > SHOWN:
         table.add_row(f"… {len(targets) - SHOWN} more", "", "", "")
     return table
@@ -70,7 +71,7 @@ def render_audit(found: Audit) -> RenderableType:
     for column in ("gap", "item", "state", "why", "remedy"):
         table.add_column(column, overflow="fold")
     for gap in found.gaps[:SHOWN]:
-        table.add_row(gap.kind.value, gap.item, gap.state.value if gap.state else "-", Text(gap.why), Text(gap.remedy))
+        table.add_row(gap.kind.value, Text(gap.item), gap.state.value if gap.state else "-", Text(gap.why), Text(gap.remedy))
     if len(found.gaps) > SHOWN:
         table.add_row(f"… {len(found.gaps) - SHOWN} more", "", "", "", "")
     return Group(head, Text(", ".join(f"{n} {kind}" for kind, n in found.kinds.items()), style="bold red"), table)

@@ -24,7 +24,7 @@ from stac_watch.records import ConversionRow, Tally
 from stac_watch.states import Fact, State
 from stac_watch.sweep import Context
 
-ENGINE = "engine"
+ENGINE, LEDGER = "engine", "ledger"
 REFUSED_PAUSE = timedelta(minutes=1)  # until a person acts nothing changes; once they did it should be noticed
 STANDBY = 5.0  # seconds between looks at a ledger that another watcher has
 SHARE = 10  # times as long as a look at the runs took, and saw nothing new, passes before the next: 500 are 1 MB of metadata
@@ -68,7 +68,8 @@ class Tick:
     @property
     def idle(self) -> bool:
         """Nothing moved."""
-        return not self.facts and self.sent == Sent() and not any(t.seen for t in self.tallies.values())
+        news = any(t.admitted or t.skipped or t.quarantined for t in self.tallies.values())
+        return not self.facts and self.sent == Sent() and not news
 
 
 class Watcher:
@@ -125,7 +126,11 @@ class Watcher:
                 p.ledger, p.engine, self._bucket, p.rng, p.now,
                 breaker=self._breaker, caps=self._caps, max_in_flight=p.limits.max_in_flight,
             )  # fmt: skip
-            self._ailing.pop(ENGINE, None)
+            if self._breaker.open_until is None or p.ledger.next_due() is None:
+                self._ailing.pop(ENGINE, None)
+            elif sent.unknown:
+                hint = "events wait; `stac-watch check` asks it now"
+                problems[ENGINE] = Temporary(f"no clear answer to an event: {self._breaker.said}", hint=hint)
         except LeaseLost:
             raise
         except Temporary as error:
@@ -196,6 +201,8 @@ class Watcher:
             return self.tick(to_the_end=to_the_end)
         except LeaseLost:
             return Tick(standby="another watcher")
+        except Temporary as error:  # the ledger does not answer: nothing can be done until it does, and nothing else is wrong
+            return Tick(problems={LEDGER: error}, ailing={**self._ailing, LEDGER: error})
 
     def _settled(self) -> bool:
         due = self._p.ledger.next_due()

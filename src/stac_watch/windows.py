@@ -16,6 +16,7 @@ SECOND = timedelta(seconds=1)
 MICROSECOND = timedelta(microseconds=1)
 DAY = timedelta(days=1)
 FAR = datetime(9999, 1, 1, tzinfo=UTC)  # where no item is
+LAUNCH = datetime(2015, 6, 23, tzinfo=UTC)  # of Sentinel-2A; what is dated before it has no time, or a wrong one: 0001, 1970
 SHORTEST_OVERLAP = timedelta(minutes=15)  # at 1,300 items a day about 14 rows are read twice
 LONGEST_OVERLAP = timedelta(hours=24)  # what is later is back-dated, not late: the sweep's business
 DATETIME_OVERLAP = timedelta(days=3)  # without a change stamp: items appear hours to days after their acquisition
@@ -74,6 +75,14 @@ def days(field: str, start: datetime, end: datetime) -> Iterator[Window]:
         start = stop
 
 
+def archive(start: datetime, end: datetime) -> Iterator[Window]:
+    """Yields windows of the acquisition time that cover `[start, end)`: all that is before `LAUNCH` in one, then days."""
+    early = min(LAUNCH, end)
+    if start < early:
+        yield Window("datetime", floor_second(start), floor_second(early))
+    yield from days("datetime", max(start, early), end)
+
+
 def bisect(window: Window) -> tuple[Window, Window] | None:
     """Splits a window that came back full; None when it is one second already."""
     if window.seconds <= 1:
@@ -91,17 +100,22 @@ def bounds(window: Window, *, typed: bool = False) -> dict[str, Any]:
     Literals are plain strings: `{"timestamp": …}` on a text property is HTTP 500 on pgstac 0.9 and 0.10.
     """
     suffix = ".000000Z" if typed else ""
-    low, high = (m.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S") + suffix for m in (window.start, window.end))
+    low, high = (_written(m)[:19] + suffix for m in (window.start, window.end))
     prop = {"property": window.field}
     return {"op": "and", "args": [{"op": ">=", "args": [prop, low]}, {"op": "<", "args": [prop, high]}]}
 
 
 def interval(window: Window | Span) -> str:
     """Returns the span as the value of `datetime`, whose two ends both belong to it; items keep microseconds."""
-    start = window.start.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    start = _written(window.start)
     if window.end is None:
         return f"{start}/.."
-    return f"{start}/{(window.end.astimezone(UTC) - MICROSECOND).strftime('%Y-%m-%dT%H:%M:%S.%fZ')}"
+    return f"{start}/{_written(window.end - MICROSECOND)}"
+
+
+def _written(moment: datetime) -> str:
+    """Returns a time with microseconds and `Z`; strftime writes the year 1 as `1`, which no server takes."""
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def after(window: Window, value: str, item_id: str, *, descending: bool = False) -> dict[str, Any]:

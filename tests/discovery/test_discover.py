@@ -6,6 +6,8 @@ from datetime import timedelta
 import pytest
 import requests
 
+from stac_watch.config import Recipe
+from stac_watch.discover import discover
 from stac_watch.errors import CatalogUnavailable
 from stac_watch.states import Fact, State
 from stac_watch.windows import LONGEST_OVERLAP, SHORTEST_OVERLAP, auto_overlap, lateness_bucket
@@ -212,3 +214,39 @@ def test_every_no_has_its_name(world, tmp_path):
     world.store.put(world.item(3, updated=world.clock(), cloud_cover=10))
     world.poll(fields=fields, whole=True)
     assert world.states()[documents["no_cloud_cover"]["id"]] == "queued"
+
+
+def test_a_server_s_clock_that_was_wrong_once_blinds_nobody_afterwards(world):
+    world.fill(3)
+    world.poll()
+    world.ledger.set_position("s2:updated", world.clock() + timedelta(days=30), world.clock())  # by a `Date` of then
+    world.clock.forward(minutes=1)
+    world.store.put(world.item(4, updated=world.clock()))
+    assert world.poll().admitted == 1
+    assert world.ledger.position("s2:updated") <= world.clock()
+
+
+def test_a_server_s_clock_that_is_behind_once_takes_the_cursor_nowhere(world):
+    world.fill(3)
+    world.poll()
+    position, right = world.ledger.position("s2:updated"), world.clock.time
+    world.clock.forward(days=-300)
+    discover(world.source(), Recipe(), world.catalog(), world.ledger, lambda: right)
+    assert world.ledger.position("s2:updated") == position
+
+
+def test_a_whole_window_is_not_put_off_by_a_clock_that_was_wrong_once(world):
+    """Where an idle query is dear, polls look at recent acquisitions, and at all once per `poll.sweep`."""
+    world.settings["poll"] = {"since": "400d", "sweep": "6h", "sweep_back": "14d"}
+    world.fill(1)
+    world.poll()
+    found, at, _ = world.ledger.abilities("s2")
+    world.ledger.note_abilities("s2", found | {"idle": 1.0, "samples": 5}, at)
+    world.poll()
+    world.ledger.set_position("s2:updated:all", world.clock() + timedelta(days=30), world.clock())
+    world.clock.forward(minutes=1)
+    world.poll()
+    assert world.ledger.position("s2:updated:all") <= world.clock()
+    world.clock.forward(hours=6)
+    world.store.put(world.item(4, updated=world.clock(), datetime=world.clock() - timedelta(days=99)))
+    assert world.poll().admitted == 1

@@ -251,13 +251,13 @@ def response(status: str, body: bytes = b"{}", **headers: str) -> bytes:
 def test_an_odd_answer_is_a_catalogue_s_trouble_and_never_the_watcher_s_end(world, raw, said, waited):
     with answering(raw) as url:
         http = CatalogHttp(url, now=world.clock, sleep=world.slept.append, rng=random.Random(1))
-        with pytest.raises(CatalogUnavailable, match="HTTP 503|not JSON"):
+        with pytest.raises(CatalogUnavailable, match=r"HTTP 503|not JSON"):
             http.ask(url)
         assert len(world.slept) == waited
         with pytest.raises(CatalogUnavailable, match=said):
             http.ask(url)
         world.clock.forward(days=1)
-        with pytest.raises(CatalogUnavailable, match="HTTP 503|not JSON"):  # asked again after a day, whatever it wanted
+        with pytest.raises(CatalogUnavailable, match=r"HTTP 503|not JSON"):  # asked again after a day, whatever it wanted
             http.ask(url, tries=1)
         http.session.close()
 

@@ -1,6 +1,10 @@
 """The sweep finds what no window on a stamp can, and takes nothing for gone that is not."""
 
-from datetime import timedelta
+import socket
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -176,3 +180,53 @@ def test_what_a_poll_could_not_read_and_the_next_can_is_no_longer_in_quarantine(
     world.clock.forward(minutes=1)
     world.poll()
     assert world.ledger.quarantined() == []
+
+
+def test_one_item_that_is_dated_ages_ago_makes_no_sweep_of_every_day_since_then(world):
+    world.clock.time = datetime(2015, 7, 10, 12, tzinfo=UTC)
+    world.settings["poll"] = {"since": "1d", "sweep_back": "1d", "sweep_all": "1h"}
+    world.store.put(world.item(9, datetime=world.clock(), updated=world.clock()))
+    world.poll()
+    world.clock.forward(days=1)
+    world.sweep()
+    for number, sensed in enumerate(("0001-01-01", "0999-12-31", "1970-01-01", "2015-06-22", "2015-06-25")):
+        moment = datetime.fromisoformat(f"{sensed}T00:00:00Z")
+        world.store.put(world.item(number, datetime=moment, updated="2015-06-30T00:00:00Z"))
+    world.clock.forward(days=5)
+    world.sweep()  # gives up after 200 steps; 2,000 years of days are 184,000
+    row = world.ledger.sweep("s2", "all")
+    assert (row.start, row.done_at) == (datetime(1, 1, 1, tzinfo=UTC), world.clock())
+    assert len(world.ledger.based("s2", [world.item(n)["id"] for n in range(5)])) == 5  # met, every one
+
+
+STOPPED = """
+import random, sys, threading, time
+from datetime import UTC, datetime, timedelta
+from stac_watch.catalog import Catalog
+from stac_watch.pages import sweep_leaves
+from stac_watch.windows import days
+
+start = datetime(2025, 11, 20, tzinfo=UTC)
+catalog = Catalog(sys.argv[1], "c", now=lambda: datetime.now(UTC), sleep=time.sleep, rng=random.Random(1))
+windows = days("datetime", start, start + timedelta(days=4))
+threading.Thread(target=lambda: list(sweep_leaves(catalog, windows, 10, workers=2)), daemon=True).start()
+sys.stdin.readline()
+"""
+
+
+def test_a_stop_does_not_wait_for_a_catalogue_that_does_not_answer_a_sweep():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(30)
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        program = subprocess.Popen([sys.executable, "-c", STOPPED, url], stdin=subprocess.PIPE, text=True)
+        asked = [listener.accept()[0] for _ in range(2)]  # both windows are being asked for, and nobody answers
+        started = time.monotonic()
+        try:
+            program.communicate("\n", timeout=30)
+        finally:
+            program.kill()
+            program.wait()
+            for connection in asked:
+                connection.close()
+    assert program.returncode == 0
+    assert time.monotonic() - started < 3

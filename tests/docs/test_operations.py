@@ -10,6 +10,7 @@ import typer.main
 import yaml
 
 from stac_watch.cli import cli
+from stac_watch.config import Config
 from stac_watch.errors import Exit
 from stac_watch.operate.doctor import PERMISSIONS
 from stac_watch.policy import SkipReason
@@ -47,6 +48,18 @@ def test_the_runbook_explains_every_target():
     }
     assert len(targets()) > 30
     assert targets() - explained == set()
+
+
+def test_distclean_takes_nothing_that_is_its_user_s():
+    """The ledger, outputs and runs lie in the clone unless the configuration says otherwise."""
+    told = subprocess.run(["make", "-n", "distclean"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=30).stdout
+    removed = {Path(word) for line in re.findall(r"\brm -rf ([^;&|\n]+)", told) for word in line.split()}
+    assert Path(".venv") in removed
+    source = {"name": "a", "api": "https://a.example", "collection": "c"}
+    settings = Config.model_validate({"sources": [source]})
+    output = Path(settings.recipe.output.partition("/{")[0])
+    theirs = [Path(settings.ledger.removeprefix("sqlite:///")), output, settings.engine.folder, Path("runs")]  # make fetch-tar
+    assert not [path for path in theirs if removed & {path, *path.parents}]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -127,6 +127,7 @@ class World:
     catalog: Catalog
     recipe: Recipe
     problems: dict = field(default_factory=dict)
+    ailing: dict = field(default_factory=dict)  # in the last round
 
     def publish(self, number: int, *, version: int = 1, days: int = 2, minutes_ago: int = 30) -> str:
         """Publishes item `number`, acquired so many days ago; a new version has another product."""
@@ -163,7 +164,8 @@ class World:
         """Lets the watcher work without discovery until nothing moves any more."""
         watcher, until = Watcher(replace(self.parts), observing=False), self.clock() + timedelta(hours=hours)
         while self.clock() < until:
-            self.problems |= watcher.turn().problems
+            tick = watcher.turn()
+            self.problems, self.ailing = self.problems | tick.problems, tick.ailing
             self.clock.time += timedelta(seconds=step)
             if not self.ledger.unfinished() and self.ledger.next_due() is None:
                 break

@@ -260,7 +260,7 @@ def test_it_gives_way_to_a_watcher_so_that_new_items_are_not_starved(world):
     until(lambda: world.alive() == 2)
     watcher = world.start("watch")
     watcher.says(r"standby: .*backfill --follow has this ledger")
-    follower.says(rf"process {watcher.process.pid} converts")
+    follower.says(rf"process {watcher.process.pid}, [0-9a-f]{{6}} converts")
     new = world.publish(100, minutes_ago=0)
     marker = world.place / "outputs" / f"{new}.zarr" / "stac-watch.json"
     until(marker.exists)
@@ -281,7 +281,7 @@ def test_beside_a_watcher_it_shows_and_its_end_is_not_that_of_the_runs(world):
     watcher = world.start("watch")
     until(lambda: str(watcher.process.pid) in world.watcher())
     follower = world.start(*ASKED)
-    follower.says(rf"process {watcher.process.pid} converts")
+    follower.says(rf"process {watcher.process.pid}, [0-9a-f]{{6}} converts")
     until(lambda: world.alive() == 2)
     follower.process.send_signal(signal.SIGINT)
     assert follower.ends() == 130

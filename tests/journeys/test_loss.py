@@ -56,7 +56,11 @@ def test_every_loss_ends_where_the_undisturbed_watcher_ends(play, fault):
     assert attempts == ({2} if fault == "run deleted" else {1}), "what was not the run's failure burns no attempt"
     if fault == "down for an hour":  # what does not answer is not posted everything that waits
         assert len(world.plant.posts) < 60
-    assert bool(world.problems) == (fault in ("credentials refused for an hour", "cannot be asked for an hour"))
+    said = ("delivered, and no answer", "down for an hour", "credentials refused for an hour", "cannot be asked for an hour")
+    assert bool(world.problems) == (fault in said)
+    if fault == "down for an hour":  # an EventSource that is away while the API server is well: nobody else would say it
+        assert "no clear answer to an event" in world.problems["engine"].message
+        assert "engine" not in world.ailing, "it works again"
 
 
 def test_the_breaker_opens_after_three_and_tries_with_one():

@@ -209,6 +209,16 @@ def test_a_sample_still_finds_every_lost_and_every_cut_chunk_and_says_what_it_co
     assert looked[f"{BANDS}/r10m/b03"] == 90 * 90 * (absent + 1)
 
 
+def test_a_product_without_a_band_of_the_level_that_the_converter_needs_is_bad_input(product):
+    documents = json.loads((product / ".zmetadata").read_text())["metadata"]
+    bands = [key for key in documents if key.startswith(f"{BANDS}/r60m/b")]
+    assert bands
+    without = parse({key: document for key, document in documents.items() if key not in bands}, "here")
+    with pytest.raises(InputError, match=f"{BANDS}/r60m") as error:
+        select(without, f"{BANDS}/r10m")
+    assert error.value.hint
+
+
 def test_what_may_be_left_out_is_what_reads_as_the_fill_value():
     assert verify.is_fill(np.full((2, 2), np.nan), np.float32("nan"))
     assert not verify.is_fill(np.array([np.nan, 0.5]), np.float32("nan"))

@@ -283,3 +283,23 @@ def test_what_is_not_ours_stays_and_a_missing_bucket_or_wrong_key_says_so(bucket
     assert (ended.code, "no such bucket" in ended.said) == (73, True), ended.stderr
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     assert runner(product, f"s3://{name}/o.zarr", work=tmp_path / "w").code == 75
+
+
+SILENT = """
+import sys
+from pathlib import Path
+from geozarr_runner import upload
+upload.put_file(Path(sys.argv[1]), "s3://b/k")
+"""
+
+
+def test_a_store_that_takes_a_request_and_says_nothing_is_given_up(tmp_path):
+    """aiobotocore asks before it sends an object, and waits for that answer without a time-out."""
+    (tmp_path / "object").write_bytes(b"x" * 9000)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        patience = {"config_kwargs": {"read_timeout": 0.2, "retries": {"max_attempts": 0}}}
+        named = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{silent.getsockname()[1]}", "FSSPEC_S3": json.dumps(patience)}
+        argv = [sys.executable, "-c", SILENT, str(tmp_path / "object")]
+        ended = subprocess.run(argv, env={**os.environ, **ENVIRONMENT, **named}, capture_output=True, text=True, timeout=120)
+    assert "Temporary" in ended.stderr
+    assert "imed out" in ended.stderr or "imeout" in ended.stderr

@@ -182,6 +182,25 @@ def test_a_wrong_ledger_url_is_named_without_its_password(url):
     assert PASSWORD not in f"{error.value} {getattr(error.value, 'hint', '')}"
 
 
+@pytest.mark.parametrize("query", ["password=", "user=me&password=", "sslmode=require&sslpassword=", "user=me&p%61ssword="])
+@pytest.mark.parametrize("place", ["file", "environment", "secret"])
+def test_a_password_after_the_host_is_refused_because_only_what_is_before_it_is_masked(config, query, place):
+    url = f"postgresql+psycopg://db/x?{query}{PASSWORD}"
+    document, environ = yaml.safe_load(config.read_text()), {}
+    if place == "file":
+        document["ledger"] = url
+    elif place == "environment":
+        environ["STAC_WATCH__LEDGER"] = url
+    else:
+        document["ledger_file"] = str(config.parent / "url")
+        (config.parent / "url").write_text(url)
+    config.write_text(yaml.safe_dump(document))
+    with pytest.raises(ConfigError, match="ledger") as error:
+        load(config, environ)
+    assert PASSWORD not in f"{error.value!r} {error.value.message} {error.value.hint}"
+    assert "write it before the host" in error.value.hint
+
+
 def test_an_override_that_cannot_be_used_is_named_without_its_value(config):
     with pytest.raises(ConfigError) as error:
         load(config, {"STAC_WATCH__LEDGER": f"[postgresql://me:{PASSWORD}@db"})

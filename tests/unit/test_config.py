@@ -68,6 +68,8 @@ def test_every_value_of_the_documented_example_arrives(config_of):
         ({"source": {"filter": {"max_cloud_cover": 101}}}, ["max_cloud_cover", "100", "101"]),
         ({"source": {"filter": {"bbox": [1, 2, 3]}}}, ["sources.0.filter.bbox"]),
         ({"source": {"name": "Bad Name"}}, ["sources.0.name", "'Bad Name'"]),
+        ({"source": {"name": "engine"}}, ["sources", "'engine'", "choose another name"]),
+        ({"source": {"name": "ledger"}}, ["sources", "'ledger'", "choose another name"]),
         ({"source": {"api": "stac.example"}}, ["sources.0.api", "'stac.example' is not an http(s) URL"]),
         ({"source": {"api": "file:///etc"}}, ["is not an http(s) URL"]),
         ({"source": {"collection": "a/b"}}, ["sources.0.collection"]),

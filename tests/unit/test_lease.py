@@ -1,17 +1,21 @@
 """One watcher at a time: who has the ledger, who waits, and when the next one takes over."""
 
 import json
+import random
+import sqlite3
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import event as sa_event
 
 from stac_watch import app as composition
-from stac_watch.config import load
+from stac_watch.config import Limits, Recipe, load
 from stac_watch.database import open_engine
 from stac_watch.ledger import LeaseLost, Ledger
 from stac_watch.moves import LEASE
 from stac_watch.records import Move
 from stac_watch.states import Fact, State
+from stac_watch.watch import Parts, Watcher
 
 
 class Clock:
@@ -54,6 +58,11 @@ def test_who_was_overtaken_can_write_nothing_any_more(ledger, other, clock, make
     with pytest.raises(LeaseLost):
         ledger.move(row, Move(Fact.ACCEPTED, "too late"), clock())
     assert not ledger.is_held
+    with pytest.raises(LeaseLost):  # not the second time either, and not after a stop: threads of sources go on for a while
+        ledger.move(row, Move(Fact.ACCEPTED, "later still"), clock())
+    ledger.release()
+    with pytest.raises(LeaseLost):
+        ledger.note_wait(row, "its turn")
     assert other.get(row.key).state is State.QUEUED
     other.move(row, Move(Fact.ACCEPTED, "in time"), clock())
     consistent()
@@ -131,3 +140,37 @@ def test_two_watchers_that_have_host_name_and_process_number_in_common_are_two(t
     assert not second.ledger.hold(second.holder, second.now)
     for parts in (first, second):
         parts.ledger.close()
+
+
+def test_a_watcher_outlives_a_ledger_that_is_away(tmp_path, make):
+    """PostgreSQL is restarted, or somebody locks the file: what stops with it goes on with it."""
+    url = f"sqlite:///{tmp_path}/ledger.db"
+    ledger = Ledger(open_engine(url))
+    ledger.prepare()
+    moment = Clock(make.now)
+    parts = Parts(
+        sources=(), recipe=Recipe(), limits=Limits(), ledger=ledger, engine=NoEngine(), catalogs={}, read_marker=lambda _: None,
+        now=moment, wait=lambda _: False, rng=random.Random(1), holder="a",
+    )  # fmt: skip
+    watcher = Watcher(parts)
+    assert watcher.turn().problems == {}
+    sa_event.listen(ledger._engine, "connect", lambda connection, _: connection.execute("PRAGMA busy_timeout=0"))
+    lock = sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)
+    lock.execute("BEGIN IMMEDIATE")
+    moment.now += LEASE / 2
+    tick = watcher.turn()
+    assert "did not answer" in tick.problems["ledger"].message
+    lock.execute("ROLLBACK")
+    lock.close()
+    assert watcher.turn().ailing == {}
+    ledger.close()
+
+
+class NoEngine:
+    """Has room and no runs."""
+
+    def runs(self, _keys):
+        return []
+
+    def headroom(self):
+        return 1

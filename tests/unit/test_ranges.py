@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stac_watch.app import read_range, read_since
+from stac_watch.backfill import Request, check_range
 from stac_watch.errors import InputError
 
 NOW = datetime(2026, 3, 1, 3, 17, 5, 123, tzinfo=UTC)
@@ -25,7 +26,7 @@ def at(*parts):
         ("2026-02-01T10:30:00+02:00", "12h", at(2026, 2, 1, 8, 30), NOW - timedelta(hours=12)),
         ("10h", "90m", NOW - timedelta(hours=10), NOW - timedelta(minutes=90)),
         ("1d", "0s", at(2026, 2, 28), NOW),
-        ("2026-02-20", "2026-12-31", at(2026, 2, 20), NOW),
+        ("2026-02-20", "2026-12-31", at(2026, 2, 20), at(2026, 3, 2)),
     ],
 )
 def test_days_times_and_spans_may_be_mixed(start, end, first, last):
@@ -33,7 +34,14 @@ def test_days_times_and_spans_may_be_mixed(start, end, first, last):
 
 
 @pytest.mark.parametrize(
-    ("start", "end"), [("1d", "30d"), ("2026-02-02", "2026-02-01"), ("10h", "10h"), ("2026-03-02", "2026-03-09")]
+    ("start", "end"),
+    [
+        ("1d", "30d"),
+        ("2026-02-02", "2026-02-01"),
+        ("10h", "10h"),
+        ("2026-03-02", "2026-03-09"),
+        ("2026-03-01T04:00:00Z", "2026-03-01"),
+    ],
 )
 def test_a_range_without_anything_past_in_it_is_refused_and_not_found_to_be_in_order(start, end):
     with pytest.raises(InputError, match="nothing lies between") as refusal:
@@ -53,3 +61,10 @@ def test_what_is_none_of_them_is_named(text):
 def test_a_span_in_days_is_the_same_range_all_day_long(days, later):
     assert read_range(f"{days}d", "0d", NOW)[0] == read_range(f"{days}d", "0d", NOW + later)[0]
     assert read_since(f"{days}d", NOW) == NOW - timedelta(days=days)
+
+
+@pytest.mark.parametrize("end", ["2026-03-01", "2026-12-31"])
+def test_a_day_that_is_not_over_as_the_end_is_the_same_backfill_all_day_long(end):
+    """The range names a backfill's cursor: with another one, it would read from its start again."""
+    asked = [check_range(Request(*read_range("2026-02-20", end, now)), now) for now in (NOW, NOW + timedelta(minutes=1))]
+    assert asked[0] == asked[1] == Request(at(2026, 2, 20), at(2026, 3, 2))

@@ -27,6 +27,8 @@ from stac_watch.events import parse_event
 from stac_watch.outcomes import read_outcome
 
 EVENT, LOCK, LOG, STATUS, OUTCOME, PID = "event.json", "run.lock", "runner.log", "status.json", "outcome.json", "pid"
+WORK = ".work"
+"""Where runs stage sources, under the folder: `stage/<key>` stays after a failure, for the next attempt."""
 
 GRACE = 12.0  # seconds; the runner promises to end within 10 after SIGTERM
 
@@ -68,17 +70,21 @@ class LocalEngine:
 
     def _start(self, run: Path, data: Mapping[str, Any], lock: int) -> None:
         argv = [*self._command, *arguments(data)]
-        argv += ["--work", str(self._folder / ".work"), "--outcome", str(run / OUTCOME), "--status", str(run / STATUS)]
-        with (run / LOG).open("ab") as log:
-            child = subprocess.Popen(  # noqa: S603  # an argument list, no shell; values were checked when the event was built
-                argv,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=self._environ,
-                pass_fds=(lock,),  # the lock lives as long as the process
-                start_new_session=True,  # Ctrl-C reaches the watcher, which ends its runs in order
-            )
+        argv += ["--work", str(self._folder / WORK), "--outcome", str(run / OUTCOME), "--status", str(run / STATUS)]
+        try:
+            with (run / LOG).open("ab") as log:
+                child = subprocess.Popen(  # noqa: S603  # an argument list, no shell; values were checked when the event was built
+                    argv,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env=self._environ,
+                    pass_fds=(lock,),  # the lock lives as long as the process
+                    start_new_session=True,  # Ctrl-C reaches the watcher, which ends its runs in order
+                )
+        except OSError:  # with its event but without a process the folder would be that of a run that was killed
+            (run / EVENT).unlink()
+            raise
         self._children[run.name] = child
         _write(run / PID, str(child.pid).encode())
 
@@ -87,9 +93,8 @@ class LocalEngine:
         wanted = {key[:10] for key in keys}
         found = []
         for run in sorted(self._folder.glob("gz-*")):
-            event = _read(run / EVENT) if run.name.split("-")[-2] in wanted else None
-            data = event.get("data") if event is not None else None
-            if isinstance(data, dict) and data.get("key") in keys and data.get("run") == run.name:
+            data = event_of(run) if run.name.split("-")[-2] in wanted else None
+            if data is not None and data.get("key") in keys and data.get("run") == run.name:
                 found.append(self._look(run, data))
         return found
 
@@ -99,7 +104,7 @@ class LocalEngine:
             del self._children[run.name]  # reaped
         common: dict[str, Any] = {"name": run.name, "key": data["key"], "attempt": data["attempt"]}
         common["started"] = datetime.fromtimestamp((run / EVENT).stat().st_mtime, UTC)
-        alive = _alive(run)
+        alive = is_alive(run)
         outcome = _read(run / OUTCOME)
         if outcome is not None and not alive:
             phase = Phase.SUCCEEDED if outcome.get("code") == 0 else Phase.FAILED
@@ -115,22 +120,22 @@ class LocalEngine:
 
     def headroom(self) -> int:
         """Counts the folders whose lock is held."""
-        alive = sum(_alive(run) for run in self._folder.glob("gz-*"))
+        alive = sum(is_alive(run) for run in self._folder.glob("gz-*"))
         return max(0, self._max_in_flight - alive)
 
     def close(self, *, stop_runs: bool) -> None:
         """Ends every run of this folder in order (SIGTERM, SIGKILL after 12 s), or leaves them to end by themselves."""
         if stop_runs:
-            alive = ended = [run for run in self._folder.glob("gz-*") if _alive(run)]
+            alive = ended = [run for run in self._folder.glob("gz-*") if is_alive(run)]
             for number in (signal.SIGTERM, signal.SIGKILL):
                 for run in alive:
                     _signal(run, number)
                 alive = self._await_end(alive, GRACE)
             for run in ended:
-                if not (run / OUTCOME).exists() and not _alive(run):  # it had not come so far that it could say so itself
+                if not (run / OUTCOME).exists() and not is_alive(run):  # it had not come so far that it could say so itself
                     _write(run / OUTCOME, json.dumps({"code": int(Exit.TERMINATED), "reason": "ended while it started"}).encode())
         for name, child in list(self._children.items()):
-            if not _alive(self._folder / name):
+            if not is_alive(self._folder / name):
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     child.wait(GRACE)  # the lock went first; the process itself is gone a moment later
                 del self._children[name]
@@ -140,7 +145,7 @@ class LocalEngine:
         while alive and time.monotonic() < deadline:
             for child in self._children.values():
                 child.poll()  # a process that nobody waits for keeps its entry, though not its lock
-            alive = [run for run in alive if _alive(run)]
+            alive = [run for run in alive if is_alive(run)]
             time.sleep(0.05)
         return alive
 
@@ -164,7 +169,14 @@ def _try_lock(descriptor: int) -> bool:
     return True
 
 
-def _alive(run: Path) -> bool:
+def event_of(run: Path) -> dict[str, Any] | None:
+    """Returns the data of a run folder's event; None where there is none, or none that can be read."""
+    data = (_read(run / EVENT) or {}).get("data")
+    return data if isinstance(data, dict) else None
+
+
+def is_alive(run: Path) -> bool:
+    """Tells whether a run folder's process lives."""
     try:
         with (run / LOCK).open("r") as lock:
             return not _try_lock(lock.fileno())

@@ -23,6 +23,8 @@ class Kind(StrEnum):
     WORKFLOW = "Workflow"
     VOLUME = "PersistentVolumeClaim"
     POD = "Pod"
+    RUN = "run folder"  #: of the local engine
+    STAGED = "staged source"  #: of the local engine
 
 
 @dataclass(frozen=True)
@@ -31,9 +33,9 @@ class Item:
 
     kind: Kind
     name: str
-    uid: str
+    uid: str  # empty for what is no object of a cluster
     why: str  # it may go, or must stay
-    holds: str = ""  # of a volume: what is lost with it
+    holds: str = ""  # of a volume or a staged source: what is lost with it
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def plan_runs(cluster: Cluster, now: datetime, older_than: timedelta) -> Cleanin
             keep.append(_item(Kind.WORKFLOW, workflow, "it is not over"))
         elif age(workflow, now) < older_than.total_seconds():
             keep.append(
-                _item(Kind.WORKFLOW, workflow, f"it ended less than {_spelled(older_than)} ago; the poller may not have seen it")
+                _item(Kind.WORKFLOW, workflow, f"it ended less than {spelled(older_than)} ago; the poller may not have seen it")
             )
         else:
             remove.append(_item(Kind.WORKFLOW, workflow, str(workflow["status"]["phase"])))
@@ -150,7 +152,8 @@ def _item(kind: Kind, thing: Mapping[str, Any], why: str, lost: str = "") -> Ite
     return Item(kind, str(thing["metadata"]["name"]), str(thing["metadata"]["uid"]), why, lost)
 
 
-def _spelled(span: timedelta) -> str:
+def spelled(span: timedelta) -> str:
+    """Returns a span in the largest unit that it is whole in."""
     seconds = int(span.total_seconds())
     for name, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= length and seconds % length == 0:

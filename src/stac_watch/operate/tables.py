@@ -31,7 +31,7 @@ def render_runs(runs: Sequence[RunView]) -> RenderableType:
         table.add_column(column, overflow="fold")
     for run in runs:
         state = Text(run.phase.value, style=_PHASES[run.phase])
-        table.add_row(run.run, state, spelled(run.seconds), run.item or run.source, Text(run.reason))
+        table.add_row(Text(run.run), state, spelled(run.seconds), Text(run.item or run.source), Text(run.reason))
     return table
 
 
@@ -56,7 +56,7 @@ def render_run(run: RunView) -> RenderableType:
         table.add_column(column, overflow="fold")
     for step in run.steps:
         state = Text(step.phase, style=_STEPS.get(step.phase, ""))
-        table.add_row(Text(step.name), state, spelled(step.seconds), step.progress, Text(step.message))
+        table.add_row(Text(step.name), state, spelled(step.seconds), Text(step.progress), Text(step.message))
     said = [Text(f"{run.reason}" + (f"\n  → {run.hint}" if run.hint else ""))] if run.reason else []
     return Group(head, *([table] if run.steps else []), *said, Text(_next(run)))
 
@@ -81,7 +81,7 @@ def render_cleaning(cleaning: Cleaning) -> RenderableType:
         table.add_column(column, overflow="fold")
     for items, word, style in ((cleaning.remove, "goes", "yellow"), (cleaning.keep, "stays", "dim")):
         for item in items:
-            table.add_row(Text(word, style=style), item.kind.value, item.name, Text(item.why), Text(item.holds))
+            table.add_row(Text(word, style=style), item.kind.value, Text(item.name), Text(item.why), Text(item.holds))
     return Group(table, Text(f"{len(cleaning.remove)} would be removed, {len(cleaning.keep)} stay"))
 
 

@@ -15,9 +15,11 @@ from rich.text import Text
 
 from stac_watch.engines import Run
 from stac_watch.errors import StacWatchError
+from stac_watch.failures import fingerprint
 from stac_watch.records import ConversionRow, Tally
 from stac_watch.states import IN_FLIGHT, Fact, State
 
+OURS = ("engine", "ledger")  # names of troubles that are no source's
 STYLE = {
     State.QUEUED: "cyan",
     State.SENT: "blue",
@@ -73,7 +75,7 @@ def table(lines: Iterable[Line], title: str = "") -> Table:
     result.add_column("s", justify="right", no_wrap=True)
     for entry in lines:
         state = Text(entry.state.value, style=STYLE[entry.state])
-        result.add_row(entry.item, state, str(entry.attempt), Text(entry.stage), f"{entry.seconds:.0f}")
+        result.add_row(Text(entry.item), state, str(entry.attempt), Text(entry.stage), f"{entry.seconds:.0f}")
     return result
 
 
@@ -85,10 +87,31 @@ def watching(lines: Iterable[Line], problems: Mapping[str, StacWatchError], stan
 
 
 def trouble(name: str, error: StacWatchError) -> str:
-    """Returns one line about a source or the engine that gives no answer; nothing is lost meanwhile."""
-    who = "engine" if name == "engine" else f"source {name}"
-    remedy = f" ({error.hint})" if name == "engine" and error.hint else ""
-    return f"{who}: {error.message}{remedy}; asked again"
+    """Returns one line about a source, the engine or the ledger that gives no answer; nothing is lost meanwhile."""
+    remedy = f" ({error.hint})" if error.hint else ""
+    return f"{_who(name)}: {error.message}{remedy}; asked again"
+
+
+def over(name: str) -> str:
+    """Returns the line that ends a trouble."""
+    return f"{_who(name)}: answers again"
+
+
+def _who(name: str) -> str:
+    return name if name in OURS else f"source {name}"
+
+
+class Troubles:
+    """Which troubles are news: what began, or says something else than before, and what is over."""
+
+    def __init__(self) -> None:
+        self._said: dict[str, str] = {}
+
+    def news(self, ailing: Mapping[str, StacWatchError]) -> tuple[dict[str, StacWatchError], list[str]]:
+        """Returns what is to be said, and the names of what works again; counts and times make no other trouble."""
+        before, self._said = self._said, {name: fingerprint(error.message) for name, error in ailing.items()}
+        begun = {name: ailing[name] for name, text in self._said.items() if before.get(name) != text}
+        return begun, sorted(before.keys() - self._said.keys())
 
 
 def waiting(standby: str) -> str:
@@ -99,7 +122,9 @@ def waiting(standby: str) -> str:
 def sentence(tallies: Mapping[str, Tally], facts: Mapping[Fact, int], accepted: int, unknown: int) -> str:
     """Returns one line that says what a tick moved."""
     parts = [
-        f"{name}: {t.admitted} admitted, {t.skipped} skipped, {t.quarantined} unreadable" for name, t in tallies.items() if t.seen
+        f"{name}: {t.admitted} admitted, {t.skipped} skipped, {t.quarantined} unreadable"
+        for name, t in tallies.items()
+        if t.admitted or t.skipped or t.quarantined
     ]
     parts += [f"{n} {fact.value.replace('_', ' ')}" for fact, n in facts.items()]
     parts += [f"{accepted} sent"] if accepted else []

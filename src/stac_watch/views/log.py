@@ -34,6 +34,11 @@ def trouble_line(name: str, error: StacWatchError, now: datetime) -> str:
     })  # fmt: skip
 
 
+def over_line(name: str, now: datetime) -> str:
+    """Returns that a source, the engine or the ledger works again."""
+    return json.dumps({"time": stamp(now), "level": "info", "event": "over", "name": name})
+
+
 def standby_line(holder: str, now: datetime) -> str:
     """Returns that another watcher has the ledger."""
     return json.dumps({"time": stamp(now), "level": "info", "event": "standby", "holder": holder})

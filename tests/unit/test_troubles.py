@@ -1,0 +1,65 @@
+"""What a watcher says of trouble: once when it begins or changes, once when it is over; and what is no news."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from stac_watch.cli import News, _lines, print_tick, write_news
+from stac_watch.errors import Refused, Temporary
+from stac_watch.records import Move, Tally
+from stac_watch.states import Fact
+from stac_watch.views.lines import Troubles, trouble
+from stac_watch.watch import Tick
+
+AWAY, AGAIN, OTHER = Temporary("away since 1 s"), Temporary("away since 2 s"), Temporary("HTTP 500")
+
+
+def test_a_trouble_is_said_when_it_begins_or_changes_and_when_it_is_over():
+    troubles, rounds = Troubles(), [{"engine": AWAY}, {"engine": AGAIN}, {"engine": OTHER}, {}, {}]
+    said = [troubles.news(ailing) for ailing in rounds]
+    assert said == [({"engine": AWAY}, []), ({}, []), ({"engine": OTHER}, []), ({}, ["engine"]), ({}, [])]
+
+
+def test_an_hour_of_trouble_is_two_lines(capsys):
+    news = News()
+    for tick in [*[Tick(ailing={"engine": AWAY})] * 3600, *[Tick()] * 10]:
+        print_tick(tick, news.of(tick))
+    assert capsys.readouterr().out.splitlines() == ["engine: away since 1 s; asked again", "engine: answers again"]
+
+
+def test_machines_are_told_the_same(capsys, make):
+    news = News()
+    for tick in (Tick(ailing={"s2": AWAY}), Tick(ailing={"s2": AWAY}), Tick(standby="b"), Tick(standby="b"), Tick()):
+        write_news(news.of(tick), make.now)
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["event"] for line in lines] == ["trouble", "standby", "over"]
+
+
+def test_whatever_is_wrong_with_a_source_has_its_remedy():
+    said = trouble("s2", Refused("HTTP 401", hint="ask its operator"))
+    assert said == "source s2: HTTP 401 (ask its operator); asked again"
+    assert trouble("ledger", AWAY).startswith("ledger: away")
+
+
+def test_skipped_items_that_every_poll_sees_again_are_no_news():
+    assert Tick(tallies={"s2": Tally(seen=7)}).idle
+    assert not Tick(tallies={"s2": Tally(seen=1, admitted=1)}).idle
+
+
+class Away:
+    """An engine that cannot be asked for its runs."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def runs(self, _keys):
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [AWAY, Refused("not allowed")])
+def test_a_live_table_outlives_an_engine_that_does_not_answer(ledger, make, error):
+    ledger.commit_window("s2", [make.sighting()], [], None, make.now)
+    row = ledger.get(make.conversion().key)
+    ledger.move(row, Move(Fact.ACCEPTED, "sent"), make.now)
+    assert _lines(SimpleNamespace(ledger=ledger, engine=Away(error), now=lambda: make.now)) == []
