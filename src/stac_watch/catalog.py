@@ -184,12 +184,14 @@ class Catalog:
         return self.ask(query, limit=limit, tries=tries)
 
     def first(self) -> datetime | None:
-        """Returns the acquisition time of the first item; what the collection says where the server does not sort."""
+        """Returns the acquisition time of the first item; where that cannot be read, what the collection says, if it does."""
         if self.abilities.sorts:
             for item in self.ask({"sortby": _order("datetime", descending=False)}, limit=1).items:
                 properties = item.get("properties")
                 if isinstance(properties, dict):
-                    return parse_stamp(properties.get("datetime")) or parse_stamp(properties.get("start_datetime"))
+                    found = parse_stamp(properties.get("datetime")) or parse_stamp(properties.get("start_datetime"))
+                    if found is not None:
+                        return found
         try:
             start = self._http.ask(self._url()).document["extent"]["temporal"]["interval"][0][0]
         except (KeyError, IndexError, TypeError):

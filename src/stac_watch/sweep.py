@@ -22,7 +22,7 @@ from stac_watch.discover import Look, add, commit, heal, look, note_lateness
 from stac_watch.ledger import Ledger
 from stac_watch.pages import Leaf, is_hidden, sweep_leaves
 from stac_watch.records import SweepRow, Tally
-from stac_watch.windows import DAY, archive, floor_day
+from stac_watch.windows import DAY, EARLIEST, archive, floor_day
 
 DAYS = 4  # windows of one step
 ASKED = 100  # quarantined items that are asked for one by one after a sweep of everything
@@ -149,10 +149,8 @@ def _current(c: Context) -> SweepRow | None:
     if poll.sweep_all != "off" and _due(every, poll.sweep_all, now, first=origin + poll.since + poll.sweep_all):
         if every is not None and every.done_at is None:
             return every
-        first = c.catalog.first()
-        if first is not None:
-            start = floor_day(first)
-            return SweepRow(name, "all", number, start, floor_day(now) + 2 * DAY, start, now, None)
+        start = floor_day(c.catalog.first() or EARLIEST)
+        return SweepRow(name, "all", number, start, floor_day(now) + 2 * DAY, start, now, None)
     return None
 
 

@@ -8,10 +8,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from stac_watch.catalog import Abilities
 from stac_watch.config import Recipe
+from stac_watch.demo.items import make_collection
 from stac_watch.records import Move
 from stac_watch.states import Fact
 from stac_watch.sweep import DAYS, Context, step
+from stac_watch.windows import LAUNCH
 
 
 def again(world, hours=6):
@@ -197,6 +200,22 @@ def test_one_item_that_is_dated_ages_ago_makes_no_sweep_of_every_day_since_then(
     row = world.ledger.sweep("s2", "all")
     assert (row.start, row.done_at) == (datetime(1, 1, 1, tzinfo=UTC), world.clock())
     assert len(world.ledger.based("s2", [world.item(n)["id"] for n in range(5)])) == 5  # met, every one
+
+
+def test_a_catalogue_that_does_not_say_when_it_begins_is_swept_from_the_beginning_of_time(world):
+    """An item without a readable time sorted first, and a collection without an extent: the archive was never swept."""
+    world.settings["poll"] = {"since": "1d", "sweep_back": "1d", "sweep_all": "1h"}
+    extent = {"spatial": {"bbox": [[-180, -90, 180, 90]]}, "temporal": {"interval": [[None, None]]}}
+    world.store.put_collection(make_collection() | {"extent": extent})
+    world.store.put(world.item(1, datetime=world.clock() - timedelta(days=100), updated="2015-06-30T00:00:00Z"))
+    world.poll()
+    world.clock.forward(days=3)
+    context = Context(world.source(), Recipe(), world.catalog(), world.ledger, world.clock)
+    context.catalog.abilities = Abilities(sorts=False)
+    while (row := world.ledger.sweep("s2", "all")) is None:
+        assert step(context) is not None
+    assert row.start == datetime(1, 1, 1, tzinfo=UTC)
+    assert row.position > LAUNCH  # all before it was one window
 
 
 STOPPED = """
