@@ -79,7 +79,7 @@ def _poll(source: Source, recipe: Recipe, catalog: Catalog, ledger: Ledger, now:
     name = f"{source.name}:{stamp}"
     origin = ledger.position(f"{source.name}:origin")
     if origin is None:
-        origin = server_now - source.poll.since
+        origin = min(server_now, now()) - source.poll.since  # a `Date` that is ahead once would make all until then no news
         ledger.set_position(f"{source.name}:origin", origin, now())
     before = _position(ledger, name, server_now, now())
     start, floor = _reach(source, catalog, ledger, server_now, now())

@@ -226,6 +226,16 @@ def test_a_server_s_clock_that_was_wrong_once_blinds_nobody_afterwards(world):
     assert world.ledger.position("s2:updated") <= world.clock()
 
 
+def test_a_server_s_clock_that_was_wrong_at_the_very_first_poll_hides_no_news(world):
+    world.settings["poll"] = {"since": "1h"}
+    right = world.clock.time
+    world.clock.forward(days=30)
+    discover(world.source(), Recipe(), world.catalog(), world.ledger, lambda: right)
+    world.clock.forward(days=-30, minutes=1)
+    world.store.put(world.item(4, updated=world.clock()))
+    assert world.poll().admitted == 1
+
+
 def test_a_server_s_clock_that_is_behind_once_takes_the_cursor_nowhere(world):
     world.fill(3)
     world.poll()
