@@ -228,11 +228,14 @@ def test_a_server_s_clock_that_was_wrong_once_blinds_nobody_afterwards(world):
 
 def test_a_server_s_clock_that_was_wrong_at_the_very_first_poll_hides_no_news(world):
     world.settings["poll"] = {"since": "1h"}
+    world.fill(1)
     right = world.clock.time
     world.clock.forward(days=30)
     discover(world.source(), Recipe(), world.catalog(), world.ledger, lambda: right)
-    world.clock.forward(days=-30, minutes=1)
-    world.store.put(world.item(4, updated=world.clock()))
+    world.clock.forward(days=-30, minutes=30)
+    world.poll()
+    world.store.put(world.item(4, updated=world.clock() - timedelta(minutes=5)))  # late, as all catalogues are now and then
+    world.clock.forward(minutes=1)
     assert world.poll().admitted == 1
 
 
