@@ -16,7 +16,7 @@ import argparse
 import json
 import time
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from installation import installed, poller
 from result import Goal, Result
@@ -24,11 +24,7 @@ from result import Goal, Result
 from stac_watch.views.timeline import percentile
 
 # isort: split
-from harness.commands import HarnessError
 from stack import Stack, outcome, slowly
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 STEPS = ("published to accepted", "accepted to Workflow", "Workflow to first pod", "first pod to done", "of that, in the runner")
 COMMAND = "make bench-cluster"
@@ -48,7 +44,7 @@ def one_by_one(stack: Stack, items: int, size: int) -> Result:
         [workflow] = stack.workflows_of(item)
         for name, seconds in parts_of(stack, item, workflow).items():
             took[name].append(seconds)
-    rows = [[name, len(waits), *(percentile(sorted(waits), share) or 0.0 for share in (0.5, 0.95)), max(waits)]
+    rows = [[name, len(waits), *(percentile(waits, share) or 0.0 for share in (0.5, 0.95)), max(waits)]
             for name, waits in took.items()]  # fmt: skip
     return Result(
         "cluster", f"One item at a time on the development cluster, {size} px products, polled every second", COMMAND,
@@ -86,7 +82,7 @@ def at_once(stack: Stack, items: int) -> tuple[Result, Result]:
     slowly(lambda: len(stack.workflows()) >= known + items, 60 + items * 2)
     made = sorted(born(w) for w in stack.workflows())[-items:]
     time.sleep(5)  # what the poller does when nothing happens belongs to it, too
-    after = settled(stack)
+    after = poller(stack)
     ours = (items - 1) / max(1.0, made[-1] - made[0])
     theirs = by_kubectl(stack, min(items, 40))
     submissions = Result(
@@ -114,21 +110,6 @@ def born(workflow: dict[str, Any]) -> float:
     return datetime.fromisoformat(workflow["metadata"]["creationTimestamp"]).timestamp()
 
 
-def settled(stack: Stack) -> Any:  # noqa: ANN401  # a Poller
-    """The poller's figures, once it answers."""
-    found: list[Any] = []
-
-    def answers() -> bool:
-        try:
-            found.append(poller(stack))
-        except HarnessError:
-            return False
-        return True
-
-    slowly(answers, 60)
-    return found[-1]
-
-
 def by_kubectl(stack: Stack, number: int) -> float:
     """Workflows a second, one `kubectl create` after the other."""
     document = json.dumps({
@@ -152,11 +133,10 @@ def main() -> None:
     parser.add_argument("--at-once", type=int, default=150)
     parser.add_argument("--size", type=int, default=360, help="of the products, pixels of 10 m")
     given = parser.parse_args()
-    results: Sequence[Result]
     with installed("stac-watch-bench", limits={"max_in_flight": 1000, "rate": "20/s", "confirm_after": "5m"}) as stack:
         first = one_by_one(stack, given.items, given.size)
-        results = (first, *at_once(stack, given.at_once))
-    for result in results:
+        rest = at_once(stack, given.at_once)
+    for result in (first, *rest):
         result.keep()
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -50,9 +49,8 @@ def installed(name: str, *, limits: Mapping[str, Any]) -> Iterator[Stack]:
     kubectl = Kubectl(Binaries(places, Recipe.load())("kubectl"), places.state / "admin.conf")
     if not (kubectl.kubeconfig.exists() and kubectl.is_ready()):
         sys.exit("the development cluster is down: make cluster-up")
-    release = str(tomllib.loads((places.root / "pyproject.toml").read_text())["project"]["version"])
     with tempfile.TemporaryDirectory() as folder:
-        stack = Stack(kubectl, name, Path(folder), release, kubectl.forward)
+        stack = Stack(kubectl, name, Path(folder), places.release, kubectl.forward)
         try:
             stack.up()
             stack.configure(engine={"limits": {**stack.config["engine"]["limits"], **limits}})

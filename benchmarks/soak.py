@@ -15,7 +15,6 @@ import argparse
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,13 +62,6 @@ class Soak:
     young: Poller | None = None  # the process that works now, when it was warm
     old: Poller | None = None  # the same one, last
     most_mb: float = 0.0
-
-    def hand(self, verb: str, name: str) -> None:
-        """Kills or starts a process of the node."""
-        if verb == "kill":
-            daemons.stop(self.places, name, signal.SIGKILL)
-        else:
-            daemons.start_again(self.places, name)
 
     def publish(self, age: timedelta = timedelta()) -> None:
         """A new item, or one of before with another product."""
@@ -114,7 +107,7 @@ class Soak:
         names = [name for name in faults.ALL if not (late and name == "poller killed")]
         name = self.rng.choice([n for n in names if self.broken[n] == min(self.broken[m] for m in names)])
         with suppress(HarnessError, OSError):
-            faults.ALL[name](self.stack, self.hand, self.rng)
+            faults.ALL[name](self.stack, partial(daemons.act, self.places), self.rng)
             self.broken[name] += 1
             print(f"{datetime.now(UTC):%H:%M:%S} {name}", flush=True)
 

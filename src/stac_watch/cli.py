@@ -11,9 +11,8 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -29,7 +28,7 @@ from stac_watch.cli_terminal import DEFAULT_CONFIG, ConfigOption, acting, cli, s
 from stac_watch.config import load
 from stac_watch.errors import Exit, Refused, StacWatchError, Temporary, Unavailable
 from stac_watch.states import State
-from stac_watch.views.lines import Line, Troubles, over, sentence, trouble, waiting, watching
+from stac_watch.views.lines import Line, News, Troubles, over, sentence, trouble, waiting, watching
 from stac_watch.views.log import as_line, over_line, standby_line, trouble_line
 from stac_watch.watch import Parts, Tick, Watcher
 
@@ -156,38 +155,16 @@ def demo(
 @contextmanager
 def reporter(parts: Parts, log: Log) -> Iterator[Callable[[Tick], None]]:
     """Yields what shows a tick: JSON if that is asked for, a live table on a terminal, a line per change elsewhere."""
-    console = Console(markup=False, emoji=False)
+    console, troubles = Console(markup=False, emoji=False), Troubles()
     if log is Log.JSON:
         parts.ledger.listen(lambda moved: _write(as_line(moved)))
-        written = News()
-        yield lambda tick: write_news(written.of(tick), parts.now())
+        yield lambda tick: write_news(troubles.news(tick.ailing, tick.standby), parts.now())
         return
     if not console.is_terminal:
-        printed = News()
-        yield lambda tick: print_tick(tick, printed.of(tick))
+        yield lambda tick: print_tick(tick, troubles.news(tick.ailing, tick.standby))
         return
     with Live(console=console, refresh_per_second=4) as live:
         yield lambda tick: live.update(watching(_lines(parts), tick.ailing, tick.standby))
-
-
-@dataclass
-class News:
-    """What is said once and not in every round: trouble when it begins, changes and ends, and who has the ledger."""
-
-    begun: Mapping[str, StacWatchError] = field(default_factory=dict)
-    ended: Sequence[str] = ()
-    standby: str = ""
-    _troubles: Troubles = field(default_factory=Troubles)
-    _stood: str = ""
-
-    def of(self, tick: Tick) -> News:
-        """Returns what a tick has that the one before it had not."""
-        if not tick.standby:
-            self.begun, self.ended = self._troubles.news(tick.ailing)
-        else:
-            self.begun, self.ended = {}, ()
-        self.standby, self._stood = (tick.standby if tick.standby != self._stood else ""), tick.standby
-        return self
 
 
 def _lines(parts: Parts) -> list[Line]:

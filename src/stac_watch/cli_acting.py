@@ -122,18 +122,16 @@ class _Follower:
     def __init__(self, bar: Progress, now: Callable[[], datetime]) -> None:
         self._bar, self._now = bar, now
         self._task = bar.add_task("converted", total=None)
-        self._standby: str | None = None
         self._troubles = Troubles()
         self._said, self._said_at = "", now() - LINE_EVERY
 
     def __call__(self, tick: Tick, progress: records.Progress) -> None:
         """Shows what a turn led to."""
-        begun, ended = self._troubles.news({} if tick.standby else tick.ailing)
-        for text in (*(trouble(name, problem) for name, problem in begun.items()), *map(over, ended)):
+        news = self._troubles.news(tick.ailing, tick.standby)
+        for text in (*(trouble(name, problem) for name, problem in news.begun.items()), *map(over, news.ended)):
             self._bar.console.print(text, markup=False)
-        if tick.standby != self._standby:
-            self._standby = tick.standby
-            self._bar.console.print(f"{tick.standby or 'this command'} converts", markup=False, highlight=False)
+        if news.standby is not None:
+            self._bar.console.print(f"{news.standby or 'this command'} converts", markup=False, highlight=False)
         counts, text = progress.counts, progress.counts
         if progress.eta is not None:
             left = max(timedelta(0), progress.eta - self._now())

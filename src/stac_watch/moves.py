@@ -51,9 +51,8 @@ class Moves(Sums):
         super().__init__(engine)
         self._upsert = sqlite_insert if engine.dialect.name == "sqlite" else pg_insert
         self._listeners: list[Callable[[Moved], None]] = []
-        self._held: tuple[str, Callable[[], datetime]] | None = None
         self._fence: tuple[str, Callable[[], datetime]] | None = None  # who once had the lease writes only while it has it
-        self._renewed: datetime | None = None
+        self._renewed: datetime | None = None  # the lease; None = it has it not
 
     def listen(self, listener: Callable[[Moved], None]) -> None:
         """Tells a listener of each move of this process that was committed, in the thread that moved it."""
@@ -93,7 +92,7 @@ class Moves(Sums):
         if gives_way and self._wanted(holder, moment):
             self.release()
             return False
-        if self._held is not None and self._renewed is not None and moment - self._renewed < LEASE / 3:
+        if self._renewed is not None and moment - self._renewed < LEASE / 3:
             return True  # an idle watcher need not write every second; if it was lost meanwhile, the next write says so
         with self._transaction() as tx:
             mine = self._claim(tx, WATCH, holder, moment)
@@ -101,7 +100,7 @@ class Moves(Sums):
                 tx.execute(delete(t.lease).where(t.lease.c.name == WISH, t.lease.c.holder == holder))
             elif not gives_way:
                 self._claim(tx, WISH, holder, moment)
-        self._held, self._renewed = ((holder, now), moment) if mine else (None, None)
+        self._renewed = moment if mine else None
         if mine:
             self._fence = (holder, now)
         return mine
@@ -122,14 +121,14 @@ class Moves(Sums):
     @property
     def is_held(self) -> bool:
         """Whether this ledger's writer is the one that may watch, as far as it knows."""
-        return self._held is not None
+        return self._renewed is not None
 
     def release(self) -> None:
         """Gives the lease back, so that the next watcher need not wait for its end."""
-        if self._held is not None:
+        if self._renewed is not None and self._fence is not None:
             with self._transaction() as tx:
-                tx.execute(delete(t.lease).where(t.lease.c.name == WATCH, t.lease.c.holder == self._held[0]))
-            self._held = None
+                tx.execute(delete(t.lease).where(t.lease.c.name == WATCH, t.lease.c.holder == self._fence[0]))
+            self._renewed = None
 
     def holder(self) -> tuple[str, datetime] | None:
         """Returns who has the lease, and until when."""
@@ -146,7 +145,7 @@ class Moves(Sums):
                 mine = (t.lease.c.name == WATCH, t.lease.c.holder == holder)
                 renewed = update(t.lease).where(*mine).values(until=now() + LEASE)
                 if tx.execute(renewed).rowcount != 1:
-                    self._held = None
+                    self._renewed = None
                     raise LeaseLost("another watcher took over the ledger", hint="this one waits until it is free again")
             yield tx
 

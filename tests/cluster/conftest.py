@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tomllib
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -61,7 +60,7 @@ def recipe() -> Recipe:
 @pytest.fixture(scope="session")
 def release(places: Places) -> str:
     """The tag of our own images."""
-    return str(tomllib.loads((places.root / "pyproject.toml").read_text())["project"]["version"])
+    return places.release
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from stac_watch.cli import News, _lines, print_tick, write_news
+from stac_watch.cli import _lines, print_tick, write_news
 from stac_watch.errors import Refused, Temporary
 from stac_watch.records import Move, Tally
 from stac_watch.states import Fact
@@ -17,21 +17,21 @@ AWAY, AGAIN, OTHER = Temporary("away since 1 s"), Temporary("away since 2 s"), T
 
 def test_a_trouble_is_said_when_it_begins_or_changes_and_when_it_is_over():
     troubles, rounds = Troubles(), [{"engine": AWAY}, {"engine": AGAIN}, {"engine": OTHER}, {}, {}]
-    said = [troubles.news(ailing) for ailing in rounds]
+    said = [(news.begun, news.ended) for news in map(troubles.news, rounds)]
     assert said == [({"engine": AWAY}, []), ({}, []), ({"engine": OTHER}, []), ({}, ["engine"]), ({}, [])]
 
 
 def test_an_hour_of_trouble_is_two_lines(capsys):
-    news = News()
+    troubles = Troubles()
     for tick in [*[Tick(ailing={"engine": AWAY})] * 3600, *[Tick()] * 10]:
-        print_tick(tick, news.of(tick))
+        print_tick(tick, troubles.news(tick.ailing, tick.standby))
     assert capsys.readouterr().out.splitlines() == ["engine: away since 1 s; asked again", "engine: answers again"]
 
 
 def test_machines_are_told_the_same(capsys, make):
-    news = News()
+    troubles = Troubles()
     for tick in (Tick(ailing={"s2": AWAY}), Tick(ailing={"s2": AWAY}), Tick(standby="b"), Tick(standby="b"), Tick()):
-        write_news(news.of(tick), make.now)
+        write_news(troubles.news(tick.ailing, tick.standby), make.now)
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["event"] for line in lines] == ["trouble", "standby", "over"]
 

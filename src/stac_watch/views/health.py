@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from stac_watch.config import OURS
 from stac_watch.errors import Refused, StacWatchError
 
 ALIVE = timedelta(minutes=15)
 """A round may last: 20 events of which each waits up to 35 s for a bus that is about to come back (Argo Events 1.9.11)."""
-ENGINE, LEDGER = "engine", "ledger"
+ENGINE = "engine"
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,7 @@ def ready(*, rounds: int, standby: str, ailing: Mapping[str, StacWatchError], le
         checks.append(Check("watcher", rounds > 0, "has the ledger" if rounds else "its first round is under way"))
     engine = ailing.get(ENGINE)
     checks.append(Check(ENGINE, not isinstance(engine, Refused), _sentence(engine) if engine else "takes events"))
-    checks += [
-        Check(f"source {name}", True, _sentence(error)) for name, error in sorted(ailing.items()) if name not in (ENGINE, LEDGER)
-    ]
+    checks += [Check(f"source {name}", True, _sentence(error)) for name, error in sorted(ailing.items()) if name not in OURS]
     return _health(checks)
 
 

@@ -5,7 +5,7 @@ In: conversions, runs, what a tick moved. Out: `Line`s, tables and sentences. Ne
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -13,13 +13,13 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from stac_watch.config import OURS
 from stac_watch.engines import Run
 from stac_watch.errors import StacWatchError
 from stac_watch.failures import fingerprint
 from stac_watch.records import ConversionRow, Tally
 from stac_watch.states import IN_FLIGHT, Fact, State
 
-OURS = ("engine", "ledger")  # names of troubles that are no source's
 STYLE = {
     State.QUEUED: "cyan",
     State.SENT: "blue",
@@ -101,17 +101,31 @@ def _who(name: str) -> str:
     return name if name in OURS else f"source {name}"
 
 
+@dataclass(frozen=True)
+class News:
+    """What is said once and not in every round."""
+
+    begun: Mapping[str, StacWatchError]  # trouble that began, or says something else than before
+    ended: Sequence[str]  # names of what works again
+    standby: str | None  # who has the ledger now, empty when it is this watcher; None when that is nothing new
+
+
 class Troubles:
-    """Which troubles are news: what began, or says something else than before, and what is over."""
+    """Which of a round's troubles are news."""
 
     def __init__(self) -> None:
         self._said: dict[str, str] = {}
+        self._standby: str | None = None
 
-    def news(self, ailing: Mapping[str, StacWatchError]) -> tuple[dict[str, StacWatchError], list[str]]:
-        """Returns what is to be said, and the names of what works again; counts and times make no other trouble."""
+    def news(self, ailing: Mapping[str, StacWatchError], standby: str = "") -> News:
+        """Returns what the round before had not; counts and times make no other trouble."""
+        changed = standby if standby != self._standby else None
+        self._standby = standby
+        if standby:  # it asks nobody: what was wrong is not over
+            return News({}, (), changed)
         before, self._said = self._said, {name: fingerprint(error.message) for name, error in ailing.items()}
         begun = {name: ailing[name] for name, text in self._said.items() if before.get(name) != text}
-        return begun, sorted(before.keys() - self._said.keys())
+        return News(begun, sorted(before.keys() - self._said.keys()), changed)
 
 
 def waiting(standby: str) -> str:

@@ -8,7 +8,6 @@ import argparse
 import os
 import shlex
 import shutil
-import signal
 import sys
 import time
 from pathlib import Path
@@ -63,7 +62,7 @@ def _with_own(arguments: argparse.Namespace, places: Places, steps: Steps) -> No
         case "load":
             steps.say(layers.load(places, arguments.archive).strip())
         case "daemon":
-            _daemon(arguments, places)
+            daemons.act(places, arguments.action, arguments.name)
         case "status":
             status.show(places, recipe, steps.console)
         case "down":
@@ -108,17 +107,6 @@ def _load_existing(archive: Path, places: Places) -> None:
             hint=f'For example: {IMAGE_LOAD}="k3d image import"',
         )
     stream([*command, archive], log=places.build_logs / "image-load.log")
-
-
-def _daemon(arguments: argparse.Namespace, places: Places) -> None:
-    """What fault tests need: to stop, kill and start one process of the cluster."""
-    match arguments.action:
-        case "stop":
-            daemons.stop(places, arguments.name)
-        case "kill":
-            daemons.stop(places, arguments.name, signal.SIGKILL)
-        case "start":
-            daemons.start_again(places, arguments.name)
 
 
 def _foreign(places: Places) -> Path | None:

@@ -64,6 +64,17 @@ def stop(places: Places, name: str, number: int = signal.SIGTERM, patience: floa
     wait_until(lambda: not is_running(places, name), patience, f"{name} did not end", log=places.logs / f"{name}.log")
 
 
+def act(places: Places, action: str, name: str) -> None:
+    """What fault tests need: to stop, kill or start one process of the cluster."""
+    match action:
+        case "stop":
+            stop(places, name)
+        case "kill":
+            stop(places, name, signal.SIGKILL)
+        case "start":
+            start_again(places, name)
+
+
 def is_running(places: Places, name: str) -> bool:
     """Whether the process that was started under this name is the one that runs under its number."""
     try:

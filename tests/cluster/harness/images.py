@@ -13,7 +13,6 @@ import json
 import os
 import shutil
 import sys
-import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -73,8 +72,7 @@ def build(places: Places, recipe: Recipe, steps: Steps, name: str) -> tuple[Path
 
 def full_name(places: Places, name: str) -> str:
     """The name that the manifests' short name stands for."""
-    release = tomllib.loads((places.root / "pyproject.toml").read_text())["project"]["version"]
-    return f"docker.io/library/{name}:{release}"
+    return f"docker.io/library/{name}:{places.release}"
 
 
 def inputs_digest(places: Places, recipe: Recipe, image: OwnImage) -> str:

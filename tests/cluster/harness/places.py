@@ -35,6 +35,11 @@ class Places:
         """One file per component that was built."""
         return self.cache / "logs"
 
+    @property
+    def release(self) -> str:
+        """The project's version, which is the tag of its own images."""
+        return str(tomllib.loads((self.root / "pyproject.toml").read_text())["project"]["version"])
+
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> "Places":
         """`STAC_WATCH_CLUSTER_CACHE`, else XDG_CACHE_HOME, else ~/.cache."""
