@@ -6,7 +6,10 @@ or an output differs. Never: compares with a figure of another day or machine; w
     floor     decode + float32 + compress + write of the same arrays, by as many threads as there are CPUs; no pyramid, no metadata
     fast      geozarr_runner.convert, engine fast, in a fresh process, its import included
     stock     the same with engine stock: eopf-geozarr's own write path, chunk 1024
+    fast 256, stock 256   the same in the chunks of the converter's own S2 command
     cli       `eopf-geozarr convert`, as a user would type it
+    cli s2    `eopf-geozarr convert-s2-optimized`, chunk 256
+    cli dask  `eopf-geozarr convert --dask-cluster`
     verify    geozarr_runner.verify on the output of `fast`, as share of its conversion
     http      `geozarr-runner run` from a server that lets each request wait and gives each connection so much: preflight, staging,
               conversion, verification, report; no archive, since the next one makes none
@@ -41,6 +44,7 @@ from tile import write_tile
 
 ITEM_ID = "S2A_MSIL2A_20251008T100041_N0511_R122_T32TQM_20251008T122613"
 CHUNK = 1024
+CLI = {"cli": ("convert",), "cli s2": ("convert-s2-optimized",), "cli dask": ("convert", "--dask-cluster")}
 LATENCY, RATE = 0.04, 20_000_000  # seconds per request; bytes per second and connection
 PACKAGES = ("eopf-geozarr", "zarr", "dask", "xarray", "numcodecs")
 
@@ -68,7 +72,7 @@ def main() -> int:
 
 
 def _locally(product: Path, scratch: Path, arguments: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
-    ways = ["floor", "fast", "stock", *(["cli"] if arguments.cli else [])]
+    ways = ["floor", "fast", "stock", "fast 256", "stock 256", *(CLI if arguments.cli else [])]
     runs: dict[str, list[dict[str, Any]]] = {way: [] for way in [*ways, "verify"]}
     for turn in range(arguments.runs):
         for way in ways:
@@ -76,11 +80,12 @@ def _locally(product: Path, scratch: Path, arguments: argparse.Namespace) -> dic
             runs[way].append(_measured(way, _way(way, str(product), output), output))
             if way == "fast":
                 runs["verify"].append(_measured("verify", _way("verify", str(product), output), output))
-            if way == "stock" and arguments.identical:
-                runs[way][-1]["differing"] = _differing(scratch / f"fast-{turn}", output)
-            if way != "fast" or not arguments.identical:
+            if way.startswith("stock") and arguments.identical:
+                runs[way][-1]["differing"] = _differing(scratch / f"{way.replace('stock', 'fast')}-{turn}", output)
+            if not (way.startswith("fast") and arguments.identical):
                 shutil.rmtree(output)
-        shutil.rmtree(scratch / f"fast-{turn}", ignore_errors=True)
+            if way.startswith("stock"):
+                shutil.rmtree(scratch / f"{way.replace('stock', 'fast')}-{turn}", ignore_errors=True)
     return runs
 
 
@@ -141,7 +146,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=1, help="turns; all ways in each")
     parser.add_argument("--no-cli", dest="cli", action="store_false", help="leave out eopf-geozarr's command line")
     parser.add_argument("--no-http", dest="http", action="store_false", help="leave out the conversions over HTTP")
-    parser.add_argument("--only", choices=["floor", "fast", "stock", "verify"], help=argparse.SUPPRESS)
+    parser.add_argument("--only", choices=["floor", "fast", "stock", "fast 256", "stock 256", "verify"], help=argparse.SUPPRESS)
     parser.add_argument("--source", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--output", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -160,8 +165,8 @@ def _product(folder: Path, size: int) -> Path:
 def _way(way: str, source: str, output: Path) -> list[str]:
     """Returns the command of one way."""
     binary = Path(sys.executable).with_name
-    if way.endswith("cli"):
-        return [str(binary("eopf-geozarr")), "convert", source, str(output)]
+    if (asked := CLI.get(way.removeprefix("http "))) is not None:
+        return [str(binary("eopf-geozarr")), *asked, source, str(output)]
     if way == "http":
         return [str(binary("geozarr-runner")), "run", f"--stac-url={source}", f"--output-zarr={output}", "--package=none"]
     return [sys.executable, __file__, "--only", way, "--source", source, "--output", str(output)]
@@ -236,9 +241,10 @@ def _one(way: str, source: Path, output: Path) -> int:
     workers = limits.workers(selection, "")
     if way == "verify":
         return len(verify.verify(source, selection, output, level=product.level, workers=workers, seed="bench").failed)
-    options = engine.Options(CHUNK, engine=way, workers=workers)
+    asked, _, chunk = way.partition(" ")
+    options = engine.Options(int(chunk or CHUNK), engine=asked, workers=workers)
     done = convert.convert(source, selection, output, options, level=product.level)
-    return 0 if done.engine.startswith(way) else 1
+    return 0 if done.engine.startswith(asked) else 1
 
 
 def _floor(source: Path, output: Path) -> None:
@@ -300,7 +306,8 @@ def _judged(
     yield one("verify / fast, wall", ratio("verify", "fast"), 0.25)
     yield one("peak memory of fast", _median(runs, "fast", "peak_mb"), 1700, unit="MB")
     if identical:
-        yield one("files in which fast and stock differ", runs["stock"][-1]["differing"], 0, must=True)
+        for way in ("stock", "stock 256"):
+            yield one(f"files in which fast and {way} differ", runs[way][-1]["differing"], 0, must=True)
     if "http" in fetched:
         yield one("bytes fetched / unique bytes", fetched["http"]["ratio"], 1.0, must=True)
         yield one("peak memory of a whole run", _median(runs, "http", "peak_mb"), 1700, unit="MB")

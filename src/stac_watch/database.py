@@ -8,9 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, NullPool, create_engine, make_url
+from sqlalchemy import Connection, Engine, create_engine, make_url
 from sqlalchemy import event as sa_event
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, DisconnectionError, NoSuchModuleError
 
 from stac_watch.errors import CannotWrite, ConfigError
 
@@ -65,13 +65,20 @@ def _open_sqlite(url: str, database: str | None) -> Engine:
             raise CannotWrite(
                 f"cannot make the ledger's folder {Path(database).parent}: {error.strerror}", hint="choose another `ledger:`"
             ) from error
-    engine = create_engine(url, poolclass=NullPool, connect_args={"timeout": 30})
+    # connections stay open: the last one to close writes the whole WAL into the file, which was a third of a watcher's work
+    engine = create_engine(url, max_overflow=-1, connect_args={"timeout": 30})
 
     @sa_event.listens_for(engine, "connect")
-    def _configure(connection: Any, _record: Any) -> None:  # noqa: ANN401  # DBAPI objects
+    def _configure(connection: Any, record: Any) -> None:  # noqa: ANN401  # DBAPI objects
+        record.info["file"] = _file(database)
         connection.isolation_level = None  # SQLAlchemy's recipe: we say BEGIN ourselves
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=30000"):
             connection.execute(f"PRAGMA {pragma}")
+
+    @sa_event.listens_for(engine, "checkout")
+    def _check(_connection: Any, record: Any, _proxy: Any) -> None:  # noqa: ANN401  # idem
+        if record.info["file"] != _file(database):  # a backup was put in its place: what we wrote would be in a file without a name
+            raise DisconnectionError
 
     @sa_event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
@@ -81,3 +88,12 @@ def _open_sqlite(url: str, database: str | None) -> Engine:
         connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
     return engine
+
+
+def _file(database: str | None) -> tuple[int, int] | None:
+    """Returns which file a path leads to now."""
+    try:
+        found = Path(database or ":memory:").stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import sqlite3
 import threading
@@ -400,17 +401,23 @@ def test_a_password_is_not_shown():
     assert "hunter2" not in caught.value.message
 
 
-def ledger_with(tmp_path, pragma):
-    """A ledger whose database really is read-only, full or locked: SQLite says so, not a mock."""
-    engine = open_engine(f"sqlite:///{tmp_path / 'ledger.db'}")
-    sa_event.listen(engine, "connect", lambda connection, _record: connection.execute(f"PRAGMA {pragma}"))
-    return Ledger(engine)
+@pytest.fixture
+def ledger_with(tmp_path):
+    """Opens the ledger anew so that its database really is read-only, full or locked: SQLite says so, not a mock."""
+    with contextlib.ExitStack() as opened:
+
+        def reopened(pragma):
+            engine = open_engine(f"sqlite:///{tmp_path / 'ledger.db'}")
+            sa_event.listen(engine, "connect", lambda connection, _record: connection.execute(f"PRAGMA {pragma}"))
+            return opened.enter_context(contextlib.closing(Ledger(engine)))
+
+        yield reopened
 
 
 @ON_SQLITE
 @pytest.mark.parametrize(("pragma", "said"), [("query_only=ON", "readonly"), ("max_page_count=1", "full")])
-def test_a_read_only_or_full_disk_is_said_in_one_line_and_nothing_is_half_written(ledger, make, tmp_path, pragma, said):
-    limited = ledger_with(tmp_path, pragma)
+def test_a_read_only_or_full_disk_is_said_in_one_line_and_nothing_is_half_written(ledger, make, ledger_with, pragma, said):
+    limited = ledger_with(pragma)
     many = [make.sighting(item_id=f"item-{n}") for n in range(200)]
     with pytest.raises(CannotWrite, match=said) as caught:
         limited.commit_window("s2", many, [], ("s2:updated", make.now), make.now)
@@ -421,8 +428,8 @@ def test_a_read_only_or_full_disk_is_said_in_one_line_and_nothing_is_half_writte
 
 
 @ON_SQLITE
-def test_a_database_that_somebody_holds_is_asked_again_later(ledger, make, tmp_path):
-    impatient = ledger_with(tmp_path, "busy_timeout=0")
+def test_a_database_that_somebody_holds_is_asked_again_later(ledger, make, ledger_with, tmp_path):
+    impatient = ledger_with("busy_timeout=0")
     holder = sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
     with pytest.raises(Temporary, match="locked"):
@@ -433,12 +440,12 @@ def test_a_database_that_somebody_holds_is_asked_again_later(ledger, make, tmp_p
 
 
 @ON_SQLITE
-def test_reading_neither_waits_for_a_writer_nor_needs_a_writable_database(ledger, make, see, tmp_path):
+def test_reading_neither_waits_for_a_writer_nor_needs_a_writable_database(ledger, make, see, ledger_with, tmp_path):
     see(make.sighting())
-    reader = ledger_with(tmp_path, "busy_timeout=0")
+    reader = ledger_with("busy_timeout=0")
     holder = sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
     assert len(reader.conversions()) == 1  # `status` beside a watcher
     holder.execute("ROLLBACK")
     holder.close()
-    assert len(ledger_with(tmp_path, "query_only=ON").conversions()) == 1
+    assert len(ledger_with("query_only=ON").conversions()) == 1

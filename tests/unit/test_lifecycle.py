@@ -94,9 +94,12 @@ def machine(make, invariants):  # noqa: C901  # one rule per thing that can happ
             self.path = Path(self.place.name) / "ledger.db"
             self.cluster, self.now, self.wanted = Cluster(), make.now, {}
             self.rng = random.Random(0)
+            self.ledger = None
             self.open()
 
         def open(self):
+            if self.ledger:
+                self.ledger.close()
             engine = open_engine(f"sqlite:///{self.path}")
             # what is on trial is what a transaction holds, not whether the disk keeps it
             sa_event.listen(engine, "connect", lambda connection, _record: connection.execute("PRAGMA synchronous=OFF"))
@@ -175,6 +178,7 @@ def machine(make, invariants):  # noqa: C901  # one rule per thing that can happ
         def teardown(self):
             with contextlib.ExitStack() as stack:
                 stack.callback(self.place.cleanup)
+                stack.callback(self.ledger.close)
                 self.settle()
 
         def settle(self):
