@@ -11,6 +11,7 @@ import logging
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -24,11 +25,11 @@ from stac_watch.errors import CannotWrite, Defect, InputError, cannot_write
 from stac_watch.events import parse_product_id, stamp
 
 if TYPE_CHECKING:
-    from geozarr_runner.chunks import Verdicts
+    from geozarr_runner.chunks import Begun
     from geozarr_runner.convert import Converted
     from geozarr_runner.engine import Options
     from geozarr_runner.preflight import Plan
-    from geozarr_runner.stage import Staged, Urgent
+    from geozarr_runner.stage import Eager, Staged
     from geozarr_runner.verify import Verification
 
 log = logging.getLogger(__name__)
@@ -111,9 +112,9 @@ def _stage_and_convert(
 
     options = _options(request, target, limits.workers(plan.selection, request.memory_limit))
     with Early(plan.selection, target.partial, options, plan.product.level) as early:
-        staged = _stage(plan, folder, progress, called_off, stage.Urgent(early.needs, early.begin))
+        staged = _stage(plan, folder, progress, called_off, stage.Eager(early.rank, early.begin, early.arrived))
         try:
-            return _convert(plan, staged, target, options, progress, early.finished)
+            return _convert(plan, staged, target, options, progress, early.begun)
         except (RuntimeError, ValueError, TypeError) as error:  # what codecs raise, numcodecs and zarr alike
             early.close()
             staged = _mended(plan, staged, folder, progress, called_off, error)
@@ -138,11 +139,11 @@ def _mended(plan: Plan, staged: Staged, folder: Path, progress: Progress, called
     return staged
 
 
-def _stage(plan: Plan, folder: Path, progress: Progress, called_off: threading.Event, urgent: Urgent | None = None) -> Staged:
+def _stage(plan: Plan, folder: Path, progress: Progress, called_off: threading.Event, eager: Eager | None = None) -> Staged:
     from geozarr_runner import stage
 
     with progress.during("stage", len(plan.selection.keys)) as advance, _writing(folder, plan):
-        staged = stage.stage(plan, folder, advance=advance, called_off=called_off, urgent=urgent)
+        staged = stage.stage(plan, folder, advance=advance, called_off=called_off, eager=eager)
     log.info(
         "%d objects there, %d legally absent, %.1f MB fetched in %.1f s",
         staged.objects, len(staged.absent), staged.bytes / 1e6, progress.seconds["stage"],
@@ -151,20 +152,20 @@ def _stage(plan: Plan, folder: Path, progress: Progress, called_off: threading.E
 
 
 def _convert(
-    plan: Plan, staged: Staged, target: publish.Target, options: Options, progress: Progress, finished: Verdicts | None = None
+    plan: Plan, staged: Staged, target: publish.Target, options: Options, progress: Progress, begun: Begun | None = None
 ) -> _Made:
     from geozarr_runner import convert, verify
 
     selection, workers = plan.selection, options.workers
     with progress.during("convert", len(selection.arrays)) as advance, _writing(target.partial, plan):
         converted = convert.convert(
-            staged.root, selection, target.partial, options, level=plan.product.level, advance=advance, finished=finished
+            staged.root, selection, target.partial, options, level=plan.product.level, advance=advance, begun=begun
         )
     log.info(
         "converted %d groups in %.1f s, engine %s, %d workers",
         len(selection.groups), progress.seconds["convert"], converted.engine, workers,
     )  # fmt: skip
-    with progress.during("verify", verify.count(selection)) as advance:
+    with progress.during("verify", verify.count(selection)) as advance, _flushing(target.partial, plan):
         found = verify.verify(
             staged.root, selection, target.partial, level=plan.product.level, workers=workers, seed=target.key, advance=advance
         )
@@ -178,6 +179,16 @@ def _convert(
             hint="nothing was published; please report it with the versions in the outcome",
         )
     return _Made(staged, converted, found)
+
+
+@contextlib.contextmanager
+def _flushing(folder: Path, plan: Plan) -> Iterator[None]:
+    """Brings what was written to the disk meanwhile: at the end there is next to nothing left to wait for."""
+    with ThreadPoolExecutor(1, thread_name_prefix="flush") as pool:
+        flushed = pool.submit(publish.flush, folder)
+        yield
+        with _writing(folder, plan):
+            flushed.result()  # an error of the disk is told once, to who asked first
 
 
 def _options(request: Request, target: publish.Target, workers: int) -> Options:

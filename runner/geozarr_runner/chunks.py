@@ -10,6 +10,7 @@ loop to a codec thread and back. Here one thread takes one band: decode, look up
     skeleton (a process of its own) ──────────────── structure, metadata, small arrays ─┐
     threads: band -> decode -> float32 -> chunks ──┬─ files in `<folder>-chunks` ───────┴─ compare, rename into place
                                                    └─ block means -> coarser levels
+    Both may begin while the source is still being fetched: see `early`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from itertools import product as cartesian
 from pathlib import Path
@@ -35,7 +36,7 @@ import numpy as np
 from numcodecs import blosc
 
 from geozarr_runner.arithmetic import Pixels, block_mean, lookup
-from geozarr_runner.engine import big_arrays, injections
+from geozarr_runner.engine import in_order, injections
 from geozarr_runner.marker import Check
 from geozarr_runner.product import OVERVIEWS, REFLECTANCE, Selection, ZarrArray
 from stac_watch.errors import Defect, Exit
@@ -43,6 +44,7 @@ from stac_watch.errors import Defect, Exit
 type Verdicts = Callable[[], tuple[Check, ...]]
 """Waits for the metadata pass, and returns what the validators say of what it wrote."""
 
+_BASE = f"{REFLECTANCE}/r60m"  #: what overviews are made of
 _STRIP = 216  #: rows of a 10 m band averaged at a time: a multiple of 2 and 6, 19 MB as float64
 _CODECS = [
     {"name": "bytes", "configuration": {"endian": "little"}},
@@ -66,7 +68,7 @@ def write(
     chunk: int,
     workers: int,
     advance: Callable[[int], None],
-    finished: Verdicts | None = None,
+    begun: Begun | None = None,
 ) -> tuple[Check, ...]:
     """Writes the whole output and returns what the validators say of its metadata.
 
@@ -77,24 +79,41 @@ def write(
         chunk: edge of the output's chunks in pixels.
         workers: bands that are worked on at a time.
         advance: told of each array.
-        finished: waits for a metadata pass that has begun already; without it, one is begun.
+        begun: what of it has begun already.
 
     Raises:
         Unexpected: the skeleton is not what the chunks were made for; `folder` is unusable then.
         RuntimeError | ValueError: a source chunk cannot be decoded.
         OSError: the folder cannot be written.
     """
+    with nullcontext(begun) if begun else begin(source, selection, folder, chunk, workers) as work:
+        coarse, writer = work.bands.finish(advance), work.bands.writer
+        verdicts = work.finished()
+        for name, values in coarse.items():
+            _write_overviews(writer, name, values, selection, folder)
+        adopt(writer.folder, folder, writer.written)
+        return verdicts
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A conversion under way."""
+
+    finished: Verdicts
+    bands: Bands
+
+
+@contextmanager
+def begin(source: Path, selection: Selection, folder: Path, chunk: int, workers: int) -> Iterator[Begun]:
+    """Starts the metadata pass, and the threads that write a band when they are told that it is there; ends both with the block."""
     beside = folder.with_name(folder.name + "-chunks")
     try:
-        begun = nullcontext(finished) if finished else metadata_pass(source, selection, folder, chunk)
-        with _single_threaded_blosc(), begun as verdicts_of_it:
-            writer = Writer(source, beside, chunk)
-            coarse = _write_natives(writer, selection, workers, advance)
-            verdicts = verdicts_of_it()
-            for name, values in coarse.items():
-                _write_overviews(writer, name, values, selection, folder)
-        adopt(beside, folder, writer.written)
-        return verdicts
+        with (
+            _single_threaded_blosc(),
+            metadata_pass(source, selection, folder, chunk) as finished,
+            closing(Bands(Writer(source, beside, chunk), selection, workers)) as bands,
+        ):
+            yield Begun(finished, bands)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 
@@ -198,34 +217,57 @@ def adopt(beside: Path, folder: Path, written: Mapping[str, tuple[tuple[int, int
             (beside / path / "c").rename(folder / path / "c")
 
 
-def _write_natives(writer: Writer, selection: Selection, workers: int, advance: Callable[[int], None]) -> dict[str, Pixels]:
-    """Writes the native and the injected bands; largest first, so that threads end together. Returns what overviews are made of."""
-    derived = injections(selection)
-    coarse: dict[str, Pixels] = {}
-    base = f"{REFLECTANCE}/r60m"
+class Bands:
+    """The native bands and those made of them, written by threads; each as soon as its source is there."""
 
-    def keep(path: str, values: Pixels) -> None:
-        group, _, name = path.rpartition("/")
-        if selection.overviews and group == base:
-            coarse[name] = values
+    def __init__(self, writer: Writer, selection: Selection, workers: int) -> None:
+        self.writer = writer
+        self._selection, self._derived, self._arrays = selection, injections(selection), in_order(selection)
+        self._coarse: dict[str, Pixels] = {}
+        self._jobs: dict[str, Future[None]] = {}
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="chunks")
 
-    def one(array: ZarrArray) -> None:
-        packed, table = writer.band(array), lookup(array)
-        if array.group in selection.groups:
-            writer.cut(array.path, packed, table)
-        made = [(path, factor) for path, (origin, factor) in derived.items() if origin.path == array.path]
+    def begin(self, path: str) -> None:
+        """Writes an array, once; nothing when it is none of the big ones."""
+        for array in self._arrays:
+            if array.path == path and path not in self._jobs:
+                self._jobs[path] = self._pool.submit(self._write, array)
+
+    def finish(self, advance: Callable[[int], None]) -> dict[str, Pixels]:
+        """Writes what is left, waits for all, and returns what overviews are made of.
+
+        Raises:
+            RuntimeError | ValueError: a source chunk cannot be decoded.
+            OSError: a file cannot be written.
+        """
+        for array in self._arrays:
+            self.begin(array.path)
+        for job in self._jobs.values():
+            job.add_done_callback(lambda _: advance(1))
+        _all_or_first_error(self._pool, [*self._jobs.values()])
+        return self._coarse
+
+    def close(self) -> None:
+        """Ends the threads: no file is written after this."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _write(self, array: ZarrArray) -> None:
+        chosen, table = self._selection.groups, lookup(array)
+        packed = self.writer.band(array)
+        if array.group in chosen:
+            self.writer.cut(array.path, packed, table)
+        made = [(path, factor) for path, (origin, factor) in self._derived.items() if origin.path == array.path]
         for path, values in _means(packed, array, made):
-            if path.rpartition("/")[0] in selection.groups:
-                writer.cut(path, values, None)
-                keep(path, values)
-        if array.group == base and array.group in selection.groups:
-            keep(array.path, packed.astype("<f4") if table is None else table[packed])
-        advance(1)
+            if path.rpartition("/")[0] in chosen:
+                self.writer.cut(path, values, None)
+                self._keep(path, values)
+        if array.group in chosen and array.group == _BASE:
+            self._keep(array.path, packed.astype("<f4") if table is None else table[packed])
 
-    arrays = sorted(big_arrays(selection).values(), key=lambda a: (a.path not in {o.path for o, _ in derived.values()}, -a.pixels))
-    with ThreadPoolExecutor(workers, thread_name_prefix="chunks") as pool:
-        _all_or_first_error(pool, [pool.submit(one, array) for array in arrays])
-    return coarse
+    def _keep(self, path: str, values: Pixels) -> None:
+        group, _, name = path.rpartition("/")
+        if self._selection.overviews and group == _BASE:
+            self._coarse[name] = values
 
 
 def _means(packed: Pixels, array: ZarrArray, made: list[tuple[str, int]]) -> Iterator[tuple[str, Pixels]]:

@@ -36,7 +36,7 @@ from geozarr_runner.product import QUICKLOOKS, REFLECTANCE, Selection
 from stac_watch.errors import Defect, InputError, Unavailable
 
 if TYPE_CHECKING:
-    from geozarr_runner.chunks import Verdicts
+    from geozarr_runner.chunks import Begun
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ def convert(
     *,
     level: str,
     advance: Callable[[int], None] = lambda _: None,
-    finished: Verdicts | None = None,
+    begun: Begun | None = None,
 ) -> Converted:
     """Converts a local Sentinel-2 product.
 
@@ -81,14 +81,14 @@ def convert(
         options: the recipe.
         level: the product's, `L1C` or `L2A`.
         advance: told of each array that was written.
-        finished: waits for the metadata pass of the same conversion, where it has begun already; see `early`.
+        begun: what of the same conversion has begun already; see `early`.
 
     Raises:
         InputError: the converter does not take this product; or the fast engine was asked for, and does not.
         Unavailable: the installed xarray breaks the converter.
         OSError: the folder cannot be written.
     """
-    if not finished and folder.exists() and any(folder.iterdir()):
+    if begun is None and folder.exists() and any(folder.iterdir()):
         raise Defect(f"{folder} is not empty: the converter would skip what is there and keep its holes")
     from geozarr_runner import chunks
 
@@ -98,7 +98,7 @@ def convert(
     if not reason:
         try:
             size, workers = options.spatial_chunk, options.workers
-            verdicts = chunks.write(source, selection, folder, chunk=size, workers=workers, advance=advance, finished=finished)
+            verdicts = chunks.write(source, selection, folder, chunk=size, workers=workers, advance=advance, begun=begun)
         except chunks.Unexpected as error:
             if options.engine == "fast":
                 raise Defect(f"the fast engine does not fit this converter: {error}", hint="say --engine stock") from error

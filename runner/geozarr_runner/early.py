@@ -1,46 +1,48 @@
-"""The part of a conversion that needs no big array, done while these are still being fetched.
+"""The part of a conversion that is done while the source is still being fetched.
 
-In: a conversion's selection, folder and options; the staged source once its small arrays are there. Out: the fast engine's metadata
-pass, begun. Never: begins what the stock engine does, or leaves a process behind.
+In: a conversion's selection, folder and options; the staged source once its small arrays are there, then one big array after the
+other. Out: the fast engine at work. Never: begins what the stock engine does, or leaves a process, a thread or a file behind.
 """
 
 from __future__ import annotations
 
 from contextlib import ExitStack
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from geozarr_runner.engine import Options, big_arrays, reason_for_stock
+from geozarr_runner.engine import Options, in_order, reason_for_stock
 from geozarr_runner.product import Selection
 
 if TYPE_CHECKING:
-    from geozarr_runner.chunks import Verdicts
+    from geozarr_runner.chunks import Begun
 
 
 class Early(ExitStack):
-    """The beginning of a conversion while its big arrays are still on their way; ends with the block, whatever is left of it.
+    """The beginning of a conversion while its source is on its way; ends with the block, whatever is left of it.
 
-    What the fast engine does besides them takes 4 s of one core for a full tile, and staging leaves the cores idle.
+    The metadata pass takes 4 s of one core for a full tile, and staging leaves the cores idle; then they have the first bands.
+    What is written here is no output yet: if the source turns out to be incomplete, it is thrown away.
     """
 
     def __init__(self, selection: Selection, folder: Path, options: Options, level: str) -> None:
         super().__init__()
         self._selection, self._folder, self._options, self._level = selection, folder, options, level
-        self.finished: Verdicts | None = None
+        self._ranks = {array.path: number for number, array in enumerate(in_order(selection), 1)}
+        self.begun: Begun | None = None
 
-    def needs(self, path: str) -> bool:
-        """Says whether `begin` needs this array."""
-        return path not in self._big
-
-    @cached_property
-    def _big(self) -> frozenset[str]:
-        return frozenset(big_arrays(self._selection))
+    def rank(self, path: str) -> int:
+        """Returns when an array is wanted: those of rank 0 before `begin`, the rest in order."""
+        return self._ranks.get(path, 0)
 
     def begin(self, source: Path) -> None:
         """Begins what can be; nothing when the stock engine will do it all."""
         if not reason_for_stock(self._selection, self._options, self._level):
             from geozarr_runner import chunks
 
-            size = self._options.spatial_chunk
-            self.finished = self.enter_context(chunks.metadata_pass(source, self._selection, self._folder, size))
+            size, workers = self._options.spatial_chunk, self._options.workers
+            self.begun = self.enter_context(chunks.begin(source, self._selection, self._folder, size, workers))
+
+    def arrived(self, path: str) -> None:
+        """Goes on with an array that is there."""
+        if self.begun is not None:
+            self.begun.bands.begin(path)

@@ -60,6 +60,12 @@ def big_arrays(selection: Selection) -> dict[str, ZarrArray]:
     return {a.path: a for a in measured if a.group not in odd}
 
 
+def in_order(selection: Selection) -> list[ZarrArray]:
+    """Returns the big arrays as they are best written: what others are made of, then the largest, so that threads end together."""
+    origins = {origin.path for origin, _ in injections(selection).values()}
+    return sorted(big_arrays(selection).values(), key=lambda a: (a.path not in origins, -a.pixels))
+
+
 def injections(selection: Selection) -> dict[str, tuple[ZarrArray, int]]:
     """Returns the arrays that the converter derives from a finer one: path -> (source, factor)."""
     source = big_arrays(selection).get(f"{REFLECTANCE}/r10m/{INJECTED}")

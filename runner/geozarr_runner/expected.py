@@ -140,7 +140,7 @@ def metres(level: str) -> int:
 def tasks_of(selection: Selection, root: Path, there: dict[str, Any], product_level: str) -> Iterator[Task]:
     """Yields what the output has to hold, array by array; `there` are its own arrays, of which overviews are made."""
     by_path = {a.path: a for a in selection.arrays if a.group in selection.groups}
-    for path, array in sorted(by_path.items(), key=lambda pair: -pair[1].pixels):  # the big ones first: threads end together
+    for path, array in by_path.items():
         if not is_time(array) and (array.shape or path in there):  # the converter drops scalar coordinates
             kind: Kind = "coordinate" if array.is_coordinate else "native"
             yield Task(path, kind, array.shape, array.pixels, lambda a=array: from_source(root, a))  # type: ignore[misc]

@@ -14,10 +14,10 @@ import os
 import shutil
 import struct
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, as_completed, wait
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,15 +48,16 @@ class Staged:
 
 
 @dataclass(frozen=True)
-class Urgent:
-    """What is to be there first, by its array's path, and who is told when it is: in the caller's thread, at most once."""
+class Eager:
+    """Who works with what is there while the rest is on its way; told in the caller's thread, of arrays by their paths."""
 
-    needs: Callable[[str], bool]
-    begin: Callable[[Path], None]
+    rank: Callable[[str], int]  # the lowest is fetched first
+    begin: Callable[[Path], None]  # all of rank 0 is there; once
+    arrived: Callable[[str], None]  # after that: all chunks of an array are there, or absent
 
 
 def stage(
-    plan: Plan, folder: Path, *, advance: Callable[[int], None], called_off: threading.Event, urgent: Urgent | None = None
+    plan: Plan, folder: Path, *, advance: Callable[[int], None], called_off: threading.Event, eager: Eager | None = None
 ) -> Staged:
     """Makes the product local. A local product is used where it lies.
 
@@ -65,7 +66,7 @@ def stage(
         folder: where the copy lives; what is there already is kept when it belongs to the same metadata.
         advance: told of every object that is there.
         called_off: ends the downloads early.
-        urgent: what to bring before the rest. Nobody is told when the product is local already.
+        eager: who is told of what has arrived. Nobody is when the product is local already.
 
     Raises:
         SourceNotThere: chunks are missing that cannot be empty: still being uploaded.
@@ -79,10 +80,9 @@ def stage(
     by_key = {key: array for array in plan.selection.arrays for key in array.chunk_keys()}
     wanted = [key for key in by_key if not (root / key).exists()]
     advance(len(by_key) - len(wanted))
-    first = {key for key in wanted if urgent and urgent.needs(by_key[key].path)}
-    wanted.sort(key=lambda key: key not in first)
-    begin = partial(urgent.begin, root) if urgent else None
-    fetched, absent = _fetch_all(plan, root, by_key, wanted, advance, called_off, len(first), begin)
+    if eager is not None:
+        wanted.sort(key=lambda key: eager.rank(by_key[key].path))
+    fetched, absent = _fetch_all(plan, root, by_key, wanted, advance, called_off, eager)
     require_complete(plan.selection, absent, root, plan.source.url)
     return Staged(root, absent, len(by_key) - len(absent), fetched)
 
@@ -212,8 +212,7 @@ def _fetch_all(
     wanted: list[str],
     advance: Callable[[int], None],
     called_off: threading.Event,
-    first: int,
-    begin: Callable[[], None] | None,
+    eager: Eager | None,
 ) -> tuple[int, frozenset[str]]:
     def one(key: str) -> tuple[str, int | None]:
         if called_off.is_set():
@@ -225,9 +224,8 @@ def _fetch_all(
     pool = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="stage")
     try:
         futures = [pool.submit(one, key) for key in wanted]
-        there, late = wait(futures[:first], return_when=FIRST_EXCEPTION)
-        if begin and not late and all(f.exception() is None for f in there):
-            begin()
+        if eager is not None:
+            _tell(eager, root, {f: by_key[key].path for f, key in zip(futures, wanted, strict=True)}, called_off)
         _, waiting = wait(futures, return_when=FIRST_EXCEPTION)
         if waiting:
             called_off.set()  # one failed: no thread starts, or waits for, another object
@@ -240,6 +238,21 @@ def _fetch_all(
         raise _most_telling(failures)
     results = [f.result() for f in futures]
     return sum(size or 0 for _, size in results), frozenset(key for key, size in results if size is None)
+
+
+def _tell(eager: Eager, root: Path, fetched: dict[Future[tuple[str, int | None]], str], called_off: threading.Event) -> None:
+    """Tells of every array whose objects are there, until all are or one cannot be had."""
+    there, late = wait([f for f, path in fetched.items() if not eager.rank(path)], return_when=FIRST_EXCEPTION)
+    if late or any(f.exception() is not None for f in there):
+        return
+    eager.begin(root)
+    left = Counter(fetched.values())
+    for future in as_completed(fetched):
+        if called_off.is_set() or future.exception() is not None:
+            return
+        left[fetched[future]] -= 1
+        if not left[fetched[future]]:
+            eager.arrived(fetched[future])
 
 
 def _fetch(plan: Plan, array: ZarrArray, key: str, root: Path) -> int | None:

@@ -139,7 +139,7 @@ def verify(
     there = {path: node for path, node in target.members(max_depth=None) if isinstance(node, zarr.Array)}
     wanted = list(tasks_of(selection, root, there, level))
     structure = _structure(selection, output, there, {task.path for task in wanted})
-    tasks = [task for task in wanted if task.path in there]
+    tasks = sorted((task for task in wanted if task.path in there), key=lambda task: -task.reads)  # threads end together
     sample = _sample(seed, [task.reads for task in tasks], everything, sampled, small)
 
     def one(task: Task) -> Finding:

@@ -188,11 +188,11 @@ def test_product_that_cannot_be_converted(tmp_path, spoil, groups, state, code, 
 
 @pytest.fixture
 def tiny_disk(tmp_path):
-    """A file system of 1 MB; mounting one needs root."""
+    """A file system of 8 MB, half of them for the WAL; mounting one needs root."""
     place = tmp_path / "disk"
     place.mkdir()
     mount = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)], capture_output=True, text=True, check=False
+        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(place)], capture_output=True, text=True, check=False
     )
     if mount.returncode != 0:
         pytest.skip(f"cannot mount a small file system: {mount.stderr.strip()}")
@@ -213,7 +213,7 @@ def test_disk_of_the_ledger_is_full(tmp_path, tiny_disk):
             store.put(make_item(item_id, catalog_url=server.url, product_href=href, updated=datetime.now(UTC), datetime=sensed))
         ballast = tiny_disk / "ballast"
         with pytest.raises(OSError, match="No space"), ballast.open("wb") as file:
-            file.write(b"0" * 2_000_000)
+            file.write(b"0" * 9_000_000)
         refused(run("watch", "--once", "-c", str(path), cwd=tmp_path), 73, "cannot write the ledger", "free space")
         ballast.unlink()
         assert json.loads(run("items", "--json", "-c", str(path), cwd=tmp_path).stdout) == []

@@ -167,13 +167,14 @@ def test_the_metadata_pass_dies_with_the_runner(product, tmp_path):
 
 
 @pytest.mark.parametrize("end", ["all there", "incomplete", "killed"])
-def test_the_metadata_is_written_while_the_big_arrays_are_on_their_way(files, product, converted, runner, tree, tmp_path, end):
+def test_metadata_and_bands_are_written_while_the_rest_is_on_its_way(files, product, converted, runner, tree, tmp_path, end):
     source, output, status = f"{files.url}/{product.name}", tmp_path / "out" / "o.zarr", tmp_path / "status.json"
     files.gated = "/r60m/b01/"
     files.faults = {"/r60m/b01/0.0": ["404"]} if end == "incomplete" else {}
     files.gate.clear()
     process = _start(source, output, status, 1, tmp_path / "o.json")
     _await(process, lambda: any(output.parent.rglob("r60m/b01/zarr.json")))  # of the output; the source is Zarr v2
+    _await(process, lambda: any(output.parent.rglob("*-chunks/**/c/0/0")))
     assert json.loads(status.read_text())["stage"] == "stage"
     [begun] = _children(process.pid)
     if end == "killed":
@@ -183,6 +184,7 @@ def test_the_metadata_is_written_while_the_big_arrays_are_on_their_way(files, pr
     _await_end(begun)
     assert (process.returncode, output.exists()) == {"all there": (0, True), "incomplete": (66, False), "killed": (-9, False)}[end]
     if end != "all there":
+        assert end == "killed" or not list(output.parent.rglob("*-chunks"))
         files.faults = {}
         assert runner(source, output, groups=GROUPS, key=KEY, attempt=2).code == 0
     whole = tree(converted)
