@@ -126,6 +126,7 @@ class Writer:
     folder: Path
     chunk: int
     written: dict[str, tuple[tuple[int, int], tuple[int, int]]] = field(default_factory=dict)  # path -> shape, chunk shape
+    called_off: threading.Event = field(default_factory=threading.Event)  # what is left is not written: all of it is thrown away
     _own: threading.local = field(default_factory=threading.local)
 
     def band(self, array: ZarrArray) -> Pixels:
@@ -161,6 +162,8 @@ class Writer:
         self.written[path] = ((height, width), (rows, columns))
         out = self._buffer("out", (rows, columns), "<f4")
         for i, j in cartesian(range(-(-height // rows)), range(-(-width // columns))):
+            if self.called_off.is_set():
+                return
             block = values[i * rows : (i + 1) * rows, j * columns : (j + 1) * columns]
             inner = out[: block.shape[0], : block.shape[1]]
             if inner.shape != out.shape:
@@ -248,7 +251,8 @@ class Bands:
         return self._coarse
 
     def close(self) -> None:
-        """Ends the threads: no file is written after this."""
+        """Ends the threads, soon: no file is written after this."""
+        self.writer.called_off.set()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _write(self, array: ZarrArray) -> None:
