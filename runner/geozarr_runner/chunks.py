@@ -89,8 +89,9 @@ def write(
     with nullcontext(begun) if begun else begin(source, selection, folder, chunk, workers) as work:
         coarse, writer = work.bands.finish(advance), work.bands.writer
         verdicts = work.finished()
-        for name, values in coarse.items():
-            _write_overviews(writer, name, values, selection, folder)
+        with ThreadPoolExecutor(workers, thread_name_prefix="overviews") as pool:
+            made = [pool.submit(_write_overviews, writer, name, values, selection, folder) for name, values in coarse.items()]
+            _all_or_first_error(pool, made)
         adopt(writer.folder, folder, writer.written)
         return verdicts
 
