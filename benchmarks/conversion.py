@@ -46,6 +46,12 @@ ITEM_ID = "S2A_MSIL2A_20251008T100041_N0511_R122_T32TQM_20251008T122613"
 CHUNK = 1024
 CLI = {"cli": ("convert",), "cli s2": ("convert-s2-optimized",), "cli dask": ("convert", "--dask-cluster")}
 LATENCY, RATE = 0.04, 20_000_000  # seconds per request; bytes per second and connection
+NOTE = (
+    "`floor`: decode, compress and write the same arrays. `fast`, `stock`: our engines, chunks of 1024 or 256 pixels. `cli`: "
+    "`eopf-geozarr convert`; `cli s2`: `convert-s2-optimized`; `cli dask`: `convert --dask-cluster`. `verify`: of what "
+    "`fast` wrote, by us. `http`: a whole run of ours from a slow server, verification and report included; `http cli`: "
+    "`eopf-geozarr convert` from there, which verifies nothing."
+)
 PACKAGES = ("eopf-geozarr", "zarr", "dask", "xarray", "numcodecs")
 
 
@@ -327,7 +333,7 @@ def _results(document: dict[str, Any]) -> Iterator[Result]:
             rows.append([way, *times, *(run[key] for key in ("peak_mb", "files", "mb", "load"))])
     columns = ["way", "wall, s", "x floor", "CPU, s", "x floor", "peak, MB", "files", "MB", "load"]
     goals = [Goal(f"{found['what']} {found['unit']}".strip(), found["value"], found["limit"]) for found in document["judged"]]
-    yield Result("conversion", f"One tile of {document['size']} x {document['size']} pixels", command, columns, rows, goals=goals)
+    yield Result("conversion", f"One tile of {document['size']} x {document['size']} pixels", command, columns, rows, [NOTE], goals)
     if not document["fetched"]:
         return
     title = f"Over HTTP: {LATENCY * 1e3:.0f} ms a request, {RATE / 1e6:.0f} MB/s a connection"

@@ -94,13 +94,15 @@ def ours(api: str, folder: Path, over: threading.Event, seen: Callable[[str], No
 def theirs(api: str, over: threading.Event, seen: Callable[[str], None]) -> None:
     """What a user would write."""
     from pystac_client import Client
+    from pystac_client.exceptions import APIError
 
     client, newest = Client.open(api), datetime.now(UTC)
     while not over.wait(POLL.total_seconds()):
         asked = {"op": ">", "args": [{"property": "updated"}, newest.isoformat()]}
-        for item in client.search(collections=[COLLECTION], filter=asked, filter_lang="cql2-json", limit=250).items_as_dicts():
-            newest = max(newest, datetime.fromisoformat(item["properties"]["updated"]))
-            seen(item["id"])
+        with contextlib.suppress(APIError):  # a connection that the server has closed meanwhile; the next poll asks again
+            for item in client.search(collections=[COLLECTION], filter=asked, filter_lang="cql2-json", limit=250).items_as_dicts():
+                newest = max(newest, datetime.fromisoformat(item["properties"]["updated"]))
+                seen(item["id"])
 
 
 def main() -> None:
@@ -145,6 +147,7 @@ def main() -> None:
     Result(
         "freshness", f"From insertion to accepted, pgstac {given.generation}, {RATE:g} items/s, polled every {POLL.seconds} s",
         "make bench-freshness", ["reader", "items", "missed", "p50, s", "p95, s", "p99, s", "longest, s"], rows,
+        notes=["With each poll the watcher reads the last quarter of an hour again: at this rate hundreds of items."],
         goals=[Goal("missed by stac-watch", rows[0][2], 0), Goal("p95 / poll interval", rows[0][4] / POLL.total_seconds(), 1.5)],
     ).keep()  # fmt: skip
 
