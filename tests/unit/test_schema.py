@@ -144,7 +144,7 @@ ANALYZE;
 
 @pytest.mark.parametrize("statistics", [False, True], ids=["no statistics", "analyzed"])
 def test_no_question_of_a_tick_or_of_a_person_reads_a_big_table_from_end_to_end(make, tmp_path, statistics):
-    """With statistics SQLite plans otherwise: it read a million finished conversions in order of time, 142 ms a tick, to find none."""
+    """With statistics SQLite plans otherwise: to find nothing it read a million finished conversions in order of time, 142 ms."""
     asked = []
     engine = open_engine(f"sqlite:///{tmp_path / 'ledger.db'}")
     ledger = Ledger(engine)
