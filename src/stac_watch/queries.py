@@ -12,7 +12,7 @@ from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, Select, and_, case, exists, func, literal_column, or_, select
+from sqlalchemy import ColumnElement, Connection, Engine, Row, Select, and_, case, exists, func, literal_column, or_, select
 from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
 
 from stac_watch import schema as t
@@ -32,7 +32,8 @@ from stac_watch.states import IN_FLIGHT, State
 
 CHUNK = 5_000  # values in one IN list; SQLite takes 32,766, PostgreSQL 65,535
 BACKFILL = PRIORITY["backfill"]
-NEVER = literal_column("0")  # in `posts > 0`, spelled as the partial index `outbox_posted` does: a bound 0 leaves it unused
+NEVER: ColumnElement[int] = literal_column("0")
+"""In `posts > 0`, spelled as the partial index `outbox_posted` does: with a bound 0 it is not used."""
 
 
 @contextmanager
