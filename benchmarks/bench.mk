@@ -25,7 +25,7 @@ bench-ledger: install ## the ledger at 10,000 to 1,000,000 items, SQLite and Pos
 
 .PHONY: bench-conversion
 bench-conversion: install ## one full tile: our engines and eopf-geozarr's CLI, against the physical floor and over HTTP (BENCH="--size 1830" for a trial)
-	$(BIN)/python benchmarks/conversion.py --identical $(BENCH)
+	$(BIN)/python benchmarks/conversion.py $(BENCH)
 
 .PHONY: bench-sweep
 bench-sweep: install ## 100,000 items on a real pgstac: our sweep beside pystac-client and rustac, and an idle poll

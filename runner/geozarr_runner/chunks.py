@@ -226,16 +226,16 @@ class Bands:
 
     def __init__(self, writer: Writer, selection: Selection, workers: int) -> None:
         self.writer = writer
-        self._selection, self._derived, self._arrays = selection, injections(selection), in_order(selection)
+        self._selection, self._derived = selection, injections(selection)
+        self._waiting = {array.path: array for array in in_order(selection)}
         self._coarse: dict[str, Pixels] = {}
-        self._jobs: dict[str, Future[None]] = {}
+        self._jobs: list[Future[None]] = []
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="chunks")
 
     def begin(self, path: str) -> None:
         """Writes an array, once; nothing when it is none of the big ones."""
-        for array in self._arrays:
-            if array.path == path and path not in self._jobs:
-                self._jobs[path] = self._pool.submit(self._write, array)
+        if (array := self._waiting.pop(path, None)) is not None:
+            self._jobs.append(self._pool.submit(self._write, array))
 
     def finish(self, advance: Callable[[int], None]) -> dict[str, Pixels]:
         """Writes what is left, waits for all, and returns what overviews are made of.
@@ -244,11 +244,11 @@ class Bands:
             RuntimeError | ValueError: a source chunk cannot be decoded.
             OSError: a file cannot be written.
         """
-        for array in self._arrays:
-            self.begin(array.path)
-        for job in self._jobs.values():
+        for path in list(self._waiting):
+            self.begin(path)
+        for job in self._jobs:
             job.add_done_callback(lambda _: advance(1))
-        _all_or_first_error(self._pool, [*self._jobs.values()])
+        _all_or_first_error(self._pool, self._jobs)
         return self._coarse
 
     def close(self) -> None:

@@ -58,26 +58,30 @@ def _open_postgresql(url: str) -> Engine:
 
 
 def _open_sqlite(url: str, database: str | None) -> Engine:
-    if database and database != ":memory:":
-        try:
-            Path(database).parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise CannotWrite(
-                f"cannot make the ledger's folder {Path(database).parent}: {error.strerror}", hint="choose another `ledger:`"
-            ) from error
+    if not database or database == ":memory:":
+        raise ConfigError(
+            f"ledger '{shown_url(url)}' names no file: it would be forgotten", hint="write sqlite:///var/stac-watch.db"
+        )
+    path = Path(database)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CannotWrite(
+            f"cannot make the ledger's folder {path.parent}: {error.strerror}", hint="choose another `ledger:`"
+        ) from error
     # connections stay open: the last one to close writes the whole WAL into the file, which was a third of a watcher's work
     engine = create_engine(url, max_overflow=-1, connect_args={"timeout": 30})
 
     @sa_event.listens_for(engine, "connect")
     def _configure(connection: Any, record: Any) -> None:  # noqa: ANN401  # DBAPI objects
-        record.info["file"] = _file(database)
+        record.info["file"] = _file(path)
         connection.isolation_level = None  # SQLAlchemy's recipe: we say BEGIN ourselves
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=30000"):
             connection.execute(f"PRAGMA {pragma}")
 
     @sa_event.listens_for(engine, "checkout")
     def _check(_connection: Any, record: Any, _proxy: Any) -> None:  # noqa: ANN401  # idem
-        if record.info["file"] != _file(database):  # a backup was put in its place: what we wrote would be in a file without a name
+        if record.info["file"] != _file(path):  # a backup was put in its place: what we wrote would be in a file without a name
             raise DisconnectionError
 
     @sa_event.listens_for(engine, "begin")
@@ -90,10 +94,10 @@ def _open_sqlite(url: str, database: str | None) -> Engine:
     return engine
 
 
-def _file(database: str | None) -> tuple[int, int] | None:
+def _file(path: Path) -> tuple[int, int] | None:
     """Returns which file a path leads to now."""
     try:
-        found = Path(database or ":memory:").stat()
+        found = path.stat()
     except OSError:
         return None
     return found.st_dev, found.st_ino

@@ -389,7 +389,7 @@ def test_a_folder_that_cannot_be_made_and_a_file_that_is_a_folder(tmp_path, open
         open_ledger(tmp_path)
 
 
-@pytest.mark.parametrize("url", ["nonsense", "", "oracle://x/y", "nosuch+driver://x/y"])
+@pytest.mark.parametrize("url", ["nonsense", "", "oracle://x/y", "nosuch+driver://x/y", "sqlite://", "sqlite:///:memory:"])
 def test_a_url_that_is_no_ledger(url):
     with pytest.raises(ConfigError, match="ledger"):
         Ledger(open_engine(url)).prepare()

@@ -94,12 +94,9 @@ def machine(make, invariants):  # noqa: C901  # one rule per thing that can happ
             self.path = Path(self.place.name) / "ledger.db"
             self.cluster, self.now, self.wanted = Cluster(), make.now, {}
             self.rng = random.Random(0)
-            self.ledger = None
             self.open()
 
         def open(self):
-            if self.ledger:
-                self.ledger.close()
             engine = open_engine(f"sqlite:///{self.path}")
             # what is on trial is what a transaction holds, not whether the disk keeps it
             sa_event.listen(engine, "connect", lambda connection, _record: connection.execute("PRAGMA synchronous=OFF"))
@@ -158,6 +155,7 @@ def machine(make, invariants):  # noqa: C901  # one rule per thing that can happ
 
         @rule()
         def the_watcher_is_killed_and_started_again(self):
+            self.ledger.close()
             self.open()
 
         @invariant()
