@@ -47,11 +47,15 @@ def block_mean(values: Pixels, factor: int, columns: int = 0) -> Pixels:
         columns: of the result's chunks; 0 = one chunk.
     """
     height, width = (n // factor * factor for n in values.shape)
-    nan = np.isnan(values[:height, :width])
-    filled = np.where(nan, values.dtype.type(0), values[:height, :width])
+    part = values[:height, :width]
+    nan = np.isnan(part)
+    holes = bool(nan.any())
+    filled = np.where(nan, values.dtype.type(0), part) if holes else part
     total = _block_sum(filled, factor)
     if columns and (width // factor) % columns == 1:
         total[:, -1] = filled[:, -factor:].reshape(height // factor, factor * factor).sum(axis=1)
+    if not holes:  # nearly always: in half the time
+        return np.asarray(total / values.dtype.type(factor * factor))
     number = factor * factor - _block_sum(nan.view(np.uint8), factor)
     with np.errstate(invalid="ignore"):  # 0 / 0: no valid pixel, NaN
         mean: Pixels = total / number.astype(values.dtype)

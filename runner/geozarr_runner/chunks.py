@@ -276,13 +276,17 @@ class Bands:
 
 
 def _means(packed: Pixels, array: ZarrArray, made: list[tuple[str, int]]) -> Iterator[tuple[str, Pixels]]:
-    """Yields the injected bands, float32; averaged in float64 as the converter does, a strip at a time."""
+    """Yields the injected bands, float32; averaged in float64 as the converter does, a strip at a time, decoded once for all."""
     table = lookup(array, "<f8")
     if not made or table is None:
         return
-    for path, factor in made:
-        strips = [block_mean(table[packed[i : i + _STRIP]], factor) for i in range(0, packed.shape[0], _STRIP)]
-        yield path, np.concatenate(strips).astype(np.float32)
+    strips: list[list[Pixels]] = [[] for _ in made]
+    for i in range(0, packed.shape[0], _STRIP):
+        values = np.take(table, packed[i : i + _STRIP], mode="wrap")
+        for means, (_, factor) in zip(strips, made, strict=True):
+            means.append(block_mean(values, factor).astype(np.float32))
+    for means, (path, _) in zip(strips, made, strict=True):
+        yield path, np.concatenate(means)
 
 
 def _write_overviews(writer: Writer, name: str, values: Pixels, selection: Selection, folder: Path) -> None:

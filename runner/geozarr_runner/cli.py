@@ -65,6 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _convert(arguments: argparse.Namespace, request: Request, progress: Progress, called_off: threading.Event) -> Outcome:  # noqa: ARG001  # one signature for both commands
+    from geozarr_runner import limits
+
+    limits.keep_freed_memory()
     outcome = run(request, progress=progress, now=lambda: datetime.now(UTC), called_off=called_off)
     if sys.stdout.isatty():
         seconds = sum(outcome.seconds.values())

@@ -47,9 +47,11 @@ def block_mean(values: Values, factor: int) -> Values:
     """Returns the mean of factor x factor blocks, ignoring NaN; NaN where a block holds nothing else. Shape (y, x)."""
     height, width = (n // factor * factor for n in values.shape)
     part = values[:height, :width]
-    valid = ~np.isnan(part)
-    number = _block_sums(valid.astype(np.uint16), factor)
-    total = _block_sums(np.where(valid, part, 0.0).astype(np.float64), factor)
+    nan = np.isnan(part)
+    if not nan.any():  # nearly always; in less than half the time
+        return (_block_sums(part.astype(np.float64), factor) / factor**2).astype(np.float32)
+    number = _block_sums((~nan).astype(np.uint16), factor)
+    total = _block_sums(np.where(nan, 0.0, part).astype(np.float64), factor)
     mean = np.full(number.shape, np.nan)
     np.divide(total, number, out=mean, where=number > 0)
     return mean.astype(np.float32)
