@@ -12,17 +12,18 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, update
 from sqlalchemy.exc import DBAPIError
 
 from stac_watch import schema as t
+from stac_watch import statements as sql
 from stac_watch.changes import Quarantine
 from stac_watch.errors import ConfigError
 from stac_watch.events import Lane, build_event, event_id, run_name
 from stac_watch.migrations import migrate
 from stac_watch.moves import MOVED, LeaseLost, StaleState, history_values, outbox_values
 from stac_watch.policy import SkipReason
-from stac_watch.queries import unwritable
+from stac_watch.queries import chunked, unwritable
 from stac_watch.records import ConversionRow, Move, Moved, Order, Place, Sighting, Tally
 from stac_watch.retention import Retention
 from stac_watch.states import FINAL, Fact, State, next_state
@@ -77,18 +78,16 @@ class Ledger(Retention):
                 waiting = [s for s in waiting if first[s.item.item_id] is not s]
             if bad:
                 rows = [{"source": source, "item_id": b.item_id, "why": b.why, "first_seen": now, "last_seen": now} for b in bad]
-                tx.execute(self._put(t.quarantine, ("source", "item_id"), ("why", "last_seen")), rows)
+                self._put(tx, t.quarantine, rows, ("source", "item_id"), "why", "last_seen")
             if cursor is not None:
                 row = {"name": cursor[0], "position": cursor[1], "changed_at": now}
-                tx.execute(self._put(t.cursor, ("name",), ("position", "changed_at")), [row])
+                self._put(tx, t.cursor, [row], ("name",), "position", "changed_at")
         return Tally(len(seen), moved[State.QUEUED], moved[State.SKIPPED], len(bad))
 
     def _sight(self, tx: Connection, source: str, sightings: Sequence[Sighting], now: datetime) -> list[State]:
         """Applies sightings of different items; returns the states that they led to, none where nothing moved."""
-        items = select(t.item.c.item_id, t.item.c.key).where(
-            t.item.c.source == source, t.item.c.item_id.in_([s.item.item_id for s in sightings])
-        )
-        previous: dict[str, str] = {r.item_id: r.key for r in tx.execute(items)}
+        items = chunked(tx, sql.KEYS, [s.item.item_id for s in sightings], of_source=source)
+        previous: dict[str, str] = {r.item_id: r.key for r in items}
         rows = self._rows(tx, {s.conversion.key for s in sightings} | set(previous.values()))
         moved = self._insert(tx, source, [s for s in sightings if s.conversion.key not in rows], now)
         for s in sightings:
@@ -99,7 +98,7 @@ class Ledger(Retention):
             if before is not None and before != s.conversion.key and before in rows:
                 self._supersede(tx, rows[before], f"revision {s.item.revision} took its place", now)
         changing = ("revision", "key", "updated", "sensing", "tile", "bbox", "cloud_cover", "last_seen")
-        tx.execute(self._put(t.item, ("source", "item_id"), changing), [_item_values(source, s, now) for s in sightings])
+        self._put(tx, t.item, [_item_values(source, s, now) for s in sightings], ("source", "item_id"), *changing)
         return moved
 
     def _insert(self, tx: Connection, source: str, sightings: Sequence[Sighting], now: datetime) -> list[State]:
@@ -127,7 +126,7 @@ class Ledger(Retention):
             states.append(state)
         for table, rows in ((t.conversion, conversions), (t.event, events), (t.outbox, outbox), (t.history, history)):
             if rows:
-                tx.execute(insert(table), rows)
+                tx.execute(sql.into(table), rows)
         self._count(tx, places)
         return states
 
@@ -142,7 +141,7 @@ class Ledger(Retention):
     def _supersede(self, tx: Connection, old: ConversionRow, why: str, now: datetime) -> None:
         # a run in flight, or one that a post without an answer may have started, is left alone: it is waited for, so that the
         # newer revision's run cannot be overtaken by it
-        posted = old.state is State.QUEUED and tx.execute(select(t.outbox.c.posts).where(t.outbox.c.key == old.key)).scalar()
+        posted = old.state is State.QUEUED and tx.execute(sql.POSTS, {"of_key": old.key}).scalar()
         if old.state is State.DEAD or (old.state is State.QUEUED and not posted):
             self._move(tx, old, Move(Fact.SUPERSEDED, why, reason=SkipReason.SUPERSEDED), now)
 
@@ -152,7 +151,7 @@ class Ledger(Retention):
         """Keeps what a backfill of a source asks for, in place of what an earlier one did."""
         values = asdict(order)
         with self._write() as tx:
-            tx.execute(self._put(t.backfill, ("source",), tuple(values.keys() - {"source"})), [values])
+            self._put(tx, t.backfill, [values], ("source",), *sorted(values.keys() - {"source"}))
 
     def hold_back(self, source: str, why: str) -> None:
         """Stops sending a source's backfill."""

@@ -12,11 +12,10 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Engine, delete, insert, select, update
-from sqlalchemy.dialects.postgresql import insert as pg_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy import Connection, Engine, Table, select, update
 
 from stac_watch import schema as t
+from stac_watch import statements as sql
 from stac_watch.errors import Defect, Temporary
 from stac_watch.events import PRIORITY, Lane, event_id, next_attempt
 from stac_watch.failures import LENGTH, fingerprint
@@ -49,7 +48,6 @@ class Moves(Sums):
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
-        self._upsert = sqlite_insert if engine.dialect.name == "sqlite" else pg_insert
         self._listeners: list[Callable[[Moved], None]] = []
         self._fence: tuple[str, Callable[[], datetime]] | None = None  # who once had the lease writes only while it has it
         self._renewed: datetime | None = None  # the lease; None = it has it not
@@ -97,7 +95,7 @@ class Moves(Sums):
         with self._transaction() as tx:
             mine = self._claim(tx, WATCH, holder, moment)
             if mine:
-                tx.execute(delete(t.lease).where(t.lease.c.name == WISH, t.lease.c.holder == holder))
+                tx.execute(sql.GIVE_BACK, {"of_name": WISH, "of_holder": holder})
             elif not gives_way:
                 self._claim(tx, WISH, holder, moment)
         self._renewed = moment if mine else None
@@ -107,11 +105,9 @@ class Moves(Sums):
 
     def _claim(self, tx: Connection, name: str, holder: str, moment: datetime) -> bool:
         """Writes one's name where there is none, or one whose time is over; tells whether it stands there."""
-        values = {"name": name, "holder": holder, "until": moment + LEASE}
-        free = (t.lease.c.holder == holder) | (t.lease.c.until <= moment)
-        statement = self._upsert(t.lease).values(values)
-        tx.execute(statement.on_conflict_do_update(index_elements=["name"], set_=values, where=free))
-        return bool(tx.execute(select(t.lease.c.holder).where(t.lease.c.name == name)).scalar() == holder)
+        mine = {"name": name, "holder": holder, "until": moment + LEASE}
+        tx.execute(sql.claim(tx.dialect.name), {**mine, "moment": moment})
+        return bool(tx.execute(sql.HOLDER, {"of_name": name}).scalar() == holder)
 
     def _wanted(self, holder: str, moment: datetime) -> bool:
         """Tells whether somebody else watches, or wishes to."""
@@ -127,13 +123,13 @@ class Moves(Sums):
         """Gives the lease back, so that the next watcher need not wait for its end."""
         if self._renewed is not None and self._fence is not None:
             with self._transaction() as tx:
-                tx.execute(delete(t.lease).where(t.lease.c.name == WATCH, t.lease.c.holder == self._fence[0]))
+                tx.execute(sql.GIVE_BACK, {"of_name": WATCH, "of_holder": self._fence[0]})
             self._renewed = None
 
     def holder(self) -> tuple[str, datetime] | None:
         """Returns who has the lease, and until when."""
         with self._read() as tx:
-            found = tx.execute(select(t.lease.c.holder, t.lease.c.until).where(t.lease.c.name == WATCH)).first()
+            found = tx.execute(sql.HOLDER, {"of_name": WATCH}).first()
             return (found[0], found[1]) if found is not None else None
 
     @contextmanager
@@ -142,9 +138,8 @@ class Moves(Sums):
         with self._transaction() as tx:
             if self._fence is not None:
                 holder, now = self._fence
-                mine = (t.lease.c.name == WATCH, t.lease.c.holder == holder)
-                renewed = update(t.lease).where(*mine).values(until=now() + LEASE)
-                if tx.execute(renewed).rowcount != 1:
+                renewed = {"of_name": WATCH, "of_holder": holder, "until": now() + LEASE}
+                if tx.execute(sql.RENEW, renewed).rowcount != 1:
                     self._renewed = None
                     raise LeaseLost("another watcher took over the ledger", hint="this one waits until it is free again")
             yield tx
@@ -168,21 +163,20 @@ class Moves(Sums):
         attempt = row.attempt + 1 if fresh else row.attempt
         lane = move.lane or row.lane
         changes = _changes(row, move, state, now) | {"attempt": attempt, "lane": lane}
-        tx.execute(delete(t.outbox).where(t.outbox.c.key == row.key))
+        tx.execute(sql.TAKE_OUT, {"of_key": row.key})
         body = b""
         if fresh:
             body, changes["run"] = self._next_event(tx, row, attempt, move)
-        guard = (t.conversion.c.key == row.key, t.conversion.c.state == row.state.value, t.conversion.c.attempt == row.attempt)
-        if tx.execute(update(t.conversion).where(*guard).values(changes)).rowcount != 1:
+        guard = {"of_key": row.key, "from_state": row.state.value, "from_attempt": row.attempt}
+        if tx.execute(sql.MOVE, {**guard, **changes}).rowcount != 1:
             raise StaleState(f"conversion {row.key} is no longer {row.state.value} at attempt {row.attempt}")
         if fresh:  # only now: a stale row must end as StaleState, not as an event that exists already
             values = {"id": event_id(row.key, attempt), "key": row.key, "attempt": attempt, "body": body, "created_at": now}
-            tx.execute(insert(t.event).values(values))
+            tx.execute(sql.into(t.event), values)
         if state is State.QUEUED:
-            mine = (t.item.c.source == row.source, t.item.c.item_id == row.item_id)
-            sensing = tx.execute(select(t.item.c.sensing).where(*mine)).scalar_one()
-            tx.execute(insert(t.outbox).values(outbox_values(row.source, row.key, attempt, lane, sensing, move.due or now)))
-        tx.execute(insert(t.history).values(history_values(row.key, row.state, fact, state, attempt, now, move.why)))
+            sensing = tx.execute(sql.SENSING, {"of_source": row.source, "of_item": row.item_id}).scalar_one()
+            tx.execute(sql.into(t.outbox), outbox_values(row.source, row.key, attempt, lane, sensing, move.due or now))
+        tx.execute(sql.into(t.history), history_values(row.key, row.state, fact, state, attempt, now, move.why))
         run = changes.get("run", row.run)
         tx.info[MOVED].append(
             Moved(row.source, row.item_id, row.key, lane, attempt, run, row.state, fact, state, now, row.changed_at, move.why)
@@ -193,7 +187,7 @@ class Moves(Sums):
         return state
 
     def _next_event(self, tx: Connection, row: ConversionRow, attempt: int, move: Move) -> tuple[bytes, str]:
-        last = tx.execute(select(t.event.c.body).where(t.event.c.key == row.key).order_by(t.event.c.attempt.desc())).scalar()
+        last = tx.execute(sql.LAST_EVENT, {"of_key": row.key}).scalar()
         if last is None:
             raise Defect(f"conversion {row.key} has no event")
         admitted = "backfill" if move.lane == "backfill" else "updated"
@@ -205,13 +199,11 @@ class Moves(Sums):
             {"source": p.source, "lane": p.lane, "state": p.state.value, "cause": p.cause, "n": n} for p, n in places.items() if n
         ]
         if rows:
-            statement = self._upsert(t.funnel)
-            added = {"n": t.funnel.c.n + statement.excluded.n}
-            tx.execute(statement.on_conflict_do_update(index_elements=["source", "lane", "state", "cause"], set_=added), rows)
+            tx.execute(sql.add(tx.dialect.name, t.funnel, ("source", "lane", "state", "cause")), rows)
 
-    def _put(self, table: Any, on: Sequence[str], changing: Sequence[str]) -> Any:  # noqa: ANN401  # SQLAlchemy's own types
-        statement = self._upsert(table)
-        return statement.on_conflict_do_update(index_elements=on, set_={c: statement.excluded[c] for c in changing})
+    def _put(self, tx: Connection, table: Table, rows: Sequence[Mapping[str, Any]], on: tuple[str, ...], *changing: str) -> None:
+        """Inserts rows, or changes what may change of those that are there by their key `on`."""
+        tx.execute(sql.put(tx.dialect.name, table, on, changing), rows)
 
 
 def _changes(row: ConversionRow, move: Move, state: State, now: datetime) -> dict[str, Any]:

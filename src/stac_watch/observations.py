@@ -14,9 +14,10 @@ from typing import Any
 from sqlalchemy import and_, delete, func, or_, select, update
 
 from stac_watch import schema as t
+from stac_watch import statements as sql
 from stac_watch.moves import Moves
 from stac_watch.policy import SkipReason
-from stac_watch.queries import CHUNK
+from stac_watch.queries import CHUNK, chunked
 from stac_watch.records import Audited, Known, Move, SweepRow
 from stac_watch.states import Fact, State
 
@@ -31,16 +32,15 @@ class Observations(Moves):
 
     def abilities(self, source: str) -> tuple[dict[str, Any], datetime, bool] | None:
         """Returns what was found, when, and whether it is doubted since; None when the catalogue was never probed."""
-        p = t.probe.c
         with self._read() as tx:
-            found = tx.execute(select(p.found, p.at, p.doubted).where(p.source == source)).first()
+            found = tx.execute(sql.ABILITIES, {"of_source": source}).first()
             return (found[0], found[1], bool(found[2])) if found is not None else None
 
     def note_abilities(self, source: str, found: Mapping[str, Any], now: datetime) -> None:
         """Keeps what a probe found."""
         row = {"source": source, "found": dict(found), "at": now, "doubted": 0}
         with self._write() as tx:
-            tx.execute(self._put(t.probe, ("source",), ("found", "at", "doubted")), [row])
+            self._put(tx, t.probe, [row], ("source",), "found", "at", "doubted")
 
     def doubt(self, source: str) -> None:
         """Notes that the catalogue did what it was not expected to: it is probed before it is asked again."""
@@ -51,25 +51,22 @@ class Observations(Moves):
 
     def lateness(self, source: str) -> dict[int, int]:
         """Returns how many new items were stamped less than 2^bucket seconds before the cursor; bucket 0 = not before it."""
-        c = t.lateness.c
         with self._read() as tx:
-            return {r.bucket: r.n for r in tx.execute(select(c.bucket, c.n).where(c.source == source))}
+            return {r.bucket: r.n for r in tx.execute(sql.LATENESS, {"of_source": source})}
 
     def note_lateness(self, source: str, counts: Mapping[int, int]) -> None:
         """Adds to it."""
         rows = [{"source": source, "bucket": bucket, "n": n} for bucket, n in counts.items()]
         if rows:
-            statement = self._upsert(t.lateness)
-            added = {"n": t.lateness.c.n + statement.excluded.n}
             with self._write() as tx:
-                tx.execute(statement.on_conflict_do_update(index_elements=["source", "bucket"], set_=added), rows)
+                tx.execute(sql.add(tx.dialect.name, t.lateness, ("source", "bucket")), rows)
 
     # -- audits ----------------------------------------------------------------------------------------------------------
 
     def note_audit(self, audited: Audited) -> None:
         """Keeps what an audit of a source found, in place of the one before."""
         with self._write() as tx:
-            tx.execute(self._put(t.audited, ("source",), ("at", "start", "end", "gaps")), [asdict(audited)])
+            self._put(tx, t.audited, [asdict(audited)], ("source",), "at", "start", "end", "gaps")
 
     def audited(self) -> dict[str, Audited]:
         """Returns what the last audit of each source found."""
@@ -84,45 +81,40 @@ class Observations(Moves):
         """Moves a cursor that no window is committed with."""
         row = {"name": name, "position": position, "changed_at": now}
         with self._write() as tx:
-            tx.execute(self._put(t.cursor, ("name",), ("position", "changed_at")), [row])
+            self._put(tx, t.cursor, [row], ("name",), "position", "changed_at")
 
     # -- sweeps --------------------------------------------------------------------------------------------------------
 
     def sweep(self, source: str, kind: str) -> SweepRow | None:
         """Returns the last or current sweep of that kind."""
         with self._read() as tx:
-            found = tx.execute(select(t.sweep).where(t.sweep.c.source == source, t.sweep.c.kind == kind)).first()
+            found = tx.execute(sql.SWEEP, {"of_source": source, "of_kind": kind}).first()
             return SweepRow(**found._mapping) if found is not None else None  # noqa: SLF001  # SQLAlchemy's documented name
 
     def note_sweep(self, row: SweepRow) -> None:
         """Keeps how far a sweep is."""
         values = asdict(row)
         with self._write() as tx:
-            tx.execute(self._put(t.sweep, ("source", "kind"), tuple(values.keys() - {"source", "kind"})), [values])
+            self._put(tx, t.sweep, [values], ("source", "kind"), "number", "start", "end", "position", "begun_at", "done_at")
 
     def based(self, source: str, item_ids: Sequence[str]) -> set[str]:
         """Returns those of the items that were there before the source was watched."""
-        b, found = t.baseline.c, set[str]()
         with self._read() as tx:
-            for start in range(0, len(item_ids), CHUNK):
-                chosen = b.item_id.in_(item_ids[start : start + CHUNK])
-                found |= set(tx.execute(select(b.item_id).where(b.source == source, chosen)).scalars())
-        return found
+            return {r.item_id for r in chunked(tx, sql.BASED, item_ids, of_source=source)}
 
     def base(self, source: str, item_ids: Collection[str]) -> None:
         """Notes items that were there before the source was watched."""
         rows = [{"source": source, "item_id": item_id} for item_id in item_ids]
         if rows:
             with self._write() as tx:
-                tx.execute(self._upsert(t.baseline).on_conflict_do_nothing(), rows)
+                tx.execute(sql.unless_there(tx.dialect.name, t.baseline), rows)
 
     # -- what is missing -----------------------------------------------------------------------------------------------
 
     def acquired(self, source: str, start: datetime, end: datetime) -> set[str]:
         """Returns the ids of known items acquired in `[start, end)`."""
-        i = t.item.c
         with self._read() as tx:
-            return set(tx.execute(select(i.item_id).where(i.source == source, i.sensing >= start, i.sensing < end)).scalars())
+            return set(tx.execute(sql.ACQUIRED, {"of_source": source, "start": start, "end": end}).scalars())
 
     def miss(self, source: str, missing: Collection[str], number: int, now: datetime) -> list[str]:
         """Notes items that this sweep did not find; returns those that an earlier one did not find either."""
@@ -133,12 +125,8 @@ class Observations(Moves):
         ]
         if not rows:
             return []
-        statement = self._upsert(t.absent)
-        again = statement.on_conflict_do_update(
-            index_elements=["source", "item_id"], set_={"sweeps": a.sweeps + 1, "last_sweep": number}, where=a.last_sweep < number
-        )
         with self._write() as tx:
-            tx.execute(again, rows)
+            tx.execute(sql.miss(tx.dialect.name), rows)
             gone = select(a.item_id).where(a.source == source, a.sweeps >= 2, a.withdrawn_at.is_(None))
             return sorted(set(tx.execute(gone).scalars()) & set(missing))
 
@@ -146,7 +134,7 @@ class Observations(Moves):
         """Forgets that these items were missing."""
         a = t.absent.c
         with self._read() as tx:
-            back = set(tx.execute(select(a.item_id).where(a.source == source)).scalars()) & set(present)
+            back = set(tx.execute(sql.ABSENT, {"of_source": source}).scalars()) & set(present)
         if back:
             with self._write() as tx:
                 for item_id in back:
@@ -157,12 +145,12 @@ class Observations(Moves):
 
         What waits or is dead is skipped; what is done stays done: an output does not vanish with its source.
         """
-        a, i = t.absent.c, t.item.c
+        a = t.absent.c
         with self._write() as tx:
-            key = tx.execute(select(i.key).where(i.source == source, i.item_id == item_id)).scalar()
+            key = tx.execute(sql.CURRENT_KEY, {"of_source": source, "of_item": item_id}).scalar()
             row = self._rows(tx, [key]).get(key) if key is not None else None
             if row is not None:
-                posted = tx.execute(select(t.outbox.c.posts).where(t.outbox.c.key == key)).scalar()
+                posted = tx.execute(sql.POSTS, {"of_key": key}).scalar()
                 if row.state in (State.SENT, State.RUNNING) or posted:
                     return False
                 if row.state in (State.QUEUED, State.DEAD):
@@ -191,7 +179,7 @@ class Observations(Moves):
         """Takes out of the quarantine what can be read now: items by id, and names in `[low, high)` of what was hidden."""
         q = t.quarantine.c
         with self._read() as tx:
-            bad = set(tx.execute(select(q.item_id).where(q.source == source)).scalars())
+            bad = set(tx.execute(sql.QUARANTINED, {"of_source": source}).scalars())
         well = [i for i in bad if i in readable or (hidden is not None and hidden[0] <= i < hidden[1])]
         if well:
             with self._write() as tx:
@@ -225,7 +213,7 @@ class Observations(Moves):
         for item_id, row in rows.items():
             with self._write() as tx:
                 before = self._rows(tx, [row.key])[row.key]
-                posted = tx.execute(select(t.outbox.c.posts).where(t.outbox.c.key == row.key)).scalar()
+                posted = tx.execute(sql.POSTS, {"of_key": row.key}).scalar()
                 if before.state is State.DEAD or (before.state is State.QUEUED and not posted):
                     self._move(tx, before, Move(Fact.SUPERSEDED, why[item_id], reason=SkipReason.SUPERSEDED), now)
                     n += 1

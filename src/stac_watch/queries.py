@@ -12,10 +12,11 @@ from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, Row, Select, and_, case, exists, func, literal_column, or_, select
+from sqlalchemy import Connection, Engine, Row, Select, and_, or_, select
 from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
 
 from stac_watch import schema as t
+from stac_watch import statements as sql
 from stac_watch.errors import CannotWrite, Temporary
 from stac_watch.events import PRIORITY, Lane
 from stac_watch.records import (
@@ -31,9 +32,6 @@ from stac_watch.records import (
 from stac_watch.states import IN_FLIGHT, State
 
 CHUNK = 5_000  # values in one IN list; SQLite takes 32,766, PostgreSQL 65,535
-BACKFILL = PRIORITY["backfill"]
-NEVER: ColumnElement[int] = literal_column("0")
-"""In `posts > 0`, spelled as the partial index `outbox_posted` does: with a bound 0 it is not used."""
 
 
 @contextmanager
@@ -80,17 +78,12 @@ class Queries:
     def position(self, name: str) -> datetime | None:
         """Returns the cursor of that name."""
         with self._read() as tx:
-            return tx.execute(select(t.cursor.c.position).where(t.cursor.c.name == name)).scalar()
+            return tx.execute(sql.POSITION, {"of_name": name}).scalar()
 
     def known(self, source: str, item_ids: Sequence[str]) -> dict[str, Known]:
         """Returns what is known of these items, by id."""
-        query = (
-            select(t.item.c.item_id, t.item.c.revision, t.item.c.key, t.conversion.c.state)
-            .join(t.conversion, t.conversion.c.key == t.item.c.key)
-            .where(t.item.c.source == source)
-        )
         with self._read() as tx:
-            rows = chunked(tx, query, t.item.c.item_id, item_ids)
+            rows = chunked(tx, sql.KNOWN, item_ids, of_source=source)
             return {r.item_id: Known(r.revision, r.key, State(r.state)) for r in rows}
 
     # -- dispatch and reconcile ----------------------------------------------------------------------------------------
@@ -102,21 +95,13 @@ class Queries:
         held back while another run for the same output is in flight, or may be because a post had no clear answer: the older run
         must not finish after the newer.
         """
-        o = t.outbox.c
-        query = (
-            select(o.key, o.event_id, t.event.c.body, o.posts, o.due)
-            .join(t.event, t.event.c.id == o.event_id)
-            .where(o.due <= now, ~self._held_back())
-            .limit(limit)
-        )
-        if queue is None:
-            oldest_first = case((o.priority == BACKFILL, o.sensing))
-            query = query.order_by(o.priority.desc(), oldest_first, o.sensing.desc(), o.key.desc())
-        else:
-            age = (o.sensing, o.key) if queue.lane == "backfill" else (o.sensing.desc(), o.key.desc())
-            query = query.where(o.source == queue.source, o.priority == PRIORITY[queue.lane]).order_by(*age)
+        asked: dict[str, Any] = {"now": now, "most": limit}
+        query = sql.DUE
+        if queue is not None:
+            asked |= {"of_source": queue.source, "of_priority": PRIORITY[queue.lane]}
+            query = sql.DUE_OLDEST_FIRST if queue.lane == "backfill" else sql.DUE_NEWEST_FIRST
         with self._read() as tx:
-            return [OutboxRow(r.key, r.event_id, bytes(r.body), r.posts, r.due) for r in tx.execute(query)]
+            return [OutboxRow(r.key, r.event_id, bytes(r.body), r.posts, r.due) for r in tx.execute(query, asked)]
 
     def waiting_for(self, key: str) -> ConversionRow | None:
         """Returns a conversion whose run for the same output keeps this one's event back."""
@@ -131,46 +116,28 @@ class Queries:
             found = tx.execute(query).first()
             return _conversion(found) if found is not None else None
 
-    def _held_back(self) -> Any:  # noqa: ANN401  # an EXISTS of SQLAlchemy
-        other, mine, unclear = t.conversion.alias("other"), t.conversion.alias("mine"), t.outbox.alias("unclear")
-        return exists().where(
-            mine.c.key == t.outbox.c.key,
-            other.c.output_zarr == mine.c.output_zarr,
-            other.c.key != mine.c.key,
-            or_(
-                other.c.state.in_([s.value for s in IN_FLIGHT]),
-                # of two that both went out without an answer neither waits for the other
-                and_(t.outbox.c.posts == 0, exists().where(unclear.c.key == other.c.key, unclear.c.posts > NEVER)),
-            ),
-        )
-
     def unfinished(self) -> list[ConversionRow]:
         """Returns conversions whose run may exist: sent, running, and queued ones that were posted without a clear answer."""
-        c = t.conversion.c
-        # a query for each state, ordered as its index is: with statistics SQLite reads all of the table for two states in one
-        in_flight = [select(t.conversion).where(c.state == s.value).order_by(c.changed_at) for s in IN_FLIGHT]
-        posted = select(t.conversion).where(c.key.in_(select(t.outbox.c.key).where(t.outbox.c.posts > NEVER)))
         with self._read() as tx:
-            moving = [_conversion(r) for query in in_flight for r in tx.execute(query)]
-            unanswered = [_conversion(r) for r in tx.execute(posted)]
+            # a query for each state, ordered as its index is: with statistics SQLite reads all of the table for two states in one
+            moving = [_conversion(r) for s in IN_FLIGHT for r in tx.execute(sql.CHANGED_IN_STATE, {"of_state": s.value})]
+            unanswered = [_conversion(r) for r in tx.execute(sql.POSTED)]
         return [*sorted(moving, key=lambda row: row.changed_at), *unanswered]
 
     def unclear(self, now: datetime) -> int:
         """Returns how many events wait to be posted again because a post had no clear answer: a run of theirs may exist."""
-        o = t.outbox.c
         with self._read() as tx:
-            return tx.execute(select(func.count()).where(o.posts > NEVER, o.due > now)).scalar_one()
+            return int(tx.execute(sql.UNCLEAR, {"now": now}).scalar_one())
 
     def superseded(self, row: ConversionRow) -> bool:
         """Tells whether a newer revision of the item took this conversion's place."""
-        query = select(t.item.c.key).where(t.item.c.source == row.source, t.item.c.item_id == row.item_id)
         with self._read() as tx:
-            return tx.execute(query).scalar() not in (None, row.key)
+            return tx.execute(sql.CURRENT_KEY, {"of_source": row.source, "of_item": row.item_id}).scalar() not in (None, row.key)
 
     def next_due(self) -> datetime | None:
         """Returns when the next event in the outbox is due."""
         with self._read() as tx:
-            return tx.execute(select(func.min(t.outbox.c.due))).scalar()
+            return tx.execute(sql.NEXT_DUE).scalar()
 
     def orders(self) -> list[Order]:
         """Returns what the last backfill of each source asked for."""
@@ -212,9 +179,8 @@ class Queries:
 
     def current(self, source: str, item_ids: Collection[str]) -> dict[str, ConversionRow]:
         """Returns the conversions of these items' current revisions, by item id."""
-        query = select(t.conversion).join(t.item, t.item.c.key == t.conversion.c.key).where(t.item.c.source == source)
         with self._read() as tx:
-            return {r.item_id: _conversion(r) for r in chunked(tx, query, t.item.c.item_id, list(item_ids))}
+            return {r.item_id: _conversion(r) for r in chunked(tx, sql.CURRENT, list(item_ids), of_source=source)}
 
     def within(self, source: str, start: datetime, end: datetime) -> Iterator[ConversionRow]:
         """Yields the conversions of current revisions of items acquired in `[start, end)`, oldest first."""
@@ -256,10 +222,8 @@ class Queries:
 
     def outbox(self, keys: Collection[str]) -> dict[str, OutboxRow]:
         """Returns the waiting events of these conversions, by key."""
-        query = select(t.outbox.c.key, t.outbox.c.event_id, t.event.c.body, t.outbox.c.posts, t.outbox.c.due)
-        query = query.join(t.event, t.event.c.id == t.outbox.c.event_id)
         with self._read() as tx:
-            rows = chunked(tx, query, t.outbox.c.key, list(keys))
+            rows = chunked(tx, sql.WAITING, list(keys))
             return {r.key: OutboxRow(r.key, r.event_id, bytes(r.body), r.posts, r.due) for r in rows}
 
     def history(self, key: str) -> list[HistoryRow]:
@@ -276,14 +240,14 @@ class Queries:
             return [(r[0], r[1], r[2]) for r in tx.execute(select(q.source, q.item_id, q.why).order_by(q.source, q.item_id))]
 
     def _rows(self, tx: Connection, keys: Collection[str]) -> dict[str, ConversionRow]:
-        rows = chunked(tx, select(t.conversion), t.conversion.c.key, list(keys))
+        rows = chunked(tx, sql.CONVERSIONS, list(keys))
         return {r.key: _conversion(r) for r in rows}
 
 
-def chunked(tx: Connection, query: Select[Any], column: Any, values: Sequence[str]) -> Iterator[Row[Any]]:  # noqa: ANN401
-    """Yields the rows whose column has one of the values, asked for in parts that a database takes."""
+def chunked(tx: Connection, query: Select[Any], values: Sequence[str], **asked: object) -> Iterator[Row[Any]]:
+    """Yields the rows that have one of the values, asked for in parts that a database takes."""
     for start in range(0, len(values), CHUNK):
-        yield from tx.execute(query.where(column.in_(values[start : start + CHUNK])))
+        yield from tx.execute(query, {**asked, "values": values[start : start + CHUNK]})
 
 
 def _conversion(row: Row[Any]) -> ConversionRow:

@@ -11,10 +11,11 @@ from datetime import datetime
 from sqlalchemy import and_, func, select
 
 from stac_watch import schema as t
+from stac_watch import statements as sql
 from stac_watch.events import Lane
 from stac_watch.queries import Queries, chunked
 from stac_watch.records import Journey, Lag, Place, Scope
-from stac_watch.states import IN_FLIGHT, State
+from stac_watch.states import State
 
 
 class Sums(Queries):
@@ -22,10 +23,8 @@ class Sums(Queries):
 
     def funnel(self) -> dict[Place, int]:
         """Returns how many conversions are where."""
-        f = t.funnel.c
         with self._read() as tx:
-            rows = tx.execute(select(f.source, f.lane, f.state, f.cause, f.n).where(f.n > 0))
-            return {Place(r.source, r.lane, State(r.state), r.cause): r.n for r in rows}
+            return {Place(r.source, r.lane, State(r.state), r.cause): r.n for r in tx.execute(sql.FUNNEL)}
 
     def moved_since(self, since: datetime) -> dict[Place, int]:
         """Returns how many of the conversions that changed since then are where."""
@@ -37,7 +36,7 @@ class Sums(Queries):
 
     def journeys(self, scope: Scope, limit: int) -> list[Journey]:
         """Returns when conversions that are done came to each step, the last done first."""
-        c, i, h = t.conversion.c, t.item.c, t.history.c
+        c, i = t.conversion.c, t.item.c
         mine = and_(i.source == c.source, i.item_id == c.item_id, i.key == c.key)  # a newer revision has a stamp of its own
         query = select(c.key, c.lane, i.updated, c.created_at, c.changed_at).outerjoin(t.item, mine)
         query = query.where(c.state == State.DONE.value).order_by(c.changed_at.desc()).limit(limit)
@@ -46,8 +45,7 @@ class Sums(Queries):
         query = query.where(c.changed_at >= scope.since) if scope.since is not None else query
         with self._read() as tx:
             rows = tx.execute(query).all()
-            moves = select(h.key, h.dst, h.at).where(h.dst.in_([s.value for s in IN_FLIGHT])).order_by(h.id)
-            last = {(m.key, m.dst): m.at for m in chunked(tx, moves, h.key, [r.key for r in rows])}
+            last = {(m.key, m.dst): m.at for m in chunked(tx, sql.STARTS, [r.key for r in rows])}
         sent, running = State.SENT.value, State.RUNNING.value
         return [
             Journey(

@@ -21,8 +21,8 @@ LAYERS = [
     ["sweep"],
     ["discover", "dispatch", "reconcile"],
     ["pages probe"],
-    ["catalog http", "ledger retention observations moves sums migrations queries database schema", "lanes", "views.", "markers",
-     "engines.argo engines.workflows", "engines.local"],
+    ["catalog http", "ledger retention observations moves sums migrations queries statements database schema", "lanes", "views.",
+     "markers", "engines.argo engines.workflows", "engines.local"],
     ["engines", "records"],
     ["policy", "windows"],
     ["changes"],
@@ -31,7 +31,7 @@ LAYERS = [
 ]  # fmt: skip
 OWNERS = {  # library: modules that may import it; everything else reaches it through them
     "sqlalchemy alembic psycopg": "stac_watch.ledger stac_watch.retention stac_watch.observations stac_watch.moves "
-    "stac_watch.migrations stac_watch.queries stac_watch.sums stac_watch.schema stac_watch.database",
+    "stac_watch.migrations stac_watch.queries stac_watch.statements stac_watch.sums stac_watch.schema stac_watch.database",
     "sqlite3": "stac_watch.demo.",
     "pystac_client requests": "stac_watch.catalog stac_watch.http",
     "pystac": "geozarr_runner.",
