@@ -15,6 +15,7 @@ import json
 import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -34,6 +35,7 @@ ITEM_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 COLLECTION = ITEM_ID
 TILE = re.compile(r"T\d{2}[A-Z]{3}")
 RUN = re.compile(r"gz-[a-z0-9-]{1,54}")
+NOT_OF_A_URL = re.compile(r"[^!-~]|[{}<>\"'`\\|^$]")  # not visible ASCII, or with a meaning for a shell or a template
 HOST = re.compile(r"[A-Za-z0-9._-]*|[0-9A-Fa-f:.]+")  # what parsers of URLs agree on; no zone, no escape
 METADATA_SERVICES = frozenset({"100.100.100.200", "168.63.129.16", "fd00:ec2::254"})
 """Where clouds hand out a machine's credentials outside 169.254.0.0/16 and fe80::/10: Alibaba, Azure, AWS."""
@@ -167,7 +169,7 @@ def check_href(value: str, allowed_hosts: tuple[str, ...] = ()) -> str:
     """
     if len(value) > MAX_HREF:
         raise IdentityError(f"href {value[:60]!r}... is too long: {len(value)} characters", hint=f"{MAX_HREF} are allowed")
-    if re.search(r"[\s{}<>\"'`\\|^$]", value) or any(ord(c) < 32 or ord(c) > 126 for c in value):
+    if NOT_OF_A_URL.search(value):
         raise IdentityError(f"href {value[:120]!r} holds characters that a URL must not have")
     try:
         parts = urlsplit(value)
@@ -339,6 +341,7 @@ def _in_networks(address: Address, allowed: tuple[str, ...]) -> bool:
     return any(address in ipaddress.ip_network(entry, strict=False) for entry in allowed if "/" in entry)
 
 
+@lru_cache(1024)  # each item names a host, of a few; to find out that a name is no address takes an exception
 def _address(text: str) -> Address | None:
     """Returns the address that a text is, an IPv4 one also where it is wrapped in IPv6 (mapped, NAT64, 6to4), else None."""
     try:

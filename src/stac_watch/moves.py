@@ -163,7 +163,8 @@ class Moves(Sums):
         attempt = row.attempt + 1 if fresh else row.attempt
         lane = move.lane or row.lane
         changes = _changes(row, move, state, now) | {"attempt": attempt, "lane": lane}
-        tx.execute(sql.TAKE_OUT, {"of_key": row.key})
+        if row.state is State.QUEUED:  # nothing else is in the outbox
+            tx.execute(sql.TAKE_OUT, {"of_key": row.key})
         body = b""
         if fresh:
             body, changes["run"] = self._next_event(tx, row, attempt, move)
