@@ -55,11 +55,7 @@ def wall_clock() -> datetime:
 def open_ledger(config: Config, *, upgrade: bool = True) -> Ledger:
     """Opens the ledger, makes its tables where there are none, and brings older ones up to date: not for who only asks."""
     ledger = Ledger(open_engine(config.ledger))
-    try:
-        ledger.prepare(upgrade=upgrade)
-    except BaseException:
-        ledger.close()
-        raise
+    ledger.prepare(upgrade=upgrade)
     return ledger
 
 

@@ -35,7 +35,7 @@ class Ledger(Retention):
     """Admission and orders; questions are inherited from `Queries`, moves from `Moves`."""
 
     def prepare(self, *, upgrade: bool = True) -> None:
-        """Creates the tables where there are none, and brings an older ledger up to date if it may.
+        """Creates the tables where there are none, and brings an older ledger up to date if it may; closes what cannot be used.
 
         Raises:
             ConfigError: the database cannot be reached, is no ledger, is of a newer schema, or of an older one that must stay.
@@ -45,6 +45,7 @@ class Ledger(Retention):
             with self._engine.begin() as tx:
                 migrate(tx, upgrade=upgrade)
         except DBAPIError as error:
+            self.close()
             refused = unwritable(self._engine, error)
             if refused is not None:
                 raise refused from error
@@ -52,6 +53,9 @@ class Ledger(Retention):
             hint = "check that `ledger:` names a database of ours, that it can be reached, and that its folder can be written"
             said = " ".join(str(error.orig).split())
             raise ConfigError(f"cannot use the ledger {where}: {said}", hint=hint) from error
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Closes every connection."""

@@ -8,13 +8,14 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 from geozarr_runner.source import Patience, open_source
 from hypothesis import given
 from hypothesis import strategies as st
+from loopback import serving
 
 from stac_watch.errors import ConfigError, IdentityError, InputError, StacWatchError
 from stac_watch.events import check_address, check_href
@@ -130,14 +131,9 @@ def site(monkeypatch) -> Iterator[Site]:
         def log_message(self, *_: object) -> None:
             return
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    site = Site(server.server_port)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    yield site
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(Handler) as url:
+        site = Site(int(url.rpartition(":")[2]))
+        yield site
 
 
 def read(url: str, *allowed: str, named: str = "") -> bytes:

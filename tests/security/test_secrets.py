@@ -4,16 +4,16 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import kubernetes
 import pytest
 import yaml
+from loopback import serving
 from pydantic import SecretStr
 
 from stac_watch.config import load
@@ -60,14 +60,9 @@ def webhook() -> Iterator[Webhook]:
         def log_message(self, *_: object) -> None:
             return
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    kept.url = f"http://127.0.0.1:{server.server_port}/items"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    yield kept
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(Handler) as url:
+        kept.url = f"{url}/items"
+        yield kept
 
 
 def readable(path: Path) -> bool:

@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 import urllib.request
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 from pgstac_servers import free_port
+from waiting import until
 
 from stac_watch.demo.catalog import Server, Store, create_app, make_collection, make_item
 
@@ -46,14 +46,6 @@ def watcher(folder, catalogue, store):
     with running([str(COMMAND), "watch", "-c", str(config), "--log=json"], log):
         line = until(lambda: log.read_text().partition("\n")[0] if "\n" in log.read_text() else None)
         yield json.loads(line)["url"].split("/")[2]
-
-
-def until(what, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < deadline, f"not within {seconds} s"
-        time.sleep(0.2)
-    return found
 
 
 def test_prometheus_scrapes_the_watcher_and_evaluates_every_rule(tmp_path):
@@ -91,9 +83,9 @@ def test_prometheus_scrapes_the_watcher_and_evaluates_every_rule(tmp_path):
             return float(found["result"][0]["value"][1]) if found and found["result"] else None
 
         with running(argv, tmp_path / "prometheus.log"):
-            until(lambda: value("up") == 1)
+            until(lambda: value("up") == 1, every=0.2)
             assert value("stac_watch_ledger_up") == 1
-            until(lambda: value('stac_watch_skipped{reason="too_cloudy"}') == 1, 90)
+            until(lambda: value('stac_watch_skipped{reason="too_cloudy"}') == 1, every=0.2)
             assert value("stac_watch_ledger_bytes") > 10_000
             groups = until(
                 lambda: (

@@ -14,7 +14,6 @@ from sqlalchemy import NullPool, RowMapping, create_engine, text
 
 from stac_watch.changes import Item
 from stac_watch.database import open_engine
-from stac_watch.errors import StacWatchError
 from stac_watch.events import PRIORITY, Conversion, parse_event
 from stac_watch.ledger import Ledger
 from stac_watch.policy import SkipReason
@@ -94,11 +93,7 @@ def open_ledger() -> Callable[[Path], Ledger]:
 
     def opened(path: Path) -> Ledger:
         ledger = Ledger(open_engine(f"sqlite:///{path}"))
-        try:
-            ledger.prepare()
-        except StacWatchError:
-            ledger.close()
-            raise
+        ledger.prepare()
         return ledger
 
     return opened
