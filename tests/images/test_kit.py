@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 TOOLS = ("sh", "make", "cat", "git", "env", "touch", "awk")
 RELEASE = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 RUNNER, POLLER = f"docker.io/library/geozarr-runner:{RELEASE}", f"docker.io/library/stac-watch:{RELEASE}"
-RECORDER = """#!{python}
+RECORDER = """#!/usr/bin/env python3
 import json, os, pathlib, sys
 argv = [pathlib.Path(sys.argv[0]).name, *sys.argv[1:]]
 with open(os.environ["RECORD"], "a") as record:
@@ -54,7 +54,7 @@ class Machine:
 
     def install(self, *programs: str) -> "Machine":
         for program in programs:
-            (self.folder / program).write_text(RECORDER.format(python=sys.executable))
+            (self.folder / program).write_text(RECORDER)
             (self.folder / program).chmod(0o755)
         return self
 
