@@ -22,7 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from geozarr_runner import marker
+from geozarr_runner import marker, memory
 from geozarr_runner.marker import Counts, Outcome
 from geozarr_runner.progress import Bar, Lines, Progress, log_to
 from geozarr_runner.request import Identity, Recipe, Request
@@ -60,14 +60,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = request.identity.item_id or request.stac_url.rstrip("/").rpartition("/")[2]
     lines = Lines(item=name, run=request.identity.run, progress=progress, as_json=not sys.stderr.isatty())
     command = _preflight if arguments.command == "preflight" else _convert
+    memory.keep_freed()
     with log_to(sys.stderr, lines):
         return _guarded(command, arguments, request, progress)
 
 
 def _convert(arguments: argparse.Namespace, request: Request, progress: Progress, called_off: threading.Event) -> Outcome:  # noqa: ARG001  # one signature for both commands
-    from geozarr_runner import limits
-
-    limits.keep_freed_memory()
     outcome = run(request, progress=progress, now=lambda: datetime.now(UTC), called_off=called_off)
     if sys.stdout.isatty():
         seconds = sum(outcome.seconds.values())

@@ -9,7 +9,6 @@ group is the root of what can be seen. Sources: Linux, Documentation/admin-guide
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import math
 import os
@@ -29,8 +28,6 @@ BASE = 700_000_000
 """Bytes resident before a pixel is read: the runner with its libraries, and the metadata pass beside it."""
 PER_ARRAY = 1.9
 """Bytes that one worker holds for each of the largest array, packed: array, one chunk, strips of means (measured)."""
-_MALLOPT = {-8: 1, -4: 0, -1: 2**31 - 1}
-"""glibc's M_ARENA_MAX, M_MMAP_MAX and M_TRIM_THRESHOLD (mallopt(3)): one heap, nothing beside it, nothing of it given back."""
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(|k|M|G|T|Ki|Mi|Gi|Ti)B?")
 _UNITS = {"": 1, **{u: 1000**n for n, u in enumerate("kMGT", 1)}, **{f"{u}i": 1024**n for n, u in enumerate("KMGT", 1)}}
 
@@ -97,16 +94,6 @@ def affordable(cpus: int, selection: Selection, limit: int | None) -> int:
     if fit < 1:
         log.warning("%.1f GB of memory may not be enough: one worker needs about %.1f GB", limit / 1e9, (BASE + each) / 1e9)
     return max(1, min(cpus, fit))
-
-
-def keep_freed_memory() -> None:
-    """Has this process use freed memory again: buffers fetched from the kernel anew were a quarter of `verify` (measured).
-
-    To be called before a thread begins. Nothing where the C library has no such options.
-    """
-    if (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
-        for option, value in _MALLOPT.items():
-            mallopt(option, value)
 
 
 def _groups(membership: Path, mount: Path) -> Iterator[Path]:

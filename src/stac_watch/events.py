@@ -35,7 +35,7 @@ ITEM_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 COLLECTION = ITEM_ID
 TILE = re.compile(r"T\d{2}[A-Z]{3}")
 RUN = re.compile(r"gz-[a-z0-9-]{1,54}")
-NOT_OF_A_URL = re.compile(r"[^!-~]|[{}<>\"'`\\|^$]")  # not visible ASCII, or with a meaning for a shell or a template
+NOT_OF_A_URL = re.compile(r"[^!-~]|[{}<>\"'`\\|^$]")  # not visible ASCII; quotes, braces and others that no URL needs
 HOST = re.compile(r"[A-Za-z0-9._-]*|[0-9A-Fa-f:.]+")  # what parsers of URLs agree on; no zone, no escape
 METADATA_SERVICES = frozenset({"100.100.100.200", "168.63.129.16", "fd00:ec2::254"})
 """Where clouds hand out a machine's credentials outside 169.254.0.0/16 and fe80::/10: Alibaba, Azure, AWS."""

@@ -1,4 +1,4 @@
-"""The ledger: what is known of every item, conversion and event, and (with `queries` and `moves`) the only code that speaks SQL.
+"""The ledger: what is known of every item, conversion and event; with the modules it is made of, all that speaks SQL.
 
 In: sightings, orders. Out: rows as dataclasses. Every public method is one transaction: it happens entirely, or not at all.
 Never: decides what follows (that is `states`), opens a network connection besides the database's, or reads the clock.

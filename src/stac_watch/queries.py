@@ -120,7 +120,7 @@ class Queries:
         """Returns conversions whose run may exist: sent, running, and queued ones that were posted without a clear answer."""
         with self._read() as tx:
             # a query for each state, ordered as its index is: with statistics SQLite reads all of the table for two states in one
-            moving = [_conversion(r) for s in IN_FLIGHT for r in tx.execute(sql.CHANGED_IN_STATE, {"of_state": s.value})]
+            moving = [_conversion(r) for s in IN_FLIGHT for r in tx.execute(sql.IN_STATE, {"of_state": s.value})]
             unanswered = [_conversion(r) for r in tx.execute(sql.POSTED)]
         return [*sorted(moving, key=lambda row: row.changed_at), *unanswered]
 

@@ -74,7 +74,7 @@ _item_id: BindParameter[str] = bindparam("of_item")
 _key: BindParameter[str] = bindparam("of_key")
 _this_item = and_(_i.source == _source, _i.item_id == _item_id)
 
-# -- discovery: of_source, of_name, values ---------------------------------------------------------------------------------
+# -- discovery -------------------------------------------------------------------------------------------------------------
 
 POSITION = select(t.cursor.c.position).where(t.cursor.c.name == bindparam("of_name"))
 ABILITIES = select(t.probe.c.found, t.probe.c.at, t.probe.c.doubted).where(t.probe.c.source == _source)
@@ -92,19 +92,17 @@ ACQUIRED = select(_i.item_id).where(_i.source == _source, _i.sensing >= bindpara
 ABSENT = select(t.absent.c.item_id).where(t.absent.c.source == _source)
 QUARANTINED = select(_q.item_id).where(_q.source == _source)
 
-# -- dispatch and reconcile: of_key, now, most -----------------------------------------------------------------------------
+# -- dispatch and reconcile ------------------------------------------------------------------------------------------------
 
 CONVERSIONS = select(t.conversion).where(_one_of(_c.key))
 NEXT_DUE = select(func.min(_o.due))
 UNCLEAR = select(func.count()).where(_o.posts > NEVER, _o.due > bindparam("now"))
-CHANGED_IN_STATE = select(t.conversion).where(_c.state == bindparam("of_state")).order_by(_c.changed_at)
+IN_STATE = select(t.conversion).where(_c.state == bindparam("of_state")).order_by(_c.changed_at)
 POSTED = select(t.conversion).where(_c.key.in_(select(_o.key).where(_o.posts > NEVER)))
 CURRENT_KEY = select(_i.key).where(_this_item)
 SENSING = select(_i.sensing).where(_this_item)
 POSTS = select(_o.posts).where(_o.key == _key)
 LAST_EVENT = select(t.event.c.body).where(t.event.c.key == _key).order_by(t.event.c.attempt.desc())
-STARTS = select(_h.key, _h.dst, _h.at).where(_h.dst.in_([s.value for s in IN_FLIGHT]), _one_of(_h.key)).order_by(_h.id)
-FUNNEL = select(_f.source, _f.lane, _f.state, _f.cause, _f.n).where(_f.n > 0)
 _waiting = select(_o.key, _o.event_id, t.event.c.body, _o.posts, _o.due).join(t.event, t.event.c.id == _o.event_id)
 WAITING = _waiting.where(_one_of(_o.key))
 _due = _waiting.where(_o.due <= bindparam("now"), ~_held_back()).limit(bindparam("most", type_=Integer))
@@ -113,7 +111,12 @@ DUE = _due.order_by(_o.priority.desc(), case((_o.priority == PRIORITY["backfill"
 DUE_OLDEST_FIRST = _of_queue.order_by(_o.sensing, _o.key)
 DUE_NEWEST_FIRST = _of_queue.order_by(_o.sensing.desc(), _o.key.desc())
 
-# -- moves: of_key, and what is to be set ------------------------------------------------------------------------------------
+# -- sums ------------------------------------------------------------------------------------------------------------------
+
+STARTS = select(_h.key, _h.dst, _h.at).where(_h.dst.in_([s.value for s in IN_FLIGHT]), _one_of(_h.key)).order_by(_h.id)
+FUNNEL = select(_f.source, _f.lane, _f.state, _f.cause, _f.n).where(_f.n > 0)
+
+# -- moves; what is to be set is given with the rest -------------------------------------------------------------------------
 
 MOVE: Update = update(t.conversion).where(
     _c.key == _key, _c.state == bindparam("from_state"), _c.attempt == bindparam("from_attempt")

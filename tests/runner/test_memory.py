@@ -1,0 +1,38 @@
+"""Buffers that are asked for again and again, as the runner's threads do beside its watchdog."""
+
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import resource, sys, threading
+from geozarr_runner import memory
+if sys.argv[1] == "kept":
+    memory.keep_freed()
+over = threading.Event()
+watchdog = threading.Thread(target=over.wait)
+watchdog.start()
+faults = []
+
+def work():
+    bytes(range(256)) * 400_000  # 100 MB
+    before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+    for _ in range(5):
+        bytes(range(256)) * 400_000
+    faults.append(resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before)
+
+for _ in range(4):
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+over.set()
+print(max(faults), min(faults))
+"""
+
+
+@pytest.mark.parametrize(("way", "fresh"), [("kept", False), ("given back", True)])
+def test_freed_memory_is_used_again_by_every_thread(way, fresh):
+    argv = [sys.executable, "-c", SCRIPT, way]
+    most, least = map(int, subprocess.run(argv, check=True, capture_output=True, text=True).stdout.split())
+    assert (least > 10_000) if fresh else (most < 1_000), (most, least)  # pages; 5 x 25,000 when each buffer is new
