@@ -1,6 +1,7 @@
 """The make targets of an operator, each run for real against a server that answers like Kubernetes."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from fake_kubernetes import ARGO, ITEM, ROOT, template
 
+BIN = os.path.relpath(Path(sys.executable).parent, ROOT)  # as the Makefile has it: the clone's path may have a space
 NASTY = (
     "https://stac.example/a b?q='x'&y=\"z\"#f",
     "https://stac.example/$(touch pwned)`touch pwned`;touch pwned|touch pwned",
@@ -23,7 +25,7 @@ def make(environ):
     assert shutil.which("make"), "make is not installed"
 
     def run(*arguments, check=True, **more):
-        argv = ["make", "--no-print-directory", "--old-file=install", f"BIN={Path(sys.executable).parent}", *arguments]
+        argv = ["make", "--no-print-directory", "--old-file=install", f"BIN={BIN}", *arguments]
         done = subprocess.run(
             argv, cwd=ROOT, env=environ | more, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=180
         )
