@@ -1,8 +1,8 @@
 """Sends what waits in the outbox: as fast as the engine has room and the rate allows, and not faster.
 
 In: due outbox rows. Out: one engine submission each, and the fact that it led to.
-Never: holds an event only in memory; counts an answer without meaning (5xx, time-out) as anything but "send the same again"; goes
-on posting to an engine that does not answer.
+Never: holds an event only in memory; posts what the ledger does not know to be going out; counts an answer without meaning (5xx,
+time-out) as anything but "send the same again"; goes on posting to an engine that does not answer.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from stac_watch.engines import Answer, Engine, Receipt
+from stac_watch.errors import Refused
 from stac_watch.events import event_id
 from stac_watch.lanes import allowed, next_queue
 from stac_watch.ledger import Ledger, StaleState
@@ -185,12 +186,19 @@ def _allowance(ledger: Ledger, funnel: Mapping[Place, int], in_flight: Mapping[Q
 
 
 def _send(ledger: Ledger, engine: Engine, row: OutboxRow, rng: random.Random, now: Callable[[], datetime]) -> Receipt | None:
-    conversion = ledger.get(row.key)
+    conversion, wait = ledger.get(row.key), pause(row.posts, rng)
     if conversion is None or not _waits(conversion, row.event_id):
         return None  # superseded or replayed by another process since the outbox was read
-    receipt = engine.submit(row.body)
+    # first: killed in the middle of a post, we would take a newer revision for the only one, and the older's run could end last
+    if not ledger.note_post(row, now() + wait):
+        return None
+    try:
+        receipt = engine.submit(row.body)
+    except Refused:  # it took nothing
+        ledger.note_post(row, row.due, happened=False)
+        raise
     if receipt.answer is Answer.UNKNOWN:
-        ledger.postpone(row, now() + pause(row.posts, rng))
+        ledger.note_post(row, now() + wait)
         return receipt
     try:
         if receipt.answer is Answer.REFUSED and row.posts:

@@ -65,11 +65,15 @@ class Moves(Sums):
         with self._write() as tx:
             return self._move(tx, row, move, now)
 
-    def postpone(self, row: OutboxRow, due: datetime) -> None:
-        """Keeps an event whose post had no clear answer; the same event goes out again at `due`."""
+    def note_post(self, row: OutboxRow, due: datetime, *, happened: bool = True) -> bool:
+        """Notes that an event goes out, before it does, and when it goes out again; or that it did not, after all.
+
+        Until there is a clear answer a run of it may exist: its conversion is not superseded, and no other one with the same output
+        is sent. False: it waits no longer, it was superseded or replayed since the outbox was read.
+        """
+        guard = {"of_key": row.key, "of_event": row.event_id}
         with self._write() as tx:
-            guard = (t.outbox.c.key == row.key, t.outbox.c.event_id == row.event_id)
-            tx.execute(update(t.outbox).where(*guard).values(due=due, posts=t.outbox.c.posts + 1))
+            return bool(tx.execute(sql.POST, {**guard, "posts": row.posts + happened, "due": due}).rowcount == 1)
 
     def note_wait(self, row: ConversionRow, waits_for: str | None) -> None:
         """Notes why a run does not start; no move, and nothing of its history."""

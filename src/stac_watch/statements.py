@@ -122,6 +122,7 @@ MOVE: Update = update(t.conversion).where(
     _c.key == _key, _c.state == bindparam("from_state"), _c.attempt == bindparam("from_attempt")
 )
 TAKE_OUT: Delete = delete(t.outbox).where(_o.key == _key)
+POST: Update = update(t.outbox).where(_o.key == _key, _o.event_id == bindparam("of_event"))
 RENEW: Update = update(t.lease).where(_l.name == bindparam("of_name"), _l.holder == bindparam("of_holder"))
 GIVE_BACK: Delete = delete(t.lease).where(_l.name == bindparam("of_name"), _l.holder == bindparam("of_holder"))
 HOLDER = select(_l.holder, _l.until).where(_l.name == bindparam("of_name"))

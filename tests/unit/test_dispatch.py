@@ -218,6 +218,45 @@ def test_a_conversion_that_is_moved_while_its_own_event_is_posted_stays_as_it_wa
     assert ledger.get(key).state is State.SKIPPED
 
 
+class _Killed(BaseException):
+    """The watcher's process ends here."""
+
+
+def test_killed_in_a_post_an_older_revision_is_waited_for_so_that_it_cannot_finish_last(ledger, queue, run, make, clock):
+    """Killed, and superseded before the next post: in a simulated year one output of 500,000 was left with its older product."""
+    (old,) = queue("a")
+
+    class Arrives(Desk):
+        def submit(self, event):
+            super().submit(event)
+            raise _Killed
+
+    with pytest.raises(_Killed):
+        run(Arrives())
+    (new,) = queue("a", revision="rev-b", kind="replace")
+    assert ledger.get(old).state is State.QUEUED
+    assert [row.key for row in ledger.unfinished()] == [old]  # its run is looked for
+    assert [row.key for row in ledger.due(clock.time + MAX_PAUSE, 10)] == [old]
+    ledger.move(ledger.get(old), Move(Fact.RUN_SEEN, "it is there"), clock())
+    ledger.move(ledger.get(old), Move(Fact.SUCCEEDED, "done"), clock())
+    assert [row.key for row in ledger.due(clock.time, 10)] == [new]
+
+
+def test_a_revision_that_appears_while_the_older_is_posted_waits_for_it(ledger, queue, run, make, clock):
+    (old,) = queue("a")
+    new = []
+
+    class Meanwhile(Desk):
+        def submit(self, event):
+            new.extend(queue("a", revision="rev-b", kind="replace") if not self.given else [])
+            return super().submit(event)
+
+    desk = Meanwhile()
+    assert run(desk) == Sent(accepted=1)
+    assert (ledger.get(old).state, ledger.get(new[0]).state) == (State.SENT, State.QUEUED)
+    assert run(desk) == Sent()
+
+
 @given(st.floats(0.05, 50), st.lists(st.floats(0, 3), max_size=60))
 def test_a_bucket_gives_no_more_than_rate_times_time_and_a_burst(rate, gaps):
     now = start = datetime.fromisoformat("2026-01-01T00:00:00+00:00")

@@ -138,7 +138,7 @@ def test_a_posted_event_without_an_answer_may_have_become_a_run_and_is_waited_fo
     old, new = make.sighting(), make.sighting(revision="rev-b", kind="replace")
     see(old)
     (row,) = ledger.due(make.now, 10)
-    ledger.postpone(row, make.now + timedelta(minutes=1))
+    ledger.note_post(row, make.now + timedelta(minutes=1))
     see(new)
     # its run may exist: whatever state it is in, it is looked at, and the newer revision's event waits
     assert old.conversion.key in {r.key for r in ledger.unfinished()}
@@ -291,7 +291,7 @@ def test_a_postponed_event_is_counted_and_is_then_looked_for_among_the_runs(ledg
     see(make.sighting())
     assert ledger.unfinished() == []
     (row,) = ledger.due(make.now, 10)
-    ledger.postpone(row, make.now + timedelta(seconds=5))
+    ledger.note_post(row, make.now + timedelta(seconds=5))
     consistent()
     assert ledger.due(make.now, 10) == []
     (again,) = ledger.due(make.now + timedelta(seconds=5), 10)

@@ -353,7 +353,7 @@ def test_an_empty_ledger_asks_the_engine_nothing(ledger, make):
 def test_a_posted_event_without_an_answer_is_found_by_its_run(ledger, make, consistent):
     sighting = make.sighting()
     ledger.commit_window("s2", [sighting], [], None, make.now)
-    ledger.postpone(ledger.due(make.now, 1)[0], make.now + timedelta(minutes=1))
+    ledger.note_post(ledger.due(make.now, 1)[0], make.now + timedelta(minutes=1))
     board = Board(Run("a", sighting.conversion.key, 1, Phase.RUNNING))
     assert reconcile(ledger, board, LIMITS, lambda _: None, lambda: make.now) == {Fact.RUN_SEEN: 1}
     consistent()
