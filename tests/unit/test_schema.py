@@ -159,7 +159,7 @@ def test_no_question_of_a_tick_or_of_a_person_reads_a_big_table_from_end_to_end(
     sa_event.listen(engine, "before_cursor_execute", lambda *given: asked.append((given[2], given[3])))
     ledger.known("s2", ["a", "b"])
     reconcile(ledger, Idle(), Limits(), lambda _: None, lambda: make.now)
-    ledger.postpone(before, make.now + timedelta(hours=1))
+    ledger.note_post(before, make.now + timedelta(hours=1))
     dispatch(ledger, Idle(), TokenBucket(1), None, lambda: make.now, max_in_flight=9)
     ledger.unclear(make.now)
     for lane in ("live", "backfill", "replay"):
