@@ -15,10 +15,9 @@ from datetime import datetime, timedelta
 
 from stac_watch.engines import Answer, Engine, Receipt
 from stac_watch.errors import Refused
-from stac_watch.events import event_id
 from stac_watch.lanes import allowed, next_queue
 from stac_watch.ledger import Ledger, StaleState
-from stac_watch.records import ConversionRow, Move, OutboxRow, Place, Queue
+from stac_watch.records import Move, OutboxRow, Place, Queue
 from stac_watch.states import IN_FLIGHT, Fact, State
 
 MAX_PAUSE = timedelta(minutes=5)
@@ -187,11 +186,9 @@ def _allowance(ledger: Ledger, funnel: Mapping[Place, int], in_flight: Mapping[Q
 
 def _send(ledger: Ledger, engine: Engine, row: OutboxRow, rng: random.Random, now: Callable[[], datetime]) -> Receipt | None:
     conversion, wait = ledger.get(row.key), pause(row.posts, rng)
-    if conversion is None or not _waits(conversion, row.event_id):
+    # noted first: killed in a post, we would take a newer revision for the only one, and the run of the older could end last
+    if conversion is None or not ledger.note_post(row, now() + wait):
         return None  # superseded or replayed by another process since the outbox was read
-    # first: killed in the middle of a post, we would take a newer revision for the only one, and the older's run could end last
-    if not ledger.note_post(row, now() + wait):
-        return None
     try:
         receipt = engine.submit(row.body)
     except Refused:  # it took nothing
@@ -214,10 +211,6 @@ def _send(ledger: Ledger, engine: Engine, row: OutboxRow, rng: random.Random, no
         # replayed or superseded while it was being posted; the run that may come of it is found by its key
         return Receipt(Answer.UNKNOWN, "it was replayed or superseded while it was posted")
     return receipt
-
-
-def _waits(conversion: ConversionRow, event: str) -> bool:
-    return (conversion.state, event_id(conversion.key, conversion.attempt)) == (State.QUEUED, event)
 
 
 def pause(posts: int, rng: random.Random) -> timedelta:

@@ -6,8 +6,9 @@ import sys
 import pytest
 
 SCRIPT = """
-import resource, sys, threading
+import ctypes, resource, sys, threading
 from geozarr_runner import memory
+ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)  # PR_SET_THP_DISABLE: where the kernel gives huge pages unasked, faults are 512 times fewer
 if sys.argv[1] == "kept":
     memory.keep_freed()
 over = threading.Event()

@@ -44,7 +44,7 @@ def watcher(folder, catalogue, store):
     }))  # fmt: skip
     log = folder / "watch.log"
     with running([str(COMMAND), "watch", "-c", str(config), "--log=json"], log):
-        line = until(lambda: log.read_text().partition("\n")[0] if "\n" in log.read_text() else None)
+        line = until(lambda: log.read_text().partition("\n")[0] if "\n" in log.read_text() else None, 60)
         yield json.loads(line)["url"].split("/")[2]
 
 
@@ -83,16 +83,18 @@ def test_prometheus_scrapes_the_watcher_and_evaluates_every_rule(tmp_path):
             return float(found["result"][0]["value"][1]) if found and found["result"] else None
 
         with running(argv, tmp_path / "prometheus.log"):
-            until(lambda: value("up") == 1, every=0.2)
+            until(lambda: value("up") == 1, 60, every=0.2)
             assert value("stac_watch_ledger_up") == 1
-            until(lambda: value('stac_watch_skipped{reason="too_cloudy"}') == 1, every=0.2)
+            until(lambda: value('stac_watch_skipped{reason="too_cloudy"}') == 1, 90, every=0.2)
             assert value("stac_watch_ledger_bytes") > 10_000
             groups = until(
                 lambda: (
                     (found := ask("rules"))
                     and all(r["lastEvaluation"] > "1" for g in found["groups"] for r in g["rules"])
                     and found["groups"]
-                )
+                ),
+                60,
+                every=0.2,
             )
             rules = [rule for group in groups for rule in group["rules"]]
             assert len(rules) == len(yaml.safe_load(RULES.read_text())["spec"]["groups"][0]["rules"])
