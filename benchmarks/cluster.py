@@ -21,7 +21,7 @@ from typing import Any
 from installation import installed, poller
 from result import Goal, Result
 
-from stac_watch.views.timeline import percentile
+from stac_watch.report.web.timeline import percentile
 
 # isort: split
 from stack import Stack, outcome, slowly

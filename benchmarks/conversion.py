@@ -239,8 +239,11 @@ def _one(way: str, source: Path, output: Path) -> int:
     if way == "floor":
         _floor(source, output)
         return 0
-    from geozarr_runner import convert, engine, limits, verify
-    from geozarr_runner.product import parse, select
+    from geozarr_runner.convert import engine
+    from geozarr_runner.convert import stock as convert
+    from geozarr_runner.process import limits
+    from geozarr_runner.source.product import parse, select
+    from geozarr_runner.verify import verify
 
     product = parse(json.loads((source / ".zmetadata").read_text())["metadata"], str(source))
     selection = select(product, "")

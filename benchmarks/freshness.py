@@ -23,16 +23,16 @@ from pathlib import Path
 import requests
 from result import Goal, Result
 
-from stac_watch.catalog import FIELDS, Catalog
-from stac_watch.config import Limits, Poll, Recipe, Source
-from stac_watch.database import open_engine
+from stac_watch.catalog.client import FIELDS, Catalog
+from stac_watch.config.model import Limits, Poll, Recipe, Source
 from stac_watch.demo.items import COLLECTION, make_collection, make_item
-from stac_watch.engines import Answer, Receipt, Run
-from stac_watch.ledger import Ledger
-from stac_watch.records import Moved
-from stac_watch.states import State
-from stac_watch.views.timeline import percentile
-from stac_watch.watch import Parts, Watcher
+from stac_watch.ledger.admission import Ledger
+from stac_watch.ledger.database import open_engine
+from stac_watch.ledger.records import Moved
+from stac_watch.model.states import State
+from stac_watch.report.web.timeline import percentile
+from stac_watch.runs.engine import Answer, Receipt, Run
+from stac_watch.watch.loop import Parts, Watcher
 
 POLL, RATE = timedelta(seconds=5), 10.0  # of the watcher; items a second
 

@@ -20,17 +20,17 @@ from statistics import median
 from result import Goal, Result
 from sqlalchemy import create_engine
 
-from stac_watch import asking
-from stac_watch.changes import Item
-from stac_watch.config import Limits, Source
-from stac_watch.database import open_engine
-from stac_watch.dispatch import TokenBucket, dispatch
-from stac_watch.engines import Receipt, Run
-from stac_watch.events import Conversion
-from stac_watch.ledger import Ledger
-from stac_watch.reconcile import reconcile
-from stac_watch.records import Move, Queue, Sighting
-from stac_watch.states import Fact, State
+from stac_watch.config.model import Limits, Source
+from stac_watch.discover.items import Item
+from stac_watch.ledger.admission import Ledger
+from stac_watch.ledger.database import open_engine
+from stac_watch.ledger.records import Move, Queue, Sighting
+from stac_watch.model.event import Conversion
+from stac_watch.model.states import Fact, State
+from stac_watch.report import questions as asking
+from stac_watch.runs.dispatch import TokenBucket, dispatch
+from stac_watch.runs.engine import Receipt, Run
+from stac_watch.runs.reconcile import reconcile
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 MOVES = 500  # a transaction each

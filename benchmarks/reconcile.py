@@ -18,13 +18,13 @@ from types import ModuleType
 import kubernetes
 from ledger import sightings
 
-from stac_watch.config import Limits
-from stac_watch.database import open_engine
-from stac_watch.engines.argo import ArgoEngine
-from stac_watch.ledger import Ledger
-from stac_watch.reconcile import reconcile
-from stac_watch.records import ConversionRow, Move
-from stac_watch.states import Fact
+from stac_watch.config.model import Limits
+from stac_watch.ledger.admission import Ledger
+from stac_watch.ledger.database import open_engine
+from stac_watch.ledger.records import ConversionRow, Move
+from stac_watch.model.states import Fact
+from stac_watch.runs.argo import ArgoEngine
+from stac_watch.runs.reconcile import reconcile
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 FINISHED, UNFINISHED = 10_000, 500

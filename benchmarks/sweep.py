@@ -31,11 +31,11 @@ from pathlib import Path
 import requests
 from result import Goal, Result
 
-from stac_watch.catalog import SWEEP_PAGE, Catalog
+from stac_watch.catalog.client import SWEEP_PAGE, Catalog
+from stac_watch.catalog.probe import probe
+from stac_watch.catalog.reader import sweep_leaves
+from stac_watch.catalog.windows import Window, days
 from stac_watch.demo.items import COLLECTION, make_collection, make_item
-from stac_watch.pages import sweep_leaves
-from stac_watch.probe import probe
-from stac_watch.windows import Window, days
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 PER_DAY = 1_400  # what the real catalogue gets

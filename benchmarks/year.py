@@ -29,7 +29,7 @@ from year_plan import Shape
 from year_report import Month, Report, judge, plot, show, sum_up
 from year_simulation import DRAIN_DAYS, TICK, Year
 
-from stac_watch import prune
+from stac_watch.jobs import prune
 
 
 def live(shape: Shape, url: str, *, tick: float = TICK, page: int = 1000, told: Callable[[Month], None] = lambda _: None) -> Report:

@@ -14,11 +14,11 @@ from year_ledger import recount
 from year_plan import Kind, name_of, number_of
 from year_simulation import Year
 
-from stac_watch import audit as auditing
-from stac_watch.changes import Item, read_item
-from stac_watch.policy import SkipReason
-from stac_watch.records import ConversionRow
-from stac_watch.states import FINAL, State
+from stac_watch.discover.items import Item, read_item
+from stac_watch.discover.policy import SkipReason
+from stac_watch.jobs import audit as auditing
+from stac_watch.ledger.records import ConversionRow
+from stac_watch.model.states import FINAL, State
 
 
 def check(year: Year) -> list[str]:

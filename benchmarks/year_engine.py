@@ -20,8 +20,8 @@ from year_catalogue import Catalogue, Killed
 from year_clock import DAY, HOUR, MINUTE, Clock, moment
 from year_plan import is_down, name_of, number_of
 
-from stac_watch.engines import Answer, Phase, Receipt, Run
-from stac_watch.errors import Temporary
+from stac_watch.model.errors import Temporary
+from stac_watch.runs.engine import Answer, Phase, Receipt, Run
 
 HOPELESS = "the product is corrupt"
 CHECKS = ("values", "nodata", "chunks", "pyramid")

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from sqlalchemy import NullPool, create_engine, text
 
-from stac_watch.records import Place
-from stac_watch.states import State
+from stac_watch.ledger.records import Place
+from stac_watch.model.states import State
 
 RECOUNT = "SELECT source, lane, state, cause, count(*) FROM conversion GROUP BY source, lane, state, cause"
 

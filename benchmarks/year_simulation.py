@@ -23,14 +23,14 @@ from year_ledger import ledger_mb
 from year_plan import Plan, Shape, is_down, plan
 from year_report import Month
 
-from stac_watch import audit as auditing
-from stac_watch import replay
-from stac_watch.catalog import Abilities
-from stac_watch.config import Limits, Recipe, Source
-from stac_watch.database import open_engine
-from stac_watch.ledger import Ledger
-from stac_watch.states import FINAL, State
-from stac_watch.watch import Parts, Tick, Watcher
+from stac_watch.catalog.client import Abilities
+from stac_watch.config.model import Limits, Recipe, Source
+from stac_watch.jobs import audit as auditing
+from stac_watch.jobs import replay
+from stac_watch.ledger.admission import Ledger
+from stac_watch.ledger.database import open_engine
+from stac_watch.model.states import FINAL, State
+from stac_watch.watch.loop import Parts, Tick, Watcher
 
 MONTHS = 12  # parts of the span, whatever its length
 SLOTS = 100

@@ -1,4 +1,4 @@
-"""Writes src/stac_watch/views/land.path, the status page's coast, from Natural Earth 1:110m (public domain).
+"""Writes src/stac_watch/report/web/templates/land.path, the status page's coast, from Natural Earth 1:110m (public domain).
 
 In: `land-110m.json` of npm's world-atlas 2.0.2, a TopoJSON. Out: an SVG path, x = degrees east, y = degrees south, simplified to a
 quarter of a degree. Never: a line across the map: rings that cross the antimeridian are cut there.
@@ -20,7 +20,7 @@ from shapely.affinity import translate
 from shapely.geometry.base import BaseGeometry
 from shapely.geometry.polygon import orient
 
-PATH = Path(__file__).parents[1] / "src" / "stac_watch" / "views" / "land.path"
+PATH = Path(__file__).parents[1] / "src" / "stac_watch" / "report" / "web" / "templates" / "land.path"
 TOLERANCE = 0.25  # degrees
 SMALLEST = 0.5  # square degrees
 type Ring = list[tuple[float, float]]

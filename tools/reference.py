@@ -19,8 +19,8 @@ from geozarr_runner.cli import parser as runner_parser
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from stac_watch import config
-from stac_watch.cli import cli
+from stac_watch.cli.main import cli
+from stac_watch.config import model as config
 
 DOCS = Path(__file__).parents[1] / "docs"
 WRITTEN = "<!-- written by tools/reference.py: `make docs` -->\n"

@@ -17,20 +17,21 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from geozarr_runner import marker, package, publish
-from geozarr_runner.marker import Counts, Outcome, Package, write_failure
-from geozarr_runner.progress import Progress
+from geozarr_runner.process.progress import Progress
+from geozarr_runner.publish import folder as publish
+from geozarr_runner.publish import marker, package
+from geozarr_runner.publish.marker import Counts, Outcome, Package, write_failure
 from geozarr_runner.request import Request
-from stac_watch.errors import CannotWrite, Defect, InputError, cannot_write
-from stac_watch.events import parse_product_id, stamp
+from stac_watch.model.errors import CannotWrite, Defect, InputError, cannot_write
+from stac_watch.model.event import parse_product_id, stamp
 
 if TYPE_CHECKING:
-    from geozarr_runner.chunks import Begun
-    from geozarr_runner.convert import Converted
-    from geozarr_runner.engine import Options
-    from geozarr_runner.preflight import Plan
-    from geozarr_runner.stage import Eager, Staged
-    from geozarr_runner.verify import Verification
+    from geozarr_runner.convert.engine import Options
+    from geozarr_runner.convert.fast import Begun
+    from geozarr_runner.convert.stock import Converted
+    from geozarr_runner.source.preflight import Plan
+    from geozarr_runner.source.stage import Eager, Staged
+    from geozarr_runner.verify.verify import Verification
 
 log = logging.getLogger(__name__)
 
@@ -77,8 +78,8 @@ def stage_folder(target: publish.Target) -> Path:
 
 
 def _plan(request: Request, called_off: threading.Event) -> Plan:
-    from geozarr_runner import preflight
-    from geozarr_runner.source import Patience
+    from geozarr_runner.source import preflight
+    from geozarr_runner.source.store import Patience
 
     plan = preflight.plan(
         request.stac_url,
@@ -107,8 +108,9 @@ def _stage_and_convert(
     called_off: threading.Event,
 ) -> _Made:
     """Stages and converts; when the converter stumbles over chunks that cannot be decoded, they are fetched once more."""
-    from geozarr_runner import limits, stage
-    from geozarr_runner.early import Early
+    from geozarr_runner.convert.early import Early
+    from geozarr_runner.process import limits
+    from geozarr_runner.source import stage
 
     options = _options(request, target, limits.workers(plan.selection, request.memory_limit))
     with Early(plan.selection, target.partial, options, plan.product.level) as early:
@@ -124,7 +126,7 @@ def _stage_and_convert(
 
 def _mended(plan: Plan, staged: Staged, folder: Path, progress: Progress, called_off: threading.Event, error: Exception) -> Staged:
     """Fetches once more what cannot be decoded; what failed for another reason, or again, is raised."""
-    from geozarr_runner import stage
+    from geozarr_runner.source import stage
 
     broken = stage.corrupt(plan.selection, staged.root)
     if not broken:
@@ -140,7 +142,7 @@ def _mended(plan: Plan, staged: Staged, folder: Path, progress: Progress, called
 
 
 def _stage(plan: Plan, folder: Path, progress: Progress, called_off: threading.Event, eager: Eager | None = None) -> Staged:
-    from geozarr_runner import stage
+    from geozarr_runner.source import stage
 
     with progress.during("stage", len(plan.selection.keys)) as advance, _writing(folder, plan):
         staged = stage.stage(plan, folder, advance=advance, called_off=called_off, eager=eager)
@@ -154,7 +156,8 @@ def _stage(plan: Plan, folder: Path, progress: Progress, called_off: threading.E
 def _convert(
     plan: Plan, staged: Staged, target: publish.Target, options: Options, progress: Progress, begun: Begun | None = None
 ) -> _Made:
-    from geozarr_runner import convert, verify
+    from geozarr_runner.convert import stock as convert
+    from geozarr_runner.verify import verify
 
     selection, workers = plan.selection, options.workers
     with progress.during("convert", len(selection.arrays)) as advance, _writing(target.partial, plan):
@@ -192,7 +195,7 @@ def _flushing(folder: Path, plan: Plan) -> Iterator[None]:
 
 
 def _options(request: Request, target: publish.Target, workers: int) -> Options:
-    from geozarr_runner.engine import Options
+    from geozarr_runner.convert.engine import Options
 
     recipe = request.recipe
     dask_report = str(_dask_report(target)) if recipe.dask_perf_html else ""
@@ -220,7 +223,7 @@ def _hand_out_dask_report(request: Request, target: publish.Target) -> None:
     if not asked:
         return
     if "://" in asked:
-        from geozarr_runner import upload
+        from geozarr_runner.publish import bucket as upload
 
         upload.put_file(_dask_report(target), asked)
     else:
@@ -267,7 +270,7 @@ def _package(request: Request, target: publish.Target, advance: Callable[[int], 
 
 def _describe(request: Request, plan: Plan, made: _Made, target: publish.Target, outcome: Outcome) -> Outcome:
     """Writes report and item beside the output, and returns the outcome with their names."""
-    from geozarr_runner import item, report
+    from geozarr_runner.publish import item, report
 
     name, beside = target.path.name, target.partial_beside
     beside.mkdir(exist_ok=True)

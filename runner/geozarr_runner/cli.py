@@ -22,14 +22,15 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from geozarr_runner import marker, memory
-from geozarr_runner.marker import Counts, Outcome
-from geozarr_runner.progress import Bar, Lines, Progress, log_to
+from geozarr_runner.process import memory
+from geozarr_runner.process.progress import Bar, Lines, Progress, log_to
+from geozarr_runner.process.stall import Watchdog
+from geozarr_runner.publish import marker
+from geozarr_runner.publish.marker import Counts, Outcome
 from geozarr_runner.request import Identity, Recipe, Request
 from geozarr_runner.run import run
-from geozarr_runner.stall import Watchdog
-from stac_watch.errors import Defect, Exit, StacWatchError
-from stac_watch.events import check_item_id, conversion_key, parse_event_id, stamp
+from stac_watch.model.errors import Defect, Exit, StacWatchError
+from stac_watch.model.event import check_item_id, conversion_key, parse_event_id, stamp
 
 _GRACE = 8  #: seconds after a signal until the process ends by force; Kubernetes kills after 30, we promise 10
 
@@ -76,9 +77,9 @@ def _convert(arguments: argparse.Namespace, request: Request, progress: Progress
 
 
 def _preflight(arguments: argparse.Namespace, request: Request, progress: Progress, called_off: threading.Event) -> Outcome:
-    from geozarr_runner import preflight
-    from geozarr_runner.product import tree
-    from geozarr_runner.source import Patience
+    from geozarr_runner.source import preflight
+    from geozarr_runner.source.product import tree
+    from geozarr_runner.source.store import Patience
 
     with progress.during("preflight"):
         plan = preflight.plan(
@@ -316,7 +317,7 @@ def _boolean(text: str) -> bool:
 
 
 def _package_kind(text: str) -> str:
-    from geozarr_runner.package import SUFFIXES
+    from geozarr_runner.publish.package import SUFFIXES
 
     if text not in SUFFIXES:
         raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(SUFFIXES)}")
@@ -331,7 +332,7 @@ def _engine(text: str) -> str:
 
 
 def _bar() -> Bar:
-    from geozarr_runner.terminal import TerminalBar
+    from geozarr_runner.process.terminal import TerminalBar
 
     return TerminalBar(sys.stderr)
 

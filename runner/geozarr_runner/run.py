@@ -16,11 +16,13 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
-from geozarr_runner import build, marker, package, publish
-from geozarr_runner.marker import Outcome, write_failure
-from geozarr_runner.progress import Progress
+from geozarr_runner import build
+from geozarr_runner.process.progress import Progress
+from geozarr_runner.publish import folder as publish
+from geozarr_runner.publish import marker, package
+from geozarr_runner.publish.marker import Outcome, write_failure
 from geozarr_runner.request import Identity, Request
-from stac_watch.errors import Defect
+from stac_watch.model.errors import Defect
 
 
 def run(request: Request, *, progress: Progress, now: Callable[[], datetime], called_off: threading.Event) -> Outcome:
@@ -67,7 +69,7 @@ def _to_object_store(
     request: Request, target: publish.Target, progress: Progress, now: Callable[[], datetime], called_off: threading.Event
 ) -> Outcome:
     """Builds in the work folder as for a file system, then uploads. A crash in the upload is continued by uploading."""
-    from geozarr_runner import upload
+    from geozarr_runner.publish import bucket as upload
 
     store = upload.open_store(target.href)
     if (done := upload.already_done(store)) is not None and target.is_answered_by(done):

@@ -22,29 +22,29 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stac_watch.catalog import FIELDS, Catalog
-from stac_watch.config import ENV_PREFIX, ArgoEngine, Config, LocalEngine, Source, parse_duration
-from stac_watch.database import open_engine, shown_url
-from stac_watch.discover import overlap_of
-from stac_watch.engines import Engine
-from stac_watch.engines.local import LOG
-from stac_watch.engines.local import LocalEngine as LocalRuns
-from stac_watch.engines.workflows import page_of
-from stac_watch.errors import CannotWrite, InputError, Refused, Unavailable, cannot_write
-from stac_watch.events import parse_stamp, stamp
-from stac_watch.ledger import Ledger
-from stac_watch.markers import read_marker
-from stac_watch.policy import fields_for
-from stac_watch.probe import probe, words
-from stac_watch.pulse import Recorder
-from stac_watch.states import IN_FLIGHT, State
-from stac_watch.views.lines import Line, line
-from stac_watch.watch import Parts, Tick
-from stac_watch.windows import DAY, floor_day
+from stac_watch.catalog.client import FIELDS, Catalog
+from stac_watch.catalog.probe import probe, words
+from stac_watch.catalog.windows import DAY, floor_day
+from stac_watch.config.model import ENV_PREFIX, ArgoEngine, Config, LocalEngine, Source, parse_duration
+from stac_watch.discover.intake import overlap_of
+from stac_watch.discover.policy import fields_for
+from stac_watch.ledger.admission import Ledger
+from stac_watch.ledger.database import open_engine, shown_url
+from stac_watch.model.errors import CannotWrite, InputError, Refused, Unavailable, cannot_write
+from stac_watch.model.event import parse_stamp, stamp
+from stac_watch.model.states import IN_FLIGHT, State
+from stac_watch.report.lines import Line, line
+from stac_watch.runs.engine import Engine
+from stac_watch.runs.local import LOG
+from stac_watch.runs.local import LocalEngine as LocalRuns
+from stac_watch.runs.markers import read_marker
+from stac_watch.runs.workflow import page_of
+from stac_watch.watch.loop import Parts, Tick
+from stac_watch.watch.pulse import Recorder
 
 if TYPE_CHECKING:
-    from stac_watch.engines.argo import ArgoEngine as ArgoRuns
-    from stac_watch.operate.cluster import Cluster
+    from stac_watch.runs.argo import ArgoEngine as ArgoRuns
+    from stac_watch.runs.kubernetes_api import Cluster
 
 
 def wall_clock() -> datetime:
@@ -101,7 +101,8 @@ def serving(config: Config, parts: Parts) -> Iterator[tuple[str, Callable[[Tick]
     if config.web is None:
         yield "", lambda _: None
         return
-    from stac_watch import server, web  # a web server and a template engine take 0.2 s that no other verb needs
+    from stac_watch.report.web import server  # a web server and a template engine take 0.2 s that no other verb needs
+    from stac_watch.report.web import site as web
 
     pulse = Recorder(parts.now)
     parts.ledger.listen(pulse.hear)
@@ -129,8 +130,8 @@ def build_engine(config: Config, environ: Mapping[str, str]) -> Engine:
 
 def build_argo(engine: ArgoEngine, environ: Mapping[str, str]) -> ArgoRuns:
     """Returns the engine on a cluster."""
-    from stac_watch.engines.argo import ArgoEngine as ArgoRuns  # the kubernetes client takes 0.6 s that no other engine needs
-    from stac_watch.engines.argo import connect
+    from stac_watch.runs.argo import ArgoEngine as ArgoRuns  # the kubernetes client takes 0.6 s that no other engine needs
+    from stac_watch.runs.argo import connect
 
     return ArgoRuns(
         engine.webhook,
@@ -155,8 +156,8 @@ def opened_argo(engine: ArgoEngine, environ: Mapping[str, str]) -> Iterator[Argo
 
 def build_cluster(engine: ArgoEngine, environ: Mapping[str, str], namespace: str = "") -> Cluster:
     """Returns the cluster as the operator's verbs need it; a namespace takes the place of the configured one."""
-    from stac_watch.engines.argo import connect
-    from stac_watch.operate.cluster import Cluster
+    from stac_watch.runs.argo import connect
+    from stac_watch.runs.kubernetes_api import Cluster
 
     return Cluster(connect(environ), namespace or engine.namespace)
 

@@ -14,19 +14,20 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from stac_watch import server, web
-from stac_watch.changes import Item
-from stac_watch.config import Limits, Source
-from stac_watch.database import open_engine
+from stac_watch.config.model import Limits, Source
 from stac_watch.demo.tiles import parse_tile
-from stac_watch.engines import Phase, Run
-from stac_watch.events import Conversion
-from stac_watch.ledger import Ledger
-from stac_watch.policy import SkipReason
-from stac_watch.pulse import Recorder
-from stac_watch.records import Audited, Move, Order, Sighting
-from stac_watch.states import Fact, State
-from stac_watch.watch import Tick
+from stac_watch.discover.items import Item
+from stac_watch.discover.policy import SkipReason
+from stac_watch.ledger.admission import Ledger
+from stac_watch.ledger.database import open_engine
+from stac_watch.ledger.records import Audited, Move, Order, Sighting
+from stac_watch.model.event import Conversion
+from stac_watch.model.states import Fact, State
+from stac_watch.report.web import server
+from stac_watch.report.web import site as web
+from stac_watch.runs.engine import Phase, Run
+from stac_watch.watch.loop import Tick
+from stac_watch.watch.pulse import Recorder
 
 API = "https://stac.example.com"
 TILES = (

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from stac_watch.states import Fact
+from stac_watch.model.states import Fact
 
 PICTURES = Path(os.environ.get("STAC_WATCH_PICTURES") or Path(__file__).parents[2] / "build" / "pictures")
 DARK, PHONE = {"color_scheme": "dark"}, {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2}

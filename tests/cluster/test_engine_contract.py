@@ -14,8 +14,8 @@ import pytest
 from pydantic import SecretStr
 from stack import Stack
 
-from stac_watch.engines.argo import ArgoEngine, connect
-from stac_watch.events import Conversion, build_event
+from stac_watch.model.event import Conversion, build_event
+from stac_watch.runs.argo import ArgoEngine, connect
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit"))
 from engine_contract import data_of, hold

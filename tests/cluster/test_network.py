@@ -10,9 +10,9 @@ import pytest
 from harness.commands import HarnessError
 from harness.daemons import wait_until
 
-from stac_watch.config import load
-from stac_watch.manifests.render import render
-from stac_watch.manifests.settings import settings_of
+from stac_watch.cluster.manifests.render import render
+from stac_watch.cluster.manifests.settings import settings_of
+from stac_watch.config.model import load
 
 CONFIG = Path(__file__).parents[2] / "deploy/base/stac-watch.yaml"
 SOURCE = {"controller": "eventsource-controller", "eventsource-name": "stac"}

@@ -13,7 +13,7 @@ from pystac_client import Client
 
 from stac_watch.demo.catalog import COLLECTION, Server, Store, create_app, make_item
 from stac_watch.demo.product import write_product
-from stac_watch.errors import CannotWrite, InputError, Unavailable
+from stac_watch.model.errors import CannotWrite, InputError, Unavailable
 
 from .conftest import PRODUCT, Api
 

@@ -16,7 +16,7 @@ import xarray as xr
 from stac_watch.demo.product import write_product, write_structure
 from stac_watch.demo.structure import SIZES, l2a_structure
 from stac_watch.demo.tiles import parse_tile
-from stac_watch.errors import CannotWrite, InputError
+from stac_watch.model.errors import CannotWrite, InputError
 
 from .conftest import PRODUCT, real_structure, walk_nodes
 

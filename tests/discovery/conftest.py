@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from stac_watch.catalog import Catalog
-from stac_watch.config import Recipe, Source
-from stac_watch.database import open_engine
+from stac_watch.catalog.client import Catalog
+from stac_watch.catalog.probe import restore
+from stac_watch.config.model import Recipe, Source
 from stac_watch.demo.catalog import COLLECTION, FaultControl, Server, Store, create_app, make_item
-from stac_watch.discover import discover
-from stac_watch.ledger import Ledger
-from stac_watch.probe import restore
-from stac_watch.records import Tally
-from stac_watch.sweep import Context, step
+from stac_watch.discover.intake import discover
+from stac_watch.discover.sweep import Context, step
+from stac_watch.ledger.admission import Ledger
+from stac_watch.ledger.database import open_engine
+from stac_watch.ledger.records import Tally
 
 START = datetime(2025, 11, 20, tzinfo=UTC)
 

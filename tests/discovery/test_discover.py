@@ -6,11 +6,11 @@ from datetime import timedelta
 import pytest
 import requests
 
-from stac_watch.config import Recipe
-from stac_watch.discover import discover
-from stac_watch.errors import CatalogUnavailable
-from stac_watch.states import Fact, State
-from stac_watch.windows import LONGEST_OVERLAP, SHORTEST_OVERLAP, auto_overlap, lateness_bucket
+from stac_watch.catalog.windows import LONGEST_OVERLAP, SHORTEST_OVERLAP, auto_overlap, lateness_bucket
+from stac_watch.config.model import Recipe
+from stac_watch.discover.intake import discover
+from stac_watch.model.errors import CatalogUnavailable
+from stac_watch.model.states import Fact, State
 
 
 def acquired(world, *, baseline="N0511", generation="20251120T235959", version=1, **changes):
@@ -168,7 +168,7 @@ def test_what_runs_already_is_not_superseded_and_a_withdrawn_processing_supersed
     world.store.put(acquired(world, updated=world.clock()))
     world.poll()
     row = world.ledger.conversions()[0]
-    from stac_watch.records import Move
+    from stac_watch.ledger.records import Move
 
     world.ledger.move(row, Move(Fact.ACCEPTED, "posted"), world.clock())
     world.clock.forward(minutes=1)
@@ -200,8 +200,8 @@ def test_every_no_has_its_name(world, tmp_path):
         "cannot_match": world.item(6, updated=now, properties={"sat:relative_orbit": None}),
     }  # fmt: skip
     world.store.put_many(documents.values())
-    from stac_watch.catalog import FIELDS
-    from stac_watch.policy import fields_for
+    from stac_watch.catalog.client import FIELDS
+    from stac_watch.discover.policy import fields_for
 
     fields = (*FIELDS, *fields_for(world.source().filter))
     world.poll(fields=fields, whole=True)

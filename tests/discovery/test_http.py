@@ -10,10 +10,10 @@ from datetime import timedelta
 
 import pytest
 
-from stac_watch.errors import CatalogUnavailable, ConfigError
-from stac_watch.http import BadAnswer, CatalogHttp, Rejected
-from stac_watch.pages import leaves
-from stac_watch.windows import Window
+from stac_watch.catalog.http import BadAnswer, CatalogHttp, Rejected
+from stac_watch.catalog.reader import leaves
+from stac_watch.catalog.windows import Window
+from stac_watch.model.errors import CatalogUnavailable, ConfigError
 
 
 def read(world, limit=10, **catalog) -> list[str]:

@@ -5,11 +5,11 @@ import time
 
 import pytest
 
-from stac_watch.catalog import Catalog
-from stac_watch.config import Limits, Recipe, Source
+from stac_watch.catalog.client import Catalog
+from stac_watch.config.model import Limits, Recipe, Source
 from stac_watch.demo.catalog import COLLECTION, Server, Store, create_app
-from stac_watch.errors import ConfigError
-from stac_watch.watch import Parts, Watcher
+from stac_watch.model.errors import ConfigError
+from stac_watch.watch.loop import Parts, Watcher
 
 
 class FullEngine:

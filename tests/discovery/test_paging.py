@@ -8,9 +8,9 @@ from datetime import timedelta
 import pytest
 from pystac_client import ItemSearch
 
+from stac_watch.catalog.reader import leaves, sweep_leaves
+from stac_watch.catalog.windows import SECOND, Window, days
 from stac_watch.demo.catalog import COLLECTION, Server, Store, create_app
-from stac_watch.pages import leaves, sweep_leaves
-from stac_watch.windows import SECOND, Window, days
 
 FROM_ALL = timedelta(days=10)
 

@@ -5,9 +5,9 @@ from datetime import timedelta
 
 import pytest
 
-from stac_watch.catalog import Abilities
-from stac_watch.errors import ConfigError
-from stac_watch.probe import EXPENSIVE, probe, restore, words
+from stac_watch.catalog.client import Abilities
+from stac_watch.catalog.probe import EXPENSIVE, probe, restore, words
+from stac_watch.model.errors import ConfigError
 
 SERVERS = {
     "typed": ({}, {"stamp": "updated", "typed": True, "sorts": True, "fields": True, "product": True}),

@@ -8,13 +8,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from stac_watch.catalog import Abilities
-from stac_watch.config import Recipe
+from stac_watch.catalog.client import Abilities
+from stac_watch.catalog.windows import LAUNCH
+from stac_watch.config.model import Recipe
 from stac_watch.demo.items import make_collection
-from stac_watch.records import Move
-from stac_watch.states import Fact
-from stac_watch.sweep import DAYS, Context, step
-from stac_watch.windows import LAUNCH
+from stac_watch.discover.sweep import DAYS, Context, step
+from stac_watch.ledger.records import Move
+from stac_watch.model.states import Fact
 
 
 def again(world, hours=6):

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from stac_watch.engines.workflows import PARAMETERS
-from stac_watch.events import PRIORITY
-from stac_watch.manifests.render import render
-from stac_watch.manifests.settings import Settings
+from stac_watch.cluster.manifests.render import render
+from stac_watch.cluster.manifests.settings import Settings
+from stac_watch.model.event import PRIORITY
+from stac_watch.runs.workflow import PARAMETERS
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "argo-ui.md").read_text()

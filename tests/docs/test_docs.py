@@ -11,28 +11,28 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from stac_watch.asking import Unreadable
-from stac_watch.audit import Audit, Gap, Kind
-from stac_watch.backfill import Day, Plan
-from stac_watch.cli import cli
-from stac_watch.config import Limits
-from stac_watch.errors import Exit
-from stac_watch.operate.clean import Cleaning
-from stac_watch.operate.clean import Item as Removal
-from stac_watch.operate.diagnosis import Finding
-from stac_watch.operate.fetch import Fetched
-from stac_watch.operate.runs import RunView, Step
-from stac_watch.operate.submit import Submission
-from stac_watch.policy import SkipReason
-from stac_watch.prune import Pruning
-from stac_watch.records import Audited, HistoryRow, ItemRow, Lag, Order
-from stac_watch.replay import Target
-from stac_watch.states import State
-from stac_watch.views.explain import Explanation, Next
-from stac_watch.views.lines import Line
-from stac_watch.views.metrics import Loop, families
-from stac_watch.views.status import Discovery, Failure, SourceStatus, Status, Waiting, source_status, status
-from stac_watch.web import Window, create_app
+from stac_watch.cli.main import cli
+from stac_watch.cluster.clean import Cleaning
+from stac_watch.cluster.clean import Item as Removal
+from stac_watch.cluster.diagnosis import Finding
+from stac_watch.cluster.fetch import Fetched
+from stac_watch.cluster.runs import RunView, Step
+from stac_watch.cluster.submit import Submission
+from stac_watch.config.model import Limits
+from stac_watch.discover.policy import SkipReason
+from stac_watch.jobs.audit import Audit, Gap, Kind
+from stac_watch.jobs.backfill import Day, Plan
+from stac_watch.jobs.prune import Pruning
+from stac_watch.jobs.replay import Target
+from stac_watch.ledger.records import Audited, HistoryRow, ItemRow, Lag, Order
+from stac_watch.model.errors import Exit
+from stac_watch.model.states import State
+from stac_watch.report.explain import Explanation, Next
+from stac_watch.report.lines import Line
+from stac_watch.report.metrics import Loop, families
+from stac_watch.report.questions import Unreadable
+from stac_watch.report.status import Discovery, Failure, SourceStatus, Status, Waiting, source_status, status
+from stac_watch.report.web.site import Window, create_app
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

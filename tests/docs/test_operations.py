@@ -9,11 +9,11 @@ import pytest
 import typer.main
 import yaml
 
-from stac_watch.cli import cli
-from stac_watch.config import Config
-from stac_watch.errors import Exit
-from stac_watch.operate.doctor import PERMISSIONS
-from stac_watch.policy import SkipReason
+from stac_watch.cli.main import cli
+from stac_watch.cluster.doctor import PERMISSIONS
+from stac_watch.config.model import Config
+from stac_watch.discover.policy import SkipReason
+from stac_watch.model.errors import Exit
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

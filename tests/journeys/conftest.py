@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 from sqlalchemy import event as sa_event
 
-from stac_watch import audit, backfill
-from stac_watch.catalog import Catalog
-from stac_watch.config import Limits, Recipe, Source
-from stac_watch.database import open_engine
+from stac_watch.catalog.client import Catalog
+from stac_watch.config.model import Limits, Recipe, Source
 from stac_watch.demo.catalog import Server, Store, create_app, make_item
-from stac_watch.engines import Answer, Phase, Receipt, Run
-from stac_watch.errors import Refused, Temporary
-from stac_watch.ledger import Ledger
-from stac_watch.watch import Parts, Watcher
+from stac_watch.jobs import audit, backfill
+from stac_watch.ledger.admission import Ledger
+from stac_watch.ledger.database import open_engine
+from stac_watch.model.errors import Refused, Temporary
+from stac_watch.runs.engine import Answer, Phase, Receipt, Run
+from stac_watch.watch.loop import Parts, Watcher
 
 sys.path.insert(0, str(Path(__file__).parent))  # test folders are no packages
 

@@ -19,11 +19,11 @@ from pathlib import Path
 from sqlalchemy import event as sa_event
 
 from stac_watch import app
-from stac_watch.config import load
-from stac_watch.database import open_engine
-from stac_watch.engines.local import LocalEngine
-from stac_watch.ledger import Ledger
-from stac_watch.watch import Watcher
+from stac_watch.config.model import load
+from stac_watch.ledger.admission import Ledger
+from stac_watch.ledger.database import open_engine
+from stac_watch.runs.local import LocalEngine
+from stac_watch.watch.loop import Watcher
 
 STANDIN = Path(__file__).with_name("standin_runner.py")
 

@@ -12,11 +12,12 @@ from datetime import timedelta
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from stac_watch import server, web
-from stac_watch.config import Limits
+from stac_watch.config.model import Limits
 from stac_watch.demo.catalog import make_collection
-from stac_watch.pulse import Recorder
-from stac_watch.watch import Watcher
+from stac_watch.report.web import server
+from stac_watch.report.web import site as web
+from stac_watch.watch.loop import Watcher
+from stac_watch.watch.pulse import Recorder
 
 
 def ask(url, path, method="GET", **headers):

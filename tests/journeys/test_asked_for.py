@@ -7,13 +7,14 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from stac_watch import asking, audit, backfill, replay
-from stac_watch.config import Limits
-from stac_watch.engines import Answer
-from stac_watch.errors import InputError, Unavailable
-from stac_watch.records import Move
-from stac_watch.replay import Wish
-from stac_watch.states import Fact, State
+from stac_watch.config.model import Limits
+from stac_watch.jobs import audit, backfill, replay
+from stac_watch.jobs.replay import Wish
+from stac_watch.ledger.records import Move
+from stac_watch.model.errors import InputError, Unavailable
+from stac_watch.model.states import Fact, State
+from stac_watch.report import questions as asking
+from stac_watch.runs.engine import Answer
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 RANGE = backfill.Request(START - timedelta(days=10), START)

@@ -6,8 +6,8 @@ import kubernetes
 import kubernetes_api
 import pytest
 
-from stac_watch.engines import Phase
-from stac_watch.engines.argo import FULL_FOR, ArgoEngine
+from stac_watch.runs.argo import FULL_FOR, ArgoEngine
+from stac_watch.runs.engine import Phase
 
 FINISHED, UNFINISHED = 3_000, 500
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)

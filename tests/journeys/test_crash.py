@@ -14,9 +14,9 @@ import pytest
 import yaml
 from sqlalchemy import NullPool, create_engine, text
 
-from stac_watch.database import open_engine
 from stac_watch.demo.catalog import Server, Store, create_app, make_item
-from stac_watch.ledger import Ledger
+from stac_watch.ledger.admission import Ledger
+from stac_watch.ledger.database import open_engine
 
 COLLECTION = "sentinel-2-l2a"
 ITEMS = (

@@ -19,7 +19,7 @@ import yaml
 from waiting import until
 
 from stac_watch.demo.catalog import Server, Store, create_app, make_item
-from stac_watch.engines.local import LocalEngine
+from stac_watch.runs.local import LocalEngine
 
 RUN = "import sys; from stac_watch.cli import main; main()"
 DAY = datetime(2025, 10, 8, tzinfo=UTC)

@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from stac_watch.dispatch import Breaker
-from stac_watch.states import FINAL, Fact
+from stac_watch.model.states import FINAL, Fact
+from stac_watch.runs.dispatch import Breaker
 
 ITEMS = 6
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -17,7 +17,7 @@ from waiting import until
 
 from stac_watch.demo.catalog import Server, Store, create_app, make_item
 from stac_watch.demo.product import write_product, write_structure
-from stac_watch.engines.local import LocalEngine
+from stac_watch.runs.local import LocalEngine
 
 ROOT = Path(__file__).parents[2]
 REAL = ROOT.parent / "shared" / "data" / "eopf"

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from stac_watch.records import Move
-from stac_watch.states import Fact
-from stac_watch.watch import Watcher
+from stac_watch.ledger.records import Move
+from stac_watch.model.states import Fact
+from stac_watch.watch.loop import Watcher
 
 COMMAND = Path(sys.executable).parent / "stac-watch"
 LONG = "chunk 3.7 of measurements/reflectance/r10m/b02 is corrupt: /data/stage/0123456789ab/product.zarr (blosc: -1)"

@@ -21,18 +21,20 @@ from sqlalchemy import event as sa_event
 from status_page import ask, serve
 from waiting import until
 
-from stac_watch import asking, server, web
-from stac_watch.catalog import Catalog
-from stac_watch.config import Limits, Source
-from stac_watch.database import open_engine
+from stac_watch.catalog.client import Catalog
+from stac_watch.config.model import Limits, Source
 from stac_watch.demo.catalog import Server, Store, create_app, make_collection
-from stac_watch.errors import Unavailable
-from stac_watch.ledger import Ledger
-from stac_watch.pulse import Recorder
-from stac_watch.records import Move
-from stac_watch.states import Fact, State
-from stac_watch.views import as_json
-from stac_watch.watch import Watcher
+from stac_watch.ledger.admission import Ledger
+from stac_watch.ledger.database import open_engine
+from stac_watch.ledger.records import Move
+from stac_watch.model.errors import Unavailable
+from stac_watch.model.states import Fact, State
+from stac_watch.report import questions as asking
+from stac_watch.report.as_json import as_json
+from stac_watch.report.web import server
+from stac_watch.report.web import site as web
+from stac_watch.watch.loop import Watcher
+from stac_watch.watch.pulse import Recorder
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)  # of the test's clock
 COMMAND = Path(sys.executable).parent / "stac-watch"

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from stac_watch.config import load
-from stac_watch.events import Conversion, build_event
-from stac_watch.manifests.render import render
-from stac_watch.manifests.settings import settings_of
+from stac_watch.cluster.manifests.render import render
+from stac_watch.cluster.manifests.settings import settings_of
+from stac_watch.config.model import load
+from stac_watch.model.event import Conversion, build_event
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "deploy" / "base" / "stac-watch.yaml"

@@ -15,12 +15,12 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-from stac_watch.manifests.monitoring import ALERTS, PANELS
-from stac_watch.records import Audited, Order
-from stac_watch.states import State
-from stac_watch.views.lines import Line
-from stac_watch.views.metrics import Loop, families
-from stac_watch.views.status import Failure, SourceStatus, Status, Waiting
+from stac_watch.cluster.manifests.monitoring import ALERTS, PANELS
+from stac_watch.ledger.records import Audited, Order
+from stac_watch.model.states import State
+from stac_watch.report.lines import Line
+from stac_watch.report.metrics import Loop, families
+from stac_watch.report.status import Failure, SourceStatus, Status, Waiting
 
 ROOT = Path(__file__).parents[2]
 NOW = datetime(2026, 3, 1, tzinfo=UTC)

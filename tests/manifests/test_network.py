@@ -8,10 +8,10 @@ import ipaddress
 import pytest
 import yaml
 
-from stac_watch.config import load
-from stac_watch.errors import ConfigError
-from stac_watch.manifests.render import render
-from stac_watch.manifests.settings import settings_of
+from stac_watch.cluster.manifests.render import render
+from stac_watch.cluster.manifests.settings import settings_of
+from stac_watch.config.model import load
+from stac_watch.model.errors import ConfigError
 
 POLLER = {"app.kubernetes.io/name": "stac-watch"}
 SOURCE = {"controller": "eventsource-controller", "eventsource-name": "stac"}

@@ -9,11 +9,11 @@ import jsonschema
 import pytest
 import yaml
 
-from stac_watch.config import Config, load
-from stac_watch.errors import ConfigError
-from stac_watch.manifests.deploy import production_environment
-from stac_watch.manifests.render import render
-from stac_watch.manifests.settings import settings_of
+from stac_watch.cluster.manifests.poller import production_environment
+from stac_watch.cluster.manifests.render import render
+from stac_watch.cluster.manifests.settings import settings_of
+from stac_watch.config.model import Config, load
+from stac_watch.model.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "deploy" / "base" / "stac-watch.yaml"

@@ -11,15 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.main import get_command
 
-from stac_watch import errors
 from stac_watch.app import read_range
-from stac_watch.cli import cli
-from stac_watch.config import Source
-from stac_watch.engines import Phase
-from stac_watch.engines.workflows import KEY_LABEL, LABELS, PARAMETERS, illegal_label, run_of
-from stac_watch.events import LATER, build_event, parse_event
-from stac_watch.manifests.workflow import one_run, retry_expression
-from stac_watch.reconcile import ENDED_FROM_OUTSIDE, RETRY
+from stac_watch.cli.main import cli
+from stac_watch.cluster.manifests.convert import one_run, retry_expression
+from stac_watch.config.model import Source
+from stac_watch.model import errors
+from stac_watch.model.event import LATER, build_event, parse_event
+from stac_watch.runs.engine import Phase
+from stac_watch.runs.reconcile import ENDED_FROM_OUTSIDE, RETRY
+from stac_watch.runs.workflow import KEY_LABEL, LABELS, PARAMETERS, illegal_label, run_of
 
 MISSING = object()
 

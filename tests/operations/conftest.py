@@ -10,8 +10,8 @@ import loopback
 import pytest
 import yaml
 
-from stac_watch.operate.cluster import Cluster
-from stac_watch.operate.fetch import Watching
+from stac_watch.cluster.fetch import Watching
+from stac_watch.runs.kubernetes_api import Cluster
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # the server is a program beside the tests, not an installed package
 

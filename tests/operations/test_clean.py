@@ -5,10 +5,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from fake_kubernetes import CORE, LABELS
 
-from stac_watch.engines.workflows import TEMPLATE
-from stac_watch.manifests.settings import labels
-from stac_watch.operate.clean import carry_out, plan_runs, plan_volumes
-from stac_watch.operate.runs import SELECTOR
+from stac_watch.cluster.clean import carry_out, plan_runs, plan_volumes
+from stac_watch.cluster.manifests.settings import labels
+from stac_watch.cluster.runs import SELECTOR
+from stac_watch.runs.workflow import TEMPLATE
 
 NOW = datetime(2025, 9, 1, 2, tzinfo=UTC)  # an hour after what `api.run` says
 HOUR = timedelta(hours=1)

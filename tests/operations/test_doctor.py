@@ -6,14 +6,14 @@ import pytest
 import yaml
 from fake_kubernetes import ARGO, CORE, NAMESPACE, ROOT, template
 
-from stac_watch.config import load
-from stac_watch.errors import ConfigError
-from stac_watch.manifests import settings as names
-from stac_watch.manifests.render import render
-from stac_watch.manifests.workflow import convert_template
-from stac_watch.operate import diagnosis
-from stac_watch.operate.diagnosis import Verdict
-from stac_watch.operate.doctor import KINDS, Expected, examine, tools
+from stac_watch.cluster import diagnosis
+from stac_watch.cluster.diagnosis import Verdict
+from stac_watch.cluster.doctor import KINDS, Expected, examine, tools
+from stac_watch.cluster.manifests import settings as names
+from stac_watch.cluster.manifests.convert import convert_template
+from stac_watch.cluster.manifests.render import render
+from stac_watch.config.model import load
+from stac_watch.model.errors import ConfigError
 
 CONFIG = ROOT / "deploy" / "base" / "stac-watch.yaml"
 APPS = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments"

@@ -12,9 +12,9 @@ import pytest
 from fake_kubernetes import CORE, LABELS, ROOT, template
 from waiting import until
 
-from stac_watch.errors import CannotWrite, InputError, Temporary
-from stac_watch.operate.fetch import fetch, on_volume
-from stac_watch.operate.volume import LIFE, helper
+from stac_watch.cluster.fetch import fetch, on_volume
+from stac_watch.cluster.volume import LIFE, helper
+from stac_watch.model.errors import CannotWrite, InputError, Temporary
 
 RUN = "gz-32tqm-20250831103701-0123456789-1"
 SIZE = 3_000_000

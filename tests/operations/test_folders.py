@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from stac_watch.changes import Item
-from stac_watch.database import open_engine
-from stac_watch.engines.local import EVENT, LOCK, OUTCOME, WORK, LocalEngine
-from stac_watch.events import Conversion, parse_event
-from stac_watch.ledger import Ledger
-from stac_watch.records import Move, Sighting
-from stac_watch.states import Fact
+from stac_watch.discover.items import Item
+from stac_watch.ledger.admission import Ledger
+from stac_watch.ledger.database import open_engine
+from stac_watch.ledger.records import Move, Sighting
+from stac_watch.model.event import Conversion, parse_event
+from stac_watch.model.states import Fact
+from stac_watch.runs.local import EVENT, LOCK, OUTCOME, WORK, LocalEngine
 
 COMMAND = Path(sys.executable).parent / "stac-watch"
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -107,7 +107,7 @@ def test_what_is_over_for_long_goes_and_what_somebody_needs_stays(place):
 
 
 def test_a_replay_between_the_list_and_the_removal_keeps_what_was_staged(place):
-    from stac_watch.operate import folders
+    from stac_watch.runs import folders
 
     event = place.conversion("dead", Fact.ACCEPTED, Fact.RUN_SEEN, Fact.FAILED_PERMANENT)
     place.run(event, staged=True)

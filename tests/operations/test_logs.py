@@ -2,8 +2,8 @@
 
 import pytest
 
-from stac_watch.errors import InputError
-from stac_watch.operate.logs import logs
+from stac_watch.cluster.logs import logs
+from stac_watch.model.errors import InputError
 
 RUN = "gz-a"
 ARGO_SAYS = 'time=2026-11-24T20:41:29.402Z level=INFO msg="waiting for signals" argo=true signalPath=/var/run/argo/ctr/main/signal'

@@ -159,7 +159,7 @@ def test_the_metadata_pass_dies_with_the_runner(product, tmp_path):
     _await(process, lambda: bool(_children(process.pid)))
     child = Path(f"/proc/{_children(process.pid)[0]}")
     command = child / "cmdline"
-    _await(process, lambda: b"geozarr_runner.skeleton" in command.read_bytes())
+    _await(process, lambda: b"geozarr_runner.convert.skeleton" in command.read_bytes())
     _await(process, lambda: any(output.parent.glob(f".o.zarr.{KEY}-1.partial/*")))  # it has come far enough to have asked for it
     process.kill()
     _end(process)

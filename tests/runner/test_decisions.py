@@ -11,11 +11,14 @@ import threading
 import numpy as np
 import pytest
 import zarr
-from geozarr_runner import convert, engine, preflight, stage, verify
-from geozarr_runner.product import Selection, ZarrArray, parse, select
-from geozarr_runner.source import Patience, open_source, resolve_href
+from geozarr_runner.convert import engine
+from geozarr_runner.convert import stock as convert
+from geozarr_runner.source import preflight, stage
+from geozarr_runner.source.product import Selection, ZarrArray, parse, select
+from geozarr_runner.source.store import Patience, open_source, resolve_href
+from geozarr_runner.verify import verify
 
-from stac_watch.errors import Defect, InputError, Unavailable
+from stac_watch.model.errors import Defect, InputError, Unavailable
 
 BANDS = "measurements/reflectance"
 ZARR = "application/vnd+zarr"

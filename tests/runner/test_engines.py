@@ -10,11 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
-from geozarr_runner import arithmetic, chunks, convert, engine, expected
-from geozarr_runner.product import parse, select
+from geozarr_runner.convert import arithmetic, engine
+from geozarr_runner.convert import fast as chunks
+from geozarr_runner.convert import stock as convert
+from geozarr_runner.source.product import parse, select
+from geozarr_runner.verify import expected
 
 from stac_watch.demo.product import write_product
-from stac_watch.errors import InputError
+from stac_watch.model.errors import InputError
 
 BANDS = "measurements/reflectance"
 FAST = engine.Options(engine="fast")

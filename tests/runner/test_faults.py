@@ -272,7 +272,7 @@ def test_an_output_folder_that_cannot_be_one(product, runner, tmp_path):
 
 
 def test_another_run_on_the_same_output_has_to_wait(product, runner, tmp_path):
-    from geozarr_runner import publish
+    from geozarr_runner.publish import folder as publish
 
     output = tmp_path / "o.zarr"
     with publish.held(publish.target_of(str(output), "0000000000aa", 1, None)):
@@ -311,7 +311,7 @@ def test_files_that_may_not_grow_end_in_one_clear_line(files, product, tmp_path,
 
 def test_an_output_is_exchanged_by_two_renames_where_the_file_system_cannot_do_it_in_one(product, runner, tree, tmp_path):
     """NFS lacks RENAME_EXCHANGE; no such file system can be mounted in a test, so the fallback itself is called."""
-    from geozarr_runner import publish
+    from geozarr_runner.publish import folder as publish
 
     old, new = tmp_path / "o.zarr", tmp_path / ".o.zarr.0000000000aa-1.partial"
     for folder, text in ((old, "old"), (new, "new")):

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 from command_line import program
-from geozarr_runner import limits
-from geozarr_runner.product import parse, select
+from geozarr_runner.process import limits
+from geozarr_runner.source.product import parse, select
 
 from stac_watch.demo.product import write_product
-from stac_watch.errors import InputError
+from stac_watch.model.errors import InputError
 
 ITEM_ID = "S2A_MSIL2A_20251008T100041_N0511_R122_T32TQM_20251008T122613"
 GIB = 1024**3

@@ -1,8 +1,8 @@
 """Which output answers a request: the same key's, unless a new conversion is asked for."""
 
 import pytest
-from geozarr_runner.marker import Counts, Outcome
-from geozarr_runner.publish import target_of
+from geozarr_runner.publish.folder import target_of
+from geozarr_runner.publish.marker import Counts, Outcome
 
 KEY = "0123456789ab"
 

@@ -11,9 +11,9 @@ import re
 import numpy as np
 import pystac
 import pytest
-from geozarr_runner import report
-from geozarr_runner.item import extent, sensed
-from geozarr_runner.marker import Check, Counts, Outcome
+from geozarr_runner.publish import report
+from geozarr_runner.publish.item import extent, sensed
+from geozarr_runner.publish.marker import Check, Counts, Outcome
 from PIL import Image
 from pystac.validation.local_validator import LocalValidator
 

@@ -15,11 +15,12 @@ from pathlib import Path
 import fsspec
 import pytest
 from command_line import arguments
-from geozarr_runner import marker, upload
 from geozarr_runner.cli import main
+from geozarr_runner.publish import bucket as upload
+from geozarr_runner.publish import marker
 from waiting import until
 
-from stac_watch.errors import CannotWrite
+from stac_watch.model.errors import CannotWrite
 
 SMALL = {"groups": "measurements/reflectance/r60m conditions/geometry"}
 KEYS = ("00000000005a", "00000000005b")

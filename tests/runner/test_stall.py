@@ -5,7 +5,7 @@ import subprocess
 import threading
 
 from command_line import program
-from geozarr_runner.stall import Watchdog
+from geozarr_runner.process.stall import Watchdog
 
 
 def test_a_run_that_waits_for_a_product_that_never_comes_is_temporary_and_shows_its_stacks(files, product, tmp_path):

@@ -12,14 +12,14 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
-from geozarr_runner.source import Patience, open_source
+from geozarr_runner.source.store import Patience, open_source
 from hypothesis import given
 from hypothesis import strategies as st
 from loopback import serving
 
-from stac_watch.errors import ConfigError, IdentityError, InputError, StacWatchError
-from stac_watch.events import check_address, check_href
-from stac_watch.http import CatalogHttp
+from stac_watch.catalog.http import CatalogHttp
+from stac_watch.model.errors import ConfigError, IdentityError, InputError, StacWatchError
+from stac_watch.model.event import check_address, check_href
 
 METADATA = [
     "169.254.169.254",

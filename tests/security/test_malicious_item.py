@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from stac_watch.asking import status
-from stac_watch.catalog import Catalog
-from stac_watch.config import Limits, Recipe, Source
-from stac_watch.database import open_engine
+from stac_watch.catalog.client import Catalog
+from stac_watch.config.model import Limits, Recipe, Source
 from stac_watch.demo.catalog import Server, Store, create_app, make_item
-from stac_watch.engines import Answer, Phase, Receipt, Run
-from stac_watch.ledger import Ledger
-from stac_watch.views import as_json
-from stac_watch.watch import Parts, Watcher
+from stac_watch.ledger.admission import Ledger
+from stac_watch.ledger.database import open_engine
+from stac_watch.report.as_json import as_json
+from stac_watch.report.questions import status
+from stac_watch.runs.engine import Answer, Phase, Receipt, Run
+from stac_watch.watch.loop import Parts, Watcher
 
 COMMAND = Path(sys.executable).parent / "stac-watch"
 GOOD = "S2A_MSIL2A_20251008T100041_N0511_R122_T32TQM_20251008T122613"

@@ -16,13 +16,13 @@ import yaml
 from loopback import serving
 from pydantic import SecretStr
 
-from stac_watch.config import load
-from stac_watch.database import open_engine, shown_url
-from stac_watch.engines.argo import ArgoEngine
-from stac_watch.errors import ConfigError, Refused
-from stac_watch.events import Conversion, build_event
-from stac_watch.manifests.render import render
-from stac_watch.manifests.settings import settings_of
+from stac_watch.cluster.manifests.render import render
+from stac_watch.cluster.manifests.settings import settings_of
+from stac_watch.config.model import load
+from stac_watch.ledger.database import open_engine, shown_url
+from stac_watch.model.errors import ConfigError, Refused
+from stac_watch.model.event import Conversion, build_event
+from stac_watch.runs.argo import ArgoEngine
 
 ROOT = Path(__file__).parents[2]
 COMMAND = Path(sys.executable).parent / "stac-watch"
@@ -225,7 +225,7 @@ def test_the_sensor_puts_nothing_of_the_request_s_headers_into_a_workflow(config
 
 def test_a_run_of_the_local_engine_does_not_inherit_the_watchers_settings(tmp_path):
     from stac_watch.app import build_engine
-    from stac_watch.config import Config
+    from stac_watch.config.model import Config
 
     source = {"name": "a", "api": "https://a.example", "collection": "c"}
     settings = Config.model_validate({"sources": [source], "engine": {"kind": "local", "folder": str(tmp_path / "runs")}})

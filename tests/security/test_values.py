@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 import yaml
 from geozarr_runner.cli import main as runner
-from geozarr_runner.source import Patience, open_source
+from geozarr_runner.source.store import Patience, open_source
 
-from stac_watch.changes import Item, Quarantine, read_item
-from stac_watch.config import load
-from stac_watch.engines.local import arguments
-from stac_watch.errors import IdentityError, InputError
-from stac_watch.events import Conversion, build_event, parse_event
-from stac_watch.manifests.render import render
-from stac_watch.manifests.settings import settings_of
+from stac_watch.cluster.manifests.render import render
+from stac_watch.cluster.manifests.settings import settings_of
+from stac_watch.config.model import load
+from stac_watch.discover.items import Item, Quarantine, read_item
+from stac_watch.model.errors import IdentityError, InputError
+from stac_watch.model.event import Conversion, build_event, parse_event
+from stac_watch.runs.local import arguments
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "deploy" / "base" / "stac-watch.yaml"

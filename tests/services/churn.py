@@ -15,10 +15,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from stac_watch.config import Recipe
-from stac_watch.discover import discover
-from stac_watch.errors import CatalogUnavailable
-from stac_watch.sweep import Context, step
+from stac_watch.config.model import Recipe
+from stac_watch.discover.intake import discover
+from stac_watch.discover.sweep import Context, step
+from stac_watch.model.errors import CatalogUnavailable
 
 SECONDS = 12
 RATE = 15  # writes per second

@@ -15,9 +15,9 @@ sys.path.insert(0, str(Path(__file__).parent))  # test folders are no packages
 import pgstac_servers as servers
 from place import Place
 
-from stac_watch.database import open_engine
 from stac_watch.demo.items import make_collection
-from stac_watch.ledger import Ledger
+from stac_watch.ledger.admission import Ledger
+from stac_watch.ledger.database import open_engine
 
 ASKED = "STAC_WATCH_TEST_SERVICES"
 

@@ -11,11 +11,11 @@ from datetime import UTC, datetime, timedelta
 import pgstac_servers as servers
 import requests
 
-from stac_watch.catalog import Catalog
-from stac_watch.changes import acquisition
-from stac_watch.config import Source
+from stac_watch.catalog.client import Catalog
+from stac_watch.catalog.probe import probe
+from stac_watch.config.model import Source
 from stac_watch.demo.items import make_item
-from stac_watch.probe import probe
+from stac_watch.discover.items import acquisition
 
 
 @dataclass

@@ -7,11 +7,11 @@ import pytest
 from pystac_client import ItemSearch
 from pystac_client.exceptions import APIError
 
-from stac_watch.config import Recipe
-from stac_watch.discover import discover
-from stac_watch.pages import leaves
-from stac_watch.sweep import Context, step
-from stac_watch.windows import Window, days
+from stac_watch.catalog.reader import leaves
+from stac_watch.catalog.windows import Window, days
+from stac_watch.config.model import Recipe
+from stac_watch.discover.intake import discover
+from stac_watch.discover.sweep import Context, step
 
 THEN = datetime(2026, 3, 1, 12, 0, 13, tzinfo=UTC)
 SECOND = timedelta(seconds=1)

@@ -5,8 +5,8 @@ In: an engine with room for three and nothing running, a way to end a run with a
 
 from waiting import until
 
-from stac_watch.engines import Answer, Phase
-from stac_watch.events import next_attempt, parse_event
+from stac_watch.model.event import next_attempt, parse_event
+from stac_watch.runs.engine import Answer, Phase
 
 
 def hold(engine, end, events, *, patience):

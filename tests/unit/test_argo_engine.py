@@ -22,11 +22,11 @@ import pytest
 import yaml
 from pydantic import SecretStr
 
-from stac_watch.engines import Answer, Phase
-from stac_watch.engines.argo import KEYS_PER_LIST, ArgoEngine, connect
-from stac_watch.engines.local import LocalEngine
-from stac_watch.errors import ConfigError, InputError, Refused, Temporary
-from stac_watch.events import Conversion, build_event, parse_event
+from stac_watch.model.errors import ConfigError, InputError, Refused, Temporary
+from stac_watch.model.event import Conversion, build_event, parse_event
+from stac_watch.runs.argo import KEYS_PER_LIST, ArgoEngine, connect
+from stac_watch.runs.engine import Answer, Phase
+from stac_watch.runs.local import LocalEngine
 
 sys.path.insert(0, str(Path(__file__).parent))  # test folders are no packages
 from engine_contract import hold

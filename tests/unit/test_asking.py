@@ -6,10 +6,10 @@ from dataclasses import asdict
 import pytest
 from rich.console import Console
 
-from stac_watch import asking
-from stac_watch.catalog import Abilities
-from stac_watch.config import Limits, Source
-from stac_watch.views.status import render_status
+from stac_watch.catalog.client import Abilities
+from stac_watch.config.model import Limits, Source
+from stac_watch.report import questions as asking
+from stac_watch.report.status import render_status
 
 
 def source(**poll):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stac_watch.changes import Change, ChangeKind, Item, Quarantine, classify, product_href, read_item
+from stac_watch.discover.items import Change, ChangeKind, Item, Quarantine, classify, product_href, read_item
 
 REAL = Path(__file__).parents[2].parent / "shared" / "data" / "eopf"
 NASTY = [

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from stac_watch.config import ArgoEngine, Config, Group, LocalEngine, load, parse_duration, parse_rate
-from stac_watch.errors import ConfigError, Exit
+from stac_watch.config.model import ArgoEngine, Config, Group, LocalEngine, load, parse_duration, parse_rate
+from stac_watch.model.errors import ConfigError, Exit
 
 SOURCE = {"name": "s2-l2a", "api": "https://stac.example", "collection": "sentinel-2-l2a"}
 ARGO = {"kind": "argo", "webhook": "http://eventsource:12000/items"}

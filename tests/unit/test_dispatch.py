@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stac_watch.dispatch import MAX_PAUSE, Sent, TokenBucket, dispatch, pause
-from stac_watch.engines import Answer, Receipt
-from stac_watch.errors import Refused
-from stac_watch.records import Move
-from stac_watch.states import Fact, State
+from stac_watch.ledger.records import Move
+from stac_watch.model.errors import Refused
+from stac_watch.model.states import Fact, State
+from stac_watch.runs.dispatch import MAX_PAUSE, Sent, TokenBucket, dispatch, pause
+from stac_watch.runs.engine import Answer, Receipt
 
 
 @dataclass

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from stac_watch import errors
-from stac_watch.errors import CannotWrite, Exit, StacWatchError, cannot_write
+from stac_watch.model import errors
+from stac_watch.model.errors import CannotWrite, Exit, StacWatchError, cannot_write
 
 TREE = {
     name: cls for name, cls in vars(errors).items() if inspect.isclass(cls) and issubclass(cls, StacWatchError)

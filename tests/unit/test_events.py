@@ -9,8 +9,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from stac_watch.errors import IdentityError, InputError
-from stac_watch.events import (
+from stac_watch.model.errors import IdentityError, InputError
+from stac_watch.model.event import (
     ITEM_ID,
     MAX_EVENT_BYTES,
     MAX_NAME,

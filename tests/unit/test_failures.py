@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stac_watch.failures import LENGTH, fingerprint
+from stac_watch.model.causes import LENGTH, fingerprint
 
 
 @pytest.mark.parametrize(

@@ -13,20 +13,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from stac_watch import backfill, markers
-from stac_watch.config import Limits, load
-from stac_watch.engines import Phase, Run
-from stac_watch.engines.workflows import run_of
-from stac_watch.errors import ConfigError, StacWatchError
-from stac_watch.events import build_event, parse_event
-from stac_watch.outcomes import read_outcome
-from stac_watch.reconcile import decide
-from stac_watch.records import Move
-from stac_watch.states import Fact, State
-from stac_watch.views import as_json
-from stac_watch.views.explain import Circumstances, explanation, render_explanation
-from stac_watch.views.lines import line, table
-from stac_watch.views.page import Links, render_item
+from stac_watch.config.model import Limits, load
+from stac_watch.jobs import backfill
+from stac_watch.ledger.records import Move
+from stac_watch.model.errors import ConfigError, StacWatchError
+from stac_watch.model.event import build_event, parse_event
+from stac_watch.model.outcome import read_outcome
+from stac_watch.model.states import Fact, State
+from stac_watch.report.as_json import as_json
+from stac_watch.report.explain import Circumstances, explanation, render_explanation
+from stac_watch.report.lines import line, table
+from stac_watch.report.web.page import Links, render_item
+from stac_watch.runs import markers
+from stac_watch.runs.engine import Phase, Run
+from stac_watch.runs.reconcile import decide
+from stac_watch.runs.workflow import run_of
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12)
 ANY = st.recursive(

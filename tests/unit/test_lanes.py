@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stac_watch.lanes import WEIGHT, allowed, next_queue
-from stac_watch.records import Order, Queue
+from stac_watch.ledger.records import Order, Queue
+from stac_watch.runs.lanes import WEIGHT, allowed, next_queue
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 ORDER = Order("s2", NOW, NOW, NOW, 0, None, None)

@@ -19,15 +19,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from sqlalchemy import event as sa_event
 
-from stac_watch.config import Limits
-from stac_watch.database import open_engine
-from stac_watch.dispatch import TokenBucket, dispatch
-from stac_watch.engines import Answer, Phase, Receipt, Run
-from stac_watch.ledger import Ledger
-from stac_watch.policy import SkipReason
-from stac_watch.reconcile import reconcile
-from stac_watch.records import Move
-from stac_watch.states import FINAL, Fact, State
+from stac_watch.config.model import Limits
+from stac_watch.discover.policy import SkipReason
+from stac_watch.ledger.admission import Ledger
+from stac_watch.ledger.database import open_engine
+from stac_watch.ledger.records import Move
+from stac_watch.model.states import FINAL, Fact, State
+from stac_watch.runs.dispatch import TokenBucket, dispatch
+from stac_watch.runs.engine import Answer, Phase, Receipt, Run
+from stac_watch.runs.reconcile import reconcile
 
 ITEMS, REVISIONS = ("item-a", "item-b"), ("rev-a", "rev-b", "rev-c")
 LIMITS = Limits(attempts=3, confirm_after="15m")

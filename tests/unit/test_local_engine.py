@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from waiting import until
 
-from stac_watch.engines import Answer, Phase
-from stac_watch.engines.local import EVENT, LOCK, LOG, PID, LocalEngine, arguments
-from stac_watch.events import build_event, next_attempt, parse_event, run_name
+from stac_watch.model.event import build_event, next_attempt, parse_event, run_name
+from stac_watch.runs.engine import Answer, Phase
+from stac_watch.runs.local import EVENT, LOCK, LOG, PID, LocalEngine, arguments
 
 SCRIPT = """
 import json, os, signal, sys, time

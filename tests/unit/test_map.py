@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stac_watch.records import Footprint
-from stac_watch.states import State
-from stac_watch.views.map import NARROWEST, coast, draw
+from stac_watch.ledger.records import Footprint
+from stac_watch.model.states import State
+from stac_watch.report.web.map import NARROWEST, coast, draw
 
 
 def item(name, *bbox, state=State.DONE):

@@ -3,8 +3,8 @@ import json
 import fsspec
 import pytest
 
-from stac_watch.errors import Unavailable
-from stac_watch.markers import MARKER, find_marker, read_marker
+from stac_watch.model.errors import Unavailable
+from stac_watch.runs.markers import MARKER, find_marker, read_marker
 
 
 def test_a_marker_inside_an_output_is_read(tmp_path):

@@ -2,8 +2,8 @@ from datetime import timedelta
 
 import pytest
 
-from stac_watch.config import Filter
-from stac_watch.policy import Admit, Skip, SkipReason, judge
+from stac_watch.config.model import Filter
+from stac_watch.discover.policy import Admit, Skip, SkipReason, judge
 
 CASES = [
     (SkipReason.DEPRECATED, {}, {"deprecated": True}, {"deprecated": False}),

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stac_watch.app import read_range, read_since
-from stac_watch.backfill import Request, check_range
-from stac_watch.errors import InputError
+from stac_watch.jobs.backfill import Request, check_range
+from stac_watch.model.errors import InputError
 
 NOW = datetime(2026, 3, 1, 3, 17, 5, 123, tzinfo=UTC)
 

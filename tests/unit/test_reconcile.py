@@ -4,13 +4,13 @@ from itertools import product
 
 import pytest
 
-from stac_watch.config import Limits
-from stac_watch.engines import Phase, Run
-from stac_watch.errors import Exit
-from stac_watch.policy import SkipReason
-from stac_watch.reconcile import ENOUGH, MAX_RETRY_PAUSE, decide, reconcile
-from stac_watch.records import Move
-from stac_watch.states import TRANSITIONS, Fact, State
+from stac_watch.config.model import Limits
+from stac_watch.discover.policy import SkipReason
+from stac_watch.ledger.records import Move
+from stac_watch.model.errors import Exit
+from stac_watch.model.states import TRANSITIONS, Fact, State
+from stac_watch.runs.engine import Phase, Run
+from stac_watch.runs.reconcile import ENOUGH, MAX_RETRY_PAUSE, decide, reconcile
 
 LIMITS = Limits(attempts=3, retry_after="1m", confirm_after="15m", not_ready=("15m", "1h", "4h"), not_ready_for="14d")
 UNFINISHED = (State.QUEUED, State.SENT, State.RUNNING)

@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from stac_watch.config import load
-from stac_watch.errors import ConfigError
-from stac_watch.rules import parse_area, parse_expression
+from stac_watch.config.areas import parse_area, parse_expression
+from stac_watch.config.model import load
+from stac_watch.model.errors import ConfigError
 
 TRIANGLE = {"type": "Polygon", "coordinates": [[[0, 0], [4, 0], [4, 4], [0, 0]]]}
 POINT = {"type": "Point", "coordinates": [10, 10]}

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stac_watch.errors import Defect
-from stac_watch.states import FINAL, IN_FLIGHT, NEXT_ATTEMPT, TRANSITIONS, Fact, State, next_state
+from stac_watch.model.errors import Defect
+from stac_watch.model.states import FINAL, IN_FLIGHT, NEXT_ATTEMPT, TRANSITIONS, Fact, State, next_state
 
 COLUMNS = (None, State.QUEUED, State.SENT, State.RUNNING, State.DONE, State.SKIPPED, State.DEAD)
 # the table of DESIGN.md written a second time, by hand: a changed rule has to be changed here as well, on purpose

@@ -4,7 +4,7 @@ from itertools import chain, repeat
 
 import anyio
 
-from stac_watch.stream import Readers, event
+from stac_watch.report.web.stream import Readers, event
 
 
 def read(texts, *, ended_after, readers=None):

@@ -6,7 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stac_watch.windows import AHEAD, Span, Window, advance, after, bisect, bounds, days, floor_second, interval, next_window
+from stac_watch.catalog.windows import (
+    AHEAD,
+    Span,
+    Window,
+    advance,
+    after,
+    bisect,
+    bounds,
+    days,
+    floor_second,
+    interval,
+    next_window,
+)
 
 SECONDS = st.integers(0, 4_000_000_000).map(lambda s: datetime(2015, 1, 1, tzinfo=UTC) + timedelta(seconds=s))
 MOMENTS = st.builds(lambda second, micro: second.replace(microsecond=micro), SECONDS, st.integers(0, 999_999))

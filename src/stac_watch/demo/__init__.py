@@ -1,5 +1,4 @@
-"""The demo: a STAC API, Sentinel-2-like products and a scenario, all on this machine.
+"""A catalog with faults, products that are real Zarr, and the story that shows all of it on one machine.
 
-In: a folder and a port. Out: a catalogue that pystac-client and `stac-watch watch` cannot tell from a real one, whose faults
-are switches. Never: reached by the poller in production; it needs the `demo` extra.
+The catalog is a real HTTP server over SQLite that can misbehave in the ways that research found; tests use it, too.
 """

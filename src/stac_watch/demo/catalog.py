@@ -30,8 +30,8 @@ from stac_watch.demo.items import COLLECTION, Document, item_links, make_collect
 from stac_watch.demo.search import BadRequestError, Search, from_get, from_post, next_link, parse_value_token, render, value_token
 from stac_watch.demo.server import Server
 from stac_watch.demo.store import Page, Store
-from stac_watch.errors import IdentityError
-from stac_watch.events import check_item_id
+from stac_watch.model.errors import IdentityError
+from stac_watch.model.event import check_item_id
 
 __all__ = ["COLLECTION", "FaultControl", "Faults", "Server", "Store", "create_app", "make_collection", "make_item"]
 

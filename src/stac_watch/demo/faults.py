@@ -21,7 +21,7 @@ from typing import Any, Literal
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from stac_watch.errors import Defect
+from stac_watch.model.errors import Defect
 
 WireFault = Literal["500", "502", "503", "429", "reset", "hang", "truncate", "bad_utf8", "html", "empty_page"]
 EMPTY_PAGE = "stac_watch.empty_page"

@@ -13,8 +13,8 @@ from typing import Any
 
 from stac_watch.demo.structure import platform
 from stac_watch.demo.tiles import Tile, parse_tile
-from stac_watch.errors import InputError
-from stac_watch.events import parse_product_id, stamp
+from stac_watch.model.errors import InputError
+from stac_watch.model.event import parse_product_id, stamp
 
 Document = dict[str, Any]
 

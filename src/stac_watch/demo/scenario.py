@@ -23,16 +23,16 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from stac_watch.config import Config
+from stac_watch.config.model import Config
 from stac_watch.demo.catalog import Server, Store, create_app, make_item
 from stac_watch.demo.product import write_product
-from stac_watch.engines.local import LocalEngine
-from stac_watch.errors import Exit, Unavailable
-from stac_watch.events import parse_event
-from stac_watch.records import ConversionRow
-from stac_watch.states import State
-from stac_watch.views.lines import Line, watching
-from stac_watch.watch import Parts, Tick, Watcher
+from stac_watch.ledger.records import ConversionRow
+from stac_watch.model.errors import Exit, Unavailable
+from stac_watch.model.event import parse_event
+from stac_watch.model.states import State
+from stac_watch.report.lines import Line, watching
+from stac_watch.runs.local import LocalEngine
+from stac_watch.watch.loop import Parts, Tick, Watcher
 
 COLLECTION = "sentinel-2-l2a"
 TILES = ("T32TQM", "T33UUP", "T31UFU", "T30TXT")  # Rome, Vienna, Amsterdam, Bilbao

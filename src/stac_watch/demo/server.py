@@ -16,7 +16,7 @@ from starlette.applications import Starlette
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from stac_watch.demo.faults import FaultControl
-from stac_watch.errors import Unavailable
+from stac_watch.model.errors import Unavailable
 
 
 class Server:

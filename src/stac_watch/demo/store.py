@@ -22,7 +22,7 @@ from cql2 import Expr
 
 from stac_watch.demo.filters import TYPED, Dialect, Json, Sql, stamp_micros, to_micros
 from stac_watch.demo.items import Document, make_collection
-from stac_watch.errors import CannotWrite, InputError
+from stac_watch.model.errors import CannotWrite, InputError
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS collections (id TEXT PRIMARY KEY, doc TEXT NOT NULL);

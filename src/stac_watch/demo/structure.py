@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from stac_watch.demo.tiles import TILE_SIZE, Tile, parse_tile
-from stac_watch.errors import InputError
-from stac_watch.events import parse_product_id, stamp
+from stac_watch.model.errors import InputError
+from stac_watch.model.event import parse_product_id, stamp
 
 Node = dict[str, Any]
 

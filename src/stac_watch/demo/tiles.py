@@ -15,7 +15,7 @@ from math import ceil, floor
 
 import utm
 
-from stac_watch.errors import InputError
+from stac_watch.model.errors import InputError
 
 TILE_SIZE = 109_800  # metres
 _COLUMNS = ("STUVWXYZ", "ABCDEFGH", "JKLMNPQR")  # by zone modulo 3

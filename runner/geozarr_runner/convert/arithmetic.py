@@ -1,0 +1,74 @@
+"""The numbers of the fast engine: decoded values and block means, to the last bit those of xarray and dask. Pure.
+
+In: packed values and what the metadata says of them. Out: what eopf-geozarr would write. Never: used by `verify`, which has its own
+arithmetic: a judge does not ask the accused.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from geozarr_runner.source.product import ZarrArray
+from stac_watch.model.errors import Defect
+
+type Pixels = np.ndarray[Any, np.dtype[Any]]
+
+
+def lookup(array: ZarrArray, dtype: str = "<f4") -> Pixels | None:
+    """Returns the decoded value of each packed one; None when they are equal. Computed in float64, as xarray decodes.
+
+    float32 arithmetic would not do: near zero `v * scale + offset` is off by up to 6e-5 of the value (measured).
+    """
+    scale, offset = array.attributes.get("scale_factor"), array.attributes.get("add_offset")
+    if scale is None and offset is None and array.fill_value is None:
+        return None
+    table = np.arange(np.iinfo(array.dtype).max + 1, dtype=np.float64)
+    if scale is not None:
+        table *= scale
+    if offset is not None:
+        table += offset
+    if array.fill_value is not None:
+        table[int(str(array.fill_value))] = np.nan
+    return table.astype(dtype)
+
+
+def block_mean(values: Pixels, factor: int, columns: int = 0) -> Pixels:
+    """Returns the mean of factor x factor blocks without their NaN, trimmed to whole blocks, in the values' own precision.
+
+    The order of additions is that of `numpy.nanmean` over the block axes, which dask applies for the converter: across a row of the
+    block, then down. Bit for bit the same, and six times faster than reducing two short axes. Where the converter's last chunk is
+    one column wide, numpy sees the blocks as contiguous and adds in another order: so do we.
+
+    Args:
+        values: (y, x), float.
+        factor: edge of a block.
+        columns: of the result's chunks; 0 = one chunk.
+    """
+    height, width = (n // factor * factor for n in values.shape)
+    part = values[:height, :width]
+    nan = np.isnan(part)
+    holes = bool(nan.any())
+    filled = np.where(nan, values.dtype.type(0), part) if holes else part
+    total = _block_sum(filled, factor)
+    if columns and (width // factor) % columns == 1:
+        total[:, -1] = filled[:, -factor:].reshape(height // factor, factor * factor).sum(axis=1)
+    if not holes:  # nearly always: in half the time
+        return np.asarray(total / values.dtype.type(factor * factor))
+    number = factor * factor - _block_sum(nan.view(np.uint8), factor)
+    with np.errstate(invalid="ignore"):  # 0 / 0: no valid pixel, NaN
+        mean: Pixels = total / number.astype(values.dtype)
+    return mean
+
+
+def _block_sum(values: Pixels, factor: int) -> Pixels:
+    total: Pixels | None = None
+    for row in range(factor):
+        line = values[row::factor, 0::factor].copy()
+        for column in range(1, factor):
+            line += values[row::factor, column::factor]
+        total = line if total is None else total + line
+    if total is None:
+        raise Defect("a factor of zero")
+    return total

@@ -1,0 +1,93 @@
+"""What a recipe asks of the converter, which arrays the fast engine writes, and which conversions are the stock one's. Pure.
+
+In: a selection, as the source's metadata describes it. Out: arrays, derivations, or the reason for the stock engine. Never: I/O.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from geozarr_runner.source.product import NATIVE_LEVELS, REFLECTANCE, Selection, ZarrArray
+
+INJECTED = "b08"
+"""The one band of an L2A product that the converter adds to coarser groups (`create_multiscale_from_datatree`)."""
+WORTH_IT = 20_000_000
+"""Pixels below which starting a second process takes longer than it saves: the stock engine writes them in two seconds."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a recipe can ask of the converter."""
+
+    spatial_chunk: int = 1024  #: 256, the converter's own default, makes 13 times the files and takes twice as long (measured)
+    sharding: bool = False  #: one file per array, at 1.5 GB more memory for a full tile
+    dask_perf_html: str = ""  #: where Dask's performance report goes; empty = none. It needs a distributed client: slower
+    engine: str = "auto"  #: fast, stock, or auto: fast, and stock for whatever that does not know. Both write the same bytes
+    workers: int = 2  #: threads; see `limits`
+
+
+def reason_for_stock(selection: Selection, options: Options, level: str) -> str:
+    """Returns why the stock engine does this conversion; empty = the fast one does."""
+    if options.engine == "stock":
+        return "asked for"
+    if options.dask_perf_html:
+        return "Dask's report needs Dask to do the work"
+    reason = _not_for_fast(selection, options, level)
+    if not reason and options.engine != "fast" and sum(a.pixels for a in selection.arrays) < WORTH_IT:
+        return "the product is small"
+    return reason
+
+
+def _not_for_fast(selection: Selection, options: Options, level: str) -> str:
+    """Returns why the fast engine cannot do it; empty = it can."""
+    if options.sharding:
+        return "sharding is asked for"
+    if level != "L2A":
+        return f"the product's level is {level or 'unknown'}, not L2A"
+    if not any(a.group in selection.groups for a in big_arrays(selection).values()):
+        return "it has no array that would be written faster"
+    bands = [a for a in selection.arrays if a.group in {f"{REFLECTANCE}/{level}" for level in NATIVE_LEVELS}]
+    odd = [a.path for a in bands if not a.is_coordinate and not _is_simple(a)]
+    return f"{odd[0]} has a form that the fast engine does not know" if odd else ""
+
+
+def big_arrays(selection: Selection) -> dict[str, ZarrArray]:
+    """Returns the arrays written here: (y, x), unsigned integers, blosc; of groups that hold nothing else but coordinates."""
+    measured = [a for a in selection.arrays if not a.is_coordinate]
+    odd = {a.group for a in measured if not _is_simple(a)}
+    return {a.path: a for a in measured if a.group not in odd}
+
+
+def in_order(selection: Selection) -> list[ZarrArray]:
+    """Returns the big arrays as they are best written: what others are made of, then the largest, so that threads end together."""
+    origins = {origin.path for origin, _ in injections(selection).values()}
+    return sorted(big_arrays(selection).values(), key=lambda a: (a.path not in origins, -a.pixels))
+
+
+def injections(selection: Selection) -> dict[str, tuple[ZarrArray, int]]:
+    """Returns the arrays that the converter derives from a finer one: path -> (source, factor)."""
+    source = big_arrays(selection).get(f"{REFLECTANCE}/r10m/{INJECTED}")
+    groups = {a.group for a in selection.arrays}
+    if source is None or source.group not in selection.groups:
+        return {}
+    levels = {"r20m": 2, "r60m": 6}
+    return {
+        f"{REFLECTANCE}/{level}/{INJECTED}": (source, factor)
+        for level, factor in levels.items()
+        if f"{REFLECTANCE}/{level}" in groups
+    }
+
+
+def _is_simple(array: ZarrArray) -> bool:
+    dtype = np.dtype(array.dtype)
+    return (
+        len(array.shape) == 2  # (y, x)
+        and dtype.kind == "u"
+        and dtype.itemsize <= 2  # bytes: `lookup` has an entry for each value
+        and dtype.isnative
+        and not array.filters
+        and (array.compressor or {}).get("id") == "blosc"
+        and (array.fill_value is None or isinstance(array.fill_value, int))
+    )

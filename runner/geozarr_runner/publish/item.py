@@ -1,0 +1,156 @@
+"""The STAC item of an output, written beside it: what it is, where it came from, how it was made.
+
+In: the outcome, the product's own metadata, the companions' names. Out: a STAC 1.1 item as JSON. Never: invents; what the product
+does not say is left out. Hrefs are relative, so that output and companions can be moved together.
+
+Sources: STAC 1.1.0; extensions projection 2.0, raster 2.0, file 2.1, processing 1.2, storage 2.0.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+import pystac
+
+from geozarr_runner.publish.marker import Outcome
+from geozarr_runner.request import Service
+from geozarr_runner.source.preflight import Plan
+from geozarr_runner.source.product import REFLECTANCE, ZarrArray
+from stac_watch.model.event import parse_stamp
+
+SUFFIX = ".item.json"
+_EXTENSIONS = {
+    "file": "https://stac-extensions.github.io/file/v2.1.0/schema.json",
+    "processing": "https://stac-extensions.github.io/processing/v1.2.0/schema.json",
+    "proj": "https://stac-extensions.github.io/projection/v2.0.0/schema.json",
+    "raster": "https://stac-extensions.github.io/raster/v2.0.0/schema.json",
+    "storage": "https://stac-extensions.github.io/storage/v2.0.0/schema.json",
+}
+_ZARR = "application/vnd.zarr; version=3"
+_SHA256 = "1220"
+"""Multihash prefix: SHA-256, 32 bytes (file extension, `file:checksum`)."""
+_KEPT = ("platform", "instruments", "constellation", "mission", "gsd", "eo:cloud_cover", "product:type", "sat:relative_orbit")
+
+
+def describe(
+    outcome: Outcome, plan: Plan, stac_url: str, name: str, companions: Mapping[str, str], *, service: Service | None
+) -> str:
+    """Returns the item as JSON.
+
+    Args:
+        outcome: what the marker says.
+        plan: the product.
+        stac_url: what was asked for; the item's `derived_from`.
+        name: of the output's folder.
+        companions: `report`, `report_json`, `quicklook`, `dask_report` -> file names beside the output.
+        service: where the S3 client sends its requests; None for other outputs.
+    """
+    discovery = plan.product.attributes.get("stac_discovery", {})
+    known = plan.product.properties
+    geometry = discovery.get("geometry")
+    bbox = extent(geometry)
+    item = pystac.Item(
+        id=outcome.item_id,
+        geometry=geometry if bbox else None,
+        bbox=bbox,
+        datetime=sensed(known) or parse_stamp(outcome.finished),
+        properties={key: known[key] for key in _KEPT if known.get(key) is not None},
+        stac_extensions=[_EXTENSIONS["processing"]],
+    )
+    item.properties |= {
+        "created": outcome.finished,
+        "processing:datetime": outcome.finished,
+        "processing:software": outcome.versions,
+        "processing:facility": "stac-watch",
+    }
+    _add_assets(item, outcome, plan, name, companions)
+    remote = stac_url.startswith(("http://", "https://", "s3://"))
+    item.add_link(pystac.Link("derived_from", stac_url if remote else outcome.source, "application/json" if remote else None))
+    if service is not None:
+        _add_storage(item, outcome.output_zarr, service)
+    item.stac_extensions.sort()
+    return json.dumps(item.to_dict(include_self_link=False, transform_hrefs=False), indent=1) + "\n"
+
+
+def _add_assets(item: pystac.Item, outcome: Outcome, plan: Plan, name: str, companions: Mapping[str, str]) -> None:
+    store = pystac.Asset(f"./{name}", title="GeoZarr", media_type=_ZARR, roles=["data"])
+    item.add_asset("geozarr", store)
+    reflectance = [a for a in plan.selection.arrays if a.group in outcome.groups and a.group.startswith(REFLECTANCE)]
+    if reflectance:
+        finest = min(reflectance, key=lambda a: _metres(a))
+        asset = pystac.Asset(
+            f"./{name}/{REFLECTANCE}", title="Reflectance pyramid", media_type=_ZARR, roles=["data", "reflectance"]
+        )
+        item.add_asset("reflectance", asset)
+        asset.extra_fields |= _projection(finest)
+        asset.extra_fields |= {
+            "raster:spatial_resolution": _metres(finest),
+            "bands": [{"name": b} for b in sorted({a.name for a in reflectance if not a.is_coordinate})],
+            "data_type": "float32",
+            "nodata": "nan",
+        }
+        item.stac_extensions += [_EXTENSIONS["raster"], _EXTENSIONS["proj"]]
+    if outcome.package is not None:
+        package = outcome.package
+        kind = "application/gzip" if package.href.endswith("gz") else "application/x-tar"
+        asset = pystac.Asset(f"./{package.href.rpartition('/')[2]}", title="The same, packed", media_type=kind, roles=["archive"])
+        asset.extra_fields = {"file:size": package.bytes, "file:checksum": _SHA256 + package.sha256}
+        item.add_asset("package", asset)
+        item.stac_extensions.append(_EXTENSIONS["file"])
+    for key, kind, role in (
+        ("quicklook", "image/png", "thumbnail"),
+        ("report", "text/html", "metadata"),
+        ("report_json", "application/json", "metadata"),
+        ("dask_report", "text/html", "metadata"),
+    ):
+        if key in companions:
+            item.add_asset(key, pystac.Asset(f"./{companions[key]}", media_type=kind, roles=[role]))
+
+
+def _projection(array: ZarrArray) -> dict[str, Any]:
+    found = {key: array.attributes[key] for key in ("proj:bbox", "proj:shape", "proj:transform") if key in array.attributes}
+    if "proj:epsg" in array.attributes:
+        found["proj:code"] = f"EPSG:{array.attributes['proj:epsg']}"
+    return found
+
+
+def _add_storage(item: pystac.Item, output: str, service: Service) -> None:
+    scheme = {"bucket": urlsplit(output).netloc}
+    if (urlsplit(service.endpoint).hostname or "").endswith(".amazonaws.com"):
+        scheme |= {"type": "aws-s3", "platform": "https://{bucket}.s3.{region}.amazonaws.com", "region": service.region}
+    else:  # buckets in the path: every S3 service understands that
+        scheme |= {"type": "custom-s3", "platform": f"{service.endpoint}/{{bucket}}"}
+        scheme |= {"region": service.region} if service.region else {}
+    item.properties["storage:schemes"] = {"output": scheme}
+    for asset in item.assets.values():
+        asset.extra_fields["storage:refs"] = ["output"]
+    item.stac_extensions.append(_EXTENSIONS["storage"])
+
+
+def sensed(properties: Mapping[str, Any]) -> datetime | None:
+    """Returns when the scene was sensed; None when the product does not say. In L1C products `datetime` is the text `null`."""
+    stamps = (parse_stamp(properties.get(key)) for key in ("datetime", "start_datetime"))
+    return next((found for found in stamps if found is not None), None)
+
+
+def extent(geometry: Any) -> list[float] | None:  # noqa: ANN401  # whatever the product says
+    """Returns a polygon's bounding box: west, south, east, north; west > east across 180 degrees. None when it is no polygon.
+
+    Not the product's own bbox: EOPF products have east and west the wrong way round there.
+    """
+    try:
+        polygons = {"Polygon": [geometry["coordinates"]], "MultiPolygon": geometry["coordinates"]}[geometry["type"]]
+        x, y = zip(*((float(p[0]), float(p[1])) for polygon in polygons for ring in polygon for p in ring), strict=True)
+    except (TypeError, KeyError, ValueError, IndexError):
+        return None
+    if max(x) - min(x) > 180:  # degrees; no scene is so wide
+        return [min(lon for lon in x if lon >= 0), min(y), max(lon for lon in x if lon < 0), max(y)]
+    return [min(x), min(y), max(x), max(y)]
+
+
+def _metres(array: ZarrArray) -> int:
+    return int(array.group.rpartition("/")[2].strip("rm"))

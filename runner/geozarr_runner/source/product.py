@@ -1,0 +1,277 @@
+"""The product as its metadata tells it: groups, arrays, and the key of every chunk. Pure.
+
+In: the documents of a Zarr v2 store (`.zmetadata`, or the same collected by walking), and a choice of groups. Out: which arrays
+and objects a conversion of that choice needs, and what the output will hold. Never: I/O, pixels, or a guess where metadata is
+missing.
+
+Sources: Zarr v2 storage specification (keys, fill values, `.zmetadata`); eopf-geozarr 0.12.0, `s2_optimization` (what it takes).
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from stac_watch.model.errors import InputError
+
+REFLECTANCE = "measurements/reflectance"
+NATIVE_LEVELS = ("r10m", "r20m", "r60m")
+OVERVIEWS = {"r120m": ("r60m", 2), "r360m": ("r120m", 3), "r720m": ("r360m", 2)}
+"""Overview level -> the level it is made from, and by which factor (eopf-geozarr's `pyramid_levels`)."""
+QUICKLOOKS = ("quality/l1c_quicklook", "quality/l2a_quicklook")
+"""The converter drops these (EOPF-Explorer/data-model#81); a full tile's are 460 MB that nobody needs to download."""
+MAX_OBJECTS = 200_000
+"""More than 60 times what the most finely chunked real product has (3,014); beyond it, metadata is wrong or hostile."""
+_KEY = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*")
+_ROOT_MEMBERS = {"measurements", "quality", "conditions"}
+_PRODUCT_TYPES = {"S02MSIL1C": "L1C", "S02MSIL2A": "L2A"}
+
+
+@dataclass(frozen=True)
+class ZarrArray:
+    """One array of the source: what `.zarray` and `.zattrs` say."""
+
+    path: str  # relative to the store's root, without a leading slash
+    shape: tuple[int, ...]
+    chunks: tuple[int, ...]
+    dtype: str  # numpy typestr, e.g. `<u2`
+    fill_value: object
+    compressor: Mapping[str, Any] | None
+    separator: str
+    attributes: Mapping[str, Any] = field(repr=False)
+    filters: tuple[Any, ...] = ()
+
+    @property
+    def group(self) -> str:
+        """The path of the group that holds it."""
+        return self.path.rpartition("/")[0]
+
+    @property
+    def name(self) -> str:
+        """Its name within the group."""
+        return self.path.rpartition("/")[2]
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes per pixel, uncompressed."""
+        return np.dtype(self.dtype).itemsize
+
+    @property
+    def pixels(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Number of chunks along each dimension."""
+        return tuple(-(-size // chunk) for size, chunk in zip(self.shape, self.chunks, strict=True))
+
+    @property
+    def is_coordinate(self) -> bool:
+        """True for a dimension's own coordinate and for scalars: described, not measured."""
+        return not self.shape or self.attributes.get("_ARRAY_DIMENSIONS") == [self.name]
+
+    def chunk_keys(self) -> Iterator[str]:
+        """Yields the keys of its chunks, relative to the store's root, in C order."""
+        if not self.shape:
+            yield f"{self.path}/0"
+            return
+        for index in itertools.product(*map(range, self.grid)):
+            yield f"{self.path}/{self.separator.join(map(str, index))}"
+
+
+@dataclass(frozen=True)
+class Product:
+    """A Sentinel-2 product in Zarr v2: its groups and arrays."""
+
+    attributes: Mapping[str, Any] = field(repr=False)
+    groups: frozenset[str]
+    arrays: Mapping[str, ZarrArray] = field(repr=False)
+
+    @property
+    def properties(self) -> Mapping[str, Any]:
+        """What the product's own STAC item says of it; empty when it has none that can be read."""
+        return _properties(self.attributes)
+
+    @property
+    def level(self) -> str:
+        """`L1C`, `L2A`, or an empty string when the product does not say."""
+        kind = str(self.properties.get("product:type", ""))
+        return next((level for prefix, level in _PRODUCT_TYPES.items() if kind.startswith(prefix)), "")
+
+    def leaves(self) -> list[str]:
+        """Returns the groups that the converter converts: those with data and without child groups, quicklooks excepted."""
+        parents = {group.rpartition("/")[0] for group in self.groups}
+        with_data = {a.group for a in self.arrays.values() if not a.is_coordinate}
+        return sorted(g for g in with_data if g not in parents and not g.startswith(QUICKLOOKS))
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What a choice of groups means for the source and for the output."""
+
+    groups: tuple[str, ...]  # leaf groups whose arrays the output will hold
+    overviews: tuple[str, ...]  # levels below reflectance that the output will hold besides
+    scaffold: ZarrArray | None  # a band that only the converter needs; it is not in the output
+    arrays: tuple[ZarrArray, ...]  # everything to read, the scaffold included
+
+    @property
+    def keys(self) -> list[str]:
+        """The chunk keys to read."""
+        return [key for array in self.arrays for key in array.chunk_keys()]
+
+    @property
+    def raw_bytes(self) -> int:
+        """Uncompressed bytes to read."""
+        return sum(a.pixels * a.itemsize for a in self.arrays)
+
+
+def parse(documents: Mapping[str, Any], where: str) -> Product:
+    """Returns the product that consolidated metadata describes.
+
+    Args:
+        documents: key -> JSON document, as under `metadata` in `.zmetadata`.
+        where: the store, for messages.
+
+    Raises:
+        InputError: the documents are not Zarr v2 metadata.
+    """
+    arrays, groups = {}, set()
+    try:
+        for key, document in documents.items():
+            path, _, kind = _legal(key).rpartition("/")
+            if kind == ".zgroup" and path:
+                groups.add(path)
+            elif kind == ".zarray":
+                arrays[path] = _array(path, document, documents.get(f"{path}/.zattrs", {}))
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"the metadata of {where} is not valid Zarr v2: {error!r}", hint="open the store with zarr to see more"
+        ) from error
+    objects = sum(math.prod(a.grid) for a in arrays.values())
+    if objects > MAX_OBJECTS:
+        raise InputError(f"{where} has {objects} chunks, more than {MAX_OBJECTS}", hint="no Sentinel-2 product has so many")
+    return Product(attributes=documents.get(".zattrs", {}), groups=frozenset(groups), arrays=arrays)
+
+
+def require_sentinel2(product: Product, where: str) -> None:
+    """Checks what the converter's own test of a Sentinel-2 product rests on, before anything heavy is loaded or downloaded.
+
+    Raises:
+        InputError: another mission, level or structure; says which part is missing.
+    """
+    hint = "the converter takes EOPF Sentinel-2 L1C and L2A products in Zarr v2"
+    kind = str(product.properties.get("product:type", ""))
+    if kind and not product.level:
+        raise InputError(f"{where} is not a Sentinel-2 L1C or L2A product: product:type is {kind!r}", hint=hint)
+    top = {group.partition("/")[0] for group in product.groups} | {a.partition("/")[0] for a in product.arrays}
+    if top != _ROOT_MEMBERS:
+        raise InputError(
+            f"{where} is not a Sentinel-2 product: its root holds {_listing(top)}, not {_listing(_ROOT_MEMBERS)}", hint=hint
+        )
+    missing = [f"{REFLECTANCE}/{level}" for level in NATIVE_LEVELS if f"{REFLECTANCE}/{level}" not in product.groups]
+    if missing:
+        raise InputError(f"{where} is not a Sentinel-2 product: it lacks {_listing(missing)}", hint=hint)
+    absent = [name for name in ("stac_discovery", "other_metadata") if not isinstance(product.attributes.get(name), dict)]
+    if absent:
+        raise InputError(f"{where} is not a Sentinel-2 product: its root attributes lack {_listing(absent)}", hint=hint)
+
+
+def select(product: Product, groups: str) -> Selection:
+    """Returns what to read and write for `groups` (space-separated, leading `/` optional, empty = the whole product).
+
+    A parent stands for every leaf group below it. The converter cannot do without reflectance/r60m; when that was not asked for,
+    one band of it is read as a scaffold, and what is made of it does not stay in the output.
+
+    Raises:
+        InputError: a name that is no group of the product, or one that cannot be converted; it is never ignored. No such band.
+    """
+    leaves = product.leaves()
+    wanted = [name.strip("/") for name in groups.split()]
+    chosen = sorted({leaf for name in wanted for leaf in _expand(product, leaves, name)}) if wanted else leaves
+    arrays = [a for path, a in sorted(product.arrays.items()) if a.group in chosen]
+    coarse = f"{REFLECTANCE}/r60m"
+    if coarse in chosen:
+        return Selection(tuple(chosen), tuple(OVERVIEWS), None, tuple(arrays))
+    bands = [a for path, a in sorted(product.arrays.items()) if a.group == coarse and len(a.shape) == 2]  # (y, x)
+    extra = [a for path, a in sorted(product.arrays.items()) if a.group == coarse and a.is_coordinate]
+    if not bands:
+        raise InputError(f"the product has no band in {coarse}, and the converter needs one", hint="is it whole at its source?")
+    return Selection(tuple(chosen), (), bands[0], (*arrays, bands[0], *extra))
+
+
+def tree(product: Product, mark: tuple[str, ...] = ()) -> str:
+    """Returns the groups that can be asked for as an indented tree; those in `mark` have an asterisk."""
+    lines, seen = [], set()
+    for leaf in product.leaves():
+        parts = leaf.split("/")
+        for depth, part in enumerate(parts):
+            path = "/".join(parts[: depth + 1])
+            if path not in seen:
+                seen.add(path)
+                lines.append(f"{'  ' * depth}{part}{' *' if path in mark else ''}")
+    return "\n".join(lines)
+
+
+def _expand(product: Product, leaves: list[str], name: str) -> list[str]:
+    below = [leaf for leaf in leaves if leaf == name or leaf.startswith(f"{name}/")]
+    if below:
+        return below
+    if name.startswith(QUICKLOOKS) and name in product.groups:
+        raise InputError(
+            f"group {name!r} is a quicklook, which the converter drops",
+            hint="leave it out of groups; a true-colour picture can be made of b04, b03, b02",
+        )
+    if name in product.arrays:
+        raise InputError(f"{name!r} is an array, not a group", hint=f"ask for its group, {product.arrays[name].group}")
+    known = sorted({"/".join(leaf.split("/")[: n + 1]) for leaf in leaves for n in range(leaf.count("/") + 1)})
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    meant = f"; did you mean {' or '.join(close)}?" if close else ""
+    raise InputError(f"the product has no group {name!r}{meant}", hint=f"groups that can be asked for:\n{tree(product)}")
+
+
+def _legal(key: str) -> str:
+    """Returns a key that may become a path on our disk; a hostile catalogue could name ../../etc."""
+    if not _KEY.fullmatch(key) or ".." in key:
+        raise ValueError(f"illegal key {key[:80]!r}")
+    return key
+
+
+def _array(path: str, document: Mapping[str, Any], attributes: Mapping[str, Any]) -> ZarrArray:
+    if document["zarr_format"] != 2:  # the number in the specification
+        raise ValueError(f"{path} has zarr_format {document['zarr_format']}")
+    np.dtype(document["dtype"])  # a structured or unknown type raises here, with its name
+    shape, chunks = tuple(int(n) for n in document["shape"]), tuple(int(n) for n in document["chunks"])
+    if len(shape) != len(chunks) or any(n < 0 for n in shape) or any(n < 1 for n in chunks):
+        raise ValueError(f"{path} has shape {shape} and chunks {chunks}")
+    separator = document.get("dimension_separator", ".")
+    if separator not in (".", "/"):
+        raise ValueError(f"{path} has dimension_separator {separator!r}")
+    return ZarrArray(
+        path=path,
+        shape=shape,
+        chunks=chunks,
+        dtype=str(document["dtype"]),
+        fill_value=document["fill_value"],
+        compressor=document["compressor"],
+        separator=separator,
+        attributes=attributes,
+        filters=tuple(document.get("filters") or ()),
+    )
+
+
+def _properties(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
+    discovery = attributes.get("stac_discovery")
+    properties = discovery.get("properties") if isinstance(discovery, dict) else None
+    return properties if isinstance(properties, dict) else {}
+
+
+def _listing(names: Any) -> str:  # noqa: ANN401  # any iterable of str
+    return ", ".join(sorted(names)) or "nothing"

@@ -1,0 +1,52 @@
+"""Asks two validators that are not ours whether the output's metadata is GeoZarr.
+
+In: a store with its metadata, chunks or not. Out: one check per validator. Never: looks at pixels (`verify` does), or changes
+anything. Runs where eopf-geozarr is loaded already: after the metadata pass, or after a stock conversion.
+
+geozarr-toolkit is pointed at the reflectance group: at the root, which has no `spatial:dimensions` of its own, it finds fault.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+from geozarr_runner.publish.marker import Check
+from geozarr_runner.source.product import REFLECTANCE
+
+
+def check(folder: Path) -> tuple[Check, ...]:
+    """Returns the verdicts of `eopf-geozarr validate` and of geozarr-toolkit."""
+    return (*_minispec(folder), *_conventions(folder))
+
+
+def _minispec(folder: Path) -> Iterator[Check]:
+    from eopf_geozarr.data_api.geozarr.validation import validate_store
+
+    report = validate_store(str(folder))
+    if not any("dataset" in role for roles in report.roles.values() for role in roles):
+        yield Check("minispec", "skipped", "the output has no group on a map grid, of which the minispec speaks")
+        return
+    issues = [str(issue) for issue in report.issues]
+    detail = f"eopf-geozarr {version('eopf-geozarr')} validate: "
+    detail += _first(issues) if issues else f"{len(report.roles)} nodes compliant"
+    yield Check("minispec", "failed" if issues else "passed", detail)
+
+
+def _conventions(folder: Path) -> Iterator[Check]:
+    import zarr
+    from geozarr_toolkit import validate_group
+
+    name = "conventions"
+    results = validate_group(zarr.open_group(str(folder), path=REFLECTANCE, mode="r")) if (folder / REFLECTANCE).exists() else {}
+    if not results:
+        yield Check(name, "skipped", "the output has no multiscale group")
+        return
+    issues = [f"{convention}: {error}" for convention, errors in results.items() for error in errors]
+    detail = f"geozarr-toolkit {version('geozarr-toolkit')}: " + (_first(issues) if issues else ", ".join(results))
+    yield Check(name, "failed" if issues else "passed", detail)
+
+
+def _first(issues: list[str]) -> str:
+    return f"{len(issues)} issues, first {issues[0][:300]}"

@@ -1,0 +1,187 @@
+"""What the output has to hold, computed from the staged source by rules of our own: the CF rule and plain block means.
+
+In: selection and source; levels of the output for the overviews below them. Out: a task per array, with its shape and a function
+from a block to the values expected there.
+Never: uses the converter, xarray's decoding, or the fast engine's arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import product as cartesian
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from geozarr_runner.source.product import OVERVIEWS, REFLECTANCE, Selection, ZarrArray
+from geozarr_runner.source.stage import read_chunk
+
+type Values = np.ndarray[Any, np.dtype[Any]]
+type Block = tuple[slice, ...]
+type Kind = Literal["native", "injected", "overview", "coordinate"]
+
+HELD = 190_000_000  #: bytes of decoded source chunks that one worker keeps: three of four of a 10 m band, and the next
+
+
+def decode(packed: Values, array: ZarrArray) -> Values:
+    """Returns values by the CF rule: fill -> NaN, scale * packed + offset in float64; float32 as in the output, 8 bytes excepted.
+
+    Source: CF conventions 1.11, section 8.1 (packed data), section 2.5.1 (missing data).
+    """
+    if packed.dtype.kind not in "iufb":
+        return packed
+    if packed.dtype.kind == "u" and packed.dtype.itemsize <= 2 and packed.size > 2**17:  # bytes; more pixels than values
+        every = np.arange(np.iinfo(packed.dtype).max + 1, dtype=packed.dtype)
+        return np.asarray(decode(every, array)[packed])
+    values = packed.astype(np.float64)
+    values *= float(array.attributes.get("scale_factor", 1.0))
+    values += float(array.attributes.get("add_offset", 0.0))
+    if array.fill_value is not None and array.fill_value != "NaN":
+        values[packed == array.fill_value] = np.nan
+    return values if packed.dtype.itemsize > 4 else values.astype(np.float32)  # bytes; coordinates are not rounded
+
+
+def block_mean(values: Values, factor: int) -> Values:
+    """Returns the mean of factor x factor blocks, ignoring NaN; NaN where a block holds nothing else. Shape (y, x)."""
+    height, width = (n // factor * factor for n in values.shape)
+    part = values[:height, :width]
+    nan = np.isnan(part)
+    if not nan.any():  # nearly always; in less than half the time
+        return (_block_sums(part.astype(np.float64), factor) / factor**2).astype(np.float32)
+    number = _block_sums((~nan).astype(np.uint16), factor)
+    total = _block_sums(np.where(nan, 0.0, part).astype(np.float64), factor)
+    mean = np.full(number.shape, np.nan)
+    np.divide(total, number, out=mean, where=number > 0)
+    return mean.astype(np.float32)
+
+
+def _block_sums(values: Values, factor: int) -> Values:
+    """Sums rows first, which are contiguous, then columns of what is left: a fourth of the time of both at once."""
+    height, width = values.shape
+    rows = values.reshape(height // factor, factor, width).sum(axis=1, dtype=values.dtype)
+    return np.asarray(rows.reshape(height // factor, width // factor, factor).sum(axis=2, dtype=values.dtype))
+
+
+@dataclass(frozen=True)
+class Task:
+    """One array of the output to compare, and what it has to hold."""
+
+    path: str
+    kind: Kind
+    shape: tuple[int, ...]  # that it has to have
+    reads: int  # pixels behind it: an injected band of 60 m stands for 36 times as many
+    expect: Callable[[], Callable[[Block], Values]]  # opens what is needed, late: a full band takes 240 MB
+
+
+@dataclass
+class Packed:
+    """A source array, packed, a block at a time. Holds decoded chunks, up to a band of 10 m: neighbours are asked for next."""
+
+    root: Path
+    array: ZarrArray
+    _held: dict[tuple[int, ...], Values] = field(default_factory=dict)
+
+    def block(self, block: Block) -> Values:
+        """Returns the values of a block, put together of the chunks that it touches."""
+        spans = [range(s.start // n, -(-s.stop // n)) for s, n in zip(block, self.array.chunks, strict=True)]
+        out = np.empty([s.stop - s.start for s in block], dtype=self.array.dtype)
+        for index in cartesian(*spans):
+            chunk = self._decoded(index)
+            starts = [i * n for i, n in zip(index, self.array.chunks, strict=True)]
+            common = [(max(s.start, o), min(s.stop, o + n)) for s, o, n in zip(block, starts, self.array.chunks, strict=True)]
+            there = tuple(slice(a - o, b - o) for (a, b), o in zip(common, starts, strict=True))
+            here = tuple(slice(a - s.start, b - s.start) for (a, b), s in zip(common, block, strict=True))
+            out[here] = chunk[there]
+        return out
+
+    def _decoded(self, index: tuple[int, ...]) -> Values:
+        if index not in self._held:
+            name = self.array.separator.join(map(str, index)) or "0"
+            path = self.root / self.array.path / name
+            fill = 0 if self.array.fill_value is None else self.array.fill_value  # `stage` judged which chunks may be absent
+            while self._held and sum(chunk.nbytes for chunk in self._held.values()) > HELD:
+                del self._held[next(iter(self._held))]
+            self._held[index] = (
+                read_chunk(self.array, path) if path.exists() else np.full(self.array.chunks, fill, self.array.dtype)
+            )
+        return self._held[index]
+
+
+def from_source(root: Path, array: ZarrArray) -> Callable[[Block], Values]:
+    """Returns what a native array of the output has to hold."""
+    packed = Packed(root, array)
+    return lambda block: decode(packed.block(block), array)
+
+
+def from_finer(root: Path, array: ZarrArray, level: str) -> Callable[[Block], Values]:
+    """Returns what a band has to hold that the converter made of a finer one."""
+    packed = Packed(root, array)
+    factor = metres(level) // metres(array.group.rpartition("/")[2])
+    return lambda block: block_mean(decode(packed.block(_scaled(block, factor)), array), factor)
+
+
+def from_output(array: Any, factor: int) -> Callable[[Block], Values]:  # noqa: ANN401  # zarr.Array
+    """Returns what an overview, or an axis of it, has to hold, seen from the level that it is made of."""
+    values = np.asarray(array[...])
+    if values.ndim == 1:
+        return lambda block: values[_scaled(block, factor)].reshape(-1, factor).mean(axis=1)
+    return lambda block: block_mean(values[_scaled(block, factor)], factor)
+
+
+def _scaled(block: Block, factor: int) -> Block:
+    return tuple(slice(s.start * factor, s.stop * factor) for s in block)
+
+
+def metres(level: str) -> int:
+    """Returns the pixel size that a level is named after."""
+    return int(level.strip("rm"))
+
+
+def tasks_of(selection: Selection, root: Path, there: dict[str, Any], product_level: str) -> Iterator[Task]:
+    """Yields what the output has to hold, array by array; `there` are its own arrays, of which overviews are made."""
+    by_path = {a.path: a for a in selection.arrays if a.group in selection.groups}
+    for path, array in by_path.items():
+        if not is_time(array) and (array.shape or path in there):  # the converter drops scalar coordinates
+            kind: Kind = "coordinate" if array.is_coordinate else "native"
+            yield Task(path, kind, array.shape, array.pixels, lambda a=array: from_source(root, a))  # type: ignore[misc]
+    for path, origin in _injected(by_path, selection, product_level).items():
+        level = path.split("/")[-2]
+        factor = metres(level) // metres(origin.group.rpartition("/")[2])
+        shape = tuple(n // factor for n in origin.shape)
+        yield Task(path, "injected", shape, origin.pixels, lambda o=origin, n=level: from_finer(root, o, n))  # type: ignore[misc]
+    for level in selection.overviews:
+        parent, factor = OVERVIEWS[level]
+        for name, above in _members(there, f"{REFLECTANCE}/{parent}").items():
+            shape, kind = tuple(n // factor for n in above.shape), "coordinate" if above.ndim == 1 else "overview"
+            path = f"{REFLECTANCE}/{level}/{name}"
+            yield Task(path, kind, shape, above.size, lambda a=above, f=factor: from_output(a, f))  # type: ignore[misc]
+
+
+def _members(there: dict[str, Any], group: str) -> dict[str, Any]:
+    """Returns the bands and the axes of a group of the output; scalars describe the projection."""
+    return {path.rpartition("/")[2]: node for path, node in there.items() if path.rpartition("/")[0] == group and node.ndim}
+
+
+def _injected(by_path: dict[str, ZarrArray], selection: Selection, product_level: str) -> dict[str, ZarrArray]:
+    """Returns what the converter adds to coarser groups: path -> the finest source band of that name.
+
+    An L2A product gets b08 at 20 and 60 m, an L1C product every finer band (`create_multiscale_from_datatree`, 0.12.0). The rest of
+    an L2A product's bands come at 20 m of their own.
+    """
+    found: dict[str, ZarrArray] = {}
+    for coarse in ("r20m", "r60m"):
+        group = f"{REFLECTANCE}/{coarse}"
+        for array in by_path.values():
+            path = f"{group}/{array.name}"
+            finer = any(array.group == f"{REFLECTANCE}/{level}" for level in ("r10m", "r20m") if metres(level) < metres(coarse))
+            wanted = not array.is_coordinate and (product_level == "L1C" or array.name == "b08")
+            if group in selection.groups and finer and wanted and path not in by_path:
+                found.setdefault(path, array)
+    return found
+
+
+def is_time(array: ZarrArray) -> bool:
+    """True for CF times: xarray may write them with another reference date, so their stored numbers need not agree."""
+    return " since " in str(array.attributes.get("units", "")) or array.attributes.get("dtype", "") in ("<M8[ns]", "<m8[ns]")

@@ -1,0 +1,333 @@
+"""Asks the output, pixel by pixel, whether it is what the source says. Metadata is not believed.
+
+In: the staged source, the selection, the output. Out: named checks with verdicts, and each band's share of NaN. Never: uses
+the converter, or xarray's decoding, as its own judge: source values are decoded here by the CF rule (scale * packed + offset,
+fill = NaN).
+
+The converter's `validate` calls a store with two bands full of holes compliant (measured, 0.12.0): hence this stage. It must
+stay always on, so it must be cheap: beyond `EVERYTHING` pixels, chunks of large arrays are sampled; every chunk that is absent, and
+every small array, is compared whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import product as cartesian
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.core.group import GroupMetadata
+
+from geozarr_runner.publish.marker import Check
+from geozarr_runner.source.product import REFLECTANCE, Selection
+from geozarr_runner.source.stage import blosc_lengths
+from geozarr_runner.verify.expected import Block, Kind, Task, Values, is_time, metres, tasks_of
+
+RTOL = {"native": 1e-6, "injected": 1e-5, "overview": 1e-5, "coordinate": 1e-12}
+ATOL = {"native": 0.0, "injected": 1e-6, "overview": 1e-6, "coordinate": 0.0}
+"""Native values pass through float64 once; means of float32 blocks may be summed in another order. A millionth of a northing would
+be five metres: coordinates have to be the same numbers."""
+
+EVERYTHING = 250_000_000  #: pixels that are compared without sampling: two seconds on two cores
+SAMPLED = 100_000_000  #: pixels of large arrays that are compared beyond: under a quarter of a full tile's conversion (measured)
+REGION = 5120  #: pixels; neighbours are compared together, so that one of four source chunks of a 10 m band is decoded
+SMALL = 4_000_000  #: pixels; what is made of no more, 60 m and coarser, is compared whole
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Which chunks of large arrays are compared: those whose region, and then whose place in it, a hash ranks first."""
+
+    seed: str
+    share: float  # of an array's chunks
+    small: int = SMALL  # pixels up to which an array is compared whole
+
+    def __str__(self) -> str:
+        """Says what was compared, so that it can be repeated."""
+        if self.share >= 1:
+            return "every pixel was compared"
+        return (
+            f"{self.share:.1%} of the chunks of arrays above {self.small / 1e6:.0f} Mpx were compared, ranked by SHA-256 of "
+            f"'{self.seed}/<array>/<region of {REGION} px>', then '…/<chunk>'; absent or cut chunks and all smaller arrays in full"
+        )
+
+    def choose(self, path: str, blocks: list[Block]) -> list[Block]:
+        """Returns the chosen blocks, at least one."""
+        if self.share >= 1:
+            return blocks
+
+        def rank(block: Block) -> tuple[bytes, bytes]:
+            region = ".".join(str(s.start // REGION) for s in block)
+            return self._hash(path, region), self._hash(path, _name(block))
+
+        ranked = sorted(blocks, key=rank)
+        return ranked[: max(1, math.ceil(self.share * len(blocks)))]
+
+    def _hash(self, path: str, name: str) -> bytes:
+        return hashlib.sha256(f"{self.seed}/{path}/{name}".encode()).digest()
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What comparing one output array with its expectation showed."""
+
+    path: str
+    kind: Kind
+    pixels: int = 0
+    nan: int = 0
+    wrong: int = 0  # values that differ
+    holes: int = 0  # NaN where a value is expected
+    false_data: int = 0  # a value where NaN is expected
+    missing: tuple[str, ...] = ()  # chunk keys that must be there
+    whole: bool = True  # every pixel was compared
+    where: str = ""  # the first difference
+
+    @property
+    def good(self) -> bool:
+        """True when nothing differs and nothing is missing."""
+        return not (self.wrong or self.holes or self.false_data or self.missing or self.where)
+
+
+@dataclass(frozen=True)
+class Verification:
+    """The verdict on an output."""
+
+    checks: tuple[Check, ...]
+    findings: tuple[Finding, ...] = field(repr=False)
+    sample: Sample
+
+    @property
+    def failed(self) -> tuple[Check, ...]:
+        """The checks that failed; empty = the output may be published."""
+        return tuple(c for c in self.checks if c.verdict == "failed")
+
+
+def verify(
+    root: Path,
+    selection: Selection,
+    output: Path,
+    *,
+    level: str,
+    workers: int,
+    seed: str = "",
+    everything: int = EVERYTHING,
+    sampled: int = SAMPLED,
+    small: int = SMALL,
+    advance: Callable[[int], None] = lambda _: None,
+) -> Verification:
+    """Compares the output with the staged source.
+
+    Args:
+        root: the staged source.
+        selection: what was to be converted.
+        output: the store that the converter wrote.
+        level: the product's, `L1C` or `L2A`.
+        workers: arrays compared at a time.
+        seed: of the sample; the conversion's key.
+        everything: pixels up to which nothing is sampled.
+        sampled: pixels of large arrays that are compared beyond.
+        small: pixels up to which an array is compared whole all the same.
+        advance: told of each array that was compared.
+    """
+    target = zarr.open_group(str(output), mode="r", use_consolidated=False)
+    there = {path: node for path, node in target.members(max_depth=None) if isinstance(node, zarr.Array)}
+    wanted = list(tasks_of(selection, root, there, level))
+    structure = _structure(selection, output, there, {task.path for task in wanted})
+    tasks = sorted((task for task in wanted if task.path in there), key=lambda task: -task.reads)  # threads end together
+    sample = _sample(seed, [task.reads for task in tasks], everything, sampled, small)
+
+    def one(task: Task) -> Finding:
+        finding = compare(task, there[task.path], output, sample)
+        advance(1)
+        return finding
+
+    with ThreadPoolExecutor(workers, thread_name_prefix="verify") as pool:
+        try:
+            findings = tuple(pool.map(one, tasks))
+        except BaseException:  # a signal too: what has not begun does not begin
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    coverage = Check("coverage", "passed", str(sample))
+    return Verification(checks=(structure, *_verdicts(findings), coverage), findings=findings, sample=sample)
+
+
+def count(selection: Selection) -> int:
+    """Returns about how many arrays `verify` will compare, for progress."""
+    return len(selection.arrays) * (2 if selection.overviews else 1)
+
+
+def compare(task: Task, array: Any, store: Path, sample: Sample) -> Finding:  # noqa: ANN401  # zarr.Array
+    """Compares one output array with its expectation, one chunk at a time; a shard may hold a whole band, a chunk never does."""
+    pixels = nan = wrong = holes = false_data = 0
+    missing, where = set(), ""
+    if array.shape != task.shape:
+        return Finding(task.path, task.kind, where=f"its shape is {array.shape}, not {task.shape}")
+    expect, whole = task.expect(), task.reads <= sample.small or sample.share >= 1
+    for block, key in _chosen(task.path, array, store, None if whole else sample):
+        try:
+            got = np.asarray(array[block])
+        except (RuntimeError, ValueError) as error:  # what codecs raise; a broken source chunk is `stage`'s to judge
+            return Finding(task.path, task.kind, pixels, where=f"{key} cannot be decoded: {error}")
+        want = expect(block)
+        pixels += got.size
+        here = _difference(got, want, task.kind)
+        nan, wrong = nan + here.nan, wrong + here.wrong
+        holes, false_data = holes + here.holes, false_data + here.false_data
+        if not where and here.first is not None:
+            at = ", ".join(str(s.start + int(i)) for s, i in zip(block, here.first, strict=True))
+            where = f"at [{at}] the output has {got[here.first]}, the source {want[here.first]}"
+        if not (store / task.path / key).exists() and not is_fill(want, array.fill_value):
+            missing.add(f"{task.path}/{key}")
+    return Finding(task.path, task.kind, pixels, nan, wrong, holes, false_data, tuple(sorted(missing)), whole, where)
+
+
+@dataclass(frozen=True)
+class _Difference:
+    """How one chunk differs; `first` is the index of the first value that does."""
+
+    nan: int = 0
+    wrong: int = 0
+    holes: int = 0
+    false_data: int = 0
+    first: tuple[Any, ...] | None = None
+
+
+def _difference(got: Values, want: Values, kind: Kind) -> _Difference:
+    if want.dtype.kind != "f":
+        different = got != want
+        number = int(np.count_nonzero(different))
+        return _Difference(wrong=number, first=_where_first(different) if number else None)
+    got_nan = np.isnan(got)
+    if np.array_equal(got, want, equal_nan=True):  # nearly always; a tenth of the time of what follows
+        return _Difference(nan=int(np.count_nonzero(got_nan)))
+    want_nan = np.isnan(want)
+    off = ~np.isclose(got, want, rtol=RTOL[kind], atol=ATOL[kind], equal_nan=True)
+    return _Difference(
+        nan=int(np.count_nonzero(got_nan)),
+        wrong=int(np.count_nonzero(off & ~got_nan & ~want_nan)),
+        holes=int(np.count_nonzero(got_nan & ~want_nan)),
+        false_data=int(np.count_nonzero(want_nan & ~got_nan)),
+        first=_where_first(off) if off.any() else None,
+    )
+
+
+def is_fill(want: Values, fill: Any) -> bool:  # noqa: ANN401  # of any type
+    """Says whether a chunk that has to hold `want` may be left out: an absent chunk reads as the array's fill value."""
+    if want.dtype.kind == "f" and np.isnan(fill):
+        return bool(np.isnan(want).all())
+    return bool(np.all(want == fill))
+
+
+def _chosen(path: str, array: Any, store: Path, sample: Sample | None) -> Iterator[tuple[Block, str]]:  # noqa: ANN401  # zarr.Array
+    """Yields the blocks to compare, with their files' keys: all of a small array; else all that are absent or cut, and a sample."""
+    stored = array.shards or array.chunks
+    keys = {
+        _name(block): array.metadata.encode_chunk_key(tuple(s.start // n for s, n in zip(block, stored, strict=True)))
+        for block in _blocks(array.shape, array.chunks)
+    }
+    blocks = list(_blocks(array.shape, array.chunks))
+    if sample is not None:
+        good = {name: _is_stored(store / path / key, sharded=array.shards is not None) for name, key in keys.items()}
+        odd = [block for block in blocks if not good[_name(block)]]
+        rest = [block for block in blocks if good[_name(block)]]
+        blocks = sorted(odd + sample.choose(path, rest), key=lambda block: [s.start for s in block])
+    for block in blocks:
+        yield block, keys[_name(block)]
+
+
+def _is_stored(file: Path, *, sharded: bool) -> bool:
+    """Says whether a chunk's file is there, and as long as its header says. Reads 16 bytes."""
+    if sharded or not file.exists():
+        return file.exists()
+    lengths = blosc_lengths(file)
+    return lengths is not None and lengths[1] == file.stat().st_size
+
+
+def _sample(seed: str, sizes: list[int], everything: int, sampled: int, small: int) -> Sample:
+    large = sum(size for size in sizes if size > small)
+    return Sample(seed, 1.0 if sum(sizes) <= everything else min(1.0, sampled / max(1, large)), small)
+
+
+def _name(block: Block) -> str:
+    return ".".join(str(s.start) for s in block)
+
+
+def _where_first(different: Values) -> tuple[Any, ...]:
+    return np.unravel_index(int(np.argmax(different)), different.shape)
+
+
+def _blocks(shape: tuple[int, ...], chunks: tuple[int, ...]) -> Iterator[Block]:
+    for index in cartesian(*(range(-(-n // c)) for n, c in zip(shape, chunks, strict=True))):
+        yield tuple(slice(i * c, min((i + 1) * c, n)) for i, c, n in zip(index, chunks, shape, strict=True))
+
+
+def _structure(selection: Selection, output: Path, there: dict[str, Any], expected: set[str]) -> Check:
+    """Compares what lies on disk with what has to be there, and with what the consolidated metadata promises."""
+    wanted = {*selection.groups, *(f"{REFLECTANCE}/{level}" for level in selection.overviews)}
+    found = {path.rpartition("/")[0] for path in there}
+    times = {a.path for a in selection.arrays if a.group in selection.groups and a.shape and is_time(a)}
+    lost, extra = sorted((wanted - found) | ((expected | times) - there.keys())), sorted(found - wanted)
+    if lost or extra:
+        detail = "; ".join(
+            f"{len(names)} {word}: {', '.join(names[:5])}" for names, word in ((lost, "missing"), (extra, "unexpected")) if names
+        )
+        return Check("structure", "failed", detail)
+    consolidated = zarr.open_group(str(output), mode="r").metadata.consolidated_metadata
+    nodes = consolidated.flattened_metadata if consolidated else {}
+    differ = sorted({path for path, node in nodes.items() if not isinstance(node, GroupMetadata)} ^ there.keys())
+    if differ:
+        return Check("structure", "failed", f"the consolidated metadata differs in {len(differ)} arrays, first {differ[0]}")
+    return Check("structure", "passed", f"{len(wanted)} groups, {len(there)} arrays, consolidated")
+
+
+def _verdicts(findings: tuple[Finding, ...]) -> Iterator[Check]:
+    names: dict[Kind, str] = {
+        "native": "native values", "injected": "injected bands", "overview": "overviews", "coordinate": "coordinates",
+    }  # fmt: skip
+    for kind, name in names.items():
+        some = [f for f in findings if f.kind == kind]
+        if not some:
+            yield Check(name, "skipped", "the selection has none")
+            continue
+        bad = [f for f in some if f.wrong or (f.where and not (f.holes or f.false_data))]
+        what = f"{len(some)} arrays, {sum(f.pixels for f in some)} pixels within rtol {RTOL[kind]:g}"
+        yield Check(name, "failed", _blame(bad)) if bad else Check(name, "passed", what)
+    masked = [f for f in findings if f.holes or f.false_data]
+    detail = ", ".join(
+        f"{level} {low:.2%}" if low == high else f"{level} {low:.2%} to {high:.2%}" for level, low, high in _shares(findings)
+    )
+    yield (
+        Check("nodata", "failed", _blame(masked))
+        if masked
+        else Check("nodata", "passed", f"NaN exactly where the source is nodata: {detail}")
+    )
+    lost = [f for f in findings if f.missing]
+    keys = [key for f in lost for key in f.missing]
+    detail = f"{len(keys)} missing, first {keys[0]}" if keys else "every chunk that holds data is there"
+    yield Check("chunks", "failed" if keys else "passed", detail)
+
+
+def _shares(findings: tuple[Finding, ...]) -> list[tuple[str, float, float]]:
+    """Returns the lowest and highest NaN share of the bands, for each level."""
+    levels: dict[str, list[float]] = {}
+    for finding in findings:
+        if _is_band(finding) and finding.whole and finding.pixels:
+            levels.setdefault(finding.path.split("/")[-2], []).append(finding.nan / finding.pixels)
+    return [(level, min(shares), max(shares)) for level, shares in sorted(levels.items(), key=lambda pair: metres(pair[0]))]
+
+
+def _is_band(finding: Finding) -> bool:
+    return finding.path.startswith(f"{REFLECTANCE}/") and finding.path.rpartition("/")[2].startswith("b")
+
+
+def _blame(bad: list[Finding]) -> str:
+    first = bad[0]
+    counts = [f"{n} {word}" for n, word in ((first.wrong, "wrong"), (first.holes, "holes"), (first.false_data, "not NaN")) if n]
+    more = f" (and {len(bad) - 1} more arrays)" if len(bad) > 1 else ""
+    return f"{first.path}: {', '.join(counts)} of {first.pixels} pixels; {first.where}{more}"

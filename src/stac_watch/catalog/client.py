@@ -1,0 +1,289 @@
+"""The STAC API, asked one window at a time.
+
+In: a window, ids, or one item's id. Out: pages of item documents as dicts, with the server's own time.
+Never: follows a server's `next` token (on pgstac an item id that a re-publish moves: the rest of the pages is lost with HTTP 200),
+or builds pystac objects (they leak 63 KB per item and die on assets without an href).
+
+pystac-client's `ItemSearch` writes the parameters, for POST and for GET; `http` sends them. What a server can do is not taken from
+what it claims: `abilities` holds what `probe` found out by asking.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+from urllib.parse import quote
+
+from pystac_client import ItemSearch
+
+from stac_watch.catalog.http import CONNECT, READ, TRIES, Answer, BadAnswer, CatalogHttp, Rejected
+from stac_watch.catalog.windows import FAR, SECOND, Span, Window, bounds, interval
+from stac_watch.discover.items import product_href
+from stac_watch.model.errors import CatalogUnavailable, ConfigError
+from stac_watch.model.event import parse_stamp
+
+# whole properties: on pgstac each path inside costs more than the bytes that it saves (1,000 items: 0.7 s, with eleven paths 2.2 s)
+FIELDS = ("id", "collection", "bbox", "assets", "properties")
+PROPERTIES = (  # what is kept of them: a sweep has some thousand items in memory
+    "datetime", "start_datetime", "updated", "published", "created", "deprecated", "eo:cloud_cover", "grid:code",
+    "processing:version", "processing:software",
+)  # fmt: skip
+LEAN = ("-links",)  # stac-fastapi writes 1 KB of them for each item, also where `fields` has none
+SWEEP_PAGE = 2_500  # items per request of a sweep: a day of the real catalogue has 1,400, and a full page is asked for twice
+WHOLE_PAGE = 200  # items per request where a server ignores `fields`: 20 KB each
+
+
+@dataclass(frozen=True)
+class Abilities:
+    """What a server was found to do for one collection. The defaults are what a good STAC API does."""
+
+    method: str = "POST"
+    stamp: str = "updated"  # what windows are about; `datetime` where no change stamp can be used
+    typed: bool = False  # compares stamps as times; else as text
+    filters: bool = True  # takes CQL2 at all
+    sorts: bool = True
+    fields: bool = True
+    product: bool = False  # items have their store in the asset `product`, and it can be asked for alone
+    max_page: int = 10_000  # items that it returns at most
+    honest_next: bool = True  # a page without `next` is the last one
+    idle: float = 0.0  # seconds that a query takes which finds nothing
+    samples: int = 1  # items that were looked at
+    stamps: tuple[str, ...] = ("updated",)  # change stamps that could be used; the first one is
+    rejected: tuple[str, ...] = ()  # change stamps that cannot be used, and why
+
+    def page(self, wanted: int) -> int:
+        """Returns how many items to ask for at once."""
+        return max(1, min(wanted, self.max_page, wanted if self.fields else WHOLE_PAGE))
+
+
+@dataclass(frozen=True)
+class Page:
+    """What one request returned."""
+
+    items: list[dict[str, Any]]
+    full: bool  # there may be more in this window
+    server_now: datetime
+    seconds: float = 0.0
+    has_next: bool = False
+
+
+class Catalog:
+    """One collection of one STAC API; safe to use from several threads."""
+
+    def __init__(
+        self,
+        api: str,
+        collection: str,
+        *,
+        now: Callable[[], datetime],
+        sleep: Callable[[float], None],
+        rng: random.Random,
+        timeout: tuple[float, float] = (CONNECT, READ),
+        fields: Sequence[str] = FIELDS,
+        whole: bool = False,
+        abilities: Abilities | None = None,
+        hosts: tuple[str, ...] = (),
+    ) -> None:
+        self.api = api
+        self.collection = collection
+        self.abilities = abilities or Abilities()
+        self._fields, self._whole = tuple(fields), whole
+        self._now = now
+        self._http = CatalogHttp(api, now=now, sleep=sleep, rng=rng, timeout=timeout, hosts=hosts)
+        self._landing: dict[str, Any] | None = None
+
+    def clock(self) -> datetime:
+        """Asks for the collection; returns the server's time.
+
+        Raises:
+            ConfigError: there is no such collection, or the API redirects.
+            CatalogUnavailable: no usable answer.
+        """
+        try:
+            return self._http.ask(self._url()).server_now
+        except Rejected as error:
+            if error.status != 404:
+                raise
+            raise ConfigError(
+                f"catalogue {self.api} has no collection {self.collection!r}",
+                hint=f"see {self.api}/collections for those there are, and correct `collection:`",
+            ) from None
+
+    def landing(self) -> dict[str, Any]:
+        """Returns the landing page, asked for once.
+
+        Raises:
+            CatalogUnavailable: there is none that is STAC.
+        """
+        if self._landing is None:
+            document = self._http.ask(self.api + "/").document
+            if not isinstance(document.get("links"), list):
+                raise CatalogUnavailable(
+                    f"catalogue {self.api} answered JSON that is not STAC",
+                    hint="`api:` is the root of a STAC API, its landing page has `links`",
+                )
+            self._landing = document
+        return self._landing
+
+    def queryables(self) -> dict[str, Any]:
+        """Returns what the collection declares as queryable; nothing where it does not say."""
+        try:
+            found = self._http.ask(f"{self._url()}/queryables").document.get("properties")
+        except (Rejected, BadAnswer):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def item(self, item_id: str) -> dict[str, Any] | None:
+        """Returns one item as it is now; None when the catalogue says that there is none."""
+        try:
+            return self._http.ask(f"{self._url()}/items/{quote(item_id, safe='')}").document
+        except Rejected as error:
+            if error.status in (404, 410):
+                return None
+            raise
+
+    def search(
+        self,
+        window: Window,
+        *,
+        limit: int,
+        extra: dict[str, Any] | None = None,
+        floor: datetime | None = None,
+        descending: bool = False,
+        tries: int = TRIES,
+    ) -> Page:
+        """Asks for one window in one request, oldest first (or last, with `descending`).
+
+        Args:
+            window: what is asked.
+            limit: items that are wanted at most; the page says when there may be more.
+            extra: a CQL2 condition that must hold besides.
+            floor: only items acquired since then.
+            descending: newest first.
+            tries: whole requests before it is given up.
+
+        Raises:
+            CatalogUnavailable: no usable answer after all tries.
+        """
+        query: dict[str, Any] = {}
+        conditions = [c for c in (extra,) if c is not None]
+        if window.field == "datetime":
+            # the one query that every STAC API takes; it finds items without an instant too, by their start and end
+            query["datetime"] = interval(window)
+        else:
+            conditions.insert(0, bounds(window, typed=self.abilities.typed))
+            if floor is not None:
+                query["datetime"] = interval(Span(floor, None))
+        if conditions:
+            query["filter"] = conditions[0] if len(conditions) == 1 else {"op": "and", "args": conditions}
+        if self.abilities.sorts:
+            query["sortby"] = _order(window.field, descending=descending)
+        return self.ask(query, limit=limit, tries=tries)
+
+    def first(self) -> datetime | None:
+        """Returns the acquisition time of the first item; where that cannot be read, what the collection says, if it does."""
+        if self.abilities.sorts:
+            for item in self.ask({"sortby": _order("datetime", descending=False)}, limit=1).items:
+                properties = item.get("properties")
+                if isinstance(properties, dict):
+                    found = parse_stamp(properties.get("datetime")) or parse_stamp(properties.get("start_datetime"))
+                    if found is not None:
+                        return found
+        try:
+            start = self._http.ask(self._url()).document["extent"]["temporal"]["interval"][0][0]
+        except (KeyError, IndexError, TypeError):
+            return None
+        return parse_stamp(start)
+
+    def fetch(self, item_ids: Sequence[str]) -> list[dict[str, Any]]:
+        """Asks for items by id."""
+        size = self.abilities.page(100)
+        chunks = (item_ids[start : start + size] for start in range(0, len(item_ids), size))
+        whole = self._fields
+        return [i for chunk in chunks for i in self.ask({"ids": list(chunk)}, limit=max(1, len(chunk)), fields=whole).items]
+
+    def answers(self) -> bool:
+        """Tells whether the server can answer a search that finds nothing."""
+        try:
+            self.search(Window("datetime", FAR, FAR + SECOND), limit=1, tries=2)
+        except CatalogUnavailable:
+            return False
+        return True
+
+    def ask(self, query: dict[str, Any], *, limit: int, fields: Sequence[str] | None = None, tries: int = TRIES) -> Page:
+        """Asks for one page of a search; `query` has the parameters of pystac-client's `ItemSearch`.
+
+        Raises:
+            CatalogUnavailable: no usable answer after all tries.
+        """
+        named: Any = {"filter_lang": "cql2-json", **query} if "filter" in query else query
+        search = ItemSearch(
+            self._search_url(),
+            method=self.abilities.method,
+            collections=[self.collection],
+            limit=limit,
+            fields=self._asked() if fields is None else list(fields),
+            stac_io=self._http,
+            **named,
+        )
+        for _ in range(TRIES):
+            answer = self._http.ask(search.url or "", self.abilities.method, search.get_parameters(), tries=tries)
+            page = self._page(answer, limit)
+            if fields is None and self.abilities.product:
+                page = replace(page, items=self._with_assets(page.items))
+            if page.items or not page.has_next or not self.abilities.honest_next:
+                return page
+        raise BadAnswer(
+            f"catalogue {self.api} answers an empty page and says that there is more", hint="tell its operator; it is asked again"
+        )
+
+    def _page(self, answer: Answer, limit: int) -> Page:
+        features, links = answer.document.get("features"), answer.document.get("links")
+        if not isinstance(features, list):
+            raise CatalogUnavailable(f"{self.api} answered without a list of features", hint="is it a STAC API?")
+        more = isinstance(links, list) and any(isinstance(link, dict) and link.get("rel") == "next" for link in links)
+        full = len(features) >= limit or (more and self.abilities.honest_next)
+        items = [f if self._whole else _slim(f) for f in features if isinstance(f, dict)]
+        return Page(items, full, answer.server_now, answer.seconds, has_next=more)
+
+    def _asked(self) -> list[str]:
+        """Returns what is asked of each item; 21 of its 22 assets are bands, and nine tenths of its bytes."""
+        if not self.abilities.product:
+            return list(self._fields)
+        return [*("assets.product" if name == "assets" else name for name in self._fields), *LEAN]
+
+    def _with_assets(self, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Asks again, and for all assets, for those few items that have no `product`."""
+        bare = [i["id"] for i in items if isinstance(i.get("id"), str) and product_href(i) is None]
+        if not bare:
+            return items
+        whole = {item.get("id"): item for item in self.fetch(bare)}
+        return [whole.get(item.get("id"), item) for item in items]
+
+    def assume(self, **found: Any) -> None:  # noqa: ANN401  # the fields of Abilities
+        """Changes what is believed of the server."""
+        self.abilities = replace(self.abilities, **found)
+
+    def _search_url(self) -> str:
+        for link in self.landing()["links"]:
+            if isinstance(link, dict) and link.get("rel") == "search" and isinstance(link.get("href"), str):
+                return self._http.here(link["href"].split("?", 1)[0])
+        raise CatalogUnavailable(f"{self.api} has no search", hint="it must conform to STAC API - Item Search")
+
+    def _url(self) -> str:
+        return f"{self.api}/collections/{quote(self.collection, safe='')}"
+
+
+def _slim(item: dict[str, Any]) -> dict[str, Any]:
+    properties = item.get("properties")
+    if isinstance(properties, dict):
+        item["properties"] = {name: properties[name] for name in PROPERTIES if name in properties}
+    return item
+
+
+def _order(field: str, *, descending: bool) -> list[dict[str, str]]:
+    direction = "desc" if descending else "asc"
+    return [{"field": f"properties.{field}", "direction": direction}, {"field": "id", "direction": direction}]

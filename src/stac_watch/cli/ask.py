@@ -1,0 +1,80 @@
+"""The verbs that ask: status, items, explain, event. They read the ledger and nothing else.
+
+In: a verb's arguments. Out: tables or JSON on stdout, an exit code. Never: writes, or decides anything.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from stac_watch import app as composition
+from stac_watch.cli.terminal import DEFAULT_CONFIG, ConfigOption, ItemArgument, JsonOption, cli, reading, show
+from stac_watch.model.errors import Exit
+from stac_watch.model.states import State
+from stac_watch.report import questions as asking
+from stac_watch.report.explain import render_explanations
+from stac_watch.report.lines import table
+from stac_watch.report.status import render_status
+
+
+@cli.command()
+def status(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> int:
+    """Show how many conversions are where, how far behind, what waits and why, and what failed."""
+    with reading(config) as (settings, ledger):
+        view = asking.status(ledger, settings.sources, settings.engine.limits, composition.wall_clock())
+    show(view, json, render_status)
+    return Exit.OK
+
+
+@cli.command()
+def items(
+    config: ConfigOption = DEFAULT_CONFIG,
+    json: JsonOption = False,
+    state: Annotated[State | None, typer.Option(help="Only those in this state.")] = None,
+    source: Annotated[str | None, typer.Option(help="Only those of this source.")] = None,
+    quarantined: Annotated[bool, typer.Option("--quarantined", help="Those that cannot be read instead, and why.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many, the last changed first.")] = 50,
+) -> int:
+    """List conversions, the last changed first."""
+    with reading(config) as (_, ledger):
+        bad = ledger.quarantined()[:limit] if quarantined else []
+        lines = [] if quarantined else asking.items(ledger, composition.wall_clock(), source=source, state=state, limit=limit)
+    if quarantined:
+        show(asking.quarantined(bad), json, lambda rows: _quarantine(rows))
+    else:
+        show(lines, json, table)
+    return Exit.OK
+
+
+def _quarantine(rows: list[asking.Unreadable]) -> Table:
+    result = Table(header_style="bold")
+    for column in ("source", "item", "why"):
+        result.add_column(column, overflow="fold")
+    for row in rows:
+        result.add_row(Text(row.source), Text(row.item), Text(row.why))
+    return result
+
+
+@cli.command()
+def explain(item: ItemArgument, config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> int:
+    """Show everything that happened to one item, and what comes next."""
+    with reading(config) as (settings, ledger):
+        now = composition.wall_clock()
+        chains = asking.explain(ledger, item, settings.engine.limits, now, lambda run: composition.log_of(settings, run))
+    show(chains, json, render_explanations)
+    return Exit.OK
+
+
+@cli.command()
+def event(item: ItemArgument, config: ConfigOption = DEFAULT_CONFIG) -> int:
+    """Print the CloudEvent of an item's latest attempt, byte for byte as it was or will be posted."""
+    with reading(config) as (_, ledger):
+        body = ledger.events(asking.known(ledger, item)[0].key)[-1]
+    sys.stdout.buffer.write(body)
+    sys.stdout.buffer.flush()
+    return Exit.OK

@@ -1,0 +1,267 @@
+"""The verbs of whoever runs the cluster: runs, logs, fetch, clean, doctor.
+
+In: a run's name, a folder. Out: tables, lines, files, findings; a true exit code. Never: needs a ledger on a cluster, or deletes
+what was not listed before.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+from stac_watch import app as composition
+from stac_watch.cli.terminal import DEFAULT_CONFIG, ConfigOption, JsonOption, YesOption, cli, reading, show
+from stac_watch.config.model import ArgoEngine, Config, LocalEngine, load
+from stac_watch.model.errors import ConfigError, Exit
+from stac_watch.report.as_json import as_json
+from stac_watch.runs.engine import Phase
+
+if TYPE_CHECKING:  # the kubernetes client takes 0.6 s that the other verbs do not have to wait for
+    from stac_watch.cluster.clean import Cleaning, Item
+    from stac_watch.cluster.doctor import Expected
+    from stac_watch.cluster.fetch import Fetched, Watching
+    from stac_watch.runs.kubernetes_api import Cluster
+
+NamespaceOption = Annotated[str, typer.Option("--namespace", "-n", help="Instead of the configuration's engine.namespace.")]
+RunArgument = Annotated[str, typer.Argument(help="The run's name; @latest = the newest one.")]
+
+
+@cli.command()
+def runs(
+    run: Annotated[str, typer.Argument(help="One run, with its steps; @latest = the newest one.")] = "",
+    config: ConfigOption = DEFAULT_CONFIG,
+    namespace: NamespaceOption = "",
+    json: JsonOption = False,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 20,
+    ui: Annotated[str, typer.Option(help="Where the Argo UI is reached, for links.")] = "https://localhost:2746",
+) -> int:
+    """Show the runs that the cluster has, or one of them with its steps."""
+    from stac_watch.cluster import runs as seen
+    from stac_watch.cluster.tables import render_run, render_runs
+
+    with operating(config, namespace) as cluster:
+        now = composition.wall_clock()
+        if run:
+            show(seen.view(seen.found(cluster, run), now, ui), json, render_run)
+        else:
+            workflows = seen.newest_first(cluster.items(cluster.argo("workflows"), seen.SELECTOR))
+            show([seen.view(workflow, now, ui) for workflow in workflows[:limit]], json, render_runs)
+    return Exit.OK
+
+
+@cli.command()
+def logs(
+    run: RunArgument = "@latest",
+    config: ConfigOption = DEFAULT_CONFIG,
+    namespace: NamespaceOption = "",
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Until the run is over.")] = False,
+) -> int:
+    """Print what a run's steps wrote, each line with its step; with --follow until it is over, and 1 when it failed."""
+    from stac_watch.cluster import runs as seen
+    from stac_watch.cluster.logs import logs as lines
+
+    with operating(config, namespace) as cluster:
+        name = seen.found(cluster, run)["metadata"]["name"]
+        shown = False
+        for line in lines(cluster, name, follow=follow, wait=threading.Event().wait):
+            shown = True
+            print(f"{line.step:<12} {line.text}", flush=True, file=sys.stderr if line.ours else sys.stdout)
+        end = seen.view(seen.found(cluster, name), composition.wall_clock())
+        if not shown:
+            print(
+                f"the pods of run {name} are gone, and their logs with them; `stac-watch runs {name}` has its end", file=sys.stderr
+            )
+        if follow:
+            print(f"{name}: {end.phase.value}" + (f": {end.reason}" if end.reason else ""), file=sys.stderr)
+    return Exit.NOT_ALL_WELL if follow and end.phase is Phase.FAILED else Exit.OK
+
+
+@cli.command()
+def fetch(
+    run: RunArgument,
+    config: ConfigOption = DEFAULT_CONFIG,
+    namespace: NamespaceOption = "",
+    out: Annotated[Path, typer.Option(help="Files go to OUT/RUN/.")] = Path("runs"),
+    json: JsonOption = False,
+) -> int:
+    """Copy what a run left on its volume: package, report, item, Dask's report. Run again, it goes on where it stopped."""
+    from stac_watch.cluster.fetch import fetch as fetched
+
+    console = Console(stderr=True)
+    with ending_by_signal(), operating(config, namespace) as cluster, _bars(console) as watching:
+        files = fetched(cluster, run, out, pod=composition.helper_name, watching=watching)
+    if json:
+        print(as_json(files))
+    else:
+        for file in files:
+            print(_told(file))
+    return Exit.OK
+
+
+@cli.command()
+def clean(
+    config: ConfigOption = DEFAULT_CONFIG,
+    namespace: NamespaceOption = "",
+    volumes: Annotated[
+        bool, typer.Option("--volumes", help="The volumes of runs that are over or gone, with what is on them.")
+    ] = False,
+    older_than: Annotated[str, typer.Option(help="Keep what ended more recently.")] = "1h",
+    yes: YesOption = False,
+    json: JsonOption = False,
+) -> int:
+    """Remove Workflows that are over, with their pods, but not their volumes; or, with --volumes, these. Lists, and asks.
+
+    Of the local engine: folders of runs that are over, and what was staged for conversions that are.
+    """
+    from stac_watch.cluster.tables import removed, render_cleaning
+
+    with _cleaning(config, namespace, composition.read_span(older_than), volumes=volumes) as (plan, carry_out):
+        show(plan, json, render_cleaning)
+        if not plan.remove or not (yes or (not json and _agreed(len(plan.remove)))):
+            return Exit.OK
+        for item, done in carry_out(plan):
+            print(removed(item, done=done), flush=True, file=sys.stderr if json else sys.stdout)
+    return Exit.OK
+
+
+@cli.command()
+def doctor(config: ConfigOption = DEFAULT_CONFIG, namespace: NamespaceOption = "", json: JsonOption = False) -> int:
+    """Say what is wrong with an installation on a cluster: one line each, with the remedy. Exit code 1 when anything is broken."""
+    from stac_watch.cluster.diagnosis import Finding, Verdict
+    from stac_watch.cluster.doctor import examine, tools
+    from stac_watch.cluster.tables import finding
+
+    settings = load(config, os.environ)
+    engine = _argo(settings)
+    console = Console(highlight=False, soft_wrap=True)
+    found: list[Finding] = []
+
+    def look() -> Iterator[Finding]:
+        yield from tools(lambda program: shutil.which(program, path=os.environ.get("PATH")))
+        yield from examine(lambda: composition.build_cluster(engine, os.environ, namespace), _expected(settings, config))
+
+    for entry in look():
+        found.append(entry)
+        if not json:
+            console.print(finding(entry))
+    if json:
+        print(as_json(found))
+    return Exit.NOT_ALL_WELL if any(entry.verdict is Verdict.FAIL for entry in found) else Exit.OK
+
+
+@contextmanager
+def operating(config: Path, namespace: str) -> Iterator[Cluster]:
+    """Opens the cluster of a configuration."""
+    cluster = composition.build_cluster(_argo(load(config, os.environ)), os.environ, namespace)
+    try:
+        yield cluster
+    finally:
+        cluster.close()
+
+
+@contextmanager
+def _cleaning(
+    config: Path, namespace: str, age: timedelta, *, volumes: bool
+) -> Iterator[tuple[Cleaning, Callable[[Cleaning], Iterator[tuple[Item, bool]]]]]:
+    """Yields what may go, and what removes it."""
+    from stac_watch.cluster import clean
+    from stac_watch.runs import folders
+
+    engine, now = load(config, os.environ).engine, composition.wall_clock()
+    if isinstance(engine, LocalEngine) and not volumes:
+        with reading(config) as (_, ledger):
+            yield folders.plan(engine.folder, ledger.get, now, age), partial(folders.carry_out, engine.folder, ledger.get)
+        return
+    with operating(config, namespace) as cluster:
+        yield clean.plan_volumes(cluster) if volumes else clean.plan_runs(cluster, now, age), partial(clean.carry_out, cluster)
+
+
+@contextmanager
+def ending_by_signal() -> Iterator[None]:
+    """Turns SIGTERM into an exception, once: what was made is removed on the way out, and a second signal does not stop that."""
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise SystemExit(Exit.TERMINATED)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _bars(console: Console) -> Iterator[Watching]:
+    """Yields what shows a bar for each file; without a terminal a line for each."""
+    from stac_watch.cluster.fetch import Watching
+
+    name = TextColumn("{task.description}", markup=False)
+    columns = (name, BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
+
+        def begin(name: str, size: int) -> None:
+            bars.add_task(name, total=size)
+            if not console.is_terminal:
+                console.print(f"{name}: {size:,} bytes", markup=False, highlight=False)
+
+        def advance(count: int) -> None:
+            bars.advance(bars.task_ids[-1], count)
+
+        yield Watching(begin, advance, threading.Event().wait)
+
+
+def _told(file: Fetched) -> str:
+    how = f"{file.fetched:,} of {file.bytes:,} bytes fetched" if file.fetched else "was here already"
+    return f"{file.path}  {how}, SHA-256 {file.sha256}"
+
+
+def _agreed(count: int) -> bool:
+    if not sys.stdin.isatty():
+        print("nothing was removed: say --yes")
+        return False
+    return typer.confirm(f"remove {count}?")
+
+
+def _argo(settings: Config) -> ArgoEngine:
+    if not isinstance(settings.engine, ArgoEngine):
+        raise ConfigError(
+            f"engine.kind is {settings.engine.kind}, and this verb is for a cluster",
+            hint="name the cluster's configuration: --config deploy/base/stac-watch.yaml",
+        )
+    return settings.engine
+
+
+def _expected(settings: Config, config: Path) -> Expected:
+    """Returns what this release installs; the template only where it can be rendered."""
+    from stac_watch.cluster.doctor import Expected
+    from stac_watch.cluster.manifests import settings as names
+
+    try:
+        from stac_watch.cluster.manifests.convert import convert_template
+    except ModuleNotFoundError:
+        template = None
+    else:
+        template = convert_template(names.settings_of(settings, config.read_text(encoding="utf-8")))
+    return Expected(
+        template=template,
+        bus=names.BUS,
+        event_source=names.EVENT_SOURCE,
+        sensor=names.SENSOR,
+        poller=names.POLLER,
+        accounts=(names.RUN, names.SENSOR_ACCOUNT, names.POLLER),
+    )

@@ -1,0 +1,137 @@
+"""The verbs that a cluster needs: manifests and submit.
+
+In: a configuration for Argo. Out: YAML files, or one Workflow and how it ended. Never: applies a manifest; that is kubectl's.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stac_watch import app as composition
+from stac_watch.cli.terminal import DEFAULT_CONFIG, ConfigOption, JsonOption, cli, stopping
+from stac_watch.config.model import ArgoEngine, load
+from stac_watch.model.errors import ConfigError, Exit, Unavailable
+from stac_watch.report.as_json import as_json
+
+if TYPE_CHECKING:  # the kubernetes client takes 0.6 s that the other verbs do not have to wait for
+    from stac_watch.cluster.submit import Submission
+    from stac_watch.runs.kubernetes_api import Cluster
+
+
+@cli.command()
+def manifests(
+    config: ConfigOption = DEFAULT_CONFIG,
+    out: Annotated[Path, typer.Option(help="Where eventsources/, sensors/, workflows/ and deploy/ go.")] = Path(),
+    runner_image: Annotated[str, typer.Option(help="Image of the runs; empty = geozarr-runner:VERSION.")] = "",
+    poller_image: Annotated[str, typer.Option(help="Image of the poller; empty = stac-watch:VERSION.")] = "",
+    storage_class: Annotated[str, typer.Option(help="Of every volume; empty = the cluster's default.")] = "",
+    port: Annotated[list[int] | None, typer.Option(help="One more that data or outputs are served at; repeatable.")] = None,
+    network: Annotated[list[str] | None, typer.Option(help="Private one that poller and runs may reach; repeatable.")] = None,
+    api_server: Annotated[list[str] | None, typer.Option(help="Network of the Kubernetes API; repeatable; none = any.")] = None,
+    prometheus: Annotated[str, typer.Option(help="Namespace of a Prometheus with its operator: overlays with monitoring.")] = "",
+) -> int:
+    """Render every manifest for this configuration."""
+    try:
+        from stac_watch.cluster.manifests.render import render
+        from stac_watch.cluster.manifests.settings import settings_of
+    except ModuleNotFoundError as error:
+        raise Unavailable(f"manifests need {error.name}", hint="install the extra: stac-watch[render]") from error
+    settings = settings_of(
+        load(config, os.environ),
+        config.read_text(encoding="utf-8"),
+        runner_image=runner_image,
+        poller_image=poller_image,
+        storage_class=storage_class,
+        ports=port or (),
+        networks=network or (),
+        api_servers=api_server or (),
+        prometheus=prometheus,
+    )
+    files = render(settings)
+    for name, text in files.items():
+        path = out / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    overlay = out / "deploy" / "overlays" / "production"
+    print(f"{len(files)} files under {out.absolute()}; apply them with `kubectl apply -k {overlay}`")
+    return Exit.OK
+
+
+@cli.command()
+def submit(
+    stac_url: Annotated[str, typer.Argument(help="An item's URL, or a Zarr store's.")],
+    config: ConfigOption = DEFAULT_CONFIG,
+    output_zarr: Annotated[str, typer.Option(help="s3:// URL, or a path under /data on the run's volume.")] = "/data/output.zarr",
+    groups: Annotated[str, typer.Option(help="Space-separated; empty = the whole product.")] = "",
+    spatial_chunk: Annotated[str, typer.Option(help="Pixels per chunk side.")] = "",
+    sharding: Annotated[str, typer.Option(help="true: one file per array and shard.")] = "",
+    package: Annotated[str, typer.Option(help="tar, tar.gz or none.")] = "",
+    overwrite: Annotated[str, typer.Option(help="true: convert again, whatever lies there.")] = "",
+    engine: Annotated[str, typer.Option(help="auto, fast or stock.")] = "",
+    memory_limit: Annotated[str, typer.Option(help="E.g. 2Gi: fewer workers beyond.")] = "",
+    dask_perf_html: Annotated[str, typer.Option(help="File for Dask's performance report, e.g. /data/dask.html.")] = "",
+    name: Annotated[str, typer.Option(help="The run's name; asked for twice it is one run. Empty = the cluster chooses one.")] = "",
+    wait: Annotated[bool, typer.Option("--wait", help="Until it is over; exits with the runner's code.")] = False,
+    ui: Annotated[str, typer.Option(help="Where the Argo UI is reached, for a link; empty = as engine.ui says.")] = "",
+    json: JsonOption = False,
+) -> int:
+    """Submit one Workflow, without poller or ledger. What is not given is the WorkflowTemplate's default."""
+    from stac_watch.cluster.manifests.convert import one_run
+    from stac_watch.cluster.submit import check_template, submission
+
+    settings = load(config, os.environ)
+    if not isinstance(settings.engine, ArgoEngine):
+        raise ConfigError("submit is for argo", hint="on one machine call `geozarr-runner run --stac-url URL --output-zarr PATH`")
+    asked = {
+        "stac_url": stac_url, "output_zarr": output_zarr, "groups": groups, "spatial_chunk": spatial_chunk, "sharding": sharding,
+        "package": package, "overwrite": overwrite, "engine": engine, "memory_limit": memory_limit,
+        "dask_perf_html": dask_perf_html,
+    }  # fmt: skip
+    workflow = one_run(asked, namespace=settings.engine.namespace, name=name)
+    cluster = composition.build_cluster(settings.engine, os.environ, "")
+    with closing(cluster), composition.opened_argo(settings.engine, os.environ) as argo:
+        check_template(cluster)
+        run, created = argo.create(workflow)
+        told = submission(run, cluster.namespace, created=created, ui=ui or settings.engine.ui or "")
+        if not json:
+            _tell(told)
+        end = _awaited(cluster, told) if wait else told
+    if end is None:
+        print(f"run {run} goes on: `{told.follow}`", file=sys.stderr)
+        return Exit.INTERRUPTED
+    if json:
+        print(as_json(end))
+    return end.code or Exit.OK
+
+
+def _tell(told: Submission) -> None:
+    """Prints the name alone where a script reads it, and for people what to do with it."""
+    print(told.run, flush=True)
+    if not told.created:
+        print("  → it was there already, and was left as it is", file=sys.stderr)
+    if sys.stdout.isatty() or told.link:  # who says where the Argo UI is wants the link
+        print(f"  → {told.link}" if told.link else "  → `make ui` opens the Argo UI", file=sys.stderr)
+        print(f"  → {told.follow}", file=sys.stderr)
+
+
+def _awaited(cluster: Cluster, told: Submission) -> Submission | None:
+    """Waits for a run's end, and says on stderr where it is."""
+    from stac_watch.cluster.submit import see_through
+
+    with stopping() as wait:
+        try:
+            end = see_through(
+                cluster, told, wait=wait, now=composition.wall_clock, show=lambda text: print(text, file=sys.stderr, flush=True)
+            )
+        except KeyboardInterrupt:
+            return None
+    if end is not None and end.code:
+        print(f"failed ({end.code}): {end.reason}", file=sys.stderr)
+        print(f"  → {end.hint or told.follow}", file=sys.stderr)
+    return end

@@ -1,0 +1,161 @@
+"""What may be removed of what ended: Workflows with their pods, or volumes. A plan first, then one deletion after the other.
+
+In: the objects of one namespace. Out: a plan; when told to, what of it was removed. Never: an object without the labels of a run, a
+run that is not over, a volume that something still reads, or, with a Workflow, the volume that it owns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from stac_watch.cluster.runs import SELECTOR, age, is_ours, is_over, parameters
+from stac_watch.cluster.volume import FETCH_SELECTOR, MOUNT
+from stac_watch.runs.kubernetes_api import Cluster, Document
+
+
+class Kind(StrEnum):
+    """What is removed."""
+
+    WORKFLOW = "Workflow"
+    VOLUME = "PersistentVolumeClaim"
+    POD = "Pod"
+    RUN = "run folder"  #: of the local engine
+    STAGED = "staged source"  #: of the local engine
+
+
+@dataclass(frozen=True)
+class Item:
+    """One object, and what becomes of it."""
+
+    kind: Kind
+    name: str
+    uid: str  # empty for what is no object of a cluster
+    why: str  # it may go, or must stay
+    holds: str = ""  # of a volume or a staged source: what is lost with it
+
+
+@dataclass(frozen=True)
+class Cleaning:
+    """What would be removed, and what stays."""
+
+    remove: tuple[Item, ...]
+    keep: tuple[Item, ...]
+
+
+def plan_runs(cluster: Cluster, now: datetime, older_than: timedelta) -> Cleaning:
+    """Returns which Workflows may go. The poller must have read how they ended before: it takes a vanished run for a failed one."""
+    remove, keep = [], []
+    for workflow in cluster.items(cluster.argo("workflows"), SELECTOR):
+        if not is_over(workflow):
+            keep.append(_item(Kind.WORKFLOW, workflow, "it is not over"))
+        elif age(workflow, now) < older_than.total_seconds():
+            keep.append(
+                _item(Kind.WORKFLOW, workflow, f"it ended less than {spelled(older_than)} ago; the poller may not have seen it")
+            )
+        else:
+            remove.append(_item(Kind.WORKFLOW, workflow, str(workflow["status"]["phase"])))
+    helpers = cluster.items(cluster.core("pods"), FETCH_SELECTOR)
+    ended = [pod for pod in helpers if (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")]
+    remove += [_item(Kind.POD, pod, "a helper of `fetch` that was left behind") for pod in ended]
+    return Cleaning(tuple(remove), tuple(keep))
+
+
+def plan_volumes(cluster: Cluster) -> Cleaning:
+    """Returns which volumes may go: of runs that are over, and of runs that are gone."""
+    # Claims first: a run that starts in between is then among the Workflows, and its claim is not taken for an orphan.
+    claims = cluster.items(cluster.core("persistentvolumeclaims"), SELECTOR)
+    workflows = {w["metadata"]["name"]: w for w in cluster.items(cluster.argo("workflows"))}
+    pods = cluster.items(cluster.core("pods"))
+    remove: list[Item] = []
+    keep: list[Item] = []
+    for claim in claims:
+        if claim["metadata"].get("deletionTimestamp"):
+            continue  # on its way out
+        workflow = workflows.get(claim["metadata"]["name"])
+        reason = stays(claim, workflow, pods)
+        why = reason or ("its run is over" if workflow else "its run is gone")
+        (keep if reason else remove).append(_item(Kind.VOLUME, claim, why, holds(claim, workflow)))
+    return Cleaning(tuple(remove), tuple(keep))
+
+
+def stays(claim: Mapping[str, Any], workflow: Mapping[str, Any] | None, pods: Sequence[Mapping[str, Any]]) -> str:
+    """Returns why a claim must stay; empty when it may go. Pure."""
+    if not is_ours(claim):
+        return "it has not the labels of a run's volume"
+    if workflow is not None and not is_over(workflow):
+        return "its run is not over"
+    name = claim["metadata"]["name"]
+    for pod in pods:
+        if pod["metadata"].get("deletionTimestamp"):
+            continue  # a helper of `fetch` on its way out; Kubernetes holds the claim until it is gone
+        volumes = (pod.get("spec") or {}).get("volumes") or []
+        uses = any((v.get("persistentVolumeClaim") or {}).get("claimName") == name for v in volumes)
+        if uses and (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed"):
+            return f"pod {pod['metadata']['name']} uses it"
+    return ""
+
+
+def holds(claim: Mapping[str, Any], workflow: Mapping[str, Any] | None) -> str:
+    """Returns what is on a volume, as far as its run says."""
+    size = str(((claim.get("spec") or {}).get("resources") or {}).get("requests", {}).get("storage", ""))
+    if workflow is None:
+        return f"{size}, perhaps an output"
+    output = parameters(workflow).get("output_zarr", "")
+    return f"{size}, the output {output}" if output.startswith(MOUNT) else f"{size}, no output: that is {output or 'elsewhere'}"
+
+
+def carry_out(cluster: Cluster, cleaning: Cleaning) -> Iterator[tuple[Item, bool]]:
+    """Removes what the plan says, and yields each with whether it was removed: who changed meanwhile stays."""
+    for item in cleaning.remove:
+        if item.kind is Kind.WORKFLOW:
+            yield item, _remove_workflow(cluster, item)
+        elif item.kind is Kind.VOLUME:
+            yield item, _remove_volume(cluster, item)
+        else:
+            yield item, cluster.delete(cluster.core("pods", item.name), uid=item.uid)
+
+
+def _remove_workflow(cluster: Cluster, item: Item) -> bool:
+    path = cluster.argo("workflows", item.name)
+    workflow = cluster.get(path)
+    if workflow is None or not is_over(workflow):  # somebody retried it
+        return False
+    return _release(cluster, workflow) and cluster.delete(path, uid=item.uid)
+
+
+def _release(cluster: Cluster, workflow: Document) -> bool:
+    """Takes a volume from its Workflow: Kubernetes deletes with an owner what it owns, and here that may be the only copy."""
+    path = cluster.core("persistentvolumeclaims", workflow["metadata"]["name"])
+    claim = cluster.get(path)
+    if claim is None:
+        return True
+    owners = claim["metadata"].get("ownerReferences") or []
+    others = [owner for owner in owners if owner.get("uid") != workflow["metadata"]["uid"]]
+    if len(others) == len(owners):
+        return True
+    changes = {"resourceVersion": claim["metadata"]["resourceVersion"], "ownerReferences": others or None}
+    return cluster.patch(path, {"metadata": changes})
+
+
+def _remove_volume(cluster: Cluster, item: Item) -> bool:
+    workflow = cluster.get(cluster.argo("workflows", item.name))
+    if workflow is not None and not is_over(workflow):
+        return False
+    return cluster.delete(cluster.core("persistentvolumeclaims", item.name), uid=item.uid)
+
+
+def _item(kind: Kind, thing: Mapping[str, Any], why: str, lost: str = "") -> Item:
+    return Item(kind, str(thing["metadata"]["name"]), str(thing["metadata"]["uid"]), why, lost)
+
+
+def spelled(span: timedelta) -> str:
+    """Returns a span in the largest unit that it is whole in."""
+    seconds = int(span.total_seconds())
+    for name, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length and seconds % length == 0:
+            return f"{seconds // length} {name}"
+    return f"{seconds} s"

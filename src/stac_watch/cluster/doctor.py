@@ -1,0 +1,236 @@
+"""Looks at an installation from outside and says what is wrong: one finding for each question, with its remedy.
+
+In: a way to the cluster, what this release expects there. Out: findings, in the order in which they depend on each other. Never:
+changes anything, reads a Secret's value, or stops at the first trouble: what cannot be asked is said to be unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from stac_watch.cluster import diagnosis
+from stac_watch.cluster.diagnosis import Finding, Verdict
+from stac_watch.cluster.runs import NAME_LABEL, SELECTOR
+from stac_watch.cluster.volume import image_of
+from stac_watch.model.errors import InputError, Refused, StacWatchError
+from stac_watch.runs.kubernetes_api import WORKFLOWS, Cluster, Document
+from stac_watch.runs.workflow import TEMPLATE
+
+APPS = "/apis/apps/v1"
+REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+CLASSES = "/apis/storage.k8s.io/v1/storageclasses"
+KINDS = ("workflows", "workflowtemplates", "eventbus", "eventsources", "sensors")
+ARGO = "argoproj.io"
+PERMISSIONS = (  # what for, API group, resource, verbs
+    ("submit", ARGO, "workflows", "create"),
+    ("logs", ARGO, "workflows", "get list"),
+    ("logs", "", "pods", "get list"),
+    ("logs", "", "pods/log", "get"),
+    ("fetch", ARGO, "workflowtemplates", "get"),
+    ("fetch", "", "persistentvolumeclaims", "get list"),
+    ("fetch", "", "pods", "create delete"),
+    ("fetch", "", "pods/exec", "get create"),  # a WebSocket is a GET, and from Kubernetes 1.35 on `create` is asked for it
+    ("clean", ARGO, "workflows", "delete"),
+    ("clean", "", "persistentvolumeclaims", "delete patch"),
+)
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What this release installs, by name."""
+
+    template: Document | None  # as rendered; None where the renderer is not installed
+    bus: str
+    event_source: str
+    sensor: str
+    poller: str
+    accounts: tuple[str, ...]
+
+
+def tools(which: Callable[[str], str | None]) -> Iterator[Finding]:
+    """Yields whether the programs are there that people and the make targets call."""
+    path = which("kubectl")
+    if path:
+        yield Finding("kubectl", Verdict.OK, path)
+    else:
+        yield Finding("kubectl", Verdict.FAIL, "is not on PATH", "install it: `make deploy`, `make template` and `make ui` call it")
+    path = which("argo")
+    yield Finding("argo", Verdict.OK, path or "is not on PATH, and is not needed")
+
+
+def examine(connect: Callable[[], Cluster], expected: Expected) -> Iterator[Finding]:
+    """Yields a finding for each question; after the first only when the cluster answers."""
+    try:
+        cluster = connect()
+        version = cluster.get("/version") or {}
+    except StacWatchError as error:
+        yield Finding("cluster", Verdict.FAIL, error.message, error.hint)
+        return
+    yield Finding("cluster", Verdict.OK, f"answers, namespace {cluster.namespace}")
+    yield diagnosis.kubernetes_version(version)
+    for name, question in _questions(cluster, expected):
+        try:
+            yield from question()
+        except Refused as error:
+            yield Finding(name, Verdict.UNKNOWN, error.message, "ask whoever administers the cluster")
+        except StacWatchError as error:
+            yield Finding(name, Verdict.FAIL, error.message, error.hint)
+
+
+type _Question = Callable[[], Iterator[Finding]]
+
+
+def _questions(c: Cluster, expected: Expected) -> Iterator[tuple[str, _Question]]:
+    yield "Argo's kinds", lambda: _kinds(c)
+    yield "Argo's controllers", lambda: _controllers(c)
+    yield "namespace", lambda: _namespace(c)
+    yield "permissions", lambda: _permissions(c)
+    yield "accounts", lambda: _accounts(c, expected)
+    yield "template", lambda: _template(c, expected)
+    yield "secrets", lambda: _secrets(c, expected)
+    yield "events", lambda: _events(c, expected)
+    yield "images", lambda: _images(c, expected)
+    yield "storage", lambda: _storage(c)
+    yield "volumes", lambda: _volumes(c)
+    yield "quota", lambda: iter([diagnosis.quota(c.items(c.core("resourcequotas")))])
+
+
+def _kinds(c: Cluster) -> Iterator[Finding]:
+    document = c.get(WORKFLOWS) or {}
+    there = {entry["name"] for entry in document.get("resources") or []}
+    missing = [kind for kind in KINDS if kind not in there]
+    if missing:
+        said = f"the cluster does not know {', '.join(missing)}"
+        yield Finding("Argo's kinds", Verdict.FAIL, said, "`make argo-install`, or install Argo Workflows and Argo Events")
+    else:
+        yield Finding("Argo's kinds", Verdict.OK, ", ".join(KINDS))
+
+
+def _controllers(c: Cluster) -> Iterator[Finding]:
+    deployments = c.items(f"{APPS}/deployments")
+    yield diagnosis.controller("Argo Workflows", "workflow-controller", diagnosis.WORKFLOWS, deployments)
+    yield diagnosis.controller("Argo Events", "argo-events", diagnosis.EVENTS, deployments)
+
+
+def _namespace(c: Cluster) -> Iterator[Finding]:
+    yield diagnosis.namespace(c.namespace, c.get(f"/api/v1/namespaces/{c.namespace}"))
+
+
+def _permissions(c: Cluster) -> Iterator[Finding]:
+    asked, missing = 0, []
+    for purpose, group, resource, verbs in PERMISSIONS:
+        for verb in verbs.split():
+            asked += 1
+            if not _may(c, group, resource, verb):
+                missing.append(f"{verb} {resource} ({purpose})")
+    if missing:
+        yield Finding(
+            "permissions", Verdict.FAIL, f"we may not {', '.join(missing)}", "docs/operations.md has the Role of an operator"
+        )
+    else:
+        yield Finding("permissions", Verdict.OK, f"all {asked}")
+
+
+def _may(c: Cluster, group: str, resource: str, verb: str) -> bool:
+    kind, _, part = resource.partition("/")
+    attributes = {"namespace": c.namespace, "group": group, "resource": kind, "subresource": part, "verb": verb}
+    review = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectAccessReview",
+        "spec": {"resourceAttributes": attributes},
+    }
+    return bool((c.create(REVIEWS, review).get("status") or {}).get("allowed"))
+
+
+def _accounts(c: Cluster, expected: Expected) -> Iterator[Finding]:
+    missing = [name for name in expected.accounts if c.get(c.core("serviceaccounts", name)) is None]
+    if missing:
+        yield Finding(
+            "accounts", Verdict.FAIL, f"missing: {', '.join(missing)}", "`make deploy` (or `make template` for runs alone)"
+        )
+    else:
+        yield Finding("accounts", Verdict.OK, ", ".join(expected.accounts))
+
+
+def _template(c: Cluster, expected: Expected) -> Iterator[Finding]:
+    yield diagnosis.template(expected.template, c.get(c.argo("workflowtemplates", TEMPLATE)))
+
+
+def _secrets(c: Cluster, expected: Expected) -> Iterator[Finding]:
+    pods = [spec for spec in (_poller_pod(c, expected), _run_pod(c)) if spec is not None]
+    source = c.get(c.argo("eventsources", expected.event_source))
+    needed = diagnosis.named_secrets(pods, source)
+    there = {name for name in needed if c.get(c.core("secrets", name), metadata_only=True) is not None}
+    missing = sorted(name for name, must in needed.items() if must and name not in there)
+    optional = sorted(name for name, must in needed.items() if not must and name not in there)
+    if missing:
+        yield Finding(
+            "secrets", Verdict.FAIL, f"missing: {', '.join(missing)}", "docs/operations.md, “Secrets”, says what each holds"
+        )
+    else:
+        note = f"; not there and not needed: {', '.join(optional)}" if optional else ""
+        yield Finding("secrets", Verdict.OK, (", ".join(sorted(there)) or "none is named") + note)
+
+
+def _events(c: Cluster, expected: Expected) -> Iterator[Finding]:
+    wanted = (  # what it is called here, plural, object, label of its pods
+        ("EventBus", "eventbus", expected.bus, "eventbus-name"),
+        ("EventSource", "eventsources", expected.event_source, "eventsource-name"),
+        ("Sensor", "sensors", expected.sensor, "sensor-name"),
+    )
+    found = [c.get(c.argo(plural, name)) for _, plural, name, _ in wanted]
+    deployment = c.get(c.path(APPS, "deployments", expected.poller))
+    if not any([*found, deployment]):
+        said = "neither bus, EventSource, Sensor nor poller: only runs by hand work here"
+        yield Finding("events", Verdict.WARN, said, "`make deploy` installs them")
+        return
+    for (kind, plural, name, label), document in zip(wanted, found, strict=True):
+        pods = c.items(c.core("pods"), f"{label}={name}")
+        command = f"kubectl -n {c.namespace} describe {plural} {name}"
+        yield diagnosis.conditions(f"{kind} {name}", document, pods, command)
+    pods = c.items(c.core("pods"), f"{NAME_LABEL}={expected.poller}")
+    yield diagnosis.poller(deployment, pods, f"kubectl -n {c.namespace} logs deployment/{expected.poller}")
+
+
+def _images(c: Cluster, expected: Expected) -> Iterator[Finding]:
+    specs = [spec for spec in (_poller_pod(c, expected), _run_pod(c)) if spec is not None]
+    names = {image for spec in specs for image in _named_images(spec)}
+    pods = c.items(c.core("pods"))
+    try:
+        nodes = c.items("/api/v1/nodes")
+    except Refused:
+        nodes = None
+    for name in sorted(names):
+        yield diagnosis.image(name, nodes, pods)
+
+
+def _named_images(spec: Mapping[str, Any]) -> list[str]:
+    if "templates" in spec:
+        try:
+            return [image_of(spec)]
+        except InputError:  # the template is another one, which its own line says
+            return []
+    return [str(container["image"]) for container in spec.get("containers") or []]
+
+
+def _storage(c: Cluster) -> Iterator[Finding]:
+    spec = _run_pod(c)
+    yield diagnosis.storage(diagnosis.storage_class(spec or {}), c.items(CLASSES))
+
+
+def _volumes(c: Cluster) -> Iterator[Finding]:
+    claims = c.items(c.core("persistentvolumeclaims"), SELECTOR)
+    yield diagnosis.pending(claims, c.items(c.core("events")))
+
+
+def _poller_pod(c: Cluster, expected: Expected) -> Document | None:
+    deployment = c.get(c.path(APPS, "deployments", expected.poller))
+    return None if deployment is None else dict(deployment["spec"]["template"]["spec"])
+
+
+def _run_pod(c: Cluster) -> Document | None:
+    """Returns the installed template's spec: its volumes are its pods'."""
+    document = c.get(c.argo("workflowtemplates", TEMPLATE))
+    return None if document is None else dict(document["spec"])

@@ -1,0 +1,260 @@
+"""Fetches what a run left on its volume: package, report, item, Dask's report. Resumable; believed when the checksum holds.
+
+In: a run, a folder. Out: files under their final names, `outcome.json` beside them. Never: a file under its final name that is not
+whole and right, or a byte that was fetched already.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import posixpath
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from stac_watch.cluster.runs import LATEST, SELECTOR, check_name, find, is_over, outcome, parameters
+from stac_watch.cluster.volume import MOUNT, Volume, opened
+from stac_watch.model.errors import CannotWrite, InputError, Temporary, cannot_write
+from stac_watch.runs.kubernetes_api import Cluster, Document
+
+MARKER = "stac-watch.json"
+OUTCOME = "outcome.json"
+TRIES = 6  #: broken connections in a row that bring no byte
+PAUSE = 2.0  #: seconds between two of them
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One file of a run; size and SHA-256 are None where the run does not say them."""
+
+    kind: str
+    path: str
+    size: int | None = None
+    sha256: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Its name here."""
+        return posixpath.basename(self.path)
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """One file that is here now."""
+
+    kind: str
+    path: Path
+    bytes: int
+    sha256: str
+    fetched: int  # bytes that came over the network this time; 0 = it was here already
+
+
+@dataclass(frozen=True)
+class Watching:
+    """How whoever waits is told: a file with its size, then bytes as they come; and how to pause."""
+
+    begin: Callable[[str, int], None]
+    advance: Callable[[int], None]
+    wait: Callable[[float], bool]  # sleeps; True means stop
+
+
+def fetch(cluster: Cluster, run: str, out: Path, *, pod: Callable[[str], str], watching: Watching) -> list[Fetched]:
+    """Fetches a run's files into `out/<run>/`.
+
+    Args:
+        cluster: where it is.
+        run: its name, or `@latest`.
+        out: the folder of all runs.
+        pod: returns a fresh name for the helper pod of a run.
+        watching: told of progress.
+
+    Raises:
+        InputError: there is nothing to fetch, and why; or a file is not what the run says it is.
+        Temporary: it is not over, or the connection breaks again and again; the same call goes on where it stopped.
+        CannotWrite: `out` cannot be written.
+    """
+    workflow = find(cluster, run)
+    if workflow is None and run == LATEST:
+        raise InputError(f"there is no run in namespace {cluster.namespace}", hint=_volumes(cluster))
+    name = workflow["metadata"]["name"] if workflow else check_name(run)
+    told = _told(workflow) if workflow else None
+    if told is not None and not on_volume(told, parameters(workflow or {})):
+        raise InputError(f"nothing of run {name} lies on its volume: {_where(told)}", hint="its output is read where it is")
+    folder = _made(out / name)
+    with opened(cluster, name, workflow, pod=pod(name), wait=watching.wait) as volume:
+        said = told or _marked(volume, name)
+        files = _measured(volume, on_volume(said, parameters(workflow) if workflow else {}))
+        got = [copy(volume.read, file, folder, watching) for file in files]
+    _write(folder / OUTCOME, json.dumps(said, indent=2).encode() + b"\n")
+    return got
+
+
+def _told(workflow: Document) -> Document | None:
+    """Returns the outcome of a run that went well; None when Argo did not keep it."""
+    name = workflow["metadata"]["name"]
+    if not is_over(workflow):
+        raise Temporary(f"run {name} is not over", hint=f"`stac-watch logs {name} --follow` shows what it does")
+    said = outcome(workflow)
+    if said is not None and said.get("code"):
+        raise InputError(
+            f"run {name} failed and made no package: {said.get('reason', '')}", hint=f"`stac-watch logs {name}` shows why"
+        )
+    return said
+
+
+def _marked(volume: Volume, run: str) -> Document:
+    """Returns what the marker on the volume says: it outlives the Workflow."""
+    documents = [json.loads(text) for text in volume.markers(MARKER)]
+    if not documents:
+        raise InputError(f"on the volume of run {run} lies no output with a marker", hint="the run did not get that far")
+    if len(documents) > 1:
+        names = ", ".join(str(d.get("output_zarr")) for d in documents)
+        raise InputError(f"on the volume of run {run} lie several outputs: {names}", hint="copy the right one with kubectl")
+    document: Document = documents[0]
+    return document
+
+
+def on_volume(said: Mapping[str, Any], given: Mapping[str, str]) -> list[Wanted]:
+    """Returns what an outcome and the parameters speak of, as far as it lies on the volume. Pure.
+
+    Raises:
+        InputError: two of them would have one name here.
+    """
+    package = said.get("package") or {}
+    files = [Wanted("package", str(package["href"]), int(package["bytes"]), str(package["sha256"]))] if package else []
+    files += [Wanted(str(kind), str(path)) for kind, path in (said.get("files") or {}).items()]
+    if given.get("dask_perf_html"):
+        files.append(Wanted("dask_report", given["dask_perf_html"]))
+    chosen = [f for f in files if f.path.startswith(f"{MOUNT}/") and posixpath.normpath(f.path) == f.path]
+    names = [f.name for f in chosen]
+    if twice := sorted({name for name in [*names, OUTCOME] if [*names, OUTCOME].count(name) > 1}):
+        raise InputError(f"two files of the run are called {twice[0]!r}", hint="copy them with kubectl")
+    return chosen
+
+
+def copy(read: Callable[[str, int], Iterator[bytes]], file: Wanted, folder: Path, watching: Watching) -> Fetched:
+    """Copies one file, going on where an earlier call stopped.
+
+    The unfinished file's name carries the checksum: what a different file left is never continued.
+
+    Raises:
+        Temporary: the connection broke too often; what came stays.
+        InputError: what came is whole, and its checksum is not the one that was said.
+        CannotWrite: the folder cannot be written.
+    """
+    size, digest = file.size or 0, file.sha256 or ""
+    final, part = folder / file.name, folder / f".{file.name}.{digest[:12]}.part"
+    watching.begin(file.name, size)
+    try:
+        if final.is_file() and final.stat().st_size == size and _digest(final) == digest:
+            watching.advance(size)
+            return Fetched(file.kind, final, size, digest, 0)
+        for other in folder.glob(f".{_literal(file.name)}.*.part"):
+            if other != part:
+                other.unlink()
+        with _held(part) as target:
+            fetched = _fill(read, file.path, size, target, watching)
+            if _digest(part) != digest:
+                part.unlink()
+                raise InputError(
+                    f"{file.path} has another checksum than {digest[:12]}…, which its run says",
+                    hint="fetch again; when it happens twice the volume is damaged: `stac-watch replay ITEM` converts anew",
+                )
+            part.replace(final)
+    except OSError as error:
+        raise cannot_write(error, folder) or CannotWrite(f"cannot write {folder}: {error}", hint="choose another --out") from error
+    return Fetched(file.kind, final, size, digest, fetched)
+
+
+def _fill(read: Callable[[str, int], Iterator[bytes]], path: str, size: int, target: IO[bytes], watching: Watching) -> int:
+    """Appends what is missing, and returns how much that was."""
+    target.seek(0, os.SEEK_END)
+    start = target.tell()
+    if start > size:
+        start = target.truncate(0)
+        target.seek(0)
+    if (free := shutil.disk_usage(Path(target.name).parent).free) < size - start:
+        raise CannotWrite(f"{size - start:,} bytes are to come and {free:,} are free", hint="free space, or choose another --out")
+    watching.advance(start)
+    there, idle = start, 0
+    while there < size:
+        before = there
+        try:
+            for data in read(path, there):
+                if there + len(data) > size:
+                    raise InputError(f"{path} is longer than its run says", hint="is something still writing it?")
+                target.write(data)
+                there += len(data)
+                watching.advance(len(data))
+        except Temporary:
+            idle = 0 if there > before else idle + 1
+            if idle >= TRIES or watching.wait(PAUSE):
+                raise
+        else:
+            if there < size:
+                raise InputError(
+                    f"{path} ends after {there} of {size} bytes", hint="the volume is damaged, or the file was replaced"
+                )
+    target.flush()
+    os.fsync(target.fileno())
+    return there - start
+
+
+def _measured(volume: Volume, files: list[Wanted]) -> list[Wanted]:
+    """Asks for what the run does not say, and leaves out what it meant to write and did not (a Dask report)."""
+    unknown = [f.path for f in files if f.sha256 is None]
+    sums = volume.sums(unknown)
+    return [f if f.sha256 else Wanted(f.kind, f.path, *sums[f.path]) for f in files if f.sha256 or f.path in sums]
+
+
+def _where(said: Mapping[str, Any]) -> str:
+    output = str(said.get("output_zarr", ""))
+    return f"its output is {output}" if "://" in output else f"it made no package of {output}"
+
+
+def _volumes(cluster: Cluster) -> str:
+    names = [claim["metadata"]["name"] for claim in cluster.items(cluster.core("persistentvolumeclaims"), SELECTOR)]
+    return f"volumes are still there of: {', '.join(names)}" if names else "`make submit STAC_URL=…` makes one"
+
+
+@contextmanager
+def _held(part: Path) -> Iterator[IO[bytes]]:
+    """Opens an unfinished file; one process at a time, and the lock goes with it."""
+    with part.open("ab+") as target:
+        try:
+            fcntl.flock(target, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Temporary(f"another process is fetching {part.name}", hint="wait for it, or choose another --out") from None
+        yield target
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _literal(name: str) -> str:
+    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
+
+
+def _made(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(error, folder) or CannotWrite(f"cannot write {folder}: {error}", hint="choose another --out") from error
+    return folder
+
+
+def _write(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except OSError as error:
+        raise cannot_write(error, path) or CannotWrite(f"cannot write {path}: {error}", hint="choose another --out") from error

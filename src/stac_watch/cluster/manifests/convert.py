@@ -1,0 +1,287 @@
+"""The WorkflowTemplate `geozarr-convert`, in Hera: one conversion as preflight -> volume -> convert.
+
+In: settings. Out: dictionaries of Argo's kinds. Never: a shell, or a value of an event anywhere but in an argument of a container.
+
+Few steps, because each costs about 10 s on a default controller. No `volumeClaimTemplates`: their size cannot be a parameter, and
+Argo deletes them when the run succeeds. No `containerSet`: it turns every exit code into 64, and the retry rule never sees 75.
+Sources: Argo Workflows 4.0.5, docs/{retries,fields,workflow-pod-security-context}.md; Hera 7.1.0 (models of that version).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import yaml
+from hera.workflows import (
+    DAG,
+    Container,
+    Parameter,
+    Resource,
+    Resources,
+    RetryStrategy,
+    Task,
+    Workflow,
+    WorkflowTemplate,
+)
+from hera.workflows import models as m
+
+from stac_watch.cluster.manifests.settings import (
+    RUN,
+    S3_FOLDER,
+    S3_SECRET,
+    TMP,
+    Object,
+    Settings,
+    container_security,
+    labels,
+    pod_security,
+    s3_environment,
+)
+from stac_watch.model.errors import Exit, InputError
+from stac_watch.runs.workflow import CONVERT, OUTCOME, PARAMETERS, PREFLIGHT, SIZE, TEMPLATE, VOLUME
+from stac_watch.runs.workflow import Parameter as Wanted
+
+RETRY_EXIT_CODES = (int(Exit.TEMPORARY), 137, int(Exit.TERMINATED))
+"""Temporary; killed (memory, node); terminated (eviction). Everything else would fail the same way again."""
+DEADLINE = 6 * 3600  # seconds; a full tile takes minutes, a throttled source hours
+KEEP_SUCCESS, KEEP_FAILURE = 3 * 86400, 14 * 86400  # seconds; the reconciler reads outcomes for as long as a run exists
+WORK = "/data"
+TOKEN_FOLDER = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105  # where client-go looks, and no secret
+SIZE_FILE, OUTCOME_FILE = f"{TMP}/size", f"{TMP}/outcome.json"
+_P = "{{{{workflow.parameters.{}}}}}".format
+
+
+def convert_template(settings: Settings) -> Object:
+    """Returns the WorkflowTemplate `geozarr-convert`."""
+    with WorkflowTemplate(
+        name=TEMPLATE,
+        namespace=settings.namespace,
+        labels=labels(TEMPLATE),
+        annotations={
+            "workflows.argoproj.io/title": "Sentinel-2 Zarr to GeoZarr",
+            "workflows.argoproj.io/description": "Converts one product on a volume of its own: preflight, volume, convert.",
+        },
+        entrypoint="main",
+        service_account_name=RUN,
+        arguments=[_argument(p, settings) for p in PARAMETERS],
+        active_deadline_seconds=DEADLINE,
+        pod_gc=m.PodGC(strategy="OnWorkflowSuccess", delete_delay_duration="600s"),
+        pod_metadata=m.Metadata(labels=labels(TEMPLATE)),
+        security_context=m.PodSecurityContext.model_validate(pod_security()),
+        # two attempts for one object store name must not meet; a name on a volume is the run's own
+        synchronization=m.Synchronization(
+            mutexes=[m.Mutex(name=_either("workflow.parameters.output_zarr contains '://'", "workflow.parameters.output_zarr"))]
+        ),
+        ttl_strategy=m.TTLStrategy(seconds_after_success=KEEP_SUCCESS, seconds_after_failure=KEEP_FAILURE),
+        volumes=[
+            m.Volume(name="tmp", empty_dir=m.EmptyDirVolumeSource(size_limit="1Gi")),
+            m.Volume(name="s3", secret=m.SecretVolumeSource(secret_name=S3_SECRET, optional=True)),
+        ],
+        workflow_metadata=m.WorkflowMetadata(
+            labels=labels(TEMPLATE),
+            annotations={
+                "workflows.argoproj.io/title": _either("workflow.parameters.item_id != ''", "workflow.parameters.item_id"),
+                "workflows.argoproj.io/description": (
+                    f"{_P('reason')} ({_P('lane')}), attempt {_P('attempt')}: `{_P('stac_url')}` to `{_P('output_zarr')}`"
+                ),
+                "stac-watch/item": _P("item_href"),
+                "stac-watch/item-address": _address("item_href"),
+                "stac-watch/product": _P("stac_url"),
+                "stac-watch/product-address": _address("stac_url"),
+                "stac-watch/output": _P("output_zarr"),
+            },
+        ),
+    ) as template:
+        preflight = _preflight(settings)
+        volume = _volume(settings)
+        convert = _convert(settings)
+        size = {SIZE: f"{{{{tasks.{PREFLIGHT}.outputs.parameters.{SIZE}}}}}"}
+        with DAG(name="main"):
+            Task(name=PREFLIGHT, template=preflight)
+            Task(name=VOLUME, template=volume, arguments=size, depends=PREFLIGHT)
+            Task(name=CONVERT, template=convert, depends=VOLUME)
+    document: Object = template.to_dict()
+    return document
+
+
+def claim(storage_class: str = "") -> str:
+    """Returns the manifest of a run's volume: named like the run, as large as preflight says, gone with the Workflow."""
+    chosen = {"storageClassName": storage_class} if storage_class else {}
+    manifest = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "{{workflow.name}}", "labels": labels(TEMPLATE)},
+        "spec": {
+            "accessModes": ["ReadWriteOnce"],
+            **chosen,
+            "resources": {"requests": {"storage": f"{{{{inputs.parameters.{SIZE}}}}}"}},
+        },
+    }
+    return yaml.safe_dump(manifest, sort_keys=True, width=200)
+
+
+def one_run(parameters: Mapping[str, str], *, namespace: str, name: str = "") -> Object:
+    """Returns one Workflow of the template, for `submit`: without poller, ledger or event.
+
+    Args:
+        parameters: of the template; an empty value is the template's default.
+        namespace: where it runs.
+        name: without one the API server chooses one that starts with `gz-`.
+
+    Raises:
+        InputError: a value that the template's enumeration has not, or no such parameter.
+    """
+    given = {key: value for key, value in parameters.items() if value}
+    known = {p.name: p for p in PARAMETERS}
+    for key, value in given.items():
+        if key not in known:
+            raise InputError(f"{TEMPLATE} has no parameter {key!r}", hint=f"it has {', '.join(known)}")
+        if known[key].enum and value not in known[key].enum:
+            raise InputError(f"{key} is {value!r}", hint=f"it is one of {', '.join(known[key].enum)}")
+    workflow = Workflow(
+        name=name or None,
+        generate_name=None if name else "gz-",
+        namespace=namespace,
+        labels={**labels(TEMPLATE), "stac-watch/lane": "hand"},
+        arguments=given,
+        workflow_template_ref=m.WorkflowTemplateRef(name=TEMPLATE),
+    )
+    document: Object = workflow.to_dict()
+    return document
+
+
+def _argument(parameter: Wanted, settings: Settings) -> Parameter:
+    given = ",".join(settings.allowed_hosts) if parameter.name == "allowed_hosts" else parameter.default
+    argument = Parameter(name=parameter.name, description=parameter.description, enum=list(parameter.enum) or None)
+    if given is not None:  # None would be taken for the text "null"
+        argument.value = given
+    return argument
+
+
+def _address(parameter: str) -> str:
+    """Returns an expression: a URL without its scheme, `//host/path`, for the links; see `deploy.controller_config`."""
+    return f"{{{{=trimPrefix(trimPrefix(workflow.parameters.{parameter}, 'https:'), 'http:')}}}}"
+
+
+def _either(condition: str, value: str) -> str:
+    """Returns an expression: the value where the condition holds, else the run's name."""
+    return f"{{{{={condition} ? {value} : workflow.name}}}}"
+
+
+def _flags(*more: str) -> list[str]:
+    """Returns the runner's options; each value is one argument, so nothing of an event is ever parsed as an option."""
+    return [f"--{p.flag}={_P(p.name)}" for p in PARAMETERS if p.flag] + ["--run={{workflow.name}}", *more]
+
+
+def _preflight(settings: Settings) -> Container:
+    return _runner(
+        settings,
+        PREFLIGHT,
+        args=[PREFLIGHT, *_flags(f"--outcome={OUTCOME_FILE}", f"--size-file={SIZE_FILE}")],
+        outputs=[_outcome(), Parameter(name=SIZE, value_from=m.ValueFrom(path=SIZE_FILE))],
+        resources=Resources(cpu_request="100m", memory_request="256Mi", memory_limit="1Gi"),
+    )
+
+
+def _convert(settings: Settings) -> Container:
+    return _runner(
+        settings,
+        CONVERT,
+        args=[CONVERT, *_flags(f"--outcome={OUTCOME_FILE}", f"--work={WORK}/.geozarr-runner")],
+        outputs=[_outcome()],
+        resources=Resources(cpu_request="1", memory_request="2Gi", memory_limit="4Gi"),
+        data=True,
+    )
+
+
+def _runner(
+    settings: Settings, name: str, *, args: list[str], outputs: list[Parameter], resources: Resources, data: bool = False
+) -> Container:
+    mounts = [
+        m.VolumeMount(name="tmp", mount_path=TMP),
+        m.VolumeMount(name="s3", mount_path=S3_FOLDER, read_only=True),
+    ]
+    volumes = []
+    if data:
+        mounts.append(m.VolumeMount(name="data", mount_path=WORK))
+        source = m.PersistentVolumeClaimVolumeSource(claim_name="{{workflow.name}}")
+        volumes.append(m.Volume(name="data", persistent_volume_claim=source))
+    home = [{"name": "HOME", "value": TMP}]
+    return Container(
+        name=name,
+        image=settings.runner_image,
+        image_pull_policy="IfNotPresent",
+        command=["geozarr-runner"],  # always given: without it the controller asks the image's registry
+        args=args,
+        env=[m.EnvVar.model_validate(e) for e in home + s3_environment()],
+        outputs=outputs,
+        resources=resources,
+        retry_strategy=RetryStrategy(
+            limit="3",
+            expression=retry_expression(),
+            backoff=m.Backoff(duration="10s", factor=3, cap="10m"),  # the first is waited before a permanent failure ends, too
+        ),
+        security_context=m.SecurityContext.model_validate(container_security()),
+        volume_mounts=mounts,
+        volumes=volumes or None,
+        working_dir=WORK if data else TMP,
+        pod_spec_patch=restrict("init", "wait", without_token=True),
+    )
+
+
+def retry_expression() -> str:
+    """Returns when a try is followed by another: its exit code says so, or Kubernetes took the pod away (status Error)."""
+    codes = ",".join(f"'{code}'" for code in RETRY_EXIT_CODES)
+    return f"lastRetry.exitCode in [{codes}] || lastRetry.status == 'Error'"
+
+
+def _volume(settings: Settings) -> Resource:
+    """`apply`, not `create`: a step that was killed after it made the claim must not fail on it the next time."""
+    return Resource(
+        name=VOLUME,
+        action="apply",
+        set_owner_reference=True,
+        manifest=claim(settings.storage_class),
+        inputs=[Parameter(name=SIZE)],
+        retry_strategy=RetryStrategy(  # an exhausted quota is waited for, about half an hour
+            limit="10", retry_policy="Always", backoff=m.Backoff(duration="15s", factor=2, cap="5m")
+        ),
+        pod_spec_patch=restrict("init", "main"),
+    )
+
+
+def _outcome() -> Parameter:
+    return Parameter(name=OUTCOME, value_from=m.ValueFrom(path=OUTCOME_FILE, default=""))
+
+
+def restrict(*names: str, without_token: bool = False) -> str:
+    """Returns the patch that puts Argo's own containers under the restricted profile; `wait` also tells progress sooner.
+
+    A patch must name only containers that the pod has: a resource step has no `wait`. `without_token` leaves the account's token to
+    Argo's containers, short-lived as ever, and takes it from `main`, which reads what strangers wrote. Argo's own way to that end
+    (`executor.serviceAccountName`) needs a Secret with a token that never expires (4.0.5, workflow/controller/workflowpod.go).
+    """
+    token = {"volumeMounts": [{"name": "argo-token", "mountPath": TOKEN_FOLDER, "readOnly": True}]} if without_token else {}
+    containers: list[Object] = []
+    for name in names:
+        patch: Object = {"name": name, "securityContext": container_security(read_only=False), **token}
+        if name == "wait":
+            patch["env"] = [{"name": "ARGO_PROGRESS_PATCH_TICK_DURATION", "value": "10s"}]
+        containers.append(patch)
+    init = [c for c in containers if c["name"] == "init"]
+    pod: Object = {"initContainers": init, "containers": [c for c in containers if c not in init]}
+    if without_token:
+        pod |= {"automountServiceAccountToken": False, "volumes": [{"name": "argo-token", "projected": _token()}]}
+    return yaml.safe_dump(pod)
+
+
+def _token() -> Object:
+    """Returns what the API server's admission would mount into every container: token, CA and namespace."""
+    namespace = {"path": "namespace", "fieldRef": {"fieldPath": "metadata.namespace"}}
+    return {
+        "sources": [
+            {"serviceAccountToken": {"path": "token", "expirationSeconds": 3607}},
+            {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+            {"downwardAPI": {"items": [namespace]}},
+        ]
+    }

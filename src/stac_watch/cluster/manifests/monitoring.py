@@ -1,0 +1,256 @@
+"""What watches the watcher: monitors, alerts and a dashboard, for the Prometheus operator and Grafana.
+
+In: settings. Out: dictionaries. Never: a metric that nobody exports; a test reads every name here from a real /metrics, or from the
+list of Argo Events' own.
+
+Sources: Prometheus operator v1 (ServiceMonitor, PodMonitor, PrometheusRule); Argo Events 1.9.11, pkg/metrics/metrics.go; Grafana's
+dashboard schema 39.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stac_watch.cluster.manifests.settings import EVENT_SOURCE, POLLER, SENSOR, Object, Settings, meta
+
+API = "monitoring.coreos.com/v1"
+RUNBOOK = "docs/operations.md#alerts"  # the first action for each; a test holds that none is missing
+ARGO_EVENTS_METRICS = 7777
+
+
+@dataclass(frozen=True)
+class Alert:
+    """One alerting rule."""
+
+    name: str
+    expr: str
+    after: str
+    severity: str  # page: somebody gets up; ticket: this week
+    summary: str
+
+    @property
+    def rule(self) -> Object:
+        """As Prometheus reads it."""
+        return {
+            "alert": self.name,
+            "expr": self.expr,
+            "for": self.after,
+            "labels": {"severity": self.severity},
+            "annotations": {"summary": self.summary, "runbook": RUNBOOK},
+        }
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One plot: its queries, each with its legend."""
+
+    title: str
+    unit: str  # of Grafana
+    queries: tuple[tuple[str, str], ...]
+    wide: bool = False
+
+
+ALERTS = (
+    Alert("StacWatchDown", "absent(stac_watch_ticks_total)", "10m", "page", "No watcher is scraped: nothing is found or sent."),
+    Alert(
+        "StacWatchStalled", "time() - max(stac_watch_last_tick_timestamp_seconds) > 900", "5m", "page",
+        "The watcher's loop has not ended a round for a quarter of an hour.",
+    ),
+    Alert("StacWatchLedgerDown", "max(stac_watch_ledger_up) == 0", "5m", "page", "The ledger does not answer."),
+    Alert("StacWatchNobodyLeads", "max(stac_watch_leads) == 0", "15m", "page", "Every watcher stands by; none holds the ledger."),
+    Alert(
+        "StacWatchEngineAiling", 'max(stac_watch_ailing{name="engine"}) == 1', "15m", "page",
+        "EventSource or Kubernetes API give no usable answer: events wait in the outbox.",
+    ),
+    Alert(
+        "StacWatchSourceAiling", 'max by (name) (stac_watch_ailing{name!="engine"}) == 1', "1h", "ticket",
+        "Catalogue {{ $labels.name }} gives no usable answer; it is asked again, and nothing is lost.",
+    ),
+    Alert(
+        "StacWatchNothingPublished", 'max by (source) (stac_watch_lag_seconds{of="published"}) > 2 * 86400', "1h", "ticket",
+        "Catalogue {{ $labels.source }} shows nothing new for two days.",
+    ),
+    Alert(
+        "StacWatchDeadGrows", 'sum by (source) (delta(stac_watch_conversions{state="dead"}[1h])) > 3', "5m", "ticket",
+        "More conversions of {{ $labels.source }} gave up within an hour.",
+    ),
+    Alert(
+        "StacWatchEventsLost", 'sum(increase(stac_watch_facts_total{fact="silent"}[1h])) > 3', "5m", "ticket",
+        "Accepted events became no Workflow and went out again: look at Sensor and bus.",
+    ),
+    Alert(
+        "StacWatchEventsRefused", 'sum(increase(stac_watch_posts_total{answer="refused"}[1h])) > 0', "1m", "ticket",
+        "The EventSource refused an event for good.",
+    ),
+    Alert(
+        "StacWatchNothingDone",
+        'sum(stac_watch_conversions{state=~"sent|running"}) > 0 and on() '
+        'sum(increase(stac_watch_facts_total{fact="succeeded"}[6h])) == 0',
+        "30m", "ticket", "Runs are in flight, and none has succeeded for six hours.",
+    ),
+    Alert(
+        "StacWatchUnreadable", "delta(stac_watch_unreadable_items[6h]) > 0", "5m", "ticket",
+        "The catalogue shows items that cannot be read.",
+    ),
+    Alert(
+        "StacWatchBackfillHeld", "max by (source) (stac_watch_backfill_held) == 1", "10m", "ticket",
+        "The backfill of {{ $labels.source }} is stopped, by its canary or its failures.",
+    ),
+    Alert(
+        "StacWatchAuditGaps", 'max by (source, kind) (stac_watch_audit_gaps{kind!="unfinished"}) > 0', "1m", "ticket",
+        "The last audit of {{ $labels.source }} found what is {{ $labels.kind }}.",
+    ),
+    Alert(
+        "StacWatchNotAudited", "max by (source) (stac_watch_audit_age_seconds) > 3 * 86400", "1h", "ticket",
+        "The last audit of {{ $labels.source }} is more than three days old.",
+    ),
+    Alert(
+        "StacWatchNotSwept", "max by (source) (stac_watch_sweep_age_seconds) > 2 * 86400", "1h", "ticket",
+        "No sweep of {{ $labels.source }} has ended for two days: what was back-dated is not found.",
+    ),
+    Alert(
+        "SensorGivesUp", "sum(increase(argo_events_action_retries_failed_total[1h])) > 0", "1m", "page",
+        "The Sensor gave up on an event after 60 tries; it goes out again when `confirm_after` is over.",
+    ),
+    Alert(
+        "EventSourceCannotSend", "sum(increase(argo_events_events_sent_failed_total[1h])) > 0", "5m", "ticket",
+        "The EventSource cannot write to its bus.",
+    ),
+)  # fmt: skip
+_USUAL = "succeeded|admitted|accepted|run_seen|skipped"
+_CHOSEN = 'source=~"$source"'
+PANELS = (
+    Panel(
+        "Conversions by state", "short",
+        ((f'sum by (state) (stac_watch_conversions{{{_CHOSEN},state!="skipped"}})', "{{state}}"),), wide=True,
+    ),
+    Panel("Lag", "s", ((f"max by (source, of) (stac_watch_lag_seconds{{{_CHOSEN}}})", "{{source}} {{of}}"),)),
+    Panel(
+        "In flight and waiting", "short",
+        (
+            (f'sum by (lane) (stac_watch_conversions{{{_CHOSEN},state=~"sent|running"}})', "in flight, {{lane}}"),
+            ("sum(stac_watch_outbox_events)", "waiting to be sent"),
+        ),
+    ),
+    Panel("Done per hour", "short", (('sum(increase(stac_watch_facts_total{fact="succeeded"}[1h]))', "done"),)),
+    Panel(
+        "What else was observed, per hour", "short",
+        ((f'sum by (fact) (increase(stac_watch_facts_total{{fact!~"{_USUAL}"}}[1h]))', "{{fact}}"),),
+    ),
+    Panel(
+        "Seen per hour", "short",
+        ((f"sum by (source, verdict) (increase(stac_watch_sightings_total{{{_CHOSEN}}}[1h]))", "{{source}} {{verdict}}"),),
+    ),
+    Panel("Skipped, by reason", "short", (("sum by (reason) (stac_watch_skipped)", "{{reason}}"),)),
+    Panel("Failures alike", "short", ((f"topk(10, stac_watch_failures{{{_CHOSEN}}})", "{{source}}: {{fingerprint}}"),), wide=True),
+    Panel(
+        "95 % of conversions reach a step from the one before within", "s",
+        (
+            (
+                f"histogram_quantile(0.95, sum by (step, le) (rate(stac_watch_step_seconds_bucket{{{_CHOSEN}}}[1h])))", "{{step}}",
+            ),
+        ),
+    ),
+    Panel(
+        "What the last audit found", "short",
+        ((f"max by (source, kind) (stac_watch_audit_gaps{{{_CHOSEN}}})", "{{source}} {{kind}}"),),
+    ),
+    Panel(
+        "Since the last sweep and the last audit, and behind the newest change", "s",
+        (
+            (f"max by (source) (stac_watch_sweep_age_seconds{{{_CHOSEN}}})", "sweep of {{source}}"),
+            (f"max by (source) (stac_watch_audit_age_seconds{{{_CHOSEN}}})", "audit of {{source}}"),
+            (f"max by (source) (stac_watch_cursor_age_seconds{{{_CHOSEN}}})", "cursor of {{source}}"),
+        ),
+    ),
+    Panel("Ledger", "bytes", (("max(stac_watch_ledger_bytes)", "on its disk"),)),
+    Panel("Posts per minute", "short", (("sum by (answer) (rate(stac_watch_posts_total[5m])) * 60", "{{answer}}"),)),
+    Panel(
+        "Unusable answers per hour", "short",
+        (
+            ("sum by (name) (increase(stac_watch_problems_total[1h]))", "{{name}}"),
+            ("max by (name) (stac_watch_ailing)", "{{name}} ails"),
+        ),
+    ),
+    Panel(
+        "Overlap and longest wait", "s",
+        (
+            (f"max by (source) (stac_watch_overlap_seconds{{{_CHOSEN}}})", "overlap of {{source}}"),
+            ("max(stac_watch_oldest_waiting_seconds)", "longest wait"),
+        ),
+    ),
+    Panel(
+        "Argo Events: events on the bus, Workflows made, per minute", "short",
+        (
+            ("sum(rate(argo_events_events_sent_total[5m])) * 60", "EventSource sent"),
+            ("sum(rate(argo_events_action_triggered_total[5m])) * 60", "Sensor triggered"),
+        ),
+    ),
+)  # fmt: skip
+
+
+def monitors(settings: Settings) -> list[Object]:
+    """Returns who is scraped: the poller by its Service, EventSource and Sensor by their pods (they have no Service for it)."""
+    argo = [{"key": "controller", "operator": "In", "values": ["eventsource-controller", "sensor-controller"]}]
+    ours = [{"key": "owner-name", "operator": "In", "values": [EVENT_SOURCE, SENSOR]}]
+    return [
+        {
+            "apiVersion": API,
+            "kind": "ServiceMonitor",
+            "metadata": meta(POLLER, settings),
+            "spec": {
+                "endpoints": [{"port": "web", "path": "/metrics", "interval": "30s"}],
+                "selector": {"matchLabels": {"app.kubernetes.io/name": POLLER}},
+            },
+        },
+        {
+            "apiVersion": API,
+            "kind": "PodMonitor",
+            "metadata": meta("argo-events", settings),
+            "spec": {
+                "podMetricsEndpoints": [{"portNumber": ARGO_EVENTS_METRICS, "path": "/metrics", "interval": "30s"}],
+                "selector": {"matchExpressions": [*argo, *ours]},
+            },
+        },
+    ]
+
+
+def rules(settings: Settings) -> Object:
+    """Returns the alerts."""
+    groups = [{"name": "stac-watch", "rules": [alert.rule for alert in ALERTS]}]
+    return {"apiVersion": API, "kind": "PrometheusRule", "metadata": meta(POLLER, settings), "spec": {"groups": groups}}
+
+
+def dashboard() -> Object:
+    """Returns the Grafana dashboard, importable as it is; the data source is chosen in it."""
+    panels, x, y = [], 0, 0
+    for number, panel in enumerate(PANELS, start=1):
+        width = 24 if panel.wide else 12
+        if x + width > 24:
+            x, y = 0, y + 8
+        panels.append(_panel(number, panel, {"h": 8, "w": width, "x": x, "y": y}))
+        x += width
+    source = {"name": "datasource", "type": "datasource", "query": "prometheus", "label": "Data source"}
+    choice = {
+        "name": "source", "type": "query", "label": "Source", "includeAll": True, "multi": True, "refresh": 2, "allValue": ".*",
+        "datasource": _SOURCE, "query": "label_values(stac_watch_conversions, source)",
+    }  # fmt: skip
+    return {
+        "title": "stac-watch", "uid": "stac-watch", "schemaVersion": 39, "version": 1, "editable": True, "tags": ["stac-watch"],
+        "time": {"from": "now-24h", "to": "now"}, "refresh": "1m", "timezone": "utc",
+        "templating": {"list": [source, choice]}, "panels": panels,
+    }  # fmt: skip
+
+
+_SOURCE = {"type": "prometheus", "uid": "${datasource}"}
+
+
+def _panel(number: int, panel: Panel, place: Object) -> Object:
+    targets = [
+        {"datasource": _SOURCE, "expr": expr, "legendFormat": legend, "refId": chr(ord("A") + index)}
+        for index, (expr, legend) in enumerate(panel.queries)
+    ]
+    return {
+        "id": number, "title": panel.title, "type": "timeseries", "datasource": _SOURCE, "gridPos": place, "targets": targets,
+        "fieldConfig": {"defaults": {"unit": panel.unit, "min": 0}, "overrides": []},
+    }  # fmt: skip

@@ -1,0 +1,137 @@
+"""NetworkPolicies: nothing may talk to anything, but for what is listed here.
+
+In: settings. Out: dictionaries. Never: a rule for a host name; Kubernetes knows addresses only, names are held by the runner
+(`--allowed-hosts`) and by the poller (`allowed_hosts`).
+
+Public addresses may be reached at the ports that data is served at; private ones where the configuration names something inside, or
+`stac-watch manifests --network` says so; link-local ones never. The API server has no label to select it by: its addresses are
+those of `--api-server`, else any.
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network, IPv6Network, ip_network
+
+from stac_watch.cluster.manifests.settings import (
+    AUDIT,
+    BUS,
+    EVENT_SOURCE,
+    POLLER,
+    PORT,
+    PRIVATE,
+    SENSOR,
+    WEB_PORT,
+    Object,
+    Settings,
+    meta,
+)
+from stac_watch.model.event import METADATA_SERVICES
+
+BUS_CLIENT, BUS_PEER, BUS_MONITOR, BUS_METRICS, METRICS = 4222, 6222, 8222, 7777, 7777
+API_SERVER = (443, 6443)
+POSTGRESQL = 5432
+NEVER = ("169.254.0.0/16", "fe80::/10", *sorted(METADATA_SERVICES))  # where clouds hand out the node's credentials
+
+_POLLER = {"app.kubernetes.io/name": POLLER}
+_EVENT_SOURCE = {"controller": "eventsource-controller", "eventsource-name": EVENT_SOURCE}
+_SENSOR = {"controller": "sensor-controller", "sensor-name": SENSOR}
+_BUS = {"controller": "eventbus-controller", "eventbus-name": BUS}
+_RUNS = {"matchExpressions": [{"key": "workflows.argoproj.io/workflow", "operator": "Exists"}]}
+
+
+def policies(settings: Settings) -> list[Object]:
+    """Returns the policies of the namespace."""
+    bus = {"to": [_pods(_BUS)], "ports": _tcp(BUS_CLIENT)}
+    clients = [_pods(_EVENT_SOURCE), _pods(_SENSOR)]
+    prometheus = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": settings.prometheus or "monitoring"}}}
+    data, api = _data(settings, *settings.ports), _api(settings)
+    return [
+        _policy("default-deny", settings, {}, ingress=[], egress=[]),
+        _policy("dns", settings, {}, egress=[{"ports": [_port(53, "UDP"), _port(53, "TCP")]}]),
+        _policy(
+            "poller", settings, {"matchLabels": _POLLER},
+            ingress=[{"from": [prometheus], "ports": _tcp(WEB_PORT)}],
+            egress=[{"to": [_pods(_EVENT_SOURCE)], "ports": _tcp(PORT)}, data, api],
+        ),
+        _policy(
+            "eventsource", settings, {"matchLabels": _EVENT_SOURCE},
+            ingress=[{"from": [_pods(_POLLER)], "ports": _tcp(PORT)}, {"from": [prometheus], "ports": _tcp(METRICS)}],
+            egress=[bus],
+        ),
+        _policy(
+            "sensor", settings, {"matchLabels": _SENSOR},
+            ingress=[{"from": [prometheus], "ports": _tcp(METRICS)}],
+            egress=[bus, api],
+        ),
+        _policy(
+            "eventbus", settings, {"matchLabels": _BUS},
+            ingress=[
+                {"from": [*clients, _pods(_BUS)], "ports": _tcp(BUS_CLIENT)},
+                {"from": [_pods(_BUS)], "ports": _tcp(BUS_PEER, BUS_MONITOR)},
+                {"from": [prometheus], "ports": _tcp(BUS_METRICS)},
+            ],
+            egress=[{"to": [_pods(_BUS)], "ports": _tcp(BUS_CLIENT, BUS_PEER, BUS_MONITOR)}],
+        ),
+        _policy("runs", settings, _RUNS, ingress=[], egress=[data, api]),
+    ]  # fmt: skip
+
+
+def database_policy(settings: Settings) -> Object:
+    """Returns the policy that lets poller and audit reach PostgreSQL."""
+    who = {"matchExpressions": [{"key": "app.kubernetes.io/name", "operator": "In", "values": [POLLER, AUDIT]}]}
+    return _policy("ledger", settings, who, egress=[{"to": _anywhere(), "ports": _tcp(POSTGRESQL)}])
+
+
+def _policy(
+    name: str, settings: Settings, pods: Object, *, ingress: list[Object] | None = None, egress: list[Object] | None = None
+) -> Object:
+    given = {"ingress": ingress, "egress": egress}
+    rules = {direction: rule for direction, rule in given.items() if rule is not None}
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": meta(name, settings),
+        "spec": {"podSelector": pods, "policyTypes": [direction.capitalize() for direction in rules], **rules},
+    }
+
+
+def _data(settings: Settings, *ports: int) -> Object:
+    """Returns the rule for catalogues, products and object stores: public addresses, and the private ones that were named."""
+    blocks = [*_anywhere(PRIVATE), *(_block(network) for network in settings.networks)]
+    return {"to": blocks, "ports": _tcp(*ports)}
+
+
+def _api(settings: Settings) -> Object:
+    known = [{"ipBlock": {"cidr": network}} for network in settings.api_servers]
+    return {"to": known or _anywhere(), "ports": _tcp(*API_SERVER)}
+
+
+def _anywhere(but: tuple[str, ...] = ()) -> list[Object]:
+    """Returns every address but those that nobody may be sent to, and `but`."""
+    return [_block("0.0.0.0/0", but), _block("::/0", but)]
+
+
+def _block(cidr: str, but: tuple[str, ...] = ()) -> Object:
+    """Returns a network without what of it may not be reached."""
+    network = ip_network(cidr)
+    inner = [hole for hole in map(ip_network, (*NEVER, *but)) if _within(hole, network)]
+    holes = [str(hole) for hole in inner if not any(_within(hole, other) for other in inner)]
+    return {"ipBlock": {"cidr": cidr, **({"except": holes} if holes else {})}}
+
+
+def _within(one: IPv4Network | IPv6Network, other: IPv4Network | IPv6Network) -> bool:
+    if isinstance(one, IPv4Network):
+        return isinstance(other, IPv4Network) and one != other and one.subnet_of(other)
+    return isinstance(other, IPv6Network) and one != other and one.subnet_of(other)
+
+
+def _pods(labels: dict[str, str]) -> Object:
+    return {"podSelector": {"matchLabels": labels}}
+
+
+def _tcp(*ports: int) -> list[Object]:
+    return [_port(port, "TCP") for port in ports]
+
+
+def _port(number: int, protocol: str) -> Object:
+    return {"port": number, "protocol": protocol}

@@ -1,0 +1,221 @@
+"""The poller and what surrounds it: Namespace, accounts, Deployment, quota, and the controller's configuration.
+
+In: settings. Out: dictionaries. Never: a Secret; they are made by hand or by a secret store, and only named here.
+"""
+
+from __future__ import annotations
+
+import yaml
+
+from stac_watch.cluster.manifests.events import account
+from stac_watch.cluster.manifests.settings import (
+    AUDIT,
+    BUS,
+    CONFIG_FILE,
+    CONFIG_FOLDER,
+    LEDGER_SECRET,
+    POLLER,
+    RUN,
+    S3_FOLDER,
+    S3_SECRET,
+    STATE_FOLDER,
+    TMP,
+    TOKEN_SECRET,
+    WEB_PORT,
+    Object,
+    Settings,
+    container_security,
+    labels,
+    meta,
+    pod_security,
+    s3_environment,
+)
+from stac_watch.runs.workflow import GROUP, TEMPLATE
+
+STATE_SIZE = "5Gi"  # a million items take about 1 GB with their events
+READ = ["get", "list", "watch"]
+S3_VOLUME: Object = {"name": "s3", "secret": {"secretName": S3_SECRET}}
+S3_MOUNT: Object = {"name": "s3", "mountPath": S3_FOLDER, "readOnly": True}
+PRODUCTION_OUTPUT = "s3://geozarr/{collection}/{item_id}.zarr"
+MAX_WORKFLOWS = 20  # at once in the controller; thousands have taken clusters down (argo-workflows#10441, #12802)
+
+
+def namespace(settings: Settings) -> Object:
+    """Returns the Namespace; it refuses every pod that is not restricted."""
+    profile = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("audit", "enforce", "warn")}
+    return {
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": {"name": settings.namespace, "labels": {**labels(POLLER), **profile}},
+    }
+
+
+def run_account(settings: Settings) -> list[Object]:
+    """Returns the account of the runs: they report to Argo, and make their volume."""
+    return account(
+        RUN,
+        settings,
+        [([GROUP], ["workflowtaskresults"], ["create", "patch"]), ([""], ["persistentvolumeclaims"], ["create", "get"])],
+    )
+
+
+def poller_accounts(settings: Settings) -> list[Object]:
+    """Returns the accounts of poller and audit: they look at Workflows; only the Sensor makes any."""
+    look = ([GROUP], ["workflows"], READ)
+    return [
+        *account(POLLER, settings, [look]),
+        *account(AUDIT, settings, [look, ([GROUP], ["workflowtaskresults"], ["create", "patch"])]),
+    ]
+
+
+def poller(settings: Settings) -> list[Object]:
+    """Returns the poller: one replica (two would ask and send everything twice), its ledger's volume, its Service."""
+    container = {
+        "name": "poller",
+        "image": settings.poller_image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["stac-watch"],
+        "args": ["watch", f"--config={CONFIG_FOLDER}/{CONFIG_FILE}", "--log=json"],
+        "env": [
+            {"name": "HOME", "value": TMP},
+            {"name": "STAC_WATCH__ENGINE__NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
+            # what the probes ask, whatever the configuration says of it
+            {"name": "STAC_WATCH__WEB__HOST", "value": "0.0.0.0"},  # noqa: S104  # of its pod; a NetworkPolicy says who reaches it
+            {"name": "STAC_WATCH__WEB__PORT", "value": str(WEB_PORT)},
+            {"name": "STAC_WATCH__ENGINE__TOKEN", "valueFrom": {"secretKeyRef": {"name": TOKEN_SECRET, "key": "token"}}},
+        ],
+        "ports": [{"name": "web", "containerPort": WEB_PORT}],
+        "livenessProbe": _probe("/healthz", periodSeconds=30, timeoutSeconds=5, failureThreshold=4),
+        "readinessProbe": _probe("/readyz", periodSeconds=10, timeoutSeconds=5),
+        "startupProbe": _probe("/healthz", periodSeconds=2, failureThreshold=60),
+        "resources": {"limits": {"memory": "512Mi"}, "requests": {"cpu": "50m", "memory": "128Mi"}},
+        "securityContext": container_security(),
+        "volumeMounts": [
+            {"name": "config", "mountPath": CONFIG_FOLDER, "readOnly": True},
+            {"name": "state", "mountPath": STATE_FOLDER},
+            {"name": "tmp", "mountPath": TMP},
+        ],
+    }
+    selector = {"app.kubernetes.io/name": POLLER}
+    pod = {
+        "serviceAccountName": POLLER,
+        "securityContext": pod_security(),
+        "terminationGracePeriodSeconds": 30,
+        "containers": [container],
+        "volumes": [
+            {"name": "config", "configMap": {"name": POLLER}},
+            {"name": "state", "persistentVolumeClaim": {"claimName": POLLER}},
+            {"name": "tmp", "emptyDir": {"sizeLimit": "256Mi"}},
+        ],
+    }
+    chosen = {"storageClassName": settings.storage_class} if settings.storage_class else {}
+    claim = {"accessModes": ["ReadWriteOnce"], **chosen, "resources": {"requests": {"storage": STATE_SIZE}}}
+    ports = [{"name": "web", "port": 80, "targetPort": "web"}]
+    return [
+        {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": meta(POLLER, settings), "spec": claim},
+        {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": meta(POLLER, settings),
+            "spec": {
+                "replicas": 1,
+                "revisionHistoryLimit": 3,
+                "selector": {"matchLabels": selector},
+                "strategy": {"type": "Recreate"},  # the old one lets go of the ledger before the new one takes it
+                "template": {"metadata": {"labels": labels(POLLER)}, "spec": pod},
+            },
+        },
+        {"apiVersion": "v1", "kind": "Service", "metadata": meta(POLLER, settings), "spec": {"selector": selector, "ports": ports}},
+    ]
+
+
+def poller_in_production(settings: Settings) -> Object:
+    """Returns the patch that takes the poller off its volume: ledger in PostgreSQL, outputs and their markers in S3."""
+    container = {
+        "name": "poller",
+        "env": production_environment(),
+        "volumeMounts": [
+            {"mountPath": STATE_FOLDER, "$patch": "delete"},
+            S3_MOUNT,
+        ],
+    }
+    volumes = [{"name": "state", "$patch": "delete"}, S3_VOLUME]
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": POLLER, "namespace": settings.namespace},
+        "spec": {"template": {"spec": {"containers": [container], "volumes": volumes}}},
+    }
+
+
+def production_environment() -> list[Object]:
+    """Returns what production says otherwise than the configuration file."""
+    return [
+        {"name": "STAC_WATCH__LEDGER", "valueFrom": {"secretKeyRef": {"name": LEDGER_SECRET, "key": "url"}}},
+        {"name": "STAC_WATCH__RECIPE__OUTPUT", "value": PRODUCTION_OUTPUT},
+        *s3_environment(),
+    ]
+
+
+def quota(settings: Settings) -> Object:
+    """Returns an example of a quota: about what 20 runs at once and a fortnight of kept volumes take."""
+    hard = {"persistentvolumeclaims": "200", "requests.cpu": "40", "requests.memory": "96Gi", "requests.storage": "2Ti"}
+    return {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": meta("geozarr", settings), "spec": {"hard": hard}}
+
+
+def bus_disruption_budget(settings: Settings) -> Object:
+    """Returns the budget that keeps the bus's majority while nodes are drained."""
+    selector = {"matchLabels": {"controller": "eventbus-controller", "eventbus-name": BUS}}
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": meta("eventbus", settings),
+        "spec": {"maxUnavailable": 1, "selector": selector},
+    }
+
+
+def bus_topology() -> Object:
+    """Returns where production's replicas of the bus go: never two on a node, and to different zones where there are any."""
+    selector = {"labelSelector": {"matchLabels": {"controller": "eventbus-controller", "eventbus-name": BUS}}}
+    zone = {"weight": 100, "podAffinityTerm": {**selector, "topologyKey": "topology.kubernetes.io/zone"}}
+    return {
+        "podAntiAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": [{**selector, "topologyKey": "kubernetes.io/hostname"}],
+            "preferredDuringSchedulingIgnoredDuringExecution": [zone],
+        }
+    }
+
+
+def controller_config(settings: Settings) -> Object:
+    """Returns the Workflow controller's ConfigMap: references only, a bound, and what the Argo UI shows of a run.
+
+    argo-server parses the links before it puts in what a variable stands for (Config.Sanitize of Argo Workflows 4.0.5), and ends at
+    once when it finds no scheme, or a host that cannot be one: so the scheme is spelled out, and the variable brings the slashes.
+    """
+
+    def link(name: str, annotation: str) -> Object:
+        url = f"{settings.scheme}:${{workflow.metadata.annotations.stac-watch/{annotation}-address}}"
+        return {"name": name, "scope": "workflow", "target": "_blank", "url": url}
+
+    shown = ("source", "tile", "lane", "attempt", "reason")
+    columns = [{"name": n.capitalize(), "type": "label", "key": f"stac-watch/{n}"} for n in shown]
+    data = {
+        "columns": columns,
+        "links": [link("STAC item", "item"), link("Product", "product")],
+        "parallelism": MAX_WORKFLOWS + 4,  # some for runs by hand and the audit, beside the poller's own limit
+        "workflowRestrictions": {"templateReferencing": "Strict"},
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "workflow-controller-configmap", "namespace": "argo", "labels": labels(TEMPLATE)},
+        "data": {key: value if isinstance(value, str) else _text(value) for key, value in data.items()},
+    }
+
+
+def _probe(path: str, **more: int) -> Object:
+    return {"httpGet": {"path": path, "port": "web"}, **more}
+
+
+def _text(value: object) -> str:
+    return str(value) if isinstance(value, int) else yaml.safe_dump(value, sort_keys=True)

@@ -1,0 +1,143 @@
+"""What the manifests are told, and what all of them share: names, labels, the restricted security context.
+
+In: a configuration and its text. Out: plain values and dictionaries. Never: Argo's models; those are `workflow`'s.
+
+Source: Kubernetes Pod Security Standards, profile "restricted".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import version
+from ipaddress import ip_network
+from typing import Any
+from urllib.parse import urlsplit
+
+from stac_watch.config.model import ArgoEngine, Config
+from stac_watch.model.errors import ConfigError
+from stac_watch.model.event import is_inside
+
+type Object = dict[str, Any]
+
+BUS = "geozarr"
+EVENT_SOURCE, EVENT, PORT, ENDPOINT = "stac", "items", 12000, "/items"
+SENSOR, TRIGGER = "geozarr", "convert"  # renaming either deletes the Sensor's consumer, and what waits in the bus for it
+POLLER, AUDIT, RUN, SENSOR_ACCOUNT = "stac-watch", "stac-watch-audit", "geozarr-run", "geozarr-sensor"
+NO_API = "geozarr-events"  # account of what needs none: EventSource and bus
+TOKEN_SECRET, S3_SECRET, LEDGER_SECRET = "stac-watch-webhook", "geozarr-s3", "stac-watch-ledger"  # names, no secrets
+CONFIG_FILE = "stac-watch.yaml"
+CONFIG_FOLDER = "/etc/stac-watch"
+STATE_FOLDER = "/var/lib/stac-watch"
+S3_FOLDER = "/etc/geozarr/s3"
+TMP = "/tmp"  # noqa: S108  # an emptyDir of the pod; root file systems are read-only, and libraries want a HOME
+WEB_PORT = 8080
+PRIVATE = ("10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")  # RFC 1918, 6598, 4193
+UID = 10001  # of both images; nobody's on the node
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What differs between installations."""
+
+    config: str  # the poller's configuration file, as text
+    namespace: str
+    sources: tuple[str, ...]  # names, for the audit
+    allowed_hosts: tuple[str, ...]  # of all sources; the runs get them, too
+    runner_image: str
+    poller_image: str
+    storage_class: str = ""  # of every volume; empty = the cluster's default
+    ports: tuple[int, ...] = (80, 443)  # that catalogues, products and object stores are served at
+    networks: tuple[str, ...] = ()  # private ones that poller and runs may reach; public ones they always may
+    api_servers: tuple[str, ...] = ()  # networks of the Kubernetes API; empty = not known, so any
+    prometheus: str = ""  # namespace of the Prometheus that may look; empty = monitoring, and no objects of its operator
+    scheme: str = "https"  # of the links in the Argo UI
+
+
+def settings_of(
+    config: Config,
+    text: str,
+    *,
+    runner_image: str = "",
+    poller_image: str = "",
+    storage_class: str = "",
+    ports: Iterable[int] = (),
+    networks: Iterable[str] = (),
+    api_servers: Iterable[str] = (),
+    prometheus: str = "",
+) -> Settings:
+    """Returns the settings for a configuration; `text` is its file, which becomes the poller's ConfigMap. The rest: see `Settings`.
+
+    Raises:
+        ConfigError: the configuration is not for a cluster, or a network is none.
+    """
+    if not isinstance(config.engine, ArgoEngine):
+        raise ConfigError(
+            f"engine.kind is {config.engine.kind}, and manifests are for argo",
+            hint="set `engine: {kind: argo, webhook: …}`; deploy/base/stac-watch.yaml is an example",
+        )
+    release = version("stac-watch")
+    hosts = sorted({host for source in config.sources for host in source.hosts()})
+    apis = [urlsplit(source.api) for source in config.sources]
+    named = [host for host in hosts if "/" not in host] + [api.hostname or "" for api in apis]
+    return Settings(
+        config=text,
+        namespace=config.engine.namespace,
+        sources=tuple(source.name for source in config.sources),
+        allowed_hosts=tuple(hosts),
+        runner_image=runner_image or f"geozarr-runner:{release}",
+        poller_image=poller_image or f"stac-watch:{release}",
+        storage_class=storage_class,
+        ports=tuple(sorted({80, 443, *ports, *(api.port for api in apis if api.port)})),
+        networks=_networks([h for h in hosts if "/" in h] + list(networks), anywhere=any(map(is_inside, named))),
+        api_servers=_networks(api_servers),
+        prometheus=prometheus,
+        scheme="http" if all(api.scheme == "http" for api in apis) else "https",
+    )
+
+
+def _networks(given: Iterable[str], *, anywhere: bool = False) -> tuple[str, ...]:
+    """Returns networks as Kubernetes wants them; `anywhere`: a name inside the cluster may lead to any private address."""
+    try:
+        return tuple(sorted({str(ip_network(network)) for network in given} | set(PRIVATE if anywhere else ())))
+    except ValueError as error:
+        raise ConfigError(f"not a network: {error}", hint="write it as 10.0.0.0/8 or 192.0.2.7/32") from None
+
+
+def labels(name: str) -> dict[str, str]:
+    """Returns the labels that every object of ours carries."""
+    return {"app.kubernetes.io/name": name, "app.kubernetes.io/part-of": "stac-watch"}
+
+
+def meta(name: str, settings: Settings, **more: Any) -> Object:  # noqa: ANN401  # any field of ObjectMeta
+    """Returns an object's metadata."""
+    return {"name": name, "namespace": settings.namespace, "labels": labels(name), **more}
+
+
+def container_security(*, read_only: bool = True) -> Object:
+    """Returns a container's part of the restricted profile."""
+    root = {"readOnlyRootFilesystem": True} if read_only else {}
+    return {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, **root}
+
+
+def pod_security(uid: int = UID) -> Object:
+    """Returns a pod's part of the restricted profile; the group makes volumes writable for a user that is not root."""
+    return {
+        "fsGroup": uid,
+        "fsGroupChangePolicy": "OnRootMismatch",
+        "runAsGroup": uid,
+        "runAsNonRoot": True,
+        "runAsUser": uid,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+
+
+def s3_environment() -> list[Object]:
+    """Returns where boto looks for credentials and endpoint.
+
+    Files, not variables: Kubernetes expands $(NAME) in arguments, so a URL could otherwise ask for a key by its name.
+    """
+    return [
+        {"name": "AWS_CONFIG_FILE", "value": f"{S3_FOLDER}/config"},
+        {"name": "AWS_SHARED_CREDENTIALS_FILE", "value": f"{S3_FOLDER}/credentials"},
+    ]

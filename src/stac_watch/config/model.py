@@ -1,0 +1,396 @@
+"""The configuration: one YAML file, validated before anything starts, every default with its reason.
+
+In: a file and an environment (as arguments). Out: a frozen `Config`. Never: reads `os.environ`, connects, creates folders.
+Overrides: `STAC_WATCH__ENGINE__LIMITS__RATE=1/s`, `STAC_WATCH__SOURCES__S2_L2A__API=…` (a source by its name or number).
+pydantic-settings is not used: it reads the process environment by itself and cannot reach into the list of sources.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+from ipaddress import ip_network
+from pathlib import Path
+from string import Formatter
+from typing import Annotated, Any, Literal
+from urllib.parse import unquote, urlsplit
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
+
+from stac_watch.config.areas import Area, Expression, parse_area, parse_expression
+from stac_watch.model.errors import ConfigError
+
+ENV_PREFIX = "STAC_WATCH__"
+OURS = frozenset({"engine", "ledger"})  # what pages, metrics and `status` call the watcher's own parts beside its sources
+OUTPUT_FIELDS = frozenset({"collection", "item_id", "tile", "key"})
+MAX_DURATION = 36_500 * 86_400  # beyond it, "now less this" leaves the calendar
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def parse_duration(value: object) -> timedelta:
+    """Returns a time span from `90s`, `15m`, `6h`, `30d`."""
+    if isinstance(value, timedelta):
+        return value
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd])", str(value).strip())
+    if not match:
+        raise ValueError(f"{value!r} is not a duration; write a number and one of s, m, h, d, for example 60s, 15m or 30d")
+    seconds = float(match[1]) * _UNITS[match[2]]
+    if seconds > MAX_DURATION:
+        raise ValueError(f"{value!r} is more than 100 years")
+    return timedelta(seconds=seconds)
+
+
+def parse_rate(value: object) -> float:
+    """Returns events per second from `2/s`, `90/m`, `1000/h`."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*/\s*([smhd])", str(value).strip())
+    if not match or float(match[1]) <= 0:
+        raise ValueError(f"{value!r} is not a rate; write for example 2/s or 90/m")
+    return float(match[1]) / _UNITS[match[2]]
+
+
+def _http_url(value: str) -> str:
+    if not re.fullmatch(r"https?://[^\s{}@]+", value):
+        raise ValueError(f"{value!r} is not an http(s) URL (credentials never go into the URL)")
+    return value.rstrip("/")
+
+
+def _host(value: str) -> str:
+    if "/" in value:
+        try:
+            return str(ip_network(value))
+        except ValueError as error:
+            raise ValueError(f"{value!r} is neither a host nor a network: {error}") from None
+    if not re.fullmatch(r"(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|[0-9A-Fa-f:.]+", value):
+        raise ValueError(
+            f"{value!r} is not a host; write objects.example.org, *.example.org or 10.0.0.0/8, without scheme and port"
+        )
+    return value
+
+
+def _output_template(value: str) -> str:
+    try:
+        fields = {name for _, name, _, _ in Formatter().parse(value) if name is not None}
+    except ValueError as error:
+        raise ValueError(f"{value!r} is not a template: {error}") from None
+    if unknown := fields - OUTPUT_FIELDS:
+        raise ValueError(f"unknown field {{{min(unknown)}}}; known are {', '.join(sorted(OUTPUT_FIELDS))}")
+    if not fields & {"item_id", "key"}:
+        raise ValueError("without {item_id} or {key} all outputs would have one name")
+    return value
+
+
+Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
+Rate = Annotated[float, BeforeValidator(parse_rate)]
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
+Host = Annotated[str, AfterValidator(_host)]
+
+
+class Group(BaseModel):
+    """Base of every part of the configuration: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
+
+
+class Filter(Group):
+    """Which items of the collection are wanted. Everything that is given must hold."""
+
+    bbox: tuple[float, float, float, float] | None = None
+    """west, south, east, north in degrees (EPSG:4326)."""
+    intersects: Annotated[InstanceOf[Area], BeforeValidator(parse_area)] | None = None
+    """Area of interest: path of a GeoJSON file in degrees (EPSG:4326), or GeoJSON. An item counts by its geometry, or its bbox."""
+    cql2: Annotated[InstanceOf[Expression], BeforeValidator(parse_expression)] | None = None
+    """CQL2, as text or JSON, over the item's properties; checked here and not by the server, so that every skip is seen."""
+    max_cloud_cover: float | None = Field(default=None, ge=0, le=100)
+    """Percent; an item without eo:cloud_cover is skipped under a reason of its own, never silently."""
+    max_age: Duration | None = None
+    """Age of the acquisition when it is first seen: upstream re-stamps old ones in floods. Asked for, it is taken all the same."""
+    tiles: tuple[str, ...] = ()
+    """MGRS tiles as in `T32TQM`."""
+
+
+class Poll(Group):
+    """How often the catalogue is asked, and how far it is trusted."""
+
+    interval: Duration = timedelta(seconds=60)
+    """An idle query costs 6-570 ms on the server (100k items, pgstac 0.9): once a minute disturbs nobody."""
+    overlap: Duration | Literal["auto"] = "auto"
+    """Re-read before the cursor, because a stamp is older than its visibility; auto = twice the lateness that 99.9 % of items stay
+    below, at least 15 min (about 14 rows), at most 24 h."""
+    sweep: Duration = timedelta(hours=6)
+    """Comparison by acquisition day with what is known; finds back-dated, silently changed and withdrawn items."""
+    sweep_back: Duration = timedelta(days=14)
+    """How far back that comparison goes."""
+    sweep_all: Duration | Literal["off"] = timedelta(days=7)
+    """How often it goes back to the first item; one request a second at most, an archive of 10 years takes about an hour."""
+    since: Duration = timedelta(days=1)
+    """Where the very first window starts: a new installation does not convert an archive by accident (use backfill)."""
+    page: int = Field(default=1000, ge=1, le=10_000)
+    """Items per request. With `fields` 1,000 items are about 1 MB; EODC clips silently at 10,000."""
+
+
+class Source(Group):
+    """One collection of one STAC API."""
+
+    name: str = Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,29}[a-z0-9])?$")
+    """Yours to choose, but not `engine` or `ledger`; names the source in the ledger, in every table and in the Argo UI. Lower case,
+    digits, dashes in between."""
+    api: HttpUrl
+    """Root of the STAC API."""
+    collection: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Id of the collection."""
+    filter: Filter = Filter()
+    """Which of its items are wanted; empty = all."""
+    poll: Poll = Poll()
+    """How often it is asked."""
+    on: Literal["content", "restamp"] = "content"
+    """content: a new revision is a new product; restamp: a new `updated` is enough."""
+    reprocessing: Literal["all", "newest"] = "all"
+    """A new processing (baseline, generation) of the same acquisition has a new id: convert all of them, or the newest only."""
+    max_in_flight: int | None = Field(default=None, ge=1)
+    """Unfinished runs of this source, so that a big one leaves room for others; empty = only the engine's limit."""
+    allowed_hosts: tuple[Host, ...] = ()
+    """Hosts (and buckets) that product hrefs may name, `*.example.org` for a whole domain; empty = only the catalogue's own host.
+    A network (`10.0.0.0/8`) lets public names lead to private addresses of it (docs/security.md)."""
+
+    def hosts(self) -> tuple[str, ...]:
+        """Returns the hosts that product hrefs may name."""
+        return self.allowed_hosts or (urlsplit(self.api).hostname or "",)
+
+
+class Recipe(Group):
+    """What is made of a product. Part of the key: another recipe is another conversion."""
+
+    groups: str = ""
+    """Space-separated Zarr groups; empty = the whole product."""
+    output: Annotated[str, AfterValidator(_output_template)] = "var/outputs/{collection}/{item_id}.zarr"
+    """Path or s3:// URL; fields: collection, item_id, tile, key. It must name item_id or key, so that no two outputs share one."""
+    spatial_chunk: int = Field(default=1024, ge=64, le=10_980)
+    """Pixels per chunk side: 1024 converts 2.3 times faster than the converter's 256 and makes 13 times fewer files."""
+    sharding: bool = False
+    """390 instead of 3,212 files per tile, for 1.5 GB more memory."""
+    package: Literal["tar", "tar.gz", "none"] = "tar"
+    """gzip takes 63 s to save 2 % of a compressed Zarr; tar is the default for that reason."""
+
+    def digest_fields(self) -> str:
+        """Returns what distinguishes two recipes, as one string that goes into the key."""
+        return f"groups={' '.join(sorted(self.groups.split()))};chunk={self.spatial_chunk};sharding={self.sharding}"
+
+
+class Limits(Group):
+    """How hard the engine is pushed, and when patience ends."""
+
+    max_in_flight: int = Field(default=20, ge=1)
+    """Unfinished runs: thousands of Workflows at once have taken clusters down (argo-workflows#10441, #12802)."""
+    rate: Rate = Field(default=2.0, validate_default=False)
+    """Events per second; one Sensor creates 2.5 Workflows/s and queues the rest where nobody sees it."""
+    attempts: int = Field(default=3, ge=1)
+    """Temporary failures per key before it is dead."""
+    confirm_after: Duration = timedelta(minutes=15)
+    """An accepted event without a run after this goes out again (the bus can lose what it said 200 to)."""
+    retry_after: Duration = timedelta(minutes=1)
+    """First pause after a temporary failure; doubles with each attempt."""
+    not_ready: tuple[Duration, ...] = Field(default=tuple(timedelta(minutes=m) for m in (15, 60, 240, 720, 1440)), min_length=1)
+    """Pauses while the source is not there yet; the last one repeats."""
+    not_ready_for: Duration = timedelta(days=14)
+    """After this a source that never came is dead."""
+
+
+class ArgoEngine(Group):
+    """Argo Events and Argo Workflows on a Kubernetes cluster."""
+
+    kind: Literal["argo"]
+    """`argo`."""
+    webhook: HttpUrl
+    """URL of the EventSource's endpoint."""
+    namespace: str = Field(default="geozarr", pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
+    """Where the Workflows run."""
+    token: SecretStr | None = None
+    """Bearer token of the EventSource; only from STAC_WATCH__ENGINE__TOKEN or `token_file`, refused in the YAML."""
+    token_file: Path | None = None
+    """File that holds the token, as a mounted Secret does; read at the start, and takes the place of `token`."""
+    ui: HttpUrl | None = None
+    """Where people reach the Argo UI; empty = pages and verbs give no links to it."""
+    limits: Limits = Limits()
+    """How hard it is pushed."""
+
+
+class LocalEngine(Group):
+    """Processes on this machine; for one machine."""
+
+    kind: Literal["local"]
+    """`local`."""
+    folder: Path = Path("var/runs")
+    """One folder per run: event, log, outcome."""
+    limits: Limits = Limits(max_in_flight=2)
+    """How hard it is pushed; one run uses about a core and 2 GB for a full tile."""
+
+
+class Web(Group):
+    """What `watch` tells over HTTP: status page, /metrics, /healthz, /readyz. Nothing can be changed there, no secret is shown."""
+
+    host: str = Field(default="127.0.0.1", min_length=1)
+    """Address to listen on: this machine only, because whoever reaches the page sees every item; in a pod `0.0.0.0`."""
+    port: int = Field(default=8080, ge=0, le=65_535)
+    """Port; 0 = any free one."""
+
+
+class Config(Group):
+    """Everything that stac-watch is told."""
+
+    ledger: str = Field(default="sqlite:///var/stac-watch.db", repr=False)  # the URL of a PostgreSQL may hold a password
+    """Database URL: sqlite:///FILE, or postgresql+psycopg://…; with a password only from STAC_WATCH__LEDGER or `ledger_file`."""
+    ledger_file: Path | None = None
+    """File that holds the database URL, as a mounted Secret does; read at the start, and takes the place of `ledger`."""
+    sources: tuple[Source, ...] = Field(min_length=1)
+    """What is watched; names are unique."""
+    recipe: Recipe = Recipe()
+    """What is made of each product."""
+    engine: Annotated[ArgoEngine | LocalEngine, Field(discriminator="kind")] = LocalEngine(kind="local")
+    """Where the runs happen."""
+    web: Web | None = None
+    """What `watch` listens on; empty = nothing, which is right on a laptop."""
+
+    @field_validator("sources")
+    @classmethod
+    def _distinct(cls, value: tuple[Source, ...]) -> tuple[Source, ...]:
+        names = [source.name for source in value]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two sources are named {twice[0]!r}")
+        if ours := sorted(OURS.intersection(names)):
+            raise ValueError(f"a source is named {ours[0]!r}, and so is a part of the watcher itself; choose another name")
+        return value
+
+    def source(self, name: str) -> Source:
+        """Returns the source of that name.
+
+        Raises:
+            ConfigError: there is none; the hint lists those there are.
+        """
+        for source in self.sources:
+            if source.name == name:
+                return source
+        names = ", ".join(s.name for s in self.sources)
+        raise ConfigError(f"no source is named {name!r}", hint=f"the configuration has: {names}")
+
+
+def load(path: Path, environ: Mapping[str, str]) -> Config:
+    """Reads, overrides and validates the configuration.
+
+    Raises:
+        ConfigError: names the file, the key, the value and the remedy.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"no configuration at {path}", hint="name one with --config FILE; README.md has an example") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {path}: {error}") from error
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}", hint="check the line named above") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path} holds no mapping", hint="it starts with `sources:`; README.md has an example")
+    _refuse_secrets(raw, path)
+    settings = _read_secrets(_override(raw, environ))
+    if re.search(r"[?&](ssl)?password=", unquote(str(settings.get("ledger", "")))):
+        raise ConfigError(
+            f"{path}: the URL of ledger has a password after its host, where it is shown whenever the URL is",
+            hint="write it before the host: postgresql+psycopg://USER:PASSWORD@HOST/NAME; change it if it was shown",
+        )
+    try:
+        return Config.model_validate(settings)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {_explain(error)}", hint="docs/configuration.md explains every key") from None
+
+
+def _refuse_secrets(raw: Mapping[str, Any], path: Path) -> None:
+    """Refuses a token or a password in the configuration itself: it is committed, mailed, and on a cluster a ConfigMap."""
+    if isinstance(raw.get("engine"), dict) and "token" in raw["engine"]:
+        raise ConfigError(
+            f"{path}: engine.token stands in the file, which many may read (on a cluster it is a ConfigMap)",
+            hint="give it as STAC_WATCH__ENGINE__TOKEN, or in a file that engine.token_file names; change it where it is checked",
+        )
+    if re.search(r"//[^/@\s]*:[^@\s]+@", str(raw.get("ledger", ""))):
+        raise ConfigError(
+            f"{path}: the URL of ledger has a password, and many may read the file (on a cluster it is a ConfigMap)",
+            hint="give the URL as STAC_WATCH__LEDGER, or in a file that ledger_file names; change the password",
+        )
+
+
+def _read_secrets(raw: dict[str, Any]) -> dict[str, Any]:
+    """Puts what `token_file` and `ledger_file` hold where it is used."""
+    engine = raw.get("engine")
+    for node, name, place in ((raw, "ledger", "ledger_file"), (engine, "token", "engine.token_file")):
+        key = f"{name}_file"
+        if not isinstance(node, dict) or not isinstance(node.get(key), str):
+            continue  # not given, or of a type that the model refuses
+        try:
+            text = Path(node[key]).read_text(encoding="utf-8").strip()
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or "is not text"
+            raise ConfigError(f"{place}: cannot read {node[key]}: {why}", hint="is the Secret mounted there?") from None
+        if not text or len(text.split()) > 1:
+            raise ConfigError(f"{place}: {node[key]} must hold one line, and nothing else", hint="write it anew, without spaces")
+        node[name] = text
+    return raw
+
+
+def _override(raw: dict[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
+    for name in sorted(n for n in environ if n.startswith(ENV_PREFIX)):
+        *parents, last = name.removeprefix(ENV_PREFIX).lower().split("__")
+        node: Any = raw
+        for part in parents:
+            node = _step(node, part, name)
+        if not isinstance(node, dict):
+            raise ConfigError(f"environment variable {name} points into a value that has no keys")
+        try:
+            node[last] = environ[name] if last == "token" else yaml.safe_load(environ[name])
+        except (yaml.YAMLError, ValueError):
+            raise ConfigError(f"environment variable {name} is not YAML", hint="put its value in quotes, as in a file") from None
+    return raw
+
+
+def _step(node: Any, part: str, name: str) -> Any:  # noqa: ANN401  # a YAML tree
+    if isinstance(node, dict):
+        if node.get(part) is None:  # `web: null` is the same as no `web`
+            node[part] = {}
+        return node[part]
+    if isinstance(node, list):
+        for index, entry in enumerate(node):
+            if part == str(index) or (isinstance(entry, dict) and str(entry.get("name", "")).replace("-", "_") == part):
+                return entry
+    raise ConfigError(f"environment variable {name}: there is no {part!r} in the configuration")
+
+
+def _explain(error: ValidationError) -> str:
+    problems = error.errors()
+    inner = [p["loc"] for p in problems]
+    sentences = []
+    for problem in problems:
+        if any(len(loc) > len(problem["loc"]) and loc[: len(problem["loc"])] == problem["loc"] for loc in inner):
+            continue  # a list is invalid because an entry is: only the entry is news
+        where = ".".join(str(p) for p in problem["loc"] if p not in ("argo", "local"))
+        if problem["type"] == "extra_forbidden":
+            known = [name for model in Group.__subclasses__() for name in model.model_fields]
+            close = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
+            sentences.append(f"unknown key {where!r}" + (f" (did you mean {close[0]!r}?)" if close else ""))
+        elif problem["type"] == "union_tag_not_found":
+            sentences.append(f"'{where}.kind' is missing: write `kind: argo` or `kind: local`")
+        elif problem["type"] == "missing":
+            sentences.append(f"{where!r} is missing")
+        else:
+            given = "" if isinstance(problem["input"], dict | list) else f" (given: {problem['input']!r})"
+            sentences.append(f"{where!r}: {problem['msg'].removeprefix('Value error, ')}{given}")
+    return re.sub(r"//[^/@\s]*@", "//***@", "; ".join(sentences))

@@ -1,0 +1,178 @@
+"""What an item document says, and how it differs from what the ledger knows. Pure.
+
+In: one item as a dict (never a pystac object), and the known row. Out: an `Item` and a `Change`, or a `Quarantine`.
+Never: I/O; fails a page because of one item. A revision is a short hash of what matters in an item: product href, deprecated,
+processing versions, checksum; never of the whole JSON, because on pgstac 0.9 one collection update rewrites every item's JSON.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Literal
+
+from stac_watch.model.errors import IdentityError
+from stac_watch.model.event import TILE, check_href, check_item_id, parse_product_id, parse_stamp
+
+ZARR_MEDIA_TYPE = re.compile(r"application/vnd[.+]zarr")
+ROOT = re.compile(r".*?\.zarr(?=/|$)")
+STAMPS = ("updated", "published", "created")
+
+
+@dataclass(frozen=True)
+class Item:
+    """The part of a STAC item that stac-watch acts on."""
+
+    collection: str
+    item_id: str
+    revision: str
+    updated: datetime | None  # change stamp, aware
+    datetime: datetime  # sensing time (start when there is no instant), aware
+    product_href: str
+    item_href: str
+    bbox: tuple[float, ...]
+    cloud_cover: float | None  # percent
+    tile: str
+    deprecated: bool
+
+
+@dataclass(frozen=True)
+class Quarantine:
+    """An item that cannot be acted on, and why; it is kept and shown, and never fails its page."""
+
+    item_id: str
+    why: str
+
+
+class ChangeKind(StrEnum):
+    """How an item differs from what is known."""
+
+    CREATE = "create"
+    REPLACE = "replace"
+    NONE = "none"  #: nothing that matters changed
+
+
+@dataclass(frozen=True)
+class Change:
+    """An item and how it differs from the ledger."""
+
+    kind: ChangeKind
+    item: Item
+
+
+def read_item(
+    document: Mapping[str, Any], *, collection: str, api: str, on: Literal["content", "restamp"], allowed_hosts: tuple[str, ...]
+) -> Item | Quarantine:
+    """Reads one item document as the catalogue gave it."""
+    raw_id = document.get("id")
+    if not isinstance(raw_id, str):
+        return Quarantine(repr(raw_id)[:80], "the item has no id")
+    shown = repr(raw_id)[1:-1][:200]  # lone surrogates and NUL, which a database cannot store, are spelled out
+    properties = document.get("properties")
+    if not isinstance(properties, Mapping):
+        return Quarantine(shown, "the item has no properties")
+    given = document.get("collection")
+    if given not in (None, collection):
+        return Quarantine(shown, f"the item belongs to collection {str(given)[:80]!r}, asked was {collection!r}")
+    sensing = parse_stamp(properties.get("datetime")) or parse_stamp(properties.get("start_datetime"))
+    if sensing is None:
+        return Quarantine(shown, "neither datetime nor start_datetime is an RFC 3339 time")
+    try:
+        item_id = check_item_id(raw_id)
+        href = product_href(document)
+        if href is None:
+            return Quarantine(item_id, "no asset with an href is a Zarr store")
+        check_href(href, allowed_hosts)
+    except IdentityError as error:
+        return Quarantine(shown, error.message)
+    updated = next((s for s in (parse_stamp(properties.get(f)) for f in STAMPS) if s), None)
+    tile = str(properties.get("grid:code", "")).replace("MGRS-", "T", 1)
+    return Item(
+        collection=collection,
+        item_id=item_id,
+        revision=_revision(properties, document, href, on),
+        updated=updated,
+        datetime=sensing,
+        product_href=href,
+        # built, not taken: a self link names whatever host the catalogue believes to have
+        item_href=f"{api}/collections/{collection}/items/{item_id}",
+        bbox=_bbox(document.get("bbox")),
+        cloud_cover=_number(properties.get("eo:cloud_cover")),
+        tile=tile if TILE.fullmatch(tile) else "",  # it may become part of a path
+        deprecated=properties.get("deprecated") is True,
+    )
+
+
+def classify(item: Item, known_revision: str | None) -> Change:
+    """Compares an item with the revision that the ledger knows."""
+    if known_revision is None:
+        return Change(ChangeKind.CREATE, item)
+    return Change(ChangeKind.NONE if known_revision == item.revision else ChangeKind.REPLACE, item)
+
+
+def acquisition(item_id: str) -> tuple[str, str] | None:
+    """Splits a Sentinel-2 product's id into what was acquired and which processing of it this is; None for other ids.
+
+    Reprocessing gives the same datatake and tile a new id: baseline N0511 became N0512 and N0513, and each run of a processor has
+    its own generation time. Both parts compare as text: `("S2A L2A 20251008T100041 R122 T32TQM", "0511 20251008T122613")`.
+    """
+    parts = parse_product_id(item_id)
+    if parts is None:
+        return None
+    what = (parts["platform"], parts["level"], parts["sensing"], f"R{parts['orbit']}", parts["tile"])
+    return " ".join(what), f"{parts['baseline']} {parts['generation']}"
+
+
+def product_href(document: Mapping[str, Any]) -> str | None:
+    """Returns the Zarr root: the asset `product`, else the shortest root of a store that an asset of a Zarr media type lies in.
+
+    The media type is inconsistent within one real item: `application/vnd.zarr` and `application/vnd+zarr`.
+    """
+    assets = document.get("assets")
+    if not isinstance(assets, Mapping):
+        return None
+    hrefs: dict[str, str] = {
+        name: asset["href"] for name, asset in assets.items() if isinstance(asset, Mapping) and isinstance(asset.get("href"), str)
+    }
+    if "product" in hrefs:
+        return hrefs["product"].rstrip("/")
+    # assets of single bands or groups lead to their store's root: …/X.zarr/measurements/reflectance/r10m -> …/X.zarr
+    zarr = [ROOT.match(h) for name, h in hrefs.items() if ZARR_MEDIA_TYPE.match(str(assets[name].get("type", "")))]
+    return min((m[0] for m in zarr if m), key=lambda h: (len(h), h), default=None)
+
+
+def _revision(properties: Mapping[str, Any], document: Mapping[str, Any], href: str, on: str) -> str:
+    software = properties.get("processing:software")
+    product = document.get("assets", {}).get("product", {})
+    parts = [
+        href,
+        str(properties.get("deprecated") is True),
+        str(properties.get("processing:version", "")),
+        repr(sorted(software.items())) if isinstance(software, Mapping) else "",
+        str(product.get("file:checksum", "")) if isinstance(product, Mapping) else "",
+        str(properties.get("updated", "")) if on == "restamp" else "",
+    ]
+    return hashlib.blake2b("\x1f".join(parts).encode(errors="backslashreplace"), digest_size=8).hexdigest()
+
+
+def _bbox(value: object) -> tuple[float, ...]:
+    if not isinstance(value, list) or len(value) not in (4, 6):
+        return ()
+    numbers = [n for n in (_number(v) for v in value) if n is not None]
+    if len(numbers) != len(value):
+        return ()
+    return (*numbers[:2], *numbers[len(numbers) // 2 :][:2])
+
+
+def _number(value: object) -> float | None:
+    """Returns a finite number; JSON as Python reads it also holds NaN, Infinity and integers of any length."""
+    try:
+        number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None

@@ -1,0 +1,221 @@
+"""Looks for what is missing, stale or doubled: catalogue, ledger, runs and outputs side by side, over a range of acquisition times.
+
+In: a source and a range. Out: gaps, each with its kind and its remedy; a file of them that `replay --file` takes. Never: changes
+anything; counts as well what it could not look at.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from stac_watch.catalog.client import Catalog
+from stac_watch.catalog.reader import leaves
+from stac_watch.catalog.windows import days
+from stac_watch.config.model import Recipe, Source
+from stac_watch.discover.intake import learn, look
+from stac_watch.ledger.admission import Ledger
+from stac_watch.ledger.records import ConversionRow, Sighting
+from stac_watch.model.errors import CannotWrite, Unavailable, cannot_write
+from stac_watch.model.states import FINAL, State
+from stac_watch.runs.engine import Engine, Phase, Run
+
+READERS = 16  # markers read at once: each is one small object
+KEYS = 500  # conversions whose runs are asked for at once
+type Looked = tuple[Mapping[str, Any] | None, bool]  # a marker, and whether it could be looked for
+
+
+class Kind(StrEnum):
+    """Everything that an audit finds wrong; documented in docs/cli.md."""
+
+    MISSING = "missing"  #: in the catalogue and wanted, and the ledger does not know it, or skipped it
+    STALE = "stale"  #: the catalogue or the output has another revision than the ledger
+    DEAD = "dead"  #: gave up
+    UNFINISHED = "unfinished"  #: on its way
+    LOST = "lost"  #: done, and its output is not there
+    UNVERIFIED = "unverified"  #: done, and neither a marker nor the run's outcome says so
+    DOUBLED = "doubled"  #: two runs at once for one conversion, or two items with one output
+    GONE = "gone"  #: in the ledger, and no longer in the catalogue
+    UNREADABLE = "unreadable"  #: in the catalogue, and cannot be acted on
+
+
+REMEDY = {
+    Kind.MISSING: "replay", Kind.STALE: "replay", Kind.DEAD: "see `stac-watch explain`, then replay", Kind.LOST: "replay",
+    Kind.UNVERIFIED: "replay", Kind.UNFINISHED: "wait; `stac-watch explain` says for what",
+    Kind.DOUBLED: "stop one of the two runs", Kind.GONE: "decide what becomes of its output", Kind.UNREADABLE: "tell the catalogue",
+}  # fmt: skip
+REPLAYABLE = (Kind.MISSING, Kind.STALE, Kind.DEAD, Kind.LOST, Kind.UNVERIFIED)
+
+
+@dataclass(frozen=True)
+class Gap:
+    """One thing that is wrong."""
+
+    kind: Kind
+    source: str
+    item: str
+    key: str | None
+    state: State | None
+    why: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What an audit found."""
+
+    source: str
+    start: datetime
+    end: datetime
+    at: datetime
+    items: int  # in the catalogue
+    done: int  # verified: by marker or outcome
+    unseen: int  # of them: the output could not be looked at from here, and counts because its run's outcome says so
+    skipped: int
+    kinds: dict[str, int]
+    gaps: list[Gap]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What is compared."""
+
+    source: Source
+    recipe: Recipe
+    catalog: Catalog
+    ledger: Ledger
+    engine: Engine
+    find_marker: Callable[[str], Mapping[str, Any] | None]  # raises Unavailable where it cannot look
+    visible: Callable[[str], bool]  # whether an output lies where its marker can be read
+
+
+def audit(c: Context, start: datetime, end: datetime, now: datetime) -> Audit:
+    """Compares a range of acquisition times.
+
+    Raises:
+        CatalogUnavailable: no usable answer.
+        Temporary: the engine does not answer.
+    """
+    learn(c.source, c.catalog, c.ledger, now)
+    shown: set[str] = set()
+    gaps: list[Gap] = []
+    for window in days("datetime", start, end):
+        for leaf in leaves(c.catalog, window, c.source.poll.page):
+            seen = look(leaf.documents, c.source, c.recipe, c.ledger, now, lane="live")  # what discovery would take
+            shown |= {str(document.get("id")) for document in leaf.documents}
+            bad = [*seen.bad, leaf.hidden] if leaf.hidden is not None else seen.bad
+            gaps += [_gap(Kind.UNREADABLE, c.source.name, entry.item_id, None, entry.why) for entry in bad]
+            rows = c.ledger.current(c.source.name, [s.item.item_id for s in seen.sightings])
+            gaps += [gap for s in seen.sightings if (gap := unknown(c.source.name, s, rows.get(s.item.item_id)))]
+    named = {gap.item for gap in gaps}
+    done = skipped = unseen = 0
+    owners: dict[str, list[ConversionRow]] = defaultdict(list)
+    for row, (marker, visible), runs in _observed(c, start, end):
+        owners[row.output_zarr].append(row)
+        gap = examine(row, marker, runs, in_catalog=row.item_id in shown, visible=visible)
+        done += gap is None and row.state is State.DONE
+        unseen += gap is None and row.state is State.DONE and not visible
+        skipped += gap is None and row.state is State.SKIPPED
+        if gap is not None and row.item_id not in named:
+            gaps.append(gap)
+    for sharing in owners.values():
+        wanted = [row for row in sharing if row.state is not State.SKIPPED]
+        gaps += [_gap(Kind.DOUBLED, r.source, r.item_id, r, f"{len(wanted)} items write {r.output_zarr}") for r in wanted[1:]]
+    kinds = Counter(gap.kind.value for gap in gaps)
+    return Audit(c.source.name, start, end, now, len(shown), done, unseen, skipped, dict(sorted(kinds.items())), gaps)
+
+
+def unknown(source: str, s: Sighting, row: ConversionRow | None) -> Gap | None:
+    """Returns what is wrong with an item that the catalogue shows and that would move something, had discovery seen it."""
+    name = s.item.item_id
+    if s.skip is not None:
+        return None
+    if row is None:
+        return _gap(Kind.MISSING, source, name, None, "the ledger does not know it")
+    if row.revision != s.item.revision:
+        return _gap(Kind.STALE, source, name, row, f"the catalogue has revision {s.item.revision}, the ledger {row.revision}")
+    return _gap(Kind.MISSING, source, name, row, f"skipped as {row.reason}, and the rules admit it now")
+
+
+def examine(
+    row: ConversionRow, marker: Mapping[str, Any] | None, runs: Sequence[Run], *, in_catalog: bool, visible: bool
+) -> Gap | None:
+    """Returns what is wrong with a conversion that the ledger has."""
+    active = [run.name for run in runs if run.phase in (Phase.PENDING, Phase.RUNNING)]
+    if len(active) > 1:
+        return _gap(Kind.DOUBLED, row.source, row.item_id, row, f"runs at once: {', '.join(sorted(active))}")
+    if row.state is State.SKIPPED:
+        return None
+    if not in_catalog:
+        return _gap(Kind.GONE, row.source, row.item_id, row, f"it is {row.state.value}, and the catalogue does not have it")
+    if row.state is State.DEAD:
+        return _gap(Kind.DEAD, row.source, row.item_id, row, row.reason or "it gave no reason")
+    if row.state not in FINAL:
+        why = row.waits_for or row.reason or "its run has not ended"
+        return _gap(
+            Kind.UNFINISHED, row.source, row.item_id, row, f"{row.state.value} since {row.changed_at:%Y-%m-%d %H:%M}: {why}"
+        )
+    if not visible:
+        told = (row.outcome or {}).get("key") == row.key
+        return None if told else _gap(Kind.UNVERIFIED, row.source, row.item_id, row, "its run left no outcome with its key")
+    if marker is None:
+        return _gap(Kind.LOST, row.source, row.item_id, row, f"no marker in {row.output_zarr}")
+    if marker.get("key") != row.key:
+        why = f"{row.output_zarr} holds revision {marker.get('revision')}, not {row.revision}"
+        return _gap(Kind.STALE, row.source, row.item_id, row, why)
+    if (marker.get("code") or 0) != 0:
+        return _gap(Kind.UNVERIFIED, row.source, row.item_id, row, f"its marker says {marker.get('code')}")
+    return None
+
+
+def _observed(c: Context, start: datetime, end: datetime) -> Iterator[tuple[ConversionRow, Looked, list[Run]]]:
+    """Yields the conversions of the range with their markers and runs."""
+    rows = list(c.ledger.within(c.source.name, start, end))
+    with ThreadPoolExecutor(READERS) as readers:
+        for first in range(0, len(rows), KEYS):
+            part = rows[first : first + KEYS]
+            runs: dict[str, list[Run]] = defaultdict(list)
+            for run in c.engine.runs([row.key for row in part]):
+                runs[run.key].append(run)
+
+            for row, found in zip(part, readers.map(lambda row: _look(c, row), part), strict=True):
+                yield row, found, runs[row.key]
+
+
+def _look(c: Context, row: ConversionRow) -> Looked:
+    if row.state is not State.DONE or not c.visible(row.output_zarr):
+        return None, False
+    try:
+        return c.find_marker(row.output_zarr), True
+    except Unavailable:
+        return None, False
+
+
+def _gap(kind: Kind, source: str, item: str, row: ConversionRow | None, why: str) -> Gap:
+    return Gap(kind, source, item, row.key if row else None, row.state if row else None, why, REMEDY[kind])
+
+
+def write(found: Audit, path: Path) -> int:
+    """Writes the gaps that a replay can close, one JSON document a line; returns how many.
+
+    Raises:
+        CannotWrite: the file cannot be written.
+    """
+    lines = [json.dumps(asdict(gap)) for gap in found.gaps if gap.kind in REPLAYABLE]
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        os.replace(partial, path)  # noqa: PTH105  # atomic, and named so in the documentation
+    except OSError as error:
+        raise cannot_write(error, path) or CannotWrite(
+            f"cannot write {path}: {error.strerror}", hint="choose another file"
+        ) from error
+    return len(lines)

@@ -1,0 +1,84 @@
+"""Forgets what nobody asks for any more, so that a ledger of many years is not mostly moves of conversions that are long done.
+
+In: a ledger, a span. Out: counts by table, and with `yes` they are gone. Never: what an audit, discovery, a replay or the funnel
+reads; what moves, or is dead; a transaction that keeps a watcher waiting for more than a moment.
+
+What goes, of conversions that are done or skipped and did not change for so long: events of earlier attempts, moves between the
+first and the last, the parts of an outcome that stand elsewhere too. The last event stays, byte for byte, but packed: the next
+attempt is made of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from time import monotonic
+
+from stac_watch.ledger.admission import Ledger
+from stac_watch.ledger.pruning import Part, Place
+
+CHUNK = 250  # conversions in one transaction: 40 ms of processor time, measured on a machine busy with other things
+SHARE = 1.0  # times as long as a transaction took passes before the next: a watcher that waits gets its turn
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """What was found, or removed."""
+
+    before: datetime  # what did not change since then
+    done: bool  # whether it was removed, or only counted
+    complete: bool  # whether all of it was looked at
+    looked_at: int  # conversions
+    conversions: int  # of them, that have anything to forget
+    events: int  # of earlier attempts
+    moves: int  # rows of the history
+    packed: int  # last events
+    outcomes: int  # summed up
+    bytes: int  # freed, indexes apart
+    file_bytes: int | None  # of the ledger's file; null where it is no file
+    free_bytes: int | None  # of them free for what comes
+
+
+def prune(
+    ledger: Ledger, before: datetime, *, yes: bool, wait: Callable[[float], bool] = lambda _: False, chunk: int = CHUNK
+) -> Pruning:
+    """Looks at every conversion that did not change since `before`, part by part; with `yes` what is found is removed at once.
+
+    Args:
+        ledger: it may be in use by a watcher.
+        before: younger conversions are left alone.
+        yes: remove it; else count only.
+        wait: waits so many seconds between parts; True when asked to stop. What was removed before stays removed.
+        chunk: conversions in one part.
+
+    Raises:
+        Temporary: the database does not answer; run again, it goes on.
+    """
+    counts = dict.fromkeys(("looked_at", "conversions", "events", "moves", "packed", "outcomes", "bytes"), 0)
+    after, complete = Place(), False
+    while True:
+        began = monotonic()
+        part = ledger.forgettable(before, after, chunk)
+        if yes and part.keys:
+            part = ledger.forget(part, before)
+        for name, n in _counted(part).items():
+            counts[name] += n
+        if part.end is None:
+            complete = True
+            break
+        after = part.end
+        if wait(SHARE * (monotonic() - began) if yes else 0.0):
+            break
+    size = ledger.file_size()
+    return Pruning(
+        before=before, done=yes, complete=complete, **counts,
+        file_bytes=size[0] if size else None, free_bytes=size[1] if size else None,
+    )  # fmt: skip
+
+
+def _counted(part: Part) -> dict[str, int]:
+    return {
+        "looked_at": part.looked_at, "conversions": len(part.keys), "events": len(part.events), "moves": len(part.moves),
+        "packed": len(part.bodies), "outcomes": len(part.outcomes), "bytes": part.bytes,
+    }  # fmt: skip

@@ -1,0 +1,234 @@
+"""Tries again what people name: by id, by state, by error, from a file; or posts one stored event once more.
+
+In: a selection. Out: targets, each with what would be done or the reason why not; and, when asked, the next attempt of each.
+Never: moves what is on its way, or an older revision; takes an item that the ledger does not know from anywhere but the catalogue.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from stac_watch.catalog.client import Catalog
+from stac_watch.config.model import Recipe, Source
+from stac_watch.discover.intake import commit, learn, look
+from stac_watch.discover.policy import SkipReason
+from stac_watch.ledger.admission import Ledger, StaleState
+from stac_watch.ledger.records import ConversionRow, Move
+from stac_watch.model.errors import InputError
+from stac_watch.model.event import event_id, parse_event
+from stac_watch.model.states import FINAL, Fact, State
+from stac_watch.runs.engine import Answer, Engine, Receipt
+
+MOST = 100_000  # conversions of one selection
+FROM_CATALOG = frozenset({"missing", "stale"})
+"""Kinds of an audit's gaps that the catalogue is asked about first: there is a revision that the ledger does not have."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """One item that somebody names; `source` and `kind` where it comes from an audit."""
+
+    item: str
+    source: str | None = None
+    kind: str | None = None
+
+
+@dataclass(frozen=True)
+class Target:
+    """One item, and what becomes of it."""
+
+    item: str
+    source: str
+    key: str | None
+    state: State | None
+    action: str  # what is or would be done; empty when refused
+    refusal: str | None
+
+    @property
+    def from_catalog(self) -> bool:
+        """The catalogue is asked for it."""
+        return self.refusal is None and self.key is None
+
+
+def wishes(path: Path) -> list[Wish]:
+    """Reads a file of ids, keys, or an audit's lines.
+
+    Raises:
+        InputError: it cannot be read, or a line is neither.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {path}: {error}", hint="one id, key or line of `audit --file` per line") from None
+    found = []
+    for number, line in enumerate(lines, 1):
+        text = line.strip()
+        if text and not text.startswith("#"):
+            found.append(_wish(text, f"{path}, line {number}"))
+    return found
+
+
+def _wish(text: str, where: str) -> Wish:
+    if not text.startswith("{"):
+        return Wish(text)
+    try:
+        entry = json.loads(text)
+        return Wish(str(entry["item"]), str(entry["source"]), str(entry["kind"]))
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{where} is not a line of an audit", hint="`stac-watch audit … --file F` writes such files") from None
+
+
+def chosen(rows: Iterable[ConversionRow], ledger: Ledger) -> list[Target]:
+    """Returns what a replay of these conversions would do."""
+    return [_target(row, ledger) for row in rows]
+
+
+def named(names: Sequence[Wish], ledger: Ledger, sources: Sequence[str]) -> list[Target]:
+    """Returns what a replay of items by id or key would do, in their order, each once."""
+    found: dict[tuple[str, str], Target] = {}
+    for wish in names:
+        for target in _of_wish(wish, ledger, sources):
+            found.setdefault((target.source, target.key or target.item), target)
+    return list(found.values())
+
+
+def _of_wish(wish: Wish, ledger: Ledger, sources: Sequence[str]) -> list[Target]:
+    by_key = ledger.get(wish.item)
+    rows = [by_key] if by_key is not None else [r for r in ledger.conversions(item_id=wish.item) if not ledger.superseded(r)]
+    rows = [r for r in rows if wish.source in (None, r.source)]
+    if rows and wish.kind not in FROM_CATALOG:
+        return [_target(row, ledger) for row in rows]
+    where = wish.source or (sources[0] if len(sources) == 1 else None)
+    if where is None or where not in sources:
+        why = f"the ledger does not know it, and there are several sources: {', '.join(sources)}"
+        return [Target(wish.item, wish.source or "", None, None, "", why)]
+    return [Target(wish.item, where, None, None, "read from the catalogue and admitted", None)]
+
+
+def _target(row: ConversionRow, ledger: Ledger) -> Target:
+    why = None
+    if row.state not in FINAL:
+        why = f"it is {row.state.value}, on its way already"
+    elif ledger.superseded(row):
+        why = f"revision {row.revision} is not the item's current one"
+    elif row.state is State.SKIPPED and row.reason in (SkipReason.WITHDRAWN, SkipReason.SUPERSEDED, SkipReason.DEPRECATED):
+        why = f"it is skipped as {row.reason}"
+    action = "" if why else f"attempt {row.attempt + 1}" + (", converts again" if row.state is State.DONE else "")
+    return Target(row.item_id, row.source, row.key, row.state, action, why)
+
+
+def execute(
+    targets: Sequence[Target], ledger: Ledger, sources: Mapping[str, Source], recipe: Recipe, catalogs: Mapping[str, Catalog],
+    now: Callable[[], datetime],
+) -> list[Target]:  # fmt: skip
+    """Does what the targets say; returns them as they turned out.
+
+    Raises:
+        CatalogUnavailable: a catalogue gives no usable answer; what was moved before stays moved.
+    """
+    results = [_again(t, ledger, now()) for t in targets if not t.from_catalog]
+    for name in dict.fromkeys(t.source for t in targets if t.from_catalog):
+        ids = [t.item for t in targets if t.from_catalog and t.source == name]
+        results += _fetched(ids, sources[name], recipe, catalogs[name], ledger, now())
+    return results
+
+
+def _again(target: Target, ledger: Ledger, now: datetime) -> Target:
+    row = ledger.get(target.key or "")
+    if target.refusal is not None or row is None:
+        return target
+    try:
+        current = _target(row, ledger)
+        if current.refusal is not None:
+            return current
+        again = row.state is State.DONE  # whoever asks for what is done wants it made again, not to hear that it is done
+        ledger.move(row, Move(Fact.REPLAYED, "a person asked for it", lane="replay", overwrite=again), now)
+    except StaleState:
+        return Target(row.item_id, row.source, row.key, row.state, "", "it moved meanwhile")
+    return Target(row.item_id, row.source, row.key, State.QUEUED, f"attempt {row.attempt + 1}", None)
+
+
+def _fetched(ids: Sequence[str], source: Source, recipe: Recipe, catalog: Catalog, ledger: Ledger, now: datetime) -> list[Target]:
+    """Reads items from the catalogue, and admits those that the rules admit; one that did not change is tried again."""
+    learn(source, catalog, ledger, now)
+    documents = catalog.fetch(ids)
+    seen = look(documents, source, recipe, ledger, now, lane="replay")
+    bad = {entry.item_id: entry.why for entry in seen.bad}
+    commit(seen, None, source, ledger, now, cursor=None)
+    skipped = {s.item.item_id: s.skip for s in seen.sightings if s.skip is not None}
+    moved = {s.item.item_id for s in seen.sightings if s.skip is None}
+    rows = ledger.current(source.name, ids)
+    shown = {str(document.get("id")) for document in documents}
+    results = []
+    for item in ids:
+        row = rows.get(item)
+        if item not in shown:
+            results.append(Target(item, source.name, None, None, "", f"catalogue {source.api} has no such item"))
+        elif item in bad:
+            results.append(Target(item, source.name, None, None, "", bad[item]))
+        elif item in skipped:
+            results.append(Target(item, source.name, None, State.SKIPPED, "", f"the source's rules skip it: {skipped[item]}"))
+        elif item in moved and row is not None:
+            results.append(Target(item, source.name, row.key, row.state, f"attempt {row.attempt}", None))
+        elif row is not None:
+            results.append(_again(_target(row, ledger), ledger, now))
+    return results
+
+
+# -- one event as it is --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An event in a file, compared with the ledger."""
+
+    event: str
+    item: str
+    state: State | None
+    note: str
+
+
+def stored(body: bytes, ledger: Ledger) -> Stored:
+    """Compares an event with what the ledger has.
+
+    Raises:
+        InputError: it is no event of ours, the ledger does not know it, or has another one under its id.
+    """
+    document = parse_event(body)
+    data, row = document["data"], ledger.get(document["data"]["key"])
+    bodies = {parse_event(b)["id"]: b for b in ledger.events(data["key"])}
+    hint = "`stac-watch event ITEM` prints the one that is stored; `stac-watch send FILE` posts anything"
+    if row is not None and data["attempt"] < row.attempt and document["id"] not in bodies:
+        raise InputError(f"the ledger has event {document['id']} no more: `ledger prune` keeps the last one", hint=hint)
+    if row is None or document["id"] not in bodies:
+        raise InputError(f"the ledger has no event {document['id']}", hint=hint)
+    if bodies[document["id"]] != body:
+        raise InputError(f"event {document['id']} is not byte for byte the one that the ledger has", hint=hint)
+    note = "the same run is meant: where it exists nothing happens"
+    if data["attempt"] != row.attempt:
+        note = f"attempt {row.attempt} is the current one; a run of this one is not looked for"
+    elif row.state in FINAL:
+        note = f"it is {row.state.value}; a run of it is not looked for (`stac-watch replay {row.item_id}` makes the next attempt)"
+    return Stored(document["id"], row.item_id, row.state, note)
+
+
+def repost(body: bytes, ledger: Ledger, engine: Engine, now: datetime) -> Receipt:
+    """Posts an event as it is; the ledger notes it where it waited for just that.
+
+    Raises:
+        InputError: not an event of ours.
+        Refused: the engine takes nothing until a person acts.
+    """
+    data = parse_event(body)["data"]
+    receipt = engine.submit(body)
+    row = ledger.get(data["key"])
+    waits = (
+        row is not None and row.state is State.QUEUED and event_id(row.key, row.attempt) == event_id(data["key"], data["attempt"])
+    )
+    if row is not None and waits and receipt.answer is Answer.ACCEPTED:
+        ledger.move(row, Move(Fact.ACCEPTED, "posted by a person"), now)
+    return receipt

@@ -1,0 +1,103 @@
+"""Opens the ledger's database: SQLite in WAL mode (default), or PostgreSQL.
+
+In: a database URL. Out: a SQLAlchemy engine. Never: creates tables or asks anything.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, make_url
+from sqlalchemy import event as sa_event
+from sqlalchemy.exc import ArgumentError, DisconnectionError, NoSuchModuleError
+
+from stac_watch.model.errors import CannotWrite, ConfigError
+
+WRITE_LOCK = 0x57AC  # any number, the same for all; PostgreSQL's advisory locks are per database
+
+
+def open_engine(url: str) -> Engine:
+    """Opens a SQLite or PostgreSQL database.
+
+    Raises:
+        ConfigError: the URL is not one of the two.
+        CannotWrite: the folder of a SQLite file cannot be made.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        shown = url.partition(":")[0][:40]  # what follows may hold a password, whatever else is wrong with it
+        raise ConfigError(f"ledger '{shown}:…' is not a database URL", hint="write sqlite:///var/stac-watch.db") from None
+    if parsed.get_backend_name() == "sqlite":
+        return _open_sqlite(url, parsed.database)
+    try:
+        return _open_postgresql(url)
+    except (NoSuchModuleError, ModuleNotFoundError) as error:
+        raise ConfigError(
+            f"ledger {parsed.render_as_string()!r}: {error}",
+            hint="use sqlite:///FILE, or postgresql+psycopg://… with the extra `stac-watch[postgresql]`",
+        ) from None
+
+
+def shown_url(url: str) -> str:
+    """Returns a database URL as people may see it: without its password."""
+    return make_url(url).render_as_string(hide_password=True)
+
+
+def _open_postgresql(url: str) -> Engine:
+    engine = create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 10})
+
+    @sa_event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        # one writes at a time, as on SQLite: what a transaction read is what it changes, and no two wait for each other
+        if connection.dialect.name == "postgresql" and not connection.get_execution_options().get("reads", False):
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({WRITE_LOCK})")
+
+    return engine
+
+
+def _open_sqlite(url: str, database: str | None) -> Engine:
+    if not database or database == ":memory:":
+        raise ConfigError(
+            f"ledger '{shown_url(url)}' names no file: it would be forgotten", hint="write sqlite:///var/stac-watch.db"
+        )
+    path = Path(database)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CannotWrite(
+            f"cannot make the ledger's folder {path.parent}: {error.strerror}", hint="choose another `ledger:`"
+        ) from error
+    # connections stay open: the last one to close writes the whole WAL into the file, which was a third of a watcher's work
+    engine = create_engine(url, max_overflow=-1, connect_args={"timeout": 30})
+
+    @sa_event.listens_for(engine, "connect")
+    def _configure(connection: Any, record: Any) -> None:  # noqa: ANN401  # DBAPI objects
+        record.info["file"] = _file(path)
+        connection.isolation_level = None  # SQLAlchemy's recipe: we say BEGIN ourselves
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=30000"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @sa_event.listens_for(engine, "checkout")
+    def _check(_connection: Any, record: Any, _proxy: Any) -> None:  # noqa: ANN401  # idem
+        if record.info["file"] != _file(path):  # a backup was put in its place: what we wrote would be in a file without a name
+            raise DisconnectionError
+
+    @sa_event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        # a deferred transaction that later wants to write fails at once when another wrote meanwhile, whatever the busy timeout;
+        # one that only reads needs no lock, and must not wait for a writer's: `status` beside a watcher
+        reads = connection.get_execution_options().get("reads", False)
+        connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+def _file(path: Path) -> tuple[int, int] | None:
+    """Returns which file a path leads to now."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

@@ -1,0 +1,87 @@
+"""Brings an older ledger up to date, one step for each schema version. The DDL is Alembic's, alike on both databases.
+
+In: a connection with an open transaction. Out: the current schema. Never: runs on a newer one, or commits.
+
+A step is written once and never changed; it says everything by itself and does not read `schema`, which moves on. Tables that a
+step does not know are created from `schema` after the last one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from stac_watch.ledger import schema as t
+from stac_watch.model.errors import ConfigError
+
+if TYPE_CHECKING:
+    from alembic.operations import Operations
+
+
+def migrate(tx: sa.Connection, *, upgrade: bool = True) -> None:
+    """Creates a new ledger, or takes an older one to the current schema if it may.
+
+    Raises:
+        ConfigError: the ledger is of a newer schema, or of an older one and must stay so.
+    """
+    found = _version(tx)
+    differs = f"the ledger {tx.engine.url.render_as_string()} has schema {found}, this stac-watch knows {t.SCHEMA_VERSION}"
+    if found is not None and found > t.SCHEMA_VERSION:
+        raise ConfigError(differs, hint="install the newer stac-watch")
+    if found is not None and found < t.SCHEMA_VERSION:
+        if not upgrade:  # an older watcher that may still run would refuse to start after it
+            hint = "`stac-watch watch` brings it up to date, once no older one runs; or use the older stac-watch"
+            raise ConfigError(differs, hint=hint)
+        from alembic.migration import MigrationContext  # a tenth of every verb's start, and an older ledger is opened once
+        from alembic.operations import Operations
+
+        op = Operations(MigrationContext.configure(tx))
+        for version in range(found + 1, t.SCHEMA_VERSION + 1):
+            STEPS[version](tx, op)
+    t.metadata.create_all(tx)
+    if found != t.SCHEMA_VERSION:
+        tx.execute(sa.delete(t.schema_version))
+        tx.execute(sa.insert(t.schema_version).values(version=t.SCHEMA_VERSION))
+
+
+def _version(tx: sa.Connection) -> int | None:
+    if not sa.inspect(tx).has_table(t.schema_version.name):
+        return None
+    return tx.execute(sa.select(t.schema_version.c.version)).scalar()
+
+
+def _to_2(tx: sa.Connection, op: Operations) -> None:
+    """Sources and lanes in the outbox, counts in `funnel`, what a run waits for."""
+    op.add_column("conversion", sa.Column("waits_for", sa.Text()))
+    op.add_column("conversion", sa.Column("cause", sa.String(160), nullable=False, server_default=""))
+    tx.exec_driver_sql(
+        "UPDATE conversion SET cause = substr(reason, 1, 160) WHERE state IN ('skipped', 'dead') AND reason IS NOT NULL"
+    )
+    op.add_column("outbox", sa.Column("source", sa.String(64), nullable=False, server_default=""))
+    tx.exec_driver_sql("UPDATE outbox SET source = (SELECT source FROM conversion WHERE conversion.key = outbox.key)")
+    op.drop_index("outbox_by_due", "outbox")
+    op.create_index("outbox_by_due", "outbox", ["due"])
+    op.create_index("outbox_by_age", "outbox", ["source", "priority", "sensing", "key", "due"])
+    posted = sa.text("posts > 0")
+    op.create_index("outbox_posted", "outbox", ["key"], sqlite_where=posted, postgresql_where=posted)
+    op.create_index("item_by_sensing", "item", ["source", "sensing"])
+    op.create_index("item_by_update", "item", ["source", "updated"])
+    op.create_index("item_by_sight", "item", ["source", "first_seen"])
+    op.create_index("conversion_by_source", "conversion", ["source", "state", "changed_at"])
+    op.create_index("conversion_by_change", "conversion", ["changed_at"])
+    names = (("source", 64), ("lane", 8), ("state", 8), ("cause", 160))
+    columns = [sa.Column(name, sa.String(length), primary_key=True) for name, length in names]
+    op.create_table("funnel", *columns, sa.Column("n", sa.Integer, nullable=False))
+    tx.exec_driver_sql(
+        "INSERT INTO funnel (source, lane, state, cause, n)"
+        " SELECT source, lane, state, cause, count(*) FROM conversion GROUP BY source, lane, state, cause"
+    )
+
+
+def _to_3(tx: sa.Connection, op: Operations) -> None:
+    """What the last audit of each source found: a table of its own, and nothing else."""
+
+
+STEPS: dict[int, Callable[[sa.Connection, Operations], None]] = {2: _to_2, 3: _to_3}

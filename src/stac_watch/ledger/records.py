@@ -1,0 +1,263 @@
+"""The rows of the ledger as values, so that the stages above it never see a database.
+
+In: nothing. Out: frozen dataclasses. Never: behaviour beyond what follows from their own fields.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from stac_watch.discover.items import Item
+from stac_watch.discover.policy import SkipReason
+from stac_watch.model.event import Conversion, Lane
+from stac_watch.model.states import Fact, State
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """One item as a page showed it, with what follows from it."""
+
+    item: Item
+    conversion: Conversion
+    skip: SkipReason | None
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the ledger knows of an item when a page shows it again."""
+
+    revision: str
+    key: str
+    state: State
+    cause: str = ""  # skip reason, or the fingerprint of what made it dead
+
+
+@dataclass(frozen=True)
+class ConversionRow:
+    """The conversion of one item revision as it stands."""
+
+    key: str
+    source: str
+    item_id: str
+    revision: str
+    state: State
+    attempt: int
+    failures: int
+    waits: int
+    queued_at: datetime
+    lane: Lane
+    reason: str | None
+    exit_code: int | None
+    run: str | None
+    output_zarr: str
+    outcome: dict[str, Any] | None
+    created_at: datetime
+    changed_at: datetime
+    cause: str = ""  # skip reason, or the fingerprint of what made it dead
+    waits_for: str | None = None  # why its run does not start
+
+
+@dataclass(frozen=True)
+class OutboxRow:
+    """An event that waits to be sent."""
+
+    key: str
+    event_id: str
+    body: bytes
+    posts: int
+    due: datetime
+
+
+@dataclass(frozen=True)
+class Queue:
+    """The part of the outbox that has one order: a lane of a source."""
+
+    source: str
+    lane: Lane
+
+
+@dataclass(frozen=True)
+class Place:
+    """One line of the funnel: where conversions are."""
+
+    source: str
+    lane: Lane
+    state: State
+    cause: str
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the last `backfill --yes` of a source asked for."""
+
+    source: str
+    start: datetime
+    end: datetime  # exclusive
+    created_at: datetime
+    canary: int  # so many first; 0 = all at once
+    max_failures: int | None
+    held: str | None  # why nothing more of it is sent
+
+
+@dataclass(frozen=True)
+class ItemRow:
+    """What the catalogue last said of an item."""
+
+    source: str
+    item_id: str
+    revision: str
+    key: str
+    updated: datetime | None
+    sensing: datetime
+    tile: str
+    bbox: list[float]
+    cloud_cover: float | None
+    first_seen: datetime
+    last_seen: datetime
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Where the item of a conversion lies."""
+
+    item_id: str
+    state: State
+    bbox: list[float]  # of an item, so 4 or 6 numbers, degrees
+
+
+@dataclass(frozen=True)
+class Lag:
+    """How far a source has got."""
+
+    published: datetime | None  # newest change stamp seen
+    seen: datetime | None  # when an item was last new
+    done: datetime | None  # when one was last done
+
+
+@dataclass(frozen=True)
+class HistoryRow:
+    """One move of one conversion."""
+
+    src: str | None
+    fact: str
+    dst: str
+    attempt: int
+    at: datetime
+    why: str
+
+
+@dataclass(frozen=True)
+class Tally:
+    """How many sightings of a window were new, replaced, admitted, skipped or unchanged."""
+
+    seen: int = 0
+    admitted: int = 0
+    skipped: int = 0
+    quarantined: int = 0
+
+
+@dataclass(frozen=True)
+class Move:
+    """A fact about one conversion, and what goes with it."""
+
+    fact: Fact
+    why: str  # one sentence for the history
+    due: datetime | None = None  # when a queued event may go out; None = at once
+    reason: str | None = None  # skip reason, or the error that people should see
+    outcome: dict[str, Any] | None = None  # the run's outcome JSON
+    lane: Lane | None = None
+    overwrite: bool = False  # the next attempt converts again although an output with the key is there
+
+
+@dataclass(frozen=True)
+class Audited:
+    """What the last audit of a source found."""
+
+    source: str
+    at: datetime
+    start: datetime  # acquisitions from then on
+    end: datetime  # exclusive
+    gaps: dict[str, int]  # by kind; empty = nothing is missing, stale or doubled
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A move as it was committed, for whoever listens: logs and metrics."""
+
+    source: str
+    item_id: str
+    key: str
+    lane: Lane
+    attempt: int
+    run: str | None
+    src: State | None
+    fact: Fact
+    dst: State
+    at: datetime
+    since: datetime | None  # when it came to the state that it left; of a new live one when it was published, if that is known
+    why: str
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Which conversions a person wants to see; None = all."""
+
+    since: datetime | None = None  # last changed then or later
+    source: str | None = None
+    lane: Lane | None = None
+
+    def has(self, source: str, lane: str) -> bool:
+        """Tells whether conversions of a source's lane belong to it, whenever they changed."""
+        return self.source in (None, source) and self.lane in (None, lane)
+
+
+@dataclass(frozen=True)
+class Journey:
+    """When a conversion that is done came to each step; None where that is not known."""
+
+    published: datetime | None  # by the catalogue's change stamp; of the live lane only
+    seen: datetime
+    accepted: datetime | None  # of the attempt that was done
+    running: datetime | None
+    done: datetime
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the items of a range are."""
+
+    total: int  # to be converted: skipped ones are not
+    done: int
+    dead: int
+    to_do: int  # moves by itself
+    waiting: int  # their products are not there yet: looked at again, for days
+    in_flight: int
+    held: str | None
+    eta: datetime | None
+
+    @property
+    def settled(self) -> bool:
+        """Nothing more moves by itself, or not soon."""
+        return self.to_do == 0 or (self.held is not None and self.in_flight == 0)
+
+    @property
+    def counts(self) -> str:
+        """One line of numbers."""
+        waiting = f", {self.waiting} not there yet" if self.waiting else ""
+        return f"{self.done} done, {self.dead} dead, {self.to_do} to do{waiting}"
+
+
+@dataclass(frozen=True)
+class SweepRow:
+    """One sweep of a source by acquisition time."""
+
+    source: str
+    kind: str  # recent | all
+    number: int  # 1, 2, 3 … of either kind
+    start: datetime
+    end: datetime  # exclusive
+    position: datetime  # windows before it are done
+    begun_at: datetime
+    done_at: datetime | None

@@ -1,0 +1,96 @@
+"""What follows from what: the states of a conversion and the one table of legal moves.
+
+In: a state and a fact. Out: the next state. Never: I/O, time, or a second opinion; the ledger applies what this table says
+and raises on a pair that is not in it. Code elsewhere reports facts, it never sets a state.
+
+                 admitted              accepted            run_seen              succeeded
+      (new) ───────────────▶ queued ────────────▶ sent ────────────▶ running ────────────▶ done
+        │ skipped              ▲ ▲ └── silent ──────┘ (or unclear)     │  │                  │
+        ▼                      │ └──── not_ready, failed_temporary, ───┘  │ failed_permanent │
+     skipped ──── admitted, ───┘       vanished: attempt + 1              ▼                  │
+                  replayed                                              dead ── replayed ────┘──▶ queued
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from stac_watch.model.errors import Defect
+
+
+class State(StrEnum):
+    """Where the conversion of one item revision stands."""
+
+    QUEUED = "queued"  #: admitted; its event waits in the outbox
+    SENT = "sent"  #: the engine said "accepted", or may have taken it; nothing more is known
+    RUNNING = "running"  #: a run was seen
+    DONE = "done"  #: a verified marker with this key was found
+    SKIPPED = "skipped"  #: not to be converted, for a named reason
+    DEAD = "dead"  #: gave up, for a named reason; `replay` is the way back
+
+
+FINAL = frozenset({State.DONE, State.SKIPPED, State.DEAD})
+IN_FLIGHT = frozenset({State.SENT, State.RUNNING})
+
+
+class Fact(StrEnum):
+    """What was observed. The only thing that moves a conversion."""
+
+    ADMITTED = "admitted"  #: discovery: it matches the source's rules
+    SKIPPED = "skipped"  #: discovery: it does not
+    ACCEPTED = "accepted"  #: engine: it took the event
+    REFUSED = "refused"  #: engine: it will never take this event
+    UNCLEAR = "unclear"  #: engine: it refuses what it may have taken before, when a post had no clear answer
+    RUN_SEEN = "run_seen"  #: engine: the run exists
+    SILENT = "silent"  #: accepted, yet no run after the deadline: the same event goes out again
+    SUCCEEDED = "succeeded"  #: a verified marker with this key
+    FAILED_TEMPORARY = "failed_temporary"  #: the run failed in a way that may pass: next attempt
+    FAILED_PERMANENT = "failed_permanent"  #: the run failed in a way that will not pass, or attempts are spent
+    INTERRUPTED = "interrupted"  #: the run was ended from outside (SIGTERM, eviction): next attempt, and not its failure
+    VANISHED = "vanished"  #: the run was seen and is gone without an outcome: next attempt
+    NOT_READY = "not_ready"  #: exit 66, the source is not there yet: next attempt, later
+    REPLAYED = "replayed"  #: a person asked for it
+    WITHDRAWN = "withdrawn"  #: the item is gone from the catalogue
+    SUPERSEDED = "superseded"  #: a newer revision of the item took its place
+
+
+_AGAIN = (Fact.FAILED_TEMPORARY, Fact.INTERRUPTED, Fact.VANISHED, Fact.NOT_READY)
+
+TRANSITIONS: dict[tuple[State | None, Fact], State] = {
+    (None, Fact.ADMITTED): State.QUEUED,
+    (None, Fact.SKIPPED): State.SKIPPED,
+    (State.SKIPPED, Fact.ADMITTED): State.QUEUED,
+    (State.QUEUED, Fact.ACCEPTED): State.SENT,
+    (State.QUEUED, Fact.REFUSED): State.DEAD,
+    (State.QUEUED, Fact.UNCLEAR): State.SENT,  # a run may live: it is looked for before anybody is told that there is none
+    (State.QUEUED, Fact.RUN_SEEN): State.RUNNING,  # the post timed out, yet the event arrived
+    (State.QUEUED, Fact.FAILED_PERMANENT): State.DEAD,
+    (State.SENT, Fact.RUN_SEEN): State.RUNNING,
+    (State.SENT, Fact.SILENT): State.QUEUED,  # a run that was seen is never silent: gone without an outcome it has vanished
+    **{(s, f): State.QUEUED for s in (State.SENT, State.RUNNING) for f in _AGAIN},
+    **{(State.QUEUED, f): State.QUEUED for f in _AGAIN},
+    **{(s, Fact.FAILED_PERMANENT): State.DEAD for s in (State.SENT, State.RUNNING)},
+    # a verified output is the truth, whatever was believed before
+    **{(s, Fact.SUCCEEDED): State.DONE for s in State if s is not State.DONE},
+    **{(s, Fact.REPLAYED): State.QUEUED for s in FINAL},
+    **{(s, f): State.SKIPPED for s in (State.QUEUED, State.SENT, State.RUNNING, State.DEAD)
+       for f in (Fact.WITHDRAWN, Fact.SUPERSEDED)},
+}  # fmt: skip
+
+NEXT_ATTEMPT = frozenset({*_AGAIN, Fact.REPLAYED, Fact.ADMITTED})
+"""Facts after which the conversion's next event is a new one: attempt + 1."""
+
+
+def next_state(state: State | None, fact: Fact) -> State:
+    """Returns the state that follows.
+
+    Raises:
+        Defect: the pair is not in the table.
+    """
+    try:
+        return TRANSITIONS[state, fact]
+    except KeyError:
+        raise Defect(
+            f"fact {fact.value!r} is not possible in state {state.value if state else 'new'!r}",
+            hint="this is a bug of stac-watch: please report it with the output of `stac-watch explain ITEM --json`",
+        ) from None

@@ -1,0 +1,163 @@
+"""The whole chain of one item: what the catalogue said, the rule, every event, post, run and check, and what is next. Pure.
+
+In: rows of the ledger, the log's place, the time. Out: an `Explanation`, and its picture. Never: asks the ledger or prints.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from stac_watch.config.model import Limits
+from stac_watch.ledger.records import ConversionRow, HistoryRow, ItemRow, OutboxRow
+from stac_watch.model.event import stamp
+from stac_watch.model.states import State
+from stac_watch.report.lines import Line, line
+
+PRUNED = "the first and the last move and the last event are left; `stac-watch ledger prune` removed the others"
+
+
+@dataclass(frozen=True)
+class Next:
+    """What happens next to a conversion, and when; no time where it is not known or nothing happens by itself."""
+
+    what: str
+    at: datetime | None
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The whole chain of one conversion."""
+
+    line: Line
+    item: ItemRow | None
+    rule: str
+    history: list[HistoryRow]
+    events: list[dict[str, Any]]
+    posts: int
+    outcome: dict[str, Any] | None
+    next: Next
+    log: str | None
+    pruned: bool  # moves and events of it were forgotten by `ledger prune`
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What decides when a queued event goes out."""
+
+    waits: OutboxRow | None
+    blocker: ConversionRow | None  # in flight for the same output
+    held: str | None  # why the source's backfill is stopped
+
+
+def explanation(
+    row: ConversionRow,
+    now: datetime,
+    limits: Limits,
+    *,
+    item: ItemRow | None,
+    history: list[HistoryRow],
+    bodies: list[bytes],
+    around: Circumstances,
+    log: Path | None,
+) -> Explanation:
+    """Puts the chain of one conversion together."""
+    return Explanation(
+        line=line(row, now, due=around.waits.due if around.waits else None),
+        item=item,
+        rule=history[0].why if history else "",
+        history=history,
+        events=[json.loads(body) for body in bodies],
+        posts=around.waits.posts if around.waits else 0,
+        outcome=row.outcome,
+        next=what_next(row, now, limits, around),
+        log=str(log) if log else None,
+        pruned=len(bodies) < row.attempt or any(after.src != move.dst for move, after in pairwise(history)),
+    )
+
+
+def what_next(row: ConversionRow, now: datetime, limits: Limits, around: Circumstances) -> Next:
+    """Returns what happens next to a conversion."""
+    if row.state is State.QUEUED:
+        return _queued(row, now, around)
+    if row.state is State.SENT:
+        again = row.changed_at + limits.confirm_after
+        return Next(f"its run is looked for; if none is seen the same event goes out again ({row.waits_for or 'none yet'})", again)
+    if row.state is State.RUNNING:
+        return Next(row.waits_for or "its run is looked at with every tick; its outcome decides", None)
+    if row.state is State.DEAD:
+        return Next(f"nothing by itself; `stac-watch replay {row.item_id} --yes` tries again once the cause is gone", None)
+    if row.state is State.SKIPPED:
+        gone = row.reason in ("superseded", "withdrawn")
+        return Next(
+            "nothing" if gone else "looked at again whenever the catalogue shows it; converted once the rules admit it", None
+        )
+    return Next("nothing, unless the item changes or it is replayed", None)
+
+
+def _queued(row: ConversionRow, now: datetime, around: Circumstances) -> Next:
+    if around.waits is None:
+        return Next("its event is about to be written", None)
+    event = around.waits.event_id
+    if around.held is not None and row.lane == "backfill":
+        return Next(f"event {event} is held: {around.held}; `stac-watch backfill {row.source} … --yes` goes on", None)
+    if around.waits.due > now:
+        return Next(f"event {event} goes out ({row.reason or 'no clear answer to its last post'})", around.waits.due)
+    if around.blocker is not None:
+        return Next(f"event {event} goes out when run {around.blocker.run} for the same output has ended", None)
+    return Next(f"event {event} goes out when there is room", around.waits.due)
+
+
+def render_explanation(view: Explanation) -> RenderableType:
+    """Returns the chain of one conversion, oldest first."""
+    entry, item = view.line, view.item
+    head = Table.grid(padding=(0, 2))
+    said = None
+    if item is not None:
+        cloud = "" if item.cloud_cover is None else f", {item.cloud_cover:g} % cloud"
+        published = "" if item.updated is None else f", published {_short(item.updated)}"
+        said = f"sensed {_short(item.sensing)}{published}, seen {_short(item.first_seen)}, last {_short(item.last_seen)}{cloud}"
+    for name, value in (
+        ("item", entry.item), ("catalogue", said), ("rule", view.rule), ("key", f"{entry.key} (revision {entry.revision})"),
+        ("state", f"{entry.state.value} · {entry.source}, {entry.lane}"),
+        ("events", ", ".join(f"{e['id']} ({e['data']['reason']})" for e in view.events)),
+        ("pruned", PRUNED if view.pruned else None), ("run", entry.run), ("output", entry.output),
+        ("posts", f"{view.posts} without a clear answer" if view.posts else None), ("exit code", _exit_code(view.outcome)),
+        ("reason", entry.reason), ("hint", (view.outcome or {}).get("hint")), ("log", view.log),
+    ):  # fmt: skip
+        if value:
+            head.add_row(Text(name, style="bold"), Text(str(value)))
+    moves = Table(title="what happened", title_justify="left", header_style="bold")
+    moves.add_column("when", no_wrap=True)
+    for column in ("from", "fact", "to", "try", "why"):
+        moves.add_column(column, overflow="fold")
+    for h in view.history:
+        moves.add_row(_short(h.at), h.src or "-", h.fact, h.dst, str(h.attempt), Text(h.why))
+    checks = (view.outcome or {}).get("checks") or []
+    verdicts = Text(" · ".join(f"{c['name']}: {c['verdict']}" for c in checks), style="green")
+    when = f" at {_short(view.next.at)}" if view.next.at else ""
+    after = Text(f"next{when}: {view.next.what}", style="bold red" if entry.state is State.DEAD else "")
+    return Group(head, moves, verdicts, after)
+
+
+def _exit_code(outcome: dict[str, Any] | None) -> str | None:
+    code = (outcome or {}).get("code")
+    return None if code is None else str(code)
+
+
+def render_explanations(chains: Sequence[Explanation]) -> RenderableType:
+    """Returns the chains of an item's conversions, the latest revision first."""
+    return Group(*(render_explanation(chain) for chain in chains))
+
+
+def _short(moment: datetime) -> str:
+    return stamp(moment.replace(microsecond=0))

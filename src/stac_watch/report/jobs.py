@@ -1,0 +1,107 @@
+"""What backfill, replay, audit and prune found or did, as tables. Pure.
+
+In: their dataclasses. Out: rich renderables. Never: asks the ledger, prints, or lets rich read what comes from a catalogue: in a
+plain string `[/x]` is markup.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from stac_watch.jobs.audit import Audit
+from stac_watch.jobs.backfill import Plan
+from stac_watch.jobs.prune import Pruning
+from stac_watch.jobs.replay import Target
+from stac_watch.model.event import stamp
+
+SHOWN = 50  # lines; --json and files have all
+DAYS = 40
+
+
+def render_plan(plan: Plan) -> RenderableType:
+    """Returns what a backfill would do, by day."""
+    table = Table(title=Text(f"{plan.source}: {stamp(plan.start)} to {stamp(plan.end)}"), title_justify="left", header_style="bold")
+    columns = ("items", "to_do", "done", "unfinished", "dead", "skipped", "unreadable")
+    table.add_column("day")
+    for name in columns:
+        table.add_column(name.replace("_", " "), justify="right")
+    shown = [day for day in plan.days if day.items or day.unreadable]
+    for day in shown[:DAYS]:
+        table.add_row(day.day, *(str(getattr(day, name)) for name in columns))
+    if len(shown) > DAYS:
+        table.add_row(f"… {len(shown) - DAYS} more", *("" for _ in columns))
+    table.add_row("all", *(str(sum(getattr(day, name) for day in plan.days)) for name in columns), style="bold")
+    basis = "as measured here" if plan.measured else "as is usual for a full Sentinel-2 tile"
+    notes = [Text(f"to do: {plan.to_do} items, about {plan.gigabytes:g} GB and {plan.hours:g} h ({plan.limit}; {basis})")]
+    if plan.goes_on_at is not None:
+        notes.append(Text(f"an earlier run of this range stopped at {stamp(plan.goes_on_at)}; --yes goes on there"))
+    if plan.held is not None:
+        notes.append(Text(f"held: {plan.held}; --yes lifts that", style="yellow"))
+    return Group(table, *notes)
+
+
+def render_targets(targets: Sequence[Target]) -> RenderableType:
+    """Returns what becomes of each target."""
+    table = Table(header_style="bold")
+    for column in ("item", "source", "state", "what"):
+        table.add_column(column, overflow="fold")
+    for t in targets[:SHOWN]:
+        what = Text(f"no: {t.refusal}", style="yellow") if t.refusal else Text(t.action)
+        table.add_row(Text(t.item), Text(t.source), t.state.value if t.state else "-", what)
+    if len(targets) > SHOWN:
+        table.add_row(f"… {len(targets) - SHOWN} more", "", "", "")
+    return table
+
+
+def render_audit(found: Audit) -> RenderableType:
+    """Returns what is wrong, or that nothing is."""
+    head = Text(
+        f"{found.source}, {stamp(found.start)} to {stamp(found.end)}: {found.items} items in the catalogue,"
+        f" {found.done} done and verified, {found.skipped} skipped"
+    )
+    if found.unseen:
+        head.append(f"\n{found.unseen} of the done ones on the word of their runs: the outputs cannot be looked at from here")
+    if not found.gaps:
+        return Group(head, Text("nothing is missing, stale or doubled", style="green"))
+    table = Table(header_style="bold")
+    for column in ("gap", "item", "state", "why", "remedy"):
+        table.add_column(column, overflow="fold")
+    for gap in found.gaps[:SHOWN]:
+        table.add_row(gap.kind.value, Text(gap.item), gap.state.value if gap.state else "-", Text(gap.why), Text(gap.remedy))
+    if len(found.gaps) > SHOWN:
+        table.add_row(f"… {len(found.gaps) - SHOWN} more", "", "", "", "")
+    return Group(head, Text(", ".join(f"{n} {kind}" for kind, n in found.kinds.items()), style="bold red"), table)
+
+
+def render_pruning(found: Pruning, file: str | None) -> RenderableType:
+    """Returns what was or would be forgotten; `file` is the ledger's, where it is one."""
+    table = Table(
+        title=f"not changed since {stamp(found.before.replace(microsecond=0))}", title_justify="left", header_style="bold"
+    )
+    table.add_column("table")
+    table.add_column("what")
+    table.add_column("rows", justify="right")
+    for name, what, n in (
+        ("event", "of earlier attempts", found.events),
+        ("event", "last ones, packed", found.packed),
+        ("history", "moves between the first and the last", found.moves),
+        ("conversion", "outcomes, to what audits read", found.outcomes),
+    ):
+        table.add_row(name, what, f"{n:,}")
+    verb = "freed" if found.done else "would be freed (--yes does it)"
+    of = f"{found.conversions:,} of {found.looked_at:,} conversions"
+    notes = [Text(f"{of}: {found.bytes / 1e6:,.1f} MB {verb}, indexes apart")]
+    if not found.complete:
+        notes.append(Text("stopped before the end; the same command goes on", style="yellow"))
+    if found.done and found.file_bytes is not None and found.free_bytes:
+        notes.append(
+            Text(
+                f"{found.free_bytes / 1e6:,.1f} of the file's {found.file_bytes / 1e6:,.1f} MB are free, and used for what comes."
+                f" To make it smaller: stop the watcher, then\n  python -m sqlite3 {file} VACUUM"
+            )
+        )
+    return Group(table, *notes)

@@ -1,0 +1,139 @@
+"""What Prometheus is told: the ledger's sums and the loop's counts as metric families. Pure.
+
+In: a status, a pulse's counts, the time. Out: families. Never: item ids as labels (a million of them would be a million series), or
+sums that `status` does not show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from prometheus_client import Metric
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
+
+from stac_watch.model.states import Fact, State
+from stac_watch.report.status import Status
+
+PREFIX = "stac_watch"
+GROUPS = 20  # of failures; what is rarer is counted as one group
+OTHER = "other"
+type Histogram = tuple[Sequence[tuple[str, float]], float]
+"""Upper bounds with cumulated counts, and the sum of all values."""
+
+
+@dataclass(frozen=True)
+class Loop:
+    """What is counted of the loop; from zero when the process began."""
+
+    version: str
+    ticks: int
+    last_tick: datetime
+    leads: bool
+    ailing: frozenset[str]  # sources, or `engine`
+    answered: Mapping[str, datetime] = field(default_factory=dict)
+    problems: Mapping[str, int] = field(default_factory=dict)
+    facts: Mapping[Fact, int] = field(default_factory=dict)
+    posts: Mapping[str, int] = field(default_factory=dict)
+    sightings: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    steps: Mapping[tuple[str, str, str], Histogram] = field(default_factory=dict)  # by source, lane and step
+
+
+def families(view: Status | None, loop: Loop, sources: tuple[str, ...]) -> Iterator[Metric]:
+    """Yields every family; without a view, because the ledger does not answer, only the loop's."""
+    yield _gauge("ledger_up", "1 when the ledger answered", {(): view is not None})
+    yield from _of_loop(loop, sources)
+    if view is not None:
+        yield from _of_ledger(view)
+
+
+def _of_ledger(view: Status) -> Iterator[Metric]:
+    places = {(s.source, lane, state): n for s in view.sources for lane, states in s.lanes.items() for state, n in states.items()}
+    yield _gauge("conversions", "Conversions by where they are", places, ("source", "lane", "state"))
+    yield _gauge("outbox_events", "Events that wait to be sent", {(): view.states[State.QUEUED.value]})
+    yield _gauge("skipped", "Skipped conversions by reason", {(reason,): n for reason, n in view.skipped.items()}, ("reason",))
+    yield _gauge("failures", "Dead conversions by what their errors have in common", _failures(view), ("source", "fingerprint"))
+    yield _gauge("unreadable_items", "Items that cannot be read", {(): view.quarantined})
+    oldest = max((w.line.seconds for w in view.waiting), default=0.0)
+    yield _gauge("oldest_waiting_seconds", "How long the conversion that waits longest has been in its state", {(): oldest})
+    newest = {
+        (s.source, of): (view.at - moment).total_seconds()
+        for s in view.sources
+        for of, moment in (("published", s.newest_published), ("seen", s.newest_seen), ("done", s.newest_done))
+        if moment is not None
+    }
+    text = "Age of the newest change stamp, of the last new item, of the last conversion that was done"
+    yield _gauge("lag_seconds", text, newest, ("source", "of"))
+    overlap = {(s.source,): s.overlap for s in view.sources if s.overlap is not None}
+    yield _gauge("overlap_seconds", "How far before the cursor every poll reads again", overlap, ("source",))
+    withdrawn = {(s.source,): s.withdrawn for s in view.sources}
+    yield _gauge("withdrawn_items", "Items that are gone from the catalogue", withdrawn, ("source",))
+    held = {(s.source,): bool(s.backfill.held) for s in view.sources if s.backfill is not None}
+    yield _gauge("backfill_held", "1 while a backfill is stopped, by its canary or its failures", held, ("source",))
+    yield from _of_discovery(view)
+    yield _gauge("ledger_bytes", "What the ledger takes on its disk", {(): view.ledger_bytes})
+
+
+def _of_discovery(view: Status) -> Iterator[Metric]:
+    for name, text, moments in (
+        ("cursor_age_seconds", "Age of the stamp up to which every change was read", {s.source: s.cursor for s in view.sources}),
+        ("sweep_age_seconds", "Since the last sweep of recent days ended", {s.source: s.swept for s in view.sources}),
+        (
+            "audit_age_seconds", "Since the last audit",
+            {s.source: s.audited.at if s.audited else None for s in view.sources},
+        ),
+    ):  # fmt: skip
+        ages = {(source,): (view.at - moment).total_seconds() for source, moment in moments.items() if moment is not None}
+        yield _gauge(name, text, ages, ("source",))
+    gaps = {(s.source, kind): n for s in view.sources if s.audited for kind, n in s.audited.gaps.items()}
+    yield _gauge("audit_gaps", "What the last audit found missing, stale or doubled", gaps, ("source", "kind"))
+
+
+def _failures(view: Status) -> dict[tuple[str, ...], float]:
+    found: dict[tuple[str, ...], float] = {}
+    for number, group in enumerate(view.failures):
+        key = (group.source, group.fingerprint if number < GROUPS else OTHER)
+        found[key] = found.get(key, 0.0) + group.count
+    return found
+
+
+def _of_loop(loop: Loop, sources: tuple[str, ...]) -> Iterator[Metric]:
+    yield InfoMetricFamily(f"{PREFIX}_build", "Which stac-watch this is", value={"version": loop.version})
+    yield _counter("ticks", "Rounds of the loop", {(): loop.ticks})
+    yield _gauge("last_tick_timestamp_seconds", "When the last round ended", {(): loop.last_tick.timestamp()})
+    yield _gauge("leads", "1 when this watcher has the ledger, 0 when it stands by", {(): loop.leads})
+    names = (*sources, "engine")
+    ailing = {(name,): name in loop.ailing for name in names}
+    yield _gauge("ailing", "1 while a source, or the engine, gives no usable answer", ailing, ("name",))
+    problems = {(name,): loop.problems.get(name, 0) for name in names}
+    yield _counter("problems", "Answers of a source, or the engine, that could not be used", problems, ("name",))
+    answered = {(name,): moment.timestamp() for name, moment in loop.answered.items()}
+    yield _gauge("answered_timestamp_seconds", "When a source last answered", answered, ("source",))
+    facts = {(fact.value,): loop.facts.get(fact, 0) for fact in Fact}
+    yield _counter("facts", "What was observed of conversions", facts, ("fact",))
+    posts = {(answer,): loop.posts.get(answer, 0) for answer in ("accepted", "refused", "unknown")}
+    yield _counter("posts", "Events that were posted, by the engine's answer", posts, ("answer",))
+    yield _counter("sightings", "Items that the catalogue showed, by verdict", loop.sightings, ("source", "verdict"))
+    steps = HistogramMetricFamily(
+        f"{PREFIX}_step_seconds", "How long conversions took to a step from the one before", labels=("source", "lane", "step")
+    )
+    for labels, (buckets, seconds) in loop.steps.items():
+        steps.add_metric(labels, list(buckets), seconds)
+    yield steps
+
+
+def _gauge[K: tuple[str, ...]](name: str, text: str, values: Mapping[K, float], names: tuple[str, ...] = ()) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(f"{PREFIX}_{name}", text, labels=names)
+    for labels, value in values.items():
+        family.add_metric(labels, float(value))
+    return family
+
+
+def _counter[K: tuple[str, ...]](
+    name: str, text: str, values: Mapping[K, float], names: tuple[str, ...] = ()
+) -> CounterMetricFamily:
+    family = CounterMetricFamily(f"{PREFIX}_{name}", text, labels=names)
+    for labels, value in values.items():
+        family.add_metric(labels, float(value))
+    return family

@@ -1,0 +1,132 @@
+"""The status page and an item's page: HTML documents, CSS and pictures inside; one script keeps the status page true. Pure.
+
+In: an overview, a health; an item's chains. Out: HTML. Never: a request to anywhere else (its policy forbids it), a value that is
+not escaped: ids and errors come from other people's catalogues; or anything that no verb says, besides map and timeline.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+
+from stac_watch.ledger.records import Footprint, Order, Progress
+from stac_watch.model.event import stamp
+from stac_watch.model.states import State
+from stac_watch.report.explain import Explanation
+from stac_watch.report.health import Health
+from stac_watch.report.status import Status
+from stac_watch.report.web.map import coast, draw
+from stac_watch.report.web.query import LANES, PERIODS, View
+from stac_watch.report.web.timeline import MARKS, WIDTH, Step, place
+
+REFRESH = 15  # seconds
+SHOWN = 5  # items named where several lie at one place
+
+
+@dataclass(frozen=True)
+class Links:
+    """Where an item's page leads to besides the catalogue."""
+
+    files: tuple[str, ...] = ()  # of the outcome's, those that can be shown from here
+    elsewhere: Mapping[str, str] = field(default_factory=dict)  # the others, by where they lie
+    run: str | None = None  # the run's page in the Argo UI
+
+
+@dataclass(frozen=True)
+class Overview:
+    """What the status page shows of a scope."""
+
+    status: Status
+    names: list[str]  # of all sources
+    steps: list[Step]
+    backfills: list[tuple[Order, Progress]]
+    footprints: list[Footprint]
+
+
+def render(seen: Overview, health: Health, asked: View, version: str) -> str:
+    """Returns the page."""
+    return _template("page.html.j2").render(**_shown(seen, health, asked), version=version, refresh=REFRESH)
+
+
+def render_live(seen: Overview, health: Health, asked: View) -> str:
+    """Returns the part of the page that changes."""
+    return _template("live.html.j2").render(**_shown(seen, health, asked))
+
+
+def _shown(seen: Overview, health: Health, asked: View) -> dict[str, Any]:
+    return {
+        "root": "", "view": seen.status, "steps": seen.steps, "backfills": seen.backfills, "health": health, "asked": asked,
+        "map": draw(seen.footprints), "coast": coast(), "states": list(State), "periods": PERIODS, "lanes": LANES,
+        "names": seen.names, "marks": MARKS,
+        "scale": WIDTH, "shown": SHOWN,
+    }  # fmt: skip
+
+
+def render_item(chains: Sequence[Explanation], at: datetime, version: str, links: Mapping[str, Links]) -> str:
+    """Returns the page of an item: the chains of its conversions, the latest revision first; links by their keys."""
+    return _template("item.html.j2").render(root="../", chains=chains, at=at, version=version, links=links)
+
+
+@cache
+def beside(name: str) -> str:
+    """Returns a file that the pages refer to: `live.js`, `icon.svg`."""
+    return files("stac_watch.report.web").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+@cache
+def _template(name: str) -> Template:
+    environment = Environment(
+        loader=PackageLoader("stac_watch.report.web"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "when": when,
+        "minute": minute,
+        "span": span,
+        "degrees": degrees,
+        "document": document,
+        "quoted": shlex.quote,
+        "place": place,
+    }
+    return environment.get_template(name)
+
+
+def document(value: Mapping[str, Any]) -> str:
+    """Returns a JSON document as people read it."""
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def when(moment: datetime | None) -> str:
+    """Returns a time in whole seconds."""
+    return stamp(moment.replace(microsecond=0)) if moment is not None else "-"
+
+
+def minute(moment: datetime) -> str:
+    """Returns a time in whole minutes: what stands in the page only because time passes should not make it another one."""
+    return f"{moment:%Y-%m-%d %H:%M} UTC"
+
+
+def span(seconds: float | None) -> str:
+    """Returns a duration in the unit that people would use."""
+    if seconds is None:
+        return "-"
+    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(0.0, seconds):.0f} s"
+
+
+def degrees(value: int, letters: str) -> str:
+    """Returns a meridian or a parallel, `letters` being those of its positive and its negative half."""
+    return f"{abs(value)}°{'' if not value else letters[value < 0]}"

@@ -1,0 +1,219 @@
+"""Sends what waits in the outbox: as fast as the engine has room and the rate allows, and not faster.
+
+In: due outbox rows. Out: one engine submission each, and the fact that it led to.
+Never: holds an event only in memory; posts what the ledger does not know to be going out; counts an answer without meaning (5xx,
+time-out) as anything but "send the same again"; goes on posting to an engine that does not answer.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from stac_watch.ledger.admission import Ledger, StaleState
+from stac_watch.ledger.records import Move, OutboxRow, Place, Queue
+from stac_watch.model.errors import Refused
+from stac_watch.model.states import IN_FLIGHT, Fact, State
+from stac_watch.runs.engine import Answer, Engine, Receipt
+from stac_watch.runs.lanes import allowed, next_queue
+
+MAX_PAUSE = timedelta(minutes=5)
+PATIENCE = 3
+"""Answers without meaning in a row before nothing more is posted for a while: an engine that is down for an hour would otherwise
+be posted every event that waits, and each of them be looked for among the runs."""
+
+
+@dataclass
+class TokenBucket:
+    """At most `rate` events per second, with a burst of one second's worth."""
+
+    rate: float
+    tokens: float = 1.0
+    filled_at: datetime | None = None
+
+    def take(self, now: datetime) -> bool:
+        """Takes one token if there is one."""
+        if self.filled_at is not None:
+            self.tokens += max(0.0, (now - self.filled_at).total_seconds()) * self.rate
+        self.filled_at = now
+        self.tokens = min(self.tokens, max(1.0, self.rate))
+        if self.tokens < 1:
+            return False
+        self.tokens -= 1
+        return True
+
+
+@dataclass
+class Breaker:
+    """Opens after some answers without meaning in a row, ever longer; one event then tries whether it works again."""
+
+    failures: int = 0
+    open_until: datetime | None = None
+    said: str = ""  # by the last of them
+
+    def is_open(self, now: datetime) -> bool:
+        """Tells whether nothing may be posted now."""
+        return self.open_until is not None and now < self.open_until
+
+    def failed(self, now: datetime, rng: random.Random, said: str = "") -> None:
+        """Notes an answer without meaning."""
+        self.failures += 1
+        self.said = said
+        if self.failures >= PATIENCE:
+            self.open_until = now + pause(self.failures - PATIENCE, rng)
+
+    def worked(self) -> None:
+        """Notes an answer."""
+        self.failures, self.open_until = 0, None
+
+
+@dataclass(frozen=True)
+class Sent:
+    """How many events a dispatch sent, and how many answers were not clear."""
+
+    accepted: int = 0
+    refused: int = 0
+    unknown: int = 0
+
+
+@dataclass
+class _Desk:
+    """What waits in each queue, read when its turn comes."""
+
+    ledger: Ledger
+    room: int
+    now: datetime
+    waiting: set[Queue]
+    in_flight: Counter[Queue]
+    allowance: dict[Queue, int]
+    rows: dict[Queue, deque[OutboxRow]] = field(default_factory=dict)
+
+    def next(self, caps: Mapping[str, int]) -> tuple[Queue, OutboxRow] | None:
+        while self.room > 0 and (queue := next_queue(self.waiting, self.in_flight, caps)) is not None:
+            if queue not in self.rows:
+                self.rows[queue] = deque(self.ledger.due(self.now, min(self.room, self.allowance.get(queue, self.room)), queue))
+            if self.rows[queue]:
+                return queue, self.rows[queue].popleft()
+            self.waiting.discard(queue)
+        return None
+
+
+def dispatch(
+    ledger: Ledger,
+    engine: Engine,
+    bucket: TokenBucket,
+    rng: random.Random,
+    now: Callable[[], datetime],
+    *,
+    breaker: Breaker | None = None,
+    caps: Mapping[str, int] | None = None,
+    max_in_flight: int | None = None,
+) -> Sent:
+    """Sends due events until the outbox, the room or the rate is used up; `caps` limits sources of their own.
+
+    The room is what the engine has, and no more than `max_in_flight` leaves by the ledger's own count: an engine that was just
+    started does not know what the one before it was told, and of an accepted event there may be no run to be seen yet.
+
+    Raises:
+        Refused: the engine takes nothing until a person acts; nothing was lost.
+        Temporary: the engine cannot say how much room it has.
+    """
+    breaker = breaker or Breaker()
+    first_due = ledger.next_due()
+    if first_due is None or first_due > now() or breaker.is_open(now()):
+        return Sent()
+    desk = _open(ledger, engine.headroom(), now(), max_in_flight)
+    answers: Counter[Answer | None] = Counter()
+    while (turn := desk.next(caps or {})) is not None and bucket.take(now()):
+        queue, row = turn
+        receipt = _send(ledger, engine, row, rng, now)
+        answer = receipt.answer if receipt is not None else None
+        answers[answer] += 1
+        if answer is Answer.ACCEPTED:
+            desk.in_flight[queue] += 1
+        if answer in (Answer.ACCEPTED, Answer.UNKNOWN):
+            desk.room -= 1
+        if answer is Answer.UNKNOWN:
+            breaker.failed(now(), rng, receipt.detail if receipt is not None else "")
+            if breaker.is_open(now()):
+                break
+        elif answer is not None:
+            breaker.worked()
+    return Sent(answers[Answer.ACCEPTED], answers[Answer.REFUSED], answers[Answer.UNKNOWN])
+
+
+def _open(ledger: Ledger, room: int, now: datetime, max_in_flight: int | None) -> _Desk:
+    funnel = ledger.funnel()
+    in_flight: Counter[Queue] = Counter()
+    for place, n in funnel.items():
+        if place.state in IN_FLIGHT:
+            in_flight[Queue(place.source, place.lane)] += n
+    if max_in_flight is not None:
+        room = min(room, max_in_flight - in_flight.total() - ledger.unclear(now))
+    waiting = {Queue(p.source, p.lane) for p in funnel if p.state is State.QUEUED}
+    allowance: dict[Queue, int] = {}
+    if any(q.lane == "backfill" for q in waiting):
+        allowance = _allowance(ledger, funnel, in_flight, room)
+    return _Desk(ledger, room, now, {q for q in waiting if allowance.get(q, room) > 0}, in_flight, allowance)
+
+
+def _allowance(ledger: Ledger, funnel: Mapping[Place, int], in_flight: Mapping[Queue, int], room: int) -> dict[Queue, int]:
+    """Returns how many events may go out of each backfill that has a canary or a limit, and stops those that must stop."""
+    found = {}
+    for order in ledger.orders():
+        queue = Queue(order.source, "backfill")
+        if order.held is not None:
+            found[queue] = 0
+            continue
+
+        def since(state: State, limit: int | None, queue: Queue = queue, at: datetime = order.created_at) -> int:
+            if not limit or not any((p.source, p.lane, p.state) == (queue.source, queue.lane, state) for p in funnel):
+                return 0
+            return len(ledger.conversions(source=queue.source, lane=queue.lane, state=state, since=at, limit=limit))
+
+        done, dead = since(State.DONE, order.canary), since(State.DEAD, order.max_failures or order.canary)
+        verdict = allowed(order, done=done, dead=dead, in_flight=in_flight.get(queue, 0), room=room)
+        if isinstance(verdict, str):
+            ledger.hold_back(order.source, verdict)
+        elif order.canary and done >= order.canary:
+            ledger.trust(order.source)
+        found[queue] = 0 if isinstance(verdict, str) else verdict
+    return found
+
+
+def _send(ledger: Ledger, engine: Engine, row: OutboxRow, rng: random.Random, now: Callable[[], datetime]) -> Receipt | None:
+    conversion, wait = ledger.get(row.key), pause(row.posts, rng)
+    # noted first: killed in a post, we would take a newer revision for the only one, and the run of the older could end last
+    if conversion is None or not ledger.note_post(row, now() + wait):
+        return None  # superseded or replayed by another process since the outbox was read
+    try:
+        receipt = engine.submit(row.body)
+    except Refused:  # it took nothing
+        ledger.note_post(row, row.due, happened=False)
+        raise
+    if receipt.answer is Answer.UNKNOWN:
+        ledger.note_post(row, now() + wait)
+        return receipt
+    try:
+        if receipt.answer is Answer.REFUSED and row.posts:
+            # an earlier post without an answer may have become a run: it is looked for, and only then is the event refused for good
+            why = f"refused ({receipt.detail}), and an earlier post had no clear answer: its run is looked for"
+            ledger.move(conversion, Move(Fact.UNCLEAR, why, reason=f"the engine refused it: {receipt.detail}"), now())
+        elif receipt.answer is Answer.REFUSED:
+            why = f"the engine refused it: {receipt.detail}"
+            ledger.move(conversion, Move(Fact.REFUSED, why, reason=why), now())
+        else:
+            ledger.move(conversion, Move(Fact.ACCEPTED, f"event {row.event_id} accepted"), now())
+    except StaleState:
+        # replayed or superseded while it was being posted; the run that may come of it is found by its key
+        return Receipt(Answer.UNKNOWN, "it was replayed or superseded while it was posted")
+    return receipt
+
+
+def pause(posts: int, rng: random.Random) -> timedelta:
+    """Returns the pause before the same event is posted again: 2 s doubling to 5 min, jittered by up to a half."""
+    span = min(MAX_PAUSE, timedelta(seconds=2 * 2 ** min(posts, 10)))
+    return span * rng.uniform(0.5, 1.0)

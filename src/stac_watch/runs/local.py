@@ -1,0 +1,205 @@
+"""The engine for one machine: `geozarr-runner run` as a process per event, each in its own folder.
+
+In: an event. Out: a folder named like the run, holding the event, the runner's log, status and outcome.
+Never: more processes than allowed; a shell; a second process for the same run. A run outlives the watcher, as a Workflow does.
+
+Liveness is a file lock that the runner's process inherits: the kernel drops it when the process ends, however it ends, so a
+process id that was given to somebody else is never mistaken for a run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from stac_watch.model.errors import Exit, InputError, StacWatchError, cannot_write
+from stac_watch.model.event import parse_event
+from stac_watch.model.outcome import read_outcome
+from stac_watch.runs.engine import Answer, Phase, Receipt, Run
+
+EVENT, LOCK, LOG, STATUS, OUTCOME, PID = "event.json", "run.lock", "runner.log", "status.json", "outcome.json", "pid"
+WORK = ".work"
+"""Where runs stage sources, under the folder: `stage/<key>` stays after a failure, for the next attempt."""
+
+GRACE = 12.0  # seconds; the runner promises to end within 10 after SIGTERM
+
+
+class LocalEngine:
+    """Runs of this machine, under `folder`."""
+
+    def __init__(self, folder: Path, *, command: Sequence[str], max_in_flight: int, environ: Mapping[str, str]) -> None:
+        self._folder = folder
+        self._command = list(command)
+        self._max_in_flight = max_in_flight
+        self._environ = dict(environ)
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+
+    def submit(self, event: bytes) -> Receipt:
+        """Starts the run unless its folder exists; a folder whose process never started is started now."""
+        try:
+            data = parse_event(event)["data"]
+        except InputError as error:
+            return Receipt(Answer.REFUSED, error.message)
+        run = self._folder / str(data["run"])
+        try:
+            run.mkdir(parents=True, exist_ok=True)
+            with (run / LOCK).open("w") as lock:
+                if not _try_lock(lock.fileno()):
+                    if not (run / EVENT).exists():  # another process looks at the folder just now, or is about to start the run
+                        return Receipt(Answer.UNKNOWN, "another process holds its folder")
+                    return Receipt(Answer.ACCEPTED, "it runs already")
+                if (run / OUTCOME).exists():
+                    return Receipt(Answer.ACCEPTED, "it ended already")
+                _write(run / EVENT, event)
+                self._start(run, data, lock.fileno())
+        except OSError as error:
+            refused: StacWatchError | None = cannot_write(error, run)
+            if refused is not None:
+                raise refused from error
+            return Receipt(Answer.UNKNOWN, f"cannot start {self._command[0]}: {error}")
+        return Receipt(Answer.ACCEPTED)
+
+    def _start(self, run: Path, data: Mapping[str, Any], lock: int) -> None:
+        argv = [*self._command, *arguments(data)]
+        argv += ["--work", str(self._folder / WORK), "--outcome", str(run / OUTCOME), "--status", str(run / STATUS)]
+        try:
+            with (run / LOG).open("ab") as log:
+                child = subprocess.Popen(  # noqa: S603  # an argument list, no shell; values were checked when the event was built
+                    argv,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env=self._environ,
+                    pass_fds=(lock,),  # the lock lives as long as the process
+                    start_new_session=True,  # Ctrl-C reaches the watcher, which ends its runs in order
+                )
+        except OSError:  # with its event but without a process the folder would be that of a run that was killed
+            (run / EVENT).unlink()
+            raise
+        self._children[run.name] = child
+        _write(run / PID, str(child.pid).encode())
+
+    def runs(self, keys: Sequence[str]) -> list[Run]:
+        """Reads the folders of these keys."""
+        wanted = {key[:10] for key in keys}
+        found = []
+        for run in sorted(self._folder.glob("gz-*")):
+            data = event_of(run) if run.name.split("-")[-2] in wanted else None
+            if data is not None and data.get("key") in keys and data.get("run") == run.name:
+                found.append(self._look(run, data))
+        return found
+
+    def _look(self, run: Path, data: Mapping[str, Any]) -> Run:
+        child = self._children.get(run.name)
+        if child is not None and child.poll() is not None:
+            del self._children[run.name]  # reaped
+        common: dict[str, Any] = {"name": run.name, "key": data["key"], "attempt": data["attempt"]}
+        common["started"] = datetime.fromtimestamp((run / EVENT).stat().st_mtime, UTC)
+        alive = is_alive(run)
+        outcome = _read(run / OUTCOME)
+        if outcome is not None and not alive:
+            phase = Phase.SUCCEEDED if outcome.get("code") == 0 else Phase.FAILED
+            ended = datetime.fromtimestamp((run / OUTCOME).stat().st_mtime, UTC)
+            return Run(**common, phase=phase, stage=str(outcome.get("stage", "")), outcome=outcome, ended=ended)
+        if alive:
+            status = _read(run / STATUS) or {}
+            progress = (int(status.get("done", 0)), int(status.get("total", 0))) if status else None
+            return Run(**common, phase=Phase.RUNNING, stage=str(status.get("stage", "start")), progress=progress)
+        # no lock and no outcome: the process was killed before it could say anything
+        outcome = {"code": 137, "reason": "the run's process ended without an outcome", "hint": f"see {run / LOG}"}
+        return Run(**common, phase=Phase.FAILED, outcome=outcome)
+
+    def headroom(self) -> int:
+        """Counts the folders whose lock is held."""
+        alive = sum(is_alive(run) for run in self._folder.glob("gz-*"))
+        return max(0, self._max_in_flight - alive)
+
+    def close(self, *, stop_runs: bool) -> None:
+        """Ends every run of this folder in order (SIGTERM, SIGKILL after 12 s), or leaves them to end by themselves."""
+        if stop_runs:
+            alive = ended = [run for run in self._folder.glob("gz-*") if is_alive(run)]
+            for number in (signal.SIGTERM, signal.SIGKILL):
+                for run in alive:
+                    _signal(run, number)
+                alive = self._await_end(alive, GRACE)
+            for run in ended:
+                if not (run / OUTCOME).exists() and not is_alive(run):  # it had not come so far that it could say so itself
+                    _write(run / OUTCOME, json.dumps({"code": int(Exit.TERMINATED), "reason": "ended while it started"}).encode())
+        for name, child in list(self._children.items()):
+            if not is_alive(self._folder / name):
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    child.wait(GRACE)  # the lock went first; the process itself is gone a moment later
+                del self._children[name]
+
+    def _await_end(self, alive: list[Path], seconds: float) -> list[Path]:
+        deadline = time.monotonic() + seconds
+        while alive and time.monotonic() < deadline:
+            for child in self._children.values():
+                child.poll()  # a process that nobody waits for keeps its entry, though not its lock
+            alive = [run for run in alive if is_alive(run)]
+            time.sleep(0.05)
+        return alive
+
+
+def arguments(data: Mapping[str, Any]) -> list[str]:
+    """Returns the runner's arguments for an event's data; the WorkflowTemplate passes the same ones."""
+    options = data.get("options", {})
+    given = {
+        "stac-url": data["stac_url"], "output-zarr": data["output_zarr"], "groups": data.get("groups", ""),
+        "key": data["key"], "revision": data["revision"], "item-id": data["item_id"], "run": data["run"],
+        "attempt": str(data["attempt"]), **{str(k).replace("_", "-"): str(v) for k, v in options.items()},
+    }  # fmt: skip
+    return [f"--{name}={value}" for name, value in given.items()]
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def event_of(run: Path) -> dict[str, Any] | None:
+    """Returns the data of a run folder's event; None where there is none, or none that can be read."""
+    data = (_read(run / EVENT) or {}).get("data")
+    return data if isinstance(data, dict) else None
+
+
+def is_alive(run: Path) -> bool:
+    """Tells whether a run folder's process lives."""
+    try:
+        with (run / LOCK).open("r") as lock:
+            return not _try_lock(lock.fileno())
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def _signal(run: Path, number: signal.Signals) -> None:
+    """Signals a run's process group; its lock is held, so the number in `pid` is still its own."""
+    try:
+        os.killpg(int((run / PID).read_text()), number)
+    except (FileNotFoundError, ValueError, ProcessLookupError):
+        return  # it ended meanwhile, or was started by a watcher that was killed before it could note the number
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        return read_outcome(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _write(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.partial")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)  # noqa: PTH105  # atomic, and named so in the documentation

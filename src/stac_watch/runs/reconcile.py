@@ -1,0 +1,167 @@
+"""Believes nothing because it was sent: compares what should run with what does, and reports facts.
+
+In: unfinished conversions, runs as they are now, markers of outputs. Out: one move at most per conversion, decided by the pure
+`decide`. Never: starts anything; takes absence for failure before its time.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from stac_watch.config.model import Limits
+from stac_watch.discover.policy import SkipReason
+from stac_watch.ledger.admission import Ledger, StaleState
+from stac_watch.ledger.records import ConversionRow, Move
+from stac_watch.model.causes import fingerprint
+from stac_watch.model.errors import Exit
+from stac_watch.model.states import Fact, State
+from stac_watch.runs.engine import Engine, Phase, Run
+
+RETRY = frozenset({Exit.TEMPORARY, 137})
+"""Exit codes after which the same may work: throttling and network; killed, as by the kernel when memory runs out."""
+ENDED_FROM_OUTSIDE = frozenset({Exit.TERMINATED, Exit.INTERRUPTED})
+ENOUGH = 25  # attempts; a run that is ended from outside so often is not interrupted by chance, and is a failure like others
+MAX_RETRY_PAUSE = timedelta(hours=6)
+STUCK_AFTER = timedelta(minutes=2)  # a pod that starts normally, image and volume included, takes less
+
+Marker = Mapping[str, Any]
+
+
+def decide(
+    row: ConversionRow, run: Run | None, marker: Marker | None, now: datetime, limits: Limits, *, superseded: bool = False
+) -> Move | None:
+    """Returns the move that follows from what is seen, or None to wait.
+
+    `run` is the run of the row's current attempt; `marker` that of the output under its final name, of whatever key.
+    """
+    ours = marker is not None and (marker.get("key"), marker.get("attempt")) == (row.key, row.attempt)
+    if run is not None and run.phase is Phase.SUCCEEDED:
+        return _succeeded(row, run, marker, ours=ours)
+    if marker is not None and ours and (run is None or run.phase is Phase.FAILED):  # it was ended after its work was done
+        return Move(Fact.SUCCEEDED, "the output's marker carries its key", outcome=dict(marker))
+    if run is not None and run.phase is Phase.FAILED:
+        return _failed(row, run.outcome or {}, now, limits, superseded=superseded)
+    if run is not None:
+        at = f"run {run.name} is {run.phase.value}"
+        return Move(Fact.RUN_SEEN, at) if row.state in (State.QUEUED, State.SENT) else None
+    if row.state is State.RUNNING:
+        return _retry(row, Fact.VANISHED, f"run {row.run} is gone without an outcome", now, limits, superseded=superseded)
+    if row.state is State.SENT and now - row.changed_at >= limits.confirm_after:
+        if superseded:
+            why = f"no run {limits.confirm_after} after it was accepted, and a newer revision is there"
+            return Move(Fact.SUPERSEDED, why, reason=SkipReason.SUPERSEDED)
+        return Move(Fact.SILENT, f"no run {limits.confirm_after} after it was accepted: the same event again")
+    return None
+
+
+def _succeeded(row: ConversionRow, run: Run, marker: Marker | None, *, ours: bool) -> Move:
+    outcome = run.outcome or {}
+    if marker is not None and ours and not outcome:  # it had no room to write it: /tmp was full
+        return Move(Fact.SUCCEEDED, f"run {run.name} succeeded, says the output's marker", outcome=dict(marker))
+    if outcome.get("key") != row.key:
+        why = f"run {run.name} succeeded, but its outcome carries key {outcome.get('key')!r}"
+        return Move(Fact.FAILED_PERMANENT, why, reason=why, outcome=outcome)
+    seen = "its outcome and the output's marker" if marker is not None and marker.get("key") == row.key else "its outcome"
+    return Move(Fact.SUCCEEDED, f"run {run.name} succeeded, says {seen}", outcome=outcome)
+
+
+def _failed(row: ConversionRow, outcome: dict[str, Any], now: datetime, limits: Limits, *, superseded: bool) -> Move:
+    code, why = outcome.get("code"), str(outcome.get("reason") or "it gave no reason")
+    if superseded:
+        return Move(Fact.SUPERSEDED, f"failed ({code}: {why}), and a newer revision is there", reason=SkipReason.SUPERSEDED)
+    if code == Exit.SOURCE_NOT_THERE:
+        return _not_ready(row, why, outcome, now, limits)
+    if code in ENDED_FROM_OUTSIDE and row.attempt < ENOUGH:
+        return Move(Fact.INTERRUPTED, why, reason=why, outcome=outcome)
+    if code in RETRY | ENDED_FROM_OUTSIDE:
+        return _retry(row, Fact.FAILED_TEMPORARY, why, now, limits, superseded=False, outcome=outcome)
+    return Move(Fact.FAILED_PERMANENT, f"exit {code}: {why}", reason=why, outcome=outcome)
+
+
+def _not_ready(row: ConversionRow, why: str, outcome: dict[str, Any], now: datetime, limits: Limits) -> Move:
+    if now - row.queued_at >= limits.not_ready_for:
+        reason = f"source not there after {limits.not_ready_for}: {why}"
+        return Move(Fact.FAILED_PERMANENT, reason, reason=reason, outcome=outcome)
+    wait = limits.not_ready[min(row.waits, len(limits.not_ready) - 1)]
+    return Move(Fact.NOT_READY, why, due=now + wait, reason=f"source not there yet: {why}", outcome=outcome)
+
+
+def _retry(
+    row: ConversionRow,
+    fact: Fact,
+    why: str,
+    now: datetime,
+    limits: Limits,
+    *,
+    superseded: bool,
+    outcome: dict[str, Any] | None = None,
+) -> Move:
+    if superseded:
+        return Move(Fact.SUPERSEDED, f"{why}; a newer revision is there", reason=SkipReason.SUPERSEDED)
+    if row.failures + 1 >= limits.attempts:
+        reason = f"{row.failures + 1} attempts failed, the last: {why}"
+        return Move(Fact.FAILED_PERMANENT, reason, reason=reason, outcome=outcome)
+    wait = min(MAX_RETRY_PAUSE, limits.retry_after * 2**row.failures)
+    return Move(fact, why, due=now + wait, reason=why, outcome=outcome)
+
+
+def waits_for(run: Run | None, now: datetime) -> str | None:
+    """Returns why a run that exists does not get on, as the engine says it; None when it does, or has only just begun."""
+    if run is None or run.phase not in (Phase.PENDING, Phase.RUNNING) or not re.search(r"\bwaits\b", run.stage):
+        return None
+    return run.stage if run.started is not None and now - run.started >= STUCK_AFTER else None
+
+
+def reconcile(
+    ledger: Ledger,
+    engine: Engine,
+    limits: Limits,
+    read_marker: Callable[[str], Marker | None],
+    now: Callable[[], datetime],
+    given_up: Sequence[ConversionRow] = (),
+    saw: Callable[[Mapping[tuple[str, int], Run]], None] = lambda _: None,
+) -> dict[Fact, int]:
+    """Looks at every unfinished conversion once; returns how many facts of each kind were found.
+
+    `saw` is told the runs by key and attempt.
+    Those of `given_up` are dead, and looked at too: a person may have retried a run with the engine's own tools (`argo retry`).
+
+    Raises:
+        Temporary: the engine cannot say what runs.
+        Refused: it will not.
+    """
+    rows = ledger.unfinished()
+    keys = [row.key for row in (*rows, *given_up)]
+    runs = {(run.key, run.attempt): run for run in engine.runs(keys)} if keys else {}
+    saw(runs)
+    found: dict[Fact, int] = {}
+    rows += [row for row in given_up if _came_back(row, runs.get((row.key, row.attempt)))]
+    for row in rows:
+        run = runs.get((row.key, row.attempt))
+        ended = run is None or run.phase in (Phase.SUCCEEDED, Phase.FAILED)
+        # an accepted event's output is looked for when its run is overdue: once, not at every look at five hundred of them
+        patient = run is None and row.state is State.SENT and now() - row.changed_at < limits.confirm_after
+        marker = read_marker(row.output_zarr) if ended and not patient else None
+        move = decide(row, run, marker, now(), limits, superseded=ended and ledger.superseded(row))
+        if move is None:
+            _note(ledger, row, waits_for(run, now()))
+            continue
+        try:
+            ledger.move(row, move, now())
+        except StaleState:
+            continue  # a person replayed it meanwhile; the next look sees what holds now
+        found[move.fact] = found.get(move.fact, 0) + 1
+    return found
+
+
+def _came_back(row: ConversionRow, run: Run | None) -> bool:
+    return run is not None and run.phase is Phase.SUCCEEDED and (run.outcome or {}).get("key") == row.key
+
+
+def _note(ledger: Ledger, row: ConversionRow, waits: str | None) -> None:
+    before = row.waits_for
+    if (waits is None) != (before is None) or (waits and before and fingerprint(waits) != fingerprint(before)):
+        ledger.note_wait(row, waits)  # not for every count in it that changes

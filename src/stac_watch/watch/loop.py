@@ -1,0 +1,209 @@
+"""The loop: discover, reconcile, dispatch; again and again, or once to the end.
+
+In: the parts that `app` put together. Out: ticks, reported as they happen. Never: keeps anything in memory that the ledger does not
+hold: killed at any moment and started again, it goes on as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from time import monotonic
+
+from stac_watch.catalog.client import Catalog
+from stac_watch.config.model import Limits, Recipe, Source
+from stac_watch.discover.sweep import Context
+from stac_watch.ledger.admission import LeaseLost, Ledger
+from stac_watch.ledger.records import ConversionRow, Tally
+from stac_watch.model.errors import Refused, StacWatchError, Temporary
+from stac_watch.model.states import Fact, State
+from stac_watch.runs.dispatch import Breaker, Sent, TokenBucket, dispatch
+from stac_watch.runs.engine import Engine, Run
+from stac_watch.runs.reconcile import Marker, reconcile
+from stac_watch.watch.observer import Observer
+
+ENGINE, LEDGER = "engine", "ledger"
+REFUSED_PAUSE = timedelta(minutes=1)  # until a person acts nothing changes; once they did it should be noticed
+STANDBY = 5.0  # seconds between looks at a ledger that another watcher has
+SHARE = 10  # times as long as a look at the runs took, and saw nothing new, passes before the next: 500 are 1 MB of metadata
+LONGEST_PAUSE = timedelta(seconds=30)  # between two looks
+KEPT = timedelta(days=14)  # a failed Workflow is there for so long (the template's TTL), and a person may retry it
+MOST_GIVEN_UP = 50  # dead ones that are looked at again, the last first; `replay` is the way back for all
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a watcher works with."""
+
+    sources: tuple[Source, ...]
+    recipe: Recipe
+    limits: Limits
+    ledger: Ledger
+    engine: Engine
+    catalogs: Mapping[str, Catalog]
+    read_marker: Callable[[str], Marker | None]
+    now: Callable[[], datetime]
+    wait: Callable[[float], bool]  # waits so many seconds; True when asked to stop
+    rng: random.Random
+    beat: float = 1.0  # seconds between looks at the engine
+    patience: float = 5.0  # seconds that a round waits for sources; one that hangs goes on in its own thread
+    holder: str = ""  # this watcher's name in the lease; empty = it does not ask for one
+    gives_way: bool = False  # it leaves the ledger to any watcher that does not
+
+
+@dataclass(frozen=True)
+class Tick:
+    """What one round of the loop did."""
+
+    tallies: Mapping[str, Tally] = field(default_factory=dict)
+    problems: Mapping[str, StacWatchError] = field(default_factory=dict)  # by source, or `engine`; it is asked again
+    facts: Mapping[Fact, int] = field(default_factory=dict)
+    sent: Sent = field(default_factory=Sent)
+    standby: str = ""  # who has the ledger, when it is not this watcher
+    ailing: Mapping[str, StacWatchError] = field(default_factory=dict)  # problems of this or an earlier round that last
+    runs: Mapping[tuple[str, int], Run] = field(default_factory=dict)  # by key and attempt, as they were looked at last
+
+    @property
+    def idle(self) -> bool:
+        """Nothing moved."""
+        news = any(t.admitted or t.skipped or t.quarantined for t in self.tallies.values())
+        return not self.facts and self.sent == Sent() and not news
+
+
+class Watcher:
+    """The loop over its parts."""
+
+    def __init__(self, parts: Parts, *, observing: bool = True) -> None:
+        self._p = parts
+        self._bucket, self._breaker = TokenBucket(parts.limits.rate), Breaker()
+        self._caps = {s.name: s.max_in_flight for s in parts.sources if s.max_in_flight is not None}
+        self._observers = [
+            Observer(Context(s, parts.recipe, parts.catalogs[s.name], parts.ledger, parts.now), parts.rng)
+            for s in (parts.sources if observing else ())
+        ]
+        self._engine_at: datetime | None = None  # when an engine that refused us is asked again
+        self._look_at: datetime | None = None  # when the runs are looked at again
+        self._given_up_at: datetime | None = None  # when dead conversions were looked at last
+        self._runs: Mapping[tuple[str, int], Run] = {}  # as they were looked at last
+        self._ailing: dict[str, StacWatchError] = {}  # until a source answers, or the engine works
+
+    def tick(self, *, to_the_end: bool = False) -> Tick:
+        """One round: asks the sources whose time has come, looks at the engine, sends what there is room for.
+
+        A source that does not answer is waited for as long as `patience` says, once, and looked at again in each later round;
+        `to_the_end` waits for all of them, their sweeps included.
+        """
+        tallies: dict[str, Tally] = {}
+        problems: dict[str, StacWatchError] = {}
+        started = [o for o in self._observers if o.start(to_the_end=to_the_end)]
+        deadline = monotonic() + self._p.patience
+        for observer in self._observers:
+            patience = max(0.0, deadline - monotonic()) if observer in started else 0.0
+            tally, problem = observer.collect(None if to_the_end else patience)
+            if isinstance(problem, LeaseLost):
+                raise problem
+            if tally is not None:
+                tallies[observer.name] = tally
+                self._ailing.pop(observer.name, None)
+            if problem is not None:
+                problems[observer.name] = problem
+        facts, sent = self._work(problems)
+        self._ailing |= problems
+        return Tick(tallies, problems, facts, sent, ailing=dict(self._ailing), runs=self._runs)
+
+    def _work(self, problems: dict[str, StacWatchError]) -> tuple[Mapping[Fact, int], Sent]:
+        """Reconciles and dispatches; an engine that refuses us, or does not answer, stops neither the loop nor discovery."""
+        p, sent = self._p, Sent()
+        facts: Mapping[Fact, int] = {}
+        if self._engine_at is not None and p.now() < self._engine_at:
+            return facts, sent
+        self._engine_at = None
+        try:
+            facts = self._look()
+            sent = dispatch(
+                p.ledger, p.engine, self._bucket, p.rng, p.now,
+                breaker=self._breaker, caps=self._caps, max_in_flight=p.limits.max_in_flight,
+            )  # fmt: skip
+            if self._breaker.open_until is None or p.ledger.next_due() is None:
+                self._ailing.pop(ENGINE, None)
+            elif sent.unknown:
+                hint = "events wait; `stac-watch check` asks it now"
+                problems[ENGINE] = Temporary(f"no clear answer to an event: {self._breaker.said}", hint=hint)
+        except LeaseLost:
+            raise
+        except Temporary as error:
+            problems[ENGINE] = error
+        except Refused as error:
+            problems[ENGINE] = error
+            self._engine_at = p.now() + REFUSED_PAUSE
+        return facts, sent
+
+    def _look(self) -> Mapping[Fact, int]:
+        """Looks at the runs, as often as it is cheap."""
+        p, began = self._p, self._p.now()
+        if self._look_at is not None and timedelta(0) < self._look_at - began <= LONGEST_PAUSE:  # longer: the clock was set
+            return {}
+        facts = reconcile(p.ledger, p.engine, p.limits, p.read_marker, p.now, self._given_up(), self._see)
+        self._look_at = None if facts else p.now() + min(LONGEST_PAUSE, SHARE * (p.now() - began))
+        return facts
+
+    def _see(self, runs: Mapping[tuple[str, int], Run]) -> None:
+        self._runs = runs
+
+    def _given_up(self) -> list[ConversionRow]:
+        """Returns dead conversions, as rarely as the longest pause between two looks."""
+        now = self._p.now()
+        if self._given_up_at is not None and timedelta(0) <= now - self._given_up_at < LONGEST_PAUSE:
+            return []
+        self._given_up_at = now
+        return self._p.ledger.conversions(state=State.DEAD, since=now - KEPT, limit=MOST_GIVEN_UP)
+
+    def run(self, report: Callable[[Tick], None]) -> None:
+        """Goes on until asked to stop; as a standby while another watcher has the ledger."""
+        while True:
+            tick = self.turn()
+            report(tick)
+            if self._p.wait(STANDBY if tick.standby else self._p.beat):
+                return
+
+    def drain(self, report: Callable[[Tick], None]) -> bool:
+        """One tick to the end: asks once, then sees every event that is due through; False when asked to stop before.
+
+        Raises:
+            Temporary: a catalogue or the engine does not answer.
+            Refused: the engine takes nothing until a person acts.
+        """
+        first = True
+        while True:
+            tick = self.turn(to_the_end=first)
+            report(tick)
+            for problem in tick.problems.values():
+                if first or isinstance(problem, Refused):
+                    raise problem
+            if not tick.standby:
+                first = False
+                for observer in self._observers:
+                    observer.rest(self._p.now() + timedelta(days=36_500))  # asked once, and no more
+                if self._settled():
+                    return True
+            if self._p.wait(STANDBY if tick.standby else self._p.beat):
+                return False
+
+    def turn(self, *, to_the_end: bool = False) -> Tick:
+        """One round if the ledger is this watcher's, or can be; else nothing but who has it."""
+        p = self._p
+        try:
+            if p.holder and not p.ledger.hold(p.holder, p.now, gives_way=p.gives_way):
+                holder = p.ledger.holder()
+                return Tick(standby=holder[0] if holder else "another watcher")
+            return self.tick(to_the_end=to_the_end)
+        except LeaseLost:
+            return Tick(standby="another watcher")
+        except Temporary as error:  # the ledger does not answer: nothing can be done until it does, and nothing else is wrong
+            return Tick(problems={LEDGER: error}, ailing={**self._ailing, LEDGER: error})
+
+    def _settled(self) -> bool:
+        due = self._p.ledger.next_due()
+        return not self._p.ledger.unfinished() and (due is None or due > self._p.now())

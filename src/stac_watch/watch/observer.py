@@ -1,0 +1,94 @@
+"""Discovery of one source in a thread of its own: a catalogue that hangs keeps nobody but itself waiting.
+
+In: a source and what it is discovered with. Out: what a round found, or what is wrong. Never: touches another source's state;
+runs two rounds of one source at once; keeps anything that the ledger does not hold besides when to ask next.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from datetime import datetime, timedelta
+
+from stac_watch.discover.intake import add, discover
+from stac_watch.discover.sweep import Context, step
+from stac_watch.ledger.records import Tally
+from stac_watch.model.errors import Refused, StacWatchError, Temporary
+
+JITTER = 0.1  # of the poll interval, so that many installations do not ask the catalogue in step
+PAUSE = timedelta(minutes=1)  # between looks whether a sweep is due, and after one that failed
+
+
+class Observer:
+    """One source's polls and sweeps."""
+
+    def __init__(self, context: Context, rng: random.Random) -> None:
+        self.name = context.source.name
+        self._c, self._rng = context, rng
+        self._poll_at: datetime | None = None
+        self._sweep_at: datetime | None = None
+        self._thread: threading.Thread | None = None
+        self._tally: Tally | None = None
+        self._error: BaseException | None = None
+        self._answered = False
+
+    def start(self, *, to_the_end: bool) -> bool:
+        """Starts a round when its time has come and none is under way; `to_the_end` includes the whole of a due sweep."""
+        if self._thread is not None or not (self._due(self._poll_at) or self._due(self._sweep_at)):
+            return False
+        # a daemon: a stop must not wait for a catalogue's time-out, and the ledger's transactions survive any end
+        self._thread = threading.Thread(target=self._round, args=(to_the_end,), name=f"observe-{self.name}", daemon=True)
+        self._thread.start()
+        return True
+
+    def collect(self, patience: float | None) -> tuple[Tally | None, StacWatchError | None]:
+        """Waits so long for the round to end; returns what it found and what is wrong, nothing while it goes on.
+
+        Raises:
+            StacWatchError: nothing but a person can help, and this source never worked.
+        """
+        if self._thread is None:
+            return None, None
+        self._thread.join(patience)
+        if self._thread.is_alive():
+            return None, None
+        tally, error = self._tally, self._error
+        self._thread, self._tally, self._error = None, None, None
+        if isinstance(error, StacWatchError):
+            if not self._answered and not isinstance(error, Temporary | Refused):
+                raise error
+            return tally, error
+        if error is not None:
+            raise error
+        return tally, None
+
+    def rest(self, until: datetime) -> None:
+        """Asks nothing before then."""
+        self._poll_at = self._sweep_at = until
+
+    def _due(self, moment: datetime | None) -> bool:
+        return moment is None or self._c.now() >= moment
+
+    def _round(self, to_the_end: bool) -> None:  # a thread's target takes positions
+        try:
+            if self._due(self._poll_at):
+                jitter = 1 + self._rng.uniform(-JITTER, JITTER)
+                self._poll_at = self._c.now() + self._c.source.poll.interval * jitter
+                c = self._c
+                self._tally = discover(c.source, c.recipe, c.catalog, c.ledger, c.now)
+                self._answered = True
+            if self._due(self._sweep_at):
+                self._sweep(to_the_end=to_the_end)
+        except BaseException as error:  # noqa: BLE001  # carried to the loop's thread, and raised there
+            self._error = error
+            self._sweep_at = self._c.now() + PAUSE
+
+    def _sweep(self, *, to_the_end: bool) -> None:
+        while True:
+            found = step(self._c)
+            if found is None:
+                self._sweep_at = self._c.now() + PAUSE
+                return
+            self._tally = add(self._tally or Tally(), found)
+            if not to_the_end:
+                return
