@@ -34,9 +34,10 @@ test: install ## everything that needs nothing but Python
 	$(BIN)/pytest -q
 
 .PHONY: lint
-lint: install ## ruff: rules and format
+lint: install ## ruff: rules and format; import-linter: who may use whom
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache --no-logo
 
 .PHONY: types
 types: install ## mypy, strict

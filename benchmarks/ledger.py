@@ -21,15 +21,16 @@ from result import Goal, Result
 from sqlalchemy import create_engine
 
 from stac_watch.config.model import Limits, Source
-from stac_watch.discover.items import Item
 from stac_watch.ledger.admission import Ledger
 from stac_watch.ledger.database import open_engine
 from stac_watch.ledger.records import Move, Queue, Sighting
 from stac_watch.model.event import Conversion
+from stac_watch.model.item import Item
 from stac_watch.model.states import Fact, State
 from stac_watch.report import questions as asking
-from stac_watch.runs.dispatch import TokenBucket, dispatch
+from stac_watch.runs.dispatch import dispatch
 from stac_watch.runs.engine import Receipt, Run
+from stac_watch.runs.pace import TokenBucket
 from stac_watch.runs.reconcile import reconcile
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -17,10 +17,11 @@ from typing import Any
 from year_clock import START, Clock, moment
 from year_plan import Kind, Plan, is_down, name_of, number_of
 
-from stac_watch.catalog.client import Abilities, Page
+from stac_watch.catalog.abilities import Abilities
+from stac_watch.catalog.client import Page
 from stac_watch.catalog.windows import Window
 from stac_watch.model.errors import CatalogUnavailable
-from stac_watch.model.event import stamp
+from stac_watch.model.stamps import stamp
 
 API, COLLECTION = "https://stac.example", "sentinel-2-l2a"
 

@@ -14,10 +14,10 @@ from year_ledger import recount
 from year_plan import Kind, name_of, number_of
 from year_simulation import Year
 
-from stac_watch.discover.items import Item, read_item
-from stac_watch.discover.policy import SkipReason
+from stac_watch.discover.items import read_item
 from stac_watch.jobs import audit as auditing
 from stac_watch.ledger.records import ConversionRow
+from stac_watch.model.item import Item, SkipReason
 from stac_watch.model.states import FINAL, State
 
 

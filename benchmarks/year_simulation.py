@@ -23,7 +23,7 @@ from year_ledger import ledger_mb
 from year_plan import Plan, Shape, is_down, plan
 from year_report import Month
 
-from stac_watch.catalog.client import Abilities
+from stac_watch.catalog.abilities import Abilities
 from stac_watch.config.model import Limits, Recipe, Source
 from stac_watch.jobs import audit as auditing
 from stac_watch.jobs import replay

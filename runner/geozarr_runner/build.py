@@ -23,7 +23,8 @@ from geozarr_runner.publish import marker, package
 from geozarr_runner.publish.marker import Counts, Outcome, Package, write_failure
 from geozarr_runner.request import Request
 from stac_watch.model.errors import CannotWrite, Defect, InputError, cannot_write
-from stac_watch.model.event import parse_product_id, stamp
+from stac_watch.model.identity import parse_product_id
+from stac_watch.model.stamps import stamp
 
 if TYPE_CHECKING:
     from geozarr_runner.convert.engine import Options

@@ -30,7 +30,8 @@ from geozarr_runner.publish.marker import Counts, Outcome
 from geozarr_runner.request import Identity, Recipe, Request
 from geozarr_runner.run import run
 from stac_watch.model.errors import Defect, Exit, StacWatchError
-from stac_watch.model.event import check_item_id, conversion_key, parse_event_id, stamp
+from stac_watch.model.identity import check_item_id, conversion_key, parse_event_id
+from stac_watch.model.stamps import stamp
 
 _GRACE = 8  #: seconds after a signal until the process ends by force; Kubernetes kills after 30, we promise 10
 

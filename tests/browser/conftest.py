@@ -16,12 +16,11 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from stac_watch.config.model import Limits, Source
 from stac_watch.demo.tiles import parse_tile
-from stac_watch.discover.items import Item
-from stac_watch.discover.policy import SkipReason
 from stac_watch.ledger.admission import Ledger
 from stac_watch.ledger.database import open_engine
 from stac_watch.ledger.records import Audited, Move, Order, Sighting
 from stac_watch.model.event import Conversion
+from stac_watch.model.item import Item, SkipReason
 from stac_watch.model.states import Fact, State
 from stac_watch.report.web import server
 from stac_watch.report.web import site as web

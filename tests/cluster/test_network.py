@@ -12,7 +12,7 @@ from harness.daemons import wait_until
 
 from stac_watch.cluster.manifests.render import render
 from stac_watch.cluster.manifests.settings import settings_of
-from stac_watch.config.model import load
+from stac_watch.config.load import load
 
 CONFIG = Path(__file__).parents[2] / "deploy/base/stac-watch.yaml"
 SOURCE = {"controller": "eventsource-controller", "eventsource-name": "stac"}

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from stac_watch.catalog.abilities import restore
 from stac_watch.catalog.client import Catalog
-from stac_watch.catalog.probe import restore
 from stac_watch.config.model import Recipe, Source
 from stac_watch.demo.catalog import COLLECTION, FaultControl, Server, Store, create_app, make_item
-from stac_watch.discover.intake import discover
+from stac_watch.discover.poll import discover
 from stac_watch.discover.sweep import Context, step
 from stac_watch.ledger.admission import Ledger
 from stac_watch.ledger.database import open_engine

@@ -6,9 +6,9 @@ from datetime import timedelta
 import pytest
 import requests
 
-from stac_watch.catalog.windows import LONGEST_OVERLAP, SHORTEST_OVERLAP, auto_overlap, lateness_bucket
 from stac_watch.config.model import Recipe
-from stac_watch.discover.intake import discover
+from stac_watch.discover.overlap import LONGEST_OVERLAP, SHORTEST_OVERLAP, auto_overlap, lateness_bucket
+from stac_watch.discover.poll import discover
 from stac_watch.model.errors import CatalogUnavailable
 from stac_watch.model.states import Fact, State
 

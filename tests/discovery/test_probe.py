@@ -5,8 +5,8 @@ from datetime import timedelta
 
 import pytest
 
-from stac_watch.catalog.client import Abilities
-from stac_watch.catalog.probe import EXPENSIVE, probe, restore, words
+from stac_watch.catalog.abilities import EXPENSIVE, Abilities, restore, words
+from stac_watch.catalog.probe import probe
 from stac_watch.model.errors import ConfigError
 
 SERVERS = {

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from stac_watch.catalog.client import Abilities
+from stac_watch.catalog.abilities import Abilities
 from stac_watch.catalog.windows import LAUNCH
 from stac_watch.config.model import Recipe
 from stac_watch.demo.items import make_collection

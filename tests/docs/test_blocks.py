@@ -18,7 +18,7 @@ import pytest
 
 from stac_watch.demo.catalog import Server, Store, create_app, make_item
 from stac_watch.demo.product import write_product
-from stac_watch.model.event import tile_of
+from stac_watch.model.identity import tile_of
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent

@@ -12,20 +12,18 @@ import pytest
 import typer.main
 
 from stac_watch.cli.main import cli
-from stac_watch.cluster.clean import Cleaning
-from stac_watch.cluster.clean import Item as Removal
 from stac_watch.cluster.diagnosis import Finding
 from stac_watch.cluster.fetch import Fetched
 from stac_watch.cluster.runs import RunView, Step
 from stac_watch.cluster.submit import Submission
 from stac_watch.config.model import Limits
-from stac_watch.discover.policy import SkipReason
 from stac_watch.jobs.audit import Audit, Gap, Kind
 from stac_watch.jobs.backfill import Day, Plan
 from stac_watch.jobs.prune import Pruning
 from stac_watch.jobs.replay import Target
 from stac_watch.ledger.records import Audited, HistoryRow, ItemRow, Lag, Order
 from stac_watch.model.errors import Exit
+from stac_watch.model.item import SkipReason
 from stac_watch.model.states import State
 from stac_watch.report.explain import Explanation, Next
 from stac_watch.report.lines import Line
@@ -33,6 +31,8 @@ from stac_watch.report.metrics import Loop, families
 from stac_watch.report.questions import Unreadable
 from stac_watch.report.status import Discovery, Failure, SourceStatus, Status, Waiting, source_status, status
 from stac_watch.report.web.site import Window, create_app
+from stac_watch.runs.cleaning import Cleaning
+from stac_watch.runs.cleaning import Leftover as Removal
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

@@ -12,8 +12,8 @@ import yaml
 from stac_watch.cli.main import cli
 from stac_watch.cluster.doctor import PERMISSIONS
 from stac_watch.config.model import Config
-from stac_watch.discover.policy import SkipReason
 from stac_watch.model.errors import Exit
+from stac_watch.model.item import SkipReason
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

@@ -11,13 +11,13 @@ import pytest
 from status_page import serve
 from typer.testing import CliRunner
 
-from stac_watch.app import file_of
 from stac_watch.cli.main import cli
 from stac_watch.config.model import Config, Limits, Recipe
 from stac_watch.jobs import backfill
 from stac_watch.ledger.records import Move
 from stac_watch.model.states import Fact, State
 from stac_watch.report.web import site as web
+from stac_watch.report.web.places import file_of
 
 
 @pytest.fixture

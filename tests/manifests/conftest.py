@@ -11,7 +11,7 @@ import yaml
 
 from stac_watch.cluster.manifests.render import render
 from stac_watch.cluster.manifests.settings import settings_of
-from stac_watch.config.model import load
+from stac_watch.config.load import load
 from stac_watch.model.event import Conversion, build_event
 
 ROOT = Path(__file__).parents[2]

@@ -10,7 +10,7 @@ import yaml
 
 from stac_watch.cluster.manifests.render import render
 from stac_watch.cluster.manifests.settings import settings_of
-from stac_watch.config.model import load
+from stac_watch.config.load import load
 from stac_watch.model.errors import ConfigError
 
 POLLER = {"app.kubernetes.io/name": "stac-watch"}

@@ -12,7 +12,8 @@ import yaml
 from stac_watch.cluster.manifests.poller import production_environment
 from stac_watch.cluster.manifests.render import render
 from stac_watch.cluster.manifests.settings import settings_of
-from stac_watch.config.model import Config, load
+from stac_watch.config.load import load
+from stac_watch.config.model import Config
 from stac_watch.model.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.main import get_command
 
-from stac_watch.app import read_range
 from stac_watch.cli.main import cli
+from stac_watch.cli.times import read_range
 from stac_watch.cluster.manifests.convert import one_run, retry_expression
 from stac_watch.config.model import Source
 from stac_watch.model import errors

@@ -12,7 +12,7 @@ from stac_watch.cluster.doctor import KINDS, Expected, examine, tools
 from stac_watch.cluster.manifests import settings as names
 from stac_watch.cluster.manifests.convert import convert_template
 from stac_watch.cluster.manifests.render import render
-from stac_watch.config.model import load
+from stac_watch.config.load import load
 from stac_watch.model.errors import ConfigError
 
 CONFIG = ROOT / "deploy" / "base" / "stac-watch.yaml"

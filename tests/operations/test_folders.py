@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from stac_watch.discover.items import Item
 from stac_watch.ledger.admission import Ledger
 from stac_watch.ledger.database import open_engine
 from stac_watch.ledger.records import Move, Sighting
 from stac_watch.model.event import Conversion, parse_event
+from stac_watch.model.item import Item
 from stac_watch.model.states import Fact
 from stac_watch.runs.local import EVENT, LOCK, OUTCOME, WORK, LocalEngine
 

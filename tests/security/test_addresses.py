@@ -19,7 +19,7 @@ from loopback import serving
 
 from stac_watch.catalog.http import CatalogHttp
 from stac_watch.model.errors import ConfigError, IdentityError, InputError, StacWatchError
-from stac_watch.model.event import check_address, check_href
+from stac_watch.model.hosts import check_address, check_href
 
 METADATA = [
     "169.254.169.254",

@@ -18,7 +18,7 @@ from pydantic import SecretStr
 
 from stac_watch.cluster.manifests.render import render
 from stac_watch.cluster.manifests.settings import settings_of
-from stac_watch.config.model import load
+from stac_watch.config.load import load
 from stac_watch.ledger.database import open_engine, shown_url
 from stac_watch.model.errors import ConfigError, Refused
 from stac_watch.model.event import Conversion, build_event

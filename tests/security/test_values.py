@@ -12,10 +12,11 @@ from geozarr_runner.source.store import Patience, open_source
 
 from stac_watch.cluster.manifests.render import render
 from stac_watch.cluster.manifests.settings import settings_of
-from stac_watch.config.model import load
-from stac_watch.discover.items import Item, Quarantine, read_item
+from stac_watch.config.load import load
+from stac_watch.discover.items import read_item
 from stac_watch.model.errors import IdentityError, InputError
 from stac_watch.model.event import Conversion, build_event, parse_event
+from stac_watch.model.item import Item, Quarantine
 from stac_watch.runs.local import arguments
 
 ROOT = Path(__file__).parents[2]

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from stac_watch.config.model import Recipe
-from stac_watch.discover.intake import discover
+from stac_watch.discover.poll import discover
 from stac_watch.discover.sweep import Context, step
 from stac_watch.model.errors import CatalogUnavailable
 

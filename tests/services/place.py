@@ -15,7 +15,7 @@ from stac_watch.catalog.client import Catalog
 from stac_watch.catalog.probe import probe
 from stac_watch.config.model import Source
 from stac_watch.demo.items import make_item
-from stac_watch.discover.items import acquisition
+from stac_watch.model.product import acquisition
 
 
 @dataclass

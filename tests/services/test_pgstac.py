@@ -10,7 +10,7 @@ from pystac_client.exceptions import APIError
 from stac_watch.catalog.reader import leaves
 from stac_watch.catalog.windows import Window, days
 from stac_watch.config.model import Recipe
-from stac_watch.discover.intake import discover
+from stac_watch.discover.poll import discover
 from stac_watch.discover.sweep import Context, step
 
 THEN = datetime(2026, 3, 1, 12, 0, 13, tzinfo=UTC)

@@ -12,12 +12,11 @@ from typing import Any
 import pytest
 from sqlalchemy import NullPool, RowMapping, create_engine, text
 
-from stac_watch.discover.items import Item
-from stac_watch.discover.policy import SkipReason
 from stac_watch.ledger.admission import Ledger
 from stac_watch.ledger.database import open_engine
 from stac_watch.ledger.records import ConversionRow, Sighting
 from stac_watch.model.event import PRIORITY, Conversion, parse_event
+from stac_watch.model.item import Item, SkipReason
 from stac_watch.model.states import Fact, State, next_state
 
 ITEM_ID = "S2A_MSIL2A_20251008T100041_N0511_R122_T32TQM_20251008T122613"

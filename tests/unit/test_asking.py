@@ -6,7 +6,7 @@ from dataclasses import asdict
 import pytest
 from rich.console import Console
 
-from stac_watch.catalog.client import Abilities
+from stac_watch.catalog.abilities import Abilities
 from stac_watch.config.model import Limits, Source
 from stac_watch.report import questions as asking
 from stac_watch.report.status import render_status

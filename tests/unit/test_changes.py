@@ -6,7 +6,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stac_watch.discover.items import Change, ChangeKind, Item, Quarantine, classify, product_href, read_item
+from stac_watch.discover.items import Change, ChangeKind, classify, read_item
+from stac_watch.model.item import Item, Quarantine
+from stac_watch.model.product import product_href
 
 REAL = Path(__file__).parents[2].parent / "shared" / "data" / "eopf"
 NASTY = [

@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from stac_watch.config.model import ArgoEngine, Config, Group, LocalEngine, load, parse_duration, parse_rate
+from stac_watch.config.load import load
+from stac_watch.config.model import ArgoSettings, Config, Group, LocalSettings
+from stac_watch.config.values import parse_duration, parse_rate
 from stac_watch.model.errors import ConfigError, Exit
 
 SOURCE = {"name": "s2-l2a", "api": "https://stac.example", "collection": "sentinel-2-l2a"}
@@ -29,7 +31,7 @@ def config_of(tmp_path):
 def test_the_shortest_configuration_is_one_source(config_of):
     config = config_of()
     assert config.source("s2-l2a").collection == "sentinel-2-l2a"
-    assert isinstance(config.engine, LocalEngine)
+    assert isinstance(config.engine, LocalSettings)
     assert config.engine.limits.max_in_flight == 2
     assert config.source("s2-l2a").hosts() == ("stac.example",)
 
@@ -45,7 +47,7 @@ def test_every_value_of_the_documented_example_arrives(config_of):
         engine=ARGO | {"limits": {"max_in_flight": 5, "rate": "90/m", "attempts": 2, "confirm_after": "15m", "not_ready": ["1h"]}},
     )  # fmt: skip
     source, limits = config.source("s2-l2a"), config.engine.limits
-    assert isinstance(config.engine, ArgoEngine)
+    assert isinstance(config.engine, ArgoSettings)
     assert (source.api, source.filter.bbox, source.filter.max_age) == ("https://stac.example", (1, 2, 3, 4), timedelta(days=30))
     assert (source.poll.interval, source.poll.sweep, source.on) == (timedelta(seconds=60), timedelta(hours=6), "restamp")
     assert (limits.rate, limits.not_ready, limits.confirm_after) == (1.5, (timedelta(hours=1),), timedelta(minutes=15))

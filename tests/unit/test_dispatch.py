@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from stac_watch.ledger.records import Move
 from stac_watch.model.errors import Refused
 from stac_watch.model.states import Fact, State
-from stac_watch.runs.dispatch import MAX_PAUSE, Sent, TokenBucket, dispatch, pause
+from stac_watch.runs.dispatch import MAX_PAUSE, Sent, dispatch, pause
 from stac_watch.runs.engine import Answer, Receipt
+from stac_watch.runs.pace import TokenBucket
 
 
 @dataclass

@@ -10,27 +10,19 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from stac_watch.model.errors import IdentityError, InputError
-from stac_watch.model.event import (
+from stac_watch.model.event import MAX_EVENT_BYTES, MAX_NAME, PRIORITY, Conversion, build_event, next_attempt, parse_event, run_name
+from stac_watch.model.hosts import check_href
+from stac_watch.model.identity import (
     ITEM_ID,
-    MAX_EVENT_BYTES,
-    MAX_NAME,
-    PRIORITY,
-    Conversion,
-    build_event,
-    check_href,
     check_item_id,
     conversion_key,
     event_id,
-    next_attempt,
-    parse_event,
     parse_event_id,
     parse_product_id,
-    parse_stamp,
-    run_name,
     source_of,
-    stamp,
     tile_of,
 )
+from stac_watch.model.stamps import parse_stamp, stamp
 
 DNS_1123 = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 IDS = st.from_regex(ITEM_ID, fullmatch=True).filter(lambda s: ".." not in s)

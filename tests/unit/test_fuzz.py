@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from stac_watch.config.model import Limits, load
+from stac_watch.config.load import load
+from stac_watch.config.model import Limits
 from stac_watch.jobs import backfill
 from stac_watch.ledger.records import Move
 from stac_watch.model.errors import ConfigError, StacWatchError

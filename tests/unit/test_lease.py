@@ -9,10 +9,11 @@ import pytest
 from sqlalchemy import event as sa_event
 
 from stac_watch import app as composition
-from stac_watch.config.model import Limits, Recipe, load
-from stac_watch.ledger.admission import LeaseLost, Ledger
+from stac_watch.config.load import load
+from stac_watch.config.model import Limits, Recipe
+from stac_watch.ledger.admission import Ledger
 from stac_watch.ledger.database import open_engine
-from stac_watch.ledger.moves import LEASE
+from stac_watch.ledger.moves import LEASE, LeaseLost
 from stac_watch.ledger.records import Move
 from stac_watch.model.states import Fact, State
 from stac_watch.watch.loop import Parts, Watcher

@@ -9,13 +9,13 @@ import pytest
 from sqlalchemy import NullPool, create_engine, text
 from sqlalchemy import event as sa_event
 
-from stac_watch.discover.items import Quarantine
-from stac_watch.discover.policy import SkipReason
-from stac_watch.ledger.admission import Ledger, StaleState
+from stac_watch.ledger.admission import Ledger
 from stac_watch.ledger.database import open_engine
+from stac_watch.ledger.moves import StaleState
 from stac_watch.ledger.records import Known, Move, Place, Queue, Tally
 from stac_watch.ledger.schema import SCHEMA_VERSION
 from stac_watch.model.errors import CannotWrite, ConfigError, Temporary
+from stac_watch.model.item import Quarantine, SkipReason
 from stac_watch.model.states import Fact, State
 
 ON_SQLITE = pytest.mark.parametrize("database", ["sqlite"], indirect=True)

@@ -20,13 +20,14 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from sqlalchemy import event as sa_event
 
 from stac_watch.config.model import Limits
-from stac_watch.discover.policy import SkipReason
 from stac_watch.ledger.admission import Ledger
 from stac_watch.ledger.database import open_engine
 from stac_watch.ledger.records import Move
+from stac_watch.model.item import SkipReason
 from stac_watch.model.states import FINAL, Fact, State
-from stac_watch.runs.dispatch import TokenBucket, dispatch
+from stac_watch.runs.dispatch import dispatch
 from stac_watch.runs.engine import Answer, Phase, Receipt, Run
+from stac_watch.runs.pace import TokenBucket
 from stac_watch.runs.reconcile import reconcile
 
 ITEMS, REVISIONS = ("item-a", "item-b"), ("rev-a", "rev-b", "rev-c")

@@ -3,7 +3,8 @@ from datetime import timedelta
 import pytest
 
 from stac_watch.config.model import Filter
-from stac_watch.discover.policy import Admit, Skip, SkipReason, judge
+from stac_watch.discover.policy import Admit, Skip, judge
+from stac_watch.model.item import SkipReason
 
 CASES = [
     (SkipReason.DEPRECATED, {}, {"deprecated": True}, {"deprecated": False}),

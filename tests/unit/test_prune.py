@@ -10,14 +10,15 @@ from sqlalchemy import event as sa_event
 
 from stac_watch.cli.main import cli
 from stac_watch.config.model import Limits
-from stac_watch.discover.policy import SkipReason
 from stac_watch.jobs import replay
 from stac_watch.jobs.audit import examine
 from stac_watch.jobs.prune import prune
-from stac_watch.ledger.admission import Ledger, StaleState
+from stac_watch.ledger.admission import Ledger
+from stac_watch.ledger.moves import StaleState
 from stac_watch.ledger.pruning import Place
 from stac_watch.ledger.records import Move
 from stac_watch.model.errors import Defect, InputError
+from stac_watch.model.item import SkipReason
 from stac_watch.model.states import TRANSITIONS, Fact, State
 from stac_watch.report import questions as asking
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stac_watch.app import read_range, read_since
+from stac_watch.cli.times import read_range, read_since
 from stac_watch.jobs.backfill import Request, check_range
 from stac_watch.model.errors import InputError
 

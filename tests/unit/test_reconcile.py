@@ -5,9 +5,9 @@ from itertools import product
 import pytest
 
 from stac_watch.config.model import Limits
-from stac_watch.discover.policy import SkipReason
 from stac_watch.ledger.records import Move
 from stac_watch.model.errors import Exit
+from stac_watch.model.item import SkipReason
 from stac_watch.model.states import TRANSITIONS, Fact, State
 from stac_watch.runs.engine import Phase, Run
 from stac_watch.runs.reconcile import ENOUGH, MAX_RETRY_PAUSE, decide, reconcile

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from stac_watch.config.areas import parse_area, parse_expression
-from stac_watch.config.model import load
+from stac_watch.config.load import load
 from stac_watch.model.errors import ConfigError
 
 TRIANGLE = {"type": "Polygon", "coordinates": [[[0, 0], [4, 0], [4, 4], [0, 0]]]}

@@ -14,17 +14,19 @@ from sqlalchemy import event as sa_event
 
 from stac_watch import app as composition
 from stac_watch.cli.terminal import reading
-from stac_watch.config.model import Limits, Source, load
-from stac_watch.discover.policy import SkipReason
+from stac_watch.config.load import load
+from stac_watch.config.model import Limits, Source
 from stac_watch.ledger import schema
 from stac_watch.ledger.admission import Ledger
 from stac_watch.ledger.database import open_engine
 from stac_watch.ledger.migrations import STEPS
 from stac_watch.ledger.records import Move, Place, Queue, Scope
 from stac_watch.model.errors import ConfigError
+from stac_watch.model.item import SkipReason
 from stac_watch.model.states import Fact, State
 from stac_watch.report import questions as asking
-from stac_watch.runs.dispatch import TokenBucket, dispatch
+from stac_watch.runs.dispatch import dispatch
+from stac_watch.runs.pace import TokenBucket
 from stac_watch.runs.reconcile import reconcile
 
 FIRST = Path(__file__).with_name("ledger-1.sql")

@@ -20,7 +20,7 @@ from geozarr_runner.publish.marker import Outcome
 from geozarr_runner.request import Service
 from geozarr_runner.source.preflight import Plan
 from geozarr_runner.source.product import REFLECTANCE, ZarrArray
-from stac_watch.model.event import parse_stamp
+from stac_watch.model.stamps import parse_stamp
 
 SUFFIX = ".item.json"
 _EXTENSIONS = {

@@ -25,7 +25,7 @@ from urllib.request import getproxies
 import fsspec
 
 from stac_watch.model.errors import InputError, Refused, SourceNotThere, StacWatchError, Temporary, cannot_write
-from stac_watch.model.event import check_address, check_href
+from stac_watch.model.hosts import check_address, check_href
 
 if TYPE_CHECKING:
     import aiohttp

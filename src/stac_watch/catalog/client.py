@@ -19,11 +19,12 @@ from urllib.parse import quote
 
 from pystac_client import ItemSearch
 
+from stac_watch.catalog.abilities import Abilities
 from stac_watch.catalog.http import CONNECT, READ, TRIES, Answer, BadAnswer, CatalogHttp, Rejected
 from stac_watch.catalog.windows import FAR, SECOND, Span, Window, bounds, interval
-from stac_watch.discover.items import product_href
 from stac_watch.model.errors import CatalogUnavailable, ConfigError
-from stac_watch.model.event import parse_stamp
+from stac_watch.model.product import product_href
+from stac_watch.model.stamps import parse_stamp
 
 # whole properties: on pgstac each path inside costs more than the bytes that it saves (1,000 items: 0.7 s, with eleven paths 2.2 s)
 FIELDS = ("id", "collection", "bbox", "assets", "properties")
@@ -33,30 +34,6 @@ PROPERTIES = (  # what is kept of them: a sweep has some thousand items in memor
 )  # fmt: skip
 LEAN = ("-links",)  # stac-fastapi writes 1 KB of them for each item, also where `fields` has none
 SWEEP_PAGE = 2_500  # items per request of a sweep: a day of the real catalogue has 1,400, and a full page is asked for twice
-WHOLE_PAGE = 200  # items per request where a server ignores `fields`: 20 KB each
-
-
-@dataclass(frozen=True)
-class Abilities:
-    """What a server was found to do for one collection. The defaults are what a good STAC API does."""
-
-    method: str = "POST"
-    stamp: str = "updated"  # what windows are about; `datetime` where no change stamp can be used
-    typed: bool = False  # compares stamps as times; else as text
-    filters: bool = True  # takes CQL2 at all
-    sorts: bool = True
-    fields: bool = True
-    product: bool = False  # items have their store in the asset `product`, and it can be asked for alone
-    max_page: int = 10_000  # items that it returns at most
-    honest_next: bool = True  # a page without `next` is the last one
-    idle: float = 0.0  # seconds that a query takes which finds nothing
-    samples: int = 1  # items that were looked at
-    stamps: tuple[str, ...] = ("updated",)  # change stamps that could be used; the first one is
-    rejected: tuple[str, ...] = ()  # change stamps that cannot be used, and why
-
-    def page(self, wanted: int) -> int:
-        """Returns how many items to ask for at once."""
-        return max(1, min(wanted, self.max_page, wanted if self.fields else WHOLE_PAGE))
 
 
 @dataclass(frozen=True)

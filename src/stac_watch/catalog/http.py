@@ -28,7 +28,7 @@ from pystac_client.stac_api_io import StacApiIO
 from urllib3 import HTTPConnectionPool
 
 from stac_watch.model.errors import CatalogUnavailable, ConfigError, IdentityError, Refused
-from stac_watch.model.event import check_address
+from stac_watch.model.hosts import check_address
 
 CONNECT, READ = 5.0, 60.0  # seconds; EODC answers a full page in 2.3 s, a big un-indexed query took 1.6 s on pgstac
 TOTAL = 180.0  # seconds for a whole answer: a read time-out alone lets a server drip a byte a minute for ever

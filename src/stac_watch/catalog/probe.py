@@ -8,21 +8,20 @@ stamp as text unless it is declared, servers ignore `sortby`, `filter`, `fields`
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
-from stac_watch.catalog.client import LEAN, SWEEP_PAGE, Abilities, Catalog, Page
+from stac_watch.catalog.abilities import STAMPS, Abilities
+from stac_watch.catalog.client import LEAN, SWEEP_PAGE, Catalog, Page
 from stac_watch.catalog.http import BadAnswer, Rejected
 from stac_watch.catalog.windows import FAR, SECOND, Window, floor_second
-from stac_watch.discover.items import STAMPS
 from stac_watch.model.errors import CatalogUnavailable, ConfigError, Refused
-from stac_watch.model.event import parse_stamp, stamp
+from stac_watch.model.stamps import parse_stamp, stamp
 
 GOOD_FOR = timedelta(days=1)
 GOOD_FOR_EMPTY = timedelta(minutes=10)  # an empty collection tells nothing: it is looked at again soon
-EXPENSIVE = 0.3  # seconds for a query that finds nothing: an index is missing, and asking is a burden
 SAMPLE = 20
 TRIES = 2
 
@@ -50,53 +49,6 @@ def probe(catalog: Catalog, wanted: int) -> Abilities:
         catalog.assume(product=catalog.abilities.fields and _product_alone(catalog, sample.items))
     catalog.assume(idle=_idle(catalog, sample.server_now))
     return catalog.abilities
-
-
-def restore(found: dict[str, Any]) -> Abilities | None:
-    """Returns abilities as the ledger keeps them; None when they are of another version."""
-    names = {f.name for f in fields(Abilities)}
-    if set(found) != names:
-        return None
-    return Abilities(**{**found, "stamps": tuple(found["stamps"]), "rejected": tuple(found["rejected"])})
-
-
-def words(a: Abilities) -> list[str]:
-    """Returns what was found and what follows, a sentence each."""
-    if not a.samples:
-        return ["the collection is empty: nothing is known yet, it is looked at again in ten minutes"]
-    told = [f"search by {a.method}, {a.max_page} items a page", *(f"{reason}" for reason in a.rejected)]
-    if a.stamp == "datetime":
-        told.append("no change stamp can be used: the last days are read again by acquisition time")
-    elif a.typed:
-        told.append(f"`{a.stamp}` is compared as time: windows on it, bounds in microseconds")
-    else:
-        told.append(f"`{a.stamp}` is compared as text: windows on it, bounds in bare seconds")
-    if others := [f"`{name}`" for name in a.stamps if name != a.stamp]:
-        told.append(f"{' and '.join(others)} could be used in its place")
-    if not a.fields:
-        told.append("`fields` is ignored: whole items are read, some twenty times the bytes")
-    elif not a.product:
-        told.append("not every item has an asset `product`: all assets are read, some ten times the bytes")
-    if not a.sorts:
-        told.append("`sortby` is ignored: a second with more items than a page cannot be read")
-    if not a.honest_next:
-        told.append("complete pages have a `next` too: whether there is more is told by their length")
-    cost = f"a query that finds nothing takes {a.idle * 1000:.0f} ms"
-    told.append(f"{cost}: {_FLOORED}" if a.idle > EXPENSIVE else cost)
-    return told
-
-
-def summary(a: Abilities) -> str:
-    """Returns what was found, in one line."""
-    if not a.samples:
-        return "the collection is empty"
-    how = "acquisition time" if a.stamp == "datetime" else f"`{a.stamp}` as {'time' if a.typed else 'text'}"
-    told = [f"search by {a.method}, {a.max_page} items a page", f"windows on {how}"]
-    told += [f"`{name}` is ignored" for name, honoured in (("fields", a.fields), ("sortby", a.sorts)) if not honoured]
-    return ", ".join([*told, f"{a.idle * 1000:.0f} ms to find nothing"])
-
-
-_FLOORED = "polls look at recent acquisitions only, and at all of them once per sweep; an index on the stamp would help"
 
 
 def _sample(catalog: Catalog, server_now: datetime) -> Page:

@@ -17,9 +17,9 @@ from typing import Any
 from stac_watch.catalog.client import Catalog, Page
 from stac_watch.catalog.http import BadAnswer
 from stac_watch.catalog.windows import Window, after, bisect
-from stac_watch.discover.items import Quarantine
 from stac_watch.model.errors import CatalogUnavailable
-from stac_watch.model.event import stamp
+from stac_watch.model.item import Quarantine
+from stac_watch.model.stamps import stamp
 
 _HIDDEN = "(unreadable) "
 CAREFUL = 64  # items per request where one of them is known to break the answer

@@ -6,7 +6,7 @@ for them. Never: I/O; a live window that ends after the server's clock plus its 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,10 +18,6 @@ DAY = timedelta(days=1)
 FAR = datetime(9999, 1, 1, tzinfo=UTC)  # where no item is
 EARLIEST = datetime(1, 1, 1, tzinfo=UTC)  # where a catalogue does not say when it begins
 LAUNCH = datetime(2015, 6, 23, tzinfo=UTC)  # of Sentinel-2A; what is dated before it has no time, or a wrong one: 0001, 1970
-SHORTEST_OVERLAP = timedelta(minutes=15)  # at 1,300 items a day about 14 rows are read twice
-LONGEST_OVERLAP = timedelta(hours=24)  # what is later is back-dated, not late: the sweep's business
-DATETIME_OVERLAP = timedelta(days=3)  # without a change stamp: items appear hours to days after their acquisition
-LATEST_BUCKET = 17  # 2^16 s = 18 h
 
 
 @dataclass(frozen=True)
@@ -138,26 +134,3 @@ def after(window: Window, value: str, item_id: str, *, descending: bool = False)
 def advance(cursor: datetime, window: Window, server_now: datetime) -> datetime:
     """Returns the cursor after a window was committed: never back, never past the server's own clock."""
     return max(cursor, min(window.end, floor_second(server_now)))
-
-
-def lateness_bucket(cursor: datetime, stamp: datetime) -> int | None:
-    """Returns how far before the cursor a new item is stamped: 0 = not at all, n = less than 2^n s; None = too far to be late.
-
-    Not "first seen less stamp": that would also measure how long the watcher slept.
-    """
-    seconds = (cursor - stamp).total_seconds()
-    if seconds <= 0:
-        return 0
-    bucket = max(1, int(seconds).bit_length())
-    return bucket if bucket <= LATEST_BUCKET else None
-
-
-def auto_overlap(lateness: Mapping[int, int]) -> timedelta:
-    """Returns twice the lateness that 99.9 % of new items stay below, between 15 minutes and 24 hours."""
-    total, seen = sum(lateness.values()), 0
-    for bucket in sorted(lateness):
-        seen += lateness[bucket]
-        if seen * 1000 >= total * 999:
-            worst = timedelta(seconds=2**bucket) if bucket else timedelta()
-            return min(max(2 * worst, SHORTEST_OVERLAP), LONGEST_OVERLAP)
-    return SHORTEST_OVERLAP

@@ -20,6 +20,7 @@ from stac_watch.report import questions as asking
 from stac_watch.report.explain import render_explanations
 from stac_watch.report.lines import table
 from stac_watch.report.status import render_status
+from stac_watch.report.web import places
 
 
 @cli.command()
@@ -65,7 +66,7 @@ def explain(item: ItemArgument, config: ConfigOption = DEFAULT_CONFIG, json: Jso
     """Show everything that happened to one item, and what comes next."""
     with reading(config) as (settings, ledger):
         now = composition.wall_clock()
-        chains = asking.explain(ledger, item, settings.engine.limits, now, lambda run: composition.log_of(settings, run))
+        chains = asking.explain(ledger, item, settings.engine.limits, now, lambda run: places.log_of(settings, run))
     show(chains, json, render_explanations)
     return Exit.OK
 

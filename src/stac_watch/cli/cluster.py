@@ -25,15 +25,17 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from stac_watch import app as composition
 from stac_watch.cli.terminal import DEFAULT_CONFIG, ConfigOption, JsonOption, YesOption, cli, reading, show
-from stac_watch.config.model import ArgoEngine, Config, LocalEngine, load
+from stac_watch.cli.times import read_span
+from stac_watch.config.load import load
+from stac_watch.config.model import ArgoSettings, Config, LocalSettings
 from stac_watch.model.errors import ConfigError, Exit
 from stac_watch.report.as_json import as_json
 from stac_watch.runs.engine import Phase
 
 if TYPE_CHECKING:  # the kubernetes client takes 0.6 s that the other verbs do not have to wait for
-    from stac_watch.cluster.clean import Cleaning, Item
     from stac_watch.cluster.doctor import Expected
     from stac_watch.cluster.fetch import Fetched, Watching
+    from stac_watch.runs.cleaning import Cleaning, Leftover
     from stac_watch.runs.kubernetes_api import Cluster
 
 NamespaceOption = Annotated[str, typer.Option("--namespace", "-n", help="Instead of the configuration's engine.namespace.")]
@@ -129,7 +131,7 @@ def clean(
     """
     from stac_watch.cluster.tables import removed, render_cleaning
 
-    with _cleaning(config, namespace, composition.read_span(older_than), volumes=volumes) as (plan, carry_out):
+    with _cleaning(config, namespace, read_span(older_than), volumes=volumes) as (plan, carry_out):
         show(plan, json, render_cleaning)
         if not plan.remove or not (yes or (not json and _agreed(len(plan.remove)))):
             return Exit.OK
@@ -176,13 +178,13 @@ def operating(config: Path, namespace: str) -> Iterator[Cluster]:
 @contextmanager
 def _cleaning(
     config: Path, namespace: str, age: timedelta, *, volumes: bool
-) -> Iterator[tuple[Cleaning, Callable[[Cleaning], Iterator[tuple[Item, bool]]]]]:
+) -> Iterator[tuple[Cleaning, Callable[[Cleaning], Iterator[tuple[Leftover, bool]]]]]:
     """Yields what may go, and what removes it."""
     from stac_watch.cluster import clean
     from stac_watch.runs import folders
 
     engine, now = load(config, os.environ).engine, composition.wall_clock()
-    if isinstance(engine, LocalEngine) and not volumes:
+    if isinstance(engine, LocalSettings) and not volumes:
         with reading(config) as (_, ledger):
             yield folders.plan(engine.folder, ledger.get, now, age), partial(folders.carry_out, engine.folder, ledger.get)
         return
@@ -237,8 +239,8 @@ def _agreed(count: int) -> bool:
     return typer.confirm(f"remove {count}?")
 
 
-def _argo(settings: Config) -> ArgoEngine:
-    if not isinstance(settings.engine, ArgoEngine):
+def _argo(settings: Config) -> ArgoSettings:
+    if not isinstance(settings.engine, ArgoSettings):
         raise ConfigError(
             f"engine.kind is {settings.engine.kind}, and this verb is for a cluster",
             hint="name the cluster's configuration: --config deploy/base/stac-watch.yaml",

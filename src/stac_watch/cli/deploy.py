@@ -15,7 +15,8 @@ import typer
 
 from stac_watch import app as composition
 from stac_watch.cli.terminal import DEFAULT_CONFIG, ConfigOption, JsonOption, cli, stopping
-from stac_watch.config.model import ArgoEngine, load
+from stac_watch.config.load import load
+from stac_watch.config.model import ArgoSettings
 from stac_watch.model.errors import ConfigError, Exit, Unavailable
 from stac_watch.report.as_json import as_json
 
@@ -86,7 +87,7 @@ def submit(
     from stac_watch.cluster.submit import check_template, submission
 
     settings = load(config, os.environ)
-    if not isinstance(settings.engine, ArgoEngine):
+    if not isinstance(settings.engine, ArgoSettings):
         raise ConfigError("submit is for argo", hint="on one machine call `geozarr-runner run --stac-url URL --output-zarr PATH`")
     asked = {
         "stac_url": stac_url, "output_zarr": output_zarr, "groups": groups, "spatial_chunk": spatial_chunk, "sharding": sharding,

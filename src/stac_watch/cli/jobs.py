@@ -17,13 +17,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from stac_watch import app as composition
 from stac_watch.cli.terminal import DEFAULT_CONFIG, ConfigOption, JsonOption, SourceArgument, YesOption, acting, cli, show
+from stac_watch.cli.times import read_range, read_since
 from stac_watch.jobs import audit as auditing
 from stac_watch.jobs import backfill as backfilling
 from stac_watch.jobs import replay as replaying
 from stac_watch.jobs.replay import Target, Wish
 from stac_watch.ledger import records
 from stac_watch.model.errors import Exit, InputError
-from stac_watch.model.event import stamp
+from stac_watch.model.stamps import stamp
 from stac_watch.model.states import State
 from stac_watch.report.jobs import render_audit, render_plan, render_targets
 from stac_watch.report.lines import Troubles, over, trouble
@@ -56,7 +57,7 @@ def backfill(
     with acting(config) as (settings, parts):
         chosen = settings.source(source)
         c = backfilling.Context(chosen, parts.recipe, parts.limits, parts.catalogs[source], parts.ledger)
-        first, last = composition.read_range(start, end, parts.now())
+        first, last = read_range(start, end, parts.now())
         request = backfilling.check_range(backfilling.Request(first, last, canary, max_items, max_failures), parts.now())
         if not yes:
             show(backfilling.plan(c, request, parts.now()), json, render_plan)
@@ -99,7 +100,7 @@ def _follow(parts: Parts, c: backfilling.Context, request: backfilling.Request) 
     return Exit.NOT_ALL_WELL if last.held or last.dead or last.waiting else Exit.OK
 
 
-def _see_through(parts: Parts, c: backfilling.Context, request: backfilling.Request) -> records.Progress | None:
+def _see_through(parts: Parts, c: backfilling.Context, request: backfilling.Request) -> backfilling.Progress | None:
     """Returns how far it is when nothing moves any more; None when asked to stop before."""
     watcher = Watcher(replace(parts, holder=f"{parts.holder}, backfill --follow", gives_way=True), observing=False)
     began = parts.now()
@@ -125,7 +126,7 @@ class _Follower:
         self._troubles = Troubles()
         self._said, self._said_at = "", now() - LINE_EVERY
 
-    def __call__(self, tick: Tick, progress: records.Progress) -> None:
+    def __call__(self, tick: Tick, progress: backfilling.Progress) -> None:
         """Shows what a turn led to."""
         news = self._troubles.news(tick.ailing, tick.standby)
         for text in (*(trouble(name, problem) for name, problem in news.begun.items()), *map(over, news.ended)):
@@ -187,7 +188,7 @@ def _selected(
         raise InputError("nothing is selected", hint="name items, or give --file, or --state dead, --since 10h, --error TEXT")
     if not by_state:
         return replaying.named(wanted, parts.ledger, sources)
-    moment = composition.read_since(since, parts.now()) if since is not None else None
+    moment = read_since(since, parts.now()) if since is not None else None
     rows = parts.ledger.conversions(state=state or State.DEAD, since=moment, error=error, limit=replaying.MOST)
     return replaying.chosen(rows, parts.ledger)
 
@@ -232,7 +233,7 @@ def audit(
             settings.source(source), parts.recipe, parts.catalogs[source], parts.ledger, parts.engine, find_marker,
             lambda output: composition.visible(settings, output),
         )  # fmt: skip
-        first, last = composition.read_range(start, end, parts.now())
+        first, last = read_range(start, end, parts.now())
         found = auditing.audit(c, first, last, parts.now())
         try:
             written = auditing.write(found, file) if file is not None else 0

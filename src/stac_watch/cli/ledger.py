@@ -13,7 +13,8 @@ import typer
 
 from stac_watch import app as composition
 from stac_watch.cli.terminal import DEFAULT_CONFIG, ConfigOption, JsonOption, YesOption, cli, show, stopping
-from stac_watch.config.model import load
+from stac_watch.cli.times import read_span
+from stac_watch.config.load import load
 from stac_watch.jobs.prune import prune
 from stac_watch.model.errors import Exit
 from stac_watch.report.jobs import render_pruning
@@ -34,7 +35,7 @@ def ledger(
     yes: YesOption = False,
 ) -> int:
     """Look after the ledger. Works beside a watcher; stopped and run again, it goes on."""
-    age = composition.read_span(older_than)
+    age = read_span(older_than)
     settings = load(config, os.environ)
     with stopping() as wait:
         opened = composition.open_ledger(settings)

@@ -28,8 +28,9 @@ from stac_watch.cli import cluster as cli_operating
 from stac_watch.cli import deploy as cli_deploying
 from stac_watch.cli import jobs as cli_acting
 from stac_watch.cli import ledger as cli_ledger
+from stac_watch.cli.setup import checks
 from stac_watch.cli.terminal import DEFAULT_CONFIG, ConfigOption, acting, cli, stopping
-from stac_watch.config.model import load
+from stac_watch.config.load import load
 from stac_watch.model.errors import Exit, Refused, StacWatchError, Temporary, Unavailable
 from stac_watch.model.states import State
 from stac_watch.report.lines import Line, News, Troubles, over, sentence, trouble, waiting, watching
@@ -120,7 +121,7 @@ def check(config: ConfigOption = DEFAULT_CONFIG) -> int:
     """Check the configuration, the catalogues, the ledger and the engine: one line each, with what to do."""
     settings = load(config, os.environ)
     code = Exit.OK
-    for name, probe in composition.checks(settings, os.environ):
+    for name, probe in checks(settings, os.environ):
         try:
             print(f"ok    {name}: {probe()}")
         except StacWatchError as error:

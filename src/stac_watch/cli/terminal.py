@@ -19,7 +19,8 @@ import typer
 from rich.console import Console, RenderableType
 
 from stac_watch import app as composition
-from stac_watch.config.model import Config, load
+from stac_watch.config.load import load
+from stac_watch.config.model import Config
 from stac_watch.ledger.admission import Ledger
 from stac_watch.report.as_json import as_json
 from stac_watch.watch.loop import Parts

@@ -7,43 +7,13 @@ run that is not over, a volume that something still reads, or, with a Workflow, 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import StrEnum
 from typing import Any
 
 from stac_watch.cluster.runs import SELECTOR, age, is_ours, is_over, parameters
 from stac_watch.cluster.volume import FETCH_SELECTOR, MOUNT
+from stac_watch.runs.cleaning import Cleaning, Leftover, LeftoverKind, spelled
 from stac_watch.runs.kubernetes_api import Cluster, Document
-
-
-class Kind(StrEnum):
-    """What is removed."""
-
-    WORKFLOW = "Workflow"
-    VOLUME = "PersistentVolumeClaim"
-    POD = "Pod"
-    RUN = "run folder"  #: of the local engine
-    STAGED = "staged source"  #: of the local engine
-
-
-@dataclass(frozen=True)
-class Item:
-    """One object, and what becomes of it."""
-
-    kind: Kind
-    name: str
-    uid: str  # empty for what is no object of a cluster
-    why: str  # it may go, or must stay
-    holds: str = ""  # of a volume or a staged source: what is lost with it
-
-
-@dataclass(frozen=True)
-class Cleaning:
-    """What would be removed, and what stays."""
-
-    remove: tuple[Item, ...]
-    keep: tuple[Item, ...]
 
 
 def plan_runs(cluster: Cluster, now: datetime, older_than: timedelta) -> Cleaning:
@@ -51,16 +21,20 @@ def plan_runs(cluster: Cluster, now: datetime, older_than: timedelta) -> Cleanin
     remove, keep = [], []
     for workflow in cluster.items(cluster.argo("workflows"), SELECTOR):
         if not is_over(workflow):
-            keep.append(_item(Kind.WORKFLOW, workflow, "it is not over"))
+            keep.append(_item(LeftoverKind.WORKFLOW, workflow, "it is not over"))
         elif age(workflow, now) < older_than.total_seconds():
             keep.append(
-                _item(Kind.WORKFLOW, workflow, f"it ended less than {spelled(older_than)} ago; the poller may not have seen it")
+                _item(
+                    LeftoverKind.WORKFLOW,
+                    workflow,
+                    f"it ended less than {spelled(older_than)} ago; the poller may not have seen it",
+                )
             )
         else:
-            remove.append(_item(Kind.WORKFLOW, workflow, str(workflow["status"]["phase"])))
+            remove.append(_item(LeftoverKind.WORKFLOW, workflow, str(workflow["status"]["phase"])))
     helpers = cluster.items(cluster.core("pods"), FETCH_SELECTOR)
     ended = [pod for pod in helpers if (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")]
-    remove += [_item(Kind.POD, pod, "a helper of `fetch` that was left behind") for pod in ended]
+    remove += [_item(LeftoverKind.POD, pod, "a helper of `fetch` that was left behind") for pod in ended]
     return Cleaning(tuple(remove), tuple(keep))
 
 
@@ -70,15 +44,15 @@ def plan_volumes(cluster: Cluster) -> Cleaning:
     claims = cluster.items(cluster.core("persistentvolumeclaims"), SELECTOR)
     workflows = {w["metadata"]["name"]: w for w in cluster.items(cluster.argo("workflows"))}
     pods = cluster.items(cluster.core("pods"))
-    remove: list[Item] = []
-    keep: list[Item] = []
+    remove: list[Leftover] = []
+    keep: list[Leftover] = []
     for claim in claims:
         if claim["metadata"].get("deletionTimestamp"):
             continue  # on its way out
         workflow = workflows.get(claim["metadata"]["name"])
         reason = stays(claim, workflow, pods)
         why = reason or ("its run is over" if workflow else "its run is gone")
-        (keep if reason else remove).append(_item(Kind.VOLUME, claim, why, holds(claim, workflow)))
+        (keep if reason else remove).append(_item(LeftoverKind.VOLUME, claim, why, holds(claim, workflow)))
     return Cleaning(tuple(remove), tuple(keep))
 
 
@@ -108,18 +82,18 @@ def holds(claim: Mapping[str, Any], workflow: Mapping[str, Any] | None) -> str:
     return f"{size}, the output {output}" if output.startswith(MOUNT) else f"{size}, no output: that is {output or 'elsewhere'}"
 
 
-def carry_out(cluster: Cluster, cleaning: Cleaning) -> Iterator[tuple[Item, bool]]:
+def carry_out(cluster: Cluster, cleaning: Cleaning) -> Iterator[tuple[Leftover, bool]]:
     """Removes what the plan says, and yields each with whether it was removed: who changed meanwhile stays."""
     for item in cleaning.remove:
-        if item.kind is Kind.WORKFLOW:
+        if item.kind is LeftoverKind.WORKFLOW:
             yield item, _remove_workflow(cluster, item)
-        elif item.kind is Kind.VOLUME:
+        elif item.kind is LeftoverKind.VOLUME:
             yield item, _remove_volume(cluster, item)
         else:
             yield item, cluster.delete(cluster.core("pods", item.name), uid=item.uid)
 
 
-def _remove_workflow(cluster: Cluster, item: Item) -> bool:
+def _remove_workflow(cluster: Cluster, item: Leftover) -> bool:
     path = cluster.argo("workflows", item.name)
     workflow = cluster.get(path)
     if workflow is None or not is_over(workflow):  # somebody retried it
@@ -141,21 +115,12 @@ def _release(cluster: Cluster, workflow: Document) -> bool:
     return cluster.patch(path, {"metadata": changes})
 
 
-def _remove_volume(cluster: Cluster, item: Item) -> bool:
+def _remove_volume(cluster: Cluster, item: Leftover) -> bool:
     workflow = cluster.get(cluster.argo("workflows", item.name))
     if workflow is not None and not is_over(workflow):
         return False
     return cluster.delete(cluster.core("persistentvolumeclaims", item.name), uid=item.uid)
 
 
-def _item(kind: Kind, thing: Mapping[str, Any], why: str, lost: str = "") -> Item:
-    return Item(kind, str(thing["metadata"]["name"]), str(thing["metadata"]["uid"]), why, lost)
-
-
-def spelled(span: timedelta) -> str:
-    """Returns a span in the largest unit that it is whole in."""
-    seconds = int(span.total_seconds())
-    for name, length in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= length and seconds % length == 0:
-            return f"{seconds // length} {name}"
-    return f"{seconds} s"
+def _item(kind: LeftoverKind, thing: Mapping[str, Any], why: str, lost: str = "") -> Leftover:
+    return Leftover(kind, str(thing["metadata"]["name"]), str(thing["metadata"]["uid"]), why, lost)

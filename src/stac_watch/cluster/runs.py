@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from stac_watch.model.errors import InputError
-from stac_watch.model.event import parse_stamp
+from stac_watch.model.stamps import parse_stamp
 from stac_watch.runs.engine import Phase
 from stac_watch.runs.kubernetes_api import Cluster, Document
 from stac_watch.runs.workflow import COMPLETED_LABEL, TEMPLATE, page_of, run_of

@@ -11,10 +11,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from stac_watch.cluster.clean import Cleaning, Item
 from stac_watch.cluster.diagnosis import Finding, Verdict
 from stac_watch.cluster.runs import RunView
 from stac_watch.cluster.volume import MOUNT
+from stac_watch.runs.cleaning import Cleaning, Leftover
 from stac_watch.runs.engine import Phase
 
 _PHASES = {Phase.SUCCEEDED: "green", Phase.FAILED: "bold red", Phase.RUNNING: "yellow", Phase.PENDING: "cyan"}
@@ -85,7 +85,7 @@ def render_cleaning(cleaning: Cleaning) -> RenderableType:
     return Group(table, Text(f"{len(cleaning.remove)} would be removed, {len(cleaning.keep)} stay"))
 
 
-def removed(item: Item, *, done: bool) -> str:
+def removed(item: Leftover, *, done: bool) -> str:
     """Returns a line about one removal."""
     return f"removed {item.kind.value} {item.name}" if done else f"kept {item.kind.value} {item.name}: it changed meanwhile"
 

@@ -31,7 +31,7 @@ from stac_watch.demo.search import BadRequestError, Search, from_get, from_post,
 from stac_watch.demo.server import Server
 from stac_watch.demo.store import Page, Store
 from stac_watch.model.errors import IdentityError
-from stac_watch.model.event import check_item_id
+from stac_watch.model.identity import check_item_id
 
 __all__ = ["COLLECTION", "FaultControl", "Faults", "Server", "Store", "create_app", "make_collection", "make_item"]
 

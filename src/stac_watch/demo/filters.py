@@ -19,7 +19,7 @@ from typing import Any
 from shapely.errors import ShapelyError
 from shapely.geometry import shape
 
-from stac_watch.model.event import parse_stamp
+from stac_watch.model.stamps import parse_stamp
 
 Sql = tuple[str, list[Any]]
 Json = Any

@@ -14,7 +14,8 @@ from typing import Any
 from stac_watch.demo.structure import platform
 from stac_watch.demo.tiles import Tile, parse_tile
 from stac_watch.model.errors import InputError
-from stac_watch.model.event import parse_product_id, stamp
+from stac_watch.model.identity import parse_product_id
+from stac_watch.model.stamps import stamp
 
 Document = dict[str, Any]
 

@@ -25,7 +25,7 @@ from stac_watch.demo.scene import Scene
 from stac_watch.demo.structure import SIZES, Node, l2a_structure
 from stac_watch.demo.tiles import Tile, parse_tile
 from stac_watch.model.errors import CannotWrite, InputError, cannot_write
-from stac_watch.model.event import check_item_id, tile_of
+from stac_watch.model.identity import check_item_id, tile_of
 
 SIZE_STEP = 72  # 720 m over 10 m: what makes every overview of the pyramid a whole number of pixels
 _LEVEL = re.compile(r"r(10|20|60)m")

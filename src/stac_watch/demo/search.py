@@ -24,7 +24,7 @@ from stac_watch.demo.faults import Faults
 from stac_watch.demo.filters import PROPERTY, TEXT, TYPED, Json
 from stac_watch.demo.items import Document
 from stac_watch.demo.store import Page, Query
-from stac_watch.model.event import parse_stamp
+from stac_watch.model.stamps import parse_stamp
 
 OPERATORS = frozenset({
     "and", "or", "not", "=", "<>", "<", "<=", ">", ">=", "between", "in", "like", "isNull", "casei", "accenti",

@@ -9,44 +9,18 @@ from __future__ import annotations
 
 import hashlib
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal
 
+from stac_watch.catalog.abilities import STAMPS
 from stac_watch.model.errors import IdentityError
-from stac_watch.model.event import TILE, check_href, check_item_id, parse_product_id, parse_stamp
-
-ZARR_MEDIA_TYPE = re.compile(r"application/vnd[.+]zarr")
-ROOT = re.compile(r".*?\.zarr(?=/|$)")
-STAMPS = ("updated", "published", "created")
-
-
-@dataclass(frozen=True)
-class Item:
-    """The part of a STAC item that stac-watch acts on."""
-
-    collection: str
-    item_id: str
-    revision: str
-    updated: datetime | None  # change stamp, aware
-    datetime: datetime  # sensing time (start when there is no instant), aware
-    product_href: str
-    item_href: str
-    bbox: tuple[float, ...]
-    cloud_cover: float | None  # percent
-    tile: str
-    deprecated: bool
-
-
-@dataclass(frozen=True)
-class Quarantine:
-    """An item that cannot be acted on, and why; it is kept and shown, and never fails its page."""
-
-    item_id: str
-    why: str
+from stac_watch.model.hosts import check_href
+from stac_watch.model.identity import TILE, check_item_id
+from stac_watch.model.item import Item, Quarantine
+from stac_watch.model.product import product_href
+from stac_watch.model.stamps import parse_stamp
 
 
 class ChangeKind(StrEnum):
@@ -113,37 +87,6 @@ def classify(item: Item, known_revision: str | None) -> Change:
     if known_revision is None:
         return Change(ChangeKind.CREATE, item)
     return Change(ChangeKind.NONE if known_revision == item.revision else ChangeKind.REPLACE, item)
-
-
-def acquisition(item_id: str) -> tuple[str, str] | None:
-    """Splits a Sentinel-2 product's id into what was acquired and which processing of it this is; None for other ids.
-
-    Reprocessing gives the same datatake and tile a new id: baseline N0511 became N0512 and N0513, and each run of a processor has
-    its own generation time. Both parts compare as text: `("S2A L2A 20251008T100041 R122 T32TQM", "0511 20251008T122613")`.
-    """
-    parts = parse_product_id(item_id)
-    if parts is None:
-        return None
-    what = (parts["platform"], parts["level"], parts["sensing"], f"R{parts['orbit']}", parts["tile"])
-    return " ".join(what), f"{parts['baseline']} {parts['generation']}"
-
-
-def product_href(document: Mapping[str, Any]) -> str | None:
-    """Returns the Zarr root: the asset `product`, else the shortest root of a store that an asset of a Zarr media type lies in.
-
-    The media type is inconsistent within one real item: `application/vnd.zarr` and `application/vnd+zarr`.
-    """
-    assets = document.get("assets")
-    if not isinstance(assets, Mapping):
-        return None
-    hrefs: dict[str, str] = {
-        name: asset["href"] for name, asset in assets.items() if isinstance(asset, Mapping) and isinstance(asset.get("href"), str)
-    }
-    if "product" in hrefs:
-        return hrefs["product"].rstrip("/")
-    # assets of single bands or groups lead to their store's root: …/X.zarr/measurements/reflectance/r10m -> …/X.zarr
-    zarr = [ROOT.match(h) for name, h in hrefs.items() if ZARR_MEDIA_TYPE.match(str(assets[name].get("type", "")))]
-    return min((m[0] for m in zarr if m), key=lambda h: (len(h), h), default=None)
 
 
 def _revision(properties: Mapping[str, Any], document: Mapping[str, Any], href: str, on: str) -> str:

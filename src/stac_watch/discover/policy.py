@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from typing import Any
 
 from cql2 import Expr
@@ -18,24 +17,8 @@ from shapely.geometry import box, shape
 from shapely.geometry.base import BaseGeometry
 
 from stac_watch.config.model import Filter
-from stac_watch.discover.items import Item
-from stac_watch.model.event import tile_of
-
-
-class SkipReason(StrEnum):
-    """Every reason for which an item is not converted; counted and shown by `status` and `explain`."""
-
-    OUTSIDE_AREA = "outside_area"  #: its bbox does not touch the wanted area
-    NO_BBOX = "no_bbox"  #: an area is wanted and the item does not say where it lies
-    TOO_CLOUDY = "too_cloudy"  #: eo:cloud_cover above the limit
-    NO_CLOUD_COVER = "no_cloud_cover"  #: a limit is set and the item does not say (real since CPM 2.6.0)
-    TOO_OLD = "too_old"  #: acquired before max_age when first seen
-    OTHER_TILE = "other_tile"  #: not one of the wanted tiles
-    NO_MATCH = "no_match"  #: the source's CQL2 expression does not hold
-    CANNOT_MATCH = "cannot_match"  #: the expression names a property that the item does not have
-    DEPRECATED = "deprecated"  #: the catalogue says that it should not be used
-    WITHDRAWN = "withdrawn"  #: it is gone from the catalogue
-    SUPERSEDED = "superseded"  #: a newer revision, or a newer processing of the same acquisition, took its place
+from stac_watch.model.identity import tile_of
+from stac_watch.model.item import Item, SkipReason
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,10 @@ from stac_watch.catalog.reader import Leaf, is_hidden, sweep_leaves
 from stac_watch.catalog.windows import DAY, EARLIEST, archive, floor_day
 from stac_watch.config.model import Recipe, Source
 from stac_watch.discover.intake import Look, add, commit, heal, look, note_lateness
-from stac_watch.discover.items import Item, read_item
+from stac_watch.discover.items import read_item
 from stac_watch.ledger.admission import Ledger
 from stac_watch.ledger.records import SweepRow, Tally
+from stac_watch.model.item import Item
 
 DAYS = 4  # windows of one step
 ASKED = 100  # quarantined items that are asked for one by one after a sweep of everything

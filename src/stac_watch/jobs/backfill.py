@@ -19,7 +19,7 @@ from stac_watch.catalog.windows import DAY, Window, days, floor_day, floor_secon
 from stac_watch.config.model import Limits, Recipe, Source
 from stac_watch.discover.intake import Look, commit, learn, look
 from stac_watch.ledger.admission import Ledger
-from stac_watch.ledger.records import ConversionRow, Order, Progress
+from stac_watch.ledger.records import ConversionRow, Order
 from stac_watch.model.errors import InputError
 from stac_watch.model.states import FINAL, IN_FLIGHT, State
 
@@ -237,3 +237,28 @@ def _counted(ledger: Ledger, source: str, start: datetime, end: datetime, held: 
     to_do = queued - waiting + in_flight
     total = sum(states.values()) - states.get(State.SKIPPED, 0)
     return Progress(total, done, states.get(State.DEAD, 0), to_do, waiting, in_flight, held, None)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the items of a range are."""
+
+    total: int  # to be converted: skipped ones are not
+    done: int
+    dead: int
+    to_do: int  # moves by itself
+    waiting: int  # their products are not there yet: looked at again, for days
+    in_flight: int
+    held: str | None
+    eta: datetime | None
+
+    @property
+    def settled(self) -> bool:
+        """Nothing more moves by itself, or not soon."""
+        return self.to_do == 0 or (self.held is not None and self.in_flight == 0)
+
+    @property
+    def counts(self) -> str:
+        """One line of numbers."""
+        waiting = f", {self.waiting} not there yet" if self.waiting else ""
+        return f"{self.done} done, {self.dead} dead, {self.to_do} to do{waiting}"

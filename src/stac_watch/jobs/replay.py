@@ -15,11 +15,13 @@ from pathlib import Path
 from stac_watch.catalog.client import Catalog
 from stac_watch.config.model import Recipe, Source
 from stac_watch.discover.intake import commit, learn, look
-from stac_watch.discover.policy import SkipReason
-from stac_watch.ledger.admission import Ledger, StaleState
+from stac_watch.ledger.admission import Ledger
+from stac_watch.ledger.moves import StaleState
 from stac_watch.ledger.records import ConversionRow, Move
 from stac_watch.model.errors import InputError
-from stac_watch.model.event import event_id, parse_event
+from stac_watch.model.event import parse_event
+from stac_watch.model.identity import event_id
+from stac_watch.model.item import SkipReason
 from stac_watch.model.states import FINAL, Fact, State
 from stac_watch.runs.engine import Answer, Engine, Receipt
 

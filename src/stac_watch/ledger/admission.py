@@ -15,20 +15,18 @@ from typing import Any
 from sqlalchemy import Connection, update
 from sqlalchemy.exc import DBAPIError
 
-from stac_watch.discover.items import Quarantine
-from stac_watch.discover.policy import SkipReason
 from stac_watch.ledger import schema as t
 from stac_watch.ledger import statements as sql
 from stac_watch.ledger.conversions import chunked, unwritable
 from stac_watch.ledger.migrations import migrate
-from stac_watch.ledger.moves import MOVED, LeaseLost, StaleState, history_values, outbox_values
+from stac_watch.ledger.moves import MOVED, history_values, outbox_values
 from stac_watch.ledger.pruning import Retention
 from stac_watch.ledger.records import ConversionRow, Move, Moved, Order, Place, Sighting, Tally
 from stac_watch.model.errors import ConfigError
-from stac_watch.model.event import Lane, build_event, event_id, run_name
+from stac_watch.model.event import Lane, build_event, run_name
+from stac_watch.model.identity import event_id
+from stac_watch.model.item import Quarantine, SkipReason
 from stac_watch.model.states import FINAL, Fact, State, next_state
-
-__all__ = ["LeaseLost", "Ledger", "StaleState"]
 
 
 class Ledger(Retention):

@@ -21,7 +21,8 @@ from stac_watch.ledger.counts import Sums
 from stac_watch.ledger.records import ConversionRow, Move, Moved, OutboxRow, Place
 from stac_watch.model.causes import LENGTH, fingerprint
 from stac_watch.model.errors import Defect, Temporary
-from stac_watch.model.event import PRIORITY, Lane, event_id, next_attempt
+from stac_watch.model.event import PRIORITY, Lane, next_attempt
+from stac_watch.model.identity import event_id
 from stac_watch.model.states import NEXT_ATTEMPT, Fact, State, next_state
 
 LEASE = timedelta(seconds=30)

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from stac_watch.discover.items import Item
-from stac_watch.discover.policy import SkipReason
 from stac_watch.model.event import Conversion, Lane
+from stac_watch.model.item import Item, SkipReason
 from stac_watch.model.states import Fact, State
 
 
@@ -222,31 +221,6 @@ class Journey:
     accepted: datetime | None  # of the attempt that was done
     running: datetime | None
     done: datetime
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far the items of a range are."""
-
-    total: int  # to be converted: skipped ones are not
-    done: int
-    dead: int
-    to_do: int  # moves by itself
-    waiting: int  # their products are not there yet: looked at again, for days
-    in_flight: int
-    held: str | None
-    eta: datetime | None
-
-    @property
-    def settled(self) -> bool:
-        """Nothing more moves by itself, or not soon."""
-        return self.to_do == 0 or (self.held is not None and self.in_flight == 0)
-
-    @property
-    def counts(self) -> str:
-        """One line of numbers."""
-        waiting = f", {self.waiting} not there yet" if self.waiting else ""
-        return f"{self.done} done, {self.dead} dead, {self.to_do} to do{waiting}"
 
 
 @dataclass(frozen=True)

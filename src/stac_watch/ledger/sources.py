@@ -13,12 +13,12 @@ from typing import Any
 
 from sqlalchemy import and_, delete, func, or_, select, update
 
-from stac_watch.discover.policy import SkipReason
 from stac_watch.ledger import schema as t
 from stac_watch.ledger import statements as sql
 from stac_watch.ledger.conversions import CHUNK, chunked
 from stac_watch.ledger.moves import Moves
 from stac_watch.ledger.records import Audited, Known, Move, SweepRow
+from stac_watch.model.item import SkipReason
 from stac_watch.model.states import Fact, State
 
 NEAR = timedelta(seconds=2)  # reprocessings of one acquisition may differ in the fraction of their sensing second

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from stac_watch.model.event import stamp
+from stac_watch.model.stamps import stamp
 
 
 def as_json(value: Any) -> str:  # noqa: ANN401  # any dataclass of this package, or a list of them

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from stac_watch.config.model import Limits
 from stac_watch.ledger.records import ConversionRow, HistoryRow, ItemRow, OutboxRow
-from stac_watch.model.event import stamp
+from stac_watch.model.stamps import stamp
 from stac_watch.model.states import State
 from stac_watch.report.lines import Line, line
 

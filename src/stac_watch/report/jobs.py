@@ -16,7 +16,7 @@ from stac_watch.jobs.audit import Audit
 from stac_watch.jobs.backfill import Plan
 from stac_watch.jobs.prune import Pruning
 from stac_watch.jobs.replay import Target
-from stac_watch.model.event import stamp
+from stac_watch.model.stamps import stamp
 
 SHOWN = 50  # lines; --json and files have all
 DAYS = 40

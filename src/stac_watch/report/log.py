@@ -11,7 +11,7 @@ from datetime import datetime
 
 from stac_watch.ledger.records import Moved
 from stac_watch.model.errors import StacWatchError
-from stac_watch.model.event import stamp
+from stac_watch.model.stamps import stamp
 from stac_watch.model.states import State
 
 LEVEL = {State.DEAD: "error"}

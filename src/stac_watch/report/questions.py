@@ -12,10 +12,9 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
 
-from stac_watch.catalog.client import Abilities
-from stac_watch.catalog.probe import restore, summary
+from stac_watch.catalog.abilities import Abilities, restore, summary
 from stac_watch.config.model import Limits, Source
-from stac_watch.discover.intake import overlap_of
+from stac_watch.discover.overlap import overlap_of
 from stac_watch.jobs.backfill import ordered
 from stac_watch.ledger.admission import Ledger
 from stac_watch.ledger.records import Audited, ConversionRow, Footprint, Order, Scope

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from stac_watch.ledger.records import Audited, ConversionRow, Lag, Order, Place, Scope
-from stac_watch.model.event import stamp
+from stac_watch.model.stamps import stamp
 from stac_watch.model.states import FINAL, IN_FLIGHT, State
 from stac_watch.report.lines import STYLE, Line, table
 

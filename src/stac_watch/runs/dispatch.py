@@ -13,37 +13,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from stac_watch.ledger.admission import Ledger, StaleState
+from stac_watch.ledger.admission import Ledger
+from stac_watch.ledger.moves import StaleState
 from stac_watch.ledger.records import Move, OutboxRow, Place, Queue
 from stac_watch.model.errors import Refused
 from stac_watch.model.states import IN_FLIGHT, Fact, State
 from stac_watch.runs.engine import Answer, Engine, Receipt
 from stac_watch.runs.lanes import allowed, next_queue
+from stac_watch.runs.pace import TokenBucket
 
 MAX_PAUSE = timedelta(minutes=5)
 PATIENCE = 3
 """Answers without meaning in a row before nothing more is posted for a while: an engine that is down for an hour would otherwise
 be posted every event that waits, and each of them be looked for among the runs."""
-
-
-@dataclass
-class TokenBucket:
-    """At most `rate` events per second, with a burst of one second's worth."""
-
-    rate: float
-    tokens: float = 1.0
-    filled_at: datetime | None = None
-
-    def take(self, now: datetime) -> bool:
-        """Takes one token if there is one."""
-        if self.filled_at is not None:
-            self.tokens += max(0.0, (now - self.filled_at).total_seconds()) * self.rate
-        self.filled_at = now
-        self.tokens = min(self.tokens, max(1.0, self.rate))
-        if self.tokens < 1:
-            return False
-        self.tokens -= 1
-        return True
 
 
 @dataclass

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from stac_watch.cluster.clean import Cleaning, Item, Kind, spelled
 from stac_watch.ledger.records import ConversionRow
 from stac_watch.model.states import FINAL
+from stac_watch.runs.cleaning import Cleaning, Leftover, LeftoverKind, spelled
 from stac_watch.runs.local import WORK, event_of, is_alive
 
 type Get = Callable[[str], ConversionRow | None]
@@ -21,8 +21,8 @@ type Get = Callable[[str], ConversionRow | None]
 
 def plan(folder: Path, get: Get, now: datetime, older_than: timedelta) -> Cleaning:
     """Returns which run folders and staged sources may go; `get` gives a key's conversion."""
-    remove: list[Item] = []
-    keep: list[Item] = []
+    remove: list[Leftover] = []
+    keep: list[Leftover] = []
     living: set[str] = set()
     for run in sorted(path for path in folder.glob("gz-*") if path.is_dir()):
         data = event_of(run)
@@ -37,20 +37,20 @@ def plan(folder: Path, get: Get, now: datetime, older_than: timedelta) -> Cleani
         else:
             reason = _young(run, now, older_than)
         why = reason or (f"its conversion is {row.state.value}" if row is not None else "it never started")
-        (keep if reason else remove).append(Item(Kind.RUN, run.name, "", why))
+        (keep if reason else remove).append(Leftover(LeftoverKind.RUN, run.name, "", why))
     for staged in sorted(path for path in (folder / WORK / "stage").glob("*") if path.is_dir()):
         row = get(staged.name)
         over = row is not None and row.state in FINAL and staged.name not in living
         reason = _young(staged, now, older_than) if over else "the next attempt goes on from it"
         why = reason or f"its conversion is {row.state.value}" if row is not None else "the ledger does not know it"
-        (keep if reason else remove).append(Item(Kind.STAGED, staged.name, "", why, _size(staged)))
+        (keep if reason else remove).append(Leftover(LeftoverKind.STAGED, staged.name, "", why, _size(staged)))
     return Cleaning(tuple(remove), tuple(keep))
 
 
-def carry_out(folder: Path, get: Get, cleaning: Cleaning) -> Iterator[tuple[Item, bool]]:
+def carry_out(folder: Path, get: Get, cleaning: Cleaning) -> Iterator[tuple[Leftover, bool]]:
     """Removes what the plan says, and yields each with whether it was removed: what was taken up meanwhile stays."""
     for item in cleaning.remove:
-        if item.kind is Kind.RUN:
+        if item.kind is LeftoverKind.RUN:
             path, taken = folder / item.name, is_alive(folder / item.name)
         else:
             path, row = folder / WORK / "stage" / item.name, get(item.name)

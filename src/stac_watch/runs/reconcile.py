@@ -12,11 +12,12 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from stac_watch.config.model import Limits
-from stac_watch.discover.policy import SkipReason
-from stac_watch.ledger.admission import Ledger, StaleState
+from stac_watch.ledger.admission import Ledger
+from stac_watch.ledger.moves import StaleState
 from stac_watch.ledger.records import ConversionRow, Move
 from stac_watch.model.causes import fingerprint
 from stac_watch.model.errors import Exit
+from stac_watch.model.item import SkipReason
 from stac_watch.model.states import Fact, State
 from stac_watch.runs.engine import Engine, Phase, Run
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from stac_watch.model.errors import Exit
-from stac_watch.model.event import parse_stamp
 from stac_watch.model.outcome import read_outcome
+from stac_watch.model.stamps import parse_stamp
 from stac_watch.runs.engine import Phase, Run
 
 GROUP, VERSION, PLURAL = "argoproj.io", "v1alpha1", "workflows"

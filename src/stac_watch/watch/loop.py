@@ -15,12 +15,14 @@ from time import monotonic
 from stac_watch.catalog.client import Catalog
 from stac_watch.config.model import Limits, Recipe, Source
 from stac_watch.discover.sweep import Context
-from stac_watch.ledger.admission import LeaseLost, Ledger
+from stac_watch.ledger.admission import Ledger
+from stac_watch.ledger.moves import LeaseLost
 from stac_watch.ledger.records import ConversionRow, Tally
 from stac_watch.model.errors import Refused, StacWatchError, Temporary
 from stac_watch.model.states import Fact, State
-from stac_watch.runs.dispatch import Breaker, Sent, TokenBucket, dispatch
+from stac_watch.runs.dispatch import Breaker, Sent, dispatch
 from stac_watch.runs.engine import Engine, Run
+from stac_watch.runs.pace import TokenBucket
 from stac_watch.runs.reconcile import Marker, reconcile
 from stac_watch.watch.observer import Observer
 

@@ -10,7 +10,8 @@ import random
 import threading
 from datetime import datetime, timedelta
 
-from stac_watch.discover.intake import add, discover
+from stac_watch.discover.intake import add
+from stac_watch.discover.poll import discover
 from stac_watch.discover.sweep import Context, step
 from stac_watch.ledger.records import Tally
 from stac_watch.model.errors import Refused, StacWatchError, Temporary

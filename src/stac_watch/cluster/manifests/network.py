@@ -25,7 +25,7 @@ from stac_watch.cluster.manifests.settings import (
     Settings,
     meta,
 )
-from stac_watch.model.event import METADATA_SERVICES
+from stac_watch.model.hosts import METADATA_SERVICES
 
 BUS_CLIENT, BUS_PEER, BUS_MONITOR, BUS_METRICS, METRICS = 4222, 6222, 8222, 7777, 7777
 API_SERVER = (443, 6443)

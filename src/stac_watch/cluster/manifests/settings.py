@@ -14,9 +14,9 @@ from ipaddress import ip_network
 from typing import Any
 from urllib.parse import urlsplit
 
-from stac_watch.config.model import ArgoEngine, Config
+from stac_watch.config.model import ArgoSettings, Config
 from stac_watch.model.errors import ConfigError
-from stac_watch.model.event import is_inside
+from stac_watch.model.hosts import is_inside
 
 type Object = dict[str, Any]
 
@@ -71,7 +71,7 @@ def settings_of(
     Raises:
         ConfigError: the configuration is not for a cluster, or a network is none.
     """
-    if not isinstance(config.engine, ArgoEngine):
+    if not isinstance(config.engine, ArgoSettings):
         raise ConfigError(
             f"engine.kind is {config.engine.kind}, and manifests are for argo",
             hint="set `engine: {kind: argo, webhook: …}`; deploy/base/stac-watch.yaml is an example",

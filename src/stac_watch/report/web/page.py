@@ -17,8 +17,9 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from stac_watch.ledger.records import Footprint, Order, Progress
-from stac_watch.model.event import stamp
+from stac_watch.jobs.backfill import Progress
+from stac_watch.ledger.records import Footprint, Order
+from stac_watch.model.stamps import stamp
 from stac_watch.model.states import State
 from stac_watch.report.explain import Explanation
 from stac_watch.report.health import Health

@@ -15,7 +15,8 @@ from urllib.parse import urlencode
 
 from stac_watch.ledger.records import Scope
 from stac_watch.model.errors import InputError
-from stac_watch.model.event import ITEM_ID, Lane
+from stac_watch.model.event import Lane
+from stac_watch.model.identity import ITEM_ID
 from stac_watch.model.states import State
 
 MOST = 1000  # items of one answer

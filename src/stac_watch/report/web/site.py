@@ -26,7 +26,7 @@ from stac_watch.config.model import Limits, Source
 from stac_watch.ledger.admission import Ledger
 from stac_watch.ledger.records import Footprint
 from stac_watch.model.errors import InputError, StacWatchError
-from stac_watch.model.event import check_item_id
+from stac_watch.model.identity import check_item_id
 from stac_watch.report import questions as asking
 from stac_watch.report.as_json import as_json
 from stac_watch.report.explain import Explanation
@@ -35,6 +35,7 @@ from stac_watch.report.metrics import Loop, families
 from stac_watch.report.status import Status
 from stac_watch.report.web import query as choices
 from stac_watch.report.web.page import Links, Overview, beside, render, render_item, render_live
+from stac_watch.report.web.places import Places
 from stac_watch.report.web.query import View
 from stac_watch.report.web.stream import Readers
 from stac_watch.watch.pulse import Pulse
@@ -56,15 +57,6 @@ FILES = {
     "report": "text/html", "quicklook": "image/png", "report_json": "application/json", "item": "application/geo+json",
 }  # fmt: skip
 """What of an outcome's `files` is shown, and as what."""
-
-
-@dataclass(frozen=True)
-class Places:
-    """What lies outside of the ledger, and how a page leads there."""
-
-    log_of: Callable[[str | None], Path | None] = lambda _: None  # the log of a run
-    file_of: Callable[[str, str], Path | None] = lambda _, __: None  # what lies beside an output, where it can be read
-    run_page: Callable[[str], str | None] = lambda _: None  # a run's page in the Argo UI
 
 
 @dataclass

@@ -1,0 +1,83 @@
+"""What a server was found to do, and what that means for a person. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+STAMPS = ("updated", "published", "created")
+
+
+@dataclass(frozen=True)
+class Abilities:
+    """What a server was found to do for one collection. The defaults are what a good STAC API does."""
+
+    method: str = "POST"
+    stamp: str = "updated"  # what windows are about; `datetime` where no change stamp can be used
+    typed: bool = False  # compares stamps as times; else as text
+    filters: bool = True  # takes CQL2 at all
+    sorts: bool = True
+    fields: bool = True
+    product: bool = False  # items have their store in the asset `product`, and it can be asked for alone
+    max_page: int = 10_000  # items that it returns at most
+    honest_next: bool = True  # a page without `next` is the last one
+    idle: float = 0.0  # seconds that a query takes which finds nothing
+    samples: int = 1  # items that were looked at
+    stamps: tuple[str, ...] = ("updated",)  # change stamps that could be used; the first one is
+    rejected: tuple[str, ...] = ()  # change stamps that cannot be used, and why
+
+    def page(self, wanted: int) -> int:
+        """Returns how many items to ask for at once."""
+        return max(1, min(wanted, self.max_page, wanted if self.fields else WHOLE_PAGE))
+
+
+WHOLE_PAGE = 200  # items per request where a server ignores `fields`: 20 KB each
+
+EXPENSIVE = 0.3  # seconds for a query that finds nothing: an index is missing, and asking is a burden
+
+
+def restore(found: dict[str, Any]) -> Abilities | None:
+    """Returns abilities as the ledger keeps them; None when they are of another version."""
+    names = {f.name for f in fields(Abilities)}
+    if set(found) != names:
+        return None
+    return Abilities(**{**found, "stamps": tuple(found["stamps"]), "rejected": tuple(found["rejected"])})
+
+
+def words(a: Abilities) -> list[str]:
+    """Returns what was found and what follows, a sentence each."""
+    if not a.samples:
+        return ["the collection is empty: nothing is known yet, it is looked at again in ten minutes"]
+    told = [f"search by {a.method}, {a.max_page} items a page", *(f"{reason}" for reason in a.rejected)]
+    if a.stamp == "datetime":
+        told.append("no change stamp can be used: the last days are read again by acquisition time")
+    elif a.typed:
+        told.append(f"`{a.stamp}` is compared as time: windows on it, bounds in microseconds")
+    else:
+        told.append(f"`{a.stamp}` is compared as text: windows on it, bounds in bare seconds")
+    if others := [f"`{name}`" for name in a.stamps if name != a.stamp]:
+        told.append(f"{' and '.join(others)} could be used in its place")
+    if not a.fields:
+        told.append("`fields` is ignored: whole items are read, some twenty times the bytes")
+    elif not a.product:
+        told.append("not every item has an asset `product`: all assets are read, some ten times the bytes")
+    if not a.sorts:
+        told.append("`sortby` is ignored: a second with more items than a page cannot be read")
+    if not a.honest_next:
+        told.append("complete pages have a `next` too: whether there is more is told by their length")
+    cost = f"a query that finds nothing takes {a.idle * 1000:.0f} ms"
+    told.append(f"{cost}: {_FLOORED}" if a.idle > EXPENSIVE else cost)
+    return told
+
+
+def summary(a: Abilities) -> str:
+    """Returns what was found, in one line."""
+    if not a.samples:
+        return "the collection is empty"
+    how = "acquisition time" if a.stamp == "datetime" else f"`{a.stamp}` as {'time' if a.typed else 'text'}"
+    told = [f"search by {a.method}, {a.max_page} items a page", f"windows on {how}"]
+    told += [f"`{name}` is ignored" for name, honoured in (("fields", a.fields), ("sortby", a.sorts)) if not honoured]
+    return ", ".join([*told, f"{a.idle * 1000:.0f} ms to find nothing"])
+
+
+_FLOORED = "polls look at recent acquisitions only, and at all of them once per sweep; an index on the stamp would help"

@@ -1,0 +1,134 @@
+"""One YAML file and an environment become a `Config`, or a sentence that names the key.
+
+Overrides: `STAC_WATCH__ENGINE__LIMITS__RATE=1/s`, `STAC_WATCH__SOURCES__S2_L2A__API=…` (a source by its name or number).
+pydantic-settings is not used: it reads the process environment by itself and cannot reach into the list of sources.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import yaml
+from pydantic import (
+    ValidationError,
+)
+
+from stac_watch.config.model import Config, Group
+from stac_watch.model.errors import ConfigError
+
+ENV_PREFIX = "STAC_WATCH__"
+
+
+def load(path: Path, environ: Mapping[str, str]) -> Config:
+    """Reads, overrides and validates the configuration.
+
+    Raises:
+        ConfigError: names the file, the key, the value and the remedy.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"no configuration at {path}", hint="name one with --config FILE; README.md has an example") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {path}: {error}") from error
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}", hint="check the line named above") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path} holds no mapping", hint="it starts with `sources:`; README.md has an example")
+    _refuse_secrets(raw, path)
+    settings = _read_secrets(_override(raw, environ))
+    if re.search(r"[?&](ssl)?password=", unquote(str(settings.get("ledger", "")))):
+        raise ConfigError(
+            f"{path}: the URL of ledger has a password after its host, where it is shown whenever the URL is",
+            hint="write it before the host: postgresql+psycopg://USER:PASSWORD@HOST/NAME; change it if it was shown",
+        )
+    try:
+        return Config.model_validate(settings)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {_explain(error)}", hint="docs/configuration.md explains every key") from None
+
+
+def _refuse_secrets(raw: Mapping[str, Any], path: Path) -> None:
+    """Refuses a token or a password in the configuration itself: it is committed, mailed, and on a cluster a ConfigMap."""
+    if isinstance(raw.get("engine"), dict) and "token" in raw["engine"]:
+        raise ConfigError(
+            f"{path}: engine.token stands in the file, which many may read (on a cluster it is a ConfigMap)",
+            hint="give it as STAC_WATCH__ENGINE__TOKEN, or in a file that engine.token_file names; change it where it is checked",
+        )
+    if re.search(r"//[^/@\s]*:[^@\s]+@", str(raw.get("ledger", ""))):
+        raise ConfigError(
+            f"{path}: the URL of ledger has a password, and many may read the file (on a cluster it is a ConfigMap)",
+            hint="give the URL as STAC_WATCH__LEDGER, or in a file that ledger_file names; change the password",
+        )
+
+
+def _read_secrets(raw: dict[str, Any]) -> dict[str, Any]:
+    """Puts what `token_file` and `ledger_file` hold where it is used."""
+    engine = raw.get("engine")
+    for node, name, place in ((raw, "ledger", "ledger_file"), (engine, "token", "engine.token_file")):
+        key = f"{name}_file"
+        if not isinstance(node, dict) or not isinstance(node.get(key), str):
+            continue  # not given, or of a type that the model refuses
+        try:
+            text = Path(node[key]).read_text(encoding="utf-8").strip()
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or "is not text"
+            raise ConfigError(f"{place}: cannot read {node[key]}: {why}", hint="is the Secret mounted there?") from None
+        if not text or len(text.split()) > 1:
+            raise ConfigError(f"{place}: {node[key]} must hold one line, and nothing else", hint="write it anew, without spaces")
+        node[name] = text
+    return raw
+
+
+def _override(raw: dict[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
+    for name in sorted(n for n in environ if n.startswith(ENV_PREFIX)):
+        *parents, last = name.removeprefix(ENV_PREFIX).lower().split("__")
+        node: Any = raw
+        for part in parents:
+            node = _step(node, part, name)
+        if not isinstance(node, dict):
+            raise ConfigError(f"environment variable {name} points into a value that has no keys")
+        try:
+            node[last] = environ[name] if last == "token" else yaml.safe_load(environ[name])
+        except (yaml.YAMLError, ValueError):
+            raise ConfigError(f"environment variable {name} is not YAML", hint="put its value in quotes, as in a file") from None
+    return raw
+
+
+def _step(node: Any, part: str, name: str) -> Any:  # noqa: ANN401  # a YAML tree
+    if isinstance(node, dict):
+        if node.get(part) is None:  # `web: null` is the same as no `web`
+            node[part] = {}
+        return node[part]
+    if isinstance(node, list):
+        for index, entry in enumerate(node):
+            if part == str(index) or (isinstance(entry, dict) and str(entry.get("name", "")).replace("-", "_") == part):
+                return entry
+    raise ConfigError(f"environment variable {name}: there is no {part!r} in the configuration")
+
+
+def _explain(error: ValidationError) -> str:
+    problems = error.errors()
+    inner = [p["loc"] for p in problems]
+    sentences = []
+    for problem in problems:
+        if any(len(loc) > len(problem["loc"]) and loc[: len(problem["loc"])] == problem["loc"] for loc in inner):
+            continue  # a list is invalid because an entry is: only the entry is news
+        where = ".".join(str(p) for p in problem["loc"] if p not in ("argo", "local"))
+        if problem["type"] == "extra_forbidden":
+            known = [name for model in Group.__subclasses__() for name in model.model_fields]
+            close = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
+            sentences.append(f"unknown key {where!r}" + (f" (did you mean {close[0]!r}?)" if close else ""))
+        elif problem["type"] == "union_tag_not_found":
+            sentences.append(f"'{where}.kind' is missing: write `kind: argo` or `kind: local`")
+        elif problem["type"] == "missing":
+            sentences.append(f"{where!r} is missing")
+        else:
+            given = "" if isinstance(problem["input"], dict | list) else f" (given: {problem['input']!r})"
+            sentences.append(f"{where!r}: {problem['msg'].removeprefix('Value error, ')}{given}")
+    return re.sub(r"//[^/@\s]*@", "//***@", "; ".join(sentences))

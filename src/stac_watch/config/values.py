@@ -1,0 +1,76 @@
+"""What single values of the configuration look like: durations, rates, URLs, hosts, templates. Pure."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from ipaddress import ip_network
+from string import Formatter
+from typing import Annotated
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+)
+
+OUTPUT_FIELDS = frozenset({"collection", "item_id", "tile", "key"})
+MAX_DURATION = 36_500 * 86_400  # beyond it, "now less this" leaves the calendar
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def parse_duration(value: object) -> timedelta:
+    """Returns a time span from `90s`, `15m`, `6h`, `30d`."""
+    if isinstance(value, timedelta):
+        return value
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd])", str(value).strip())
+    if not match:
+        raise ValueError(f"{value!r} is not a duration; write a number and one of s, m, h, d, for example 60s, 15m or 30d")
+    seconds = float(match[1]) * _UNITS[match[2]]
+    if seconds > MAX_DURATION:
+        raise ValueError(f"{value!r} is more than 100 years")
+    return timedelta(seconds=seconds)
+
+
+def parse_rate(value: object) -> float:
+    """Returns events per second from `2/s`, `90/m`, `1000/h`."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*/\s*([smhd])", str(value).strip())
+    if not match or float(match[1]) <= 0:
+        raise ValueError(f"{value!r} is not a rate; write for example 2/s or 90/m")
+    return float(match[1]) / _UNITS[match[2]]
+
+
+def _http_url(value: str) -> str:
+    if not re.fullmatch(r"https?://[^\s{}@]+", value):
+        raise ValueError(f"{value!r} is not an http(s) URL (credentials never go into the URL)")
+    return value.rstrip("/")
+
+
+def _host(value: str) -> str:
+    if "/" in value:
+        try:
+            return str(ip_network(value))
+        except ValueError as error:
+            raise ValueError(f"{value!r} is neither a host nor a network: {error}") from None
+    if not re.fullmatch(r"(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|[0-9A-Fa-f:.]+", value):
+        raise ValueError(
+            f"{value!r} is not a host; write objects.example.org, *.example.org or 10.0.0.0/8, without scheme and port"
+        )
+    return value
+
+
+def _output_template(value: str) -> str:
+    try:
+        fields = {name for _, name, _, _ in Formatter().parse(value) if name is not None}
+    except ValueError as error:
+        raise ValueError(f"{value!r} is not a template: {error}") from None
+    if unknown := fields - OUTPUT_FIELDS:
+        raise ValueError(f"unknown field {{{min(unknown)}}}; known are {', '.join(sorted(OUTPUT_FIELDS))}")
+    if not fields & {"item_id", "key"}:
+        raise ValueError("without {item_id} or {key} all outputs would have one name")
+    return value
+
+
+Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
+Rate = Annotated[float, BeforeValidator(parse_rate)]
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
+Host = Annotated[str, AfterValidator(_host)]

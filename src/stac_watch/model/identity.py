@@ -1,0 +1,70 @@
+"""Which names things have: the key of a conversion, the id and source of an event, what a Sentinel-2 product id says. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+from stac_watch.model.errors import IdentityError
+
+ITEM_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+COLLECTION = ITEM_ID
+TILE = re.compile(r"T\d{2}[A-Z]{3}")
+_PRODUCT_ID = re.compile(
+    r"(?P<platform>S2[A-Z])_MSI(?P<level>L1C|L2A)_(?P<sensing>\d{8}T\d{6})_N(?P<baseline>\d{4})_R(?P<orbit>\d{3})"
+    r"_(?P<tile>T\d{2}[A-Z]{3})_(?P<generation>\d{8}T\d{6})"
+)
+
+
+def conversion_key(catalog: str, collection: str, item_id: str, revision: str, recipe: str) -> str:
+    """Returns the key: equal for equal work, different for different work."""
+    parts = (catalog.rstrip("/"), collection, item_id, revision, recipe)
+    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:12]
+
+
+def tile_of(item_id: str) -> str:
+    """Returns `T32TQM` from a Sentinel-2 product id, or an empty string."""
+    return next((part for part in item_id.split("_") if TILE.fullmatch(part)), "")
+
+
+def parse_product_id(item_id: str) -> dict[str, str] | None:
+    """Splits `S2A_MSIL2A_…` into platform, level, sensing, baseline, orbit, tile, generation; None for other ids."""
+    match = _PRODUCT_ID.match(item_id)
+    return match.groupdict() if match else None
+
+
+def event_id(key: str, attempt: int) -> str:
+    """Returns the CloudEvent's id, unique together with its source."""
+    return f"{key}-{attempt}"
+
+
+def parse_event_id(value: str) -> tuple[str, int]:
+    """Splits an event id into key and attempt.
+
+    Raises:
+        IdentityError: it is not `<12 hex>-<number>`.
+    """
+    match = re.fullmatch(r"([0-9a-f]{12})-([1-9]\d*)", value)
+    if not match:
+        raise IdentityError(f"event id {value!r} is not <key>-<attempt>", hint="print a right one with `stac-watch event ITEM`")
+    return match[1], int(match[2])
+
+
+def source_of(catalog: str, collection: str) -> str:
+    """Returns the CloudEvent's source, also the collection's URL."""
+    return f"{catalog.rstrip('/')}/collections/{collection}"
+
+
+def check_item_id(value: str) -> str:
+    """Returns `value` when it may become part of names, labels and paths.
+
+    Raises:
+        IdentityError: it holds anything but letters, digits, `.`, `_`, `-`, or more than 128 characters.
+    """
+    if not ITEM_ID.fullmatch(value) or ".." in value:
+        shown = value if len(value) <= 80 else value[:77] + "..."
+        raise IdentityError(
+            f"item id {shown!r} is not usable as a name",
+            hint="allowed are letters, digits, '.', '_' and '-', 128 at most",
+        )
+    return value

@@ -1,0 +1,48 @@
+"""What is known of a STAC item, and every reason for which one is not converted. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+
+@dataclass(frozen=True)
+class Item:
+    """The part of a STAC item that stac-watch acts on."""
+
+    collection: str
+    item_id: str
+    revision: str
+    updated: datetime | None  # change stamp, aware
+    datetime: datetime  # sensing time (start when there is no instant), aware
+    product_href: str
+    item_href: str
+    bbox: tuple[float, ...]
+    cloud_cover: float | None  # percent
+    tile: str
+    deprecated: bool
+
+
+@dataclass(frozen=True)
+class Quarantine:
+    """An item that cannot be acted on, and why; it is kept and shown, and never fails its page."""
+
+    item_id: str
+    why: str
+
+
+class SkipReason(StrEnum):
+    """Every reason for which an item is not converted; counted and shown by `status` and `explain`."""
+
+    OUTSIDE_AREA = "outside_area"  #: its bbox does not touch the wanted area
+    NO_BBOX = "no_bbox"  #: an area is wanted and the item does not say where it lies
+    TOO_CLOUDY = "too_cloudy"  #: eo:cloud_cover above the limit
+    NO_CLOUD_COVER = "no_cloud_cover"  #: a limit is set and the item does not say (real since CPM 2.6.0)
+    TOO_OLD = "too_old"  #: acquired before max_age when first seen
+    OTHER_TILE = "other_tile"  #: not one of the wanted tiles
+    NO_MATCH = "no_match"  #: the source's CQL2 expression does not hold
+    CANNOT_MATCH = "cannot_match"  #: the expression names a property that the item does not have
+    DEPRECATED = "deprecated"  #: the catalogue says that it should not be used
+    WITHDRAWN = "withdrawn"  #: it is gone from the catalogue
+    SUPERSEDED = "superseded"  #: a newer revision, or a newer processing of the same acquisition, took its place

@@ -1,0 +1,22 @@
+"""Times as STAC, CloudEvents and our JSON write them: RFC 3339. Pure."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+
+def stamp(value: datetime) -> str:
+    """Returns an RFC 3339 time in UTC with `Z`, microseconds only where there are any."""
+    text = value.astimezone(UTC).isoformat(timespec="microseconds" if value.microsecond else "seconds")
+    return text.replace("+00:00", "Z")
+
+
+def parse_stamp(value: object) -> datetime | None:
+    """Returns an aware datetime for an RFC 3339 string (catalogues mix `…13Z`, `….734678Z` and `+00:00`), else None."""
+    if not isinstance(value, str):
+        return None
+    try:
+        parsed = datetime.fromisoformat(value)
+        return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
+    except (ValueError, OverflowError):  # overflow: year 1 or 9999 with an offset that leads out of the calendar
+        return None
