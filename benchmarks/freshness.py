@@ -26,8 +26,8 @@ from result import Goal, Result
 from stac_watch.catalog.client import FIELDS, Catalog
 from stac_watch.config.model import Limits, Poll, Recipe, Source
 from stac_watch.demo.items import COLLECTION, make_collection, make_item
-from stac_watch.ledger.admission import Ledger
 from stac_watch.ledger.database import open_engine
+from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.records import Moved
 from stac_watch.model.states import State
 from stac_watch.report.web.timeline import percentile

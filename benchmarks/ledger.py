@@ -21,8 +21,8 @@ from result import Goal, Result
 from sqlalchemy import create_engine
 
 from stac_watch.config.model import Limits, Source
-from stac_watch.ledger.admission import Ledger
 from stac_watch.ledger.database import open_engine
+from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.records import Move, Queue, Sighting
 from stac_watch.model.event import Conversion
 from stac_watch.model.item import Item
@@ -112,34 +112,34 @@ def measure(url: str, items: int) -> dict[str, float]:
             db.exec_driver_sql(_spelled(statement.format(last=items - 1), db.dialect.name))
     with create_engine(url, isolation_level="AUTOCOMMIT").connect() as db:
         db.exec_driver_sql("ANALYZE")
-    before = ledger.size()
+    before = ledger.counts.size()
     sources = [Source(name="s2", api="https://stac.example", collection="sentinel-2-l2a")]
     none, bucket, rng, limits = NoEngine(), TokenBucket(2), random.Random(1), Limits()  # noqa: S311  # jitter
     ids = [f"S2A_{number}" for number in range(0, items, max(1, items // 1000))]
 
     def tick() -> None:
-        ledger.position("s2:updated")
-        ledger.known("s2", ids[:20])  # what the overlap shows again
+        ledger.sources.position("s2:updated")
+        ledger.items.known("s2", ids[:20])  # what the overlap shows again
         reconcile(ledger, none, limits, lambda _: None, lambda: NOW)
         dispatch(ledger, none, bucket, rng, lambda: NOW)
 
     figures = {
         "tick": timed(tick, 20) * 1000,
         "status": timed(lambda: asking.status(ledger, sources, limits, NOW), 5) * 1000,
-        "known": timed(lambda: ledger.known("s2", ids), 5) * 1000,
+        "known": timed(lambda: ledger.items.known("s2", ids), 5) * 1000,
     }
     new = sightings(5_000)
     began = time.perf_counter()
     for first in range(0, len(new), 1000):
-        ledger.commit_window("s2", new[first : first + 1000], [], ("s2:backfill", NOW), NOW)
+        ledger.items.commit("s2", new[first : first + 1000], [], ("s2:backfill", NOW), NOW)
     figures["admitted"] = len(new) / (time.perf_counter() - began)
-    figures["due"] = timed(lambda: ledger.due(NOW, 20, Queue("s2", "backfill")), 3) * 1000
-    waiting = ledger.conversions(state=State.QUEUED, limit=MOVES)
+    figures["due"] = timed(lambda: ledger.outbox.due(NOW, 20, Queue("s2", "backfill")), 3) * 1000
+    waiting = ledger.conversions.find(state=State.QUEUED, limit=MOVES)
     began = time.perf_counter()
     for row in waiting:
-        ledger.move(row, Move(Fact.ACCEPTED, "accepted"), NOW)
+        ledger.conversions.move(row, Move(Fact.ACCEPTED, "accepted"), NOW)
     figures["moved"] = len(waiting) / (time.perf_counter() - began)
-    figures["bytes"] = (ledger.size() - before) / len(new)
+    figures["bytes"] = (ledger.counts.size() - before) / len(new)
     ledger.close()
     return figures
 

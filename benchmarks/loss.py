@@ -19,8 +19,8 @@ import requests
 from result import Goal, Result
 
 from stac_watch.demo.items import make_collection
-from stac_watch.ledger.admission import Ledger
 from stac_watch.ledger.database import open_engine
+from stac_watch.ledger.ledger import Ledger
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "services"))  # the harness that the tests use
 

@@ -19,8 +19,8 @@ import kubernetes
 from ledger import sightings
 
 from stac_watch.config.model import Limits
-from stac_watch.ledger.admission import Ledger
 from stac_watch.ledger.database import open_engine
+from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.records import ConversionRow, Move
 from stac_watch.model.states import Fact
 from stac_watch.runs.argo import ArgoEngine
@@ -47,15 +47,15 @@ def fill(api: ModuleType, cluster: object, ledger: Ledger) -> list[ConversionRow
         key = f"{number:012x}"
         cluster.put(f"gz-old-{key[2:]}-1", key=key, status=api.ended(0, key))  # type: ignore[attr-defined]
     new = sightings(UNFINISHED)
-    ledger.commit_window("s2", new, [], None, NOW)
+    ledger.items.commit("s2", new, [], None, NOW)
     for sighting in new:
-        row = ledger.get(sighting.conversion.key)
+        row = ledger.conversions.get(sighting.conversion.key)
         if row is None or row.run is None:
             raise AssertionError(sighting)
-        ledger.move(row, Move(Fact.ACCEPTED, "accepted"), NOW)
+        ledger.conversions.move(row, Move(Fact.ACCEPTED, "accepted"), NOW)
         running = api.status("Running", api.pod("convert", "Running", progress="12/640"))
         cluster.put(row.run, key=row.key, status=running)  # type: ignore[attr-defined]
-    return ledger.unfinished()
+    return ledger.conversions.unfinished()
 
 
 def main() -> None:

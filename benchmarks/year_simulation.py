@@ -27,8 +27,8 @@ from stac_watch.catalog.abilities import Abilities
 from stac_watch.config.model import Limits, Recipe, Source
 from stac_watch.jobs import audit as auditing
 from stac_watch.jobs import replay
-from stac_watch.ledger.admission import Ledger
 from stac_watch.ledger.database import open_engine
+from stac_watch.ledger.ledger import Ledger
 from stac_watch.model.states import FINAL, State
 from stac_watch.watch.loop import Parts, Tick, Watcher
 

@@ -24,8 +24,8 @@ from stac_watch.catalog.client import FIELDS, Catalog
 from stac_watch.config.load import ENV_PREFIX
 from stac_watch.config.model import ArgoSettings, Config, LocalSettings, Source
 from stac_watch.discover.policy import fields_for
-from stac_watch.ledger.admission import Ledger
 from stac_watch.ledger.database import open_engine
+from stac_watch.ledger.ledger import Ledger
 from stac_watch.model.errors import CannotWrite, InputError, Unavailable, cannot_write
 from stac_watch.model.states import IN_FLIGHT, State
 from stac_watch.report.lines import Line, line
@@ -205,10 +205,10 @@ def make_folder(folder: Path) -> None:
 
 def lines(parts: Parts, limit: int = 15) -> list[Line]:
     """Returns the conversions that a person wants to see now: what is in flight and what changed last."""
-    rows = {row.key: row for row in [*parts.ledger.unfinished(), *parts.ledger.conversions(limit=limit)]}
+    rows = {row.key: row for row in [*parts.ledger.conversions.unfinished(), *parts.ledger.conversions.find(limit=limit)]}
     shown = sorted(rows.values(), key=lambda row: row.created_at)[-limit:]
     runs = {(run.key, run.attempt): run for run in parts.engine.runs([row.key for row in shown if row.state in IN_FLIGHT])}
-    waits = parts.ledger.outbox([row.key for row in shown if row.state is State.QUEUED])
+    waits = parts.ledger.outbox.of([row.key for row in shown if row.state is State.QUEUED])
     return [
         line(row, parts.now(), run=runs.get((row.key, row.attempt)), due=waits[row.key].due if row.key in waits else None)
         for row in shown

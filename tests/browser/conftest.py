@@ -16,8 +16,8 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from stac_watch.config.model import Limits, Source
 from stac_watch.demo.tiles import parse_tile
-from stac_watch.ledger.admission import Ledger
 from stac_watch.ledger.database import open_engine
+from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.records import Audited, Move, Order, Sighting
 from stac_watch.model.event import Conversion
 from stac_watch.model.item import Item, SkipReason
@@ -89,12 +89,12 @@ class Installation:
             reason="new", lane=lane, time=updated, datetime=sensed, item_href=href, product_href=product,
             output_zarr=f"s3://geozarr/{source}/{item_id}.zarr", bbox=bbox, options={"package": "tar"},
         )  # fmt: skip
-        self.ledger.commit_window(source, [Sighting(item, conversion, skip)], [], (f"{source}:updated", self.now), self.now)
+        self.ledger.items.commit(source, [Sighting(item, conversion, skip)], [], (f"{source}:updated", self.now), self.now)
         return item_id
 
     def move(self, item_id: str, fact: Fact, why: str = "", **more) -> None:
-        [row] = self.ledger.conversions(item_id=item_id)
-        self.ledger.move(row, Move(fact, why or fact.value, **more), self.now)
+        [row] = self.ledger.conversions.find(item_id=item_id)
+        self.ledger.conversions.move(row, Move(fact, why or fact.value, **more), self.now)
 
     def convert(self, item_id: str, *, until: State = State.DONE, failure: str = "") -> None:
         """Takes an item through its steps, as long as they take."""
@@ -108,7 +108,7 @@ class Installation:
             self.move(item_id, Fact.FAILED_PERMANENT, failure, reason=failure, outcome={"code": 65, "reason": failure})
         elif until is State.DONE:
             self.pass_time(timedelta(seconds=self.rng.lognormvariate(4.4, 0.35)))
-            [row] = self.ledger.conversions(item_id=item_id)
+            [row] = self.ledger.conversions.find(item_id=item_id)
             checks = [{"name": name, "verdict": "passed"} for name in ("native bands", "overviews", "chunks", "conformance")]
             self.move(item_id, Fact.SUCCEEDED, "verified", outcome={"code": 0, "key": row.key, "checks": checks})
         self.clock[0] = began  # others went on meanwhile
@@ -128,7 +128,7 @@ def fill(here: Installation) -> None:
         failure = FAILURES[step % 2].format(item=item)
         here.convert(item, until=State.DEAD if dead else State.DONE, failure=failure)
     here.clock[0] = end - timedelta(hours=3)
-    here.ledger.order(Order("s2-l2a", end - timedelta(days=120), end - timedelta(days=90), here.now, 0, None, None))
+    here.ledger.orders.give(Order("s2-l2a", end - timedelta(days=120), end - timedelta(days=90), here.now, 0, None, None))
     old = [here.sight("s2-l2a", "backfill", age=timedelta(days=91 + n // 2)) for n in range(48)]
     for item in old[:29]:
         here.convert(item)
@@ -144,12 +144,12 @@ def fill(here: Installation) -> None:
     here.move(
         waits, Fact.NOT_READY, "not there yet", reason="the source is not there yet: HTTP 404", due=end + timedelta(minutes=13)
     )
-    here.ledger.note_audit(
+    here.ledger.sources.note_audit(
         Audited("s2-l2a", end - timedelta(hours=5), end - timedelta(days=30), end - timedelta(days=1), {"lost": 0})
     )
-    here.ledger.hold("watcher-7d9f, process 7", lambda: here.clock[0])
+    here.ledger.lease.hold("watcher-7d9f, process 7", lambda: here.clock[0])
     here.clock[0] = end
-    rows = {here.ledger.conversions(item_id=item)[0].key: n for n, item in enumerate(running[:3])}
+    rows = {here.ledger.conversions.find(item_id=item)[0].key: n for n, item in enumerate(running[:3])}
     runs = {
         (k, 1): Run(f"gz-{k}", k, 1, Phase.RUNNING, ("stage", "convert", "verify")[n], (31 + 40 * n, 120)) for k, n in rows.items()
     }

@@ -15,8 +15,8 @@ from stac_watch.config.model import Recipe, Source
 from stac_watch.demo.catalog import COLLECTION, FaultControl, Server, Store, create_app, make_item
 from stac_watch.discover.poll import discover
 from stac_watch.discover.sweep import Context, step
-from stac_watch.ledger.admission import Ledger
 from stac_watch.ledger.database import open_engine
+from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.records import Tally
 
 START = datetime(2025, 11, 20, tzinfo=UTC)
@@ -63,7 +63,7 @@ class World:
     def sweep(self) -> Tally:
         """Sweeps until nothing is due."""
         context = Context(self.source(), Recipe(), self.catalog(), self.ledger, self.clock)
-        kept = self.ledger.abilities("s2")
+        kept = self.ledger.sources.abilities("s2")
         assert kept is not None, "poll first"
         context.catalog.abilities = restore(kept[0])
         total = Tally()
@@ -76,12 +76,14 @@ class World:
 
     def states(self) -> dict[str, str]:
         """Every conversion: its item, and its state or skip reason."""
-        rows = self.ledger.conversions(limit=10_000, oldest=True)
+        rows = self.ledger.conversions.find(limit=10_000, oldest=True)
         return {row.item_id: row.reason or row.state.value for row in rows}
 
     def hrefs(self) -> list[str]:
         return [
-            json.loads(body)["data"]["product_href"] for row in self.ledger.conversions() for body in self.ledger.events(row.key)
+            json.loads(body)["data"]["product_href"]
+            for row in self.ledger.conversions.find()
+            for body in self.ledger.conversions.events(row.key)
         ]
 
 

@@ -29,7 +29,7 @@ def test_only_what_matters_is_a_change(world):
     assert world.poll().seen == 0
     world.store.put(world.item(2, updated=world.clock(), version=2))
     assert world.poll().admitted == 1
-    assert len(world.ledger.conversions()) == 6
+    assert len(world.ledger.conversions.find()) == 6
 
 
 def test_a_re_stamp_is_a_change_where_the_source_says_so(world):
@@ -49,7 +49,7 @@ def test_an_item_that_becomes_visible_long_after_its_stamp_is_found_and_makes_th
         item = world.item(100 + n, updated=world.clock() - timedelta(minutes=12))
         world.store.put(item)
         assert world.poll().admitted == 1
-    late = world.ledger.lateness("s2")
+    late = world.ledger.sources.lateness("s2")
     assert late == {10: 40}  # 12 min less the minute since the last poll: less than 1,024 s
     assert auto_overlap(late) == timedelta(seconds=2048)
     world.clock.forward(minutes=1)
@@ -100,7 +100,7 @@ def test_a_stamp_from_the_future_blinds_nobody(world):
     world.store.put(world.item(4, updated=world.clock()))
     world.clock.forward(minutes=1)
     assert world.poll().admitted == 1
-    assert world.ledger.position("s2:updated") <= world.clock()
+    assert world.ledger.sources.position("s2:updated") <= world.clock()
     assert world.sweep().admitted == 1
     assert len(world.states()) == 5
 
@@ -108,13 +108,13 @@ def test_a_stamp_from_the_future_blinds_nobody(world):
 def test_the_cursor_stays_where_it_was_when_a_window_fails(world):
     world.fill(3)
     world.poll()
-    before = world.ledger.position("s2:updated")
+    before = world.ledger.sources.position("s2:updated")
     world.clock.forward(hours=3)
     world.store.put(world.item(80, updated=world.clock() - timedelta(hours=2)))
     world.faults.set(wire=("503",) * 8, retry_after=None)
     with pytest.raises(CatalogUnavailable):
         world.poll()
-    assert world.ledger.position("s2:updated") == before
+    assert world.ledger.sources.position("s2:updated") == before
     world.faults.set(wire=())
     assert world.poll().admitted == 1
 
@@ -123,7 +123,7 @@ def test_our_own_clock_may_be_wrong(world):
     world.fill(3)
     catalog_time = world.clock
     assert world.poll().admitted == 3
-    position = world.ledger.position("s2:updated")
+    position = world.ledger.sources.position("s2:updated")
     assert position == catalog_time()
 
 
@@ -167,10 +167,10 @@ def test_what_runs_already_is_not_superseded_and_a_withdrawn_processing_supersed
     world.settings["reprocessing"] = "newest"
     world.store.put(acquired(world, updated=world.clock()))
     world.poll()
-    row = world.ledger.conversions()[0]
+    row = world.ledger.conversions.find()[0]
     from stac_watch.ledger.records import Move
 
-    world.ledger.move(row, Move(Fact.ACCEPTED, "posted"), world.clock())
+    world.ledger.conversions.move(row, Move(Fact.ACCEPTED, "posted"), world.clock())
     world.clock.forward(minutes=1)
     newer = acquired(world, baseline="N0512", updated=world.clock(), properties={"deprecated": True})
     world.store.put(newer)
@@ -207,7 +207,7 @@ def test_every_no_has_its_name(world, tmp_path):
     world.poll(fields=fields, whole=True)
     states = world.states()
     assert {name: states[d["id"]] for name, d in documents.items()} == {name: name for name in documents}
-    skipped = {place.cause: n for place, n in world.ledger.funnel().items() if place.state is State.SKIPPED}
+    skipped = {place.cause: n for place, n in world.ledger.counts.funnel().items() if place.state is State.SKIPPED}
     assert skipped == dict.fromkeys(documents.keys() - {"queued"}, 1)
     # a property that comes later is enough: nothing that matters else changed
     world.clock.forward(minutes=1)
@@ -219,11 +219,11 @@ def test_every_no_has_its_name(world, tmp_path):
 def test_a_server_s_clock_that_was_wrong_once_blinds_nobody_afterwards(world):
     world.fill(3)
     world.poll()
-    world.ledger.set_position("s2:updated", world.clock() + timedelta(days=30), world.clock())  # by a `Date` of then
+    world.ledger.sources.set_position("s2:updated", world.clock() + timedelta(days=30), world.clock())  # by a `Date` of then
     world.clock.forward(minutes=1)
     world.store.put(world.item(4, updated=world.clock()))
     assert world.poll().admitted == 1
-    assert world.ledger.position("s2:updated") <= world.clock()
+    assert world.ledger.sources.position("s2:updated") <= world.clock()
 
 
 def test_a_server_s_clock_that_was_wrong_at_the_very_first_poll_hides_no_news(world):
@@ -242,10 +242,10 @@ def test_a_server_s_clock_that_was_wrong_at_the_very_first_poll_hides_no_news(wo
 def test_a_server_s_clock_that_is_behind_once_takes_the_cursor_nowhere(world):
     world.fill(3)
     world.poll()
-    position, right = world.ledger.position("s2:updated"), world.clock.time
+    position, right = world.ledger.sources.position("s2:updated"), world.clock.time
     world.clock.forward(days=-300)
     discover(world.source(), Recipe(), world.catalog(), world.ledger, lambda: right)
-    assert world.ledger.position("s2:updated") == position
+    assert world.ledger.sources.position("s2:updated") == position
 
 
 def test_a_whole_window_is_not_put_off_by_a_clock_that_was_wrong_once(world):
@@ -253,13 +253,13 @@ def test_a_whole_window_is_not_put_off_by_a_clock_that_was_wrong_once(world):
     world.settings["poll"] = {"since": "400d", "sweep": "6h", "sweep_back": "14d"}
     world.fill(1)
     world.poll()
-    found, at, _ = world.ledger.abilities("s2")
-    world.ledger.note_abilities("s2", found | {"idle": 1.0, "samples": 5}, at)
+    found, at, _ = world.ledger.sources.abilities("s2")
+    world.ledger.sources.note_abilities("s2", found | {"idle": 1.0, "samples": 5}, at)
     world.poll()
-    world.ledger.set_position("s2:updated:all", world.clock() + timedelta(days=30), world.clock())
+    world.ledger.sources.set_position("s2:updated:all", world.clock() + timedelta(days=30), world.clock())
     world.clock.forward(minutes=1)
     world.poll()
-    assert world.ledger.position("s2:updated:all") <= world.clock()
+    assert world.ledger.sources.position("s2:updated:all") <= world.clock()
     world.clock.forward(hours=6)
     world.store.put(world.item(4, updated=world.clock(), datetime=world.clock() - timedelta(days=99)))
     assert world.poll().admitted == 1

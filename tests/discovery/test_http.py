@@ -133,7 +133,7 @@ def test_items_that_pystac_dies_of_do_not_hide_the_others(world):
     world.faults.set(hrefless=("*",), no_properties=(wanted[3],))
     tally = world.poll()
     assert (tally.admitted, tally.quarantined) == (11, 1)
-    assert world.ledger.quarantined() == [("s2", wanted[3], "the item has no properties")]
+    assert world.ledger.absences.quarantined() == [("s2", wanted[3], "the item has no properties")]
 
 
 @pytest.mark.parametrize("limit", [1, 5, 1000])
@@ -150,13 +150,13 @@ def test_an_item_that_the_server_cannot_serve_is_alone_in_its_misfortune(world, 
     tally = world.poll()
     hidden = {n // 4 for n in poisoned}
     assert tally.quarantined == len(hidden)
-    found = {row.item_id for row in world.ledger.conversions(limit=100) if any("/v2/" in href for href in _hrefs(world, row))}
+    found = {row.item_id for row in world.ledger.conversions.find(limit=100) if any("/v2/" in href for href in _hrefs(world, row))}
     between = {n for n in range(20) if _between(n, poisoned)}
     assert found == {i for n, i in enumerate(wanted) if n not in poisoned and n not in between}
 
 
 def _hrefs(world, row) -> list[str]:
-    return [body.decode() for body in world.ledger.events(row.key)]
+    return [body.decode() for body in world.ledger.conversions.events(row.key)]
 
 
 def _between(n: int, poisoned: list[int]) -> bool:
@@ -172,7 +172,7 @@ def test_an_outage_is_not_taken_for_poison(world):
     with pytest.raises(BadAnswer, match="HTTP 500"):
         world.poll()
     assert len(world.faults.delivered) < 10
-    assert world.ledger.quarantined() == []
+    assert world.ledger.absences.quarantined() == []
 
 
 def test_a_server_that_clips_the_limit_without_a_word_loses_nothing(world):
@@ -180,7 +180,7 @@ def test_a_server_that_clips_the_limit_without_a_word_loses_nothing(world):
     world.faults.set(ignore=frozenset({"limit"}))  # ten at most, whatever was asked for
     assert read(world, limit=1000) == wanted
     assert world.poll().admitted == 35
-    assert world.ledger.abilities("s2")[0]["max_page"] == 10
+    assert world.ledger.sources.abilities("s2")[0]["max_page"] == 10
 
 
 def test_a_server_that_drips_is_not_waited_for_for_ever(world):

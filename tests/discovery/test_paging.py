@@ -126,7 +126,7 @@ def test_items_of_another_collection_are_never_taken_for_ours(world):
     world.faults.set(ignore=frozenset({"collections"}))
     tally = world.poll()
     assert (tally.admitted, tally.quarantined) == (3, 2)
-    assert {why for _, _, why in world.ledger.quarantined()} == {
+    assert {why for _, _, why in world.ledger.absences.quarantined()} == {
         "the item belongs to collection 'other', asked was 'sentinel-2-l2a'"
     }
 

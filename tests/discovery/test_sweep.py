@@ -49,7 +49,7 @@ def test_a_silent_change_is_found(watched):
 
 def test_what_is_unchanged_is_no_event_and_writes_nothing_of_it(watched):
     assert again(watched) == type(again(watched))()
-    assert len(watched.ledger.conversions()) == 10
+    assert len(watched.ledger.conversions.find()) == 10
 
 
 def test_one_that_is_missing_once_is_not_gone(watched):
@@ -64,21 +64,23 @@ def test_one_that_is_missing_once_is_not_gone(watched):
     assert watched.states()[gone["id"]] == "queued"  # missing once again: the first time does not count any more
     again(watched)
     assert watched.states()[gone["id"]] == "withdrawn"
-    assert watched.ledger.withdrawn("s2") == 1
+    assert watched.ledger.absences.withdrawn("s2") == 1
 
 
 def test_a_run_in_flight_is_waited_for_and_what_is_done_stays_done(watched):
-    rows = {row.item_id: row for row in watched.ledger.conversions()}
+    rows = {row.item_id: row for row in watched.ledger.conversions.find()}
     running, done = watched.item(1)["id"], watched.item(2)["id"]
     now = watched.clock()
     for item_id, facts in ((running, [Fact.ACCEPTED, Fact.RUN_SEEN]), (done, [Fact.SUCCEEDED])):
         for fact in facts:
-            watched.ledger.move(watched.ledger.get(rows[item_id].key), Move(fact, "as a test"), now)
+            watched.ledger.conversions.move(watched.ledger.conversions.get(rows[item_id].key), Move(fact, "as a test"), now)
         watched.store.delete("sentinel-2-l2a", item_id)
     for _ in range(3):
         again(watched)
     assert (watched.states()[running], watched.states()[done]) == ("running", "done")
-    watched.ledger.move(watched.ledger.get(rows[running].key), Move(Fact.NOT_READY, "404", reason="404"), now)
+    watched.ledger.conversions.move(
+        watched.ledger.conversions.get(rows[running].key), Move(Fact.NOT_READY, "404", reason="404"), now
+    )
     again(watched)
     assert watched.states()[running] == "withdrawn"
 
@@ -92,7 +94,7 @@ def test_what_returns_is_wanted_again(watched):
     watched.store.put(gone)
     again(watched)
     assert watched.states()[gone["id"]] == "queued"
-    assert watched.ledger.withdrawn("s2") == 0
+    assert watched.ledger.absences.withdrawn("s2") == 0
 
 
 def test_an_item_whose_acquisition_time_was_corrected_is_not_gone(watched):
@@ -102,7 +104,7 @@ def test_an_item_whose_acquisition_time_was_corrected_is_not_gone(watched):
     for _ in range(4):
         again(watched)
     assert watched.states()[moved["id"]] == "queued"
-    assert watched.ledger.withdrawn("s2") == 0
+    assert watched.ledger.absences.withdrawn("s2") == 0
 
 
 def test_items_that_a_server_cannot_serve_are_not_gone(watched):
@@ -111,7 +113,7 @@ def test_items_that_a_server_cannot_serve_are_not_gone(watched):
     for _ in range(3):
         again(watched)
     assert watched.states()[hidden] == "queued"
-    assert [why for _, _, why in watched.ledger.quarantined() if "cannot serve" in why]
+    assert [why for _, _, why in watched.ledger.absences.quarantined() if "cannot serve" in why]
 
 
 def test_what_was_there_before_the_watch_is_no_news_and_what_appears_later_is_whatever_its_stamp(world):
@@ -133,13 +135,13 @@ def test_it_goes_on_where_it_stopped_and_a_step_is_a_few_days(watched):
     context.catalog.assume(typed=True)
     watched.clock.forward(hours=6)
     step(context)
-    row = watched.ledger.sweep("s2", "recent")
+    row = watched.ledger.sources.sweep("s2", "recent")
     assert (row.number, row.done_at) == (2, None)
     assert row.position - row.start == timedelta(days=DAYS)
     step(Context(watched.source(), Recipe(), context.catalog, watched.ledger, watched.clock))
-    assert watched.ledger.sweep("s2", "recent").position - row.start == timedelta(days=2 * DAYS)
+    assert watched.ledger.sources.sweep("s2", "recent").position - row.start == timedelta(days=2 * DAYS)
     watched.sweep()
-    assert watched.ledger.sweep("s2", "recent").done_at == watched.clock()
+    assert watched.ledger.sources.sweep("s2", "recent").done_at == watched.clock()
 
 
 def test_once_a_week_everything_is_compared_from_the_first_item_on(world):
@@ -151,7 +153,7 @@ def test_once_a_week_everything_is_compared_from_the_first_item_on(world):
     assert again(world).admitted == 0
     world.clock.forward(days=37)
     assert world.sweep().admitted == 1
-    row = world.ledger.sweep("s2", "all")
+    row = world.ledger.sources.sweep("s2", "all")
     assert row.start.isoformat() == "2025-11-20T00:00:00+00:00"
     assert row.done_at is not None
 
@@ -160,16 +162,20 @@ def test_what_can_be_read_again_is_no_longer_in_quarantine_whether_it_changed_or
     spoiled, poisoned, gone = (watched.item(n)["id"] for n in (2, 5, 8))
     watched.faults.set(no_properties=(spoiled, gone), poison=(poisoned,))
     again(watched)
-    assert {name for _, name, _ in watched.ledger.quarantined()} == {spoiled, gone, "(unreadable) datetime 2025-11-20T05:00:00Z"}
+    assert {name for _, name, _ in watched.ledger.absences.quarantined()} == {
+        spoiled,
+        gone,
+        "(unreadable) datetime 2025-11-20T05:00:00Z",
+    }
     watched.faults.clear()
     watched.store.delete("sentinel-2-l2a", gone)
     again(watched)
-    assert [name for _, name, _ in watched.ledger.quarantined()] == [gone]
-    assert len(watched.ledger.conversions()) == 10  # it was no change
+    assert [name for _, name, _ in watched.ledger.absences.quarantined()] == [gone]
+    assert len(watched.ledger.conversions.find()) == 10  # it was no change
     watched.settings["poll"] |= {"sweep_all": "7d"}
     watched.clock.forward(days=38)
     watched.sweep()
-    assert watched.ledger.quarantined() == []
+    assert watched.ledger.absences.quarantined() == []
 
 
 def test_what_a_poll_could_not_read_and_the_next_can_is_no_longer_in_quarantine(world):
@@ -182,7 +188,7 @@ def test_what_a_poll_could_not_read_and_the_next_can_is_no_longer_in_quarantine(
     world.faults.clear()
     world.clock.forward(minutes=1)
     world.poll()
-    assert world.ledger.quarantined() == []
+    assert world.ledger.absences.quarantined() == []
 
 
 def test_one_item_that_is_dated_ages_ago_makes_no_sweep_of_every_day_since_then(world):
@@ -197,9 +203,9 @@ def test_one_item_that_is_dated_ages_ago_makes_no_sweep_of_every_day_since_then(
         world.store.put(world.item(number, datetime=moment, updated="2015-06-30T00:00:00Z"))
     world.clock.forward(days=5)
     world.sweep()  # gives up after 200 steps; 2,000 years of days are 184,000
-    row = world.ledger.sweep("s2", "all")
+    row = world.ledger.sources.sweep("s2", "all")
     assert (row.start, row.done_at) == (datetime(1, 1, 1, tzinfo=UTC), world.clock())
-    assert len(world.ledger.based("s2", [world.item(n)["id"] for n in range(5)])) == 5  # met, every one
+    assert len(world.ledger.absences.based("s2", [world.item(n)["id"] for n in range(5)])) == 5  # met, every one
 
 
 def test_a_catalogue_that_does_not_say_when_it_begins_is_swept_from_the_beginning_of_time(world):
@@ -212,7 +218,7 @@ def test_a_catalogue_that_does_not_say_when_it_begins_is_swept_from_the_beginnin
     world.clock.forward(days=3)
     context = Context(world.source(), Recipe(), world.catalog(), world.ledger, world.clock)
     context.catalog.abilities = Abilities(sorts=False)
-    while (row := world.ledger.sweep("s2", "all")) is None:
+    while (row := world.ledger.sources.sweep("s2", "all")) is None:
         assert step(context) is not None
     assert row.start == datetime(1, 1, 1, tzinfo=UTC)
     assert row.position > LAUNCH  # all before it was one window

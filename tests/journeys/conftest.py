@@ -14,8 +14,8 @@ from stac_watch.catalog.client import Catalog
 from stac_watch.config.model import Limits, Recipe, Source
 from stac_watch.demo.catalog import Server, Store, create_app, make_item
 from stac_watch.jobs import audit, backfill
-from stac_watch.ledger.admission import Ledger
 from stac_watch.ledger.database import open_engine
+from stac_watch.ledger.ledger import Ledger
 from stac_watch.model.errors import Refused, Temporary
 from stac_watch.runs.engine import Answer, Phase, Receipt, Run
 from stac_watch.watch.loop import Parts, Watcher
@@ -167,7 +167,7 @@ class World:
             tick = watcher.turn()
             self.problems, self.ailing = self.problems | tick.problems, tick.ailing
             self.clock.time += timedelta(seconds=step)
-            if not self.ledger.unfinished() and self.ledger.next_due() is None:
+            if not self.ledger.conversions.unfinished() and self.ledger.outbox.next_due() is None:
                 break
 
     @property

@@ -20,8 +20,8 @@ from sqlalchemy import event as sa_event
 
 from stac_watch import app
 from stac_watch.config.load import load
-from stac_watch.ledger.admission import Ledger
 from stac_watch.ledger.database import open_engine
+from stac_watch.ledger.ledger import Ledger
 from stac_watch.runs.local import LocalEngine
 from stac_watch.watch.loop import Watcher
 

@@ -37,9 +37,9 @@ def carry_out(world, request, *, stop_after=None):
 
 def fail(world, *items):
     for item in items:
-        (row,) = world.ledger.conversions(item_id=item)
+        (row,) = world.ledger.conversions.find(item_id=item)
         why = f"no group /r10m in https://host/{item}.zarr"
-        world.ledger.move(row, Move(Fact.FAILED_PERMANENT, why, reason=why), world.clock())
+        world.ledger.conversions.move(row, Move(Fact.FAILED_PERMANENT, why, reason=why), world.clock())
         world.plant.deleted.add(row.run)  # a run that the engine shows as succeeded would be believed
 
 
@@ -61,8 +61,8 @@ def test_a_plan_says_what_would_be_done_and_changes_nothing(archive):
     assert plan.gigabytes == pytest.approx(12 * 1.26, abs=0.1)
     assert plan.hours == pytest.approx(12 * 300 / 4 / 3600, abs=0.01)
     assert "4 runs at a time" in plan.limit
-    assert archive.ledger.conversions() == []
-    assert archive.ledger.orders() == []
+    assert archive.ledger.conversions.find() == []
+    assert archive.ledger.orders.all() == []
     assert backfill.plan(archive.backfilling, ask(archive, max_items=5), archive.clock()).to_do == 5
 
 
@@ -78,12 +78,14 @@ def test_a_plan_knows_what_is_done_already_and_what_the_range_is(archive):
 
 def test_it_converts_oldest_first_in_its_own_lane(archive):
     assert carry_out(archive, ask(archive)) == 12
-    assert {(r.lane, r.state) for r in archive.ledger.conversions()} == {("backfill", State.QUEUED)}
+    assert {(r.lane, r.state) for r in archive.ledger.conversions.find()} == {("backfill", State.QUEUED)}
     archive.run()
-    assert {r.state for r in archive.ledger.conversions()} == {State.DONE}
+    assert {r.state for r in archive.ledger.conversions.find()} == {State.DONE}
     sent = [next(i for i in archive.items if i[11:26].lower() in run) for run in archive.plant.posts]
     assert sent == sorted(sent)
-    assert json.loads(archive.ledger.events(archive.ledger.conversions()[0].key)[0])["data"]["reason"] == "backfill"
+    assert (
+        json.loads(archive.ledger.conversions.events(archive.ledger.conversions.find()[0].key)[0])["data"]["reason"] == "backfill"
+    )
 
 
 def test_what_was_too_old_to_be_taken_by_itself_is_taken_when_it_is_asked_for(build):
@@ -93,15 +95,15 @@ def test_what_was_too_old_to_be_taken_by_itself_is_taken_when_it_is_asked_for(bu
     old, new = world.publish(1, days=8, minutes_ago=5), world.publish(2, days=2, minutes_ago=5)
     world.discover()
     world.run(hours=0.1)
-    rows = {r.item_id: r for r in world.ledger.conversions()}
+    rows = {r.item_id: r for r in world.ledger.conversions.find()}
     assert (rows[old].state, rows[old].reason, rows[new].state) == (State.SKIPPED, "too_old", State.DONE)
     assert world.audit().gaps == [], "what discovery leaves out by its rules is no gap"
     assert backfill.plan(world.backfilling, ask(world), world.clock()).to_do == 1
     assert carry_out(world, ask(world)) == 1
     world.run(hours=0.1)
-    (row,) = world.ledger.conversions(item_id=old)
+    (row,) = world.ledger.conversions.find(item_id=old)
     assert (row.state, row.lane, row.attempt) == (State.DONE, "backfill", 2)
-    event = json.loads(world.ledger.events(row.key)[-1])["data"]
+    event = json.loads(world.ledger.conversions.events(row.key)[-1])["data"]
     assert (event["reason"], event["lane"]) == ("backfill", "backfill")
     assert len(world.plant.posts) == 3
 
@@ -121,7 +123,7 @@ def test_interrupted_at_any_window_and_run_again_it_goes_on_where_it_was(archive
     if stop_after < 10:
         assert min(w.start for w in spans if w.field == "datetime") > request.start  # what was read is not read again
     archive.run()
-    assert Counter(r.state for r in archive.ledger.conversions()) == {State.DONE: 12}
+    assert Counter(r.state for r in archive.ledger.conversions.find()) == {State.DONE: 12}
     assert len(archive.plant.posts) == 12
     assert carry_out(archive, request) == 0
 
@@ -129,7 +131,7 @@ def test_interrupted_at_any_window_and_run_again_it_goes_on_where_it_was(archive
 def test_max_items_is_a_bound_and_the_next_run_takes_the_next(archive):
     request = ask(archive, max_items=5)
     assert [carry_out(archive, request) for _ in range(4)] == [5, 5, 2, 0]
-    assert len(archive.ledger.conversions()) == 12
+    assert len(archive.ledger.conversions.find()) == 12
 
 
 def test_a_canary_goes_first_and_the_rest_only_when_it_went_well(archive):
@@ -137,17 +139,17 @@ def test_a_canary_goes_first_and_the_rest_only_when_it_went_well(archive):
     archive.run(hours=0.05)
     assert len(archive.plant.posts) == 2
     archive.run()
-    assert Counter(r.state for r in archive.ledger.conversions()) == {State.DONE: 12}
+    assert Counter(r.state for r in archive.ledger.conversions.find()) == {State.DONE: 12}
 
 
 def test_a_canary_that_fails_stops_the_rest_until_the_command_is_given_again(archive):
     request = ask(archive, canary=2)
     carry_out(archive, request)
     archive.run(hours=0.02)
-    fail(archive, *[r.item_id for r in archive.ledger.unfinished()][:1])
+    fail(archive, *[r.item_id for r in archive.ledger.conversions.unfinished()][:1])
     archive.run(hours=1, step=120)
     assert len(archive.plant.posts) == 2
-    (order,) = archive.ledger.orders()
+    (order,) = archive.ledger.orders.all()
     assert order.held == "1 of the first 2 failed"
     status = asking.status(archive.ledger, [archive.source], Limits(), archive.clock())
     assert status.sources[0].backfill.held == order.held
@@ -155,16 +157,16 @@ def test_a_canary_that_fails_stops_the_rest_until_the_command_is_given_again(arc
     assert backfill.progress(archive.backfilling, request, START, 0, archive.clock()).settled
     carry_out(archive, replace(request, canary=0))
     archive.run()
-    assert Counter(r.state for r in archive.ledger.conversions()) == {State.DONE: 11, State.DEAD: 1}
+    assert Counter(r.state for r in archive.ledger.conversions.find()) == {State.DONE: 11, State.DEAD: 1}
 
 
 def test_after_so_many_failures_nothing_more_is_sent(archive):
     carry_out(archive, ask(archive, max_failures=3))
     archive.run(hours=0.02)
-    fail(archive, *[r.item_id for r in archive.ledger.unfinished()][:3])
+    fail(archive, *[r.item_id for r in archive.ledger.conversions.unfinished()][:3])
     archive.run(hours=1, step=120)
-    assert Counter(r.state for r in archive.ledger.conversions())[State.QUEUED] > 0
-    assert "3 of its conversions failed" in archive.ledger.orders()[0].held
+    assert Counter(r.state for r in archive.ledger.conversions.find())[State.QUEUED] > 0
+    assert "3 of its conversions failed" in archive.ledger.orders.all()[0].held
 
 
 def test_live_work_keeps_its_share_while_an_archive_is_converted(archive):
@@ -173,7 +175,7 @@ def test_live_work_keeps_its_share_while_an_archive_is_converted(archive):
     new = [archive.publish(100 + n, days=0, minutes_ago=1) for n in range(3)]
     archive.discover()
     archive.run(hours=0.2)  # two rounds of runs
-    done = {r.item_id for r in archive.ledger.conversions(state=State.DONE)}
+    done = {r.item_id for r in archive.ledger.conversions.find(state=State.DONE)}
     assert set(new) <= done
     assert len(done) < 12 + len(new)
 
@@ -200,12 +202,12 @@ def test_replay_by_id_makes_the_next_attempt_and_refuses_what_is_on_its_way(fini
         (a, "attempt 2, converts again", None),
         (b, "attempt 2, converts again", None),
     ]
-    assert {r.state for r in finished.ledger.conversions()} == {State.DONE}  # saying it does nothing
+    assert {r.state for r in finished.ledger.conversions.find()} == {State.DONE}  # saying it does nothing
     assert [t.state for t in again(finished, targets)] == [State.QUEUED] * 2
     refused = again(finished, replay.named([Wish(a)], finished.ledger, ["demo"]))
     assert "on its way" in refused[0].refusal
     finished.run()
-    (row,) = finished.ledger.conversions(item_id=a)
+    (row,) = finished.ledger.conversions.find(item_id=a)
     assert (row.state, row.attempt, row.lane) == (State.DONE, 2, "replay")
 
 
@@ -213,18 +215,18 @@ def test_replay_by_state_time_and_error(finished):
     redo = finished.items[:4]
     again(finished, replay.named([Wish(i) for i in redo], finished.ledger, ["demo"]))
     fail(finished, *redo)
-    dead = finished.ledger.conversions(state=State.DEAD, error="NO GROUP /r10m")
+    dead = finished.ledger.conversions.find(state=State.DEAD, error="NO GROUP /r10m")
     assert {t.item for t in replay.chosen(dead, finished.ledger)} == set(redo)
-    assert finished.ledger.conversions(state=State.DEAD, error="100%") == []
-    assert finished.ledger.conversions(state=State.DEAD, since=finished.clock() + timedelta(seconds=1)) == []
+    assert finished.ledger.conversions.find(state=State.DEAD, error="100%") == []
+    assert finished.ledger.conversions.find(state=State.DEAD, since=finished.clock() + timedelta(seconds=1)) == []
     assert {f.count for f in asking.status(finished.ledger, [finished.source], Limits(), finished.clock()).failures} == {4}
     again(finished, replay.chosen(dead, finished.ledger))
     finished.run()
-    assert Counter(r.state for r in finished.ledger.conversions()) == {State.DONE: 12}
+    assert Counter(r.state for r in finished.ledger.conversions.find()) == {State.DONE: 12}
 
 
 def test_an_older_revision_is_refused_by_name(finished):
-    old = finished.ledger.conversions(item_id=finished.items[0])[0].key
+    old = finished.ledger.conversions.find(item_id=finished.items[0])[0].key
     finished.publish(0, version=2, days=2, minutes_ago=0)
     finished.discover()
     (target,) = replay.named([Wish(old)], finished.ledger, ["demo"])
@@ -237,16 +239,16 @@ def test_an_item_that_the_ledger_does_not_know_comes_from_the_catalogue(archive)
     assert results[archive.items[0]].state is State.QUEUED
     assert "no such item" in results["nobody"].refusal
     archive.run()
-    assert [(r.state, r.lane) for r in archive.ledger.conversions()] == [(State.DONE, "replay")]
+    assert [(r.state, r.lane) for r in archive.ledger.conversions.find()] == [(State.DONE, "replay")]
 
 
 def test_a_stored_event_is_posted_once_more_byte_for_byte(finished):
-    row = finished.ledger.conversions(item_id=finished.items[0])[0]
-    body = finished.ledger.events(row.key)[0]
+    row = finished.ledger.conversions.find(item_id=finished.items[0])[0]
+    body = finished.ledger.conversions.events(row.key)[0]
     assert "not looked for" in replay.stored(body, finished.ledger).note
     assert replay.repost(body, finished.ledger, finished.plant, finished.clock()).answer is Answer.ACCEPTED
     assert finished.plant.posts[-1] == row.run
-    assert finished.ledger.get(row.key) == row
+    assert finished.ledger.conversions.get(row.key) == row
     with pytest.raises(InputError, match="byte for byte"):
         replay.stored(body.replace(b'"groups": ""', b'"groups": "x"'), finished.ledger)
     with pytest.raises(InputError, match="no event"):
@@ -255,9 +257,9 @@ def test_a_stored_event_is_posted_once_more_byte_for_byte(finished):
 
 def test_a_waiting_event_that_a_person_posts_is_sent(archive):
     carry_out(archive, ask(archive))
-    row = archive.ledger.conversions(item_id=archive.items[0])[0]
-    replay.repost(archive.ledger.events(row.key)[0], archive.ledger, archive.plant, archive.clock())
-    assert archive.ledger.get(row.key).state is State.SENT
+    row = archive.ledger.conversions.find(item_id=archive.items[0])[0]
+    replay.repost(archive.ledger.conversions.events(row.key)[0], archive.ledger, archive.plant, archive.clock())
+    assert archive.ledger.conversions.get(row.key).state is State.SENT
 
 
 @pytest.mark.parametrize("line", ['{"item": 3', '{"item": "x"}', "[]"])
@@ -283,7 +285,7 @@ def test_an_audit_of_a_finished_range_finds_nothing(finished):
 
 def test_an_audit_names_every_kind_and_a_replay_of_its_file_closes_them(finished, tmp_path):
     world, items = finished, finished.items
-    rows = {r.item_id: r for r in world.ledger.conversions()}
+    rows = {r.item_id: r for r in world.ledger.conversions.find()}
     del world.plant.outputs[rows[items[0]].output_zarr]
     world.plant.outputs[rows[items[1]].output_zarr] = {"key": "of another", "revision": "older"}
     world.plant.outputs[rows[items[2]].output_zarr] = {"key": rows[items[2]].key, "code": 65}
@@ -325,7 +327,7 @@ def test_outputs_that_cannot_be_looked_at_are_not_lost(finished):
 def test_two_runs_at_once_are_found(archive):
     carry_out(archive, ask(archive))
     archive.run(hours=0.01)
-    row = archive.ledger.unfinished()[0]
+    row = archive.ledger.conversions.unfinished()[0]
     data = dict(archive.plant.events[row.run], attempt=2)
     archive.plant.begun["gz-double-2"], archive.plant.events["gz-double-2"] = archive.clock(), data
     doubled = [gap for gap in archive.audit().gaps if gap.kind is audit.Kind.DOUBLED]
@@ -345,19 +347,21 @@ def test_explain_says_what_comes_next_in_every_state(archive):
     item = archive.items[0]
     carry_out(archive, ask(archive))
     assert explain(archive, item).next.what.endswith("goes out when there is room")
-    archive.ledger.hold_back("demo", "1 of the first 2 failed")
+    archive.ledger.orders.hold_back("demo", "1 of the first 2 failed")
     assert "is held: 1 of the first 2 failed" in explain(archive, item).next.what
     carry_out(archive, ask(archive))
-    row = archive.ledger.conversions(item_id=item)[0]
-    archive.ledger.move(row, Move(Fact.ACCEPTED, "accepted"), archive.clock())
+    row = archive.ledger.conversions.find(item_id=item)[0]
+    archive.ledger.conversions.move(row, Move(Fact.ACCEPTED, "accepted"), archive.clock())
     chain = explain(archive, item)
     assert chain.next.at == archive.clock() + timedelta(minutes=15)
-    archive.ledger.move(archive.ledger.get(row.key), Move(Fact.RUN_SEEN, "seen"), archive.clock())
-    archive.ledger.note_wait(archive.ledger.get(row.key), "convert waits: quota exceeded")
+    archive.ledger.conversions.move(archive.ledger.conversions.get(row.key), Move(Fact.RUN_SEEN, "seen"), archive.clock())
+    archive.ledger.conversions.note_wait(archive.ledger.conversions.get(row.key), "convert waits: quota exceeded")
     assert explain(archive, item).next.what == "convert waits: quota exceeded"
     later = archive.clock() + timedelta(hours=1)
-    archive.ledger.move(
-        archive.ledger.get(row.key), Move(Fact.NOT_READY, "HTTP 404", due=later, reason="source not there yet"), archive.clock()
+    archive.ledger.conversions.move(
+        archive.ledger.conversions.get(row.key),
+        Move(Fact.NOT_READY, "HTTP 404", due=later, reason="source not there yet"),
+        archive.clock(),
     )
     chain = explain(archive, item)
     assert chain.next.at == later

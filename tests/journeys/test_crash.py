@@ -15,8 +15,8 @@ import yaml
 from sqlalchemy import NullPool, create_engine, text
 
 from stac_watch.demo.catalog import Server, Store, create_app, make_item
-from stac_watch.ledger.admission import Ledger
 from stac_watch.ledger.database import open_engine
+from stac_watch.ledger.ledger import Ledger
 
 COLLECTION = "sentinel-2-l2a"
 ITEMS = (
@@ -85,8 +85,8 @@ class World:
     def remember(self) -> None:
         """Keeps what this ledger knows of the catalogue, for `seed`."""
         ledger = Ledger(open_engine(self.ledger))
-        self.abilities = ledger.abilities("demo")[0]
-        self.sweeps = [row for kind in ("recent", "all") if (row := ledger.sweep("demo", kind)) is not None]
+        self.abilities = ledger.sources.abilities("demo")[0]
+        self.sweeps = [row for kind in ("recent", "all") if (row := ledger.sources.sweep("demo", kind)) is not None]
         assert self.sweeps
         ledger.close()
 
@@ -94,9 +94,9 @@ class World:
         """Writes it into a fresh ledger: asking the catalogue what it can do takes longer than all the rest of such a watch."""
         ledger = Ledger(open_engine(self.ledger))
         ledger.prepare()
-        ledger.note_abilities("demo", self.abilities, datetime.now(UTC))
+        ledger.sources.note_abilities("demo", self.abilities, datetime.now(UTC))
         for row in self.sweeps if sweeps else ():
-            ledger.note_sweep(row)
+            ledger.sources.note_sweep(row)
         ledger.close()
 
     def state(self) -> dict:

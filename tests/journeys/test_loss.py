@@ -38,9 +38,9 @@ def play(build):
 
 def final(world):
     ledger = world.ledger
-    rows = sorted((r.item_id, r.state.value) for r in ledger.conversions())
-    held = {r.item_id for r in ledger.conversions() if world.plant.outputs.get(r.output_zarr, {}).get("key") == r.key}
-    return rows, held, dict(ledger.funnel())
+    rows = sorted((r.item_id, r.state.value) for r in ledger.conversions.find())
+    held = {r.item_id for r in ledger.conversions.find() if world.plant.outputs.get(r.output_zarr, {}).get("key") == r.key}
+    return rows, held, dict(ledger.counts.funnel())
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -48,11 +48,16 @@ def test_every_loss_ends_where_the_undisturbed_watcher_ends(play, fault):
     calm, world = play(""), play(fault)
     assert [row[1] for row in final(calm)[0]] == ["done"] * ITEMS
     assert (len(calm.plant.posts), calm.problems) == (ITEMS, {})
-    for row in calm.ledger.conversions():
-        assert [h.fact for h in calm.ledger.history(row.key)] == [Fact.ADMITTED, Fact.ACCEPTED, Fact.RUN_SEEN, Fact.SUCCEEDED]
+    for row in calm.ledger.conversions.find():
+        assert [h.fact for h in calm.ledger.conversions.history(row.key)] == [
+            Fact.ADMITTED,
+            Fact.ACCEPTED,
+            Fact.RUN_SEEN,
+            Fact.SUCCEEDED,
+        ]
     assert final(world) == final(calm)
-    assert {row.state for row in world.ledger.conversions()} <= FINAL
-    attempts = {row.attempt for row in world.ledger.conversions()}
+    assert {row.state for row in world.ledger.conversions.find()} <= FINAL
+    attempts = {row.attempt for row in world.ledger.conversions.find()}
     assert attempts == ({2} if fault == "run deleted" else {1}), "what was not the run's failure burns no attempt"
     if fault == "down for an hour":  # what does not answer is not posted everything that waits
         assert len(world.plant.posts) < 60

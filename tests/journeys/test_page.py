@@ -106,9 +106,9 @@ def test_a_failure_comes_with_the_command_that_tries_exactly_its_group_again(sit
     other = world.publish(9)
     site.turn()
     for item in (*alike, other):
-        [row] = world.ledger.conversions(item_id=item)
+        [row] = world.ledger.conversions.find(item_id=item)
         reason = f"chunk {row.key} of 'b02' is corrupt: /data/{item}.zarr" if item in alike else "no such group"
-        world.ledger.move(row, Move(Fact.FAILED_PERMANENT, reason, reason=reason), world.clock())
+        world.ledger.conversions.move(row, Move(Fact.FAILED_PERMANENT, reason, reason=reason), world.clock())
     world.clock.time += timedelta(seconds=3)
     groups = {int(row[0]): row[4] for row in site.rows(site.read("/"), "What failed alike")[1:]}
     command = shlex.split(groups[3].replace("&#39;", "'").replace("&#34;", '"'))
@@ -116,7 +116,7 @@ def test_a_failure_comes_with_the_command_that_tries_exactly_its_group_again(sit
     config = world.configure(tmp_path)
     done = CliRunner().invoke(cli, [*command[1:], "-c", str(config)], standalone_mode=False)
     assert "3 queued, 0 refused" in done.output
-    assert {row.item_id for row in world.ledger.conversions(state=State.QUEUED)} == set(alike)
+    assert {row.item_id for row in world.ledger.conversions.find(state=State.QUEUED)} == set(alike)
 
 
 def test_the_stream_sends_the_page_again_when_it_has_changed(site):
@@ -165,13 +165,13 @@ def test_an_items_page_leads_to_its_run_its_report_and_its_picture(build, tmp_pa
     with serve(world, file_of=partial(file_of, Config.model_validate(document)), run_page=page_of_run) as site:
         item = world.publish(1)
         site.turn()
-        [row] = world.ledger.conversions(item_id=item)
+        [row] = world.ledger.conversions.find(item_id=item)
         files = {
             "report": f"{beside}/x.report.html", "quicklook": f"{beside}/x.quicklook.png", "report_json": f"{beside}/gone.json",
             "item": "https://objects.example/x.item.json", "dask_report": f"{beside}/x.report.html",
         }  # fmt: skip
         outcome = {"code": 0, "key": row.key, "files": files}
-        world.ledger.move(row, Move(Fact.SUCCEEDED, "done", outcome=outcome), world.clock())
+        world.ledger.conversions.move(row, Move(Fact.SUCCEEDED, "done", outcome=outcome), world.clock())
         page = site.read(f"/items/{item}")
         assert f'<a href="https://argo.example/workflows/geozarr/{row.run}" rel="noreferrer">{row.run}</a>' in page
         assert f'<a href="{item}/report">report</a>' in page

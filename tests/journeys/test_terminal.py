@@ -24,8 +24,8 @@ def say(build, tmp_path):
     items = [world.publish(n) for n in range(4)]
     watcher = Watcher(world.parts)
     watcher.turn(to_the_end=True)
-    [row] = world.ledger.conversions(item_id=items[0])
-    world.ledger.move(
+    [row] = world.ledger.conversions.find(item_id=items[0])
+    world.ledger.conversions.move(
         row, Move(Fact.FAILED_PERMANENT, LONG, reason=LONG, outcome={"code": 65, "hint": "look at it"}), world.clock()
     )
     config = world.configure(tmp_path)

@@ -24,8 +24,8 @@ from waiting import until
 from stac_watch.catalog.client import Catalog
 from stac_watch.config.model import Limits, Source
 from stac_watch.demo.catalog import Server, Store, create_app, make_collection
-from stac_watch.ledger.admission import Ledger
 from stac_watch.ledger.database import open_engine
+from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.records import Move
 from stac_watch.model.errors import Unavailable
 from stac_watch.model.states import Fact, State
@@ -230,7 +230,7 @@ def test_a_catalogue_that_does_not_answer_is_said_until_it_does_and_is_not_our_f
 
 def test_a_standby_says_who_has_the_ledger_and_is_ready(site):
     here = site()
-    assert here.world.ledger.hold("another, process 7", here.world.clock)
+    assert here.world.ledger.lease.hold("another, process 7", here.world.clock)
     second = Watcher(replace(here.world.parts, ledger=type(here.world.ledger)(here.world.ledger._engine)))
     here.watcher = second
     here.turn()
@@ -271,8 +271,8 @@ def test_what_other_people_wrote_is_shown_and_not_run(site):
     here = site()
     item = here.world.publish(1)
     here.turn()
-    row = here.world.ledger.conversions(item_id=item)[0]
-    here.world.ledger.move(row, Move(Fact.FAILED_PERMANENT, "x", reason=EVIL), here.world.clock())
+    row = here.world.ledger.conversions.find(item_id=item)[0]
+    here.world.ledger.conversions.move(row, Move(Fact.FAILED_PERMANENT, "x", reason=EVIL), here.world.clock())
     here.world.clock.time += timedelta(seconds=3)
     _, text, headers = here.ask("/")
     page = Page(text)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from stac_watch.ledger.admission import Ledger
 from stac_watch.ledger.database import open_engine
+from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.records import Move, Sighting
 from stac_watch.model.event import Conversion, parse_event
 from stac_watch.model.item import Item
@@ -48,10 +48,10 @@ class Place:
             output_zarr=str(self.folder / "outputs" / f"{item_id}.zarr"),
         )  # fmt: skip
         item = Item("c", item_id, "r", NOW, NOW, href, href, (0, 0, 1, 1), None, "T32TQM", deprecated=False)
-        self.ledger.commit_window("s2", [Sighting(item, conversion, None)], [], None, NOW)
+        self.ledger.items.commit("s2", [Sighting(item, conversion, None)], [], None, NOW)
         for fact in facts:
-            self.ledger.move(self.ledger.get(conversion.key), Move(fact, "x", reason="x"), NOW)
-        return self.ledger.events(conversion.key)[-1]
+            self.ledger.conversions.move(self.ledger.conversions.get(conversion.key), Move(fact, "x", reason="x"), NOW)
+        return self.ledger.conversions.events(conversion.key)[-1]
 
     def run(self, event: bytes, *, old: bool = True, staged: bool = False) -> Path:
         """What a run leaves that ended long ago, or just now."""
@@ -82,10 +82,10 @@ def test_what_is_over_for_long_goes_and_what_somebody_needs_stays(place):
     sent = (Fact.ACCEPTED, Fact.RUN_SEEN)
     done, dead = place.conversion("done", *sent, Fact.SUCCEEDED), place.conversion("dead", *sent, Fact.FAILED_PERMANENT)
     first = place.conversion("twice")
-    moved = place.ledger.get(parse_event(first)["data"]["key"])
+    moved = place.ledger.conversions.get(parse_event(first)["data"]["key"])
     for fact in (*sent, Fact.FAILED_TEMPORARY, *sent):
-        place.ledger.move(place.ledger.get(moved.key), Move(fact, "x", reason="x"), NOW)
-    second = place.ledger.events(moved.key)[-1]
+        place.ledger.conversions.move(place.ledger.conversions.get(moved.key), Move(fact, "x", reason="x"), NOW)
+    second = place.ledger.conversions.events(moved.key)[-1]
     young, living = place.conversion("young", *sent, Fact.SUCCEEDED), place.conversion("living", *sent, Fact.WITHDRAWN)
     goes = {place.run(done), place.run(dead, staged=True), place.run(first, staged=True)}
     stays = {place.run(second), place.run(young, old=False), place.run(living, staged=True)}
@@ -111,10 +111,10 @@ def test_a_replay_between_the_list_and_the_removal_keeps_what_was_staged(place):
 
     event = place.conversion("dead", Fact.ACCEPTED, Fact.RUN_SEEN, Fact.FAILED_PERMANENT)
     place.run(event, staged=True)
-    plan = folders.plan(place.runs, place.ledger.get, NOW, timedelta(days=30))
+    plan = folders.plan(place.runs, place.ledger.conversions.get, NOW, timedelta(days=30))
     key = parse_event(event)["data"]["key"]
-    place.ledger.move(place.ledger.get(key), Move(Fact.REPLAYED, "asked for", lane="replay"), NOW)
-    assert {item.name: gone for item, gone in folders.carry_out(place.runs, place.ledger.get, plan)}[key] is False
+    place.ledger.conversions.move(place.ledger.conversions.get(key), Move(Fact.REPLAYED, "asked for", lane="replay"), NOW)
+    assert {item.name: gone for item, gone in folders.carry_out(place.runs, place.ledger.conversions.get, plan)}[key] is False
     assert (place.runs / WORK / "stage" / key).exists()
 
 

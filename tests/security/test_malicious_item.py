@@ -12,8 +12,8 @@ import pytest
 from stac_watch.catalog.client import Catalog
 from stac_watch.config.model import Limits, Recipe, Source
 from stac_watch.demo.catalog import Server, Store, create_app, make_item
-from stac_watch.ledger.admission import Ledger
 from stac_watch.ledger.database import open_engine
+from stac_watch.ledger.ledger import Ledger
 from stac_watch.report.as_json import as_json
 from stac_watch.report.questions import status
 from stac_watch.runs.engine import Answer, Phase, Receipt, Run
@@ -101,12 +101,12 @@ def world(tmp_path_factory):
 def test_only_its_good_neighbour_became_an_event_and_was_converted(world):
     plant, ledger, _, _ = world
     assert [data["item_id"] for data in plant.events.values()] == [GOOD]
-    assert [(row.item_id, row.state.value) for row in ledger.conversions()] == [(GOOD, "done")]
+    assert [(row.item_id, row.state.value) for row in ledger.conversions.find()] == [(GOOD, "done")]
 
 
 def test_each_of_them_is_kept_under_a_short_name_with_the_reason(world):
     _, ledger, shown, _ = world
-    bad = ledger.quarantined()
+    bad = ledger.absences.quarantined()
     assert len(bad) == len(MALICIOUS)
     for source, item_id, why in bad:
         assert source == "s2"
@@ -142,12 +142,12 @@ def test_an_id_that_is_markup_to_rich_is_shown_and_hides_no_other_gap(world):
         assert "S2A[/x]" in shown
         assert "S2A_FILE" in shown
     assert GOOD in audited.stdout
-    assert ledger.audited()["s2"].gaps["unreadable"] == len(MALICIOUS)
+    assert ledger.sources.audits()["s2"].gaps["unreadable"] == len(MALICIOUS)
 
 
 def test_an_audit_is_noted_also_when_what_it_found_cannot_be_kept(world, tmp_path):
     _, ledger, _, config = world
-    before = ledger.audited().get("s2")
+    before = ledger.sources.audits().get("s2")
     ended = say(config, "audit", "s2", "--start=2025-10-07", "--end=2025-10-09", f"--file={tmp_path}")
     assert ended.returncode == 73, ended.stderr
-    assert ledger.audited()["s2"] != before
+    assert ledger.sources.audits()["s2"] != before

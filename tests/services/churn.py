@@ -135,12 +135,12 @@ class Ours:
 
     def finish(self) -> None:
         """One more poll and two whole sweeps, which is what is promised: visible for longer than one sweep."""
-        row = self.ledger.sweep("s2", "recent")
+        row = self.ledger.sources.sweep("s2", "recent")
         until, deadline = (row.number if row else 0) + 3, time.monotonic() + 120
         self.round()
         while time.monotonic() < deadline:
             self.round(poll=False)
-            row = self.ledger.sweep("s2", "recent")
+            row = self.ledger.sources.sweep("s2", "recent")
             if row is not None and row.number >= until:
                 return
         raise AssertionError(f"two sweeps did not end in two minutes: {self.failed}")
@@ -148,15 +148,21 @@ class Ours:
     def state(self) -> dict[str, str | None]:
         """The product that the ledger believes each item to have; None for withdrawn ones."""
         bodies = {}
-        for row in reversed(self.ledger.conversions(limit=10_000)):
-            known = self.ledger.known("s2", [row.item_id])[row.item_id]
+        for row in reversed(self.ledger.conversions.find(limit=10_000)):
+            known = self.ledger.items.known("s2", [row.item_id])[row.item_id]
             if known.key == row.key:
                 withdrawn = row.reason == "withdrawn"
-                bodies[row.item_id] = None if withdrawn else json.loads(self.ledger.events(row.key)[-1])["data"]["product_href"]
+                bodies[row.item_id] = (
+                    None if withdrawn else json.loads(self.ledger.conversions.events(row.key)[-1])["data"]["product_href"]
+                )
         return bodies
 
     def events(self) -> list[dict]:
-        return [json.loads(body) for row in self.ledger.conversions(limit=10_000) for body in self.ledger.events(row.key)]
+        return [
+            json.loads(body)
+            for row in self.ledger.conversions.find(limit=10_000)
+            for body in self.ledger.conversions.events(row.key)
+        ]
 
 
 @contextmanager

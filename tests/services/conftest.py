@@ -16,8 +16,8 @@ import pgstac_servers as servers
 from place import Place
 
 from stac_watch.demo.items import make_collection
-from stac_watch.ledger.admission import Ledger
 from stac_watch.ledger.database import open_engine
+from stac_watch.ledger.ledger import Ledger
 
 ASKED = "STAC_WATCH_TEST_SERVICES"
 

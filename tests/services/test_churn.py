@@ -58,7 +58,7 @@ def check_quarantine(ours: Ours, writers: Writers) -> None:
     One that was deleted while it could not be read is forgotten by the next sweep of everything, and not by one of recent days.
     """
     deleted = {item_id for item_id, href in writers.truth.final.items() if href is None}
-    assert {item_id for _, item_id, _ in ours.ledger.quarantined()} <= deleted
+    assert {item_id for _, item_id, _ in ours.ledger.absences.quarantined()} <= deleted
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])

@@ -43,10 +43,10 @@ def poll(place, ledger, now=None):
 
 def sweep(place, ledger, shift=timedelta()):
     context = Context(place.source(sweep="1s"), Recipe(), place.catalog(), ledger, lambda: datetime.now(UTC) + shift)
-    before = ledger.sweep("s2", "recent")
+    before = ledger.sources.sweep("s2", "recent")
     for _ in range(20):
         step(context)
-        row = ledger.sweep("s2", "recent")
+        row = ledger.sources.sweep("s2", "recent")
         if row.done_at is not None and (before is None or row.number > before.number):
             return row
     raise AssertionError("the sweep does not end")
@@ -130,9 +130,9 @@ def test_a_stamp_that_was_loaded_as_it_was_spelled_is_found_by_the_sweep_at_late
     pgstac.api.load(tmp_path / "items.ndjson")
     assert pgstac.search(ids=[loaded["id"]]).json()["features"][0]["properties"]["updated"] == spelled
     poll(pgstac, ledger)
-    assert ledger.known("s2", [loaded["id"]]) == {}
+    assert ledger.items.known("s2", [loaded["id"]]) == {}
     sweep(pgstac, ledger, timedelta(minutes=1))
-    assert loaded["id"] in ledger.known("s2", [loaded["id"]])
+    assert loaded["id"] in ledger.items.known("s2", [loaded["id"]])
 
 
 def test_an_item_without_an_instant_is_found_by_its_start(pgstac, ledger):
@@ -145,7 +145,7 @@ def test_an_item_without_an_instant_is_found_by_its_start(pgstac, ledger):
     assert read(pgstac.catalog(), next(days("datetime", start, start + timedelta(hours=1)))) == [item["id"]]
     sweep(pgstac, ledger)
     sweep(pgstac, ledger, timedelta(minutes=1))
-    assert ledger.withdrawn("s2") == 0
+    assert ledger.absences.withdrawn("s2") == 0
 
 
 def test_one_second_with_more_items_than_a_page_is_read_whole(pgstac):
@@ -223,9 +223,9 @@ def test_an_item_without_a_stamp_is_found_by_the_sweep_only(pgstac, ledger):
         del bare["properties"][name]
     pgstac.post(bare)
     poll(pgstac, ledger)
-    assert ledger.known("s2", [bare["id"]]) == {}
+    assert ledger.items.known("s2", [bare["id"]]) == {}
     sweep(pgstac, ledger, timedelta(minutes=1))
-    assert bare["id"] in ledger.known("s2", [bare["id"]])
+    assert bare["id"] in ledger.items.known("s2", [bare["id"]])
 
 
 def test_a_change_of_the_collection_that_rewrites_every_item_is_no_event(pgstac, ledger):
@@ -241,8 +241,8 @@ def test_a_change_of_the_collection_that_rewrites_every_item_is_no_event(pgstac,
         assert "href" not in served["overview"]  # every item grew an asset that items() of pystac-client dies of
     assert poll(pgstac, ledger).seen == 0
     sweep(pgstac, ledger)
-    assert len(ledger.conversions()) == 5
-    assert ledger.quarantined() == []
+    assert len(ledger.conversions.find()) == 5
+    assert ledger.absences.quarantined() == []
 
 
 def test_days_by_acquisition_time_are_whole_at_any_page_size(pgstac):
@@ -264,15 +264,15 @@ def test_what_is_deleted_is_withdrawn_after_two_sweeps_and_what_comes_back_is_wa
     sweep(pgstac, ledger)
     pgstac.delete(items[1]["id"])
     sweep(pgstac, ledger, timedelta(minutes=1))
-    states = {row.item_id: row.state.value for row in ledger.conversions()}
+    states = {row.item_id: row.state.value for row in ledger.conversions.find()}
     assert set(states.values()) == {"queued"}
     sweep(pgstac, ledger, timedelta(minutes=2))
-    states = {row.item_id: (row.state.value, row.reason) for row in ledger.conversions()}
+    states = {row.item_id: (row.state.value, row.reason) for row in ledger.conversions.find()}
     assert states[items[1]["id"]] == ("skipped", "withdrawn")
     assert states[items[0]["id"]] == states[items[2]["id"]] == ("queued", None)
-    assert ledger.withdrawn("s2") == 1
+    assert ledger.absences.withdrawn("s2") == 1
     pgstac.post(pgstac.item(1, datetime.now(UTC)))
     poll(pgstac, ledger)
-    assert {row.state.value for row in ledger.conversions()} == {"queued"}
+    assert {row.state.value for row in ledger.conversions.find()} == {"queued"}
     sweep(pgstac, ledger, timedelta(minutes=3))
-    assert ledger.withdrawn("s2") == 0
+    assert ledger.absences.withdrawn("s2") == 0

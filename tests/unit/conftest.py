@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from sqlalchemy import NullPool, RowMapping, create_engine, text
 
-from stac_watch.ledger.admission import Ledger
 from stac_watch.ledger.database import open_engine
+from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.records import ConversionRow, Sighting
 from stac_watch.model.event import PRIORITY, Conversion, parse_event
 from stac_watch.model.item import Item, SkipReason

@@ -32,9 +32,9 @@ def test_before_anything_is_known_the_shortest_overlap_is_in_use(ledger, make):
 
 
 def test_the_overlap_in_use_and_what_it_is_sized_by_are_said(ledger, make):
-    ledger.note_abilities("s2", asdict(Abilities(max_page=500, idle=0.0061, fields=False)), make.now)
-    ledger.note_lateness("s2", {0: 9000, 11: 700})
-    ledger.note_lateness("s2", {11: 300})
+    ledger.sources.note_abilities("s2", asdict(Abilities(max_page=500, idle=0.0061, fields=False)), make.now)
+    ledger.sources.note_lateness("s2", {0: 9000, 11: 700})
+    ledger.sources.note_lateness("s2", {11: 300})
     found, text = said(ledger, make, source())
     assert (found["s2"].overlap, found["s2"].lateness_samples) == (2 * 2**11, 10_000)
     expected = "search by POST, 500 items a page, windows on `updated` as text, `fields` is ignored, 6 ms to find nothing"
@@ -45,15 +45,15 @@ def test_the_overlap_in_use_and_what_it_is_sized_by_are_said(ledger, make):
 
 @pytest.mark.parametrize(("stamp", "poll", "overlap"), [("updated", {"overlap": "20m"}, 1200), ("datetime", {}, 3 * 86400)])
 def test_an_overlap_that_is_not_measured_says_so(ledger, make, stamp, poll, overlap):
-    ledger.note_abilities("s2", asdict(Abilities(stamp=stamp)), make.now)
-    ledger.note_lateness("s2", {3: 50})
+    ledger.sources.note_abilities("s2", asdict(Abilities(stamp=stamp)), make.now)
+    ledger.sources.note_lateness("s2", {3: 50})
     found, text = said(ledger, make, source(**poll))
     assert (found["s2"].overlap, found["s2"].lateness_samples) == (overlap, None)
     assert f"{overlap // 60} min (as set)" in text
 
 
 def test_a_source_that_is_no_longer_configured_has_no_overlap(ledger, make):
-    ledger.commit_window("old", [make.sighting()], [], None, make.now)
+    ledger.items.commit("old", [make.sighting()], [], None, make.now)
     found, text = said(ledger, make, source())
     assert set(found) == {"s2", "old"}
     assert (found["old"].overlap, found["old"].lateness_samples) == (None, None)
@@ -61,10 +61,10 @@ def test_a_source_that_is_no_longer_configured_has_no_overlap(ledger, make):
 
 
 def test_withdrawn_items_are_counted(ledger, make):
-    ledger.commit_window("s2", [make.sighting(item_id=i) for i in "abc"], [], None, make.now)
+    ledger.items.commit("s2", [make.sighting(item_id=i) for i in "abc"], [], None, make.now)
     for number in (1, 2):
-        ledger.miss("s2", ["a", "b"], number, make.now)
-    assert ledger.withdraw("s2", "a", make.now)
+        ledger.absences.miss("s2", ["a", "b"], number, make.now)
+    assert ledger.absences.withdraw("s2", "a", make.now)
     found, text = said(ledger, make, source())
     assert found["s2"].withdrawn == 1
     assert [line.split("│")[2].strip() for line in text.splitlines() if "withdrawn" in line and "│" in line] == ["1"]

@@ -55,7 +55,7 @@ def clock(make):
 def queue(ledger, make):
     def _queue(*names, **over):
         sightings = [make.sighting(item_id=name, **over) for name in names]
-        ledger.commit_window("s2", sightings, [], None, make.now)
+        ledger.items.commit("s2", sightings, [], None, make.now)
         return [s.conversion.key for s in sightings]
 
     return _queue
@@ -75,16 +75,18 @@ def test_what_is_accepted_is_sent(ledger, queue, run):
     keys = queue("a", "b", "c")
     desk = Desk()
     assert run(desk) == Sent(accepted=3)
-    assert {ledger.get(key).state for key in keys} == {State.SENT}
+    assert {ledger.conversions.get(key).state for key in keys} == {State.SENT}
     assert run(desk) == Sent()
     assert len(desk.given) == 3
-    assert desk.given == [ledger.events(json.loads(e)["data"]["key"])[0] for e in desk.given]  # byte for byte what was stored
+    assert desk.given == [
+        ledger.conversions.events(json.loads(e)["data"]["key"])[0] for e in desk.given
+    ]  # byte for byte what was stored
 
 
 def test_what_is_refused_is_dead_and_says_why(ledger, queue, run):
     (key,) = queue("a")
     assert run(Desk(answers={"a": Answer.REFUSED})) == Sent(refused=1)
-    row = ledger.get(key)
+    row = ledger.conversions.get(key)
     assert (row.state, row.reason) == (State.DEAD, "the engine refused it: says the desk")
 
 
@@ -92,14 +94,14 @@ def test_what_is_refused_after_a_post_without_an_answer_is_not_dead_while_its_ru
     (key,) = queue("a")
     desk = Desk(answers={"a": Answer.UNKNOWN})
     run(desk)
-    clock.time, desk.answers["a"] = ledger.next_due(), Answer.REFUSED
+    clock.time, desk.answers["a"] = ledger.outbox.next_due(), Answer.REFUSED
     assert run(desk) == Sent(refused=1)
-    row = ledger.get(key)
+    row = ledger.conversions.get(key)
     assert (row.state, row.reason) == (State.SENT, "the engine refused it: says the desk")
-    assert [r.key for r in ledger.unfinished()] == [key]
-    ledger.move(row, Move(Fact.SILENT, "no run"), clock())  # what reconcile says after the deadline
+    assert [r.key for r in ledger.conversions.unfinished()] == [key]
+    ledger.conversions.move(row, Move(Fact.SILENT, "no run"), clock())  # what reconcile says after the deadline
     assert run(desk) == Sent(refused=1)
-    assert ledger.get(key).state is State.DEAD
+    assert ledger.conversions.get(key).state is State.DEAD
 
 
 def test_without_a_clear_answer_the_very_same_event_goes_out_again_later(ledger, queue, run, clock):
@@ -108,13 +110,13 @@ def test_without_a_clear_answer_the_very_same_event_goes_out_again_later(ledger,
     waits = []
     for _ in range(12):
         assert run(desk) == Sent(unknown=1)
-        assert ledger.get(key).state is State.QUEUED
+        assert ledger.conversions.get(key).state is State.QUEUED
         assert run(desk) == Sent()  # not at once
-        due = ledger.next_due()
+        due = ledger.outbox.next_due()
         waits.append(due - clock.time)
         clock.time = due
     assert len(set(desk.given)) == 1
-    assert ledger.get(key).attempt == 1
+    assert ledger.conversions.get(key).attempt == 1
     assert waits[0] < waits[3] < waits[6] <= MAX_PAUSE
     desk.answers.clear()
     assert run(desk) == Sent(accepted=1)
@@ -138,11 +140,11 @@ def test_an_engine_that_was_restarted_and_forgot_what_it_was_told_gets_no_more_t
     keys = queue(*"abcdefgh")
     assert run(Desk(room=3), max_in_flight=3).accepted == 3
     assert run(Desk(room=3), max_in_flight=3) == Sent()  # accepted, and no run to be seen: all the room, says an engine that is new
-    first, second, *_ = [key for key in keys if ledger.get(key).state is State.SENT]
-    ledger.move(ledger.get(first), Move(Fact.RUN_SEEN, "seen"), clock())
+    first, second, *_ = [key for key in keys if ledger.conversions.get(key).state is State.SENT]
+    ledger.conversions.move(ledger.conversions.get(first), Move(Fact.RUN_SEEN, "seen"), clock())
     assert run(Desk(room=3), max_in_flight=3) == Sent()
-    ledger.move(ledger.get(first), Move(Fact.SUCCEEDED, "done"), clock())
-    ledger.move(ledger.get(second), Move(Fact.SILENT, "lost", due=clock() + timedelta(hours=1)), clock())
+    ledger.conversions.move(ledger.conversions.get(first), Move(Fact.SUCCEEDED, "done"), clock())
+    ledger.conversions.move(ledger.conversions.get(second), Move(Fact.SILENT, "lost", due=clock() + timedelta(hours=1)), clock())
     assert run(Desk(room=3), max_in_flight=3).accepted == 2
     assert run(Desk(room=0), max_in_flight=3) == Sent()
 
@@ -153,7 +155,7 @@ def test_a_post_without_an_answer_takes_room_until_it_goes_out_again(ledger, que
     assert run(desk, max_in_flight=1).unknown == 1
     desk.answers.clear()
     assert run(desk, max_in_flight=1) == Sent()
-    clock.time = ledger.next_due() + timedelta(minutes=10)
+    clock.time = ledger.outbox.next_due() + timedelta(minutes=10)
     assert run(desk, max_in_flight=1) == Sent(accepted=1)
     assert run(desk, max_in_flight=1) == Sent()
 
@@ -184,8 +186,8 @@ def test_wrong_credentials_stop_everything_and_lose_nothing(ledger, queue, run, 
 
     with pytest.raises(Refused):
         run(Locked())
-    assert len(ledger.due(make.now, 10)) == 2
-    assert {row.state for row in ledger.conversions()} == {State.QUEUED}
+    assert len(ledger.outbox.due(make.now, 10)) == 2
+    assert {row.state for row in ledger.conversions.find()} == {State.QUEUED}
 
 
 @pytest.mark.parametrize("fact", [Fact.SUPERSEDED, Fact.WITHDRAWN, Fact.FAILED_TEMPORARY])
@@ -198,7 +200,9 @@ def test_an_event_whose_conversion_is_moved_by_another_process_while_others_are_
     class Meanwhile(Desk):
         def submit(self, event):
             if not self.given:
-                ledger.move(ledger.get(second), Move(fact, "by another process", due=clock.time + timedelta(hours=1)), make.now)
+                ledger.conversions.move(
+                    ledger.conversions.get(second), Move(fact, "by another process", due=clock.time + timedelta(hours=1)), make.now
+                )
             return super().submit(event)
 
     desk = Meanwhile(answers={"a": answer, "b": answer})
@@ -212,11 +216,11 @@ def test_a_conversion_that_is_moved_while_its_own_event_is_posted_stays_as_it_wa
 
     class Meanwhile(Desk):
         def submit(self, event):
-            ledger.move(ledger.get(key), Move(Fact.WITHDRAWN, "by another process"), make.now)
+            ledger.conversions.move(ledger.conversions.get(key), Move(Fact.WITHDRAWN, "by another process"), make.now)
             return super().submit(event)
 
     run(Meanwhile(answers={"a": answer}))
-    assert ledger.get(key).state is State.SKIPPED
+    assert ledger.conversions.get(key).state is State.SKIPPED
 
 
 class _Killed(BaseException):
@@ -235,12 +239,12 @@ def test_killed_in_a_post_an_older_revision_is_waited_for_so_that_it_cannot_fini
     with pytest.raises(_Killed):
         run(Arrives())
     (new,) = queue("a", revision="rev-b", kind="replace")
-    assert ledger.get(old).state is State.QUEUED
-    assert [row.key for row in ledger.unfinished()] == [old]  # its run is looked for
-    assert [row.key for row in ledger.due(clock.time + MAX_PAUSE, 10)] == [old]
-    ledger.move(ledger.get(old), Move(Fact.RUN_SEEN, "it is there"), clock())
-    ledger.move(ledger.get(old), Move(Fact.SUCCEEDED, "done"), clock())
-    assert [row.key for row in ledger.due(clock.time, 10)] == [new]
+    assert ledger.conversions.get(old).state is State.QUEUED
+    assert [row.key for row in ledger.conversions.unfinished()] == [old]  # its run is looked for
+    assert [row.key for row in ledger.outbox.due(clock.time + MAX_PAUSE, 10)] == [old]
+    ledger.conversions.move(ledger.conversions.get(old), Move(Fact.RUN_SEEN, "it is there"), clock())
+    ledger.conversions.move(ledger.conversions.get(old), Move(Fact.SUCCEEDED, "done"), clock())
+    assert [row.key for row in ledger.outbox.due(clock.time, 10)] == [new]
 
 
 def test_a_revision_that_appears_while_the_older_is_posted_waits_for_it(ledger, queue, run, make, clock):
@@ -254,7 +258,7 @@ def test_a_revision_that_appears_while_the_older_is_posted_waits_for_it(ledger, 
 
     desk = Meanwhile()
     assert run(desk) == Sent(accepted=1)
-    assert (ledger.get(old).state, ledger.get(new[0]).state) == (State.SENT, State.QUEUED)
+    assert (ledger.conversions.get(old).state, ledger.conversions.get(new[0]).state) == (State.SENT, State.QUEUED)
     assert run(desk) == Sent()
 
 

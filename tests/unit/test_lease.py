@@ -11,10 +11,11 @@ from sqlalchemy import event as sa_event
 from stac_watch import app as composition
 from stac_watch.config.load import load
 from stac_watch.config.model import Limits, Recipe
-from stac_watch.ledger.admission import Ledger
 from stac_watch.ledger.database import open_engine
-from stac_watch.ledger.moves import LEASE, LeaseLost
+from stac_watch.ledger.lease import LEASE
+from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.records import Move
+from stac_watch.ledger.session import LeaseLost
 from stac_watch.model.states import Fact, State
 from stac_watch.watch.loop import Parts, Watcher
 
@@ -40,91 +41,91 @@ def other(ledger, database):
 
 
 def test_a_second_watcher_waits_and_takes_over_when_the_first_says_nothing_any_more(ledger, other, clock):
-    assert ledger.hold("a", clock)
+    assert ledger.lease.hold("a", clock)
     assert not other.hold("b", clock)
     assert other.holder() == ("a", clock.now + LEASE)
     clock.now += LEASE - timedelta(seconds=1)
     assert not other.hold("b", clock)
     clock.now += timedelta(seconds=1)
     assert other.hold("b", clock)
-    assert (ledger.is_held, other.is_held) == (True, True)  # the first does not know it yet
+    assert (ledger.lease.is_held, other.is_held) == (True, True)  # the first does not know it yet
 
 
 def test_who_was_overtaken_can_write_nothing_any_more(ledger, other, clock, make, consistent):
-    ledger.hold("a", clock)
-    ledger.commit_window("s2", [make.sighting()], [], None, clock())
+    ledger.lease.hold("a", clock)
+    ledger.items.commit("s2", [make.sighting()], [], None, clock())
     clock.now += LEASE
     other.hold("b", clock)
-    row = ledger.get(make.conversion().key)
+    row = ledger.conversions.get(make.conversion().key)
     with pytest.raises(LeaseLost):
-        ledger.move(row, Move(Fact.ACCEPTED, "too late"), clock())
-    assert not ledger.is_held
+        ledger.conversions.move(row, Move(Fact.ACCEPTED, "too late"), clock())
+    assert not ledger.lease.is_held
     with pytest.raises(LeaseLost):  # not the second time either, and not after a stop: threads of sources go on for a while
-        ledger.move(row, Move(Fact.ACCEPTED, "later still"), clock())
-    ledger.release()
+        ledger.conversions.move(row, Move(Fact.ACCEPTED, "later still"), clock())
+    ledger.lease.release()
     with pytest.raises(LeaseLost):
-        ledger.note_wait(row, "its turn")
+        ledger.conversions.note_wait(row, "its turn")
     assert other.get(row.key).state is State.QUEUED
     other.move(row, Move(Fact.ACCEPTED, "in time"), clock())
     consistent()
 
 
 def test_each_write_renews_and_so_does_each_tick(ledger, other, clock, make):
-    ledger.hold("a", clock)
+    ledger.lease.hold("a", clock)
     for number in range(10):
         clock.now += LEASE / 2
         if number % 2:
-            ledger.commit_window("s2", [make.sighting(item_id=f"item-{number}")], [], None, clock())
+            ledger.items.commit("s2", [make.sighting(item_id=f"item-{number}")], [], None, clock())
         else:
-            assert ledger.hold("a", clock)
+            assert ledger.lease.hold("a", clock)
         assert not other.hold("b", clock)
 
 
 def test_an_orderly_end_leaves_nobody_waiting(ledger, other, clock):
-    ledger.hold("a", clock)
-    ledger.release()
+    ledger.lease.hold("a", clock)
+    ledger.lease.release()
     assert other.holder() is None
     assert other.hold("b", clock)
-    ledger.release()  # it has nothing to give back
+    ledger.lease.release()  # it has nothing to give back
     assert other.holder()[0] == "b"
 
 
 def test_others_read_and_insert_meanwhile(ledger, other, clock, make, consistent):
-    ledger.hold("a", clock)
+    ledger.lease.hold("a", clock)
     other.commit_window("s2", [make.sighting(lane="backfill")], [], None, clock())
-    assert len(ledger.conversions()) == 1
+    assert len(ledger.conversions.find()) == 1
     row = other.get(make.conversion().key)
-    ledger.move(row, Move(Fact.ACCEPTED, "sent"), clock())
+    ledger.conversions.move(row, Move(Fact.ACCEPTED, "sent"), clock())
     assert other.get(row.key).state is State.SENT
     consistent()
 
 
 def test_a_followed_backfill_gives_way_to_a_watcher_and_takes_over_when_none_is_there(ledger, other, clock):
-    assert ledger.hold("backfill", clock, gives_way=True)
+    assert ledger.lease.hold("backfill", clock, gives_way=True)
     assert not other.hold("watcher", clock)  # but it has said that it would
-    assert not ledger.hold("backfill", clock, gives_way=True)
-    assert ledger.holder() is None
+    assert not ledger.lease.hold("backfill", clock, gives_way=True)
+    assert ledger.lease.holder() is None
     assert other.hold("watcher", clock)
-    assert not ledger.hold("backfill", clock, gives_way=True)
+    assert not ledger.lease.hold("backfill", clock, gives_way=True)
     other.release()
-    assert ledger.hold("backfill", clock, gives_way=True)
+    assert ledger.lease.hold("backfill", clock, gives_way=True)
 
 
 def test_a_wish_is_over_when_the_one_who_had_it_says_nothing_any_more(ledger, other, clock):
-    ledger.hold("backfill", clock, gives_way=True)
+    ledger.lease.hold("backfill", clock, gives_way=True)
     other.hold("watcher", clock)
     clock.now += LEASE
-    assert ledger.hold("backfill", clock, gives_way=True)
-    assert ledger.holder() == ("backfill", clock.now + LEASE)
+    assert ledger.lease.hold("backfill", clock, gives_way=True)
+    assert ledger.lease.holder() == ("backfill", clock.now + LEASE)
 
 
 def test_watchers_do_not_give_way_to_each_other(ledger, other, clock):
-    ledger.hold("a", clock)
+    ledger.lease.hold("a", clock)
     for _ in range(5):
         clock.now += LEASE / 3
         assert not other.hold("b", clock)
-        assert ledger.hold("a", clock)
-    assert not ledger.hold("backfill", clock, gives_way=True), "two who follow backfills have no wish that counts"
+        assert ledger.lease.hold("a", clock)
+    assert not ledger.lease.hold("backfill", clock, gives_way=True), "two who follow backfills have no wish that counts"
 
 
 def test_two_watchers_that_have_host_name_and_process_number_in_common_are_two(tmp_path):
@@ -137,8 +138,8 @@ def test_two_watchers_that_have_host_name_and_process_number_in_common_are_two(t
     (tmp_path / "stac-watch.yaml").write_text(json.dumps(document))
     config = load(tmp_path / "stac-watch.yaml", {})
     first, second = (composition.build(config, {}, lambda _: False) for _ in range(2))
-    assert first.ledger.hold(first.holder, first.now)
-    assert not second.ledger.hold(second.holder, second.now)
+    assert first.ledger.lease.hold(first.holder, first.now)
+    assert not second.ledger.lease.hold(second.holder, second.now)
     for parts in (first, second):
         parts.ledger.close()
 

@@ -9,11 +9,11 @@ import pytest
 from sqlalchemy import NullPool, create_engine, text
 from sqlalchemy import event as sa_event
 
-from stac_watch.ledger.admission import Ledger
 from stac_watch.ledger.database import open_engine
-from stac_watch.ledger.moves import StaleState
+from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.records import Known, Move, Place, Queue, Tally
 from stac_watch.ledger.schema import SCHEMA_VERSION
+from stac_watch.ledger.session import StaleState
 from stac_watch.model.errors import CannotWrite, ConfigError, Temporary
 from stac_watch.model.item import Quarantine, SkipReason
 from stac_watch.model.states import Fact, State
@@ -26,7 +26,7 @@ def see(ledger, make, consistent):
     """Shows the ledger one window of item revisions; returns what was tallied."""
 
     def _see(*sightings, at=None, cursor=None, source="s2", quarantined=()):
-        tally = ledger.commit_window(source, sightings, quarantined, cursor, at or make.now)
+        tally = ledger.items.commit(source, sightings, quarantined, cursor, at or make.now)
         consistent()
         return tally
 
@@ -38,7 +38,7 @@ def move(ledger, make, consistent):
     """Reports one fact about a conversion as it stands now."""
 
     def _move(key, fact, *, why="because", at=None, **over):
-        state = ledger.move(ledger.get(key), Move(fact, why, **over), at or make.now)
+        state = ledger.conversions.move(ledger.conversions.get(key), Move(fact, why, **over), at or make.now)
         consistent()
         return state
 
@@ -48,22 +48,22 @@ def move(ledger, make, consistent):
 def test_a_new_item_is_queued_with_its_event_and_the_cursor_in_one_step(ledger, make, see):
     seen = make.sighting()
     assert see(seen, cursor=("s2:updated", make.now)) == Tally(seen=1, admitted=1)
-    row = ledger.get(seen.conversion.key)
+    row = ledger.conversions.get(seen.conversion.key)
     assert (row.state, row.attempt, row.lane, row.reason, row.output_zarr) == (
         State.QUEUED, 1, "live", None, seen.conversion.output_zarr,
     )  # fmt: skip
-    assert ledger.position("s2:updated") == make.now
-    assert ledger.known("s2", [make.item_id, "other"]) == {make.item_id: Known("rev-a", row.key, State.QUEUED)}
-    assert [h.why for h in ledger.history(row.key)] == ["create seen in s2"]
-    assert [e.event_id for e in ledger.due(make.now, 10)] == [f"{row.key}-1"]
+    assert ledger.sources.position("s2:updated") == make.now
+    assert ledger.items.known("s2", [make.item_id, "other"]) == {make.item_id: Known("rev-a", row.key, State.QUEUED)}
+    assert [h.why for h in ledger.conversions.history(row.key)] == ["create seen in s2"]
+    assert [e.event_id for e in ledger.outbox.due(make.now, 10)] == [f"{row.key}-1"]
 
 
 def test_a_skipped_item_has_its_reason_and_no_outbox_row(ledger, make, see):
     assert see(make.sighting(SkipReason.TOO_CLOUDY)) == Tally(seen=1, skipped=1)
-    (row,) = ledger.conversions()
+    (row,) = ledger.conversions.find()
     assert (row.state, row.reason) == (State.SKIPPED, "too_cloudy")
-    assert ledger.due(make.now, 10) == []
-    assert ledger.funnel() == {Place("s2", "live", State.SKIPPED, "too_cloudy"): 1}
+    assert ledger.outbox.due(make.now, 10) == []
+    assert ledger.counts.funnel() == {Place("s2", "live", State.SKIPPED, "too_cloudy"): 1}
 
 
 def test_an_exception_halfway_leaves_nothing(ledger, make, count):
@@ -73,9 +73,9 @@ def test_an_exception_halfway_leaves_nothing(ledger, make, count):
         raise KeyError("a defect")
 
     with pytest.raises(KeyError):
-        ledger.commit_window("s2", half_a_page(), [], ("s2:updated", make.now), make.now)
+        ledger.items.commit("s2", half_a_page(), [], ("s2:updated", make.now), make.now)
     with pytest.raises(KeyError):
-        ledger.commit_window("s2", [make.sighting()], iter_then_raise(), ("s2:updated", make.now), make.now)
+        ledger.items.commit("s2", [make.sighting()], iter_then_raise(), ("s2:updated", make.now), make.now)
     for table in ("item", "conversion", "event", "outbox", "history", "cursor", "quarantine", "funnel"):
         assert count(table) == 0, table
 
@@ -99,11 +99,11 @@ def iter_then_raise():
 
 def test_the_same_window_again_changes_nothing_but_the_sighting_time(ledger, make, see):
     see(make.sighting())
-    before = ledger.conversions()
+    before = ledger.conversions.find()
     later = make.now + timedelta(minutes=5)
     assert see(make.sighting(), at=later) == Tally(seen=1)
-    assert ledger.conversions() == before
-    assert len(ledger.history(before[0].key)) == 1
+    assert ledger.conversions.find() == before
+    assert len(ledger.conversions.history(before[0].key)) == 1
 
 
 @pytest.mark.parametrize("state", [State.QUEUED, State.DEAD])
@@ -113,10 +113,10 @@ def test_a_newer_revision_takes_the_place_of_one_that_has_not_run(ledger, make, 
     if state is State.DEAD:
         move(old.conversion.key, Fact.REFUSED)
     assert see(new) == Tally(seen=1, admitted=1)
-    row = ledger.get(old.conversion.key)
+    row = ledger.conversions.get(old.conversion.key)
     assert (row.state, row.reason) == (State.SKIPPED, "superseded")
-    assert [e.event_id for e in ledger.due(make.now, 10)] == [f"{new.conversion.key}-1"]
-    assert "rev-b" in ledger.history(row.key)[-1].why
+    assert [e.event_id for e in ledger.outbox.due(make.now, 10)] == [f"{new.conversion.key}-1"]
+    assert "rev-b" in ledger.conversions.history(row.key)[-1].why
 
 
 @pytest.mark.parametrize("facts", [(Fact.ACCEPTED,), (Fact.ACCEPTED, Fact.RUN_SEEN)])
@@ -126,30 +126,30 @@ def test_an_older_revision_in_flight_is_waited_for_so_that_it_cannot_finish_last
     for fact in facts:
         move(old.conversion.key, fact)
     see(new)
-    assert ledger.get(old.conversion.key).state in (State.SENT, State.RUNNING)
-    assert ledger.superseded(ledger.get(old.conversion.key))
-    assert not ledger.superseded(ledger.get(new.conversion.key))
-    assert ledger.due(make.now, 10) == []
+    assert ledger.conversions.get(old.conversion.key).state in (State.SENT, State.RUNNING)
+    assert ledger.conversions.superseded(ledger.conversions.get(old.conversion.key))
+    assert not ledger.conversions.superseded(ledger.conversions.get(new.conversion.key))
+    assert ledger.outbox.due(make.now, 10) == []
     move(old.conversion.key, Fact.SUCCEEDED)
-    assert [e.key for e in ledger.due(make.now, 10)] == [new.conversion.key]
+    assert [e.key for e in ledger.outbox.due(make.now, 10)] == [new.conversion.key]
 
 
 def test_a_posted_event_without_an_answer_may_have_become_a_run_and_is_waited_for_too(ledger, make, see):
     old, new = make.sighting(), make.sighting(revision="rev-b", kind="replace")
     see(old)
-    (row,) = ledger.due(make.now, 10)
-    ledger.note_post(row, make.now + timedelta(minutes=1))
+    (row,) = ledger.outbox.due(make.now, 10)
+    ledger.outbox.note_post(row, make.now + timedelta(minutes=1))
     see(new)
     # its run may exist: whatever state it is in, it is looked at, and the newer revision's event waits
-    assert old.conversion.key in {r.key for r in ledger.unfinished()}
-    assert new.conversion.key not in {e.key for e in ledger.due(make.now, 10)}
+    assert old.conversion.key in {r.key for r in ledger.conversions.unfinished()}
+    assert new.conversion.key not in {e.key for e in ledger.outbox.due(make.now, 10)}
 
 
 def test_another_output_is_not_held_back(ledger, make, see, move):
     one, other = make.sighting(), make.sighting(item_id="other")
     see(one, other)
     move(one.conversion.key, Fact.ACCEPTED)
-    assert [e.key for e in ledger.due(make.now, 10)] == [other.conversion.key]
+    assert [e.key for e in ledger.outbox.due(make.now, 10)] == [other.conversion.key]
 
 
 def test_an_item_that_returns_to_an_earlier_revision_is_converted_again(ledger, make, see, move):
@@ -159,10 +159,10 @@ def test_an_item_that_returns_to_an_earlier_revision_is_converted_again(ledger, 
         move(sighting.conversion.key, Fact.ACCEPTED)
         move(sighting.conversion.key, Fact.SUCCEEDED)
     assert see(first) == Tally(seen=1, admitted=1)
-    row = ledger.get(first.conversion.key)
+    row = ledger.conversions.get(first.conversion.key)
     assert (row.state, row.attempt) == (State.QUEUED, 2)
-    assert [e.event_id for e in ledger.due(make.now, 10)] == [f"{row.key}-2"]
-    assert ledger.known("s2", [make.item_id])[make.item_id].revision == "rev-a"
+    assert [e.event_id for e in ledger.outbox.due(make.now, 10)] == [f"{row.key}-2"]
+    assert ledger.items.known("s2", [make.item_id])[make.item_id].revision == "rev-a"
 
 
 def test_returning_while_the_newer_one_waits_withdraws_the_newer_one(ledger, make, see, move):
@@ -171,17 +171,17 @@ def test_returning_while_the_newer_one_waits_withdraws_the_newer_one(ledger, mak
     move(first.conversion.key, Fact.ACCEPTED)
     see(second)
     see(first)
-    assert ledger.get(second.conversion.key).reason == "superseded"
-    assert not ledger.superseded(ledger.get(first.conversion.key))
+    assert ledger.conversions.get(second.conversion.key).reason == "superseded"
+    assert not ledger.conversions.superseded(ledger.conversions.get(first.conversion.key))
 
 
 def test_a_skipped_item_is_admitted_when_the_rules_let_it_in(ledger, make, see):
     see(make.sighting(SkipReason.NO_CLOUD_COVER))
     assert see(make.sighting()) == Tally(seen=1, admitted=1)
-    (row,) = ledger.conversions()
+    (row,) = ledger.conversions.find()
     assert (row.state, row.attempt, row.reason) == (State.QUEUED, 2, None)
     assert see(make.sighting(SkipReason.TOO_CLOUDY)) == Tally(seen=1)  # what is admitted is not taken back by a rule
-    assert ledger.get(row.key).state is State.QUEUED
+    assert ledger.conversions.get(row.key).state is State.QUEUED
 
 
 def test_attempts_count_on_and_failures_are_of_this_queueing_only(ledger, make, see, move):
@@ -195,19 +195,19 @@ def test_attempts_count_on_and_failures_are_of_this_queueing_only(ledger, make, 
     ]  # fmt: skip
     for number, (fact, attempt, failures, waits) in enumerate(steps, 1):
         move(key, fact, at=make.now + timedelta(hours=number))
-        row = ledger.get(key)
+        row = ledger.conversions.get(key)
         assert (row.attempt, row.failures, row.waits) == (attempt, failures, waits), fact
         assert row.run.endswith(f"-{attempt}")
     assert row.queued_at == make.now + timedelta(hours=len(steps))
-    assert [json.loads(body)["data"]["reason"] for body in ledger.events(key)] == ["new", *["retry"] * 4, "replay"]
+    assert [json.loads(body)["data"]["reason"] for body in ledger.conversions.events(key)] == ["new", *["retry"] * 4, "replay"]
 
 
 def test_a_silent_conversion_sends_the_very_same_bytes_again(ledger, make, see, move):
     see(make.sighting())
-    (first,) = ledger.due(make.now, 1)
+    (first,) = ledger.outbox.due(make.now, 1)
     move(first.key, Fact.ACCEPTED)
     move(first.key, Fact.SILENT)
-    (second,) = ledger.due(make.now, 1)
+    (second,) = ledger.outbox.due(make.now, 1)
     assert (second.event_id, second.body) == (first.event_id, first.body)
 
 
@@ -217,8 +217,8 @@ def test_a_replay_goes_out_in_the_replay_lane(ledger, make, see, move):
     move(key, Fact.ACCEPTED)
     move(key, Fact.SUCCEEDED, outcome={"code": 0, "key": key})
     move(key, Fact.REPLAYED, lane="replay")
-    data = json.loads(ledger.events(key)[-1])["data"]
-    assert (ledger.get(key).lane, data["lane"], data["priority"], data["reason"]) == ("replay", "replay", 10, "replay")
+    data = json.loads(ledger.conversions.events(key)[-1])["data"]
+    assert (ledger.conversions.get(key).lane, data["lane"], data["priority"], data["reason"]) == ("replay", "replay", 10, "replay")
 
 
 def test_a_withdrawn_item_that_comes_back_is_admitted_in_its_last_lane(ledger, make, see, move):
@@ -226,30 +226,40 @@ def test_a_withdrawn_item_that_comes_back_is_admitted_in_its_last_lane(ledger, m
     key = make.conversion().key
     move(key, Fact.WITHDRAWN, reason="withdrawn")
     see(make.sighting(lane="backfill"))
-    assert ledger.get(key).state is State.QUEUED
+    assert ledger.conversions.get(key).state is State.QUEUED
 
 
 @pytest.mark.parametrize("fact", [Fact.ACCEPTED, Fact.FAILED_TEMPORARY, Fact.FAILED_PERMANENT])
 def test_a_decision_about_a_row_that_moved_meanwhile_is_refused_and_leaves_no_trace(ledger, make, see, move, fact):
     see(make.sighting())
     key = make.conversion().key
-    stale = ledger.get(key)
+    stale = ledger.conversions.get(key)
     move(key, Fact.FAILED_TEMPORARY)  # somebody else: still queued, but at attempt 2
-    before = (ledger.get(key), ledger.history(key), ledger.events(key), ledger.due(make.now, 9))
+    before = (
+        ledger.conversions.get(key),
+        ledger.conversions.history(key),
+        ledger.conversions.events(key),
+        ledger.outbox.due(make.now, 9),
+    )
     with pytest.raises(StaleState, match=key):
-        ledger.move(stale, Move(fact, "too late"), make.now)
-    assert (ledger.get(key), ledger.history(key), ledger.events(key), ledger.due(make.now, 9)) == before
+        ledger.conversions.move(stale, Move(fact, "too late"), make.now)
+    assert (
+        ledger.conversions.get(key),
+        ledger.conversions.history(key),
+        ledger.conversions.events(key),
+        ledger.outbox.due(make.now, 9),
+    ) == before
 
 
 def test_of_two_who_move_the_same_row_at_once_one_wins(ledger, make, see, consistent):
     see(make.sighting())
-    stale = ledger.get(make.conversion().key)
+    stale = ledger.conversions.get(make.conversion().key)
     barrier, outcomes = threading.Barrier(4), []
 
     def contend():
         barrier.wait()
         try:
-            outcomes.append(ledger.move(stale, Move(Fact.ACCEPTED, "mine"), make.now))
+            outcomes.append(ledger.conversions.move(stale, Move(Fact.ACCEPTED, "mine"), make.now))
         except StaleState:
             outcomes.append(None)
 
@@ -266,14 +276,14 @@ def test_replays_go_before_live_before_backfill_the_newest_acquisition_first_but
     hours = {"old": 10, "new": 1, "middle": 5}
     for lane in ("backfill", "replay", "live"):
         see(*(make.sighting(item_id=f"{lane}-{n}", lane=lane, datetime=make.now - timedelta(hours=h)) for n, h in hours.items()))
-    order = [json.loads(e.body)["data"]["item_id"] for e in ledger.due(make.now, 100)]
+    order = [json.loads(e.body)["data"]["item_id"] for e in ledger.outbox.due(make.now, 100)]
     newest_first = [f"{lane}-{n}" for lane in ("replay", "live") for n in ("new", "middle", "old")]
     assert order == [*newest_first, "backfill-old", "backfill-middle", "backfill-new"]
     for lane in ("replay", "live", "backfill"):
-        of_lane = [json.loads(e.body)["data"]["item_id"] for e in ledger.due(make.now, 100, Queue("s2", lane))]
+        of_lane = [json.loads(e.body)["data"]["item_id"] for e in ledger.outbox.due(make.now, 100, Queue("s2", lane))]
         assert of_lane == [name for name in order if name.startswith(lane)]
-    assert ledger.due(make.now, 100, Queue("another", "live")) == []
-    assert [json.loads(e.body)["data"]["item_id"] for e in ledger.due(make.now, 4)] == order[:4]
+    assert ledger.outbox.due(make.now, 100, Queue("another", "live")) == []
+    assert [json.loads(e.body)["data"]["item_id"] for e in ledger.outbox.due(make.now, 4)] == order[:4]
 
 
 def test_an_event_is_due_at_its_time_and_not_before(ledger, make, see, move):
@@ -282,21 +292,21 @@ def test_an_event_is_due_at_its_time_and_not_before(ledger, make, see, move):
     due = make.now + timedelta(minutes=15)
     move(key, Fact.ACCEPTED)
     move(key, Fact.NOT_READY, due=due, reason="source not there yet")
-    assert ledger.due(due - timedelta(microseconds=1), 10) == []
-    assert [e.key for e in ledger.due(due, 10)] == [key]
-    assert (ledger.next_due(), ledger.outbox([key])[key].due) == (due, due)
+    assert ledger.outbox.due(due - timedelta(microseconds=1), 10) == []
+    assert [e.key for e in ledger.outbox.due(due, 10)] == [key]
+    assert (ledger.outbox.next_due(), ledger.outbox.of([key])[key].due) == (due, due)
 
 
 def test_a_postponed_event_is_counted_and_is_then_looked_for_among_the_runs(ledger, make, see, consistent):
     see(make.sighting())
-    assert ledger.unfinished() == []
-    (row,) = ledger.due(make.now, 10)
-    ledger.note_post(row, make.now + timedelta(seconds=5))
+    assert ledger.conversions.unfinished() == []
+    (row,) = ledger.outbox.due(make.now, 10)
+    ledger.outbox.note_post(row, make.now + timedelta(seconds=5))
     consistent()
-    assert ledger.due(make.now, 10) == []
-    (again,) = ledger.due(make.now + timedelta(seconds=5), 10)
+    assert ledger.outbox.due(make.now, 10) == []
+    (again,) = ledger.outbox.due(make.now + timedelta(seconds=5), 10)
     assert (again.posts, again.body) == (1, row.body)
-    assert [r.key for r in ledger.unfinished()] == [row.key]
+    assert [r.key for r in ledger.conversions.unfinished()] == [row.key]
 
 
 def test_the_outcome_and_its_code_are_kept(ledger, make, see, move):
@@ -304,11 +314,11 @@ def test_the_outcome_and_its_code_are_kept(ledger, make, see, move):
     key = make.conversion().key
     outcome = {"code": 65, "reason": "no such group", "hint": "see there"}
     move(key, Fact.FAILED_PERMANENT, reason="no such group", outcome=outcome)
-    row = ledger.get(key)
+    row = ledger.conversions.get(key)
     assert (row.state, row.outcome, row.exit_code, row.reason) == (State.DEAD, outcome, 65, "no such group")
-    assert ledger.funnel() == {Place("s2", "live", State.DEAD, "no such group"): 1}
-    assert ledger.conversions(state=State.DEAD) == ledger.conversions(item_id=make.item_id) == [row]
-    assert ledger.conversions(state=State.DONE) == []
+    assert ledger.counts.funnel() == {Place("s2", "live", State.DEAD, "no such group"): 1}
+    assert ledger.conversions.find(state=State.DEAD) == ledger.conversions.find(item_id=make.item_id) == [row]
+    assert ledger.conversions.find(state=State.DONE) == []
 
 
 def test_history_explains_the_state(ledger, make, see, move):
@@ -316,7 +326,7 @@ def test_history_explains_the_state(ledger, make, see, move):
     key = make.conversion().key
     move(key, Fact.ACCEPTED, why="event accepted", at=make.now + timedelta(minutes=1))
     move(key, Fact.VANISHED, why="the run is gone", at=make.now + timedelta(minutes=2))
-    story = [(h.src, h.fact, h.dst, h.attempt, h.at - make.now, h.why) for h in ledger.history(key)]
+    story = [(h.src, h.fact, h.dst, h.attempt, h.at - make.now, h.why) for h in ledger.conversions.history(key)]
     assert story == [
         (None, "admitted", "queued", 1, timedelta(0), "create seen in s2"),
         ("queued", "accepted", "sent", 1, timedelta(minutes=1), "event accepted"),
@@ -327,7 +337,7 @@ def test_history_explains_the_state(ledger, make, see, move):
 def test_quarantined_items_are_kept_and_shown_with_the_latest_reason(ledger, make, see):
     assert see(quarantined=[Quarantine("bad", "no href")]) == Tally(quarantined=1)
     see(quarantined=[Quarantine("bad", "no properties"), Quarantine("worse", "no id")])
-    assert ledger.quarantined() == [("s2", "bad", "no properties"), ("s2", "worse", "no id")]
+    assert ledger.absences.quarantined() == [("s2", "bad", "no properties"), ("s2", "worse", "no id")]
 
 
 def test_two_sources_with_the_same_item_id_are_apart(ledger, make, see):
@@ -335,13 +345,13 @@ def test_two_sources_with_the_same_item_id_are_apart(ledger, make, see):
     other = replace(one, conversion=replace(one.conversion, catalog="https://other.example"))
     see(one, source="one")
     see(other, source="two")
-    assert {r.key for r in ledger.conversions()} == {one.conversion.key, other.conversion.key}
-    assert ledger.known("two", [make.item_id])[make.item_id].key == other.conversion.key
+    assert {r.key for r in ledger.conversions.find()} == {one.conversion.key, other.conversion.key}
+    assert ledger.items.known("two", [make.item_id])[make.item_id].key == other.conversion.key
 
 
 def test_everything_is_there_after_closing_and_opening_again(ledger, make, see, database):
     see(make.sighting(), make.sighting(SkipReason.TOO_OLD, item_id="old"), cursor=("s2:updated", make.now))
-    before = (ledger.conversions(), ledger.due(make.now, 9), ledger.position("s2:updated"))
+    before = (ledger.conversions.find(), ledger.outbox.due(make.now, 9), ledger.sources.position("s2:updated"))
     ledger.close()
     again = Ledger(open_engine(database))
     again.prepare()
@@ -351,8 +361,8 @@ def test_everything_is_there_after_closing_and_opening_again(ledger, make, see, 
 
 def test_times_come_back_aware_and_a_naive_one_is_refused(ledger, make, see):
     see(make.sighting(), cursor=("c", make.now.replace(microsecond=123456)))
-    assert ledger.position("c") == make.now.replace(microsecond=123456)
-    assert ledger.position("c").utcoffset() == timedelta(0)
+    assert ledger.sources.position("c") == make.now.replace(microsecond=123456)
+    assert ledger.sources.position("c").utcoffset() == timedelta(0)
     with pytest.raises(Exception, match="naive"):
         see(cursor=("c", make.now.replace(tzinfo=None)))
 
@@ -423,8 +433,8 @@ def test_a_read_only_or_full_disk_is_said_in_one_line_and_nothing_is_half_writte
         limited.commit_window("s2", many, [], ("s2:updated", make.now), make.now)
     assert "\n" not in caught.value.message
     assert caught.value.hint
-    assert ledger.conversions() == []
-    assert ledger.position("s2:updated") is None
+    assert ledger.conversions.find() == []
+    assert ledger.sources.position("s2:updated") is None
 
 
 @ON_SQLITE

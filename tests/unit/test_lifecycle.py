@@ -20,8 +20,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from sqlalchemy import event as sa_event
 
 from stac_watch.config.model import Limits
-from stac_watch.ledger.admission import Ledger
 from stac_watch.ledger.database import open_engine
+from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.records import Move
 from stac_watch.model.item import SkipReason
 from stac_watch.model.states import FINAL, Fact, State
@@ -110,12 +110,12 @@ def machine(make, invariants):  # noqa: C901  # one rule per thing that can happ
             skip=st.sampled_from([None, None, SkipReason.TOO_CLOUDY]),
         )
         def the_catalogue_shows(self, item, revision, skip):
-            known = self.ledger.known("s2", [item]).get(item)
+            known = self.ledger.items.known("s2", [item]).get(item)
             self.wanted[item] = skip is None or (known is not None and known.revision == revision and self.wanted[item])
             if known is not None and known.revision == revision and known.state is not State.SKIPPED:
                 return
             sighting = make.sighting(skip, item_id=item, revision=revision, kind="replace" if known else "create")
-            self.ledger.commit_window("s2", [sighting], [], ("s2:updated", self.now), self.now)
+            self.ledger.items.commit("s2", [sighting], [], ("s2:updated", self.now), self.now)
 
         @rule(mood=st.sampled_from(MOODS))
         def events_go_out(self, mood):
@@ -148,10 +148,10 @@ def machine(make, invariants):  # noqa: C901  # one rule per thing that can happ
 
         @rule(data=st.data())
         def a_person_replays_what_is_current(self, data):
-            rows = [r for r in self.ledger.conversions() if r.state in FINAL and not self.ledger.superseded(r)]
+            rows = [r for r in self.ledger.conversions.find() if r.state in FINAL and not self.ledger.conversions.superseded(r)]
             if rows:
                 row = data.draw(st.sampled_from(sorted(rows, key=lambda r: r.key)))
-                self.ledger.move(row, Move(Fact.REPLAYED, "asked for", lane="replay"), self.now)
+                self.ledger.conversions.move(row, Move(Fact.REPLAYED, "asked for", lane="replay"), self.now)
                 self.wanted[row.item_id] = True
 
         @rule()
@@ -171,7 +171,7 @@ def machine(make, invariants):  # noqa: C901  # one rule per thing that can happ
         @invariant()
         def nothing_is_dead_while_its_run_lives(self):
             for run in self.cluster.active():
-                row = self.ledger.get(run.key)
+                row = self.ledger.conversions.get(run.key)
                 assert (row.state, row.attempt) != (State.DEAD, run.attempt), run.name
 
         def teardown(self):
@@ -191,12 +191,12 @@ def machine(make, invariants):  # noqa: C901  # one rule per thing that can happ
                 self.now += timedelta(hours=7)
                 dispatch(self.ledger, self.cluster, TokenBucket(1000, tokens=1000), self.rng, lambda: self.now)
                 self.no_output_has_two_writers()
-                if not self.ledger.unfinished() and self.ledger.next_due() is None:
+                if not self.ledger.conversions.unfinished() and self.ledger.outbox.next_due() is None:
                     break
             self.the_ledger_is_consistent()
-            rows = {row.key: row for row in self.ledger.conversions()}
+            rows = {row.key: row for row in self.ledger.conversions.find()}
             assert {row.state for row in rows.values()} <= FINAL
-            for item, known in self.ledger.known("s2", ITEMS).items():
+            for item, known in self.ledger.items.known("s2", ITEMS).items():
                 row = rows[known.key]
                 if row.state is State.DONE:
                     assert self.cluster.outputs[row.output_zarr] == row.key, "the output is not the current revision's"

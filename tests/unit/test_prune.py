@@ -13,10 +13,10 @@ from stac_watch.config.model import Limits
 from stac_watch.jobs import replay
 from stac_watch.jobs.audit import examine
 from stac_watch.jobs.prune import prune
-from stac_watch.ledger.admission import Ledger
-from stac_watch.ledger.moves import StaleState
-from stac_watch.ledger.pruning import Place
+from stac_watch.ledger.ledger import Ledger
+from stac_watch.ledger.pruning import Bookmark
 from stac_watch.ledger.records import Move
+from stac_watch.ledger.session import StaleState
 from stac_watch.model.errors import Defect, InputError
 from stac_watch.model.item import SkipReason
 from stac_watch.model.states import TRANSITIONS, Fact, State
@@ -38,10 +38,10 @@ def lived(ledger, make):
         at = at or make.now
         seen = make.sighting(item_id=item_id, **over)
         key = seen.conversion.key
-        ledger.commit_window("s2", [seen], [], None, at)
+        ledger.items.commit("s2", [seen], [], None, at)
         for fact in (Fact.ACCEPTED, Fact.RUN_SEEN, Fact.FAILED_TEMPORARY, Fact.ACCEPTED, Fact.RUN_SEEN, Fact.SUCCEEDED):
             last = {**OUTCOME, "key": key} if fact is Fact.SUCCEEDED else None
-            ledger.move(ledger.get(key), Move(fact, "because", outcome=last), at)
+            ledger.conversions.move(ledger.conversions.get(key), Move(fact, "because", outcome=last), at)
         return key
 
     return _lived
@@ -49,26 +49,26 @@ def lived(ledger, make):
 
 def test_without_yes_it_counts_and_changes_nothing(ledger, make, lived, consistent):
     key = lived()
-    before = (ledger.get(key), ledger.history(key), ledger.events(key))
+    before = (ledger.conversions.get(key), ledger.conversions.history(key), ledger.conversions.events(key))
     found = prune(ledger, make.now + LATER, yes=False)
     assert (found.looked_at, found.conversions, found.events, found.moves, found.packed, found.outcomes) == (1, 1, 1, 5, 1, 1)
     assert found.bytes > 1500
     assert not found.done
-    assert (ledger.get(key), ledger.history(key), ledger.events(key)) == before
+    assert (ledger.conversions.get(key), ledger.conversions.history(key), ledger.conversions.events(key)) == before
     assert prune(ledger, make.now + LATER, yes=False) == found
 
 
 def test_what_nobody_asks_for_goes_and_the_rest_is_as_it_was(ledger, make, lived):
     key = lived()
-    row, history, events = ledger.get(key), ledger.history(key), ledger.events(key)
+    row, history, events = ledger.conversions.get(key), ledger.conversions.history(key), ledger.conversions.events(key)
     counted = prune(ledger, make.now + LATER, yes=False)
     done = prune(ledger, make.now + LATER, yes=True)
     same = ("looked_at", "conversions", "events", "moves", "packed", "outcomes", "bytes")
     assert [getattr(done, name) for name in same] == [getattr(counted, name) for name in same]
     assert done.complete
-    assert ledger.events(key) == events[-1:]  # byte for byte
-    assert ledger.history(key) == [history[0], history[-1]]
-    after = ledger.get(key)
+    assert ledger.conversions.events(key) == events[-1:]  # byte for byte
+    assert ledger.conversions.history(key) == [history[0], history[-1]]
+    after = ledger.conversions.get(key)
     assert {**vars(after), "outcome": None} == {**vars(row), "outcome": None}
     assert after.outcome["checks"] == [{"name": "values", "verdict": "passed"}]
     assert after.outcome.keys() == OUTCOME.keys() - {"source", "groups"}
@@ -81,26 +81,28 @@ def test_what_is_young_or_dead_or_on_its_way_is_left_alone(ledger, make, lived):
     dead, queued = (Fact.ACCEPTED, Fact.FAILED_TEMPORARY, Fact.REFUSED), (Fact.ACCEPTED, Fact.RUN_SEEN, Fact.VANISHED)
     for item_id, facts in (("dead", dead), ("queued", queued)):
         seen = make.sighting(item_id=item_id)
-        ledger.commit_window("s2", [seen], [], None, make.now)
+        ledger.items.commit("s2", [seen], [], None, make.now)
         for fact in facts:
-            ledger.move(ledger.get(seen.conversion.key), Move(fact, "because", reason="why"), make.now)
-    rows = ledger.conversions()
+            ledger.conversions.move(ledger.conversions.get(seen.conversion.key), Move(fact, "because", reason="why"), make.now)
+    rows = ledger.conversions.find()
     assert {row.state for row in rows} == {State.DONE, State.DEAD, State.QUEUED}
-    before = [(row, ledger.history(row.key), ledger.events(row.key)) for row in rows]
+    before = [(row, ledger.conversions.history(row.key), ledger.conversions.events(row.key)) for row in rows]
     found = prune(ledger, make.now + timedelta(days=50), yes=True)
     assert (found.looked_at, found.conversions) == (0, 0)
-    assert [(row, ledger.history(row.key), ledger.events(row.key)) for row in ledger.conversions()] == before
-    assert ledger.get(young).outcome["groups"]
+    assert [
+        (row, ledger.conversions.history(row.key), ledger.conversions.events(row.key)) for row in ledger.conversions.find()
+    ] == before
+    assert ledger.conversions.get(young).outcome["groups"]
 
 
 def test_a_pruned_conversion_is_replayed_from_its_last_event(ledger, make, lived):
     key = lived()
-    last = json.loads(ledger.events(key)[-1])
+    last = json.loads(ledger.conversions.events(key)[-1])
     prune(ledger, make.now + LATER, yes=True)
-    targets = replay.chosen([ledger.get(key)], ledger)
+    targets = replay.chosen([ledger.conversions.get(key)], ledger)
     (done,) = replay.execute(targets, ledger, {}, None, {}, lambda: make.now + LATER)
     assert (done.state, done.action) == (State.QUEUED, "attempt 3")
-    (waits,) = ledger.due(make.now + LATER, 10)
+    (waits,) = ledger.outbox.due(make.now + LATER, 10)
     event = json.loads(waits.body)
     assert (event["id"], event["data"]["product_href"]) == (f"{key}-3", last["data"]["product_href"])
     assert event["data"]["options"] == {**last["data"]["options"], "overwrite": "true"}
@@ -110,14 +112,14 @@ def test_an_item_that_returns_to_a_pruned_revision_is_converted_again(ledger, ma
     first = lived()
     lived(revision="rev-b")
     prune(ledger, make.now + LATER, yes=True)
-    ledger.commit_window("s2", [make.sighting(item_id="one")], [], None, make.now + LATER)
-    assert (ledger.get(first).state, ledger.get(first).attempt) == (State.QUEUED, 3)
-    assert [w.event_id for w in ledger.due(make.now + LATER, 10)] == [f"{first}-3"]
+    ledger.items.commit("s2", [make.sighting(item_id="one")], [], None, make.now + LATER)
+    assert (ledger.conversions.get(first).state, ledger.conversions.get(first).attempt) == (State.QUEUED, 3)
+    assert [w.event_id for w in ledger.outbox.due(make.now + LATER, 10)] == [f"{first}-3"]
 
 
 def test_explain_and_an_old_event_say_that_it_was_pruned(ledger, make, lived):
     key = lived()
-    old, last = ledger.events(key)
+    old, last = ledger.conversions.events(key)
     (chain,) = asking.explain(ledger, "one", Limits(), make.now, lambda _: None)
     assert not chain.pruned
     prune(ledger, make.now + LATER, yes=True)
@@ -137,7 +139,7 @@ def test_stopped_anywhere_it_goes_on(ledger, make, lived):
     assert (first.complete, first.looked_at, first.conversions) == (False, 4, 4)
     second = prune(ledger, make.now + LATER, yes=True, chunk=2)
     assert (second.complete, second.looked_at, second.conversions) == (True, 7, 3)
-    assert {len(ledger.history(key)) for key in keys} == {2}
+    assert {len(ledger.conversions.history(key)) for key in keys} == {2}
 
 
 def test_between_two_parts_a_watcher_gets_its_turn(ledger, make, lived):
@@ -145,26 +147,26 @@ def test_between_two_parts_a_watcher_gets_its_turn(ledger, make, lived):
         lived(f"item-{n}")
 
     def a_watcher_works(_seconds):
-        for row in ledger.conversions(state=State.DONE, limit=1):
-            ledger.move(row, Move(Fact.REPLAYED, "a person asked for it"), make.now + LATER)
+        for row in ledger.conversions.find(state=State.DONE, limit=1):
+            ledger.conversions.move(row, Move(Fact.REPLAYED, "a person asked for it"), make.now + LATER)
         return False
 
     found = prune(ledger, make.now + LATER, yes=True, chunk=1, wait=a_watcher_works)
-    replayed = ledger.conversions(state=State.QUEUED)
+    replayed = ledger.conversions.find(state=State.QUEUED)
     assert found.complete
     assert replayed
     for row in replayed:  # whole or pruned before, but never half of it
-        assert ledger.history(row.key)[-1].fact == Fact.REPLAYED
-        assert json.loads(ledger.events(row.key)[-1])["id"] == f"{row.key}-3"
+        assert ledger.conversions.history(row.key)[-1].fact == Fact.REPLAYED
+        assert json.loads(ledger.conversions.events(row.key)[-1])["id"] == f"{row.key}-3"
 
 
 def test_what_moved_since_it_was_looked_at_is_not_touched(ledger, make, lived):
     key = lived()
-    part = ledger.forgettable(make.now + LATER, Place(), 10)
-    ledger.move(ledger.get(key), Move(Fact.REPLAYED, "a person asked for it"), make.now + LATER)
-    before = (ledger.get(key), ledger.history(key), ledger.events(key))
-    assert ledger.forget(part, make.now + LATER).keys == ()
-    assert (ledger.get(key), ledger.history(key), ledger.events(key)) == before
+    part = ledger.pruning.forgettable(make.now + LATER, Bookmark(), 10)
+    ledger.conversions.move(ledger.conversions.get(key), Move(Fact.REPLAYED, "a person asked for it"), make.now + LATER)
+    before = (ledger.conversions.get(key), ledger.conversions.history(key), ledger.conversions.events(key))
+    assert ledger.pruning.forget(part, make.now + LATER).keys == ()
+    assert (ledger.conversions.get(key), ledger.conversions.history(key), ledger.conversions.events(key)) == before
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
@@ -179,7 +181,7 @@ def test_a_part_is_read_in_the_order_of_an_index_and_not_sorted_out_of_everythin
             asked.append(" ".join(row[3] for row in plan))
 
     sa_event.listen(engine, "before_cursor_execute", note)
-    ledger.forgettable(make.now + LATER, Place(changed_at=make.now, key="0"), 10)
+    ledger.pruning.forgettable(make.now + LATER, Bookmark(changed_at=make.now, key="0"), 10)
     (plan,) = asked
     assert "INDEX conversion_by_state" in plan
     assert "FOR ORDER BY" not in plan  # FOR LAST TERM: of those that changed at the very same moment only
@@ -203,42 +205,42 @@ def test_whatever_is_asked_of_a_pruned_ledger_the_answer_is_the_same(make, open_
         found = prune(ledger, make.now + timedelta(hours=age), yes=True, chunk=chunk)
         assert found.complete
         assert answers(ledger, make) == before
-        for row in ledger.conversions():  # whatever may happen to it can still happen
+        for row in ledger.conversions.find():  # whatever may happen to it can still happen
             if row.state in (State.DONE, State.SKIPPED):
-                ledger.move(row, Move(Fact.REPLAYED, "a person asked for it"), make.now + LATER)
-                assert json.loads(ledger.events(row.key)[-1])["data"]["attempt"] == row.attempt + 1
+                ledger.conversions.move(row, Move(Fact.REPLAYED, "a person asked for it"), make.now + LATER)
+                assert json.loads(ledger.conversions.events(row.key)[-1])["data"]["attempt"] == row.attempt + 1
         ledger.close()
 
 
 def lived_through(ledger: Ledger, make, step, now) -> None:
     item, what, more = step
     if isinstance(what, Fact):
-        rows = ledger.current("s2", [item])
+        rows = ledger.items.current("s2", [item])
         try:
             for row in rows.values():
                 outcome = {**OUTCOME, "key": row.key} if more else None
-                ledger.move(row, Move(what, "because", reason="a reason", outcome=outcome), now)
+                ledger.conversions.move(row, Move(what, "because", reason="a reason", outcome=outcome), now)
         except (Defect, StaleState):
             return  # not possible in that state
     else:
-        ledger.commit_window("s2", [make.sighting(more, item_id=item, revision=what)], [], ("s2:updated", now), now)
+        ledger.items.commit("s2", [make.sighting(more, item_id=item, revision=what)], [], ("s2:updated", now), now)
 
 
 def answers(ledger: Ledger, make):
     start, end = make.now - timedelta(days=9), make.now + LATER
-    rows = list(ledger.within("s2", start, end))
+    rows = list(ledger.items.within("s2", start, end))
     markers = [None, *({**OUTCOME, "key": row.key} for row in rows)]
     return {
-        "known": ledger.known("s2", ITEMS),
-        "funnel": ledger.funnel(),
-        "states": ledger.states_within("s2", start, end),
+        "known": ledger.items.known("s2", ITEMS),
+        "funnel": ledger.counts.funnel(),
+        "states": ledger.counts.states_within("s2", start, end),
         "gaps": [examine(r, m, [], in_catalog=c, visible=v) for r in rows for m in markers for c in (0, 1) for v in (0, 1)],
-        "current": {i: without_outcome(row) for i, row in ledger.current("s2", ITEMS).items()},
-        "rows": [without_outcome(row) for row in ledger.conversions()],
-        "due": ledger.due(make.now + LATER, 100),
-        "unfinished": ledger.unfinished(),
-        "last events": [ledger.events(row.key)[-1] for row in ledger.conversions()],
-        "acquired": ledger.acquired("s2", start, end),
+        "current": {i: without_outcome(row) for i, row in ledger.items.current("s2", ITEMS).items()},
+        "rows": [without_outcome(row) for row in ledger.conversions.find()],
+        "due": ledger.outbox.due(make.now + LATER, 100),
+        "unfinished": ledger.conversions.unfinished(),
+        "last events": [ledger.conversions.events(row.key)[-1] for row in ledger.conversions.find()],
+        "acquired": ledger.items.acquired("s2", start, end),
     }
 
 
@@ -264,6 +266,6 @@ def test_the_verb_counts_and_with_yes_prunes(ledger, lived, database, tmp_path, 
     counted = json.loads(verb("--json"))
     assert (counted["done"], counted["events"], counted["moves"]) == (False, 1, 5)
     assert json.loads(verb("--older-than=20000d", "--json"))["looked_at"] == 0
-    assert len(ledger.history(key)) == 7
+    assert len(ledger.conversions.history(key)) == 7
     assert "MB freed" in verb("--yes")
-    assert len(ledger.history(key)) == 2
+    assert len(ledger.conversions.history(key)) == 2

@@ -253,9 +253,9 @@ def sent(ledger, make):
 
     def _sent(*names):
         sightings = [make.sighting(item_id=name) for name in names]
-        ledger.commit_window("s2", sightings, [], None, make.now)
+        ledger.items.commit("s2", sightings, [], None, make.now)
         for sighting in sightings:
-            ledger.move(ledger.get(sighting.conversion.key), Move(Fact.ACCEPTED, "accepted"), make.now)
+            ledger.conversions.move(ledger.conversions.get(sighting.conversion.key), Move(Fact.ACCEPTED, "accepted"), make.now)
         return [sighting.conversion.key for sighting in sightings]
 
     return _sent
@@ -270,28 +270,28 @@ def test_each_unfinished_conversion_is_looked_at_once(ledger, make, sent, consis
     found = reconcile(ledger, board, LIMITS, lambda _: None, lambda: make.now)
     consistent()
     assert found == {Fact.SUCCEEDED: 1, Fact.RUN_SEEN: 1, Fact.FAILED_PERMANENT: 1}
-    assert [ledger.get(k).state for k in (a, b, c, d)] == [State.DONE, State.RUNNING, State.DEAD, State.SENT]
-    assert ledger.get(a).outcome == {"code": 0, "key": a}
-    assert (ledger.get(c).reason, ledger.get(c).exit_code) == ("no such group", 65)
+    assert [ledger.conversions.get(k).state for k in (a, b, c, d)] == [State.DONE, State.RUNNING, State.DEAD, State.SENT]
+    assert ledger.conversions.get(a).outcome == {"code": 0, "key": a}
+    assert (ledger.conversions.get(c).reason, ledger.conversions.get(c).exit_code) == ("no such group", 65)
 
 
 def test_a_dead_conversion_whose_run_a_person_retried_with_argo_is_done(ledger, make, sent, consistent):
     a, b = sent("a", "b")
     failed = [Run(name, key, 1, Phase.FAILED, outcome={"code": 65, "reason": "corrupt"}) for name, key in (("a", a), ("b", b))]
     reconcile(ledger, Board(*failed), LIMITS, lambda _: None, lambda: make.now)
-    dead = ledger.conversions(state=State.DEAD)
+    dead = ledger.conversions.find(state=State.DEAD)
     assert len(dead) == 2
     retried = Run("a", a, 1, Phase.SUCCEEDED, outcome={"code": 0, "key": a})
     assert reconcile(ledger, Board(retried, failed[1]), LIMITS, lambda _: None, lambda: make.now) == {}
     assert reconcile(ledger, Board(retried, failed[1]), LIMITS, lambda _: None, lambda: make.now, dead) == {Fact.SUCCEEDED: 1}
     consistent()
-    assert [ledger.get(key).state for key in (a, b)] == [State.DONE, State.DEAD]
+    assert [ledger.conversions.get(key).state for key in (a, b)] == [State.DONE, State.DEAD]
 
 
 def test_a_run_of_an_earlier_attempt_says_nothing_about_this_one(ledger, make, sent):
     (key,) = sent("a")
-    ledger.move(ledger.get(key), Move(Fact.FAILED_TEMPORARY, "x"), make.now)
-    ledger.move(ledger.get(key), Move(Fact.ACCEPTED, "accepted"), make.now)
+    ledger.conversions.move(ledger.conversions.get(key), Move(Fact.FAILED_TEMPORARY, "x"), make.now)
+    ledger.conversions.move(ledger.conversions.get(key), Move(Fact.ACCEPTED, "accepted"), make.now)
     old = Run("a", key, 1, Phase.FAILED, outcome={"code": 75, "reason": "old news"})
     assert reconcile(ledger, Board(old), LIMITS, lambda _: None, lambda: make.now) == {}
 
@@ -308,7 +308,7 @@ def test_the_marker_of_the_output_is_asked_for_only_where_no_run_is_under_way_an
     assert reconcile(ledger, board, LIMITS, read_marker, lambda: make.now) == {Fact.RUN_SEEN: 1}
     assert asked == []  # an output on S3 is not asked for with every look while its run may still come
     found = reconcile(ledger, board, LIMITS, read_marker, lambda: make.now + LIMITS.confirm_after)
-    assert asked == [ledger.get(b).output_zarr]
+    assert asked == [ledger.conversions.get(b).output_zarr]
     assert found == {Fact.SUCCEEDED: 1}
 
 
@@ -319,7 +319,7 @@ def test_a_run_that_does_not_start_says_why_and_only_news_are_written(ledger, ma
     def look(stage, minutes, phase=Phase.RUNNING):
         run = Run("a", key, 1, phase, stage=stage, started=began)
         reconcile(ledger, Board(run), LIMITS, lambda _: None, lambda: began + timedelta(minutes=minutes))
-        told.append(ledger.get(key).waits_for)
+        told.append(ledger.conversions.get(key).waits_for)
 
     look("convert waits: 0/3 nodes are available", 1)
     look("convert waits: 0/3 nodes are available", 3)
@@ -328,7 +328,7 @@ def test_a_run_that_does_not_start_says_why_and_only_news_are_written(ledger, ma
     look("convert", 6)
     nodes = "convert waits: 0/3 nodes are available"
     assert told == [None, nodes, nodes, "convert waits: quota exceeded", None]
-    assert [h.fact for h in ledger.history(key)] == ["admitted", "accepted", "run_seen"]
+    assert [h.fact for h in ledger.conversions.history(key)] == ["admitted", "accepted", "run_seen"]
     consistent()
 
 
@@ -336,14 +336,14 @@ def test_a_row_that_a_person_moves_meanwhile_is_left_to_the_next_look(ledger, ma
     a, b = sent("a", "b")
 
     def read_marker(output):
-        if ledger.get(a).state is State.SENT:
-            ledger.move(ledger.get(a), Move(Fact.WITHDRAWN, "by a person"), make.now)
+        if ledger.conversions.get(a).state is State.SENT:
+            ledger.conversions.move(ledger.conversions.get(a), Move(Fact.WITHDRAWN, "by a person"), make.now)
         return
 
     runs = [Run(k, k, 1, Phase.SUCCEEDED, outcome={"code": 0, "key": k}) for k in (a, b)]
     assert reconcile(ledger, Board(*runs), LIMITS, read_marker, lambda: make.now) == {Fact.SUCCEEDED: 1}
     consistent()
-    assert ledger.get(a).state is State.SKIPPED
+    assert ledger.conversions.get(a).state is State.SKIPPED
 
 
 def test_an_empty_ledger_asks_the_engine_nothing(ledger, make):
@@ -352,12 +352,12 @@ def test_an_empty_ledger_asks_the_engine_nothing(ledger, make):
 
 def test_a_posted_event_without_an_answer_is_found_by_its_run(ledger, make, consistent):
     sighting = make.sighting()
-    ledger.commit_window("s2", [sighting], [], None, make.now)
-    ledger.note_post(ledger.due(make.now, 1)[0], make.now + timedelta(minutes=1))
+    ledger.items.commit("s2", [sighting], [], None, make.now)
+    ledger.outbox.note_post(ledger.outbox.due(make.now, 1)[0], make.now + timedelta(minutes=1))
     board = Board(Run("a", sighting.conversion.key, 1, Phase.RUNNING))
     assert reconcile(ledger, board, LIMITS, lambda _: None, lambda: make.now) == {Fact.RUN_SEEN: 1}
     consistent()
-    assert ledger.due(make.now + timedelta(hours=1), 10) == []
+    assert ledger.outbox.due(make.now + timedelta(hours=1), 10) == []
 
 
 def test_decide_does_not_change_what_it_is_given(make):

@@ -17,8 +17,8 @@ from stac_watch.cli.terminal import reading
 from stac_watch.config.load import load
 from stac_watch.config.model import Limits, Source
 from stac_watch.ledger import schema
-from stac_watch.ledger.admission import Ledger
 from stac_watch.ledger.database import open_engine
+from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.migrations import STEPS
 from stac_watch.ledger.records import Move, Place, Queue, Scope
 from stac_watch.model.errors import ConfigError
@@ -56,16 +56,16 @@ def test_a_new_ledger_has_what_the_code_says(ledger, database):
 
 
 def test_an_older_ledger_gets_what_the_code_says(ledger, database, make):
-    ledger.commit_window("s2", [make.sighting(), make.sighting(SkipReason.TOO_OLD, item_id="old")], [], None, make.now)
-    before = ledger.conversions()
+    ledger.items.commit("s2", [make.sighting(), make.sighting(SkipReason.TOO_OLD, item_id="old")], [], None, make.now)
+    before = ledger.conversions.find()
     with create_engine(database, poolclass=NullPool).begin() as db:
         for statement in TO_1:
             db.execute(text(statement))
     assert differences(database)
     ledger.prepare()
     assert differences(database) == []
-    assert ledger.conversions() == before
-    assert ledger.funnel() == {Place("s2", "live", State.QUEUED, ""): 1, Place("s2", "live", State.SKIPPED, "too_old"): 1}
+    assert ledger.conversions.find() == before
+    assert ledger.counts.funnel() == {Place("s2", "live", State.QUEUED, ""): 1, Place("s2", "live", State.SKIPPED, "too_old"): 1}
 
 
 def test_a_ledger_of_the_first_version_goes_on_where_it_was(tmp_path, open_ledger, invariants, make):
@@ -73,18 +73,18 @@ def test_a_ledger_of_the_first_version_goes_on_where_it_was(tmp_path, open_ledge
         db.executescript(FIRST.read_text())
     ledger = open_ledger(tmp_path / "ledger.db")
     invariants(tmp_path / "ledger.db")
-    states = {row.item_id: row.state.value for row in ledger.conversions()}
+    states = {row.item_id: row.state.value for row in ledger.conversions.find()}
     assert states == {"queued": "queued", "posted": "queued", "skipped": "skipped", "dead": "dead", "done": "done"}
     later = make.now + timedelta(hours=1)
-    assert {row.key for row in ledger.due(later, 9, Queue("s2", "live"))} == {
-        row.key for row in ledger.conversions(state=State.QUEUED)
+    assert {row.key for row in ledger.outbox.due(later, 9, Queue("s2", "live"))} == {
+        row.key for row in ledger.conversions.find(state=State.QUEUED)
     }
-    assert [row.item_id for row in ledger.unfinished()] == ["posted"]
-    (dead,) = ledger.conversions(state=State.DEAD)
+    assert [row.item_id for row in ledger.conversions.unfinished()] == ["posted"]
+    (dead,) = ledger.conversions.find(state=State.DEAD)
     assert dead.cause == "no group /x in store 123"
-    ledger.move(dead, Move(Fact.REPLAYED, "asked for", lane="replay"), later)
+    ledger.conversions.move(dead, Move(Fact.REPLAYED, "asked for", lane="replay"), later)
     invariants(tmp_path / "ledger.db")
-    assert ledger.position("s2:updated") == make.now
+    assert ledger.sources.position("s2:updated") == make.now
     ledger.prepare()  # a second start finds nothing to do
     invariants(tmp_path / "ledger.db")
     ledger.close()
@@ -112,10 +112,10 @@ def test_who_only_asks_leaves_an_older_ledger_to_the_watcher_that_uses_it(tmp_pa
     composition.open_ledger(load(config, {})).close()  # as `watch` does
     assert version() == [(schema.SCHEMA_VERSION,)]
     with reading(config) as (_, ledger):
-        assert len(ledger.conversions()) == 5
+        assert len(ledger.conversions.find()) == 5
     (tmp_path / "ledger.db").unlink()
     with reading(config) as (_, ledger):  # asked before there is one
-        assert ledger.conversions() == []
+        assert ledger.conversions.find() == []
 
 
 # -- plans ---------------------------------------------------------------------------------------------------------------
@@ -152,21 +152,21 @@ def test_no_question_of_a_tick_or_of_a_person_reads_a_big_table_from_end_to_end(
     engine = open_engine(f"sqlite:///{tmp_path / 'ledger.db'}")
     ledger = Ledger(engine)
     ledger.prepare()
-    ledger.commit_window("s2", [make.sighting(), make.sighting(item_id="b", lane="backfill")], [], None, make.now)
-    ledger.move(ledger.get(make.conversion().key), Move(Fact.FAILED_PERMANENT, "x", reason="x"), make.now)
-    before = ledger.due(make.now, 1)[0]
+    ledger.items.commit("s2", [make.sighting(), make.sighting(item_id="b", lane="backfill")], [], None, make.now)
+    ledger.conversions.move(ledger.conversions.get(make.conversion().key), Move(Fact.FAILED_PERMANENT, "x", reason="x"), make.now)
+    before = ledger.outbox.due(make.now, 1)[0]
     if statistics:
         with contextlib.closing(sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)) as db:
             db.executescript(YEARS)
         engine.dispose()  # an open connection would go on planning without
     sa_event.listen(engine, "before_cursor_execute", lambda *given: asked.append((given[2], given[3])))
-    ledger.known("s2", ["a", "b"])
+    ledger.items.known("s2", ["a", "b"])
     reconcile(ledger, Idle(), Limits(), lambda _: None, lambda: make.now)
-    ledger.note_post(before, make.now + timedelta(hours=1))
+    ledger.outbox.note_post(before, make.now + timedelta(hours=1))
     dispatch(ledger, Idle(), TokenBucket(1), None, lambda: make.now, max_in_flight=9)
-    ledger.unclear(make.now)
+    ledger.outbox.unclear(make.now)
     for lane in ("live", "backfill", "replay"):
-        ledger.due(make.now, 20, Queue("s2", lane))
+        ledger.outbox.due(make.now, 20, Queue("s2", lane))
     asking.status(ledger, [Source(name="s2", api="https://stac.example", collection="c")], Limits(), make.now)
     view = asking.status(ledger, [], Limits(), make.now)
     asking.overview(ledger, view, [], Scope(make.now - timedelta(days=1), "s2", "live"))
@@ -175,13 +175,13 @@ def test_no_question_of_a_tick_or_of_a_person_reads_a_big_table_from_end_to_end(
     asking.items(ledger, make.now)
     asking.items(ledger, make.now, source="s2", state=State.DEAD)
     asking.explain(ledger, "b", Limits(), make.now, lambda _: None)
-    ledger.states_within("s2", make.now - timedelta(days=9), make.now)
-    ledger.waiting_within("s2", make.now - timedelta(days=9), make.now)
-    ledger.hold("somebody", lambda: make.now, gives_way=True)
-    list(ledger.within("s2", make.now - timedelta(days=9), make.now))
-    ledger.current("s2", ["a"])
-    ledger.conversions(source="s2", lane="backfill", state=State.DONE, since=make.now, limit=3)
-    ledger.commit_window("s2", [make.sighting(item_id="c")], [], None, make.now)
+    ledger.counts.states_within("s2", make.now - timedelta(days=9), make.now)
+    ledger.counts.waiting_within("s2", make.now - timedelta(days=9), make.now)
+    ledger.lease.hold("somebody", lambda: make.now, gives_way=True)
+    list(ledger.items.within("s2", make.now - timedelta(days=9), make.now))
+    ledger.items.current("s2", ["a"])
+    ledger.conversions.find(source="s2", lane="backfill", state=State.DONE, since=make.now, limit=3)
+    ledger.items.commit("s2", [make.sighting(item_id="c")], [], None, make.now)
     ledger.close()
     assert len(asked) > 40
     found = set()
@@ -238,7 +238,7 @@ def test_a_file_that_was_put_in_the_place_of_the_ledger_is_the_ledger(tmp_path):
     backup.replace(path)
     for rest in tmp_path.glob("ledger.db-*"):
         rest.unlink()
-    ledger.note_abilities("s2", {}, datetime(2026, 3, 1, tzinfo=UTC))
+    ledger.sources.note_abilities("s2", {}, datetime(2026, 3, 1, tzinfo=UTC))
     ledger.close()
     with contextlib.closing(sqlite3.connect(path)) as found:
         assert found.execute("SELECT count(*) FROM probe").fetchone() == (1,)

@@ -59,7 +59,7 @@ class Away:
 
 @pytest.mark.parametrize("error", [AWAY, Refused("not allowed")])
 def test_a_live_table_outlives_an_engine_that_does_not_answer(ledger, make, error):
-    ledger.commit_window("s2", [make.sighting()], [], None, make.now)
-    row = ledger.get(make.conversion().key)
-    ledger.move(row, Move(Fact.ACCEPTED, "sent"), make.now)
+    ledger.items.commit("s2", [make.sighting()], [], None, make.now)
+    row = ledger.conversions.get(make.conversion().key)
+    ledger.conversions.move(row, Move(Fact.ACCEPTED, "sent"), make.now)
     assert _lines(SimpleNamespace(ledger=ledger, engine=Away(error), now=lambda: make.now)) == []

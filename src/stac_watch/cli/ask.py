@@ -43,7 +43,7 @@ def items(
 ) -> int:
     """List conversions, the last changed first."""
     with reading(config) as (_, ledger):
-        bad = ledger.quarantined()[:limit] if quarantined else []
+        bad = ledger.absences.quarantined()[:limit] if quarantined else []
         lines = [] if quarantined else asking.items(ledger, composition.wall_clock(), source=source, state=state, limit=limit)
     if quarantined:
         show(asking.quarantined(bad), json, lambda rows: _quarantine(rows))
@@ -75,7 +75,7 @@ def explain(item: ItemArgument, config: ConfigOption = DEFAULT_CONFIG, json: Jso
 def event(item: ItemArgument, config: ConfigOption = DEFAULT_CONFIG) -> int:
     """Print the CloudEvent of an item's latest attempt, byte for byte as it was or will be posted."""
     with reading(config) as (_, ledger):
-        body = ledger.events(asking.known(ledger, item)[0].key)[-1]
+        body = ledger.conversions.events(asking.known(ledger, item)[0].key)[-1]
     sys.stdout.buffer.write(body)
     sys.stdout.buffer.flush()
     return Exit.OK

@@ -186,7 +186,10 @@ def _cleaning(
     engine, now = load(config, os.environ).engine, composition.wall_clock()
     if isinstance(engine, LocalSettings) and not volumes:
         with reading(config) as (_, ledger):
-            yield folders.plan(engine.folder, ledger.get, now, age), partial(folders.carry_out, engine.folder, ledger.get)
+            yield (
+                folders.plan(engine.folder, ledger.conversions.get, now, age),
+                partial(folders.carry_out, engine.folder, ledger.conversions.get),
+            )
         return
     with operating(config, namespace) as cluster:
         yield clean.plan_volumes(cluster) if volumes else clean.plan_runs(cluster, now, age), partial(clean.carry_out, cluster)

@@ -77,7 +77,7 @@ def _carry_out(parts: Parts, c: backfilling.Context, request: backfilling.Reques
     print(f"{admitted} admitted", flush=True)
     if follow:
         return _follow(parts, c, request)
-    held = parts.ledger.holder()
+    held = parts.ledger.lease.holder()
     if held is None or held[1] < parts.now():
         print("no watcher runs: `stac-watch watch` converts them, or the same command with --follow")
     return Exit.OK
@@ -90,7 +90,7 @@ def _follow(parts: Parts, c: backfilling.Context, request: backfilling.Request) 
         last = _see_through(parts, c, request)
     finally:
         if last is None:  # interrupted; runs of another watcher are not ours to end
-            parts.engine.close(stop_runs=parts.ledger.is_held)
+            parts.engine.close(stop_runs=parts.ledger.lease.is_held)
     if last is None:
         return Exit.INTERRUPTED
     if last.held:
@@ -189,7 +189,7 @@ def _selected(
     if not by_state:
         return replaying.named(wanted, parts.ledger, sources)
     moment = read_since(since, parts.now()) if since is not None else None
-    rows = parts.ledger.conversions(state=state or State.DEAD, since=moment, error=error, limit=replaying.MOST)
+    rows = parts.ledger.conversions.find(state=state or State.DEAD, since=moment, error=error, limit=replaying.MOST)
     return replaying.chosen(rows, parts.ledger)
 
 
@@ -241,5 +241,5 @@ def audit(
             if file is not None and not json:
                 print(f"{written} of {len(found.gaps)} gaps written; `stac-watch replay --file {file}` tries them again")
         finally:  # last: a ledger that cannot be written must not keep back what was found, nor a broken pipe the note of it
-            parts.ledger.note_audit(records.Audited(source, found.at, found.start, found.end, found.kinds))
+            parts.ledger.sources.note_audit(records.Audited(source, found.at, found.start, found.end, found.kinds))
     return Exit.NOT_ALL_WELL if found.gaps else Exit.OK

@@ -113,7 +113,7 @@ def watch_once(parts: Parts, report: Callable[[Tick], None]) -> int:
     started = parts.now()
     if not Watcher(parts).drain(report):
         return Exit.INTERRUPTED
-    return Exit.NOT_ALL_WELL if parts.ledger.conversions(state=State.DEAD, since=started, limit=1) else Exit.OK
+    return Exit.NOT_ALL_WELL if parts.ledger.conversions.find(state=State.DEAD, since=started, limit=1) else Exit.OK
 
 
 @cli.command()

@@ -66,8 +66,8 @@ def _checked_catalog(config: Config, source: Source, catalog: Catalog) -> str:
     found = probe(catalog, source.poll.page)
     ledger = open_ledger(config, upgrade=False)
     try:
-        ledger.note_abilities(source.name, asdict(found), wall_clock())
-        overlap = overlap_of(source, found.stamp, ledger.lateness(source.name))
+        ledger.sources.note_abilities(source.name, asdict(found), wall_clock())
+        overlap = overlap_of(source, found.stamp, ledger.sources.lateness(source.name))
     finally:
         ledger.close()
     skew = (server_now - wall_clock()).total_seconds()

@@ -21,7 +21,7 @@ from rich.console import Console, RenderableType
 from stac_watch import app as composition
 from stac_watch.config.load import load
 from stac_watch.config.model import Config
-from stac_watch.ledger.admission import Ledger
+from stac_watch.ledger.ledger import Ledger
 from stac_watch.report.as_json import as_json
 from stac_watch.watch.loop import Parts
 
@@ -76,9 +76,11 @@ def acting(config: Path, *, stop_runs: bool = False) -> Iterator[tuple[Config, P
             yield settings, parts
         finally:
             try:
-                parts.engine.close(stop_runs=stop_runs and parts.ledger.is_held)  # a standby's end is not that of another's runs
+                parts.engine.close(
+                    stop_runs=stop_runs and parts.ledger.lease.is_held
+                )  # a standby's end is not that of another's runs
             finally:  # a second Ctrl-C while runs are awaited must not leave the next watcher waiting
-                parts.ledger.release()
+                parts.ledger.lease.release()
                 parts.ledger.close()
 
 

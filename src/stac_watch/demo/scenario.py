@@ -172,7 +172,7 @@ def _watch(
         while True:
             tick = watcher.tick()
             note(tick)
-            story.go_on({row.item_id for row in parts.ledger.conversions(state=State.DONE)})
+            story.go_on({row.item_id for row in parts.ledger.conversions.find(state=State.DONE)})
             show(lines(parts), tick)
             if parts.now() > until or (story.told and all(claim.holds for claim in _claims(story, parts))):
                 return True
@@ -202,7 +202,7 @@ def _shown(console: Console) -> Iterator[Callable[[list[Line], Tick], None]]:
 
 def _claims(story: Story, parts: Parts) -> list[Claim]:
     """Returns what must be true at the end, each with whether it is."""
-    rows = parts.ledger.conversions()
+    rows = parts.ledger.conversions.find()
     whole = [item for item in story.published if MISSING not in item]
     done = [row for row in rows if row.state is State.DONE]
     missing = [row for row in rows if MISSING in row.item_id]
@@ -263,8 +263,8 @@ def _settings(place: Path, url: str) -> Config:
 
 def _write_events(parts: Parts, folder: Path) -> None:
     folder.mkdir()
-    for row in parts.ledger.conversions():
-        for body in parts.ledger.events(row.key):
+    for row in parts.ledger.conversions.find():
+        for body in parts.ledger.conversions.events(row.key):
             (folder / f"{parse_event(body)['id']}.json").write_bytes(json.dumps(json.loads(body), indent=2).encode())
 
 

@@ -19,7 +19,7 @@ from stac_watch.config.model import Recipe, Source
 from stac_watch.discover.items import ChangeKind, classify, read_item
 from stac_watch.discover.overlap import lateness_bucket
 from stac_watch.discover.policy import Skip, judge
-from stac_watch.ledger.admission import Ledger
+from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.records import Known, Sighting, Tally
 from stac_watch.model.event import Conversion, Lane
 from stac_watch.model.identity import conversion_key, tile_of
@@ -42,20 +42,20 @@ class Look:
 
 def learn(source: Source, catalog: Catalog, ledger: Ledger, now: datetime) -> None:
     """Lets the catalogue's abilities be those that the ledger knows; probes it when that was a day ago, or it erred since."""
-    kept = ledger.abilities(source.name)
+    kept = ledger.sources.abilities(source.name)
     if kept is not None:
         found, at, doubted = kept
         abilities = restore(found)
         if abilities is not None and not doubted and now - at < (GOOD_FOR if abilities.samples else GOOD_FOR_EMPTY):
             catalog.abilities = abilities
             return
-    ledger.note_abilities(source.name, asdict(probe(catalog, source.poll.page)), now)
+    ledger.sources.note_abilities(source.name, asdict(probe(catalog, source.poll.page)), now)
 
 
 def note_lateness(source: Source, ledger: Ledger, cursor: datetime, fresh: list[Item]) -> None:
     """Counts how late new items were; the overlap follows from it."""
     buckets = (lateness_bucket(cursor, item.updated) for item in fresh if item.updated is not None)
-    ledger.note_lateness(source.name, Counter(bucket for bucket in buckets if bucket is not None))
+    ledger.sources.note_lateness(source.name, Counter(bucket for bucket in buckets if bucket is not None))
 
 
 def commit(
@@ -63,16 +63,16 @@ def commit(
 ) -> Tally:
     """Writes down what a window showed: first what is superseded, so that a crash in between leaves the newer to be found again."""
     if seen.older:
-        ledger.supersede(source.name, seen.older.keys(), seen.older, now)
+        ledger.items.supersede(source.name, seen.older.keys(), seen.older, now)
     bad = [*seen.bad, hidden] if hidden is not None else seen.bad
-    return ledger.commit_window(source.name, seen.sightings, bad, cursor, now)
+    return ledger.items.commit(source.name, seen.sightings, bad, cursor, now)
 
 
 def heal(seen: Look, leaf: Leaf, source: Source, ledger: Ledger, *, whole: bool) -> None:
     """Takes out of the quarantine what this window could read; `whole`: it had everything of its span."""
     span = leaf.window
     names = hidden_name(span.field, span.start), hidden_name(span.field, span.end)
-    ledger.heal(source.name, seen.readable, names if whole and leaf.hidden is None else None)
+    ledger.absences.heal(source.name, seen.readable, names if whole and leaf.hidden is None else None)
 
 
 def look(documents: list[dict[str, Any]], source: Source, recipe: Recipe, ledger: Ledger, now: datetime, *, lane: Lane) -> Look:
@@ -85,7 +85,7 @@ def look(documents: list[dict[str, Any]], source: Source, recipe: Recipe, ledger
             bad.append(entry)
         else:
             items[entry.item_id] = (entry, document)
-    known = ledger.known(source.name, list(items))
+    known = ledger.items.known(source.name, list(items))
     kinds = {i: classify(item, known[i].revision if i in known else None).kind for i, (item, _) in items.items()}
     # an unchanged item is looked at again only where a rule kept it out: a property may have come, or the rules have changed
     open_ = {i: items[i] for i, kind in kinds.items() if kind is not ChangeKind.NONE or known[i].state is State.SKIPPED}
@@ -112,7 +112,7 @@ def _processings(source: Source, items: list[Item], ledger: Ledger) -> tuple[set
     """Returns which items are older processings than others, and which known items these take the place of."""
     if source.reprocessing == "all" or not items:
         return set(), {}
-    known = ledger.acquired_at(source.name, [item.datetime for item in items])
+    known = ledger.items.acquired_at(source.name, [item.datetime for item in items])
     gone = {SkipReason.WITHDRAWN.value, SkipReason.DEPRECATED.value}
     ids = {i for i, k in known.items() if not (k.state is State.SKIPPED and k.cause in gone)}
     ids |= {item.item_id for item in items if not item.deprecated}

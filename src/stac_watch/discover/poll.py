@@ -16,7 +16,7 @@ from stac_watch.catalog.windows import advance, next_window
 from stac_watch.config.model import Recipe, Source
 from stac_watch.discover.intake import add, commit, heal, learn, look, note_lateness
 from stac_watch.discover.overlap import overlap_of
-from stac_watch.ledger.admission import Ledger
+from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.records import Tally
 
 
@@ -31,21 +31,21 @@ def discover(source: Source, recipe: Recipe, catalog: Catalog, ledger: Ledger, n
     try:
         return _poll(source, recipe, catalog, ledger, now)
     except (Rejected, BadAnswer):
-        ledger.doubt(source.name)
+        ledger.sources.doubt(source.name)
         raise
 
 
 def _poll(source: Source, recipe: Recipe, catalog: Catalog, ledger: Ledger, now: Callable[[], datetime]) -> Tally:
     stamp, server_now = catalog.abilities.stamp, catalog.clock()
     name = f"{source.name}:{stamp}"
-    origin = ledger.position(f"{source.name}:origin")
+    origin = ledger.sources.position(f"{source.name}:origin")
     if origin is None:
         origin = min(server_now, now()) - source.poll.since  # a `Date` that is ahead once would make all until then no news
-        ledger.set_position(f"{source.name}:origin", origin, now())
+        ledger.sources.set_position(f"{source.name}:origin", origin, now())
     before = _position(ledger, name, server_now, now())
     start, floor = _reach(source, catalog, ledger, server_now, now())
     window = next_window(
-        stamp, start or before or origin, overlap_of(source, stamp, ledger.lateness(source.name)), server_now, origin=origin
+        stamp, start or before or origin, overlap_of(source, stamp, ledger.sources.lateness(source.name)), server_now, origin=origin
     )
     cursor, total = before or origin, Tally()
     for leaf in leaves(catalog, window, source.poll.page, floor=floor):
@@ -56,7 +56,7 @@ def _poll(source: Source, recipe: Recipe, catalog: Catalog, ledger: Ledger, now:
         if before is not None:
             note_lateness(source, ledger, before, seen.fresh)
     if floor is None and catalog.abilities.idle > EXPENSIVE:
-        ledger.set_position(f"{name}:all", cursor, now())
+        ledger.sources.set_position(f"{name}:all", cursor, now())
     return total
 
 
@@ -65,10 +65,10 @@ def _position(ledger: Ledger, name: str, server_now: datetime, now: datetime) ->
 
     Both clocks must say so: a server's that is behind once would take the cursor back to before the watch.
     """
-    position = ledger.position(name)
+    position = ledger.sources.position(name)
     if position is None or position <= max(server_now, now):
         return position
-    ledger.set_position(name, server_now, now)
+    ledger.sources.set_position(name, server_now, now)
     return server_now
 
 

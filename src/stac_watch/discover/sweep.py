@@ -21,7 +21,7 @@ from stac_watch.catalog.windows import DAY, EARLIEST, archive, floor_day
 from stac_watch.config.model import Recipe, Source
 from stac_watch.discover.intake import Look, add, commit, heal, look, note_lateness
 from stac_watch.discover.items import read_item
-from stac_watch.ledger.admission import Ledger
+from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.records import SweepRow, Tally
 from stac_watch.model.item import Item
 
@@ -57,12 +57,12 @@ def step(context: Context) -> Tally | None:
         total = add(total, compare(c, leaf, row))
     position = windows[-1].end if windows else row.end
     done = position >= row.end
-    c.ledger.note_sweep(replace(row, position=position, done_at=c.now() if done else None))
+    c.ledger.sources.note_sweep(replace(row, position=position, done_at=c.now() if done else None))
     if done and row.kind == "all":
         _forget(c, row)
     if done:
         name = f"{c.source.name}:baseline"
-        c.ledger.set_position(name, min(row.start, c.ledger.position(name) or row.start), c.now())
+        c.ledger.sources.set_position(name, min(row.start, c.ledger.sources.position(name) or row.start), c.now())
     return total
 
 
@@ -72,13 +72,13 @@ def compare(c: Context, leaf: Leaf, row: SweepRow) -> Tally:
     seen = look(leaf.documents, c.source, c.recipe, c.ledger, now, lane="live")
     old = _before_watching(c, seen)
     if old:
-        c.ledger.base(c.source.name, old)
+        c.ledger.absences.base(c.source.name, old)
         seen = replace(
             seen,
             sightings=[s for s in seen.sightings if s.item.item_id not in old],
             fresh=[i for i in seen.fresh if i.item_id not in old],
         )
-    cursor = c.ledger.position(f"{c.source.name}:{c.catalog.abilities.stamp}")
+    cursor = c.ledger.sources.position(f"{c.source.name}:{c.catalog.abilities.stamp}")
     if cursor is not None and seen.fresh:
         note_lateness(c.source, c.ledger, cursor, seen.fresh)
     if seen.sightings or seen.bad or seen.older or leaf.hidden:
@@ -87,10 +87,10 @@ def compare(c: Context, leaf: Leaf, row: SweepRow) -> Tally:
         tally = Tally()
     heal(seen, leaf, c.source, c.ledger, whole=True)
     present = {d["id"] for d in leaf.documents if isinstance(d.get("id"), str)}
-    c.ledger.find_again(c.source.name, present)
+    c.ledger.absences.find_again(c.source.name, present)
     if leaf.hidden is None:
-        missing = c.ledger.acquired(c.source.name, leaf.window.start, leaf.window.end) - present
-        _look_for(c, c.ledger.miss(c.source.name, missing, row.number, now))
+        missing = c.ledger.items.acquired(c.source.name, leaf.window.start, leaf.window.end) - present
+        _look_for(c, c.ledger.absences.miss(c.source.name, missing, row.number, now))
     return tally
 
 
@@ -103,10 +103,10 @@ def _before_watching(c: Context, seen: Look) -> set[str]:
     unknown = [i for i in seen.fresh if i.item_id not in seen.known]
     if not unknown:
         return set()
-    origin = c.ledger.position(f"{c.source.name}:origin")
-    swept_from = c.ledger.position(f"{c.source.name}:baseline")
+    origin = c.ledger.sources.position(f"{c.source.name}:origin")
+    swept_from = c.ledger.sources.position(f"{c.source.name}:baseline")
     first = [i for i in unknown if swept_from is None or i.datetime < swept_from]
-    based = c.ledger.based(c.source.name, [i.item_id for i in unknown])
+    based = c.ledger.absences.based(c.source.name, [i.item_id for i in unknown])
     return based | {i.item_id for i in first if origin is not None and _stamp(c, i) < origin}
 
 
@@ -119,25 +119,25 @@ def _look_for(c: Context, candidates: Iterable[str]) -> None:
     for item_id in candidates:
         document = c.catalog.item(item_id)
         if document is None:
-            c.ledger.withdraw(c.source.name, item_id, c.now())
+            c.ledger.absences.withdraw(c.source.name, item_id, c.now())
             continue
         source = c.source
         item = read_item(document, collection=source.collection, api=source.api, on=source.on, allowed_hosts=source.hosts())
         if isinstance(item, Item):
-            c.ledger.move_item(source.name, item_id, item.datetime)
+            c.ledger.absences.move_item(source.name, item_id, item.datetime)
 
 
 def _forget(c: Context, row: SweepRow) -> None:
     """Takes out of the quarantine what a sweep of everything did not meet and the catalogue does not have."""
-    gone = {i for i in c.ledger.not_met(c.source.name, row.begun_at, ASKED) if is_hidden(i) or c.catalog.item(i) is None}
-    c.ledger.heal(c.source.name, gone, None)
+    gone = {i for i in c.ledger.absences.not_met(c.source.name, row.begun_at, ASKED) if is_hidden(i) or c.catalog.item(i) is None}
+    c.ledger.absences.heal(c.source.name, gone, None)
 
 
 def _current(c: Context) -> SweepRow | None:
     """Returns the sweep that is to go on or to begin; recent days come first."""
     name, poll, now = c.source.name, c.source.poll, c.now()
-    rows = {kind: c.ledger.sweep(name, kind) for kind in ("recent", "all")}
-    origin = c.ledger.position(f"{name}:origin")
+    rows = {kind: c.ledger.sources.sweep(name, kind) for kind in ("recent", "all")}
+    origin = c.ledger.sources.position(f"{name}:origin")
     if origin is None:  # not polled yet
         return None
     number = 1 + max((row.number for row in rows.values() if row is not None), default=0)

@@ -22,7 +22,7 @@ from stac_watch.catalog.reader import leaves
 from stac_watch.catalog.windows import days
 from stac_watch.config.model import Recipe, Source
 from stac_watch.discover.intake import learn, look
-from stac_watch.ledger.admission import Ledger
+from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.records import ConversionRow, Sighting
 from stac_watch.model.errors import CannotWrite, Unavailable, cannot_write
 from stac_watch.model.states import FINAL, State
@@ -113,7 +113,7 @@ def audit(c: Context, start: datetime, end: datetime, now: datetime) -> Audit:
             shown |= {str(document.get("id")) for document in leaf.documents}
             bad = [*seen.bad, leaf.hidden] if leaf.hidden is not None else seen.bad
             gaps += [_gap(Kind.UNREADABLE, c.source.name, entry.item_id, None, entry.why) for entry in bad]
-            rows = c.ledger.current(c.source.name, [s.item.item_id for s in seen.sightings])
+            rows = c.ledger.items.current(c.source.name, [s.item.item_id for s in seen.sightings])
             gaps += [gap for s in seen.sightings if (gap := unknown(c.source.name, s, rows.get(s.item.item_id)))]
     named = {gap.item for gap in gaps}
     done = skipped = unseen = 0
@@ -178,7 +178,7 @@ def examine(
 
 def _observed(c: Context, start: datetime, end: datetime) -> Iterator[tuple[ConversionRow, Looked, list[Run]]]:
     """Yields the conversions of the range with their markers and runs."""
-    rows = list(c.ledger.within(c.source.name, start, end))
+    rows = list(c.ledger.items.within(c.source.name, start, end))
     with ThreadPoolExecutor(READERS) as readers:
         for first in range(0, len(rows), KEYS):
             part = rows[first : first + KEYS]

@@ -18,7 +18,7 @@ from stac_watch.catalog.reader import Leaf, leaves
 from stac_watch.catalog.windows import DAY, Window, days, floor_day, floor_second
 from stac_watch.config.model import Limits, Recipe, Source
 from stac_watch.discover.intake import Look, commit, learn, look
-from stac_watch.ledger.admission import Ledger
+from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.records import ConversionRow, Order
 from stac_watch.model.errors import InputError
 from stac_watch.model.states import FINAL, IN_FLIGHT, State
@@ -106,11 +106,11 @@ def plan(c: Context, request: Request, now: datetime) -> Plan:
     rows = [Day(day=day, **{name: counts[name] for name in _COUNTED}) for day, counts in sorted(found.items())]
     to_do = sum(day.to_do for day in rows)
     to_do = min(to_do, request.max_items) if request.max_items is not None else to_do
-    recent = c.ledger.conversions(state=State.DONE, source=c.source.name, limit=SAMPLE)
+    recent = c.ledger.conversions.find(state=State.DONE, source=c.source.name, limit=SAMPLE)
     size, seconds = usual(recent)
     hours, limit = _hours(to_do, seconds, c.limits, c.source)
-    order = next((o for o in c.ledger.orders() if o.source == c.source.name), None)
-    position = c.ledger.position(cursor(c, request))
+    order = next((o for o in c.ledger.orders.all() if o.source == c.source.name), None)
+    position = c.ledger.sources.position(cursor(c, request))
     return Plan(
         source=c.source.name,
         start=request.start,
@@ -168,10 +168,10 @@ def _hours(to_do: int, seconds: float, limits: Limits, source: Source) -> tuple[
 def begin(c: Context, request: Request, now: datetime) -> None:
     """Leaves the order that `dispatch` keeps to; given again, it lifts what held the last one."""
     learn(c.source, c.catalog, c.ledger, now)
-    c.ledger.order(Order(c.source.name, request.start, request.end, now, request.canary, request.max_failures, None))
-    position = c.ledger.position(cursor(c, request))
+    c.ledger.orders.give(Order(c.source.name, request.start, request.end, now, request.canary, request.max_failures, None))
+    position = c.ledger.sources.position(cursor(c, request))
     if position is not None and position >= request.end:
-        c.ledger.set_position(cursor(c, request), request.start, now)  # it was read to its end: look again for what is new
+        c.ledger.sources.set_position(cursor(c, request), request.start, now)  # it was read to its end: look again for what is new
 
 
 def admit(c: Context, request: Request, now: datetime) -> Iterator[tuple[datetime, int]]:
@@ -181,7 +181,7 @@ def admit(c: Context, request: Request, now: datetime) -> Iterator[tuple[datetim
         CatalogUnavailable: no usable answer; run again, it goes on at the window that failed.
     """
     name, admitted = cursor(c, request), 0
-    for _, seen, leaf in _read(c, c.ledger.position(name) or request.start, request.end, now):
+    for _, seen, leaf in _read(c, c.ledger.sources.position(name) or request.start, request.end, now):
         room = None if request.max_items is None else request.max_items - admitted
         wanted = sum(s.skip is None for s in seen.sightings)
         cut = room is not None and wanted > room
@@ -211,7 +211,7 @@ def _read(c: Context, start: datetime, end: datetime, now: datetime) -> Iterator
 
 def progress(c: Context, request: Request, began: datetime, done_before: int, now: datetime) -> Progress:
     """Returns how far a backfill is; the ETA is what its own rate since it began gives."""
-    held = next((o.held for o in c.ledger.orders() if o.source == c.source.name), None)
+    held = next((o.held for o in c.ledger.orders.all() if o.source == c.source.name), None)
     found = _counted(c.ledger, c.source.name, request.start, request.end, held)
     return replace(found, eta=_eta(found.to_do, found.done - done_before, began, now))
 
@@ -220,7 +220,7 @@ def ordered(ledger: Ledger, order: Order, now: datetime) -> Progress:
     """Returns how far what was ordered is; the ETA is what the source's backfill did in the last hour, or since the order."""
     since = max(order.created_at, now - timedelta(hours=1))
     found = _counted(ledger, order.source, order.start, order.end, order.held)
-    return replace(found, eta=_eta(found.to_do, ledger.done_since(order.source, since, "backfill"), since, now))
+    return replace(found, eta=_eta(found.to_do, ledger.counts.done_since(order.source, since, "backfill"), since, now))
 
 
 def _eta(to_do: int, gained: int, since: datetime, now: datetime) -> datetime | None:
@@ -230,9 +230,9 @@ def _eta(to_do: int, gained: int, since: datetime, now: datetime) -> datetime | 
 
 
 def _counted(ledger: Ledger, source: str, start: datetime, end: datetime, held: str | None) -> Progress:
-    states = ledger.states_within(source, start, end)
+    states = ledger.counts.states_within(source, start, end)
     queued, done = states.get(State.QUEUED, 0), states.get(State.DONE, 0)
-    waiting = ledger.waiting_within(source, start, end) if queued else 0
+    waiting = ledger.counts.waiting_within(source, start, end) if queued else 0
     in_flight = sum(states.get(state, 0) for state in IN_FLIGHT)
     to_do = queued - waiting + in_flight
     total = sum(states.values()) - states.get(State.SKIPPED, 0)

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from time import monotonic
 
-from stac_watch.ledger.admission import Ledger
-from stac_watch.ledger.pruning import Part, Place
+from stac_watch.ledger.ledger import Ledger
+from stac_watch.ledger.pruning import Bookmark, Part
 
 CHUNK = 250  # conversions in one transaction: 40 ms of processor time, measured on a machine busy with other things
 SHARE = 1.0  # times as long as a transaction took passes before the next: a watcher that waits gets its turn
@@ -56,12 +56,12 @@ def prune(
         Temporary: the database does not answer; run again, it goes on.
     """
     counts = dict.fromkeys(("looked_at", "conversions", "events", "moves", "packed", "outcomes", "bytes"), 0)
-    after, complete = Place(), False
+    after, complete = Bookmark(), False
     while True:
         began = monotonic()
-        part = ledger.forgettable(before, after, chunk)
+        part = ledger.pruning.forgettable(before, after, chunk)
         if yes and part.keys:
-            part = ledger.forget(part, before)
+            part = ledger.pruning.forget(part, before)
         for name, n in _counted(part).items():
             counts[name] += n
         if part.end is None:
@@ -70,7 +70,7 @@ def prune(
         after = part.end
         if wait(SHARE * (monotonic() - began) if yes else 0.0):
             break
-    size = ledger.file_size()
+    size = ledger.pruning.file_size()
     return Pruning(
         before=before, done=yes, complete=complete, **counts,
         file_bytes=size[0] if size else None, free_bytes=size[1] if size else None,

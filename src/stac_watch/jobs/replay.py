@@ -15,9 +15,9 @@ from pathlib import Path
 from stac_watch.catalog.client import Catalog
 from stac_watch.config.model import Recipe, Source
 from stac_watch.discover.intake import commit, learn, look
-from stac_watch.ledger.admission import Ledger
-from stac_watch.ledger.moves import StaleState
+from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.records import ConversionRow, Move
+from stac_watch.ledger.session import StaleState
 from stac_watch.model.errors import InputError
 from stac_watch.model.event import parse_event
 from stac_watch.model.identity import event_id
@@ -99,8 +99,12 @@ def named(names: Sequence[Wish], ledger: Ledger, sources: Sequence[str]) -> list
 
 
 def _of_wish(wish: Wish, ledger: Ledger, sources: Sequence[str]) -> list[Target]:
-    by_key = ledger.get(wish.item)
-    rows = [by_key] if by_key is not None else [r for r in ledger.conversions(item_id=wish.item) if not ledger.superseded(r)]
+    by_key = ledger.conversions.get(wish.item)
+    rows = (
+        [by_key]
+        if by_key is not None
+        else [r for r in ledger.conversions.find(item_id=wish.item) if not ledger.conversions.superseded(r)]
+    )
     rows = [r for r in rows if wish.source in (None, r.source)]
     if rows and wish.kind not in FROM_CATALOG:
         return [_target(row, ledger) for row in rows]
@@ -115,7 +119,7 @@ def _target(row: ConversionRow, ledger: Ledger) -> Target:
     why = None
     if row.state not in FINAL:
         why = f"it is {row.state.value}, on its way already"
-    elif ledger.superseded(row):
+    elif ledger.conversions.superseded(row):
         why = f"revision {row.revision} is not the item's current one"
     elif row.state is State.SKIPPED and row.reason in (SkipReason.WITHDRAWN, SkipReason.SUPERSEDED, SkipReason.DEPRECATED):
         why = f"it is skipped as {row.reason}"
@@ -140,7 +144,7 @@ def execute(
 
 
 def _again(target: Target, ledger: Ledger, now: datetime) -> Target:
-    row = ledger.get(target.key or "")
+    row = ledger.conversions.get(target.key or "")
     if target.refusal is not None or row is None:
         return target
     try:
@@ -148,7 +152,7 @@ def _again(target: Target, ledger: Ledger, now: datetime) -> Target:
         if current.refusal is not None:
             return current
         again = row.state is State.DONE  # whoever asks for what is done wants it made again, not to hear that it is done
-        ledger.move(row, Move(Fact.REPLAYED, "a person asked for it", lane="replay", overwrite=again), now)
+        ledger.conversions.move(row, Move(Fact.REPLAYED, "a person asked for it", lane="replay", overwrite=again), now)
     except StaleState:
         return Target(row.item_id, row.source, row.key, row.state, "", "it moved meanwhile")
     return Target(row.item_id, row.source, row.key, State.QUEUED, f"attempt {row.attempt + 1}", None)
@@ -163,7 +167,7 @@ def _fetched(ids: Sequence[str], source: Source, recipe: Recipe, catalog: Catalo
     commit(seen, None, source, ledger, now, cursor=None)
     skipped = {s.item.item_id: s.skip for s in seen.sightings if s.skip is not None}
     moved = {s.item.item_id for s in seen.sightings if s.skip is None}
-    rows = ledger.current(source.name, ids)
+    rows = ledger.items.current(source.name, ids)
     shown = {str(document.get("id")) for document in documents}
     results = []
     for item in ids:
@@ -201,8 +205,8 @@ def stored(body: bytes, ledger: Ledger) -> Stored:
         InputError: it is no event of ours, the ledger does not know it, or has another one under its id.
     """
     document = parse_event(body)
-    data, row = document["data"], ledger.get(document["data"]["key"])
-    bodies = {parse_event(b)["id"]: b for b in ledger.events(data["key"])}
+    data, row = document["data"], ledger.conversions.get(document["data"]["key"])
+    bodies = {parse_event(b)["id"]: b for b in ledger.conversions.events(data["key"])}
     hint = "`stac-watch event ITEM` prints the one that is stored; `stac-watch send FILE` posts anything"
     if row is not None and data["attempt"] < row.attempt and document["id"] not in bodies:
         raise InputError(f"the ledger has event {document['id']} no more: `ledger prune` keeps the last one", hint=hint)
@@ -227,10 +231,10 @@ def repost(body: bytes, ledger: Ledger, engine: Engine, now: datetime) -> Receip
     """
     data = parse_event(body)["data"]
     receipt = engine.submit(body)
-    row = ledger.get(data["key"])
+    row = ledger.conversions.get(data["key"])
     waits = (
         row is not None and row.state is State.QUEUED and event_id(row.key, row.attempt) == event_id(data["key"], data["attempt"])
     )
     if row is not None and waits and receipt.answer is Answer.ACCEPTED:
-        ledger.move(row, Move(Fact.ACCEPTED, "posted by a person"), now)
+        ledger.conversions.move(row, Move(Fact.ACCEPTED, "posted by a person"), now)
     return receipt

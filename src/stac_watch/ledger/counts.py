@@ -1,8 +1,4 @@
-"""What the ledger adds up: how many conversions are where, how far sources have got, how long steps took, how large it is.
-
-In: sources, ranges, a scope. Out: `records`. Never: writes. `funnel` is kept by every move and read as it stands; what is counted
-anew is bounded by an index on time or by a limit.
-"""
+"""Named queries that count, and none that reads a row for each item."""
 
 from __future__ import annotations
 
@@ -12,25 +8,28 @@ from sqlalchemy import and_, func, select
 
 from stac_watch.ledger import schema as t
 from stac_watch.ledger import statements as sql
-from stac_watch.ledger.conversions import Queries, chunked
 from stac_watch.ledger.records import Journey, Lag, Place, Scope
+from stac_watch.ledger.session import Session, chunked
 from stac_watch.model.event import Lane
 from stac_watch.model.states import State
 
 
-class Sums(Queries):
+class Counts:
     """Named queries that count."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
 
     def funnel(self) -> dict[Place, int]:
         """Returns how many conversions are where."""
-        with self._read() as tx:
+        with self._session.read() as tx:
             return {Place(r.source, r.lane, State(r.state), r.cause): r.n for r in tx.execute(sql.FUNNEL)}
 
     def moved_since(self, since: datetime) -> dict[Place, int]:
         """Returns how many of the conversions that changed since then are where."""
         c = t.conversion.c
         places = (c.source, c.lane, c.state, c.cause)
-        with self._read() as tx:
+        with self._session.read() as tx:
             rows = tx.execute(select(*places, func.count()).where(c.changed_at >= since).group_by(*places))
             return {Place(r[0], r[1], State(r[2]), r[3]): r[4] for r in rows}
 
@@ -43,7 +42,7 @@ class Sums(Queries):
         given = ((c.source, scope.source), (c.lane, scope.lane))
         query = query.where(*(column == value for column, value in given if value is not None))
         query = query.where(c.changed_at >= scope.since) if scope.since is not None else query
-        with self._read() as tx:
+        with self._session.read() as tx:
             rows = tx.execute(query).all()
             last = {(m.key, m.dst): m.at for m in chunked(tx, sql.STARTS, [r.key for r in rows])}
         sent, running = State.SENT.value, State.RUNNING.value
@@ -59,7 +58,7 @@ class Sums(Queries):
         """Returns how far a source has got."""
         i, c = t.item.c, t.conversion.c
         done = select(func.max(c.changed_at)).where(c.source == source, c.state == State.DONE.value)
-        with self._read() as tx:
+        with self._session.read() as tx:
             published = tx.execute(select(func.max(i.updated)).where(i.source == source)).scalar()
             seen = tx.execute(select(func.max(i.first_seen)).where(i.source == source)).scalar()
             return Lag(published, seen, tx.execute(done).scalar())
@@ -69,7 +68,7 @@ class Sums(Queries):
         c = t.conversion.c
         query = select(func.count()).where(c.source == source, c.state == State.DONE.value, c.changed_at >= since)
         query = query.where(c.lane == lane) if lane is not None else query
-        with self._read() as tx:
+        with self._session.read() as tx:
             return tx.execute(query).scalar_one()
 
     def states_within(self, source: str, start: datetime, end: datetime) -> dict[State, int]:
@@ -81,7 +80,7 @@ class Sums(Queries):
             .where(i.source == source, i.sensing >= start, i.sensing < end)
             .group_by(c.state)
         )
-        with self._read() as tx:
+        with self._session.read() as tx:
             return {State(r[0]): r[1] for r in tx.execute(query)}
 
     def waiting_within(self, source: str, start: datetime, end: datetime) -> int:
@@ -92,12 +91,12 @@ class Sums(Queries):
             .select_from(t.conversion.join(t.item, i.key == c.key))
             .where(i.source == source, i.sensing >= start, i.sensing < end, c.state == State.QUEUED.value, c.waits > 0)
         )
-        with self._read() as tx:
+        with self._session.read() as tx:
             return tx.execute(query).scalar_one()
 
     def size(self) -> int:
         """Returns how many bytes the ledger takes on its disk."""
-        sqlite = self._engine.dialect.name == "sqlite"
+        sqlite = self._session.engine.dialect.name == "sqlite"
         pages = "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()"
-        with self._read() as tx:
+        with self._session.read() as tx:
             return int(tx.exec_driver_sql(pages if sqlite else "SELECT pg_database_size(current_database())").scalar_one())

@@ -1,8 +1,6 @@
-"""What the ledger may forget: named reads and writes for `prune`.
+"""What may be forgotten: found, and removed a few hundred conversions at a time.
 
-In: a time before which nothing changed, a place to go on from. Out: how much there is to forget, and, when told, its end; a few
-hundred conversions in one transaction. Never: removes an item, a conversion, a count, or a conversion's last event; touches what
-is not final, or dead.
+An item, a conversion, a count and a conversion's last event are never removed, and nothing of what is not final, or failed.
 """
 
 from __future__ import annotations
@@ -18,7 +16,7 @@ from typing import Any
 from sqlalchemy import Connection, LargeBinary, bindparam, delete, func, or_, select, text, type_coerce, update
 
 from stac_watch.ledger import schema as t
-from stac_watch.ledger.sources import Observations
+from stac_watch.ledger.session import Session
 from stac_watch.model.states import State
 
 FORGETTABLE = (State.DONE.value, State.SKIPPED.value)
@@ -30,7 +28,7 @@ MOVE_BYTES = 70  # of a row of the history besides its sentence
 
 
 @dataclass(frozen=True)
-class Place:
+class Bookmark:
     """How far a pass is: conversions of earlier states, and of this one up to here, were looked at."""
 
     state: str = FORGETTABLE[0]
@@ -49,13 +47,16 @@ class Part:
     bodies: Mapping[str, bytes]  # last events by id, as they can be packed
     outcomes: Mapping[str, dict[str, Any]]  # outcomes by key, as they can be summed up
     bytes: int  # that this frees, indexes apart
-    end: Place | None  # where the next part begins; None when there is none
+    end: Bookmark | None  # where the next part begins; None when there is none
 
 
-class Retention(Observations):
+class Pruning:
     """What may be forgotten, found and removed."""
 
-    def forgettable(self, before: datetime, after: Place, limit: int) -> Part:
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def forgettable(self, before: datetime, after: Bookmark, limit: int) -> Part:
         """Returns what there is to forget of the next `limit` conversions of a state that did not change since `before`."""
         c = t.conversion.c
         # a state at a time: its index is in the order in which they are read
@@ -63,18 +64,18 @@ class Retention(Observations):
         if after.changed_at is not None:
             beyond = or_(c.changed_at > after.changed_at, c.key > after.key)
             query = query.where(c.changed_at >= after.changed_at, beyond)
-        with self._read() as tx:
+        with self._session.read() as tx:
             rows = tx.execute(query.order_by(c.changed_at, c.key).limit(limit)).all()
             part = _examined(tx, rows)
         if len(rows) == limit:
-            return Part(len(rows), end=Place(after.state, rows[-1].changed_at, rows[-1].key), **part)
+            return Part(len(rows), end=Bookmark(after.state, rows[-1].changed_at, rows[-1].key), **part)
         following = FORGETTABLE[FORGETTABLE.index(after.state) + 1 :]
-        return Part(len(rows), end=Place(following[0]) if following else None, **part)
+        return Part(len(rows), end=Bookmark(following[0]) if following else None, **part)
 
     def forget(self, part: Part, before: datetime) -> Part:
         """Removes it, of those conversions that still have not changed; returns what was removed."""
         c = t.conversion.c
-        with self._write() as tx:
+        with self._session.write() as tx:
             still = select(c.key, c.attempt, c.outcome).where(c.key.in_(part.keys), c.changed_at < before)
             rows = tx.execute(still.where(c.state.in_(FORGETTABLE))).all()
             found = Part(part.looked_at, end=part.end, **_examined(tx, rows))
@@ -92,9 +93,9 @@ class Retention(Observations):
 
     def file_size(self) -> tuple[int, int] | None:
         """Returns the bytes of the ledger's file, and those of them that are free for what comes; None where it is no file."""
-        if self._engine.dialect.name != "sqlite":
+        if self._session.engine.dialect.name != "sqlite":
             return None
-        with self._read() as tx:
+        with self._session.read() as tx:
             pages, free, size = (
                 int(tx.execute(text(f"PRAGMA {name}")).scalar_one()) for name in ("page_count", "freelist_count", "page_size")
             )

@@ -16,7 +16,7 @@ from stac_watch.catalog.abilities import Abilities, restore, summary
 from stac_watch.config.model import Limits, Source
 from stac_watch.discover.overlap import overlap_of
 from stac_watch.jobs.backfill import ordered
-from stac_watch.ledger.admission import Ledger
+from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.records import Audited, ConversionRow, Footprint, Order, Scope
 from stac_watch.model.errors import InputError
 from stac_watch.model.states import State
@@ -55,34 +55,34 @@ def status(
 
     `runs`, by key and attempt, are what a watcher saw of them last: how far those in flight are.
     """
-    funnel = ledger.funnel()
-    orders = {order.source: order for order in ledger.orders()}
+    funnel = ledger.counts.funnel()
+    orders = {order.source: order for order in ledger.orders.all()}
     configured = {source.name: source for source in sources}
-    audited = ledger.audited()
+    audited = ledger.sources.audits()
     names = [*configured, *sorted({place.source for place in funnel} - configured.keys())]
     parts: list[SourceStatus] = [
         source_status(
-            name, funnel, ledger.lag(name), orders.get(name), now,
-            ledger.done_since(name, now - timedelta(hours=1)), ledger.done_since(name, now - timedelta(days=1)),
+            name, funnel, ledger.counts.lag(name), orders.get(name), now,
+            ledger.counts.done_since(name, now - timedelta(hours=1)), ledger.counts.done_since(name, now - timedelta(days=1)),
             discovery(ledger, name, configured.get(name), audited.get(name)),
         )
         for name in names
     ]  # fmt: skip
-    dead = ledger.conversions(state=State.DEAD, limit=1000)
-    in_flight = [r for s in (State.RUNNING, State.SENT) for r in ledger.conversions(state=s, limit=SHOWN)]
-    oldest = [r for s in WAITING for r in ledger.conversions(state=s, limit=LONGEST, oldest=True)]
+    dead = ledger.conversions.find(state=State.DEAD, limit=1000)
+    in_flight = [r for s in (State.RUNNING, State.SENT) for r in ledger.conversions.find(state=s, limit=SHOWN)]
+    oldest = [r for s in WAITING for r in ledger.conversions.find(state=s, limit=LONGEST, oldest=True)]
     oldest = sorted(oldest, key=lambda row: row.changed_at)[:LONGEST]
-    held = ledger.holder()
+    held = ledger.lease.holder()
     return summed_up(
         funnel,
         now,
-        quarantined=len(ledger.quarantined()),
+        quarantined=len(ledger.absences.quarantined()),
         watcher=held[0] if held is not None and held[1] > now else None,
         sources=parts,
         waiting=[Waiting(line(r, now), what_next(r, now, limits, circumstances(ledger, r, orders)).what) for r in oldest],
         dead=dead,
         lines=[line(r, now, run=runs.get((r.key, r.attempt))) for r in [*in_flight, *dead[:SHOWN]]],
-        ledger_bytes=ledger.size(),
+        ledger_bytes=ledger.counts.size(),
     )
 
 
@@ -91,31 +91,31 @@ def overview(ledger: Ledger, whole: Status, footprints: list[Footprint], scope: 
     return Overview(
         whole if scope == Scope() else _narrowed(ledger, whole, scope),
         [s.source for s in whole.sources],
-        timeline(ledger.journeys(scope, JOURNEYS)),
-        [(o, ordered(ledger, o, whole.at)) for o in ledger.orders() if scope.has(o.source, "backfill")],
+        timeline(ledger.counts.journeys(scope, JOURNEYS)),
+        [(o, ordered(ledger, o, whole.at)) for o in ledger.orders.all() if scope.has(o.source, "backfill")],
         footprints,
     )
 
 
 def _narrowed(ledger: Ledger, whole: Status, scope: Scope) -> Status:
-    funnel = ledger.funnel() if scope.since is None else ledger.moved_since(scope.since)
+    funnel = ledger.counts.funnel() if scope.since is None else ledger.counts.moved_since(scope.since)
     inside = {place: n for place, n in funnel.items() if scope.has(place.source, place.lane)}
-    dead = ledger.conversions(state=State.DEAD, source=scope.source, lane=scope.lane, since=scope.since, limit=1000)
+    dead = ledger.conversions.find(state=State.DEAD, source=scope.source, lane=scope.lane, since=scope.since, limit=1000)
     return narrowed(whole, scope, inside, dead)
 
 
 def discovery(ledger: Ledger, name: str, source: Source | None, audited: Audited | None) -> Discovery:
     """Returns what discovery knows of a source's catalogue; no overlap where the source is not configured."""
-    kept, sweep = ledger.abilities(name), ledger.sweep(name, "recent")
+    kept, sweep = ledger.sources.abilities(name), ledger.sources.sweep(name, "recent")
     found = restore(kept[0]) if kept is not None else None
     said = Discovery(
-        summary(found) if found else None, kept[1] if kept else None, withdrawn=ledger.withdrawn(name),
-        cursor=ledger.position(f"{name}:{found.stamp}") if found else None, swept=sweep.done_at if sweep else None,
+        summary(found) if found else None, kept[1] if kept else None, withdrawn=ledger.absences.withdrawn(name),
+        cursor=ledger.sources.position(f"{name}:{found.stamp}") if found else None, swept=sweep.done_at if sweep else None,
         audited=audited,
     )  # fmt: skip
     if source is None:
         return said
-    counts, stamp = ledger.lateness(name), found.stamp if found else Abilities().stamp
+    counts, stamp = ledger.sources.lateness(name), found.stamp if found else Abilities().stamp
     sized = source.poll.overlap == "auto" and stamp != "datetime"
     overlap = overlap_of(source, stamp, counts)
     return replace(said, overlap=overlap, lateness_samples=sum(counts.values()) if sized else None)
@@ -123,7 +123,7 @@ def discovery(ledger: Ledger, name: str, source: Source | None, audited: Audited
 
 def footprints(ledger: Ledger, limit: int = 400) -> list[Footprint]:
     """Returns where items lie: of each state the last changed, at most `limit`; what needs eyes comes last, on top of a map."""
-    return [f for state in MAP_ORDER for f in ledger.footprints(state, limit)]
+    return [f for state in MAP_ORDER for f in ledger.items.footprints(state, limit)]
 
 
 def items(
@@ -135,8 +135,8 @@ def items(
     limit: int = 50,
 ) -> list[Line]:
     """Returns conversions as lines, the last changed first."""
-    rows = ledger.conversions(source=source, state=state, limit=limit)
-    waits = ledger.outbox([row.key for row in rows if row.state is State.QUEUED])
+    rows = ledger.conversions.find(source=source, state=state, limit=limit)
+    waits = ledger.outbox.of([row.key for row in rows if row.state is State.QUEUED])
     return [line(row, now, due=waits[row.key].due if row.key in waits else None) for row in rows]
 
 
@@ -153,10 +153,11 @@ def explain(
     Raises:
         InputError: the ledger has none.
     """
-    orders = {order.source: order for order in ledger.orders()}
+    orders = {order.source: order for order in ledger.orders.all()}
     return [
         explanation(
-            row, now, limits, item=ledger.item(row), history=ledger.history(row.key), bodies=ledger.events(row.key),
+            row, now, limits, item=ledger.items.get(row), history=ledger.conversions.history(row.key),
+            bodies=ledger.conversions.events(row.key),
             around=circumstances(ledger, row, orders), log=log_of(row.run),
         )
         for row in known(ledger, item)
@@ -168,7 +169,9 @@ def circumstances(ledger: Ledger, row: ConversionRow, orders: dict[str, Order]) 
     if row.state is not State.QUEUED:
         return Circumstances(None, None, None)
     order = orders.get(row.source)
-    return Circumstances(ledger.outbox([row.key]).get(row.key), ledger.waiting_for(row.key), order.held if order else None)
+    return Circumstances(
+        ledger.outbox.of([row.key]).get(row.key), ledger.conversions.waiting_for(row.key), order.held if order else None
+    )
 
 
 def known(ledger: Ledger, item: str) -> list[ConversionRow]:
@@ -177,7 +180,7 @@ def known(ledger: Ledger, item: str) -> list[ConversionRow]:
     Raises:
         InputError: the ledger has none.
     """
-    rows = ledger.conversions(item_id=item) or [row for row in [ledger.get(item)] if row is not None]
+    rows = ledger.conversions.find(item_id=item) or [row for row in [ledger.conversions.get(item)] if row is not None]
     if not rows:
         raise InputError(f"the ledger knows no item or key {item!r}", hint="`stac-watch items` lists what it knows")
     return rows

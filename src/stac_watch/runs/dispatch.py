@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from stac_watch.ledger.admission import Ledger
-from stac_watch.ledger.moves import StaleState
+from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.records import Move, OutboxRow, Place, Queue
+from stac_watch.ledger.session import StaleState
 from stac_watch.model.errors import Refused
 from stac_watch.model.states import IN_FLIGHT, Fact, State
 from stac_watch.runs.engine import Answer, Engine, Receipt
@@ -76,7 +76,9 @@ class _Desk:
     def next(self, caps: Mapping[str, int]) -> tuple[Queue, OutboxRow] | None:
         while self.room > 0 and (queue := next_queue(self.waiting, self.in_flight, caps)) is not None:
             if queue not in self.rows:
-                self.rows[queue] = deque(self.ledger.due(self.now, min(self.room, self.allowance.get(queue, self.room)), queue))
+                self.rows[queue] = deque(
+                    self.ledger.outbox.due(self.now, min(self.room, self.allowance.get(queue, self.room)), queue)
+                )
             if self.rows[queue]:
                 return queue, self.rows[queue].popleft()
             self.waiting.discard(queue)
@@ -104,7 +106,7 @@ def dispatch(
         Temporary: the engine cannot say how much room it has.
     """
     breaker = breaker or Breaker()
-    first_due = ledger.next_due()
+    first_due = ledger.outbox.next_due()
     if first_due is None or first_due > now() or breaker.is_open(now()):
         return Sent()
     desk = _open(ledger, engine.headroom(), now(), max_in_flight)
@@ -128,13 +130,13 @@ def dispatch(
 
 
 def _open(ledger: Ledger, room: int, now: datetime, max_in_flight: int | None) -> _Desk:
-    funnel = ledger.funnel()
+    funnel = ledger.counts.funnel()
     in_flight: Counter[Queue] = Counter()
     for place, n in funnel.items():
         if place.state in IN_FLIGHT:
             in_flight[Queue(place.source, place.lane)] += n
     if max_in_flight is not None:
-        room = min(room, max_in_flight - in_flight.total() - ledger.unclear(now))
+        room = min(room, max_in_flight - in_flight.total() - ledger.outbox.unclear(now))
     waiting = {Queue(p.source, p.lane) for p in funnel if p.state is State.QUEUED}
     allowance: dict[Queue, int] = {}
     if any(q.lane == "backfill" for q in waiting):
@@ -145,7 +147,7 @@ def _open(ledger: Ledger, room: int, now: datetime, max_in_flight: int | None) -
 def _allowance(ledger: Ledger, funnel: Mapping[Place, int], in_flight: Mapping[Queue, int], room: int) -> dict[Queue, int]:
     """Returns how many events may go out of each backfill that has a canary or a limit, and stops those that must stop."""
     found = {}
-    for order in ledger.orders():
+    for order in ledger.orders.all():
         queue = Queue(order.source, "backfill")
         if order.held is not None:
             found[queue] = 0
@@ -154,41 +156,41 @@ def _allowance(ledger: Ledger, funnel: Mapping[Place, int], in_flight: Mapping[Q
         def since(state: State, limit: int | None, queue: Queue = queue, at: datetime = order.created_at) -> int:
             if not limit or not any((p.source, p.lane, p.state) == (queue.source, queue.lane, state) for p in funnel):
                 return 0
-            return len(ledger.conversions(source=queue.source, lane=queue.lane, state=state, since=at, limit=limit))
+            return len(ledger.conversions.find(source=queue.source, lane=queue.lane, state=state, since=at, limit=limit))
 
         done, dead = since(State.DONE, order.canary), since(State.DEAD, order.max_failures or order.canary)
         verdict = allowed(order, done=done, dead=dead, in_flight=in_flight.get(queue, 0), room=room)
         if isinstance(verdict, str):
-            ledger.hold_back(order.source, verdict)
+            ledger.orders.hold_back(order.source, verdict)
         elif order.canary and done >= order.canary:
-            ledger.trust(order.source)
+            ledger.orders.trust(order.source)
         found[queue] = 0 if isinstance(verdict, str) else verdict
     return found
 
 
 def _send(ledger: Ledger, engine: Engine, row: OutboxRow, rng: random.Random, now: Callable[[], datetime]) -> Receipt | None:
-    conversion, wait = ledger.get(row.key), pause(row.posts, rng)
+    conversion, wait = ledger.conversions.get(row.key), pause(row.posts, rng)
     # noted first: killed in a post, we would take a newer revision for the only one, and the run of the older could end last
-    if conversion is None or not ledger.note_post(row, now() + wait):
+    if conversion is None or not ledger.outbox.note_post(row, now() + wait):
         return None  # superseded or replayed by another process since the outbox was read
     try:
         receipt = engine.submit(row.body)
     except Refused:  # it took nothing
-        ledger.note_post(row, row.due, happened=False)
+        ledger.outbox.note_post(row, row.due, happened=False)
         raise
     if receipt.answer is Answer.UNKNOWN:
-        ledger.note_post(row, now() + wait)
+        ledger.outbox.note_post(row, now() + wait)
         return receipt
     try:
         if receipt.answer is Answer.REFUSED and row.posts:
             # an earlier post without an answer may have become a run: it is looked for, and only then is the event refused for good
             why = f"refused ({receipt.detail}), and an earlier post had no clear answer: its run is looked for"
-            ledger.move(conversion, Move(Fact.UNCLEAR, why, reason=f"the engine refused it: {receipt.detail}"), now())
+            ledger.conversions.move(conversion, Move(Fact.UNCLEAR, why, reason=f"the engine refused it: {receipt.detail}"), now())
         elif receipt.answer is Answer.REFUSED:
             why = f"the engine refused it: {receipt.detail}"
-            ledger.move(conversion, Move(Fact.REFUSED, why, reason=why), now())
+            ledger.conversions.move(conversion, Move(Fact.REFUSED, why, reason=why), now())
         else:
-            ledger.move(conversion, Move(Fact.ACCEPTED, f"event {row.event_id} accepted"), now())
+            ledger.conversions.move(conversion, Move(Fact.ACCEPTED, f"event {row.event_id} accepted"), now())
     except StaleState:
         # replayed or superseded while it was being posted; the run that may come of it is found by its key
         return Receipt(Answer.UNKNOWN, "it was replayed or superseded while it was posted")

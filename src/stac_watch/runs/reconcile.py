@@ -12,9 +12,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from stac_watch.config.model import Limits
-from stac_watch.ledger.admission import Ledger
-from stac_watch.ledger.moves import StaleState
+from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.records import ConversionRow, Move
+from stac_watch.ledger.session import StaleState
 from stac_watch.model.causes import fingerprint
 from stac_watch.model.errors import Exit
 from stac_watch.model.item import SkipReason
@@ -134,7 +134,7 @@ def reconcile(
         Temporary: the engine cannot say what runs.
         Refused: it will not.
     """
-    rows = ledger.unfinished()
+    rows = ledger.conversions.unfinished()
     keys = [row.key for row in (*rows, *given_up)]
     runs = {(run.key, run.attempt): run for run in engine.runs(keys)} if keys else {}
     saw(runs)
@@ -146,12 +146,12 @@ def reconcile(
         # an accepted event's output is looked for when its run is overdue: once, not at every look at five hundred of them
         patient = run is None and row.state is State.SENT and now() - row.changed_at < limits.confirm_after
         marker = read_marker(row.output_zarr) if ended and not patient else None
-        move = decide(row, run, marker, now(), limits, superseded=ended and ledger.superseded(row))
+        move = decide(row, run, marker, now(), limits, superseded=ended and ledger.conversions.superseded(row))
         if move is None:
             _note(ledger, row, waits_for(run, now()))
             continue
         try:
-            ledger.move(row, move, now())
+            ledger.conversions.move(row, move, now())
         except StaleState:
             continue  # a person replayed it meanwhile; the next look sees what holds now
         found[move.fact] = found.get(move.fact, 0) + 1
@@ -165,4 +165,4 @@ def _came_back(row: ConversionRow, run: Run | None) -> bool:
 def _note(ledger: Ledger, row: ConversionRow, waits: str | None) -> None:
     before = row.waits_for
     if (waits is None) != (before is None) or (waits and before and fingerprint(waits) != fingerprint(before)):
-        ledger.note_wait(row, waits)  # not for every count in it that changes
+        ledger.conversions.note_wait(row, waits)  # not for every count in it that changes

@@ -15,9 +15,9 @@ from time import monotonic
 from stac_watch.catalog.client import Catalog
 from stac_watch.config.model import Limits, Recipe, Source
 from stac_watch.discover.sweep import Context
-from stac_watch.ledger.admission import Ledger
-from stac_watch.ledger.moves import LeaseLost
+from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.records import ConversionRow, Tally
+from stac_watch.ledger.session import LeaseLost
 from stac_watch.model.errors import Refused, StacWatchError, Temporary
 from stac_watch.model.states import Fact, State
 from stac_watch.runs.dispatch import Breaker, Sent, dispatch
@@ -128,7 +128,7 @@ class Watcher:
                 p.ledger, p.engine, self._bucket, p.rng, p.now,
                 breaker=self._breaker, caps=self._caps, max_in_flight=p.limits.max_in_flight,
             )  # fmt: skip
-            if self._breaker.open_until is None or p.ledger.next_due() is None:
+            if self._breaker.open_until is None or p.ledger.outbox.next_due() is None:
                 self._ailing.pop(ENGINE, None)
             elif sent.unknown:
                 hint = "events wait; `stac-watch check` asks it now"
@@ -160,7 +160,7 @@ class Watcher:
         if self._given_up_at is not None and timedelta(0) <= now - self._given_up_at < LONGEST_PAUSE:
             return []
         self._given_up_at = now
-        return self._p.ledger.conversions(state=State.DEAD, since=now - KEPT, limit=MOST_GIVEN_UP)
+        return self._p.ledger.conversions.find(state=State.DEAD, since=now - KEPT, limit=MOST_GIVEN_UP)
 
     def run(self, report: Callable[[Tick], None]) -> None:
         """Goes on until asked to stop; as a standby while another watcher has the ledger."""
@@ -197,8 +197,8 @@ class Watcher:
         """One round if the ledger is this watcher's, or can be; else nothing but who has it."""
         p = self._p
         try:
-            if p.holder and not p.ledger.hold(p.holder, p.now, gives_way=p.gives_way):
-                holder = p.ledger.holder()
+            if p.holder and not p.ledger.lease.hold(p.holder, p.now, gives_way=p.gives_way):
+                holder = p.ledger.lease.holder()
                 return Tick(standby=holder[0] if holder else "another watcher")
             return self.tick(to_the_end=to_the_end)
         except LeaseLost:
@@ -207,5 +207,5 @@ class Watcher:
             return Tick(problems={LEDGER: error}, ailing={**self._ailing, LEDGER: error})
 
     def _settled(self) -> bool:
-        due = self._p.ledger.next_due()
-        return not self._p.ledger.unfinished() and (due is None or due > self._p.now())
+        due = self._p.ledger.outbox.next_due()
+        return not self._p.ledger.conversions.unfinished() and (due is None or due > self._p.now())

@@ -23,7 +23,7 @@ from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 from stac_watch.config.model import Limits, Source
-from stac_watch.ledger.admission import Ledger
+from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.records import Footprint
 from stac_watch.model.errors import InputError, StacWatchError
 from stac_watch.model.identity import check_item_id
@@ -123,7 +123,7 @@ class Window:
         """Tells whether the watcher can do its work; asks the ledger now."""
         pulse, problem = self.pulse(), None
         try:
-            self.ledger.holder()
+            self.ledger.lease.holder()
         except StacWatchError as error:
             problem = error
         return ready(rounds=pulse.ticks, standby=pulse.standby, ailing=pulse.ailing, ledger=problem)

@@ -1,0 +1,64 @@
+"""The ledger opens here: the parts, each of which reads and writes a few tables, around one session."""
+
+from __future__ import annotations
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
+
+from stac_watch.ledger.absences import Absences
+from stac_watch.ledger.conversions import Conversions
+from stac_watch.ledger.counts import Counts
+from stac_watch.ledger.items import Items
+from stac_watch.ledger.lease import Lease
+from stac_watch.ledger.migrations import migrate
+from stac_watch.ledger.orders import Orders
+from stac_watch.ledger.outbox import Outbox
+from stac_watch.ledger.pruning import Pruning
+from stac_watch.ledger.session import Session, unwritable
+from stac_watch.ledger.sources import Sources
+from stac_watch.model.errors import ConfigError
+
+
+class Ledger:
+    """The parts of one ledger; they share its transactions."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._session = Session(engine)
+        self._engine = engine
+        self.listen = self._session.listen
+        self.lease = Lease(self._session)
+        self.sources = Sources(self._session)
+        self.items = Items(self._session)
+        self.absences = Absences(self._session)
+        self.conversions = Conversions(self._session)
+        self.outbox = Outbox(self._session)
+        self.orders = Orders(self._session)
+        self.counts = Counts(self._session)
+        self.pruning = Pruning(self._session)
+
+    def prepare(self, *, upgrade: bool = True) -> None:
+        """Creates the tables where there are none, and brings an older ledger up to date if it may; closes what cannot be used.
+
+        Raises:
+            ConfigError: the database cannot be reached, is no ledger, is of a newer schema, or of an older one that must stay.
+            CannotWrite: its disk is full or read-only.
+        """
+        try:
+            with self._engine.begin() as tx:
+                migrate(tx, upgrade=upgrade)
+        except DBAPIError as error:
+            self.close()
+            refused = unwritable(self._engine, error)
+            if refused is not None:
+                raise refused from error
+            where = self._engine.url.render_as_string()
+            hint = "check that `ledger:` names a database of ours, that it can be reached, and that its folder can be written"
+            said = " ".join(str(error.orig).split())
+            raise ConfigError(f"cannot use the ledger {where}: {said}", hint=hint) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Closes every connection."""
+        self._engine.dispose()

@@ -1,0 +1,95 @@
+"""One database: reads beside anybody; writes one at a time, and of a watcher only while the lease is its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Row, Select
+from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
+
+from stac_watch.ledger.records import Moved
+from stac_watch.model.errors import CannotWrite, Defect, Temporary
+
+CHUNK = 5_000  # values in one IN list; SQLite takes 32,766, PostgreSQL 65,535
+MOVED = "moved"  # what a transaction has moved so far, kept with its connection
+
+
+class StaleState(Defect):
+    """Somebody else moved the conversion first; what was decided about it no longer holds."""
+
+
+class LeaseLost(Temporary):
+    """Another watcher took the ledger over, because this one said nothing for too long."""
+
+
+class Session:
+    """Transactions of one database."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._reads = engine.execution_options(reads=True)
+        self._listeners: list[Callable[[Moved], None]] = []
+        self.guard: Callable[[Connection], None] = lambda _: None  # of a watcher: renews its lease, or says that it is lost
+
+    def listen(self, listener: Callable[[Moved], None]) -> None:
+        """Tells a listener of each move of this process that was committed, in the thread that moved it."""
+        self._listeners.append(listener)
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """Yields a connection for reading, beside whoever writes."""
+        with answering(self.engine), self._reads.connect() as tx:
+            yield tx
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """Yields one transaction; of a watcher only as long as the ledger is its own."""
+        with self.begin() as tx:
+            self.guard(tx)
+            yield tx
+
+    @contextmanager
+    def begin(self) -> Iterator[Connection]:
+        """Yields one transaction that needs no lease: the lease's own."""
+        with answering(self.engine), self.engine.begin() as tx:
+            moved: list[Moved] = []
+            tx.info[MOVED] = moved
+            yield tx
+        for entry in moved:  # only now: what was rolled back did not happen
+            for listener in self._listeners:
+                listener(entry)
+
+
+@contextmanager
+def answering(engine: Engine) -> Iterator[None]:
+    """Turns a database that cannot answer, or cannot take what is written, into an error of ours."""
+    try:
+        yield
+    except (OperationalError, InterfaceError, InternalError) as error:  # the latter two: a connection that was cut, a failover
+        refused = unwritable(engine, error) if isinstance(error, OperationalError) else None
+        if refused is not None:
+            raise refused from error
+        raise Temporary(f"the ledger {_where(engine)} did not answer: {_said(error)}", hint="it is tried again") from error
+
+
+def unwritable(engine: Engine, error: DBAPIError) -> CannotWrite | None:
+    """Returns the error to raise when the database says that it cannot be written, else None."""
+    if not any(word in _said(error) for word in ("full", "readonly", "read-only", "No space", "I/O error")):
+        return None
+    return CannotWrite(f"cannot write the ledger {_where(engine)}: {_said(error)}", hint="free space there, or check its mount")
+
+
+def _where(engine: Engine) -> str:
+    return engine.url.render_as_string()
+
+
+def _said(error: DBAPIError) -> str:
+    return " ".join(str(error.orig).split())
+
+
+def chunked(tx: Connection, query: Select[Any], values: Sequence[str], **asked: object) -> Iterator[Row[Any]]:
+    """Yields the rows that have one of the values, asked for in parts that a database takes."""
+    for start in range(0, len(values), CHUNK):
+        yield from tx.execute(query, {**asked, "values": values[start : start + CHUNK]})
