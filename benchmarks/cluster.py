@@ -6,7 +6,7 @@ One after the other: published -> accepted -> Workflow -> its first pod -> done,
 (the ledger's history, Kubernetes' timestamps, the outcome's seconds).
 
 At once: as many items as are asked for are published while a quota lets no pod start, so that what is measured is the way from the
-catalogue to the Workflow: discovery, dispatch, EventSource, bus, Sensor. Beside it, what a user would write instead: a loop around
+catalog to the Workflow: discovery, dispatch, EventSource, bus, Sensor. Beside it, what a user would write instead: a loop around
 `kubectl create -f`, which knows nothing of doubles or of a lost answer.
 """
 
@@ -66,7 +66,7 @@ def parts_of(stack: Stack, item: str, workflow: dict[str, Any]) -> dict[str, flo
     pods = [node for node in workflow["status"]["nodes"].values() if node["type"] == "Pod"]
     first = min(datetime.fromisoformat(node["startedAt"]) for node in pods)
     done, runner = moved["done"], sum(outcome(workflow)["seconds"].values())
-    spans = (moved["sent"] - published, made + SECOND - moved["sent"], first + SECOND - made, done - first)
+    spans = (moved["submitted"] - published, made + SECOND - moved["submitted"], first + SECOND - made, done - first)
     whole = (done - published).total_seconds()
     found = dict(zip(STEPS, (*(span.total_seconds() for span in spans), runner), strict=True))
     return {**found, "published to done": whole, "overhead beyond the runner": whole - runner}
@@ -90,7 +90,7 @@ def at_once(stack: Stack, items: int) -> tuple[Result, Result]:
     ours = (items - 1) / max(1.0, made[-1] - made[0])
     theirs = by_kubectl(stack, min(items, 40))
     submissions = Result(
-        "cluster-submissions", f"{items} items at once: from the catalogue to Workflows on the development cluster", COMMAND,
+        "cluster-submissions", f"{items} items at once: from the catalog to Workflows on the development cluster", COMMAND,
         ["way", "Workflows", "a second"],
         [["stac-watch: EventSource, bus, Sensor", items, ours], ["a loop around `kubectl create`", min(items, 40), theirs]],
         notes=[f"Publishing them took {published:.0f} s. {LIMIT}"],
@@ -120,7 +120,7 @@ def by_kubectl(stack: Stack, number: int) -> float:
         "apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "metadata": {"generateName": "by-hand-"},
         "spec": {
             "workflowTemplateRef": {"name": "geozarr-convert"},
-            "arguments": {"parameters": [{"name": "stac_url", "value": f"{stack.catalogue}/collections/none/items/none"},
+            "arguments": {"parameters": [{"name": "stac_url", "value": f"{stack.catalog}/collections/none/items/none"},
                                          {"name": "output_zarr", "value": "/data/by-hand.zarr"}]},
         },
     })  # fmt: skip

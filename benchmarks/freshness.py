@@ -71,13 +71,13 @@ def trickle(api: str, seconds: float, born: dict[str, float]) -> None:
 
 
 def ours(api: str, folder: Path, over: threading.Event, seen: Callable[[str], None]) -> None:
-    """A watcher on the catalogue, as `stac-watch watch` runs it."""
+    """A watcher on the catalog, as `stac-watch watch` runs it."""
     source = Source(name="s2", api=api, collection=COLLECTION, poll=Poll(interval=POLL), allowed_hosts=("data.example",))
     ledger = Ledger(open_engine(f"sqlite:///{folder}/ledger.db"))
     ledger.prepare()
 
     def heard(moved: Moved) -> None:
-        if moved.dst is State.SENT:
+        if moved.dst is State.SUBMITTED:
             seen(moved.item_id)
 
     ledger.listen(heard)
@@ -132,7 +132,7 @@ def main() -> None:
         ]
         for reader in readers:
             reader.start()
-        time.sleep(2 * POLL.total_seconds())  # the catalogue is probed, the first poll is over
+        time.sleep(2 * POLL.total_seconds())  # the catalog is probed, the first poll is over
         trickle(api.url, given.seconds, born)
         time.sleep(4 * POLL.total_seconds())
         over.set()

@@ -40,12 +40,12 @@ INSERT INTO conversion (key, source, item_id, revision, state, attempt, failures
                         output_zarr, created_at, changed_at)
 WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < {last}),
      m(i, state, at, cause) AS (
-         SELECT i, CASE WHEN i % 100 < 94 THEN 'done' WHEN i % 100 < 99 THEN 'skipped' ELSE 'dead' END,
+         SELECT i, CASE WHEN i % 100 < 94 THEN 'done' WHEN i % 100 < 99 THEN 'skipped' ELSE 'failed' END,
                 datetime('2020-01-01', i || ' minutes') || '.000000',
                 CASE WHEN i % 100 < 94 THEN '' WHEN i % 100 < 99 THEN 'too_cloudy' ELSE 'no such group' END FROM n)
 SELECT printf('%012x', i), 's2', 'S2A_' || i, 'rev', state, 1, 0, 0, at, CASE WHEN i % 3 THEN 'live' ELSE 'backfill' END,
        cause, cause, 'gz-' || i, '/out/' || i, at, at FROM m
-"""  # 94 % done, 5 % skipped, 1 % dead: a ledger after some years
+"""  # 94 % done, 5 % skipped, 1 % failed: a ledger after some years
 ITEMS = """
 INSERT INTO item (source, item_id, revision, key, updated, sensing, tile, bbox, first_seen, last_seen)
 SELECT source, item_id, revision, key, created_at, created_at, 'T32TQM', '[0, 0, 1, 1]', created_at, created_at FROM conversion

@@ -1,4 +1,4 @@
-"""How many items each reader of a catalogue has wrong after a churn: ours, fixed windows, everything newer than the newest seen.
+"""How many items each reader of a catalog has wrong after a churn: ours, fixed windows, everything newer than the newest seen.
 
 In: how many seeds. Out: a table; build/bench/loss.json. Never: part of the tests, which ask for none of ours on three seeds of each
 generation; touches a running PostgreSQL (it starts its own, see tests/services).

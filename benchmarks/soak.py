@@ -45,7 +45,7 @@ AGAIN = 0.2  # of what is published is an item of before with another product
 OLD = timedelta(days=400)  # older than the filter's limit: discovery skips them, a backfill asks for them
 WARM = 60.0  # seconds after which a process has what it needs
 LEAD_OUT = 0.6  # of the time; later the poller is not killed any more, so that one process is old in the end
-WORKING = ("queued", "sent", "running")
+WORKING = ("queued", "submitted", "running")
 
 
 @dataclass

@@ -38,7 +38,7 @@ from stac_watch.catalog.windows import Window, days
 from stac_watch.demo.items import COLLECTION, make_collection, make_item
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
-PER_DAY = 1_400  # what the real catalogue gets
+PER_DAY = 1_400  # what the real catalog gets
 WORKERS = (1, 2, 4)  # windows asked at once; 2 is what a watcher does
 LIMITS = (0, 250, 1_000)  # of items(); 0 = none given
 PART = 5_000  # items that it reads
@@ -187,7 +187,7 @@ def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--items", type=int, default=100_000)
-    parser.add_argument("--generation", default="0.9.11", help="of pgstac: 0.9.11 (as EOPF's catalogue) or 0.10.0")
+    parser.add_argument("--generation", default="0.9.11", help="of pgstac: 0.9.11 (as EOPF's catalog) or 0.10.0")
     for name in ("--child", "--url"):
         parser.add_argument(name, help=argparse.SUPPRESS)
     parser.add_argument("--argument", type=int, help=argparse.SUPPRESS)

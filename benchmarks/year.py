@@ -1,7 +1,7 @@
 """A year in minutes: 500,000 items on a test clock through the real watcher, with outages, campaigns, floods, kills and losses.
 
 In: how many items and days, which database. Out: a table by month, and with --json and --plot files; exit code 1 when something
-that is promised does not hold at the end. Never: the network, or a wait: the catalogue is `year_catalogue`'s, the engine
+that is promised does not hold at the end. Never: the network, or a wait: the catalog is `year_catalog`'s, the engine
 `year_engine`'s, all else is what runs in production (discovery, sweeps, dispatch, reconcile, SQLite or PostgreSQL, the lease,
 audit, prune).
 
@@ -48,7 +48,7 @@ def live(shape: Shape, url: str, *, tick: float = TICK, page: int = 1000, told: 
         report.happened = dict(sorted((year.happened + year.cluster.seen).items()))
         report.happened["watchers started"] = year.watchers
         counts: Counter[str] = Counter()
-        for place, n in year.operator.funnel().items():
+        for place, n in year.operator.counts.funnel().items():
             counts[f"{place.state} {place.cause}".strip()] += n
         report.states = dict(counts.most_common())
     finally:
@@ -71,14 +71,14 @@ def _audited(year: Year, report: Report) -> None:
     gaps = {(gap.kind.value, gap.item) for gap in found.gaps}
     report.wrong += [f"the audit finds {kind}: {item}" for kind, item in sorted(gaps - expected)]
     report.wrong += [f"the audit misses {kind}: {item}" for kind, item in sorted(expected - gaps)]
-    funnel, report.ledger_mb = year.operator.funnel(), ledger_mb(year.url)
+    funnel, report.ledger_mb = year.operator.counts.funnel(), ledger_mb(year.url)
     began = time.perf_counter()
     pruned = prune.prune(year.operator, year.clock() - timedelta(days=year.shape.days / 2), yes=True)
     report.prune_s, report.pruned = time.perf_counter() - began, asdict(pruned)
     again = year.audit()
     if replace(again, at=found.at) != found:
         report.wrong.append("the audit says something else after pruning")
-    if year.operator.funnel() != funnel or recount(year.url) != funnel:
+    if year.operator.counts.funnel() != funnel or recount(year.url) != funnel:
         report.wrong.append("the funnel says something else after pruning")
     report.vacuumed_mb = vacuumed_mb(year.url)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from year_catalogue import API, COLLECTION
+from year_catalog import API, COLLECTION
 from year_clock import START
 from year_ledger import recount
 from year_plan import Kind, name_of, number_of
@@ -25,18 +25,18 @@ def check(year: Year) -> list[str]:
     """Returns what does not hold, one sentence each."""
     wrong = [*year.cluster.wrong]
     rows: dict[int, ConversionRow] = {}
-    for row in year.operator.within("s2", START, START + timedelta(days=year.shape.days + 1)):
+    for row in year.operator.items.within("s2", START, START + timedelta(days=year.shape.days + 1)):
         i = number_of(row.item_id)
         if i in rows:
             wrong.append(f"{row.item_id} is twice in the ledger")
         rows[i] = row
         wrong += _item(year, i, row)
     known = set(rows)
-    missing = (i for i in range(year.shape.items) if i not in known and year.catalogue.shows(i) and not unreadable(year, i))
+    missing = (i for i in range(year.shape.items) if i not in known and year.catalog.shows(i) and not unreadable(year, i))
     wrong += [f"{name_of(year.plan, i)} is not in the ledger" for i in missing]
-    bad, expected = {item for _, item, _ in year.operator.quarantined()}, {name_of(year.plan, i) for i in quarantined(year)}
-    wrong += [f"{item} is wrongly in quarantine, or not" for item in sorted(bad ^ expected)]
-    funnel = year.operator.funnel()
+    bad, expected = {item for _, item, _ in year.operator.unreadable()}, {name_of(year.plan, i) for i in all_unreadable(year)}
+    wrong += [f"{item} is wrongly unreadable, or not" for item in sorted(bad ^ expected)]
+    funnel = year.operator.counts.funnel()
     wrong += [f"{n} are {place.state} in the end" for place, n in funnel.items() if place.state not in FINAL]
     counted = recount(year.url)
     if funnel != counted:
@@ -46,18 +46,18 @@ def check(year: Year) -> list[str]:
 
 def _item(year: Year, i: int, row: ConversionRow) -> list[str]:
     """Returns what is wrong with an item's current conversion."""
-    p, pub = year.plan, year.catalogue.current[i]
+    p, pub = year.plan, year.catalog.current[i]
     where = f"{row.item_id} ({row.key}, {row.state}, {row.reason})"
     if p.kind[pub] == Kind.GONE:
         return [] if row.state in (State.DONE, State.SKIPPED) else [f"{where} was withdrawn"]
-    item = read_item(year.catalogue.document(i), collection=COLLECTION, api=API, on="content", allowed_hosts=year.source.hosts())
+    item = read_item(year.catalog.document(i), collection=COLLECTION, api=API, on="content", allowed_hosts=year.source.hosts())
     if not isinstance(item, Item) or item.revision != row.revision:
         return [f"{where} is not of the item's last revision"]
     reason = SkipReason.DEPRECATED if p.kind[pub] == Kind.DEPRECATED else SkipReason.TOO_CLOUDY if p.cloudy[i] else None
     if reason is not None:
         return [] if (row.state, row.reason) == (State.SKIPPED, reason) else [f"{where} should be skipped as {reason}"]
     if p.hopeless[pub]:
-        return [] if row.state is State.DEAD else [f"{where} should be dead"]
+        return [] if row.state is State.FAILED else [f"{where} should have failed"]
     found = []
     if row.state is not State.DONE:
         found.append(f"{where} should be done")
@@ -71,22 +71,22 @@ def _item(year: Year, i: int, row: ConversionRow) -> list[str]:
 
 def unreadable(year: Year, i: int) -> bool:
     """Tells whether an item has no product's href in the end."""
-    return year.catalogue.shows(i) and year.plan.kind[year.catalogue.current[i]] == Kind.UNREADABLE
+    return year.catalog.shows(i) and year.plan.kind[year.catalog.current[i]] == Kind.UNREADABLE
 
 
-def quarantined(year: Year) -> list[int]:
-    """Returns the items that must be in quarantine in the end."""
+def all_unreadable(year: Year) -> list[int]:
+    """Returns the items that must be unreadable in the end."""
     return [i for i in range(year.shape.items) if unreadable(year, i)]
 
 
 def foreseen(year: Year) -> set[tuple[str, str]]:
     """Returns the gaps that an audit must find, and no others: what can never be converted, and what is done and was withdrawn."""
     p = year.plan
-    found = {(auditing.Kind.UNREADABLE.value, name_of(p, i)) for i in quarantined(year)}
-    for row in year.operator.within("s2", START, START + timedelta(days=year.shape.days + 1)):
+    found = {(auditing.Kind.UNREADABLE.value, name_of(p, i)) for i in all_unreadable(year)}
+    for row in year.operator.items.within("s2", START, START + timedelta(days=year.shape.days + 1)):
         i = number_of(row.item_id)
-        if p.kind[year.catalogue.current[i]] == Kind.GONE and row.state is not State.SKIPPED:
+        if p.kind[year.catalog.current[i]] == Kind.GONE and row.state is not State.SKIPPED:
             found.add((auditing.Kind.GONE.value, row.item_id))
-        elif row.state is State.DEAD and p.hopeless[year.catalogue.current[i]]:
-            found.add((auditing.Kind.DEAD.value, row.item_id))
+        elif row.state is State.FAILED and p.hopeless[year.catalog.current[i]]:
+            found.add((auditing.Kind.FAILED.value, row.item_id))
     return found

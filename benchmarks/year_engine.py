@@ -1,6 +1,6 @@
 """The engine that converts in a simulated year: it loses, repeats, delays and forgets, and keeps a record of every result.
 
-In: events, the catalogue's plan, the clock, dice. Out: a value that stands where `Engine` stands, the outputs' markers, and what
+In: events, the catalog's plan, the clock, dice. Out: a value that stands where `Engine` stands, the outputs' markers, and what
 should never have happened. Never: a process, or HTTP.
 """
 
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from year_catalogue import Catalogue, Killed
+from year_catalog import Catalog, Killed
 from year_clock import DAY, HOUR, MINUTE, Clock, moment
 from year_plan import is_down, name_of, number_of
 
@@ -51,7 +51,7 @@ class _Run:
 class Cluster:
     """An engine that loses, repeats, delays and forgets; and a record of every result, by publication."""
 
-    catalogue: Catalogue
+    catalog: Catalog
     clock: Clock
     rng: random.Random
     slots: int
@@ -61,8 +61,8 @@ class Cluster:
     wrong: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        n = len(self.catalogue.plan.sensing)
-        self.results = bytearray(len(self.catalogue.plan.visible))
+        n = len(self.catalog.plan.sensing)
+        self.results = bytearray(len(self.catalog.plan.visible))
         self.holds = array("q", [-1]) * n  # by item: the publication whose product its output was made of
         self._marker, self._attempt = array("Q", bytes(8 * n)), array("H", bytes(2 * n))
         self._runs: dict[str, dict[int, _Run]] = {}
@@ -82,7 +82,7 @@ class Cluster:
         """Takes an event: now, in a while, twice, or not at all; and says so, or nothing, or the wrong thing."""
         self.clock.forward(0.5)  # what a post takes
         chance, now = self.rng.random() / self.trouble, self.clock.seconds
-        if is_down(self.catalogue.plan.down["webhook"], now):
+        if is_down(self.catalog.plan.down["webhook"], now):
             self.seen["posts into an outage"] += 1
             if chance < 0.1:
                 self._take(event, now)
@@ -131,7 +131,7 @@ class Cluster:
     def _reach(self) -> None:
         """Lets everything happen that has happened by now."""
         now = self.clock.seconds
-        if is_down(self.catalogue.plan.down["cluster"], now):
+        if is_down(self.catalog.plan.down["cluster"], now):
             raise Temporary("the API server answers 503", hint="it is asked again")
         while self._bus and self._bus[0][0] <= now:
             self._start(*heapq.heappop(self._bus))
@@ -163,7 +163,7 @@ class Cluster:
         self.seen["runs"] += 1
 
     def _fate(self, i: int, version: int, begin: float) -> tuple[int | None, bool]:
-        p, pub = self.catalogue.plan, self._publication(i, version)
+        p, pub = self.catalog.plan, self._publication(i, version)
         if p.hopeless[pub]:
             return 65, False
         if p.ready[pub] > begin:
@@ -199,15 +199,15 @@ class Cluster:
             return
         pub = self._publication(i, run.version)
         if self.holds[i] > pub:
-            self.wrong.append(f"{name_of(self.catalogue.plan, i)}: version {run.version} took the place of a newer one")
+            self.wrong.append(f"{name_of(self.catalog.plan, i)}: version {run.version} took the place of a newer one")
         if self.results[pub]:
-            self.wrong.append(f"{name_of(self.catalogue.plan, i)}: version {run.version} has a second result")
+            self.wrong.append(f"{name_of(self.catalog.plan, i)}: version {run.version} has a second result")
         self.results[pub] = min(255, self.results[pub] + 1)
         self.holds[i], self._marker[i], self._attempt[i] = pub, key, run.attempt
 
     def _publication(self, i: int, version: int) -> int:
         """Returns the last publication so far of an item's product of that version."""
-        pub, p = self.catalogue.current[i], self.catalogue.plan
+        pub, p = self.catalog.current[i], self.catalog.plan
         while pub >= 0 and p.version[pub] != version:
             pub = p.before[pub]
         if pub < 0:

@@ -29,7 +29,7 @@ class Kind(IntEnum):
     USUAL = 0
     UNREADABLE = 1  # its product has no href yet
     DEPRECATED = 2
-    GONE = 3  # the item is taken out of the catalogue
+    GONE = 3  # the item is taken out of the catalog
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Plan:
     before: array[int]  # the item's publication before it, -1 = none
     by_stamp: array[int]  # publications by stamp and item
     stamps: array[int]  # their stamps
-    down: dict[str, list[tuple[int, int]]]  # outages: catalogue, webhook, cluster, watcher
+    down: dict[str, list[tuple[int, int]]]  # outages: catalog, webhook, cluster, watcher
 
 
 def plan(shape: Shape) -> Plan:
@@ -158,7 +158,7 @@ def _laid_down(
         del column[pub:]
     by_stamp[:] = array("q", sorted(range(pub), key=lambda p: (stamps[p], item[p])))
     ordered = array("q", (stamps[p] for p in by_stamp))
-    down = {name: _outages(shape, rng) for name in ("catalogue", "webhook", "cluster", "watcher")}
+    down = {name: _outages(shape, rng) for name in ("catalog", "webhook", "cluster", "watcher")}
     return Plan(sensing, cloudy, visible, item, stamps, version, kind[:pub], ready, hopeless[:pub], before, by_stamp, ordered, down)
 
 

@@ -16,7 +16,7 @@ from datetime import timedelta
 from pathlib import Path
 from statistics import median
 
-from year_catalogue import API, COLLECTION, Catalogue, Killed
+from year_catalog import API, COLLECTION, Catalog, Killed
 from year_clock import DAY, START, Clock
 from year_engine import HOPELESS, Cluster
 from year_ledger import ledger_mb
@@ -47,9 +47,9 @@ class Year:
         self.plan: Plan = plan(shape)
         self.clock = Clock()
         self.rng = random.Random(shape.seed + 1)  # noqa: S311  # a world, not a secret
-        self.catalogue = Catalogue(self.plan, self.clock)
+        self.catalog = Catalog(self.plan, self.clock)
         dice = random.Random(shape.seed + 2)  # noqa: S311
-        self.cluster = Cluster(self.catalogue, self.clock, dice, SLOTS, shape.trouble)
+        self.cluster = Cluster(self.catalog, self.clock, dice, SLOTS, shape.trouble)
         poll = {
             "interval": "60s", "sweep": "24h", "sweep_back": "10d", "sweep_all": f"{max(1, shape.days // MONTHS)}d", "page": page,
         }  # fmt: skip
@@ -74,7 +74,7 @@ class Year:
         return Watcher(
             Parts(
                 sources=(self.source,), recipe=self.recipe, limits=self.limits, ledger=self._ledger, engine=self.cluster,
-                catalogs={"s2": self.catalogue},  # type: ignore[dict-item]  # a value that answers as Catalog does
+                catalogs={"s2": self.catalog},  # type: ignore[dict-item]  # a value that answers as Catalog does
                 read_marker=self.cluster.marker, now=self.clock, wait=lambda _: False, rng=self.rng, patience=600.0,
                 holder=f"watcher {self.watchers}",
             )
@@ -88,14 +88,14 @@ class Year:
 
     def turn(self, *, troubled: bool = True) -> Tick:
         """One round: the world goes on, and the watcher looks, unless it is down or is killed in the middle."""
-        self.catalogue.advance()
+        self.catalog.advance()
         if troubled and is_down(self.plan.down["watcher"], self.clock.seconds):
             self._stop("watcher down")
             return Tick()
         if self._watcher is None:
             self._watcher = self._start()
         if troubled and self.rng.random() < KILLED * self.shape.trouble:
-            victim = self.cluster if self.rng.random() < 0.7 else self.catalogue
+            victim = self.cluster if self.rng.random() < 0.7 else self.catalog
             victim.fuse = self.rng.randrange(3)
         try:
             tick = self._watcher.turn()
@@ -108,13 +108,13 @@ class Year:
 
     def note_abilities(self) -> None:
         """What a probe finds of a good STAC API, every twelve hours: probing is tests/discovery's business."""
-        self.operator.note_abilities("s2", asdict(Abilities()), self.clock())
+        self.operator.sources.note_abilities("s2", asdict(Abilities()), self.clock())
 
-    def replay_dead(self) -> int:
-        """Does what an operator does: tries again what is dead and is not hopeless."""
-        rows = [row for row in self.operator.conversions(state=State.DEAD, limit=replay.MOST) if row.reason != HOPELESS]
+    def replay_failed(self) -> int:
+        """Does what an operator does: tries again what has failed and is not hopeless."""
+        rows = [row for row in self.operator.conversions.find(state=State.FAILED, limit=replay.MOST) if row.reason != HOPELESS]
         targets = [t for t in replay.chosen(rows, self.operator) if t.refusal is None]
-        sources, catalogs = {"s2": self.source}, {"s2": self.catalogue}
+        sources, catalogs = {"s2": self.source}, {"s2": self.catalog}
         done = replay.execute(targets, self.operator, sources, self.recipe, catalogs, self.clock)  # type: ignore[arg-type]
         self.happened["replays"] += len(done)
         return len(done)
@@ -139,10 +139,10 @@ class Year:
                 month.ticks += 1
                 month.moved += sum(tick.facts.values())
                 self.clock.forward(max(0.0, begun + self.step - self.clock.seconds))
-            self.replay_dead()
+            self.replay_failed()
             month.ms_per_tick, month.ms_wall, month.busiest_ms = median(cpu) * 1e3, median(wall) * 1e3, max(cpu) * 1e3
             month.cpu_s = sum(cpu)
-            funnel = self.operator.funnel()
+            funnel = self.operator.counts.funnel()
             month.items, month.done = sum(funnel.values()), sum(n for p, n in funnel.items() if p.state is State.DONE)
             month.rss_mb, month.ledger_mb = rss_mb(), ledger_mb(self.url)
             yield month
@@ -150,7 +150,7 @@ class Year:
     def drain(self) -> bool:
         """Goes on, without any more trouble, until nothing moves any more and the last days were swept three times."""
         self.plan.down.update({name: [] for name in self.plan.down})
-        self.catalogue.fuse = self.cluster.fuse = -1
+        self.catalog.fuse = self.cluster.fuse = -1
         first, noted = self.clock.seconds, float(-DAY)
         while self.clock.seconds - first < DRAIN_DAYS * DAY:
             if self.clock.seconds - noted >= DAY / 2:
@@ -158,24 +158,24 @@ class Year:
                 noted = self.clock.seconds
                 if self.clock.seconds - first > 3 * DAY and self.settled():
                     return True
-                self.replay_dead()
+                self.replay_failed()
             begun = self.clock.seconds
             self.turn(troubled=False)
             self.clock.forward(max(0.0, begun + self.step - self.clock.seconds))
         return self.settled()
 
     def settled(self) -> bool:
-        """Tells whether nothing waits, runs, or is dead without being hopeless."""
-        dead = self.operator.conversions(state=State.DEAD, limit=replay.MOST)
-        waits = [place for place in self.operator.funnel() if place.state not in FINAL]
-        hopeless = all(row.reason == HOPELESS or self.operator.superseded(row) for row in dead)
-        swept = self.operator.sweep("s2", "recent")
+        """Tells whether nothing waits, runs, or has failed without being hopeless."""
+        failed = self.operator.conversions.find(state=State.FAILED, limit=replay.MOST)
+        waits = [place for place in self.operator.counts.funnel() if place.state not in FINAL]
+        hopeless = all(row.reason == HOPELESS or self.operator.conversions.superseded(row) for row in failed)
+        swept = self.operator.sources.sweep("s2", "recent")
         return not waits and hopeless and swept is not None and swept.done_at is not None
 
     def audit(self) -> auditing.Audit:
         """Compares everything with everything."""
         context = auditing.Context(
-            self.source, self.recipe, self.catalogue, self.operator, self.cluster,  # type: ignore[arg-type]
+            self.source, self.recipe, self.catalog, self.operator, self.cluster,  # type: ignore[arg-type]
             self.cluster.marker, lambda _: True,
         )  # fmt: skip
         return auditing.audit(context, START, START + timedelta(days=self.shape.days + 1), self.clock())

@@ -37,8 +37,8 @@ SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("sources[].filter", config.Filter),
     ("sources[].poll", config.Poll),
     ("recipe", config.Recipe),
-    ("engine (kind: local)", config.LocalEngine),
-    ("engine (kind: argo)", config.ArgoEngine),
+    ("engine (kind: local)", config.LocalSettings),
+    ("engine (kind: argo)", config.ArgoSettings),
     ("engine.limits", config.Limits),
     ("web", config.Web),
 )

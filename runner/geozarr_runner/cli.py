@@ -228,7 +228,7 @@ def _request(arguments: argparse.Namespace) -> Request:
         stac_url=arguments.stac_url, output_zarr=arguments.output_zarr, recipe=recipe, overwrite=arguments.overwrite,
         work=Path(arguments.work) if arguments.work else None,
         allowed_hosts=tuple(host for value in arguments.allowed_hosts for host in value.replace(",", " ").split()),
-        attempts=arguments.tries, timeout=arguments.timeout,
+        attempts=arguments.attempts, timeout=arguments.timeout,
         memory_limit=arguments.memory_limit,
     )  # fmt: skip
 
@@ -281,7 +281,7 @@ def _add_options(command: argparse.ArgumentParser, *, with_output: bool) -> None
     add("--outcome", default="", metavar="FILE", help="the outcome as JSON, written whatever happens")
     add("--status", default="", metavar="FILE", help='{"stage", "done", "total"}, replaced as work goes on')
     add("--allowed-hosts", default=[], action="append", metavar="HOST", help="repeatable or comma-separated; none = any host")
-    add("--tries", default=5, type=_or_default(_positive, 5), help="tries per object (default 5)")
+    add("--attempts", default=5, type=_or_default(_positive, 5), help="attempts per object (default 5)")
     add("--timeout", default=60.0, type=_or_default(float, 60.0), help="seconds of silence after which a connection is given up")
     add("--stall", default=1800.0, type=_or_default(float, 1800.0), help="seconds without a step until it ends with 75; 0 = never")
     add("--debug", action="store_true", help="show tracebacks")

@@ -107,7 +107,7 @@ def serving(config: Config, parts: Parts) -> Iterator[tuple[str, Callable[[Tick]
 
 
 def build_catalog(source: Source, rng: random.Random) -> Catalog:
-    """Returns a source's catalogue, which reads of an item what the source's rules need."""
+    """Returns a source's catalog, which reads of an item what the source's rules need."""
     fields = (*FIELDS, *fields_for(source.filter))
     whole = source.filter.cql2 is not None  # an expression may name any property
     return Catalog(

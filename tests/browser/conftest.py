@@ -101,10 +101,10 @@ class Installation:
         began = self.now
         self.pass_time(timedelta(seconds=self.rng.lognormvariate(1.5, 0.8)))
         self.move(item_id, Fact.ACCEPTED)
-        if until is not State.SENT:
+        if until is not State.SUBMITTED:
             self.pass_time(timedelta(seconds=self.rng.lognormvariate(2.2, 0.5)))
             self.move(item_id, Fact.RUN_SEEN)
-        if until is State.DEAD:
+        if until is State.FAILED:
             self.move(item_id, Fact.FAILED_PERMANENT, failure, reason=failure, outcome={"code": 65, "reason": failure})
         elif until is State.DONE:
             self.pass_time(timedelta(seconds=self.rng.lognormvariate(4.4, 0.35)))
@@ -124,9 +124,9 @@ def fill(here: Installation) -> None:
             here.sight(source, "live", age=timedelta(hours=9), skip=SkipReason.TOO_CLOUDY)
             continue
         item = here.sight(source, "live", age=timedelta(hours=9))
-        dead = step in (31, 78, 101, 142)
+        failed = step in (31, 78, 101, 142)
         failure = FAILURES[step % 2].format(item=item)
-        here.convert(item, until=State.DEAD if dead else State.DONE, failure=failure)
+        here.convert(item, until=State.FAILED if failed else State.DONE, failure=failure)
     here.clock[0] = end - timedelta(hours=3)
     here.ledger.orders.give(Order("s2-l2a", end - timedelta(days=120), end - timedelta(days=90), here.now, 0, None, None))
     old = [here.sight("s2-l2a", "backfill", age=timedelta(days=91 + n // 2)) for n in range(48)]
@@ -137,7 +137,7 @@ def fill(here: Installation) -> None:
     running = [here.sight("s2-l2a", "live", age=timedelta(hours=8)) for _ in range(4)]
     for item in running[:3]:
         here.convert(item, until=State.RUNNING)
-    here.convert(running[3], until=State.SENT)
+    here.convert(running[3], until=State.SUBMITTED)
     waits = here.sight("s2-l2a", "live", age=timedelta(hours=8))
     here.convert(waits, until=State.RUNNING)
     here.clock[0] = end - timedelta(minutes=2)

@@ -88,7 +88,7 @@ def test_it_stays_true_by_itself_and_leaves_focus_and_place(page, installation):
     installation.move(item, Fact.ACCEPTED)
     row = page.locator("td.id", has_text=item)
     expect(row.first).to_be_visible(timeout=10_000)
-    expect(page).to_have_title(re.compile(r"^stac-watch · 4 dead, 3 running, \d+ done$"))
+    expect(page).to_have_title(re.compile(r"^stac-watch · 4 failed, 3 running, \d+ done$"))
     assert page.evaluate("document.activeElement.getAttribute('href')") == first.get_attribute("href")
     assert page.evaluate("window.scrollY") == 300
 
@@ -99,7 +99,7 @@ def test_the_map_and_the_tables_lead_to_an_item_and_its_run(page):
     place.focus()
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", level=1)).to_have_text(item)
-    expect(page.locator("th", has_text="catalogue")).to_be_visible()
+    expect(page.locator("th", has_text="catalog")).to_be_visible()
     page.go_back()
     page.locator("section", has_text="What failed alike").locator("td.id a").first.click()
     expect(page.locator("td", has_text="failed_permanent").first).to_be_visible()

@@ -70,14 +70,14 @@ def api_server_down(stack: Stack, hand: Hand, _rng: random.Random | None, second
     slowly(stack.kubectl.is_ready, 90)
 
 
-def catalogue_answers_503(stack: Stack, *_: object) -> None:
-    """The next answers of the catalogue's search."""
-    stack.ask_catalogue("faults", {"wire": ["503"] * 5, "wire_paths": ["/search"], "retry_after": None})
+def catalog_answers_503(stack: Stack, *_: object) -> None:
+    """The next answers of the catalog's search."""
+    stack.ask_catalog("faults", {"wire": ["503"] * 5, "wire_paths": ["/search"], "retry_after": None})
 
 
 def source_answers_503(stack: Stack, *_: object) -> None:
     """The next answers of the object store that the products lie in."""
-    stack.ask_catalogue("faults", {"wire": ["503"] * 14, "wire_paths": ["/products"], "retry_after": None})
+    stack.ask_catalog("faults", {"wire": ["503"] * 14, "wire_paths": ["/products"], "retry_after": None})
 
 
 ALL: Mapping[str, Fault] = {
@@ -90,7 +90,7 @@ ALL: Mapping[str, Fault] = {
     "Workflow deleted": delete_workflow,
     "kubelet restarted": restart_kubelet,
     "API server down": api_server_down,
-    "catalogue answers 503": catalogue_answers_503,
+    "catalog answers 503": catalog_answers_503,
     "source answers 503": source_answers_503,
 }
 

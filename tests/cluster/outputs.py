@@ -9,7 +9,7 @@ import urllib.request
 from typing import Any
 
 from harness.daemons import wait_until
-from stack import CATALOGUE_PORT, Stack, parameters
+from stack import CATALOG_PORT, Stack, parameters
 
 COMPARE = """
 import json, sys, fsspec, numpy as np, xarray as xr
@@ -87,7 +87,7 @@ def _compare(stack: Stack, source: str, output: str, options: dict[str, Any], vo
 
 def _product(stack: Stack, item_url: str) -> str:
     """The product that an item names."""
-    with stack.forward(stack.namespace, "svc/catalogue", CATALOGUE_PORT) as port:
+    with stack.forward(stack.namespace, "svc/catalog", CATALOG_PORT) as port:
         inside = f"http://127.0.0.1:{port}/{item_url.split('/', 3)[3]}"
         with urllib.request.urlopen(inside, timeout=30) as answer:
             item = json.load(answer)

@@ -1,6 +1,6 @@
 """The whole of stac-watch on a cluster, as an installation has it, and what a test wants to know of it.
 
-In: a Kubectl and a namespace. Out: the rendered manifests applied (overlay k3d), a catalogue pod, and questions answered from
+In: a Kubectl and a namespace. Out: the rendered manifests applied (overlay k3d), a catalog pod, and questions answered from
 outside: the ledger by the poller's own page and verbs, Workflows by the Kubernetes API. Never: reads or writes what an
 installation's user could not.
 """
@@ -28,7 +28,7 @@ from harness.daemons import wait_until
 from harness.kubectl import Kubectl
 
 HERE = Path(__file__).resolve().parent
-CATALOGUE_PORT, S3_PORT = 8000, 9000
+CATALOG_PORT, S3_PORT = 8000, 9000
 COLLECTION = "sentinel-2-l2a"
 SETTINGS = "/etc/stac-watch/stac-watch.yaml"
 TILES = ("T32TQM", "T33UUP", "T31UFU", "T30TXT", "T29SMC", "T32UPU", "T33TUL", "T31TCJ", "T30SYJ", "T29TNE")
@@ -52,16 +52,16 @@ class Stack:
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     @property
-    def catalogue(self) -> str:
-        """The catalogue's URL inside the cluster."""
-        return f"http://catalogue.{self.namespace}.svc:{CATALOGUE_PORT}"
+    def catalog(self) -> str:
+        """The catalog's URL inside the cluster."""
+        return f"http://catalog.{self.namespace}.svc:{CATALOG_PORT}"
 
     # -- putting it up ---------------------------------------------------------------------------------------------------------
 
     def up(self) -> None:
         """Applies everything and waits until an event would become a Workflow."""
         self._begin()
-        self._put_catalogue()
+        self._put_catalog()
         self.apply()
         self.await_ready()
 
@@ -138,7 +138,7 @@ class Stack:
         """Removes it; the namespace goes in the background."""
         self.kubectl("delete", "namespace", self.namespace, "--ignore-not-found", "--wait=false")
 
-    # -- the catalogue ---------------------------------------------------------------------------------------------------------
+    # -- the catalog ---------------------------------------------------------------------------------------------------------
 
     def item_id(self, age: timedelta = timedelta()) -> str:
         """A new product id; `age` before today is its sensing."""
@@ -148,20 +148,20 @@ class Stack:
         return f"S2A_MSIL2A_{moment:%Y%m%dT%H%M%S}_N0511_R122_{tile}_{moment:%Y%m%dT%H%M%S}"
 
     def publish(self, item_id: str | None = None, **wish: Any) -> str:
-        """Publishes an item, its product first; returns its id. See catalogue.py for the wishes."""
+        """Publishes an item, its product first; returns its id. See catalog.py for the wishes."""
         item_id = item_id or self.item_id()
-        self.ask_catalogue("publish", {"item_id": item_id, **wish})
+        self.ask_catalog("publish", {"item_id": item_id, **wish})
         return item_id
 
-    def ask_catalogue(self, verb: str, wish: dict[str, Any]) -> Any:
-        """Asks the door beside the catalogue once."""
+    def ask_catalog(self, verb: str, wish: dict[str, Any]) -> Any:
+        """Asks the door beside the catalog once."""
         with self.door() as ask:
             return ask(verb, wish)
 
     @contextmanager
     def door(self) -> Iterator[Callable[[str, dict[str, Any]], Any]]:
-        """Opens the door beside the catalogue, for many questions."""
-        with self.forward(self.namespace, "svc/catalogue", CATALOGUE_PORT) as port:
+        """Opens the door beside the catalog, for many questions."""
+        with self.forward(self.namespace, "svc/catalog", CATALOG_PORT) as port:
 
             def ask(verb: str, wish: dict[str, Any]) -> Any:
                 url = f"http://127.0.0.1:{port}/control/{verb}"
@@ -296,11 +296,11 @@ class Stack:
         moved = {entry["dst"]: datetime.fromisoformat(entry["at"]) for entry in chain["history"]}
         published = datetime.fromisoformat(chain["events"][0]["time"])
         made = datetime.fromisoformat(workflow["metadata"]["creationTimestamp"])
-        after = {"accepted": moved["sent"], "Workflow": made, "done": moved["done"]}
+        after = {"accepted": moved["submitted"], "Workflow": made, "done": moved["done"]}
         return ", ".join(f"{name} after {(at - published).total_seconds():.1f} s" for name, at in after.items())
 
     def audit(self) -> dict[str, Any]:
-        """Catalogue, ledger, runs and outputs side by side, as the nightly audit does; fails on any gap."""
+        """Catalog, ledger, runs and outputs side by side, as the nightly audit does; fails on any gap."""
         try:
             text = self.poller("audit", "s2-l2a", "--start=300d", "--end=0d", "--json")
         except HarnessError as gaps:
@@ -327,14 +327,14 @@ class Stack:
         self.kubectl("delete", "namespace", self.namespace, "--ignore-not-found", "--timeout=180s")
         self.kubectl.namespace(self.namespace, {"pod-security.kubernetes.io/enforce": "restricted"})
         self.secrets()
-        self.config = default_config(self.catalogue, self.namespace)
+        self.config = default_config(self.catalog, self.namespace)
 
-    def _put_catalogue(self) -> None:
-        program = (HERE / "catalogue.py").read_text()
-        text = (HERE / "catalogue.yaml").read_text().replace("${release}", self.release).replace("${url}", self.catalogue)
-        self._apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "catalogue"}, "data": {"catalogue.py": program}})
+    def _put_catalog(self) -> None:
+        program = (HERE / "catalog.py").read_text()
+        text = (HERE / "catalog.yaml").read_text().replace("${release}", self.release).replace("${url}", self.catalog)
+        self._apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "catalog"}, "data": {"catalog.py": program}})
         self.kubectl.apply(text, "-n", self.namespace)
-        self.do("rollout", "status", "deploy/catalogue", "--timeout=90s")
+        self.do("rollout", "status", "deploy/catalog", "--timeout=90s")
 
     def _apply(self, document: dict[str, Any]) -> None:
         self.kubectl.apply(json.dumps(document), "-n", self.namespace)
@@ -343,15 +343,15 @@ class Stack:
         self.kubectl.wait_for(seconds, otherwise, "-n", self.namespace, *arguments)
 
 
-def default_config(catalogue: str, namespace: str) -> dict[str, Any]:
+def default_config(catalog: str, namespace: str) -> dict[str, Any]:
     """What the tests' poller is told: everything as in deploy/base/stac-watch.yaml, only more impatient."""
-    host = catalogue.removeprefix("http://").partition(":")[0]
+    host = catalog.removeprefix("http://").partition(":")[0]
     return {
         "ledger": "sqlite:////var/lib/stac-watch/stac-watch.db",
         "sources": [
             {
                 "name": "s2-l2a",
-                "api": catalogue,
+                "api": catalog,
                 "collection": COLLECTION,
                 "filter": {"max_age": "300d"},
                 "poll": {"interval": "1s", "sweep": "10m"},

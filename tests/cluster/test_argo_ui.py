@@ -74,7 +74,7 @@ def test_the_ui_alone_answers_what_a_run_is(stack, items, server):
     for name, parameter in (("STAC item", "item_href"), ("Product", "stac_url")):
         clicked = re.sub(r"\$\{workflow\.metadata\.annotations\.([^}]+)\}", lambda m: annotations[m[1]], links[name])
         assert clicked == given[parameter]
-        assert clicked.startswith(stack.catalogue)
+        assert clicked.startswith(stack.catalog)
     assert {"stac-watch/tile", "stac-watch/lane"} <= {column["key"] for column in info["columns"]}
 
 
@@ -85,6 +85,6 @@ def test_the_message_of_a_failed_run_says_why(stack, items, server):
     shown = json.loads(server(f"workflows/{stack.namespace}/{failed['metadata']['name']}"))
     said = json.dumps([n.get("message", "") + json.dumps(n.get("outputs", {})) for n in shown["status"]["nodes"].values()])
     assert "exit code 66" in said
-    stack.ask_catalogue("product", {"item_id": item})
+    stack.ask_catalog("product", {"item_id": item})
     stack.await_done(item, seconds=300)
     stack.check(item)

@@ -59,7 +59,7 @@ http.server.ThreadingHTTPServer(("", 8000), Handler).serve_forever()
 
 @pytest.fixture(scope="module")
 def place(kubectl, release, port_forward, tmp_path_factory):
-    """An installation without poller and catalogue, whose runs end as they are told."""
+    """An installation without poller and catalog, whose runs end as they are told."""
     stack = Stack(kubectl, "stac-watch-contract", tmp_path_factory.mktemp("contract"), release, port_forward)
     stack.up_without_poller()
     stack.kubectl.apply(_orders(release), "-n", stack.namespace)

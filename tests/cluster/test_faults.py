@@ -130,12 +130,12 @@ def test_an_exhausted_quota_of_volumes_is_waited_for_and_named(stack):
 
 @pytest.mark.cluster_long
 def test_a_source_that_answers_503_and_then_is_healthy(stack):
-    before = stack.ask_catalogue("faults", {})["delivered"]
+    before = stack.ask_catalog("faults", {})["delivered"]
     faults.source_answers_503(stack)
     item = stack.publish()
     stack.await_done(item, seconds=300)
     stack.check(item)
-    assert stack.ask_catalogue("faults", {"wire": [], "wire_paths": ["/search"]})["delivered"] - before == 14
+    assert stack.ask_catalog("faults", {"wire": [], "wire_paths": ["/search"]})["delivered"] - before == 14
 
 
 def test_a_wrong_token_stops_sending_and_burns_no_attempt(stack):

@@ -1,4 +1,4 @@
-"""Items appear in a catalogue and become verified outputs, hands off, on the real cluster."""
+"""Items appear in a catalog and become verified outputs, hands off, on the real cluster."""
 
 import pytest
 from outputs import check_on_s3, check_on_volume

@@ -1,4 +1,4 @@
-"""An evil catalogue does nothing on the cluster but a named skip, and the good item beside it is converted."""
+"""An evil catalog does nothing on the cluster but a named skip, and the good item beside it is converted."""
 
 import json
 
@@ -8,8 +8,8 @@ pytestmark = pytest.mark.cluster
 
 
 def test_evil_items_are_named_and_nothing_else_happens(stack):
-    template = stack.ask_catalogue("publish", {"item_id": stack.item_id(), "product": False, "visible_in": 86_400})
-    host = f"catalogue.{stack.namespace}.svc"
+    template = stack.ask_catalog("publish", {"item_id": stack.item_id(), "product": False, "visible_in": 86_400})
+    host = f"catalog.{stack.namespace}.svc"
     evil_ids = ["$(touch /tmp/pwned)`id`;", "{{workflow.name}}", "../../etc/passwd", "S2A_" + "A" * 1_000_000, "x\ny"]
     evil_hrefs = [
         "file:///etc/passwd",
@@ -22,14 +22,14 @@ def test_evil_items_are_named_and_nothing_else_happens(stack):
     ]
     by_href = {stack.item_id(): href for href in evil_hrefs}
     for item_id in evil_ids:
-        stack.ask_catalogue("item", {**template, "id": item_id})
+        stack.ask_catalog("item", {**template, "id": item_id})
     for item_id, href in by_href.items():
         assets = {name: {**asset, "href": href} for name, asset in template["assets"].items()}
-        stack.ask_catalogue("item", {**template, "id": item_id, "assets": assets})
+        stack.ask_catalog("item", {**template, "id": item_id, "assets": assets})
     good = stack.publish()
     stack.await_done(good)
     stack.check(good)
-    bad = json.loads(stack.poller("items", "--quarantined", "--json", "--limit=1000"))
+    bad = json.loads(stack.poller("items", "--unreadable", "--json", "--limit=1000"))
     rows = stack.items()
     for item_id in by_href:
         why = [q["why"] for q in bad if q["item"] == item_id]

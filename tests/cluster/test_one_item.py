@@ -35,7 +35,7 @@ def a_product_comes_later_than_its_item(world):
     item = stack.publish(product=False)
     row = stack.await_row(item, lambda row: "not there yet" in (row["reason"] or ""))
     assert row["state"] == "queued"
-    stack.ask_catalogue("product", {"item_id": item})
+    stack.ask_catalog("product", {"item_id": item})
     assert stack.await_done(item)[item]["attempt"] >= 2
     stack.check(item)
 
@@ -43,12 +43,12 @@ def a_product_comes_later_than_its_item(world):
 def a_product_can_never_be_converted_and_is_dead_after_one_attempt_that_says_why(world):
     stack = world.stack
     item = stack.publish(broken=True)
-    row = stack.await_state("dead", item)[item]
+    row = stack.await_state("failed", item)[item]
     assert row["attempt"] == 1
     assert "b02" in row["reason"]
     [workflow] = stack.workflows_of(item)
     assert outcome(workflow) == {}
-    stack.ask_catalogue("product", {"item_id": item})
+    stack.ask_catalog("product", {"item_id": item})
     assert "1 queued" in stack.poller("replay", item, "--yes")
     assert stack.await_done(item)[item]["attempt"] == 2
     stack.check(item)
@@ -150,9 +150,9 @@ def its_stored_event_is_posted_again_with_curl(world):
 def its_failed_run_is_retried_with_argo(world):
     stack = world.stack
     item = stack.publish(broken=True)
-    stack.await_state("dead", item)
+    stack.await_state("failed", item)
     [failed] = stack.workflows_of(item)
-    stack.ask_catalogue("product", {"item_id": item})  # the publisher repairs it
+    stack.ask_catalog("product", {"item_id": item})  # the publisher repairs it
     world.argo("retry", failed["metadata"]["name"])
     row = stack.await_done(item)[item]
     assert row["attempt"] == 1

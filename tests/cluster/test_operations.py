@@ -39,8 +39,8 @@ def ours(kubectl, release, port_forward, tmp_path_factory):
     stack = Stack(kubectl, "test-operations", tmp_path_factory.mktemp("manifests"), release, port_forward)
     kubectl("delete", "namespace", stack.namespace, "--ignore-not-found", "--timeout=180s")
     kubectl.namespace(stack.namespace, {"pod-security.kubernetes.io/enforce": "restricted"})
-    stack._put_catalogue()
-    stack.config = default_config(stack.catalogue, stack.namespace)
+    stack._put_catalog()
+    stack.config = default_config(stack.catalog, stack.namespace)
     stack.render()
     kubectl("apply", "--server-side", "--force-conflicts", "-k", stack.folder / "workflows")
     yield stack
@@ -80,7 +80,7 @@ def digest(path):
 
 def test_a_run_by_hand_from_submit_to_clean(ours, make, tmp_path):
     item = ours.publish(size=360)
-    url = f"{ours.catalogue}/collections/sentinel-2-l2a/items/{item}"
+    url = f"{ours.catalog}/collections/sentinel-2-l2a/items/{item}"
     done = make("submit", f"STAC_URL={url}", "OUTPUT_ZARR=/data/by hand.zarr", "DASK_PERF_HTML=/data/dask.html", "WAIT=1",
                 "GROUPS=/measurements/reflectance/r60m /quality/mask/r60m")  # fmt: skip
     run = done.stdout.split()[0]

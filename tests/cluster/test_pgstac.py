@@ -1,4 +1,4 @@
-"""Hands off from a real catalogue: pgstac of the generation that EOPF runs, on PostgreSQL with PostGIS, outside the cluster."""
+"""Hands off from a real catalog: pgstac of the generation that EOPF runs, on PostgreSQL with PostGIS, outside the cluster."""
 
 import json
 import os
@@ -57,17 +57,17 @@ def pgstac(stack, own_cluster):
         database.close()
 
 
-def test_items_of_a_real_catalogue_become_verified_outputs(stack, pgstac, capsys):
+def test_items_of_a_real_catalog_become_verified_outputs(stack, pgstac, capsys):
     ours, theirs = pgstac
-    demo, host = stack.config["sources"][0], urlsplit(stack.catalogue).hostname
+    demo, host = stack.config["sources"][0], urlsplit(stack.catalog).hostname
     second = {**demo, "name": "pgstac", "api": theirs, "allowed_hosts": [host]}
     try:
         stack.config["sources"] = [demo, second]
         stack.configure()
         items = [stack.item_id(), stack.item_id()]
         for item_id in items:
-            stack.ask_catalogue("product", {"item_id": item_id})
-            href = f"{stack.catalogue}/products/v1/{item_id}.zarr"
+            stack.ask_catalog("product", {"item_id": item_id})
+            href = f"{stack.catalog}/products/v1/{item_id}.zarr"
             sensed = datetime.strptime(item_id.split("_")[2], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
             item = make_item(item_id, catalog_url=theirs, product_href=href, updated=datetime.now(UTC), datetime=sensed)
             answer = requests.post(f"{ours}/collections/{COLLECTION}/items", json=item, timeout=30)

@@ -1,4 +1,4 @@
-"""A catalogue on loopback per test, with a clock that the test turns, and the structures of real products where they are."""
+"""A catalog on loopback per test, with a clock that the test turns, and the structures of real products where they are."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ START = datetime(2025, 11, 1, tzinfo=UTC)
 
 @dataclass
 class Api:
-    """A running catalogue as a test uses it."""
+    """A running catalog as a test uses it."""
 
     url: str
     store: Store

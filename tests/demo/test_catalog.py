@@ -1,4 +1,4 @@
-"""The catalogue answers like a STAC API: to pystac-client, to plain requests, and to whoever changes it meanwhile."""
+"""The catalog answers like a STAC API: to pystac-client, to plain requests, and to whoever changes it meanwhile."""
 
 from __future__ import annotations
 
@@ -334,9 +334,9 @@ def test_a_store_in_a_file_survives_and_serves_several_threads(tmp_path: Path, a
         assert again.get(COLLECTION, api.item(7)["id"])["properties"]["platform"] == "sentinel-2a"
 
 
-def test_a_file_that_cannot_hold_the_catalogue_is_named(tmp_path: Path) -> None:
+def test_a_file_that_cannot_hold_the_catalog_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(CannotWrite, match="cannot keep the catalogue"):
+    with pytest.raises(CannotWrite, match="cannot keep the catalog"):
         Store(tmp_path / "file" / "catalog.db")
 
 

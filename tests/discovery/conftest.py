@@ -1,4 +1,4 @@
-"""A catalogue on loopback that does what real ones do, a clock that the test turns, and discovery in front of it."""
+"""A catalog on loopback that does what real ones do, a clock that the test turns, and discovery in front of it."""
 
 import json
 import random
@@ -24,7 +24,7 @@ START = datetime(2025, 11, 20, tzinfo=UTC)
 
 @dataclass
 class World:
-    """The catalogue, and a watcher's discovery of it."""
+    """The catalog, and a watcher's discovery of it."""
 
     url: str
     store: Store

@@ -1,4 +1,4 @@
-"""Windows, cursor, overlap, changes and rules together, on a catalogue that is as awkward as real ones."""
+"""Windows, cursor, overlap, changes and rules together, on a catalog that is as awkward as real ones."""
 
 import json
 from datetime import timedelta
@@ -57,7 +57,7 @@ def test_an_item_that_becomes_visible_long_after_its_stamp_is_found_and_makes_th
     assert world.poll().admitted == 1
 
 
-def test_what_a_catalogue_shows_later_than_it_accepts_it_is_found(world):
+def test_what_a_catalog_shows_later_than_it_accepts_it_is_found(world):
     """Stamped, accepted with 201, and visible some minutes later, behind what the polls have read by then."""
     world.fill(3)
     world.poll()
@@ -175,10 +175,10 @@ def test_what_runs_already_is_not_superseded_and_a_withdrawn_processing_supersed
     newer = acquired(world, baseline="N0512", updated=world.clock(), properties={"deprecated": True})
     world.store.put(newer)
     world.poll()
-    assert sorted(world.states().values()) == ["deprecated", "sent"]
+    assert sorted(world.states().values()) == ["deprecated", "submitted"]
     world.store.put(acquired(world, baseline="N0513", updated=world.clock()))
     world.poll()
-    assert sorted(world.states().values()) == ["deprecated", "queued", "sent"]
+    assert sorted(world.states().values()) == ["deprecated", "queued", "submitted"]
 
 
 def test_by_default_every_processing_is_converted(world):
@@ -234,7 +234,7 @@ def test_a_server_s_clock_that_was_wrong_at_the_very_first_poll_hides_no_news(wo
     discover(world.source(), Recipe(), world.catalog(), world.ledger, lambda: right)
     world.clock.forward(days=-30, minutes=30)
     world.poll()
-    world.store.put(world.item(4, updated=world.clock() - timedelta(minutes=5)))  # late, as all catalogues are now and then
+    world.store.put(world.item(4, updated=world.clock() - timedelta(minutes=5)))  # late, as all catalogs are now and then
     world.clock.forward(minutes=1)
     assert world.poll().admitted == 1
 

@@ -132,8 +132,8 @@ def test_items_that_pystac_dies_of_do_not_hide_the_others(world):
     wanted = world.fill(12)
     world.faults.set(hrefless=("*",), no_properties=(wanted[3],))
     tally = world.poll()
-    assert (tally.admitted, tally.quarantined) == (11, 1)
-    assert world.ledger.absences.quarantined() == [("s2", wanted[3], "the item has no properties")]
+    assert (tally.admitted, tally.unreadable) == (11, 1)
+    assert world.ledger.absences.unreadable() == [("s2", wanted[3], "the item has no properties")]
 
 
 @pytest.mark.parametrize("limit", [1, 5, 1000])
@@ -149,7 +149,7 @@ def test_an_item_that_the_server_cannot_serve_is_alone_in_its_misfortune(world, 
     world.settings["poll"] = {"page": limit, "since": "30d"}
     tally = world.poll()
     hidden = {n // 4 for n in poisoned}
-    assert tally.quarantined == len(hidden)
+    assert tally.unreadable == len(hidden)
     found = {row.item_id for row in world.ledger.conversions.find(limit=100) if any("/v2/" in href for href in _hrefs(world, row))}
     between = {n for n in range(20) if _between(n, poisoned)}
     assert found == {i for n, i in enumerate(wanted) if n not in poisoned and n not in between}
@@ -172,7 +172,7 @@ def test_an_outage_is_not_taken_for_poison(world):
     with pytest.raises(BadAnswer, match="HTTP 500"):
         world.poll()
     assert len(world.faults.delivered) < 10
-    assert world.ledger.absences.quarantined() == []
+    assert world.ledger.absences.unreadable() == []
 
 
 def test_a_server_that_clips_the_limit_without_a_word_loses_nothing(world):
@@ -201,7 +201,7 @@ def test_a_server_that_drips_is_not_waited_for_for_ever(world):
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     http = CatalogHttp(url, now=world.clock, sleep=world.slept.append, rng=random.Random(1), timeout=(1, 5), total=0.1)
     with pytest.raises(BadAnswer, match="for one answer"):
-        http.ask(url, tries=1)
+        http.ask(url, attempts=1)
     http.session.close()
     thread.join(5)
     listener.close()
@@ -248,7 +248,7 @@ def response(status: str, body: bytes = b"{}", **headers: str) -> bytes:
     ],
     ids=["nested", "forever", "no-zone", "a-digit-that-is-no-number", "date-beyond-the-calendar"],
 )  # fmt: skip
-def test_an_odd_answer_is_a_catalogue_s_trouble_and_never_the_watcher_s_end(world, raw, said, waited):
+def test_an_odd_answer_is_a_catalog_s_trouble_and_never_the_watcher_s_end(world, raw, said, waited):
     with answering(raw) as url:
         http = CatalogHttp(url, now=world.clock, sleep=world.slept.append, rng=random.Random(1))
         with pytest.raises(CatalogUnavailable, match=r"HTTP 503|not JSON"):
@@ -258,7 +258,7 @@ def test_an_odd_answer_is_a_catalogue_s_trouble_and_never_the_watcher_s_end(worl
             http.ask(url)
         world.clock.forward(days=1)
         with pytest.raises(CatalogUnavailable, match=r"HTTP 503|not JSON"):  # asked again after a day, whatever it wanted
-            http.ask(url, tries=1)
+            http.ask(url, attempts=1)
         http.session.close()
 
 

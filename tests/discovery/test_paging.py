@@ -16,7 +16,7 @@ FROM_ALL = timedelta(days=10)
 
 
 class Meanwhile(Store):
-    """A catalogue in which something happens after the first page that has items, or has some and is not full."""
+    """A catalog in which something happens after the first page that has items, or has some and is not full."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class Meanwhile(Store):
 
 @pytest.fixture
 def meanwhile(world):
-    """The same world on such a catalogue."""
+    """The same world on such a catalog."""
     with Meanwhile() as store, Server(create_app(store, now=world.clock)) as server:
         world.url, world.store, world.faults = server.url, store, server.faults
         yield world
@@ -125,8 +125,8 @@ def test_items_of_another_collection_are_never_taken_for_ours(world):
     world.store.put_many(strays)
     world.faults.set(ignore=frozenset({"collections"}))
     tally = world.poll()
-    assert (tally.admitted, tally.quarantined) == (3, 2)
-    assert {why for _, _, why in world.ledger.absences.quarantined()} == {
+    assert (tally.admitted, tally.unreadable) == (3, 2)
+    assert {why for _, _, why in world.ledger.absences.unreadable()} == {
         "the item belongs to collection 'other', asked was 'sentinel-2-l2a'"
     }
 
@@ -163,4 +163,4 @@ def test_a_sweep_keeps_nothing_of_what_it_read(world):
     gc.collect()
     grown = (tracemalloc.get_traced_memory()[0] - before) / 300
     tracemalloc.stop()
-    assert grown < size / 20, (grown, size)  # bytes for each item; the catalogue runs in this process, too
+    assert grown < size / 20, (grown, size)  # bytes for each item; the catalog runs in this process, too

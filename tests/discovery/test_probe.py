@@ -121,7 +121,7 @@ def test_one_item_without_properties_says_nothing_of_the_others(world):
     world.faults.set(no_properties=(wanted[19],))
     tally = world.poll()
     assert world.ledger.sources.abilities("s2")[0]["stamp"] == "updated"
-    assert (tally.admitted, tally.quarantined) == (19, 1)
+    assert (tally.admitted, tally.unreadable) == (19, 1)
 
 
 def test_on_a_slow_server_polls_look_at_recent_acquisitions_and_once_per_sweep_at_all(world):
@@ -172,4 +172,4 @@ def test_where_the_product_is_asked_for_alone_items_without_one_are_still_read(w
     world.store.put_many([bare, world.item(41, updated=world.clock())])
     assert world.poll().admitted == 2
     assert store in world.hrefs()
-    assert world.ledger.absences.quarantined() == []
+    assert world.ledger.absences.unreadable() == []

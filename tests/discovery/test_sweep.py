@@ -113,7 +113,7 @@ def test_items_that_a_server_cannot_serve_are_not_gone(watched):
     for _ in range(3):
         again(watched)
     assert watched.states()[hidden] == "queued"
-    assert [why for _, _, why in watched.ledger.absences.quarantined() if "cannot serve" in why]
+    assert [why for _, _, why in watched.ledger.absences.unreadable() if "cannot serve" in why]
 
 
 def test_what_was_there_before_the_watch_is_no_news_and_what_appears_later_is_whatever_its_stamp(world):
@@ -162,7 +162,7 @@ def test_what_can_be_read_again_is_no_longer_in_quarantine_whether_it_changed_or
     spoiled, poisoned, gone = (watched.item(n)["id"] for n in (2, 5, 8))
     watched.faults.set(no_properties=(spoiled, gone), poison=(poisoned,))
     again(watched)
-    assert {name for _, name, _ in watched.ledger.absences.quarantined()} == {
+    assert {name for _, name, _ in watched.ledger.absences.unreadable()} == {
         spoiled,
         gone,
         "(unreadable) datetime 2025-11-20T05:00:00Z",
@@ -170,25 +170,25 @@ def test_what_can_be_read_again_is_no_longer_in_quarantine_whether_it_changed_or
     watched.faults.clear()
     watched.store.delete("sentinel-2-l2a", gone)
     again(watched)
-    assert [name for _, name, _ in watched.ledger.absences.quarantined()] == [gone]
+    assert [name for _, name, _ in watched.ledger.absences.unreadable()] == [gone]
     assert len(watched.ledger.conversions.find()) == 10  # it was no change
     watched.settings["poll"] |= {"sweep_all": "7d"}
     watched.clock.forward(days=38)
     watched.sweep()
-    assert watched.ledger.absences.quarantined() == []
+    assert watched.ledger.absences.unreadable() == []
 
 
-def test_what_a_poll_could_not_read_and_the_next_can_is_no_longer_in_quarantine(world):
+def test_what_a_poll_could_not_read_and_the_next_can_is_no_longer_in_unreadable(world):
     wanted = world.fill(6)
     world.poll()
     world.clock.forward(minutes=2)
     world.store.put_many([world.item(n, updated=world.clock() - timedelta(seconds=n)) for n in range(6)])
     world.faults.set(no_properties=(wanted[1],), poison=(wanted[4],))
-    assert world.poll().quarantined == 2
+    assert world.poll().unreadable == 2
     world.faults.clear()
     world.clock.forward(minutes=1)
     world.poll()
-    assert world.ledger.absences.quarantined() == []
+    assert world.ledger.absences.unreadable() == []
 
 
 def test_one_item_that_is_dated_ages_ago_makes_no_sweep_of_every_day_since_then(world):
@@ -205,10 +205,10 @@ def test_one_item_that_is_dated_ages_ago_makes_no_sweep_of_every_day_since_then(
     world.sweep()  # gives up after 200 steps; 2,000 years of days are 184,000
     row = world.ledger.sources.sweep("s2", "all")
     assert (row.start, row.done_at) == (datetime(1, 1, 1, tzinfo=UTC), world.clock())
-    assert len(world.ledger.absences.based("s2", [world.item(n)["id"] for n in range(5)])) == 5  # met, every one
+    assert len(world.ledger.absences.preexisting("s2", [world.item(n)["id"] for n in range(5)])) == 5  # met, every one
 
 
-def test_a_catalogue_that_does_not_say_when_it_begins_is_swept_from_the_beginning_of_time(world):
+def test_a_catalog_that_does_not_say_when_it_begins_is_swept_from_the_beginning_of_time(world):
     """An item without a readable time sorted first, and a collection without an extent: the archive was never swept."""
     world.settings["poll"] = {"since": "1d", "sweep_back": "1d", "sweep_all": "1h"}
     extent = {"spatial": {"bbox": [[-180, -90, 180, 90]]}, "temporal": {"interval": [[None, None]]}}
@@ -227,9 +227,9 @@ def test_a_catalogue_that_does_not_say_when_it_begins_is_swept_from_the_beginnin
 STOPPED = """
 import random, sys, threading, time
 from datetime import UTC, datetime, timedelta
-from stac_watch.catalog import Catalog
-from stac_watch.pages import sweep_leaves
-from stac_watch.windows import days
+from stac_watch.catalog.client import Catalog
+from stac_watch.catalog.reader import sweep_leaves
+from stac_watch.catalog.windows import days
 
 start = datetime(2025, 11, 20, tzinfo=UTC)
 catalog = Catalog(sys.argv[1], "c", now=lambda: datetime.now(UTC), sleep=time.sleep, rng=random.Random(1))
@@ -239,7 +239,7 @@ sys.stdin.readline()
 """
 
 
-def test_a_stop_does_not_wait_for_a_catalogue_that_does_not_answer_a_sweep():
+def test_a_stop_does_not_wait_for_a_catalog_that_does_not_answer_a_sweep():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(30)
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"

@@ -133,7 +133,7 @@ def test_each_trap_is_held_by_a_test(row, holders):
 
 
 @pytest.mark.parametrize("switch", [field.name for field in fields(Faults)])
-def test_discovery_is_tested_with_each_fault_of_the_demo_catalogue(switch):
+def test_discovery_is_tested_with_each_fault_of_the_demo_catalog(switch):
     trees = [ast.parse(path.read_text(encoding="utf-8")) for path in sorted((TESTS / "discovery").glob("test_*.py"))]
     named = {word.arg for tree in trees for word in ast.walk(tree) if isinstance(word, ast.keyword)}
     named |= {word.value for tree in trees for word in ast.walk(tree) if isinstance(word, ast.Constant)}

@@ -1,7 +1,7 @@
-"""Commands of README and docs are run as they are written: page by page, in a folder of their own, against a catalogue on loopback.
+"""Commands of README and docs are run as they are written: page by page, in a folder of their own, against a catalog on loopback.
 
 In docs/ a fence that says `runs` is run; of README every `$` line is, unless it is excused here. A YAML fence is a file, and its
-first line says its name. The real catalogue is replaced in the way that docs/configuration.md offers, by the environment.
+first line says its name. The real catalog is replaced in the way that docs/configuration.md offers, by the environment.
 """
 
 import json
@@ -58,8 +58,8 @@ PAGES = [page for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.m
 
 
 @pytest.fixture(scope="module")
-def catalogue(tmp_path_factory):
-    """A catalogue with one item of today, and one of three days ago."""
+def catalog(tmp_path_factory):
+    """A catalog with one item of today, and one of three days ago."""
     products = tmp_path_factory.mktemp("products")
     now = datetime.now(UTC)
     with Store() as store, Server(create_app(store, products=products, now=lambda: datetime.now(UTC))) as server:
@@ -81,7 +81,7 @@ def test_the_pages_with_commands_are_found():
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_the_commands_of_a_page_run(page, catalogue, tmp_path):
+def test_the_commands_of_a_page_run(page, catalog, tmp_path):
     (tmp_path / ".venv").symlink_to(BIN.parent)
     (tmp_path / "deploy" / "base").mkdir(parents=True)
     shutil.copy(ROOT / "deploy" / "base" / "stac-watch.yaml", tmp_path / "deploy" / "base")
@@ -89,7 +89,7 @@ def test_the_commands_of_a_page_run(page, catalogue, tmp_path):
         (tmp_path / "stac-watch.yaml").write_text(next(b.text for b in blocks(ROOT / "README.md") if b.language == "yaml"))
     environ = os.environ | {
         "PATH": f"{BIN}:{os.environ['PATH']}",
-        "STAC_WATCH__SOURCES__S2_L2A__API": catalogue,
+        "STAC_WATCH__SOURCES__S2_L2A__API": catalog,
         "STAC_WATCH__SOURCES__S2_L2A__ALLOWED_HOSTS": "[127.0.0.1]",
     }
     for block in blocks(page):

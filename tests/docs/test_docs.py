@@ -28,7 +28,7 @@ from stac_watch.model.states import State
 from stac_watch.report.explain import Explanation, Next
 from stac_watch.report.lines import Line
 from stac_watch.report.metrics import Loop, families
-from stac_watch.report.questions import Unreadable
+from stac_watch.report.questions import UnreadableItem
 from stac_watch.report.status import Discovery, Failure, SourceStatus, Status, Waiting, source_status, status
 from stac_watch.report.web.site import Window, create_app
 from stac_watch.runs.cleaning import Cleaning
@@ -86,7 +86,7 @@ def test_every_state_and_skip_reason_is_documented(name):
 
 
 JSON = {
-    "a line": Line, "an unreadable item": Unreadable, "a status": Status, "a source's entry": SourceStatus,
+    "a line": Line, "an unreadable item": UnreadableItem, "a status": Status, "a source's entry": SourceStatus,
     "a backfill's order": Order, "one that waits": Waiting, "a group of failures": Failure, "a chain": Explanation,
     "a chain's item": ItemRow, "a move": HistoryRow, "what is next": Next, "a plan": Plan, "a plan's day": Day, "a target": Target,
     "an audit": Audit, "a gap": Gap, "a run": RunView, "a step": Step, "a fetched file": Fetched, "a cleaning": Cleaning,
@@ -131,7 +131,7 @@ def test_every_metric_and_path_of_the_web_is_documented():
     at = datetime(2026, 3, 1, tzinfo=UTC)
     order = Order("s2", at, at, at, 0, None, None)
     source = source_status("s2", {}, Lag(at, at, at), order, at, 0, 0, Discovery(overlap=timedelta(hours=1)))
-    view = status({}, at, quarantined=0, watcher=None, sources=[source], waiting=[], dead=[], lines=[])
+    view = status({}, at, unreadable=0, watcher=None, sources=[source], waiting=[], failed=[], lines=[])
     loop = Loop("1", 1, at, leads=True, ailing=frozenset())
     told = {f"{f.name}{'_total' * (f.type == 'counter')}{'_info' * (f.type == 'info')}" for f in families(view, loop, ("s2",))}
     assert told == set(re.findall(r"^\| `(stac_watch_\w+)` \|", page, re.MULTILINE))

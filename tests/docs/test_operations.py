@@ -136,7 +136,7 @@ def test_every_skip_reason_says_what_why_and_how_to_have_it_all_the_same():
     for reason, (what, why, command) in table.items():
         assert what, reason
         assert why, reason
-        assert "`" in command or "backfill" in command or "tell the catalogue" in command, f"{reason}: no command"
+        assert "`" in command or "backfill" in command or "tell the catalog" in command, f"{reason}: no command"
 
 
 def test_each_trouble_has_a_command():

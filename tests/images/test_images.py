@@ -17,7 +17,7 @@ pytestmark = pytest.mark.images
 
 TAG = "test-images"
 FINAL_STAGE_LACKS = re.compile(r"(pip[\d.]*|uv|gcc.*|g\+\+.*|cc|c\+\+|clang.*|ld|make|cmake|git|curl|wget)")
-CATALOGUE = """
+CATALOG = """
 import json, os, subprocess, sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -28,7 +28,7 @@ with Store(None) as store, Server(create_app(store, now=lambda: datetime.now(UTC
     sensed = now - timedelta(days=1)  # a range ends at the present second, and what was sensed within it is not in the range
     item = f"S2A_MSIL2A_{sensed:%Y%m%dT%H%M%S}_N0511_R122_T32TQM_{sensed:%Y%m%dT%H%M%S}"
     store.put_many([make_item(item, catalog_url=server.url, product_href=f"{server.url}/products/{item}.zarr", updated=now)])
-    Path("stac-watch.yaml").write_text(sys.argv[1].replace("CATALOGUE", server.url))
+    Path("stac-watch.yaml").write_text(sys.argv[1].replace("CATALOG", server.url))
     cluster = {"name": "none", "cluster": {"server": "https://127.0.0.1:9"}}
     context = {"name": "none", "context": {"cluster": "none", "user": "none"}}
     Path("kubeconfig").write_text(json.dumps({"clusters": [cluster], "contexts": [context], "current-context": "none",
@@ -44,7 +44,7 @@ print(*{line.split()[-1] for line in open("/proc/self/maps") if "/libproj" in li
 """
 CONFIG = """
 ledger: sqlite:///var/stac-watch.db
-sources: [{name: here, api: CATALOGUE, collection: sentinel-2-l2a, allowed_hosts: [127.0.0.1]}]
+sources: [{name: here, api: CATALOG, collection: sentinel-2-l2a, allowed_hosts: [127.0.0.1]}]
 recipe: {output: "var/{item_id}.zarr"}
 engine: {kind: argo, webhook: "http://127.0.0.1:9/items"}
 """
@@ -99,9 +99,9 @@ def test_runner_tells_its_version_and_the_converters(runner: Opened, product: Pa
     assert said == f"geozarr-runner {release()}, eopf-geozarr {locked()['eopf-geozarr']}\n"
 
 
-def test_poller_reads_a_catalogue(poller: Opened, tmp_path: Path):
+def test_poller_reads_a_catalog(poller: Opened, tmp_path: Path):
     tmp_path.chmod(0o777)
-    done = poller.run("-c", CATALOGUE, CONFIG, folder=tmp_path, entrypoint=["python"])
+    done = poller.run("-c", CATALOG, CONFIG, folder=tmp_path, entrypoint=["python"])
     assert done.returncode == 0, done.stderr[-3000:]
     assert json.loads(done.stdout)["to_do"] == 1
 

@@ -1,4 +1,4 @@
-"""A small world for journeys: a catalogue on loopback, a clock that the test turns, an engine that fails as it is told to."""
+"""A small world for journeys: a catalog on loopback, a clock that the test turns, an engine that fails as it is told to."""
 
 import json
 import random
@@ -116,7 +116,7 @@ class Plant:
 
 @dataclass
 class World:
-    """A catalogue with items, a ledger, an engine, a clock."""
+    """A catalog with items, a ledger, an engine, a clock."""
 
     url: str
     store: Store
@@ -186,7 +186,7 @@ class World:
 
 @pytest.fixture
 def build(tmp_path: Path):
-    """Builds worlds; each with a catalogue and a ledger of its own."""
+    """Builds worlds; each with a catalog and a ledger of its own."""
     opened = []
 
     def _build(fault: str = "", **source) -> World:

@@ -1,4 +1,4 @@
-"""What people ask for: a backfill, a replay, an audit, the chain of one item; with a real catalogue, ledger and dispatch."""
+"""What people ask for: a backfill, a replay, an audit, the chain of one item; with a real catalog, ledger and dispatch."""
 
 import json
 from collections import Counter
@@ -157,7 +157,7 @@ def test_a_canary_that_fails_stops_the_rest_until_the_command_is_given_again(arc
     assert backfill.progress(archive.backfilling, request, START, 0, archive.clock()).settled
     carry_out(archive, replace(request, canary=0))
     archive.run()
-    assert Counter(r.state for r in archive.ledger.conversions.find()) == {State.DONE: 11, State.DEAD: 1}
+    assert Counter(r.state for r in archive.ledger.conversions.find()) == {State.DONE: 11, State.FAILED: 1}
 
 
 def test_after_so_many_failures_nothing_more_is_sent(archive):
@@ -215,12 +215,12 @@ def test_replay_by_state_time_and_error(finished):
     redo = finished.items[:4]
     again(finished, replay.named([Wish(i) for i in redo], finished.ledger, ["demo"]))
     fail(finished, *redo)
-    dead = finished.ledger.conversions.find(state=State.DEAD, error="NO GROUP /r10m")
-    assert {t.item for t in replay.chosen(dead, finished.ledger)} == set(redo)
-    assert finished.ledger.conversions.find(state=State.DEAD, error="100%") == []
-    assert finished.ledger.conversions.find(state=State.DEAD, since=finished.clock() + timedelta(seconds=1)) == []
+    failed = finished.ledger.conversions.find(state=State.FAILED, error="NO GROUP /r10m")
+    assert {t.item for t in replay.chosen(failed, finished.ledger)} == set(redo)
+    assert finished.ledger.conversions.find(state=State.FAILED, error="100%") == []
+    assert finished.ledger.conversions.find(state=State.FAILED, since=finished.clock() + timedelta(seconds=1)) == []
     assert {f.count for f in asking.status(finished.ledger, [finished.source], Limits(), finished.clock()).failures} == {4}
-    again(finished, replay.chosen(dead, finished.ledger))
+    again(finished, replay.chosen(failed, finished.ledger))
     finished.run()
     assert Counter(r.state for r in finished.ledger.conversions.find()) == {State.DONE: 12}
 
@@ -233,7 +233,7 @@ def test_an_older_revision_is_refused_by_name(finished):
     assert "not the item's current one" in target.refusal
 
 
-def test_an_item_that_the_ledger_does_not_know_comes_from_the_catalogue(archive):
+def test_an_item_that_the_ledger_does_not_know_comes_from_the_catalog(archive):
     targets = replay.named([Wish(archive.items[0]), Wish("nobody")], archive.ledger, ["demo"])
     results = {t.item: t for t in again(archive, targets)}
     assert results[archive.items[0]].state is State.QUEUED
@@ -259,7 +259,7 @@ def test_a_waiting_event_that_a_person_posts_is_sent(archive):
     carry_out(archive, ask(archive))
     row = archive.ledger.conversions.find(item_id=archive.items[0])[0]
     replay.repost(archive.ledger.conversions.events(row.key)[0], archive.ledger, archive.plant, archive.clock())
-    assert archive.ledger.conversions.get(row.key).state is State.SENT
+    assert archive.ledger.conversions.get(row.key).state is State.SUBMITTED
 
 
 @pytest.mark.parametrize("line", ['{"item": 3', '{"item": "x"}', "[]"])
@@ -301,10 +301,10 @@ def test_an_audit_names_every_kind_and_a_replay_of_its_file_closes_them(finished
     kinds = {gap.item: gap.kind for gap in found.gaps}
     assert kinds == {
         items[0]: audit.Kind.LOST, items[1]: audit.Kind.STALE, items[2]: audit.Kind.UNVERIFIED, items[3]: audit.Kind.STALE,
-        new: audit.Kind.MISSING, items[4]: audit.Kind.GONE, items[5]: audit.Kind.DEAD, items[6]: audit.Kind.UNFINISHED,
+        new: audit.Kind.MISSING, items[4]: audit.Kind.GONE, items[5]: audit.Kind.FAILED, items[6]: audit.Kind.UNFINISHED,
         bad: audit.Kind.UNREADABLE,
     }  # fmt: skip
-    once = ("dead", "gone", "lost", "missing", "unfinished", "unreadable", "unverified")
+    once = ("failed", "gone", "lost", "missing", "unfinished", "unreadable", "unverified")
     assert found.kinds == dict.fromkeys(once, 1) | {"stale": 2}
     assert audit.write(found, tmp_path / "gaps") == 6
     targets = replay.named(replay.wishes(tmp_path / "gaps"), world.ledger, ["demo"])
@@ -347,7 +347,7 @@ def test_explain_says_what_comes_next_in_every_state(archive):
     item = archive.items[0]
     carry_out(archive, ask(archive))
     assert explain(archive, item).next.what.endswith("goes out when there is room")
-    archive.ledger.orders.hold_back("demo", "1 of the first 2 failed")
+    archive.ledger.orders.hold("demo", "1 of the first 2 failed")
     assert "is held: 1 of the first 2 failed" in explain(archive, item).next.what
     carry_out(archive, ask(archive))
     row = archive.ledger.conversions.find(item_id=item)[0]

@@ -95,16 +95,16 @@ def test_no_configuration_and_wrong_usage(tmp_path):
     refused(run("items", "--state", "lost", "-c", str(settings(tmp_path)), cwd=tmp_path), 2, "lost")
 
 
-def test_catalogue_down(tmp_path):
+def test_catalog_down(tmp_path):
     refused(run("watch", "--once", "-c", str(settings(tmp_path)), cwd=tmp_path), 75, "127.0.0.1:9", "connection refused")
 
 
-def test_catalogue_answers_html(tmp_path):
+def test_catalog_answers_html(tmp_path):
     with answering(b"<html>maintenance</html>", "text/html") as url:
         refused(run("watch", "--once", "-c", str(settings(tmp_path, url)), cwd=tmp_path), 75, url, "not JSON")
 
 
-def test_catalogue_is_not_stac(tmp_path):
+def test_catalog_is_not_stac(tmp_path):
     with answering(b'{"hello": "world"}', "application/json") as url:
         refused(run("watch", "--once", "-c", str(settings(tmp_path, url)), cwd=tmp_path), 75, url, "STAC")
 
@@ -144,14 +144,14 @@ def test_unknown_item(tmp_path):
 @pytest.mark.parametrize(
     ("spoil", "groups", "state", "code", "words"),
     [
-        ("none", "measurements/reflectance/r30m", "dead", 65, ["r30m", "r20m"]),
-        ("not sentinel-2", "", "dead", 65, ["Sentinel-2"]),
-        ("truncated", "", "dead", 65, ["b02"]),
+        ("none", "measurements/reflectance/r30m", "failed", 65, ["r30m", "r20m"]),
+        ("not sentinel-2", "", "failed", 65, ["Sentinel-2"]),
+        ("truncated", "", "failed", 65, ["b02"]),
         ("host", "", None, None, ["not allowed"]),
     ],
 )
 def test_product_that_cannot_be_converted(tmp_path, spoil, groups, state, code, words):
-    """The watcher goes on; the item ends dead (or unreadable) with its reason, and no output under any name."""
+    """The watcher goes on; the item ends as failed (or unreadable) with its reason, and no output under any name."""
     products = tmp_path / "products"
     products.mkdir()
     product = write_product(products, ITEM, size=360)
@@ -171,10 +171,10 @@ def test_product_that_cannot_be_converted(tmp_path, spoil, groups, state, code, 
         sensed = datetime(2025, 10, 8, 10, 0, 41, tzinfo=UTC)
         store.put(make_item(ITEM, catalog_url=server.url, product_href=href, updated=datetime.now(UTC), datetime=sensed))
         result = run("watch", "--once", "-c", str(path), cwd=tmp_path)
-        assert result.returncode == (1 if state == "dead" else 0), result.stdout + result.stderr
+        assert result.returncode == (1 if state == "failed" else 0), result.stdout + result.stderr
         shown = run("items", "--json", "-c", str(path), cwd=tmp_path).stdout if state else result.stdout
         status = run("status", "--json", "-c", str(path), cwd=tmp_path).stdout
-    if state == "dead":
+    if state == "failed":
         (line,) = json.loads(shown)
         assert line["state"] == state
         explained = json.loads(run("explain", ITEM, "--json", "-c", str(path), cwd=tmp_path).stdout)
@@ -182,7 +182,7 @@ def test_product_that_cannot_be_converted(tmp_path, spoil, groups, state, code, 
         for word in words:
             assert word in line["reason"], line["reason"]
     else:
-        assert json.loads(status)["quarantined"] == 1
+        assert json.loads(status)["unreadable"] == 1
     assert list((tmp_path / "outputs").iterdir()) == []
 
 

@@ -48,7 +48,7 @@ class Zygote:
 
 
 class World:
-    """A catalogue with two products and an item whose product is not there; and a folder for one watcher."""
+    """A catalog with two products and an item whose product is not there; and a folder for one watcher."""
 
     def __init__(self, folder: Path, server: Server, store: Store, products: Path, conversions: Path, ledger) -> None:
         self.folder, self.server, self.store, self.products, self.conversions = folder, server, store, products, conversions
@@ -83,7 +83,7 @@ class World:
         )
 
     def remember(self) -> None:
-        """Keeps what this ledger knows of the catalogue, for `seed`."""
+        """Keeps what this ledger knows of the catalog, for `seed`."""
         ledger = Ledger(open_engine(self.ledger))
         self.abilities = ledger.sources.abilities("demo")[0]
         self.sweeps = [row for kind in ("recent", "all") if (row := ledger.sources.sweep("demo", kind)) is not None]
@@ -91,7 +91,7 @@ class World:
         ledger.close()
 
     def seed(self, *, sweeps: bool) -> None:
-        """Writes it into a fresh ledger: asking the catalogue what it can do takes longer than all the rest of such a watch."""
+        """Writes it into a fresh ledger: asking the catalog what it can do takes longer than all the rest of such a watch."""
         ledger = Ledger(open_engine(self.ledger))
         ledger.prepare()
         ledger.sources.note_abilities("demo", self.abilities, datetime.now(UTC))
@@ -190,7 +190,7 @@ def test_killed_at_every_commit_point_of_a_first_watch(world, zygote):
         world.fresh(f"{name}-seeded")
         world.seed(sweeps=False)
 
-    # lease and abilities; then all the others, of a watcher that knows its catalogue
+    # lease and abilities; then all the others, of a watcher that knows its catalog
     assert kill_everywhere(world, zygote, world.fresh, expected, most=6) == 6
     # 1 window, 3 events sent, 3 outcomes: two points for each transaction and each submission
     assert kill_everywhere(world, zygote, seeded, expected) >= 2 * (1 + 2 * 3 + 3)

@@ -77,7 +77,7 @@ class Command:
 
 
 class World:
-    """A catalogue, a configuration, and an installation whose runner is the stand-in."""
+    """A catalog, a configuration, and an installation whose runner is the stand-in."""
 
     def __init__(self, place: Path, store: Store, url: str) -> None:
         self.place, self.store, self.url = place, store, url
@@ -169,7 +169,7 @@ def test_in_a_terminal_a_bar_and_an_eta_and_after_ctrl_c_it_goes_on(world):
         world.publish(number, seconds=0.5)
     first = world.start(*ASKED, tty=True)
     first.says("this command converts")
-    first.says(r"2/8 2 done, 0 dead, 6 to do, 0:00:\d\d left \(until 20")
+    first.says(r"2/8 2 done, 0 failed, 6 to do, 0:00:\d\d left \(until 20")
     first.press_ctrl_c()
     assert first.ends() == 130
     assert "interrupted; start the same command again to go on" in first.text
@@ -182,7 +182,7 @@ def test_in_a_terminal_a_bar_and_an_eta_and_after_ctrl_c_it_goes_on(world):
     second = world.start(*ASKED, tty=True)
     assert second.ends() == 0, second.text
     assert "8/8" in second.text
-    assert "8 done, 0 dead, 0 to do" in second.text
+    assert "8 done, 0 failed, 0 to do" in second.text
     assert world.states() == {"done": 8}
     assert world.converted_twice() == []
 
@@ -194,10 +194,10 @@ def test_in_a_log_there_are_lines_and_no_pictures(world):
     assert command.ends() == 0
     assert "\x1b" not in command.text
     assert command.text.splitlines()[:2] == ["3 admitted", "this command converts"]
-    assert command.text.splitlines()[-1] == "3 done, 0 dead, 0 to do"
+    assert command.text.splitlines()[-1] == "3 done, 0 failed, 0 to do"
     again = world.start(*ASKED)  # nothing is left to do
     assert again.ends() == 0
-    assert again.text.splitlines() == ["0 admitted", "this command converts", "3 done, 0 dead, 0 to do"]
+    assert again.text.splitlines() == ["0 admitted", "this command converts", "3 done, 0 failed, 0 to do"]
 
 
 def test_sigterm_is_an_orderly_end_too(world):
@@ -222,14 +222,14 @@ def test_a_canary_that_fails_stops_it_and_the_same_command_goes_on(world):
     assert first.ends() == 1
     assert "held: 1 of the first 2 failed" in first.text
     assert world.runs() == 2
-    assert world.states() == {"dead": 1, "done": 1, "queued": 4}
+    assert world.states() == {"failed": 1, "done": 1, "queued": 4}
     status = world.start("status")
     assert status.ends() == 0
     assert "1 of the first 2 failed" in status.text
     second = world.start(*ASKED, "--canary", "2")
-    assert second.ends() == 1  # one is dead still
+    assert second.ends() == 1  # one has failed still
     assert "held" not in second.text
-    assert world.states() == {"dead": 1, "done": 5}
+    assert world.states() == {"failed": 1, "done": 5}
 
 
 def test_max_failures_is_a_brake(world):
@@ -239,7 +239,7 @@ def test_max_failures_is_a_brake(world):
     command = world.start(*ASKED, "--max-failures", "3")
     assert command.ends() == 1
     assert "held: 3 of its conversions failed, 3 were the limit" in command.text
-    assert (world.runs(), world.states()) == (3, {"dead": 3, "queued": 3})
+    assert (world.runs(), world.states()) == (3, {"failed": 3, "queued": 3})
 
 
 def test_it_does_not_wait_for_days_for_a_product_that_is_not_there(world):
@@ -248,7 +248,7 @@ def test_it_does_not_wait_for_days_for_a_product_that_is_not_there(world):
     (world.place / "products").joinpath(f"{world.publish(3)}.zarr", ".zmetadata").unlink()
     command = world.start(*ASKED)
     assert command.ends() == 1
-    assert "3 done, 0 dead, 0 to do, 1 not there yet" in command.text
+    assert "3 done, 0 failed, 0 to do, 1 not there yet" in command.text
     assert "a watcher looks for them again" in command.text
 
 
@@ -267,7 +267,7 @@ def test_it_gives_way_to_a_watcher_so_that_new_items_are_not_starved(world):
     assert follower.ends() == 0, follower.text
     order = world.conversions.read_text().split()
     assert order.index(json.loads(marker.read_bytes())["key"]) < len(order) - 2, "it did not wait for the archive's end"
-    assert follower.text.splitlines()[-1] == "24 done, 0 dead, 0 to do"
+    assert follower.text.splitlines()[-1] == "24 done, 0 failed, 0 to do"
     assert watcher.process.poll() is None
     watcher.process.send_signal(signal.SIGTERM)
     assert watcher.ends() == 0

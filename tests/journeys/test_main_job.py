@@ -1,4 +1,4 @@
-"""The main job with the real runner: from a catalogue item to a verified GeoZarr, undisturbed, interrupted, and on real input."""
+"""The main job with the real runner: from a catalog item to a verified GeoZarr, undisturbed, interrupted, and on real input."""
 
 import gzip
 import json
@@ -64,7 +64,7 @@ def nodata(product: Path, band: str, level: int) -> np.ndarray:
 
 @pytest.fixture
 def world(tmp_path):
-    """A catalogue with its products, and a configuration that watches it."""
+    """A catalog with its products, and a configuration that watches it."""
     products = tmp_path / "products"
     products.mkdir()
     with Store(None) as store, Server(create_app(store, products=products, now=lambda: datetime.now(UTC))) as server:

@@ -91,8 +91,8 @@ def test_a_backfill_shows_how_far_it_is_and_when_it_is_ready(site):
     site.turn(9)
     [row] = site.rows(site.read("/"), "Backfills")[1:]
     assert row[0] == "demo"
-    done, total, dead = (int(cell) for cell in row[4:7])
-    assert (total, dead) == (6, 0)
+    done, total, failed = (int(cell) for cell in row[4:7])
+    assert (total, failed) == (6, 0)
     assert 0 < done < 6
     assert row[8].startswith("2026-03-01T1")
     site.turn(20)
@@ -124,7 +124,7 @@ def test_the_stream_sends_the_page_again_when_it_has_changed(site):
     events = site.events("/events?period=day")
     name, first = next(events)
     assert name == "page"
-    assert first.splitlines()[0].startswith('<p class="state" data-title="stac-watch · 0 dead')
+    assert first.splitlines()[0].startswith('<p class="state" data-title="stac-watch · 0 failed')
     item = site.world.publish(1, minutes_ago=0)
     site.turn(2)
     assert item not in first
@@ -211,7 +211,7 @@ def test_a_ledger_that_does_not_answer_is_said_in_the_stream(site, tmp_path):
     site.turn()
     events = site.events()
     next(events)
-    for table in ("funnel", "quarantine"):
+    for table in ("funnel", "unreadable"):
         with site.world.ledger._engine.begin() as tx:
             tx.exec_driver_sql(f"DROP TABLE {table}")
     site.world.clock.time += timedelta(seconds=5)

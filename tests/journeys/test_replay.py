@@ -48,7 +48,7 @@ def converted(tmp_path):
 
 def outcome(config: Path) -> dict:
     [chain] = json.loads(stac_watch(config, "explain", ITEM, "--json"))
-    return chain["outcome"] | {"state": chain["line"]["state"], "try": chain["line"]["attempt"]}
+    return chain["outcome"] | {"state": chain["line"]["state"], "attempt": chain["line"]["attempt"]}
 
 
 def test_a_replay_of_what_is_done_converts_again_and_the_old_output_stays_until_then(converted):
@@ -57,7 +57,7 @@ def test_a_replay_of_what_is_done_converts_again_and_the_old_output_stays_until_
     first = json.loads(marker.read_bytes())
     assert (first["attempt"], first["reason"], outcome(config)["state"]) == (1, "done", "done")
     assert "converts again" in stac_watch(config, "replay", ITEM)
-    assert outcome(config)["try"] == 1, "without --yes nothing happens"
+    assert outcome(config)["attempt"] == 1, "without --yes nothing happens"
     stac_watch(config, "replay", ITEM, "--yes")
 
     seen, ended = set(), threading.Event()
@@ -74,7 +74,7 @@ def test_a_replay_of_what_is_done_converts_again_and_the_old_output_stays_until_
         ended.set()
         looker.join()
     second = outcome(config)
-    assert (second["state"], second["try"], second["reason"], second["code"]) == ("done", 2, "done", 0)
+    assert (second["state"], second["attempt"], second["reason"], second["code"]) == ("done", 2, "done", 0)
     assert second["counts"]["bytes_read"] > 0
     now = json.loads(marker.read_bytes())
     assert (now["attempt"], now["key"], now["run"]) == (2, first["key"], first["run"].removesuffix("1") + "2")

@@ -52,7 +52,7 @@ def test_a_terminal_gets_colours_unless_it_asks_for_none(say):
     assert re.search(r"\x1b\[[\d;]*3[1-6]m", say("status", FORCE_COLOR="1", COLUMNS="80"))
     plain = say("status", FORCE_COLOR="1", NO_COLOR="1", COLUMNS="80")
     assert not re.search(r"\x1b\[[\d;]*3[1-6]m", plain)
-    assert "dead" in plain
+    assert "failed" in plain
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -1,4 +1,4 @@
-"""What the watcher tells over HTTP while it works: a server on loopback, the demo catalogue, from nothing to done."""
+"""What the watcher tells over HTTP while it works: a server on loopback, the demo catalog, from nothing to done."""
 
 import json
 import os
@@ -80,7 +80,9 @@ def test_a_journey_from_nothing_to_done_as_the_page_shows_it(site):
     page = Page(here.ask("/")[1])
     assert set(items) <= set(page.words)
     found = here.metrics()
-    assert found[of("conversions", "demo", "live", "sent")] == found[of("posts_total", "accepted")] == 1  # the rate's first second
+    assert (
+        found[of("conversions", "demo", "live", "submitted")] == found[of("posts_total", "accepted")] == 1
+    )  # the rate's first second
     assert found[of("conversions", "demo", "live", "queued")] == found[of("outbox_events")] == 2
     assert found[of("sightings_total", "demo", "admitted")] == 3
     assert found[of("overlap_seconds", "demo")] == 900
@@ -115,7 +117,7 @@ def test_items_json_is_what_items_prints(site):
     assert (status, headers["Content-Type"]) == (200, "application/json")
     assert text == as_json(asking.items(world.ledger, world.clock())) + "\n"
     assert {row["item"] for row in json.loads(text)} == set(wanted)
-    for query, number in (("?state=queued", 2), ("?state=dead", 0), ("?source=other", 0), ("?source=demo&limit=1", 1)):
+    for query, number in (("?state=queued", 2), ("?state=failed", 0), ("?source=other", 0), ("?source=demo&limit=1", 1)):
         assert len(json.loads(here.ask(f"/items.json{query}")[1])) == number, query
 
 
@@ -123,7 +125,7 @@ def test_items_json_is_what_items_prints(site):
     ("query", "said"),
     [("limit=0", "limit '0'"), ("limit=1001", "limit '1001'"), ("limit=x", "limit 'x'"), ("limit=" + "9" * 5000, "limit '999"),
      ("limit=0000000011001", "limit '0000000011001'"),
-     ("state=gone", "no state 'gone'"), ("stat=dead", "no parameter 'stat'"), ("state=%3Cscript%3E", "no state"),
+     ("state=gone", "no state 'gone'"), ("stat=failed", "no parameter 'stat'"), ("state=%3Cscript%3E", "no state"),
      ("source=%00", "no source")],
 )  # fmt: skip
 def test_a_question_that_cannot_be_answered_is_named(site, query, said):
@@ -206,7 +208,7 @@ def test_an_engine_that_does_not_answer_is_said_and_is_nothing_that_a_restart_wo
     assert "engine: the Kubernetes API does not answer" in text
 
 
-def test_a_catalogue_that_does_not_answer_is_said_until_it_does_and_is_not_our_fault(site, tmp_path):
+def test_a_catalog_that_does_not_answer_is_said_until_it_does_and_is_not_our_fault(site, tmp_path):
     here = site()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -219,7 +221,7 @@ def test_a_catalogue_that_does_not_answer_is_said_until_it_does_and_is_not_our_f
     here.turn()
     status, text, _ = here.ask("/readyz")
     assert status == 200
-    assert f"source other: catalogue http://127.0.0.1:{port} cannot be reached" in text
+    assert f"source other: catalog http://127.0.0.1:{port} cannot be reached" in text
     assert here.metrics()[of("answered_timestamp_seconds", "demo")] == START.timestamp()
     with Store() as store, Server(create_app(store, products=tmp_path, now=here.world.clock), port=port):
         store.put_collection(make_collection())
@@ -332,11 +334,11 @@ def test_a_port_that_is_taken_is_named(site):
 
 
 @contextmanager
-def watching(folder, catalogue, **changes):
+def watching(folder, catalog, **changes):
     """`stac-watch watch` as a process of its own; yields it, its URL and its configuration."""
     document = {
         "ledger": f"sqlite:///{folder}/ledger.db",
-        "sources": [{"name": "s2", "api": catalogue, "collection": "sentinel-2-l2a"}],
+        "sources": [{"name": "s2", "api": catalog, "collection": "sentinel-2-l2a"}],
         "recipe": {"output": f"{folder}/outputs/{{item_id}}.zarr"},
         "engine": {"kind": "local", "folder": f"{folder}/runs"},
         "web": {"port": 0},

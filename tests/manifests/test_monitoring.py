@@ -46,9 +46,9 @@ def exported():
         audited=Audited("s2", NOW, NOW, NOW, {"lost": 1}),
     )  # fmt: skip
     view = filled(
-        Status, at=NOW, states={s.value: 1 for s in State}, skipped={"too_old": 1}, quarantined=1, sources=[source],
+        Status, at=NOW, states={s.value: 1 for s in State}, skipped={"too_old": 1}, unreadable=1, sources=[source],
         waiting=[Waiting(line=filled(Line, seconds=3.0), why="")], failures=[Failure("it broke", 1, "s2", None)],
-        in_flight=[], dead=[], ledger_bytes=1,
+        in_flight=[], failed=[], ledger_bytes=1,
     )  # fmt: skip
     loop = Loop(
         version="1", ticks=1, last_tick=NOW, leads=True, ailing=frozenset({"s2"}), answered={"s2": NOW}, problems={"s2": 1},
@@ -146,7 +146,7 @@ def test_prometheus_evaluates_the_rules_as_they_are_meant(rendered, tmp_path):
     assert {t["alertname"] for t in quiet["alert_rule_test"]} == {alert.name for alert in ALERTS}
     labels = {
         "StacWatchSourceAiling": {"name": "s2"}, "StacWatchNothingPublished": {"source": "s2"},
-        "StacWatchDeadGrows": {"source": "s2"}, "StacWatchBackfillHeld": {"source": "s2"},
+        "StacWatchFailedGrows": {"source": "s2"}, "StacWatchBackfillHeld": {"source": "s2"},
         "StacWatchAuditGaps": {"source": "s2", "kind": "lost"}, "StacWatchNotAudited": {"source": "s2"},
         "StacWatchNotSwept": {"source": "s2"},
     }  # fmt: skip

@@ -112,10 +112,10 @@ engine: {{kind: argo, webhook: "http://x/items"}}
 @pytest.mark.parametrize(
     ("api", "hosts", "site", "reached", "not_reached"),
     [
-        # a catalogue at a port of its own
+        # a catalog at a port of its own
         ("https://a.example:8443", "b.example", {}, [("203.0.113.7", 8443)], [("10.1.2.3", 8443), ("203.0.113.7", 22)]),
         # one inside: its name may lead to any private address
-        ("http://catalogue.demo.svc:8000", "catalogue.demo.svc", {}, [("10.1.2.3", 8000), ("172.20.0.1", 80)], [("10.1.2.3", 22)]),
+        ("http://catalog.demo.svc:8000", "catalog.demo.svc", {}, [("10.1.2.3", 8000), ("172.20.0.1", 80)], [("10.1.2.3", 22)]),
         # an internal network, named in the configuration or when rendering
         ("https://a.example", "b.example, 10.1.0.0/16", {}, [("10.1.2.3", 80)], [("10.2.2.3", 80), ("192.168.1.1", 80)]),
         ("https://a.example", "b.example", {"networks": ["10.1.0.0/16"]}, [("10.1.2.3", 80)], [("10.2.2.3", 80)]),

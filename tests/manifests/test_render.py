@@ -33,9 +33,9 @@ def test_another_process_renders_the_same_bytes(rendered):
     code = """
 import json, sys
 from pathlib import Path
-from stac_watch.config import load
-from stac_watch.manifests.render import render
-from stac_watch.manifests.settings import settings_of
+from stac_watch.config.load import load
+from stac_watch.cluster.manifests.render import render
+from stac_watch.cluster.manifests.settings import settings_of
 path = Path("deploy/base/stac-watch.yaml")
 json.dump(render(settings_of(load(path, {}), path.read_text())), sys.stdout)
 """

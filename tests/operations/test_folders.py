@@ -80,22 +80,24 @@ def place(tmp_path):
 
 def test_what_is_over_for_long_goes_and_what_somebody_needs_stays(place):
     sent = (Fact.ACCEPTED, Fact.RUN_SEEN)
-    done, dead = place.conversion("done", *sent, Fact.SUCCEEDED), place.conversion("dead", *sent, Fact.FAILED_PERMANENT)
+    done, failed = place.conversion("done", *sent, Fact.SUCCEEDED), place.conversion("failed", *sent, Fact.FAILED_PERMANENT)
     first = place.conversion("twice")
     moved = place.ledger.conversions.get(parse_event(first)["data"]["key"])
     for fact in (*sent, Fact.FAILED_TEMPORARY, *sent):
         place.ledger.conversions.move(place.ledger.conversions.get(moved.key), Move(fact, "x", reason="x"), NOW)
     second = place.ledger.conversions.events(moved.key)[-1]
     young, living = place.conversion("young", *sent, Fact.SUCCEEDED), place.conversion("living", *sent, Fact.WITHDRAWN)
-    goes = {place.run(done), place.run(dead, staged=True), place.run(first, staged=True)}
+    goes = {place.run(done), place.run(failed, staged=True), place.run(first, staged=True)}
     stays = {place.run(second), place.run(young, old=False), place.run(living, staged=True)}
     with (next(run for run in stays if "living" in (run / EVENT).read_text()) / LOCK).open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         listed = place.clean("--json")
         assert (listed.returncode, listed.stderr) == (0, "")
         plan = json.loads(listed.stdout)
-        key = {name: parse_event(event)["data"]["key"] for name, event in (("dead", dead), ("twice", first), ("living", living))}
-        assert {entry["name"] for entry in plan["remove"]} == {run.name for run in goes} | {key["dead"]}
+        key = {
+            name: parse_event(event)["data"]["key"] for name, event in (("failed", failed), ("twice", first), ("living", living))
+        }
+        assert {entry["name"] for entry in plan["remove"]} == {run.name for run in goes} | {key["failed"]}
         assert {entry["name"] for entry in plan["keep"]} == {run.name for run in stays} | {key["twice"], key["living"]}
         assert all(run.exists() for run in goes), "nothing goes unasked"
         assert "say --yes" in place.clean().stdout
@@ -109,7 +111,7 @@ def test_what_is_over_for_long_goes_and_what_somebody_needs_stays(place):
 def test_a_replay_between_the_list_and_the_removal_keeps_what_was_staged(place):
     from stac_watch.runs import folders
 
-    event = place.conversion("dead", Fact.ACCEPTED, Fact.RUN_SEEN, Fact.FAILED_PERMANENT)
+    event = place.conversion("failed", Fact.ACCEPTED, Fact.RUN_SEEN, Fact.FAILED_PERMANENT)
     place.run(event, staged=True)
     plan = folders.plan(place.runs, place.ledger.conversions.get, NOW, timedelta(days=30))
     key = parse_event(event)["data"]["key"]

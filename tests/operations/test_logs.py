@@ -31,11 +31,11 @@ def test_each_step_in_the_order_in_which_it_was_made_without_what_argo_says(api,
     api.run(RUN)
     step("preflight(0)", f"{ARGO_SAYS}\nfound\n")
     step("convert(0)", "first try\n")
-    step("convert(1)", "second try\nwithout an end")
+    step("convert(1)", "second attempt\nwithout an end")
     api.pod("other", labels={"workflows.argoproj.io/workflow": "gz-b"})
     api.logs["other"] = "not ours\n"
     assert read(cluster) == [
-        ("preflight", "found"), ("convert", "first try"), ("convert(1)", "second try"), ("convert(1)", "without an end"),
+        ("preflight", "found"), ("convert", "first try"), ("convert(1)", "second attempt"), ("convert(1)", "without an end"),
     ]  # fmt: skip
 
 

@@ -85,7 +85,7 @@ def test_a_product_that_only_the_converter_recognises_as_foreign_is_bad_input_to
 @pytest.mark.parametrize(("fault", "code"), [("404", 66), ("403", 77), ("500", 75), ("400", 65), ("drop", 75)])
 def test_metadata_that_cannot_be_read(files, product, runner, tmp_path, fault, code):
     files.faults = {"/.zmetadata": [fault], "/.zgroup": ["404"]} if fault == "404" else {"/.zmetadata": [fault]}
-    ended = runner(f"{files.url}/{product.name}", tmp_path / "o.zarr", tries=2)
+    ended = runner(f"{files.url}/{product.name}", tmp_path / "o.zarr", attempts=2)
     assert ended.code == code, ended.stderr
     assert product.name in ended.said
     _assert_nothing_left(tmp_path / "o.zarr")
@@ -94,7 +94,7 @@ def test_metadata_that_cannot_be_read(files, product, runner, tmp_path, fault, c
 def test_a_missing_local_product_a_missing_host_and_a_refused_connection(runner, tmp_path):
     ended = runner(tmp_path / "nowhere.zarr", tmp_path / "o.zarr")
     assert (ended.code, "no product at" in ended.said, "nowhere.zarr" in ended.said) == (66, True, True)
-    ended = runner("http://127.0.0.1:9/x.zarr", tmp_path / "o.zarr", tries=1)
+    ended = runner("http://127.0.0.1:9/x.zarr", tmp_path / "o.zarr", attempts=1)
     assert (ended.code, "cannot read http://127.0.0.1:9/x.zarr/.zmetadata" in ended.said) == (75, True)
     ended = runner("http://user:secret@127.0.0.1/x.zarr", tmp_path / "o.zarr")
     assert ended.code == 65
@@ -155,7 +155,7 @@ def test_a_503_for_ever_is_temporary_and_what_was_staged_is_kept(files, product,
     chunk = _chunk(product, f"{SMALL}/b01").relative_to(product).as_posix()
     files.faults = {chunk: ["503"]}
     output = tmp_path / "out" / "o.zarr"
-    ended = runner(f"{files.url}/{product.name}", output, groups=SMALL, key="0000000000aa", tries=2)
+    ended = runner(f"{files.url}/{product.name}", output, groups=SMALL, key="0000000000aa", attempts=2)
     assert (ended.code, ended.outcome["stage"]) == (75, "stage")
     assert "HTTP 503" in ended.said
     assert chunk in ended.said
@@ -206,7 +206,7 @@ def test_a_connection_that_falls_silent_is_given_up_and_the_object_tried_again(f
     ended = runner(f"{files.url}/{product.name}", tmp_path / "o.zarr", groups=SMALL, package="none", timeout=1)
     assert ended.code == 0, ended.stderr
     files.faults = {chunk: ["stall"]}
-    ended = runner(f"{files.url}/{product.name}", tmp_path / "p.zarr", groups=SMALL, timeout=1, tries=2)
+    ended = runner(f"{files.url}/{product.name}", tmp_path / "p.zarr", groups=SMALL, timeout=1, attempts=2)
     assert (ended.code, ended.outcome["stage"]) == (75, "stage")
     assert "no answer while reading" in ended.said
     assert chunk in ended.said
@@ -284,7 +284,7 @@ def test_another_run_on_the_same_output_has_to_wait(product, runner, tmp_path):
 def test_a_host_that_no_name_server_knows_is_temporary(tmp_path):
     """In a process of its own: tests look no names up."""
     outcome = tmp_path / "outcome.json"
-    command = program("https://stac.invalid/items/a", tmp_path / "o.zarr", tries=2, outcome=outcome)
+    command = program("https://stac.invalid/items/a", tmp_path / "o.zarr", attempts=2, outcome=outcome)
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     found = json.loads(outcome.read_text())
     assert (ended.returncode, found["code"], found["stage"]) == (75, 75, "preflight"), ended.stderr

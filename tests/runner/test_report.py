@@ -85,7 +85,7 @@ def test_the_quicklook_is_transparent_where_there_is_no_data(product, converted)
     assert picture[..., :3][picture[..., 3] > 0].std() > 10, "a picture, not a surface"
 
 
-def test_what_comes_from_a_catalogue_cannot_become_markup(converted):
+def test_what_comes_from_a_catalog_cannot_become_markup(converted):
     marker = Outcome(
         0, "done", "", "publish", "k", "", "", 1, "<script>alert(1)</script>", "http://x/?a=1&b=<b>", "/o", None, {}, {},
         Counts(), (Check("c", "passed", '"><img src=x onerror=alert(1)>'),),

@@ -63,7 +63,7 @@ def test_a_public_name_that_leads_inside_is_refused_until_the_network_is_allowed
     check_address("data.example", address, ("data.example", network))
 
 
-@pytest.mark.parametrize("host", ["localhost", "catalogue.demo.svc", "minio", "10.1.2.3", "db.internal"])
+@pytest.mark.parametrize("host", ["localhost", "catalog.demo.svc", "minio", "10.1.2.3", "db.internal"])
 def test_a_name_that_is_inside_says_so_itself_when_it_is_allowed(host):
     check_address(host, "10.1.2.3", (host,))
     with pytest.raises(IdentityError, match="private"):
@@ -154,7 +154,7 @@ def test_by_hand_the_host_that_a_person_wrote_may_be_private_and_no_other(site):
     url = f"http://127.0.0.1:{site.port}/x"
     assert read(url) == b"{}"
     assert read(url, named=f"http://127.0.0.1:{site.port}/item.json") == b"{}"
-    with pytest.raises(IdentityError, match="private"):  # a public catalogue's item that points at this machine
+    with pytest.raises(IdentityError, match="private"):  # a public catalog's item that points at this machine
         read(url, named="https://stac.example/item.json")
     assert site.asked == ["/x", "/x"]
 
@@ -183,28 +183,28 @@ def test_the_runner_follows_a_redirect_to_a_host_that_is_allowed(site):
     assert site.asked == ["/start", "/there"]
 
 
-def catalogue(url: str, *hosts: str) -> CatalogHttp:
+def catalog(url: str, *hosts: str) -> CatalogHttp:
     return CatalogHttp(url, now=lambda: datetime.now(UTC), sleep=lambda _: None, rng=random.Random(1), timeout=(2, 2), hosts=hosts)
 
 
-def test_the_poller_says_nothing_to_a_catalogue_whose_name_leads_inside(site):
+def test_the_poller_says_nothing_to_a_catalog_whose_name_leads_inside(site):
     """The connection is made, its other end is looked at, and it is closed: no request, and no second look-up that could differ."""
     url = f"http://0x7f.1:{site.port}"
     for hosts in ((), ("0x7f.1",), ("data.example",)):
         with pytest.raises(ConfigError, match=r"leads to 127\.0\.0\.1, a private address") as error:
-            catalogue(url, *hosts).ask(url)
+            catalog(url, *hosts).ask(url)
         assert "127.0.0.1/32" in error.value.hint
     assert site.asked == []
-    assert catalogue(url, "127.0.0.0/8").ask(url).document == {}
+    assert catalog(url, "127.0.0.0/8").ask(url).document == {}
     own = f"http://127.0.0.1:{site.port}"
-    assert catalogue(own).ask(own).document == {}
+    assert catalog(own).ask(own).document == {}
 
 
 def test_the_poller_follows_no_redirect_at_all(site):
     site.headers = {"Location": "http://169.254.169.254/"}
     url = f"http://127.0.0.1:{site.port}"
     with pytest.raises(ConfigError, match="redirects"):
-        catalogue(url).ask(f"{url}/start")
+        catalog(url).ask(f"{url}/start")
     assert site.asked == ["/start"]
 
 

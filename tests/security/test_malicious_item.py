@@ -1,4 +1,4 @@
-"""A malicious item, from a catalogue to what a person sees: it does nothing but a named skip, and its neighbour is converted."""
+"""A malicious item, from a catalog to what a person sees: it does nothing but a named skip, and its neighbour is converted."""
 
 import json
 import os
@@ -64,7 +64,7 @@ class Plant:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """One tick to its end over a catalogue with one good item and all the others."""
+    """One tick to its end over a catalog with one good item and all the others."""
     import random
 
     folder, plant = tmp_path_factory.mktemp("malicious"), Plant()
@@ -106,14 +106,14 @@ def test_only_its_good_neighbour_became_an_event_and_was_converted(world):
 
 def test_each_of_them_is_kept_under_a_short_name_with_the_reason(world):
     _, ledger, shown, _ = world
-    bad = ledger.absences.quarantined()
+    bad = ledger.absences.unreadable()
     assert len(bad) == len(MALICIOUS)
     for source, item_id, why in bad:
         assert source == "s2"
         assert why
         assert len(item_id) <= 200
         assert len(why) < 500
-    assert json.loads(shown)["quarantined"] == len(MALICIOUS)
+    assert json.loads(shown)["unreadable"] == len(MALICIOUS)
     words = " ".join(why for _, _, why in bad)
     for reason in (
         "not usable as a name",
@@ -134,7 +134,7 @@ def say(config, *argv):
 
 def test_an_id_that_is_markup_to_rich_is_shown_and_hides_no_other_gap(world):
     _, ledger, _, config = world
-    listed = say(config, "items", "--quarantined")
+    listed = say(config, "items", "--unreadable")
     assert (listed.returncode, listed.stderr) == (0, "")
     audited = say(config, "audit", "s2", "--start=2025-10-07", "--end=2025-10-09")
     assert (audited.returncode, audited.stderr) == (1, "")

@@ -16,7 +16,7 @@ from stac_watch.config.load import load
 from stac_watch.discover.items import read_item
 from stac_watch.model.errors import IdentityError, InputError
 from stac_watch.model.event import Conversion, build_event, parse_event
-from stac_watch.model.item import Item, Quarantine
+from stac_watch.model.item import Item, Unreadable
 from stac_watch.runs.local import arguments
 
 ROOT = Path(__file__).parents[2]
@@ -66,7 +66,7 @@ def test_the_good_neighbours_of_all_these_are_taken():
 @pytest.mark.parametrize("value", EVIL_IDS, ids=lambda v: ascii(v[:30]))
 def test_an_evil_id_is_refused_by_poller_event_and_runner(value, tmp_path, capsys):
     found = seen(document(item_id=value))
-    assert isinstance(found, Quarantine)
+    assert isinstance(found, Unreadable)
     assert found.why
     assert len(found.item_id) <= 200, "what is kept and shown of it is short"
     with pytest.raises(IdentityError):
@@ -84,7 +84,7 @@ def test_an_evil_id_is_refused_by_poller_event_and_runner(value, tmp_path, capsy
 @pytest.mark.parametrize("value", EVIL_HREFS, ids=lambda v: ascii(v[:40]))
 def test_an_evil_href_is_refused_by_poller_and_runner(value):
     found = seen(document(href=value))
-    assert isinstance(found, Quarantine)
+    assert isinstance(found, Unreadable)
     assert found.why
     assert len(found.why) < 500
     assert "secret" not in found.why

@@ -1,4 +1,4 @@
-"""A catalogue that changes under its readers' hands: publishers, the watcher's discovery, and pollers of the usual kinds.
+"""A catalog that changes under its readers' hands: publishers, the watcher's discovery, and pollers of the usual kinds.
 
 In: a place. Out: what was published in the end, and what each reader believes. Never: judges.
 

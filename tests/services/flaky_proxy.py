@@ -92,7 +92,7 @@ def flaky(upstream: str) -> Iterator[Proxy]:
 
 
 def _spoil(page: dict, fault: str, base: str) -> dict:
-    """Changes a page's content as real catalogues do."""
+    """Changes a page's content as real catalogs do."""
     following = {"rel": "next", "method": "POST", "href": f"{base}_moved/search", "body": {"token": "next:nowhere"}}
     if fault == "empty_page":
         return page | {"features": [], "links": [*page.get("links", []), following]}

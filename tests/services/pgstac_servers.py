@@ -50,7 +50,7 @@ class Api:
     python: Path
 
     def declare_updated(self) -> None:
-        """Declares `updated` as a queryable of type date-time, as a catalogue's operator may: from text to time, with an index."""
+        """Declares `updated` as a queryable of type date-time, as a catalog's operator may: from text to time, with an index."""
         self._sql(UPDATED, "SELECT maintain_partitions()")
 
     def forget_updated(self) -> None:

@@ -1,4 +1,4 @@
-"""One collection of a real STAC API, as tests and benchmarks use it: what publishers do to it, and our catalogue before it.
+"""One collection of a real STAC API, as tests and benchmarks use it: what publishers do to it, and our catalog before it.
 
 In: an API. Out: items published, changed, deleted; a `Catalog` and a `Source`. Never: starts a server.
 """

@@ -1,4 +1,4 @@
-"""The acceptance test of discovery: a catalogue that changes under the watcher's hands, on real pgstac.
+"""The acceptance test of discovery: a catalog that changes under the watcher's hands, on real pgstac.
 
 Writers stamp an item and publish it some time later, in whole seconds or not, publish it again, change it without a word, date it
 back, delete it. The watcher polls and sweeps meanwhile. Afterwards the final state of every item must be in the ledger, and no
@@ -52,13 +52,13 @@ def check(ours: Ours, writers: Writers, before: set[str]) -> None:
         jsonschema.validate(event, CLOUDEVENTS, format_checker=FORMATS)
 
 
-def check_quarantine(ours: Ours, writers: Writers) -> None:
+def check_unreadable(ours: Ours, writers: Writers) -> None:
     """Nothing that is there is held for unreadable, once a sweep could read everything.
 
     One that was deleted while it could not be read is forgotten by the next sweep of everything, and not by one of recent days.
     """
     deleted = {item_id for item_id, href in writers.truth.final.items() if href is None}
-    assert {item_id for _, item_id, _ in ours.ledger.absences.quarantined()} <= deleted
+    assert {item_id for _, item_id, _ in ours.ledger.absences.unreadable()} <= deleted
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
@@ -72,7 +72,7 @@ def test_no_final_state_is_missed_and_nothing_is_announced_twice(pgstac, ledger,
             f"{len(missed(writers.truth.final, ours.state()))} (stac-watch), {', '.join(lines)}; {dict(writers.kinds)}"
         )
     check(ours, writers, before)
-    check_quarantine(ours, writers)
+    check_unreadable(ours, writers)
     assert all(missed(writers.truth.final, p.seen) for p in usual), "the churn was too tame to tell pollers apart"
 
 
@@ -88,13 +88,13 @@ def test_behind_a_proxy_that_breaks_every_third_answer_the_result_is_the_same(pg
         ours.finish()
         check(ours, writers, before)
         delivered = Counter(proxy.delivered)
-        proxy.calm.set()  # the last sweep may be the one that reads a spoilt item, and the quarantine is right to say so
+        proxy.calm.set()  # the last sweep may be the one that reads a spoilt item, and the unreadable is right to say so
         ours.finish()
     with capsys.disabled():
         print(f"\npgstac {pgstac.api.generation}: faults delivered {dict(delivered)}, rounds that failed {dict(ours.failed)}")
     assert set(delivered) == set(NONSENSE)
     check(ours, writers, before)
-    check_quarantine(ours, writers)
+    check_unreadable(ours, writers)
 
 
 @pytest.mark.parametrize(

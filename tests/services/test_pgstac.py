@@ -242,7 +242,7 @@ def test_a_change_of_the_collection_that_rewrites_every_item_is_no_event(pgstac,
     assert poll(pgstac, ledger).seen == 0
     sweep(pgstac, ledger)
     assert len(ledger.conversions.find()) == 5
-    assert ledger.absences.quarantined() == []
+    assert ledger.absences.unreadable() == []
 
 
 def test_days_by_acquisition_time_are_whole_at_any_page_size(pgstac):

@@ -32,13 +32,13 @@ def running(argv, log):
 
 
 @contextmanager
-def watcher(folder, catalogue, store):
+def watcher(folder, catalog, store):
     """`stac-watch watch`; yields where its page is."""
     store.put_collection(make_collection())  # first: a watcher whose collection is not there ends
     config = folder / "stac-watch.yaml"
     config.write_text(yaml.safe_dump({
         "ledger": f"sqlite:///{folder}/ledger.db",
-        "sources": [{"name": "s2", "api": catalogue, "collection": "sentinel-2-l2a", "filter": {"max_cloud_cover": 5}}],
+        "sources": [{"name": "s2", "api": catalog, "collection": "sentinel-2-l2a", "filter": {"max_cloud_cover": 5}}],
         "recipe": {"output": f"{folder}/outputs/{{item_id}}.zarr"}, "engine": {"kind": "local", "folder": f"{folder}/runs"},
         "web": {"port": 0},
     }))  # fmt: skip
@@ -58,12 +58,12 @@ def test_prometheus_scrapes_the_watcher_and_evaluates_every_rule(tmp_path):
     port = free_port()
     with (
         Store(None) as store,
-        Server(create_app(store, products=tmp_path, now=lambda: datetime.now(UTC))) as catalogue,
-        watcher(tmp_path, catalogue.url, store) as target,
+        Server(create_app(store, products=tmp_path, now=lambda: datetime.now(UTC))) as catalog,
+        watcher(tmp_path, catalog.url, store) as target,
     ):
         now = datetime.now(UTC)
         item = f"S2A_MSIL2A_{now - timedelta(days=1):%Y%m%dT%H%M%S}_N0511_R122_T32TQM_{now:%Y%m%dT%H%M%S}"
-        store.put(make_item(item, catalog_url=catalogue.url, product_href=f"{catalogue.url}/products/{item}.zarr", updated=now))
+        store.put(make_item(item, catalog_url=catalog.url, product_href=f"{catalog.url}/products/{item}.zarr", updated=now))
         (tmp_path / "prometheus.yaml").write_text(yaml.safe_dump({
             "global": {"scrape_interval": "2s", "evaluation_interval": "2s"}, "rule_files": ["rules.yaml"],
             "scrape_configs": [{"job_name": "stac-watch", "static_configs": [{"targets": [target]}]}],

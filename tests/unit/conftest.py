@@ -31,7 +31,7 @@ class Make:
     href = HREF
 
     def document(self, **properties: Any) -> dict[str, Any]:
-        """A STAC item as a catalogue gives it."""
+        """A STAC item as a catalog gives it."""
         given = {
             "datetime": "2025-10-08T10:00:41.024000Z", "updated": "2025-10-08T12:26:13Z", "eo:cloud_cover": 12.5,
             "grid:code": "MGRS-32TQM", "processing:version": "05.11", "processing:software": {"EOPF-CPM": "2.6.2"},
@@ -73,7 +73,8 @@ class Make:
         conversion = self.conversion()
         then = self.now - timedelta(minutes=1)
         row = ConversionRow(
-            key=conversion.key, source="s2", item_id=ITEM_ID, revision="rev-a", state=State.SENT, attempt=1, failures=0, waits=0,
+            key=conversion.key, source="s2", item_id=ITEM_ID, revision="rev-a", state=State.SUBMITTED, attempt=1, failures=0,
+            waits=0,
             queued_at=then, lane="live", reason=None, exit_code=None, run="gz-t32tqm-1", output_zarr="/outputs/x.zarr",
             outcome=None, created_at=then, changed_at=then,
         )  # fmt: skip

@@ -589,7 +589,7 @@ def test_no_credentials_at_all(tmp_path):
 
 
 def test_the_webhook_is_asked_in_a_way_that_makes_no_run(engine, cluster, server):
-    assert engine.knock() == f"{server}/items answers, and takes the token"
+    assert engine.ping() == f"{server}/items answers, and takes the token"
     assert [body for _, body in cluster.posts] == [b"OPTIONS"]
     assert cluster.workflows == {}
 
@@ -612,7 +612,7 @@ def test_a_webhook_that_does_not_work_is_named_with_what_to_do(make, cluster, se
     cluster.webhook = webhook
     url = f"http://127.0.0.1:{given['port']}/items" if "port" in given else server + given.get("path", "/items")
     with pytest.raises(error, match=re.escape(said)) as caught:
-        make(webhook=url, token=given.get("token", TOKEN)).knock()
+        make(webhook=url, token=given.get("token", TOKEN)).ping()
     assert caught.value.hint
 
 

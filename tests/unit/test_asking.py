@@ -25,9 +25,9 @@ def said(ledger, make, *sources):
 
 def test_before_anything_is_known_the_shortest_overlap_is_in_use(ledger, make):
     found, text = said(ledger, make, source())
-    assert (found["s2"].catalogue, found["s2"].probed) == (None, None)
+    assert (found["s2"].catalog, found["s2"].probed) == (None, None)
     assert (found["s2"].overlap, found["s2"].lateness_samples, found["s2"].withdrawn) == (900, 0, 0)
-    assert "its catalogue was not asked yet" in text
+    assert "its catalog was not asked yet" in text
     assert "15 min (lateness of 0 items)" in text
 
 
@@ -38,7 +38,7 @@ def test_the_overlap_in_use_and_what_it_is_sized_by_are_said(ledger, make):
     found, text = said(ledger, make, source())
     assert (found["s2"].overlap, found["s2"].lateness_samples) == (2 * 2**11, 10_000)
     expected = "search by POST, 500 items a page, windows on `updated` as text, `fields` is ignored, 6 ms to find nothing"
-    assert (found["s2"].catalogue, found["s2"].probed) == (expected, make.now)
+    assert (found["s2"].catalog, found["s2"].probed) == (expected, make.now)
     assert f"s2: {expected}" in text
     assert "68 min (lateness of 10000 items)" in text
 
@@ -63,7 +63,7 @@ def test_a_source_that_is_no_longer_configured_has_no_overlap(ledger, make):
 def test_withdrawn_items_are_counted(ledger, make):
     ledger.items.commit("s2", [make.sighting(item_id=i) for i in "abc"], [], None, make.now)
     for number in (1, 2):
-        ledger.absences.miss("s2", ["a", "b"], number, make.now)
+        ledger.absences.mark_missing("s2", ["a", "b"], number, make.now)
     assert ledger.absences.withdraw("s2", "a", make.now)
     found, text = said(ledger, make, source())
     assert found["s2"].withdrawn == 1

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stac_watch.discover.items import Change, ChangeKind, classify, read_item
-from stac_watch.model.item import Item, Quarantine
+from stac_watch.model.item import Item, Unreadable
 from stac_watch.model.product import product_href
 
 REAL = Path(__file__).parents[2].parent / "shared" / "data" / "eopf"
@@ -54,9 +54,9 @@ def test_a_real_item_without_a_product_asset_leads_to_its_store_s_root(read):
     assert item.updated.isoformat() == "2025-10-08T12:26:13+00:00"
 
 
-def test_a_real_item_of_a_host_that_is_not_allowed_is_quarantined_by_name(read):
+def test_a_real_item_of_a_host_that_is_not_allowed_is_unreadable_by_name(read):
     entry = read(real("T32TNQ"))
-    assert isinstance(entry, Quarantine)
+    assert isinstance(entry, Unreadable)
     assert "objects.eodc.eu" in entry.why
 
 
@@ -101,9 +101,9 @@ def test_the_product_s_href(assets, expected):
         ({"assets": {"product": {"href": "https://objects.example/" + "x" * 5000}}}, "long"),
     ],
 )
-def test_what_cannot_be_acted_on_is_quarantined_with_the_reason(make, read, change, why):
+def test_what_cannot_be_acted_on_is_unreadable_with_the_reason(make, read, change, why):
     entry = read(make.document() | change)
-    assert isinstance(entry, Quarantine)
+    assert isinstance(entry, Unreadable)
     assert why in entry.why
 
 
@@ -233,8 +233,8 @@ PATHS = [
 ]  # fmt: skip
 
 
-def check_usable(entry: Item | Quarantine) -> None:
-    texts = [entry.item_id, entry.why] if isinstance(entry, Quarantine) else [entry.item_id, entry.product_href, entry.tile]
+def check_usable(entry: Item | Unreadable) -> None:
+    texts = [entry.item_id, entry.why] if isinstance(entry, Unreadable) else [entry.item_id, entry.product_href, entry.tile]
     for text in texts:
         text.encode()  # a lone surrogate cannot be stored
         assert "\0" not in text  # nor can NUL, in PostgreSQL
@@ -252,7 +252,7 @@ def test_no_nasty_value_anywhere_fails_the_page(make, read, path, on):
 
 @settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(st.sampled_from(PATHS), JSON), min_size=1, max_size=2), st.sampled_from(["content", "restamp"]))
-def test_whatever_one_item_holds_it_is_read_or_quarantined_and_can_be_stored(make, read, faults, on):
+def test_whatever_one_item_holds_it_is_read_or_unreadable_and_can_be_stored(make, read, faults, on):
     document = make.document()
     for path, value in sorted(faults, key=lambda fault: -len(fault[0])):
         document = altered(document, path, value)

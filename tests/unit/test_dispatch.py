@@ -75,7 +75,7 @@ def test_what_is_accepted_is_sent(ledger, queue, run):
     keys = queue("a", "b", "c")
     desk = Desk()
     assert run(desk) == Sent(accepted=3)
-    assert {ledger.conversions.get(key).state for key in keys} == {State.SENT}
+    assert {ledger.conversions.get(key).state for key in keys} == {State.SUBMITTED}
     assert run(desk) == Sent()
     assert len(desk.given) == 3
     assert desk.given == [
@@ -87,7 +87,7 @@ def test_what_is_refused_is_dead_and_says_why(ledger, queue, run):
     (key,) = queue("a")
     assert run(Desk(answers={"a": Answer.REFUSED})) == Sent(refused=1)
     row = ledger.conversions.get(key)
-    assert (row.state, row.reason) == (State.DEAD, "the engine refused it: says the desk")
+    assert (row.state, row.reason) == (State.FAILED, "the engine refused it: says the desk")
 
 
 def test_what_is_refused_after_a_post_without_an_answer_is_not_dead_while_its_run_may_live(ledger, queue, run, clock):
@@ -97,11 +97,11 @@ def test_what_is_refused_after_a_post_without_an_answer_is_not_dead_while_its_ru
     clock.time, desk.answers["a"] = ledger.outbox.next_due(), Answer.REFUSED
     assert run(desk) == Sent(refused=1)
     row = ledger.conversions.get(key)
-    assert (row.state, row.reason) == (State.SENT, "the engine refused it: says the desk")
+    assert (row.state, row.reason) == (State.SUBMITTED, "the engine refused it: says the desk")
     assert [r.key for r in ledger.conversions.unfinished()] == [key]
     ledger.conversions.move(row, Move(Fact.SILENT, "no run"), clock())  # what reconcile says after the deadline
     assert run(desk) == Sent(refused=1)
-    assert ledger.conversions.get(key).state is State.DEAD
+    assert ledger.conversions.get(key).state is State.FAILED
 
 
 def test_without_a_clear_answer_the_very_same_event_goes_out_again_later(ledger, queue, run, clock):
@@ -140,7 +140,7 @@ def test_an_engine_that_was_restarted_and_forgot_what_it_was_told_gets_no_more_t
     keys = queue(*"abcdefgh")
     assert run(Desk(room=3), max_in_flight=3).accepted == 3
     assert run(Desk(room=3), max_in_flight=3) == Sent()  # accepted, and no run to be seen: all the room, says an engine that is new
-    first, second, *_ = [key for key in keys if ledger.conversions.get(key).state is State.SENT]
+    first, second, *_ = [key for key in keys if ledger.conversions.get(key).state is State.SUBMITTED]
     ledger.conversions.move(ledger.conversions.get(first), Move(Fact.RUN_SEEN, "seen"), clock())
     assert run(Desk(room=3), max_in_flight=3) == Sent()
     ledger.conversions.move(ledger.conversions.get(first), Move(Fact.SUCCEEDED, "done"), clock())
@@ -258,7 +258,7 @@ def test_a_revision_that_appears_while_the_older_is_posted_waits_for_it(ledger, 
 
     desk = Meanwhile()
     assert run(desk) == Sent(accepted=1)
-    assert (ledger.conversions.get(old).state, ledger.conversions.get(new[0]).state) == (State.SENT, State.QUEUED)
+    assert (ledger.conversions.get(old).state, ledger.conversions.get(new[0]).state) == (State.SUBMITTED, State.QUEUED)
     assert run(desk) == Sent()
 
 

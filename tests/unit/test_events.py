@@ -326,7 +326,7 @@ def test_an_event_id_has_one_form(value):
         ("0001-01-01T00:00:00+14:00", None), ("9999-12-31T23:59:59-14:00", None),  # no such moment in UTC
     ],
 )  # fmt: skip
-def test_stamps_in_every_spelling_of_real_catalogues(text, expected):
+def test_stamps_in_every_spelling_of_real_catalogs(text, expected):
     assert parse_stamp(text) == expected
 
 

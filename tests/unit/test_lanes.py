@@ -90,7 +90,7 @@ def test_under_steady_turnover_no_lane_starves(ends):
 
 
 @pytest.mark.parametrize(
-    ("order", "done", "dead", "in_flight", "expected"),
+    ("order", "done", "failed", "in_flight", "expected"),
     [
         (ORDER, 0, 0, 0, 9),
         (replace(ORDER, canary=3), 0, 0, 0, 3),
@@ -103,5 +103,5 @@ def test_under_steady_turnover_no_lane_starves(ends):
         (replace(ORDER, max_failures=2), 50, 2, 0, "2 of its conversions failed, 2 were the limit"),
     ],
 )
-def test_a_backfill_s_brake(order, done, dead, in_flight, expected):
-    assert allowed(order, done=done, dead=dead, in_flight=in_flight, room=9) == expected
+def test_a_backfill_s_brake(order, done, failed, in_flight, expected):
+    assert allowed(order, done=done, failed=failed, in_flight=in_flight, room=9) == expected

@@ -42,20 +42,20 @@ def other(ledger, database):
 
 def test_a_second_watcher_waits_and_takes_over_when_the_first_says_nothing_any_more(ledger, other, clock):
     assert ledger.lease.hold("a", clock)
-    assert not other.hold("b", clock)
-    assert other.holder() == ("a", clock.now + LEASE)
+    assert not other.lease.hold("b", clock)
+    assert other.lease.holder() == ("a", clock.now + LEASE)
     clock.now += LEASE - timedelta(seconds=1)
-    assert not other.hold("b", clock)
+    assert not other.lease.hold("b", clock)
     clock.now += timedelta(seconds=1)
-    assert other.hold("b", clock)
-    assert (ledger.lease.is_held, other.is_held) == (True, True)  # the first does not know it yet
+    assert other.lease.hold("b", clock)
+    assert (ledger.lease.is_held, other.lease.is_held) == (True, True)  # the first does not know it yet
 
 
 def test_who_was_overtaken_can_write_nothing_any_more(ledger, other, clock, make, consistent):
     ledger.lease.hold("a", clock)
     ledger.items.commit("s2", [make.sighting()], [], None, clock())
     clock.now += LEASE
-    other.hold("b", clock)
+    other.lease.hold("b", clock)
     row = ledger.conversions.get(make.conversion().key)
     with pytest.raises(LeaseLost):
         ledger.conversions.move(row, Move(Fact.ACCEPTED, "too late"), clock())
@@ -65,8 +65,8 @@ def test_who_was_overtaken_can_write_nothing_any_more(ledger, other, clock, make
     ledger.lease.release()
     with pytest.raises(LeaseLost):
         ledger.conversions.note_wait(row, "its turn")
-    assert other.get(row.key).state is State.QUEUED
-    other.move(row, Move(Fact.ACCEPTED, "in time"), clock())
+    assert other.conversions.get(row.key).state is State.QUEUED
+    other.conversions.move(row, Move(Fact.ACCEPTED, "in time"), clock())
     consistent()
 
 
@@ -78,42 +78,42 @@ def test_each_write_renews_and_so_does_each_tick(ledger, other, clock, make):
             ledger.items.commit("s2", [make.sighting(item_id=f"item-{number}")], [], None, clock())
         else:
             assert ledger.lease.hold("a", clock)
-        assert not other.hold("b", clock)
+        assert not other.lease.hold("b", clock)
 
 
 def test_an_orderly_end_leaves_nobody_waiting(ledger, other, clock):
     ledger.lease.hold("a", clock)
     ledger.lease.release()
-    assert other.holder() is None
-    assert other.hold("b", clock)
+    assert other.lease.holder() is None
+    assert other.lease.hold("b", clock)
     ledger.lease.release()  # it has nothing to give back
-    assert other.holder()[0] == "b"
+    assert other.lease.holder()[0] == "b"
 
 
 def test_others_read_and_insert_meanwhile(ledger, other, clock, make, consistent):
     ledger.lease.hold("a", clock)
-    other.commit_window("s2", [make.sighting(lane="backfill")], [], None, clock())
+    other.items.commit("s2", [make.sighting(lane="backfill")], [], None, clock())
     assert len(ledger.conversions.find()) == 1
-    row = other.get(make.conversion().key)
-    ledger.conversions.move(row, Move(Fact.ACCEPTED, "sent"), clock())
-    assert other.get(row.key).state is State.SENT
+    row = other.conversions.get(make.conversion().key)
+    ledger.conversions.move(row, Move(Fact.ACCEPTED, "submitted"), clock())
+    assert other.conversions.get(row.key).state is State.SUBMITTED
     consistent()
 
 
 def test_a_followed_backfill_gives_way_to_a_watcher_and_takes_over_when_none_is_there(ledger, other, clock):
     assert ledger.lease.hold("backfill", clock, gives_way=True)
-    assert not other.hold("watcher", clock)  # but it has said that it would
+    assert not other.lease.hold("watcher", clock)  # but it has said that it would
     assert not ledger.lease.hold("backfill", clock, gives_way=True)
     assert ledger.lease.holder() is None
-    assert other.hold("watcher", clock)
+    assert other.lease.hold("watcher", clock)
     assert not ledger.lease.hold("backfill", clock, gives_way=True)
-    other.release()
+    other.lease.release()
     assert ledger.lease.hold("backfill", clock, gives_way=True)
 
 
 def test_a_wish_is_over_when_the_one_who_had_it_says_nothing_any_more(ledger, other, clock):
     ledger.lease.hold("backfill", clock, gives_way=True)
-    other.hold("watcher", clock)
+    other.lease.hold("watcher", clock)
     clock.now += LEASE
     assert ledger.lease.hold("backfill", clock, gives_way=True)
     assert ledger.lease.holder() == ("backfill", clock.now + LEASE)
@@ -123,7 +123,7 @@ def test_watchers_do_not_give_way_to_each_other(ledger, other, clock):
     ledger.lease.hold("a", clock)
     for _ in range(5):
         clock.now += LEASE / 3
-        assert not other.hold("b", clock)
+        assert not other.lease.hold("b", clock)
         assert ledger.lease.hold("a", clock)
     assert not ledger.lease.hold("backfill", clock, gives_way=True), "two who follow backfills have no wish that counts"
 

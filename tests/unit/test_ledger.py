@@ -15,7 +15,7 @@ from stac_watch.ledger.records import Known, Move, Place, Queue, Tally
 from stac_watch.ledger.schema import SCHEMA_VERSION
 from stac_watch.ledger.session import StaleState
 from stac_watch.model.errors import CannotWrite, ConfigError, Temporary
-from stac_watch.model.item import Quarantine, SkipReason
+from stac_watch.model.item import SkipReason, Unreadable
 from stac_watch.model.states import Fact, State
 
 ON_SQLITE = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
@@ -25,8 +25,8 @@ ON_SQLITE = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 def see(ledger, make, consistent):
     """Shows the ledger one window of item revisions; returns what was tallied."""
 
-    def _see(*sightings, at=None, cursor=None, source="s2", quarantined=()):
-        tally = ledger.items.commit(source, sightings, quarantined, cursor, at or make.now)
+    def _see(*sightings, at=None, cursor=None, source="s2", unreadable=()):
+        tally = ledger.items.commit(source, sightings, unreadable, cursor, at or make.now)
         consistent()
         return tally
 
@@ -76,7 +76,7 @@ def test_an_exception_halfway_leaves_nothing(ledger, make, count):
         ledger.items.commit("s2", half_a_page(), [], ("s2:updated", make.now), make.now)
     with pytest.raises(KeyError):
         ledger.items.commit("s2", [make.sighting()], iter_then_raise(), ("s2:updated", make.now), make.now)
-    for table in ("item", "conversion", "event", "outbox", "history", "cursor", "quarantine", "funnel"):
+    for table in ("item", "conversion", "event", "outbox", "history", "cursor", "unreadable", "funnel"):
         assert count(table) == 0, table
 
 
@@ -93,7 +93,7 @@ def count(database):
 
 
 def iter_then_raise():
-    yield Quarantine("x", "why")
+    yield Unreadable("x", "why")
     raise KeyError("a defect")
 
 
@@ -106,11 +106,11 @@ def test_the_same_window_again_changes_nothing_but_the_sighting_time(ledger, mak
     assert len(ledger.conversions.history(before[0].key)) == 1
 
 
-@pytest.mark.parametrize("state", [State.QUEUED, State.DEAD])
+@pytest.mark.parametrize("state", [State.QUEUED, State.FAILED])
 def test_a_newer_revision_takes_the_place_of_one_that_has_not_run(ledger, make, see, move, state):
     old, new = make.sighting(), make.sighting(revision="rev-b", kind="replace")
     see(old)
-    if state is State.DEAD:
+    if state is State.FAILED:
         move(old.conversion.key, Fact.REFUSED)
     assert see(new) == Tally(seen=1, admitted=1)
     row = ledger.conversions.get(old.conversion.key)
@@ -126,7 +126,7 @@ def test_an_older_revision_in_flight_is_waited_for_so_that_it_cannot_finish_last
     for fact in facts:
         move(old.conversion.key, fact)
     see(new)
-    assert ledger.conversions.get(old.conversion.key).state in (State.SENT, State.RUNNING)
+    assert ledger.conversions.get(old.conversion.key).state in (State.SUBMITTED, State.RUNNING)
     assert ledger.conversions.superseded(ledger.conversions.get(old.conversion.key))
     assert not ledger.conversions.superseded(ledger.conversions.get(new.conversion.key))
     assert ledger.outbox.due(make.now, 10) == []
@@ -268,7 +268,7 @@ def test_of_two_who_move_the_same_row_at_once_one_wins(ledger, make, see, consis
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(outcomes, key=str) == [None, None, None, State.SENT]
+    assert sorted(outcomes, key=str) == [None, None, None, State.SUBMITTED]
     consistent()
 
 
@@ -315,9 +315,9 @@ def test_the_outcome_and_its_code_are_kept(ledger, make, see, move):
     outcome = {"code": 65, "reason": "no such group", "hint": "see there"}
     move(key, Fact.FAILED_PERMANENT, reason="no such group", outcome=outcome)
     row = ledger.conversions.get(key)
-    assert (row.state, row.outcome, row.exit_code, row.reason) == (State.DEAD, outcome, 65, "no such group")
-    assert ledger.counts.funnel() == {Place("s2", "live", State.DEAD, "no such group"): 1}
-    assert ledger.conversions.find(state=State.DEAD) == ledger.conversions.find(item_id=make.item_id) == [row]
+    assert (row.state, row.outcome, row.exit_code, row.reason) == (State.FAILED, outcome, 65, "no such group")
+    assert ledger.counts.funnel() == {Place("s2", "live", State.FAILED, "no such group"): 1}
+    assert ledger.conversions.find(state=State.FAILED) == ledger.conversions.find(item_id=make.item_id) == [row]
     assert ledger.conversions.find(state=State.DONE) == []
 
 
@@ -329,15 +329,15 @@ def test_history_explains_the_state(ledger, make, see, move):
     story = [(h.src, h.fact, h.dst, h.attempt, h.at - make.now, h.why) for h in ledger.conversions.history(key)]
     assert story == [
         (None, "admitted", "queued", 1, timedelta(0), "create seen in s2"),
-        ("queued", "accepted", "sent", 1, timedelta(minutes=1), "event accepted"),
-        ("sent", "vanished", "queued", 2, timedelta(minutes=2), "the run is gone"),
+        ("queued", "accepted", "submitted", 1, timedelta(minutes=1), "event accepted"),
+        ("submitted", "vanished", "queued", 2, timedelta(minutes=2), "the run is gone"),
     ]
 
 
-def test_quarantined_items_are_kept_and_shown_with_the_latest_reason(ledger, make, see):
-    assert see(quarantined=[Quarantine("bad", "no href")]) == Tally(quarantined=1)
-    see(quarantined=[Quarantine("bad", "no properties"), Quarantine("worse", "no id")])
-    assert ledger.absences.quarantined() == [("s2", "bad", "no properties"), ("s2", "worse", "no id")]
+def test_unreadable_items_are_kept_and_shown_with_the_latest_reason(ledger, make, see):
+    assert see(unreadable=[Unreadable("bad", "no href")]) == Tally(unreadable=1)
+    see(unreadable=[Unreadable("bad", "no properties"), Unreadable("worse", "no id")])
+    assert ledger.absences.unreadable() == [("s2", "bad", "no properties"), ("s2", "worse", "no id")]
 
 
 def test_two_sources_with_the_same_item_id_are_apart(ledger, make, see):
@@ -355,7 +355,7 @@ def test_everything_is_there_after_closing_and_opening_again(ledger, make, see, 
     ledger.close()
     again = Ledger(open_engine(database))
     again.prepare()
-    assert (again.conversions(), again.due(make.now, 9), again.position("s2:updated")) == before
+    assert (again.conversions.find(), again.outbox.due(make.now, 9), again.sources.position("s2:updated")) == before
     again.close()
 
 
@@ -430,7 +430,7 @@ def test_a_read_only_or_full_disk_is_said_in_one_line_and_nothing_is_half_writte
     limited = ledger_with(pragma)
     many = [make.sighting(item_id=f"item-{n}") for n in range(200)]
     with pytest.raises(CannotWrite, match=said) as caught:
-        limited.commit_window("s2", many, [], ("s2:updated", make.now), make.now)
+        limited.items.commit("s2", many, [], ("s2:updated", make.now), make.now)
     assert "\n" not in caught.value.message
     assert caught.value.hint
     assert ledger.conversions.find() == []
@@ -443,10 +443,10 @@ def test_a_database_that_somebody_holds_is_asked_again_later(ledger, make, ledge
     holder = sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
     with pytest.raises(Temporary, match="locked"):
-        impatient.commit_window("s2", [make.sighting()], [], None, make.now)
+        impatient.items.commit("s2", [make.sighting()], [], None, make.now)
     holder.execute("ROLLBACK")
     holder.close()
-    assert impatient.commit_window("s2", [make.sighting()], [], None, make.now) == Tally(seen=1, admitted=1)
+    assert impatient.items.commit("s2", [make.sighting()], [], None, make.now) == Tally(seen=1, admitted=1)
 
 
 @ON_SQLITE
@@ -455,7 +455,7 @@ def test_reading_neither_waits_for_a_writer_nor_needs_a_writable_database(ledger
     reader = ledger_with("busy_timeout=0")
     holder = sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
-    assert len(reader.conversions()) == 1  # `status` beside a watcher
+    assert len(reader.conversions.find()) == 1  # `status` beside a watcher
     holder.execute("ROLLBACK")
     holder.close()
-    assert len(ledger_with("query_only=ON").conversions()) == 1
+    assert len(ledger_with("query_only=ON").conversions.find()) == 1

@@ -109,7 +109,7 @@ def machine(make, invariants):  # noqa: C901  # one rule per thing that can happ
             revision=st.sampled_from(REVISIONS),
             skip=st.sampled_from([None, None, SkipReason.TOO_CLOUDY]),
         )
-        def the_catalogue_shows(self, item, revision, skip):
+        def the_catalog_shows(self, item, revision, skip):
             known = self.ledger.items.known("s2", [item]).get(item)
             self.wanted[item] = skip is None or (known is not None and known.revision == revision and self.wanted[item])
             if known is not None and known.revision == revision and known.state is not State.SKIPPED:
@@ -172,7 +172,7 @@ def machine(make, invariants):  # noqa: C901  # one rule per thing that can happ
         def nothing_is_dead_while_its_run_lives(self):
             for run in self.cluster.active():
                 row = self.ledger.conversions.get(run.key)
-                assert (row.state, row.attempt) != (State.DEAD, run.attempt), run.name
+                assert (row.state, row.attempt) != (State.FAILED, run.attempt), run.name
 
         def teardown(self):
             with contextlib.ExitStack() as stack:
@@ -201,7 +201,7 @@ def machine(make, invariants):  # noqa: C901  # one rule per thing that can happ
                 if row.state is State.DONE:
                     assert self.cluster.outputs[row.output_zarr] == row.key, "the output is not the current revision's"
                 elif self.wanted[item]:
-                    assert row.state is State.DEAD, f"{item} is wanted and {row.state}"
+                    assert row.state is State.FAILED, f"{item} is wanted and {row.state}"
 
     return Lives
 

@@ -17,9 +17,9 @@ def item(name, *bbox, state=State.DONE):
 
 
 def test_items_at_one_place_are_one_rectangle_and_y_goes_south():
-    found = draw([item("a", 11, 41, 12, 42), item("b", 11, 41, 12, 42), item("c", 11, 41, 12, 42, state=State.DEAD)])
+    found = draw([item("a", 11, 41, 12, 42), item("b", 11, 41, 12, 42), item("c", 11, 41, 12, 42, state=State.FAILED)])
     assert [(r.x, r.y, r.width, r.height, r.state, r.items) for r in found.rectangles] == [
-        (11, -42, 1, 1, State.DONE, ["a", "b"]), (11, -42, 1, 1, State.DEAD, ["c"]),
+        (11, -42, 1, 1, State.DONE, ["a", "b"]), (11, -42, 1, 1, State.FAILED, ["c"]),
     ]  # fmt: skip
     assert found.height == NARROWEST
     assert found.width * found.stretch == pytest.approx(2 * NARROWEST, abs=0.1)

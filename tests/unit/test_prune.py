@@ -78,14 +78,14 @@ def test_what_nobody_asks_for_goes_and_the_rest_is_as_it_was(ledger, make, lived
 
 def test_what_is_young_or_dead_or_on_its_way_is_left_alone(ledger, make, lived):
     young = lived("young", at=make.now + timedelta(days=100))
-    dead, queued = (Fact.ACCEPTED, Fact.FAILED_TEMPORARY, Fact.REFUSED), (Fact.ACCEPTED, Fact.RUN_SEEN, Fact.VANISHED)
-    for item_id, facts in (("dead", dead), ("queued", queued)):
+    failed, queued = (Fact.ACCEPTED, Fact.FAILED_TEMPORARY, Fact.REFUSED), (Fact.ACCEPTED, Fact.RUN_SEEN, Fact.VANISHED)
+    for item_id, facts in (("failed", failed), ("queued", queued)):
         seen = make.sighting(item_id=item_id)
         ledger.items.commit("s2", [seen], [], None, make.now)
         for fact in facts:
             ledger.conversions.move(ledger.conversions.get(seen.conversion.key), Move(fact, "because", reason="why"), make.now)
     rows = ledger.conversions.find()
-    assert {row.state for row in rows} == {State.DONE, State.DEAD, State.QUEUED}
+    assert {row.state for row in rows} == {State.DONE, State.FAILED, State.QUEUED}
     before = [(row, ledger.conversions.history(row.key), ledger.conversions.events(row.key)) for row in rows]
     found = prune(ledger, make.now + timedelta(days=50), yes=True)
     assert (found.looked_at, found.conversions) == (0, 0)

@@ -13,7 +13,7 @@ from stac_watch.runs.engine import Phase, Run
 from stac_watch.runs.reconcile import ENOUGH, MAX_RETRY_PAUSE, decide, reconcile
 
 LIMITS = Limits(attempts=3, retry_after="1m", confirm_after="15m", not_ready=("15m", "1h", "4h"), not_ready_for="14d")
-UNFINISHED = (State.QUEUED, State.SENT, State.RUNNING)
+UNFINISHED = (State.QUEUED, State.SUBMITTED, State.RUNNING)
 TEMPORARY, PERMANENT, KILLED, UNSAID = Exit.TEMPORARY, Exit.BAD_INPUT, 137, None
 CODES = [*Exit, 137, 1, 2, 139, UNSAID]
 
@@ -22,7 +22,7 @@ CODES = [*Exit, 137, 1, 2, 139, UNSAID]
 def look(make):
     """What is decided about a row, a run of its current attempt and a marker."""
 
-    def _look(state=State.SENT, phase=None, code=UNSAID, marker=None, superseded=False, now=None, outcome=None, **row):
+    def _look(state=State.SUBMITTED, phase=None, code=UNSAID, marker=None, superseded=False, now=None, outcome=None, **row):
         entry = make.row(state=state, **row)
         run = None
         if phase is not None:
@@ -126,13 +126,13 @@ def test_a_run_that_was_ended_after_its_output_was_whole_did_its_work(look, make
 
 
 def test_a_marker_of_an_earlier_attempt_does_not_answer_a_replay(look, make):
-    assert look(State.SENT, marker={"key": make.row().key, "attempt": 1}, attempt=2) is None
+    assert look(State.SUBMITTED, marker={"key": make.row().key, "attempt": 1}, attempt=2) is None
 
 
 def test_an_accepted_event_without_a_run_is_waited_for_and_then_sent_again(look, make):
     accepted = make.row().changed_at
-    assert look(State.SENT, now=accepted + LIMITS.confirm_after - timedelta(seconds=1)) is None
-    move = look(State.SENT, now=accepted + LIMITS.confirm_after)
+    assert look(State.SUBMITTED, now=accepted + LIMITS.confirm_after - timedelta(seconds=1)) is None
+    move = look(State.SUBMITTED, now=accepted + LIMITS.confirm_after)
     assert (move.fact, move.due) == (Fact.SILENT, None)
 
 
@@ -141,7 +141,7 @@ def test_a_queued_row_without_a_run_is_left_to_the_outbox(look, make):
 
 
 def test_absence_is_no_failure_before_its_time_but_a_run_that_was_seen_and_is_gone_is(look):
-    assert look(State.SENT) is None
+    assert look(State.SUBMITTED) is None
     move = look(State.RUNNING)
     assert move.fact is Fact.VANISHED
     assert "gone" in move.why
@@ -189,7 +189,7 @@ def test_a_source_that_is_not_there_is_asked_again_ever_more_rarely(look, make, 
     assert move.reason.startswith("source not there yet")
 
 
-def test_a_source_that_never_came_is_dead(look, make):
+def test_a_source_that_never_came_is_failed(look, make):
     queued = make.row().queued_at
     before, after = queued + LIMITS.not_ready_for - timedelta(seconds=1), queued + LIMITS.not_ready_for
     assert look(State.RUNNING, Phase.FAILED, Exit.SOURCE_NOT_THERE, now=before).fact is Fact.NOT_READY
@@ -201,7 +201,7 @@ def test_once_a_newer_revision_is_there_nothing_that_failed_is_tried_again(look,
     if case == "vanished":
         move = look(State.RUNNING, superseded=True)
     elif case == "silent":
-        move = look(State.SENT, superseded=True, now=make.now + timedelta(days=1))
+        move = look(State.SUBMITTED, superseded=True, now=make.now + timedelta(days=1))
     else:
         move = look(State.RUNNING, Phase.FAILED, case, superseded=True)
     assert (move.fact, move.reason, move.due) == (Fact.SUPERSEDED, SkipReason.SUPERSEDED, None)
@@ -225,7 +225,7 @@ def test_every_move_that_can_be_decided_is_in_the_table_and_explains_itself(look
         if move is not None:
             assert (state, move.fact) in TRANSITIONS, (state, move)
             assert move.why
-            if TRANSITIONS[state, move.fact] in (State.DEAD, State.SKIPPED):
+            if TRANSITIONS[state, move.fact] in (State.FAILED, State.SKIPPED):
                 assert move.reason
             seen.add(move.fact)
     assert seen == {
@@ -270,7 +270,7 @@ def test_each_unfinished_conversion_is_looked_at_once(ledger, make, sent, consis
     found = reconcile(ledger, board, LIMITS, lambda _: None, lambda: make.now)
     consistent()
     assert found == {Fact.SUCCEEDED: 1, Fact.RUN_SEEN: 1, Fact.FAILED_PERMANENT: 1}
-    assert [ledger.conversions.get(k).state for k in (a, b, c, d)] == [State.DONE, State.RUNNING, State.DEAD, State.SENT]
+    assert [ledger.conversions.get(k).state for k in (a, b, c, d)] == [State.DONE, State.RUNNING, State.FAILED, State.SUBMITTED]
     assert ledger.conversions.get(a).outcome == {"code": 0, "key": a}
     assert (ledger.conversions.get(c).reason, ledger.conversions.get(c).exit_code) == ("no such group", 65)
 
@@ -279,13 +279,13 @@ def test_a_dead_conversion_whose_run_a_person_retried_with_argo_is_done(ledger, 
     a, b = sent("a", "b")
     failed = [Run(name, key, 1, Phase.FAILED, outcome={"code": 65, "reason": "corrupt"}) for name, key in (("a", a), ("b", b))]
     reconcile(ledger, Board(*failed), LIMITS, lambda _: None, lambda: make.now)
-    dead = ledger.conversions.find(state=State.DEAD)
-    assert len(dead) == 2
+    given_up = ledger.conversions.find(state=State.FAILED)
+    assert len(given_up) == 2
     retried = Run("a", a, 1, Phase.SUCCEEDED, outcome={"code": 0, "key": a})
     assert reconcile(ledger, Board(retried, failed[1]), LIMITS, lambda _: None, lambda: make.now) == {}
-    assert reconcile(ledger, Board(retried, failed[1]), LIMITS, lambda _: None, lambda: make.now, dead) == {Fact.SUCCEEDED: 1}
+    assert reconcile(ledger, Board(retried, failed[1]), LIMITS, lambda _: None, lambda: make.now, given_up) == {Fact.SUCCEEDED: 1}
     consistent()
-    assert [ledger.conversions.get(key).state for key in (a, b)] == [State.DONE, State.DEAD]
+    assert [ledger.conversions.get(key).state for key in (a, b)] == [State.DONE, State.FAILED]
 
 
 def test_a_run_of_an_earlier_attempt_says_nothing_about_this_one(ledger, make, sent):
@@ -336,7 +336,7 @@ def test_a_row_that_a_person_moves_meanwhile_is_left_to_the_next_look(ledger, ma
     a, b = sent("a", "b")
 
     def read_marker(output):
-        if ledger.conversions.get(a).state is State.SENT:
+        if ledger.conversions.get(a).state is State.SUBMITTED:
             ledger.conversions.move(ledger.conversions.get(a), Move(Fact.WITHDRAWN, "by a person"), make.now)
         return
 

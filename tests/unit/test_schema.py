@@ -13,6 +13,7 @@ from sqlalchemy import NullPool, create_engine, text
 from sqlalchemy import event as sa_event
 
 from stac_watch import app as composition
+from stac_watch.cli.setup import checks
 from stac_watch.cli.terminal import reading
 from stac_watch.config.load import load
 from stac_watch.config.model import Limits, Source
@@ -29,13 +30,13 @@ from stac_watch.runs.dispatch import dispatch
 from stac_watch.runs.pace import TokenBucket
 from stac_watch.runs.reconcile import reconcile
 
-FIRST = Path(__file__).with_name("ledger-1.sql")
+FIRST, LANDED = (Path(__file__).with_name(f"ledger-{version}.sql") for version in (1, 3))
 TO_1 = (  # what the first version did not have, taken away
     *(f"DROP TABLE {name}" for name in ("funnel", "lease", "backfill", "probe", "lateness", "sweep", "baseline", "absent")),
     *(f"DROP INDEX {name}" for name in ("item_by_sensing", "item_by_update", "item_by_sight", "conversion_by_source",
       "conversion_by_change", "outbox_by_age", "outbox_by_due", "outbox_posted")),
     "ALTER TABLE conversion DROP COLUMN cause", "ALTER TABLE conversion DROP COLUMN waits_for",
-    "ALTER TABLE outbox DROP COLUMN source", "CREATE INDEX outbox_by_due ON outbox (priority, due)",
+    "ALTER TABLE outbox DROP COLUMN source", "ALTER TABLE unreadable RENAME TO quarantine", "CREATE INDEX outbox_by_due ON outbox (priority, due)",
     "UPDATE schema_version SET version = 1",
 )  # fmt: skip
 
@@ -74,18 +75,46 @@ def test_a_ledger_of_the_first_version_goes_on_where_it_was(tmp_path, open_ledge
     ledger = open_ledger(tmp_path / "ledger.db")
     invariants(tmp_path / "ledger.db")
     states = {row.item_id: row.state.value for row in ledger.conversions.find()}
-    assert states == {"queued": "queued", "posted": "queued", "skipped": "skipped", "dead": "dead", "done": "done"}
+    assert states == {"queued": "queued", "posted": "queued", "skipped": "skipped", "dead": "failed", "done": "done"}
     later = make.now + timedelta(hours=1)
     assert {row.key for row in ledger.outbox.due(later, 9, Queue("s2", "live"))} == {
         row.key for row in ledger.conversions.find(state=State.QUEUED)
     }
     assert [row.item_id for row in ledger.conversions.unfinished()] == ["posted"]
-    (dead,) = ledger.conversions.find(state=State.DEAD)
-    assert dead.cause == "no group /x in store 123"
-    ledger.conversions.move(dead, Move(Fact.REPLAYED, "asked for", lane="replay"), later)
+    (failed,) = ledger.conversions.find(state=State.FAILED)
+    assert failed.cause == "no group /x in store 123"
+    ledger.conversions.move(failed, Move(Fact.REPLAYED, "asked for", lane="replay"), later)
     invariants(tmp_path / "ledger.db")
     assert ledger.sources.position("s2:updated") == make.now
     ledger.prepare()  # a second start finds nothing to do
+    invariants(tmp_path / "ledger.db")
+    ledger.close()
+
+
+def test_a_ledger_of_0_1_0_goes_on_under_the_words_of_the_glossary(tmp_path, open_ledger, invariants, make):
+    """What the landed version wrote: `dead`, `sent`, a quarantine, a doubted catalog; each state is there, and each goes on."""
+    with contextlib.closing(sqlite3.connect(tmp_path / "ledger.db")) as db:
+        db.executescript(LANDED.read_text())
+    ledger = open_ledger(tmp_path / "ledger.db")
+    invariants(tmp_path / "ledger.db")
+    states = {row.item_id: row.state.value for row in ledger.conversions.find()}
+    assert states == {
+        "queued": "queued", "posted": "queued", "retried": "queued", "sent": "submitted", "running": "running", "done": "done",
+        "dead": "failed", "skipped": "skipped",
+    }  # fmt: skip
+    (dead,) = ledger.conversions.find(state=State.FAILED)
+    assert [(h.src, h.dst) for h in ledger.conversions.history(dead.key)] == [
+        (None, "queued"), ("queued", "submitted"), ("submitted", "running"), ("running", "failed"),
+    ]  # fmt: skip
+    assert dead.outcome == {"code": 65, "reason": "no group /x in store 123"}
+    assert ledger.counts.funnel()[Place("s2", "live", State.SUBMITTED, "")] == 1
+    assert ledger.absences.unreadable() == [("s2", "odd", "no asset with an href is a Zarr store")]
+    assert ledger.sources.abilities("s2")[2] is True
+    assert ledger.sources.audits()["s2"].gaps == {"failed": 1}
+    later = make.now + timedelta(hours=1)
+    ledger.conversions.move(dead, Move(Fact.REPLAYED, "asked for", lane="replay"), later)
+    (sent,) = ledger.conversions.find(state=State.SUBMITTED)
+    ledger.conversions.move(sent, Move(Fact.RUN_SEEN, "run x is running"), later)
     invariants(tmp_path / "ledger.db")
     ledger.close()
 
@@ -107,7 +136,7 @@ def test_who_only_asks_leaves_an_older_ledger_to_the_watcher_that_uses_it(tmp_pa
         pass
     assert "stac-watch watch" in caught.value.hint
     with pytest.raises(ConfigError, match="schema 1"):
-        dict(composition.checks(load(config, {}), {}))["ledger"]()
+        dict(checks(load(config, {}), {}))["ledger"]()
     assert version() == [(1,)]
     composition.open_ledger(load(config, {})).close()  # as `watch` does
     assert version() == [(schema.SCHEMA_VERSION,)]
@@ -132,7 +161,7 @@ class Idle:
 YEARS = """
 CREATE TEMP TABLE past AS WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 30000)
     SELECT i, printf('%012x', i) AS key, datetime('2020-01-01', i || ' minutes') || '.000000' AS at,
-           CASE i % 50 WHEN 1 THEN 'dead' WHEN 2 THEN 'skipped' ELSE 'done' END AS state FROM n;
+           CASE i % 50 WHEN 1 THEN 'failed' WHEN 2 THEN 'skipped' ELSE 'done' END AS state FROM n;
 INSERT INTO conversion (key, source, item_id, revision, state, attempt, failures, waits, queued_at, lane, reason, cause, run,
                         output_zarr, created_at, changed_at)
     SELECT key, 's2', 'S2A_' || i, 'rev', state, 1, 0, 0, at, 'live', '', '', 'gz-' || i, '/out/' || i, at, at FROM past;
@@ -140,7 +169,8 @@ INSERT INTO item (source, item_id, revision, key, updated, sensing, tile, bbox, 
     SELECT 's2', 'S2A_' || i, 'rev', key, at, at, 'T32TQM', '[0, 0, 1, 1]', at, at FROM past;
 INSERT INTO event (id, key, attempt, body, created_at) SELECT key || '-1', key, 1, '{}', at FROM past;
 INSERT INTO history (key, src, fact, dst, attempt, at, why)
-    SELECT key, src, 'x', dst, 1, at, '' FROM past JOIN (SELECT 'queued' AS src, 'sent' AS dst UNION VALUES ('sent', 'done'));
+    SELECT key, src, 'x', dst, 1, at, '' FROM past
+    JOIN (SELECT 'queued' AS src, 'submitted' AS dst UNION VALUES ('submitted', 'done'));
 ANALYZE;
 """
 
@@ -173,7 +203,7 @@ def test_no_question_of_a_tick_or_of_a_person_reads_a_big_table_from_end_to_end(
     asking.overview(ledger, view, [], Scope())
     asking.footprints(ledger)
     asking.items(ledger, make.now)
-    asking.items(ledger, make.now, source="s2", state=State.DEAD)
+    asking.items(ledger, make.now, source="s2", state=State.FAILED)
     asking.explain(ledger, "b", Limits(), make.now, lambda _: None)
     ledger.counts.states_within("s2", make.now - timedelta(days=9), make.now)
     ledger.counts.waiting_within("s2", make.now - timedelta(days=9), make.now)
@@ -199,7 +229,7 @@ def test_no_question_of_a_tick_or_of_a_person_reads_a_big_table_from_end_to_end(
 SMALL = {
     "funnel",
     "backfill",
-    "quarantine",
+    "unreadable",
     "lease",
     "probe",
     "lateness",

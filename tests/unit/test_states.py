@@ -7,20 +7,20 @@ from hypothesis import strategies as st
 from stac_watch.model.errors import Defect
 from stac_watch.model.states import FINAL, IN_FLIGHT, NEXT_ATTEMPT, TRANSITIONS, Fact, State, next_state
 
-COLUMNS = (None, State.QUEUED, State.SENT, State.RUNNING, State.DONE, State.SKIPPED, State.DEAD)
+COLUMNS = (None, State.QUEUED, State.SUBMITTED, State.RUNNING, State.DONE, State.SKIPPED, State.FAILED)
 # the table of DESIGN.md written a second time, by hand: a changed rule has to be changed here as well, on purpose
 TABLE = """
-                  new      queued   sent     running  done     skipped  dead
+                  new      queued   submitted running  done     skipped  failed
 admitted          queued   -        -        -        -        queued   -
 skipped           skipped  -        -        -        -        -        -
-accepted          -        sent     -        -        -        -        -
-refused           -        dead     -        -        -        -        -
-unclear           -        sent     -        -        -        -        -
+accepted          -        submitted -        -        -        -        -
+refused           -        failed     -        -        -        -        -
+unclear           -        submitted -        -        -        -        -
 run_seen          -        running  running  -        -        -        -
 silent            -        -        queued   -        -        -        -
 succeeded         -        done     done     done     -        done     done
 failed_temporary  -        queued   queued   queued   -        -        -
-failed_permanent  -        dead     dead     dead     -        -        -
+failed_permanent  -        failed     failed     failed     -        -        -
 interrupted       -        queued   queued   queued   -        -        -
 vanished          -        queued   queued   queued   -        -        -
 not_ready         -        queued   queued   queued   -        -        -
@@ -68,7 +68,7 @@ def test_whatever_happens_done_is_left_by_a_replay_only_and_final_states_are_lef
             assert fact in {Fact.REPLAYED, Fact.ADMITTED}
         if after is State.DONE:
             assert fact is Fact.SUCCEEDED
-        if after is State.DEAD:
+        if after is State.FAILED:
             assert fact in {Fact.REFUSED, Fact.FAILED_PERMANENT}
         if after in IN_FLIGHT:
             assert fact in {Fact.ACCEPTED, Fact.UNCLEAR, Fact.RUN_SEEN}

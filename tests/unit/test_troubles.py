@@ -61,5 +61,5 @@ class Away:
 def test_a_live_table_outlives_an_engine_that_does_not_answer(ledger, make, error):
     ledger.items.commit("s2", [make.sighting()], [], None, make.now)
     row = ledger.conversions.get(make.conversion().key)
-    ledger.conversions.move(row, Move(Fact.ACCEPTED, "sent"), make.now)
+    ledger.conversions.move(row, Move(Fact.ACCEPTED, "submitted"), make.now)
     assert _lines(SimpleNamespace(ledger=ledger, engine=Away(error), now=lambda: make.now)) == []

@@ -27,7 +27,7 @@ WINDOWS = st.builds(lambda start, length: Window("updated", start, start + lengt
 
 
 def spellings(moment: datetime) -> list[str]:
-    """Every way in which real catalogues write this moment in UTC."""
+    """Every way in which real catalogs write this moment in UTC."""
     second, micro = moment.strftime("%Y-%m-%dT%H:%M:%S"), f"{moment.microsecond:06d}"
     if moment.microsecond == 0:
         return [f"{second}Z", f"{second}+00:00", f"{second}.000000Z", f"{second}.0Z"]

@@ -113,7 +113,7 @@ def quicklook(arrays: Mapping[str, Any]) -> bytes:
 
 
 def render(document: Mapping[str, Any], picture: bytes) -> str:
-    """Returns the page. Every value is escaped: titles and errors come from other people's catalogues."""
+    """Returns the page. Every value is escaped: titles and errors come from other people's catalogs."""
     from jinja2 import DictLoader, Environment, StrictUndefined
 
     template = files("geozarr_runner.publish").joinpath("report.html.j2").read_text()

@@ -238,7 +238,7 @@ def _expand(product: Product, leaves: list[str], name: str) -> list[str]:
 
 
 def _legal(key: str) -> str:
-    """Returns a key that may become a path on our disk; a hostile catalogue could name ../../etc."""
+    """Returns a key that may become a path on our disk; a hostile catalog could name ../../etc."""
     if not _KEY.fullmatch(key) or ".." in key:
         raise ValueError(f"illegal key {key[:80]!r}")
     return key

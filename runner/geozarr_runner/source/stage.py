@@ -94,7 +94,7 @@ def require_complete(selection: Selection, absent: frozenset[str], root: Path, w
         shown = ", ".join(illegal[:5]) + (f" and {len(illegal) - 5} more" if len(illegal) > 5 else "")  # a line's worth
         raise SourceNotThere(
             f"{where} is still being uploaded: {len(illegal)} of {len(selection.keys)} chunks are missing ({shown})",
-            hint="it is tried again later; if it stays, tell the catalogue's operator which chunks are missing",
+            hint="it is tried again later; if it stays, tell the catalog's operator which chunks are missing",
         )
 
 
@@ -284,7 +284,7 @@ def corrupt_source(keys: list[str], where: str) -> InputError:
 
 
 def _most_telling(failures: list[BaseException]) -> BaseException:
-    """Prefers the failure that trying again cannot mend, so that a dead item says why and not just 'HTTP 503'."""
+    """Prefers the failure that trying again cannot mend, so that a failed item says why and not just 'HTTP 503'."""
     known = [f for f in failures if isinstance(f, StacWatchError)]
     return (
         min(known, key=lambda f: f.exit_code)

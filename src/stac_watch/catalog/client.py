@@ -20,7 +20,7 @@ from urllib.parse import quote
 from pystac_client import ItemSearch
 
 from stac_watch.catalog.abilities import Abilities
-from stac_watch.catalog.http import CONNECT, READ, TRIES, Answer, BadAnswer, CatalogHttp, Rejected
+from stac_watch.catalog.http import ATTEMPTS, CONNECT, READ, Answer, BadAnswer, CatalogHttp, Rejected
 from stac_watch.catalog.windows import FAR, SECOND, Span, Window, bounds, interval
 from stac_watch.model.errors import CatalogUnavailable, ConfigError
 from stac_watch.model.product import product_href
@@ -33,7 +33,7 @@ PROPERTIES = (  # what is kept of them: a sweep has some thousand items in memor
     "processing:version", "processing:software",
 )  # fmt: skip
 LEAN = ("-links",)  # stac-fastapi writes 1 KB of them for each item, also where `fields` has none
-SWEEP_PAGE = 2_500  # items per request of a sweep: a day of the real catalogue has 1,400, and a full page is asked for twice
+SWEEP_PAGE = 2_500  # items per request of a sweep: a day of the real catalog has 1,400, and a full page is asked for twice
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Catalog:
             if error.status != 404:
                 raise
             raise ConfigError(
-                f"catalogue {self.api} has no collection {self.collection!r}",
+                f"catalog {self.api} has no collection {self.collection!r}",
                 hint=f"see {self.api}/collections for those there are, and correct `collection:`",
             ) from None
 
@@ -99,7 +99,7 @@ class Catalog:
             document = self._http.ask(self.api + "/").document
             if not isinstance(document.get("links"), list):
                 raise CatalogUnavailable(
-                    f"catalogue {self.api} answered JSON that is not STAC",
+                    f"catalog {self.api} answered JSON that is not STAC",
                     hint="`api:` is the root of a STAC API, its landing page has `links`",
                 )
             self._landing = document
@@ -114,7 +114,7 @@ class Catalog:
         return found if isinstance(found, dict) else {}
 
     def item(self, item_id: str) -> dict[str, Any] | None:
-        """Returns one item as it is now; None when the catalogue says that there is none."""
+        """Returns one item as it is now; None when the catalog says that there is none."""
         try:
             return self._http.ask(f"{self._url()}/items/{quote(item_id, safe='')}").document
         except Rejected as error:
@@ -130,7 +130,7 @@ class Catalog:
         extra: dict[str, Any] | None = None,
         floor: datetime | None = None,
         descending: bool = False,
-        tries: int = TRIES,
+        attempts: int = ATTEMPTS,
     ) -> Page:
         """Asks for one window in one request, oldest first (or last, with `descending`).
 
@@ -140,10 +140,10 @@ class Catalog:
             extra: a CQL2 condition that must hold besides.
             floor: only items acquired since then.
             descending: newest first.
-            tries: whole requests before it is given up.
+            attempts: whole requests before it is given up.
 
         Raises:
-            CatalogUnavailable: no usable answer after all tries.
+            CatalogUnavailable: no usable answer after all attempts.
         """
         query: dict[str, Any] = {}
         conditions = [c for c in (extra,) if c is not None]
@@ -158,7 +158,7 @@ class Catalog:
             query["filter"] = conditions[0] if len(conditions) == 1 else {"op": "and", "args": conditions}
         if self.abilities.sorts:
             query["sortby"] = _order(window.field, descending=descending)
-        return self.ask(query, limit=limit, tries=tries)
+        return self.ask(query, limit=limit, attempts=attempts)
 
     def first(self) -> datetime | None:
         """Returns the acquisition time of the first item; where that cannot be read, what the collection says, if it does."""
@@ -185,16 +185,16 @@ class Catalog:
     def answers(self) -> bool:
         """Tells whether the server can answer a search that finds nothing."""
         try:
-            self.search(Window("datetime", FAR, FAR + SECOND), limit=1, tries=2)
+            self.search(Window("datetime", FAR, FAR + SECOND), limit=1, attempts=2)
         except CatalogUnavailable:
             return False
         return True
 
-    def ask(self, query: dict[str, Any], *, limit: int, fields: Sequence[str] | None = None, tries: int = TRIES) -> Page:
+    def ask(self, query: dict[str, Any], *, limit: int, fields: Sequence[str] | None = None, attempts: int = ATTEMPTS) -> Page:
         """Asks for one page of a search; `query` has the parameters of pystac-client's `ItemSearch`.
 
         Raises:
-            CatalogUnavailable: no usable answer after all tries.
+            CatalogUnavailable: no usable answer after all attempts.
         """
         named: Any = {"filter_lang": "cql2-json", **query} if "filter" in query else query
         search = ItemSearch(
@@ -206,15 +206,15 @@ class Catalog:
             stac_io=self._http,
             **named,
         )
-        for _ in range(TRIES):
-            answer = self._http.ask(search.url or "", self.abilities.method, search.get_parameters(), tries=tries)
+        for _ in range(ATTEMPTS):
+            answer = self._http.ask(search.url or "", self.abilities.method, search.get_parameters(), attempts=attempts)
             page = self._page(answer, limit)
             if fields is None and self.abilities.product:
                 page = replace(page, items=self._with_assets(page.items))
             if page.items or not page.has_next or not self.abilities.honest_next:
                 return page
         raise BadAnswer(
-            f"catalogue {self.api} answers an empty page and says that there is more", hint="tell its operator; it is asked again"
+            f"catalog {self.api} answers an empty page and says that there is more", hint="tell its operator; it is asked again"
         )
 
     def _page(self, answer: Answer, limit: int) -> Page:

@@ -1,8 +1,8 @@
-"""One request to a catalogue, answered by a JSON document or by a sentence of what is wrong.
+"""One request to a catalog, answered by a JSON document or by a sentence of what is wrong.
 
-In: a URL of the catalogue, a method, parameters. Out: the document, the server's own time, how long it took.
+In: a URL of the catalog, a method, parameters. Out: the document, the server's own time, how long it took.
 Never: waits for ever, follows a redirect (a POST would become a GET without its body: other items, HTTP 200), leaves the
-catalogue's origin, goes on asking a server that does not answer, or says a word to an address that `events.check_address` refuses.
+catalog's origin, goes on asking a server that does not answer, or says a word to an address that `events.check_address` refuses.
 
 `StacApiIO` of pystac-client 0.9.1 is the base. What that version gets wrong is set right here: `Client.open` drops the time-out of
 the I/O object it is given, POST is never retried, Retry-After is not read on POST, and neither a truncated body nor one that is no
@@ -33,11 +33,11 @@ from stac_watch.model.hosts import check_address
 CONNECT, READ = 5.0, 60.0  # seconds; EODC answers a full page in 2.3 s, a big un-indexed query took 1.6 s on pgstac
 TOTAL = 180.0  # seconds for a whole answer: a read time-out alone lets a server drip a byte a minute for ever
 MAX_BYTES = 256 * 1024 * 1024  # 10,000 items of 19 KB are 190 MB; what is more is no page
-TRIES = 4  # whole requests, body included; beyond that the window waits for the next poll
+ATTEMPTS = 4  # whole requests, body included; beyond that the window waits for the next poll
 MAX_RETRY_AFTER = 120.0  # seconds that are waited at once; a server that asks for more is left alone until then
 LONGEST_RETRY_AFTER = 86_400.0  # seconds; what asks for more is a mistake, and would end a source for good
 AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504, 507})
-OPENS_AT = 5  # requests that failed in a row, each with all its tries, before the catalogue is left alone
+OPENS_AT = 5  # requests that failed in a row, each with all its attempts, before the catalog is left alone
 FIRST_REST, LONGEST_REST = timedelta(seconds=30), timedelta(minutes=15)
 _CHUNK = 1 << 16
 
@@ -71,7 +71,7 @@ class Circuit:
     open_until: datetime | None = None
 
     def failed(self, now: datetime, *, rest: timedelta | None = None) -> None:
-        """Counts a request that failed with all its tries; `rest` is what the server asked for."""
+        """Counts a request that failed with all its attempts; `rest` is what the server asked for."""
         self.failures += 1
         if rest is not None:
             self.open_until = now + rest
@@ -116,7 +116,7 @@ class Guarded(requests.adapters.HTTPAdapter):
 
 
 class CatalogHttp(StacApiIO):
-    """Requests to one catalogue; safe to use from several threads. `hosts`: see `check_address`; empty = the catalogue's own."""
+    """Requests to one catalog; safe to use from several threads. `hosts`: see `check_address`; empty = the catalog's own."""
 
     def __init__(
         self,
@@ -138,7 +138,7 @@ class CatalogHttp(StacApiIO):
         self._circuit, self._lock = Circuit(), threading.Lock()
         self.session.headers["Accept"] = "application/geo+json, application/json"
 
-    def ask(self, url: str, method: str = "GET", parameters: dict[str, Any] | None = None, *, tries: int = TRIES) -> Answer:
+    def ask(self, url: str, method: str = "GET", parameters: dict[str, Any] | None = None, *, attempts: int = ATTEMPTS) -> Answer:
         """Asks, and asks again, until there is an answer that can be read.
 
         Raises:
@@ -149,13 +149,13 @@ class CatalogHttp(StacApiIO):
             Refused: it wants credentials, or others.
         """
         self._rested()
-        for tried in range(1, tries + 1):
+        for tried in range(1, attempts + 1):
             try:
                 answer = self._once(self.here(url), method, parameters)
             except _AgainError as again:
-                if again.wait > MAX_RETRY_AFTER or tried == tries:
+                if again.wait > MAX_RETRY_AFTER or tried == attempts:
                     rest = timedelta(seconds=again.wait) if again.wait > MAX_RETRY_AFTER else None
-                    if rest is not None or tries >= TRIES:  # fewer tries are an experiment, and expected to fail
+                    if rest is not None or attempts >= ATTEMPTS:  # fewer attempts are an experiment, and expected to fail
                         with self._lock:
                             self._circuit.failed(self._now(), rest=rest)
                     raise again.error from again.__cause__
@@ -167,7 +167,7 @@ class CatalogHttp(StacApiIO):
         raise AssertionError("unreachable")
 
     def here(self, url: str) -> str:
-        """Returns the URL at the catalogue's own origin: links name whatever host and scheme a server believes to have."""
+        """Returns the URL at the catalog's own origin: links name whatever host and scheme a server believes to have."""
         own, given = urlsplit(self.api), urlsplit(url)
         return urlunsplit((own.scheme, own.netloc, given.path, given.query, ""))
 
@@ -178,7 +178,7 @@ class CatalogHttp(StacApiIO):
                 return
             if self._now() < until:
                 raise CatalogUnavailable(
-                    f"catalogue {self.api} does not answer; it is left alone until {until:%H:%M:%S} UTC",
+                    f"catalog {self.api} does not answer; it is left alone until {until:%H:%M:%S} UTC",
                     hint="`stac-watch check` asks it now",
                 )
             self._circuit.open_until = None
@@ -192,7 +192,7 @@ class CatalogHttp(StacApiIO):
                 raw = self._body(response, started)
                 date = response.headers.get("Date", "")
         except IdentityError as error:
-            raise ConfigError(f"catalogue {self.api}: {error.message}", hint=error.hint) from error
+            raise ConfigError(f"catalog {self.api}: {error.message}", hint=error.hint) from error
         except (requests.RequestException, OSError) as error:
             raise self._again(f"cannot be reached ({_reason(error)})", error) from error
         return Answer(self._document(raw), self._time(date), monotonic() - started)
@@ -203,13 +203,13 @@ class CatalogHttp(StacApiIO):
             return
         if 300 <= status < 400:
             target = response.headers.get("Location", "elsewhere")
-            raise ConfigError(f"catalogue {self.api} redirects to {target}", hint="write that URL into `api:`")
-        said = f"catalogue {self.api} answered HTTP {status}"
+            raise ConfigError(f"catalog {self.api} redirects to {target}", hint="write that URL into `api:`")
+        said = f"catalog {self.api} answered HTTP {status}"
         if status in AGAIN or status >= 500:
             kind = CatalogUnavailable if status == 429 else BadAnswer
             raise _AgainError(kind(said, hint=_HINT), wait=self._retry_after(response))
         if status in (401, 403):
-            raise Refused(said, hint="the catalogue wants credentials, or has blocked this address: ask its operator")
+            raise Refused(said, hint="the catalog wants credentials, or has blocked this address: ask its operator")
         raise Rejected(said, status=status, hint=_HINT)
 
     def _body(self, response: requests.Response, started: float) -> bytes:
@@ -218,25 +218,25 @@ class CatalogHttp(StacApiIO):
             parts.append(chunk)
             size += len(chunk)
             if size > MAX_BYTES:
-                said = f"catalogue {self.api} sends more than {MAX_BYTES >> 20} MiB"
+                said = f"catalog {self.api} sends more than {MAX_BYTES >> 20} MiB"
                 raise _AgainError(BadAnswer(said, hint="lower `poll.page`"))
             if monotonic() - started > self._total:
-                raise _AgainError(BadAnswer(f"catalogue {self.api} took more than {self._total:.0f} s for one answer", hint=_HINT))
+                raise _AgainError(BadAnswer(f"catalog {self.api} took more than {self._total:.0f} s for one answer", hint=_HINT))
         return b"".join(parts)
 
     def _document(self, raw: bytes) -> dict[str, Any]:
         try:
             document = json.loads(raw.decode("utf-8"))
         except (ValueError, RecursionError) as error:  # UnicodeDecodeError is the former
-            raise _AgainError(BadAnswer(f"catalogue {self.api} answered something that is not JSON", hint=_HINT)) from error
+            raise _AgainError(BadAnswer(f"catalog {self.api} answered something that is not JSON", hint=_HINT)) from error
         if not isinstance(document, dict):
-            raise _AgainError(BadAnswer(f"catalogue {self.api} answered JSON that is not STAC", hint=_HINT))
+            raise _AgainError(BadAnswer(f"catalog {self.api} answered JSON that is not STAC", hint=_HINT))
         return document
 
     def _again(self, what: str, error: Exception) -> _AgainError:
         # an answer that broke off, or did not come in time, may be this request's fault; a refused connection cannot be
         kind = BadAnswer if isinstance(error, _BROKEN) else CatalogUnavailable
-        return _AgainError(kind(f"catalogue {self.api} {what}", hint=_HINT))
+        return _AgainError(kind(f"catalog {self.api} {what}", hint=_HINT))
 
     def _retry_after(self, response: requests.Response) -> float:
         """Returns what the server asks to wait, in seconds, a day at most: a number, or a date by its own clock."""

@@ -1,6 +1,6 @@
-"""What a catalogue can do, found out by asking it and not by what it claims.
+"""What a catalog can do, found out by asking it and not by what it claims.
 
-In: a catalogue. Out: `Abilities`, and what was found in words. Never: changes anything; asks for more than one page; believes a
+In: a catalog. Out: `Abilities`, and what was found in words. Never: changes anything; asks for more than one page; believes a
 conformance class. Every answer here decides how windows are asked; research behind it: pgstac 0.9.11 and 0.10.0 both compare a
 stamp as text unless it is declared, servers ignore `sortby`, `filter`, `fields` and `limit` without a word.
 """
@@ -23,11 +23,11 @@ from stac_watch.model.stamps import parse_stamp, stamp
 GOOD_FOR = timedelta(days=1)
 GOOD_FOR_EMPTY = timedelta(minutes=10)  # an empty collection tells nothing: it is looked at again soon
 SAMPLE = 20
-TRIES = 2
+ATTEMPTS = 2
 
 
 def probe(catalog: Catalog, wanted: int) -> Abilities:
-    """Finds out what the catalogue can do for its collection, in about two dozen cheap requests.
+    """Finds out what the catalog can do for its collection, in about two dozen cheap requests.
 
     Args:
         catalog: it believes what was found when this returns.
@@ -53,11 +53,11 @@ def probe(catalog: Catalog, wanted: int) -> Abilities:
 
 def _sample(catalog: Catalog, server_now: datetime) -> Page:
     try:
-        return catalog.ask({}, limit=SAMPLE, tries=TRIES)
+        return catalog.ask({}, limit=SAMPLE, attempts=ATTEMPTS)
     except BadAnswer:
         for back in (1, 7, 30, 365):  # days: one item that the server cannot serve must not hide all the others
             try:
-                return catalog.ask({"datetime": f"../{stamp(server_now - timedelta(days=back))}"}, limit=SAMPLE, tries=TRIES)
+                return catalog.ask({"datetime": f"../{stamp(server_now - timedelta(days=back))}"}, limit=SAMPLE, attempts=ATTEMPTS)
             except BadAnswer:
                 continue
         raise
@@ -69,7 +69,7 @@ def _sample(catalog: Catalog, server_now: datetime) -> Page:
 def _check_time(catalog: Catalog) -> None:
     if catalog.search(Window("datetime", FAR, FAR + SECOND), limit=1).items:
         raise ConfigError(
-            f"catalogue {catalog.api} ignores `datetime` in a search: nothing that it returns is known to be complete",
+            f"catalog {catalog.api} ignores `datetime` in a search: nothing that it returns is known to be complete",
             hint="is `api:` a STAC API with item search?",
         )
 
@@ -77,7 +77,7 @@ def _check_time(catalog: Catalog) -> None:
 def _stamp(catalog: Catalog, items: list[dict[str, Any]]) -> dict[str, Any]:
     """Returns the change stamps that can be asked for, and how the first of them, which is used, is compared."""
     declared, rejected = catalog.queryables(), []
-    # an item without properties says nothing of the others; it is quarantined when it is read
+    # an item without properties says nothing of the others; it is unreadable when it is read
     items = [item for item in items if isinstance(item.get("properties"), dict)] or items
     modes: dict[str, bool] = {}  # of each stamp that works: compared as time
     for name in STAMPS:
@@ -108,9 +108,9 @@ def _selects(catalog: Catalog, name: str, item_id: str, moment: datetime) -> tup
     """Tells whether a window around a known stamp has its item and a window in the year 9999 has none."""
     second = floor_second(moment)
     try:
-        if catalog.search(Window(name, FAR, FAR + SECOND), limit=1, tries=TRIES).items:
+        if catalog.search(Window(name, FAR, FAR + SECOND), limit=1, attempts=ATTEMPTS).items:
             return False, "is ignored by `filter`"
-        page = catalog.search(Window(name, second, second + SECOND), limit=catalog.abilities.page(1000), tries=TRIES)
+        page = catalog.search(Window(name, second, second + SECOND), limit=catalog.abilities.page(1000), attempts=ATTEMPTS)
     except (CatalogUnavailable, Refused) as error:
         return False, f"cannot be filtered ({error.message})"
     return page.full or any(item.get("id") == item_id for item in page.items), "is filtered wrongly: its own second is empty"
@@ -119,7 +119,7 @@ def _selects(catalog: Catalog, name: str, item_id: str, moment: datetime) -> tup
 def _filters_ids(catalog: Catalog, items: list[dict[str, Any]]) -> bool:
     condition = {"op": "=", "args": [{"property": "id"}, str(items[0].get("id"))]}
     try:
-        found = catalog.ask({"filter": condition}, limit=2, tries=TRIES).items
+        found = catalog.ask({"filter": condition}, limit=2, attempts=ATTEMPTS).items
     except CatalogUnavailable:
         return False
     return [item.get("id") for item in found] == [items[0].get("id")]
@@ -144,7 +144,7 @@ def _sorts_by(catalog: Catalog, name: str) -> bool:
     last: list[datetime] = []
     try:
         for found, sign in ((first, "+"), (last, "-")):
-            page = catalog.ask({"sortby": [f"{sign}properties.{name}", f"{sign}id"]}, limit=SAMPLE, tries=TRIES)
+            page = catalog.ask({"sortby": [f"{sign}properties.{name}", f"{sign}id"]}, limit=SAMPLE, attempts=ATTEMPTS)
             found += _moments(page.items, name)
     except BadAnswer:
         return True  # an item that cannot be served says nothing about the order
@@ -160,12 +160,12 @@ def _sorts_by(catalog: Catalog, name: str) -> bool:
 def _page_size(catalog: Catalog, sample: list[dict[str, Any]], wanted: int) -> dict[str, Any]:
     """Returns whether `fields` is honoured, how many items come at most, and whether a complete page has no `next`."""
     bare = ("id", "collection")
-    single = catalog.ask({"ids": [str(sample[0].get("id"))]}, limit=SAMPLE, fields=bare, tries=TRIES)
+    single = catalog.ask({"ids": [str(sample[0].get("id"))]}, limit=SAMPLE, fields=bare, attempts=ATTEMPTS)
     # `links` and the like do not count: stac-fastapi adds them to whatever was left
     found: dict[str, Any] = {"fields": not any("assets" in i for i in single.items), "honest_next": not single.has_next}
     wanted = replace(catalog.abilities, fields=found["fields"]).page(wanted)
     try:
-        page = catalog.ask({}, limit=wanted, fields=bare, tries=TRIES)
+        page = catalog.ask({}, limit=wanted, fields=bare, attempts=ATTEMPTS)
     except BadAnswer:  # an item that cannot be served says nothing about the size
         return found | {"max_page": wanted}
     clipped = page.has_next and len(page.items) < wanted
@@ -179,7 +179,7 @@ def _product_alone(catalog: Catalog, sample: list[dict[str, Any]]) -> bool:
         return False
     try:
         lean = ("id", "collection", "assets.product", *LEAN)
-        found = catalog.ask({"ids": list(hrefs)}, limit=SAMPLE, fields=lean, tries=TRIES).items
+        found = catalog.ask({"ids": list(hrefs)}, limit=SAMPLE, fields=lean, attempts=ATTEMPTS).items
     except CatalogUnavailable:
         return False
     return {str(item.get("id")): _product(item) for item in found} == hrefs and all(len(item["assets"]) == 1 for item in found)
@@ -194,7 +194,7 @@ def _product(item: dict[str, Any]) -> object:
 def _idle(catalog: Catalog, server_now: datetime) -> float:
     """Returns the fastest of three polls that find nothing, in seconds: what the query costs, and not the network's mood."""
     window = Window(catalog.abilities.stamp, floor_second(server_now) + timedelta(days=3650), FAR)
-    return min(catalog.search(window, limit=1, tries=TRIES).seconds for _ in range(3))
+    return min(catalog.search(window, limit=1, attempts=ATTEMPTS).seconds for _ in range(3))
 
 
 def _moments(items: list[dict[str, Any]], name: str) -> Iterator[datetime]:

@@ -1,6 +1,6 @@
 """A window, read completely: whatever the server's limits are, and whichever single item it cannot serve.
 
-In: a catalogue, a window. Out: leaves, oldest first, each one complete. Never: follows `next`; takes a full page for a whole
+In: a catalog, a window. Out: leaves, oldest first, each one complete. Never: follows `next`; takes a full page for a whole
 window; gives a window up because of one item in it.
 """
 
@@ -18,7 +18,7 @@ from stac_watch.catalog.client import Catalog, Page
 from stac_watch.catalog.http import BadAnswer
 from stac_watch.catalog.windows import Window, after, bisect
 from stac_watch.model.errors import CatalogUnavailable
-from stac_watch.model.item import Quarantine
+from stac_watch.model.item import Unreadable
 from stac_watch.model.stamps import stamp
 
 _HIDDEN = "(unreadable) "
@@ -32,7 +32,7 @@ class Leaf:
     window: Window
     documents: list[dict[str, Any]]
     server_now: datetime
-    hidden: Quarantine | None = None  # items of it that the server itself cannot serve
+    hidden: Unreadable | None = None  # items of it that the server itself cannot serve
 
 
 def leaves(catalog: Catalog, window: Window, limit: int, *, floor: datetime | None = None) -> Iterator[Leaf]:
@@ -85,7 +85,7 @@ def sweep_leaves(catalog: Catalog, windows: Iterable[Window], limit: int, *, wor
 
 
 def _begun(catalog: Catalog, window: Window, limit: int) -> Future[list[Leaf]]:
-    """Reads a window in a daemon: a stop waits for a ThreadPoolExecutor's threads, so for a catalogue's time-outs."""
+    """Reads a window in a daemon: a stop waits for a ThreadPoolExecutor's threads, so for a catalog's time-outs."""
     found = Future[list[Leaf]]()
 
     def read() -> None:
@@ -125,8 +125,8 @@ def _around_poison(catalog: Catalog, window: Window, limit: int, error: BadAnswe
     hidden = None
     if not whole:
         where = f"{window.field} {stamp(window.start)}"
-        why = f"the catalogue cannot serve an item with {where}: {error.message}"
-        hidden = Quarantine(hidden_name(window.field, window.start), why)
+        why = f"the catalog cannot serve an item with {where}: {error.message}"
+        hidden = Unreadable(hidden_name(window.field, window.start), why)
     return Leaf(window, list(found.values()), server_now or catalog.clock(), hidden)
 
 
@@ -137,7 +137,7 @@ def _up_to_poison(
     server_now, size, condition = None, limit, None
     while True:
         try:
-            page = catalog.search(window, limit=size, extra=condition, descending=descending, tries=2)
+            page = catalog.search(window, limit=size, extra=condition, descending=descending, attempts=2)
         except BadAnswer:
             if size == 1:
                 return documents, server_now, False
@@ -165,5 +165,5 @@ def _beyond(catalog: Catalog, window: Window, page: Page, *, descending: bool = 
 def _cannot_go_on(catalog: Catalog, window: Window, why: str) -> CatalogUnavailable:
     return CatalogUnavailable(
         f"{catalog.api} has more items with {window.field} {stamp(window.start)} than it returns at once, and {why}",
-        hint="raise `poll.page`, or ask the catalogue's operator to honour `fields`, `filter` and `sortby`",
+        hint="raise `poll.page`, or ask the catalog's operator to honour `fields`, `filter` and `sortby`",
     )

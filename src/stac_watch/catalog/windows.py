@@ -16,7 +16,7 @@ SECOND = timedelta(seconds=1)
 MICROSECOND = timedelta(microseconds=1)
 DAY = timedelta(days=1)
 FAR = datetime(9999, 1, 1, tzinfo=UTC)  # where no item is
-EARLIEST = datetime(1, 1, 1, tzinfo=UTC)  # where a catalogue does not say when it begins
+EARLIEST = datetime(1, 1, 1, tzinfo=UTC)  # where a catalog does not say when it begins
 LAUNCH = datetime(2015, 6, 23, tzinfo=UTC)  # of Sentinel-2A; what is dated before it has no time, or a wrong one: 0001, 1970
 
 

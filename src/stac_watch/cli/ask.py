@@ -38,21 +38,21 @@ def items(
     json: JsonOption = False,
     state: Annotated[State | None, typer.Option(help="Only those in this state.")] = None,
     source: Annotated[str | None, typer.Option(help="Only those of this source.")] = None,
-    quarantined: Annotated[bool, typer.Option("--quarantined", help="Those that cannot be read instead, and why.")] = False,
+    unreadable: Annotated[bool, typer.Option("--unreadable", help="Those that cannot be read instead, and why.")] = False,
     limit: Annotated[int, typer.Option(min=1, help="At most so many, the last changed first.")] = 50,
 ) -> int:
     """List conversions, the last changed first."""
     with reading(config) as (_, ledger):
-        bad = ledger.absences.quarantined()[:limit] if quarantined else []
-        lines = [] if quarantined else asking.items(ledger, composition.wall_clock(), source=source, state=state, limit=limit)
-    if quarantined:
-        show(asking.quarantined(bad), json, lambda rows: _quarantine(rows))
+        bad = ledger.absences.unreadable()[:limit] if unreadable else []
+        lines = [] if unreadable else asking.items(ledger, composition.wall_clock(), source=source, state=state, limit=limit)
+    if unreadable:
+        show(asking.unreadable(bad), json, lambda rows: _unreadable(rows))
     else:
         show(lines, json, table)
     return Exit.OK
 
 
-def _quarantine(rows: list[asking.Unreadable]) -> Table:
+def _unreadable(rows: list[asking.UnreadableItem]) -> Table:
     result = Table(header_style="bold")
     for column in ("source", "item", "why"):
         result.add_column(column, overflow="fold")

@@ -123,11 +123,11 @@ def _tell(told: Submission) -> None:
 
 def _awaited(cluster: Cluster, told: Submission) -> Submission | None:
     """Waits for a run's end, and says on stderr where it is."""
-    from stac_watch.cluster.submit import see_through
+    from stac_watch.cluster.submit import wait_for_end
 
     with stopping() as wait:
         try:
-            end = see_through(
+            end = wait_for_end(
                 cluster, told, wait=wait, now=composition.wall_clock, show=lambda text: print(text, file=sys.stderr, flush=True)
             )
         except KeyboardInterrupt:

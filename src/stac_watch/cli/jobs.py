@@ -97,7 +97,7 @@ def _follow(parts: Parts, c: backfilling.Context, request: backfilling.Request) 
         print(f"held: {last.held}; `stac-watch status` shows what failed, the same command goes on")
     if last.waiting:
         print(f"{last.waiting} are not there yet: a watcher looks for them again; `stac-watch status` says when")
-    return Exit.NOT_ALL_WELL if last.held or last.dead or last.waiting else Exit.OK
+    return Exit.NOT_ALL_WELL if last.held or last.failed or last.waiting else Exit.OK
 
 
 def _see_through(parts: Parts, c: backfilling.Context, request: backfilling.Request) -> backfilling.Progress | None:
@@ -137,7 +137,7 @@ class _Follower:
         if progress.eta is not None:
             left = max(timedelta(0), progress.eta - self._now())
             text += f", {timedelta(seconds=round(left.total_seconds()))} left (until {stamp(progress.eta.replace(microsecond=0))})"
-        self._bar.update(self._task, total=progress.total, completed=progress.done + progress.dead, description=text)
+        self._bar.update(self._task, total=progress.total, completed=progress.done + progress.failed, description=text)
         due = self._now() - self._said_at >= LINE_EVERY or progress.settled
         if not self._bar.console.is_terminal and due and counts != self._said:
             print(text, flush=True)
@@ -156,9 +156,9 @@ def replay(
     config: ConfigOption = DEFAULT_CONFIG,
     json: JsonOption = False,
     yes: YesOption = False,
-    state: Annotated[State | None, typer.Option(help="Those in this state: dead, done or skipped.")] = None,
+    state: Annotated[State | None, typer.Option(help="Those in this state: failed, done or skipped.")] = None,
     since: Annotated[str | None, typer.Option(help="Those that changed since: 10h, 3d, a day or a time.")] = None,
-    error: Annotated[str | None, typer.Option(help="Dead ones whose error has this text.")] = None,
+    error: Annotated[str | None, typer.Option(help="Failed ones whose error has this text.")] = None,
     file: Annotated[Path | None, typer.Option(help="Those of a file: ids, keys, or what `audit --file` wrote.")] = None,
     event: Annotated[Path | None, typer.Option(help="Post this stored CloudEvent once more, byte for byte.")] = None,
 ) -> int:
@@ -185,11 +185,11 @@ def _selected(
     if by_state and (wanted or file is not None):
         raise InputError("items and --state, --since or --error exclude each other", hint="select by the one or by the other")
     if not by_state and not wanted and file is None:
-        raise InputError("nothing is selected", hint="name items, or give --file, or --state dead, --since 10h, --error TEXT")
+        raise InputError("nothing is selected", hint="name items, or give --file, or --state failed, --since 10h, --error TEXT")
     if not by_state:
         return replaying.named(wanted, parts.ledger, sources)
     moment = read_since(since, parts.now()) if since is not None else None
-    rows = parts.ledger.conversions.find(state=state or State.DEAD, since=moment, error=error, limit=replaying.MOST)
+    rows = parts.ledger.conversions.find(state=state or State.FAILED, since=moment, error=error, limit=replaying.MOST)
     return replaying.chosen(rows, parts.ledger)
 
 
@@ -227,7 +227,7 @@ def audit(
     json: JsonOption = False,
     file: Annotated[Path | None, typer.Option(help="Write the gaps that `replay --file` can close.")] = None,
 ) -> int:
-    """Compare catalogue, ledger, runs and outputs over a range of days: 0 only when nothing is missing, stale or doubled."""
+    """Compare catalog, ledger, runs and outputs over a range of days: 0 only when nothing is missing, stale or doubled."""
     with acting(config) as (settings, parts):
         c = auditing.Context(
             settings.source(source), parts.recipe, parts.catalogs[source], parts.ledger, parts.engine, find_marker,

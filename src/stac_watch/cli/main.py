@@ -109,16 +109,16 @@ def watch_on(parts: Parts, report: Callable[[Tick], None], note: Callable[[Tick]
 
 
 def watch_once(parts: Parts, report: Callable[[Tick], None]) -> int:
-    """Returns 0 when everything that was due ended well, 1 when something is dead, 130 when interrupted."""
+    """Returns 0 when everything that was due ended well, 1 when something has failed, 130 when interrupted."""
     started = parts.now()
     if not Watcher(parts).drain(report):
         return Exit.INTERRUPTED
-    return Exit.NOT_ALL_WELL if parts.ledger.conversions.find(state=State.DEAD, since=started, limit=1) else Exit.OK
+    return Exit.NOT_ALL_WELL if parts.ledger.conversions.find(state=State.FAILED, since=started, limit=1) else Exit.OK
 
 
 @cli.command()
 def check(config: ConfigOption = DEFAULT_CONFIG) -> int:
-    """Check the configuration, the catalogues, the ledger and the engine: one line each, with what to do."""
+    """Check the configuration, the catalogs, the ledger and the engine: one line each, with what to do."""
     settings = load(config, os.environ)
     code = Exit.OK
     for name, probe in checks(settings, os.environ):
@@ -133,7 +133,7 @@ def check(config: ConfigOption = DEFAULT_CONFIG) -> int:
 @cli.command()
 def demo(
     folder: Annotated[Path, typer.Option(help="Where everything of the demo lies; made anew each time.")] = Path("var/demo"),
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the demo catalogue; 0 = any free one.")] = 0,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the demo catalog; 0 = any free one.")] = 0,
     size: Annotated[int, typer.Option(help="Pixels per side at 10 m; a multiple of 72.")] = 720,
     keep: Annotated[bool, typer.Option("--keep", help="Go on watching when the story is told.")] = False,
 ) -> int:

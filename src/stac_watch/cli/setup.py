@@ -26,7 +26,7 @@ def checks(config: Config, environ: Mapping[str, str]) -> Iterator[tuple[str, Ca
     yield "outputs", lambda: _checked_output(config)
     yield "ledger", lambda: _checked_ledger(config)
     if isinstance(config.engine, ArgoSettings):
-        yield "webhook", partial(_with_argo, config.engine, environ, lambda argo: argo.knock())
+        yield "webhook", partial(_with_argo, config.engine, environ, lambda argo: argo.ping())
         yield "permissions", partial(_with_argo, config.engine, environ, _checked_rights)
         yield "engine argo", partial(_with_argo, config.engine, environ, lambda argo: f"room for {argo.headroom()} runs")
     else:
@@ -61,7 +61,7 @@ def _checked_ledger(config: Config) -> str:
 
 
 def _checked_catalog(config: Config, source: Source, catalog: Catalog) -> str:
-    """Probes the catalogue anew, keeps what was found for the watcher, and tells it."""
+    """Probes the catalog anew, keeps what was found for the watcher, and tells it."""
     server_now = catalog.clock()
     found = probe(catalog, source.poll.page)
     ledger = open_ledger(config, upgrade=False)

@@ -25,7 +25,7 @@ from stac_watch.runs.kubernetes_api import Cluster, Document
 
 MARKER = "stac-watch.json"
 OUTCOME = "outcome.json"
-TRIES = 6  #: broken connections in a row that bring no byte
+ATTEMPTS = 6  #: broken connections in a row that bring no byte
 PAUSE = 2.0  #: seconds between two of them
 
 
@@ -194,7 +194,7 @@ def _fill(read: Callable[[str, int], Iterator[bytes]], path: str, size: int, tar
                 watching.advance(len(data))
         except Temporary:
             idle = 0 if there > before else idle + 1
-            if idle >= TRIES or watching.wait(PAUSE):
+            if idle >= ATTEMPTS or watching.wait(PAUSE):
                 raise
         else:
             if there < size:

@@ -16,7 +16,7 @@ from stac_watch.runs.kubernetes_api import Cluster, Document
 
 CONTAINER = "main"
 PAUSE = 1.0  # seconds between two looks for the next step
-TRIES = 5  # for a log that breaks off
+ATTEMPTS = 5  # for a log that breaks off
 _ARGO = re.compile(
     r"^time=.* argo=true( |$)"
 )  # what Argo's emissary says in the container's own log; `argo logs` leaves it out, too
@@ -86,14 +86,14 @@ def _has_started(pod: Document) -> bool:
 def _whole(cluster: Cluster, pod: str, *, follow: bool, wait: Callable[[float], bool]) -> Iterator[str]:
     """Yields one container's log; where it breaks off it is read again, and what was shown is left out."""
     count = 0
-    for attempt in range(TRIES):
+    for attempt in range(ATTEMPTS):
         try:
             for number, text in enumerate(cluster.lines(pod, CONTAINER, follow=follow)):
                 if number >= count:
                     count += 1
                     yield text
         except Temporary:
-            if attempt + 1 == TRIES or wait(PAUSE):
+            if attempt + 1 == ATTEMPTS or wait(PAUSE):
                 raise
         else:
             return

@@ -31,7 +31,7 @@ _OVER = frozenset({"Succeeded", "Failed", "Error"})
 
 @dataclass(frozen=True)
 class Step:
-    """One try of one step."""
+    """One attempt of one step."""
 
     name: str
     phase: str  # of Argo: Pending, Running, Succeeded, Failed, Error, Omitted
@@ -187,7 +187,7 @@ def _steps(workflow: Mapping[str, Any], now: datetime) -> list[Step]:
 
 
 def step_name(node: str) -> str:
-    """Returns a step's name from a node's: `gz-x.convert(0)` is `convert`, `gz-x.convert(1)` its second try, `convert(1)`."""
+    """Returns a step's name from a node's: `gz-x.convert(0)` is `convert`, `gz-x.convert(1)` its second attempt, `convert(1)`."""
     return node.rpartition(".")[2].removesuffix("(0)")
 
 

@@ -60,7 +60,7 @@ def submission(run: str, namespace: str, *, created: bool, ui: str) -> Submissio
     return Submission(run, namespace, created, link, f"stac-watch logs --follow {run}")
 
 
-def see_through(
+def wait_for_end(
     cluster: Cluster,
     asked: Submission,
     *,

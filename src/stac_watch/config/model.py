@@ -54,7 +54,7 @@ class Filter(Group):
 
 
 class Poll(Group):
-    """How often the catalogue is asked, and how far it is trusted."""
+    """How often the catalog is asked, and how far it is trusted."""
 
     interval: Duration = timedelta(seconds=60)
     """An idle query costs 6-570 ms on the server (100k items, pgstac 0.9): once a minute disturbs nobody."""
@@ -94,7 +94,7 @@ class Source(Group):
     max_in_flight: int | None = Field(default=None, ge=1)
     """Unfinished runs of this source, so that a big one leaves room for others; empty = only the engine's limit."""
     allowed_hosts: tuple[Host, ...] = ()
-    """Hosts (and buckets) that product hrefs may name, `*.example.org` for a whole domain; empty = only the catalogue's own host.
+    """Hosts (and buckets) that product hrefs may name, `*.example.org` for a whole domain; empty = only the catalog's own host.
     A network (`10.0.0.0/8`) lets public names lead to private addresses of it (docs/security.md)."""
 
     def hosts(self) -> tuple[str, ...]:
@@ -129,7 +129,7 @@ class Limits(Group):
     rate: Rate = Field(default=2.0, validate_default=False)
     """Events per second; one Sensor creates 2.5 Workflows/s and queues the rest where nobody sees it."""
     attempts: int = Field(default=3, ge=1)
-    """Temporary failures per key before it is dead."""
+    """Temporary failures per key before it has failed."""
     confirm_after: Duration = timedelta(minutes=15)
     """An accepted event without a run after this goes out again (the bus can lose what it said 200 to)."""
     retry_after: Duration = timedelta(minutes=1)
@@ -137,7 +137,7 @@ class Limits(Group):
     not_ready: tuple[Duration, ...] = Field(default=tuple(timedelta(minutes=m) for m in (15, 60, 240, 720, 1440)), min_length=1)
     """Pauses while the source is not there yet; the last one repeats."""
     not_ready_for: Duration = timedelta(days=14)
-    """After this a source that never came is dead."""
+    """After this a source that never came has failed."""
 
 
 class ArgoSettings(Group):

@@ -1,4 +1,4 @@
-"""The demo catalogue: a STAC API on this machine, in front of a `Store`, with faults that can be switched on.
+"""The demo catalog: a STAC API on this machine, in front of a `Store`, with faults that can be switched on.
 
 In: a store, a folder of Zarr products, a clock. Out: an ASGI application (search by GET and POST, items, collections, queryables,
 transactions, `/products/…` as static files). `Server` runs it on loopback.
@@ -66,10 +66,10 @@ def create_app(
     """Returns the application.
 
     Args:
-        store: what is in the catalogue; it may be changed while the application runs.
+        store: what is in the catalog; it may be changed while the application runs.
         products: folder of Zarr products, served under `/products/`; None serves none.
         faults: the switches, or their control; `app.state.faults` is the control.
-        now: the catalogue's clock: Date headers, and when delayed items become visible.
+        now: the catalog's clock: Date headers, and when delayed items become visible.
     """
     control = faults if isinstance(faults, FaultControl) else FaultControl(faults)
     api = _Api(store, control, now)

@@ -1,9 +1,9 @@
-"""The demo catalogue's faults: what real STAC servers were seen doing, each a switch, all off.
+"""The demo catalog's faults: what real STAC servers were seen doing, each a switch, all off.
 
 In: switches, set before or while the server runs. Out: an ASGI layer that breaks answers on the wire, and facts that the search
 reads. Never: random; a fault happens exactly as often as it was asked for, and `FaultControl.delivered` says what happened.
 
-Source: measurements of stac-fastapi-pgstac with pgstac 0.9 and 0.10, and faults reported for public catalogues.
+Source: measurements of stac-fastapi-pgstac with pgstac 0.9 and 0.10, and faults reported for public catalogs.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class FaultControl:
 
 
 class Wire:
-    """ASGI layer around the catalogue: sets the Date header from the catalogue's own clock, and breaks what must break."""
+    """ASGI layer around the catalog: sets the Date header from the catalog's own clock, and breaks what must break."""
 
     def __init__(self, app: ASGIApp, *, control: FaultControl, now: Callable[[], datetime]) -> None:
         self._app, self._control, self._now = app, control, now

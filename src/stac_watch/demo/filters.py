@@ -26,7 +26,7 @@ Json = Any
 
 PROPERTY = re.compile(r"[A-Za-z_][\w:.\-]*")
 INSTANTS = {"datetime": "datetime", "start_datetime": "starts", "end_datetime": "ends", "updated": "updated"}
-STAMPS = frozenset({"updated", "created", "published"})  # times, unless the catalogue compares text
+STAMPS = frozenset({"updated", "created", "published"})  # times, unless the catalog compares text
 _COMPARISONS = frozenset({"=", "<>", "<", "<=", ">", ">="})
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -41,7 +41,7 @@ class FilterFailedError(RuntimeError):
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a catalogue compares its change stamps."""
+    """How a catalog compares its change stamps."""
 
     text: bool = False
 

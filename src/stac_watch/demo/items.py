@@ -1,9 +1,9 @@
-"""Pure: STAC documents of the demo catalogue, in the shape of the EOPF Sentinel Zarr Samples catalogue.
+"""Pure: STAC documents of the demo catalog, in the shape of the EOPF Sentinel Zarr Samples catalog.
 
-In: a product id, the URLs of catalogue and product, times. Out: an item or collection as a plain dict, 15 KB like the real ones.
-Never: reads the product; an item may point to a product that is not there, as in real catalogues.
+In: a product id, the URLs of catalog and product, times. Out: an item or collection as a plain dict, 15 KB like the real ones.
+Never: reads the product; an item may point to a product that is not there, as in real catalogs.
 
-Source: items of the EOPF catalogue of November 2025 (properties, the 22 assets, and their inconsistent media types).
+Source: items of the EOPF catalog of November 2025 (properties, the 22 assets, and their inconsistent media types).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Document = dict[str, Any]
 
 COLLECTION = "sentinel-2-l2a"
 ZARR = "application/vnd.zarr"
-ZARR_PLUS = "application/vnd+zarr"  # the real catalogue uses both in one item
+ZARR_PLUS = "application/vnd+zarr"  # the real catalog uses both in one item
 _BANDS: dict[str, tuple[str, str, float, float]] = {  # description, common name, centre and width in micrometres
     "B01": ("Coastal aerosol (band 1)", "coastal", 0.443, 0.027), "B02": ("Blue (band 2)", "blue", 0.49, 0.098),
     "B03": ("Green (band 3)", "green", 0.56, 0.045), "B04": ("Red (band 4)", "red", 0.665, 0.038),
@@ -62,7 +62,7 @@ def make_item(
 
     Args:
         item_id: the product's id; tile, platform, orbit and baseline are read from it.
-        catalog_url: the catalogue's root, for the links.
+        catalog_url: the catalog's root, for the links.
         product_href: URL of the Zarr root, the `product` asset.
         updated: the change stamp; a string is taken as it is, so that every spelling of a time can be tested.
         datetime: sensing time; by default the one in the id.

@@ -1,7 +1,7 @@
-"""The demo's story: a catalogue that lives while it is watched, told in about a minute, and checked at its end.
+"""The demo's story: a catalog that lives while it is watched, told in about a minute, and checked at its end.
 
 In: a folder, and the parts that `app` puts together. Out: a live table, the status page, a summary, an exit code.
-Never: takes a shortcut: the watcher, the ledger, the engine and the runner are the real ones; only the catalogue and the pixels are
+Never: takes a shortcut: the watcher, the ledger, the engine and the runner are the real ones; only the catalog and the pixels are
 made up.
 """
 
@@ -123,7 +123,7 @@ def play(
         products.mkdir()
         store = Store(place / "catalog.db")
         with Server(create_app(store, products=products, now=_now), port=port) as server:
-            console.print(f"demo catalogue: {server.url}   everything lies in {place}")
+            console.print(f"demo catalog: {server.url}   everything lies in {place}")
             story = Story(store, server.url, products, size, _now)
             story.open()
             settings = _settings(place, server.url)
@@ -192,7 +192,7 @@ def _shown(console: Console) -> Iterator[Callable[[list[Line], Tick], None]]:
     def report(rows: list[Line], _tick: Tick) -> None:
         for row in rows:
             stage = row.stage.split(" ")[0] if row.state is State.RUNNING else row.stage  # without the count
-            text = f"{row.item}  {row.state.value:8} try {row.attempt}  {stage}"
+            text = f"{row.item}  {row.state.value:8} attempt {row.attempt}  {stage}"
             if seen.get(row.key) != text:
                 seen[row.key] = text
                 console.print(text, highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Runs the demo catalogue in a thread on loopback.
+"""Runs the demo catalog in a thread on loopback.
 
 In: the application, a port. Out: a URL that answers from the moment the context is entered. Never: listens on another address,
 logs, or leaves a thread or a socket behind.

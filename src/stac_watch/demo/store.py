@@ -1,4 +1,4 @@
-"""The demo catalogue's memory: items and collections in SQLite, in a file or in memory.
+"""The demo catalog's memory: items and collections in SQLite, in a file or in memory.
 
 In: STAC documents, queries. Out: documents as they were put, pages in a stable order, value-keyset positions. Never: HTTP, faults,
 the wall clock: a document that becomes visible later does so when a caller says what time it is.
@@ -83,10 +83,10 @@ class Store:
             if path is not None:
                 path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(":memory:" if path is None else path, check_same_thread=False, isolation_level=None)
-            # WAL and no fsync: a demo's catalogue may lose its last second with the machine, not with the process.
+            # WAL and no fsync: a demo's catalog may lose its last second with the machine, not with the process.
             self._db.executescript(f"PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF; PRAGMA case_sensitive_like=ON; {_SCHEMA}")
         except (OSError, sqlite3.Error) as error:
-            raise CannotWrite(f"cannot keep the catalogue in {path}: {error}", hint="choose a file that can be written") from error
+            raise CannotWrite(f"cannot keep the catalog in {path}: {error}", hint="choose a file that can be written") from error
         self._db.create_function("instant", 1, stamp_micros, deterministic=True)
         self._db.create_function("cql2_matches", 2, _matches, deterministic=True)
 

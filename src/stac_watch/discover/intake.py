@@ -1,4 +1,4 @@
-"""Asks the catalogue for what changed and writes it down: windows, pages, changes, verdicts, ledger, cursor.
+"""Asks the catalog for what changed and writes it down: windows, pages, changes, verdicts, ledger, cursor.
 
 In: one source. Out: ledger rows, each window's items, events and cursor in one transaction. Never: moves the cursor before the
 commit or past the server's clock; drops an item without a reason; fails a page because of one item.
@@ -23,7 +23,7 @@ from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.records import Known, Sighting, Tally
 from stac_watch.model.event import Conversion, Lane
 from stac_watch.model.identity import conversion_key, tile_of
-from stac_watch.model.item import Item, Quarantine, SkipReason
+from stac_watch.model.item import Item, SkipReason, Unreadable
 from stac_watch.model.product import acquisition
 from stac_watch.model.states import State
 
@@ -33,20 +33,20 @@ class Look:
     """What documents turned out to be."""
 
     sightings: list[Sighting]
-    bad: list[Quarantine]
+    bad: list[Unreadable]
     fresh: list[Item]  # not known before, or of another revision
     known: dict[str, Known]
     readable: frozenset[str]  # ids of all that are not bad
     older: dict[str, str]  # items that a newer processing of the same acquisition takes the place of, and why
 
 
-def learn(source: Source, catalog: Catalog, ledger: Ledger, now: datetime) -> None:
-    """Lets the catalogue's abilities be those that the ledger knows; probes it when that was a day ago, or it erred since."""
+def ensure_abilities(source: Source, catalog: Catalog, ledger: Ledger, now: datetime) -> None:
+    """Lets the catalog's abilities be those that the ledger knows; probes it when that was a day ago, or it erred since."""
     kept = ledger.sources.abilities(source.name)
     if kept is not None:
-        found, at, doubted = kept
+        found, at, invalidated = kept
         abilities = restore(found)
-        if abilities is not None and not doubted and now - at < (GOOD_FOR if abilities.samples else GOOD_FOR_EMPTY):
+        if abilities is not None and not invalidated and now - at < (GOOD_FOR if abilities.samples else GOOD_FOR_EMPTY):
             catalog.abilities = abilities
             return
     ledger.sources.note_abilities(source.name, asdict(probe(catalog, source.poll.page)), now)
@@ -59,7 +59,7 @@ def note_lateness(source: Source, ledger: Ledger, cursor: datetime, fresh: list[
 
 
 def commit(
-    seen: Look, hidden: Quarantine | None, source: Source, ledger: Ledger, now: datetime, *, cursor: tuple[str, datetime] | None
+    seen: Look, hidden: Unreadable | None, source: Source, ledger: Ledger, now: datetime, *, cursor: tuple[str, datetime] | None
 ) -> Tally:
     """Writes down what a window showed: first what is superseded, so that a crash in between leaves the newer to be found again."""
     if seen.older:
@@ -69,10 +69,10 @@ def commit(
 
 
 def heal(seen: Look, leaf: Leaf, source: Source, ledger: Ledger, *, whole: bool) -> None:
-    """Takes out of the quarantine what this window could read; `whole`: it had everything of its span."""
+    """Marks as readable what this window could read; `whole`: it had everything of its span."""
     span = leaf.window
     names = hidden_name(span.field, span.start), hidden_name(span.field, span.end)
-    ledger.absences.heal(source.name, seen.readable, names if whole and leaf.hidden is None else None)
+    ledger.absences.mark_readable(source.name, seen.readable, names if whole and leaf.hidden is None else None)
 
 
 def look(documents: list[dict[str, Any]], source: Source, recipe: Recipe, ledger: Ledger, now: datetime, *, lane: Lane) -> Look:
@@ -81,7 +81,7 @@ def look(documents: list[dict[str, Any]], source: Source, recipe: Recipe, ledger
     bad = []
     for document in documents:
         entry = read_item(document, collection=source.collection, api=source.api, on=source.on, allowed_hosts=source.hosts())
-        if isinstance(entry, Quarantine):
+        if isinstance(entry, Unreadable):
             bad.append(entry)
         else:
             items[entry.item_id] = (entry, document)
@@ -146,5 +146,5 @@ def _conversion(item: Item, source: Source, recipe: Recipe, lane: Lane, *, repla
 def add(one: Tally, other: Tally) -> Tally:
     """Returns the sum of two tallies."""
     return Tally(
-        one.seen + other.seen, one.admitted + other.admitted, one.skipped + other.skipped, one.quarantined + other.quarantined
+        one.seen + other.seen, one.admitted + other.admitted, one.skipped + other.skipped, one.unreadable + other.unreadable
     )

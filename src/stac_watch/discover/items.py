@@ -1,6 +1,6 @@
 """What an item document says, and how it differs from what the ledger knows. Pure.
 
-In: one item as a dict (never a pystac object), and the known row. Out: an `Item` and a `Change`, or a `Quarantine`.
+In: one item as a dict (never a pystac object), and the known row. Out: an `Item` and a `Change`, or an `Unreadable`.
 Never: I/O; fails a page because of one item. A revision is a short hash of what matters in an item: product href, deprecated,
 processing versions, checksum; never of the whole JSON, because on pgstac 0.9 one collection update rewrites every item's JSON.
 """
@@ -18,7 +18,7 @@ from stac_watch.catalog.abilities import STAMPS
 from stac_watch.model.errors import IdentityError
 from stac_watch.model.hosts import check_href
 from stac_watch.model.identity import TILE, check_item_id
-from stac_watch.model.item import Item, Quarantine
+from stac_watch.model.item import Item, Unreadable
 from stac_watch.model.product import product_href
 from stac_watch.model.stamps import parse_stamp
 
@@ -41,29 +41,29 @@ class Change:
 
 def read_item(
     document: Mapping[str, Any], *, collection: str, api: str, on: Literal["content", "restamp"], allowed_hosts: tuple[str, ...]
-) -> Item | Quarantine:
-    """Reads one item document as the catalogue gave it."""
+) -> Item | Unreadable:
+    """Reads one item document as the catalog gave it."""
     raw_id = document.get("id")
     if not isinstance(raw_id, str):
-        return Quarantine(repr(raw_id)[:80], "the item has no id")
+        return Unreadable(repr(raw_id)[:80], "the item has no id")
     shown = repr(raw_id)[1:-1][:200]  # lone surrogates and NUL, which a database cannot store, are spelled out
     properties = document.get("properties")
     if not isinstance(properties, Mapping):
-        return Quarantine(shown, "the item has no properties")
+        return Unreadable(shown, "the item has no properties")
     given = document.get("collection")
     if given not in (None, collection):
-        return Quarantine(shown, f"the item belongs to collection {str(given)[:80]!r}, asked was {collection!r}")
+        return Unreadable(shown, f"the item belongs to collection {str(given)[:80]!r}, asked was {collection!r}")
     sensing = parse_stamp(properties.get("datetime")) or parse_stamp(properties.get("start_datetime"))
     if sensing is None:
-        return Quarantine(shown, "neither datetime nor start_datetime is an RFC 3339 time")
+        return Unreadable(shown, "neither datetime nor start_datetime is an RFC 3339 time")
     try:
         item_id = check_item_id(raw_id)
         href = product_href(document)
         if href is None:
-            return Quarantine(item_id, "no asset with an href is a Zarr store")
+            return Unreadable(item_id, "no asset with an href is a Zarr store")
         check_href(href, allowed_hosts)
     except IdentityError as error:
-        return Quarantine(shown, error.message)
+        return Unreadable(shown, error.message)
     updated = next((s for s in (parse_stamp(properties.get(f)) for f in STAMPS) if s), None)
     tile = str(properties.get("grid:code", "")).replace("MGRS-", "T", 1)
     return Item(
@@ -73,7 +73,7 @@ def read_item(
         updated=updated,
         datetime=sensing,
         product_href=href,
-        # built, not taken: a self link names whatever host the catalogue believes to have
+        # built, not taken: a self link names whatever host the catalog believes to have
         item_href=f"{api}/collections/{collection}/items/{item_id}",
         bbox=_bbox(document.get("bbox")),
         cloud_cover=_number(properties.get("eo:cloud_cover")),

@@ -40,7 +40,7 @@ def judge(item: Item, rules: Filter, now: datetime, document: Mapping[str, Any] 
         item: the item as it was read.
         rules: the source's filter.
         now: for its age.
-        document: the item as the catalogue gave it, where `intersects` or `cql2` need more than the item.
+        document: the item as the catalog gave it, where `intersects` or `cql2` need more than the item.
     """
     for reason in _objections(item, rules, now, document or {}):
         return Skip(reason)

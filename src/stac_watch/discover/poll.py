@@ -14,7 +14,7 @@ from stac_watch.catalog.http import BadAnswer, Rejected
 from stac_watch.catalog.reader import leaves
 from stac_watch.catalog.windows import advance, next_window
 from stac_watch.config.model import Recipe, Source
-from stac_watch.discover.intake import add, commit, heal, learn, look, note_lateness
+from stac_watch.discover.intake import add, commit, ensure_abilities, heal, look, note_lateness
 from stac_watch.discover.overlap import overlap_of
 from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.records import Tally
@@ -27,11 +27,11 @@ def discover(source: Source, recipe: Recipe, catalog: Catalog, ledger: Ledger, n
         CatalogUnavailable: no usable answer; what was committed stays, the cursor stands before the window that failed.
         ConfigError: there is no such collection.
     """
-    learn(source, catalog, ledger, now())
+    ensure_abilities(source, catalog, ledger, now())
     try:
         return _poll(source, recipe, catalog, ledger, now)
     except (Rejected, BadAnswer):
-        ledger.sources.doubt(source.name)
+        ledger.sources.invalidate_abilities(source.name)
         raise
 
 

@@ -1,11 +1,11 @@
-"""Compares the catalogue with the ledger, by acquisition day: finds what no window on a change stamp can.
+"""Compares the catalog with the ledger, by acquisition day: finds what no window on a change stamp can.
 
 In: a source whose windows are being read. Out: back-dated and silently changed items as events, withdrawn ones noted; how far it
 got, so that it goes on after a restart. Never: takes an item for withdrawn that was missing once; converts an archive: what was
 there before the source was watched is its baseline.
 
 Recent days are compared every few hours, everything once a week. A step is a few days' windows; the loop takes one step at a time,
-so that the catalogue and the other sources do not notice.
+so that the catalog and the other sources do not notice.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from stac_watch.ledger.records import SweepRow, Tally
 from stac_watch.model.item import Item
 
 DAYS = 4  # windows of one step
-ASKED = 100  # quarantined items that are asked for one by one after a sweep of everything
+ASKED = 100  # unreadable items that are asked for one by one after a sweep of everything
 WORKERS = 2  # of them asked at once: a poll of another program at the same server is not to wait behind us
 
 
@@ -67,12 +67,12 @@ def step(context: Context) -> Tally | None:
 
 
 def compare(c: Context, leaf: Leaf, row: SweepRow) -> Tally:
-    """Writes down how a window of the catalogue differs from the ledger."""
+    """Writes down how a window of the catalog differs from the ledger."""
     now = c.now()
     seen = look(leaf.documents, c.source, c.recipe, c.ledger, now, lane="live")
     old = _before_watching(c, seen)
     if old:
-        c.ledger.absences.base(c.source.name, old)
+        c.ledger.absences.mark_preexisting(c.source.name, old)
         seen = replace(
             seen,
             sightings=[s for s in seen.sightings if s.item.item_id not in old],
@@ -87,10 +87,10 @@ def compare(c: Context, leaf: Leaf, row: SweepRow) -> Tally:
         tally = Tally()
     heal(seen, leaf, c.source, c.ledger, whole=True)
     present = {d["id"] for d in leaf.documents if isinstance(d.get("id"), str)}
-    c.ledger.absences.find_again(c.source.name, present)
+    c.ledger.absences.mark_found(c.source.name, present)
     if leaf.hidden is None:
         missing = c.ledger.items.acquired(c.source.name, leaf.window.start, leaf.window.end) - present
-        _look_for(c, c.ledger.absences.miss(c.source.name, missing, row.number, now))
+        _look_for(c, c.ledger.absences.mark_missing(c.source.name, missing, row.number, now))
     return tally
 
 
@@ -106,7 +106,7 @@ def _before_watching(c: Context, seen: Look) -> set[str]:
     origin = c.ledger.sources.position(f"{c.source.name}:origin")
     swept_from = c.ledger.sources.position(f"{c.source.name}:baseline")
     first = [i for i in unknown if swept_from is None or i.datetime < swept_from]
-    based = c.ledger.absences.based(c.source.name, [i.item_id for i in unknown])
+    based = c.ledger.absences.preexisting(c.source.name, [i.item_id for i in unknown])
     return based | {i.item_id for i in first if origin is not None and _stamp(c, i) < origin}
 
 
@@ -128,9 +128,9 @@ def _look_for(c: Context, candidates: Iterable[str]) -> None:
 
 
 def _forget(c: Context, row: SweepRow) -> None:
-    """Takes out of the quarantine what a sweep of everything did not meet and the catalogue does not have."""
+    """Marks as readable what a sweep of everything did not meet and the catalog does not have."""
     gone = {i for i in c.ledger.absences.not_met(c.source.name, row.begun_at, ASKED) if is_hidden(i) or c.catalog.item(i) is None}
-    c.ledger.absences.heal(c.source.name, gone, None)
+    c.ledger.absences.mark_readable(c.source.name, gone, None)
 
 
 def _current(c: Context) -> SweepRow | None:

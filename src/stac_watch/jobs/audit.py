@@ -1,4 +1,4 @@
-"""Looks for what is missing, stale or doubled: catalogue, ledger, runs and outputs side by side, over a range of acquisition times.
+"""Looks for what is missing, stale or doubled: catalog, ledger, runs and outputs side by side, over a range of acquisition times.
 
 In: a source and a range. Out: gaps, each with its kind and its remedy; a file of them that `replay --file` takes. Never: changes
 anything; counts as well what it could not look at.
@@ -21,7 +21,7 @@ from stac_watch.catalog.client import Catalog
 from stac_watch.catalog.reader import leaves
 from stac_watch.catalog.windows import days
 from stac_watch.config.model import Recipe, Source
-from stac_watch.discover.intake import learn, look
+from stac_watch.discover.intake import ensure_abilities, look
 from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.records import ConversionRow, Sighting
 from stac_watch.model.errors import CannotWrite, Unavailable, cannot_write
@@ -36,23 +36,23 @@ type Looked = tuple[Mapping[str, Any] | None, bool]  # a marker, and whether it 
 class Kind(StrEnum):
     """Everything that an audit finds wrong; documented in docs/cli.md."""
 
-    MISSING = "missing"  #: in the catalogue and wanted, and the ledger does not know it, or skipped it
-    STALE = "stale"  #: the catalogue or the output has another revision than the ledger
-    DEAD = "dead"  #: gave up
+    MISSING = "missing"  #: in the catalog and wanted, and the ledger does not know it, or skipped it
+    STALE = "stale"  #: the catalog or the output has another revision than the ledger
+    FAILED = "failed"  #: gave up
     UNFINISHED = "unfinished"  #: on its way
     LOST = "lost"  #: done, and its output is not there
     UNVERIFIED = "unverified"  #: done, and neither a marker nor the run's outcome says so
     DOUBLED = "doubled"  #: two runs at once for one conversion, or two items with one output
-    GONE = "gone"  #: in the ledger, and no longer in the catalogue
-    UNREADABLE = "unreadable"  #: in the catalogue, and cannot be acted on
+    GONE = "gone"  #: in the ledger, and no longer in the catalog
+    UNREADABLE = "unreadable"  #: in the catalog, and cannot be acted on
 
 
 REMEDY = {
-    Kind.MISSING: "replay", Kind.STALE: "replay", Kind.DEAD: "see `stac-watch explain`, then replay", Kind.LOST: "replay",
+    Kind.MISSING: "replay", Kind.STALE: "replay", Kind.FAILED: "see `stac-watch explain`, then replay", Kind.LOST: "replay",
     Kind.UNVERIFIED: "replay", Kind.UNFINISHED: "wait; `stac-watch explain` says for what",
-    Kind.DOUBLED: "stop one of the two runs", Kind.GONE: "decide what becomes of its output", Kind.UNREADABLE: "tell the catalogue",
+    Kind.DOUBLED: "stop one of the two runs", Kind.GONE: "decide what becomes of its output", Kind.UNREADABLE: "tell the catalog",
 }  # fmt: skip
-REPLAYABLE = (Kind.MISSING, Kind.STALE, Kind.DEAD, Kind.LOST, Kind.UNVERIFIED)
+REPLAYABLE = (Kind.MISSING, Kind.STALE, Kind.FAILED, Kind.LOST, Kind.UNVERIFIED)
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Audit:
     start: datetime
     end: datetime
     at: datetime
-    items: int  # in the catalogue
+    items: int  # in the catalog
     done: int  # verified: by marker or outcome
     unseen: int  # of them: the output could not be looked at from here, and counts because its run's outcome says so
     skipped: int
@@ -104,7 +104,7 @@ def audit(c: Context, start: datetime, end: datetime, now: datetime) -> Audit:
         CatalogUnavailable: no usable answer.
         Temporary: the engine does not answer.
     """
-    learn(c.source, c.catalog, c.ledger, now)
+    ensure_abilities(c.source, c.catalog, c.ledger, now)
     shown: set[str] = set()
     gaps: list[Gap] = []
     for window in days("datetime", start, end):
@@ -134,14 +134,14 @@ def audit(c: Context, start: datetime, end: datetime, now: datetime) -> Audit:
 
 
 def unknown(source: str, s: Sighting, row: ConversionRow | None) -> Gap | None:
-    """Returns what is wrong with an item that the catalogue shows and that would move something, had discovery seen it."""
+    """Returns what is wrong with an item that the catalog shows and that would move something, had discovery seen it."""
     name = s.item.item_id
     if s.skip is not None:
         return None
     if row is None:
         return _gap(Kind.MISSING, source, name, None, "the ledger does not know it")
     if row.revision != s.item.revision:
-        return _gap(Kind.STALE, source, name, row, f"the catalogue has revision {s.item.revision}, the ledger {row.revision}")
+        return _gap(Kind.STALE, source, name, row, f"the catalog has revision {s.item.revision}, the ledger {row.revision}")
     return _gap(Kind.MISSING, source, name, row, f"skipped as {row.reason}, and the rules admit it now")
 
 
@@ -155,9 +155,9 @@ def examine(
     if row.state is State.SKIPPED:
         return None
     if not in_catalog:
-        return _gap(Kind.GONE, row.source, row.item_id, row, f"it is {row.state.value}, and the catalogue does not have it")
-    if row.state is State.DEAD:
-        return _gap(Kind.DEAD, row.source, row.item_id, row, row.reason or "it gave no reason")
+        return _gap(Kind.GONE, row.source, row.item_id, row, f"it is {row.state.value}, and the catalog does not have it")
+    if row.state is State.FAILED:
+        return _gap(Kind.FAILED, row.source, row.item_id, row, row.reason or "it gave no reason")
     if row.state not in FINAL:
         why = row.waits_for or row.reason or "its run has not ended"
         return _gap(

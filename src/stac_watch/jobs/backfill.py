@@ -17,7 +17,7 @@ from stac_watch.catalog.client import Catalog
 from stac_watch.catalog.reader import Leaf, leaves
 from stac_watch.catalog.windows import DAY, Window, days, floor_day, floor_second
 from stac_watch.config.model import Limits, Recipe, Source
-from stac_watch.discover.intake import Look, commit, learn, look
+from stac_watch.discover.intake import Look, commit, ensure_abilities, look
 from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.records import ConversionRow, Order
 from stac_watch.model.errors import InputError
@@ -48,7 +48,7 @@ class Day:
     to_do: int
     done: int
     unfinished: int
-    dead: int
+    failed: int
     skipped: int
     unreadable: int
 
@@ -99,7 +99,7 @@ def plan(c: Context, request: Request, now: datetime) -> Plan:
     Raises:
         CatalogUnavailable: no usable answer.
     """
-    learn(c.source, c.catalog, c.ledger, now)
+    ensure_abilities(c.source, c.catalog, c.ledger, now)
     found: dict[str, Counter[str]] = {}
     for _, seen, leaf in _read(c, request.start, request.end, now):
         found.setdefault(f"{leaf.window.start:%Y-%m-%d}", Counter()).update(_tally(seen, leaf))
@@ -126,7 +126,7 @@ def plan(c: Context, request: Request, now: datetime) -> Plan:
     )
 
 
-_COUNTED = ("items", "to_do", "done", "unfinished", "dead", "skipped", "unreadable")
+_COUNTED = ("items", "to_do", "done", "unfinished", "failed", "skipped", "unreadable")
 
 
 def _tally(seen: Look, leaf: Leaf) -> Counter[str]:
@@ -167,7 +167,7 @@ def _hours(to_do: int, seconds: float, limits: Limits, source: Source) -> tuple[
 
 def begin(c: Context, request: Request, now: datetime) -> None:
     """Leaves the order that `dispatch` keeps to; given again, it lifts what held the last one."""
-    learn(c.source, c.catalog, c.ledger, now)
+    ensure_abilities(c.source, c.catalog, c.ledger, now)
     c.ledger.orders.give(Order(c.source.name, request.start, request.end, now, request.canary, request.max_failures, None))
     position = c.ledger.sources.position(cursor(c, request))
     if position is not None and position >= request.end:
@@ -236,7 +236,7 @@ def _counted(ledger: Ledger, source: str, start: datetime, end: datetime, held: 
     in_flight = sum(states.get(state, 0) for state in IN_FLIGHT)
     to_do = queued - waiting + in_flight
     total = sum(states.values()) - states.get(State.SKIPPED, 0)
-    return Progress(total, done, states.get(State.DEAD, 0), to_do, waiting, in_flight, held, None)
+    return Progress(total, done, states.get(State.FAILED, 0), to_do, waiting, in_flight, held, None)
 
 
 @dataclass(frozen=True)
@@ -245,7 +245,7 @@ class Progress:
 
     total: int  # to be converted: skipped ones are not
     done: int
-    dead: int
+    failed: int
     to_do: int  # moves by itself
     waiting: int  # their products are not there yet: looked at again, for days
     in_flight: int
@@ -261,4 +261,4 @@ class Progress:
     def counts(self) -> str:
         """One line of numbers."""
         waiting = f", {self.waiting} not there yet" if self.waiting else ""
-        return f"{self.done} done, {self.dead} dead, {self.to_do} to do{waiting}"
+        return f"{self.done} done, {self.failed} failed, {self.to_do} to do{waiting}"

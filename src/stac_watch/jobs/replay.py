@@ -1,7 +1,7 @@
 """Tries again what people name: by id, by state, by error, from a file; or posts one stored event once more.
 
 In: a selection. Out: targets, each with what would be done or the reason why not; and, when asked, the next attempt of each.
-Never: moves what is on its way, or an older revision; takes an item that the ledger does not know from anywhere but the catalogue.
+Never: moves what is on its way, or an older revision; takes an item that the ledger does not know from anywhere but the catalog.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from stac_watch.catalog.client import Catalog
 from stac_watch.config.model import Recipe, Source
-from stac_watch.discover.intake import commit, learn, look
+from stac_watch.discover.intake import commit, ensure_abilities, look
 from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.records import ConversionRow, Move
 from stac_watch.ledger.session import StaleState
@@ -27,7 +27,7 @@ from stac_watch.runs.engine import Answer, Engine, Receipt
 
 MOST = 100_000  # conversions of one selection
 FROM_CATALOG = frozenset({"missing", "stale"})
-"""Kinds of an audit's gaps that the catalogue is asked about first: there is a revision that the ledger does not have."""
+"""Kinds of an audit's gaps that the catalog is asked about first: there is a revision that the ledger does not have."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Target:
 
     @property
     def from_catalog(self) -> bool:
-        """The catalogue is asked for it."""
+        """The catalog is asked for it."""
         return self.refusal is None and self.key is None
 
 
@@ -112,7 +112,7 @@ def _of_wish(wish: Wish, ledger: Ledger, sources: Sequence[str]) -> list[Target]
     if where is None or where not in sources:
         why = f"the ledger does not know it, and there are several sources: {', '.join(sources)}"
         return [Target(wish.item, wish.source or "", None, None, "", why)]
-    return [Target(wish.item, where, None, None, "read from the catalogue and admitted", None)]
+    return [Target(wish.item, where, None, None, "read from the catalog and admitted", None)]
 
 
 def _target(row: ConversionRow, ledger: Ledger) -> Target:
@@ -134,7 +134,7 @@ def execute(
     """Does what the targets say; returns them as they turned out.
 
     Raises:
-        CatalogUnavailable: a catalogue gives no usable answer; what was moved before stays moved.
+        CatalogUnavailable: a catalog gives no usable answer; what was moved before stays moved.
     """
     results = [_again(t, ledger, now()) for t in targets if not t.from_catalog]
     for name in dict.fromkeys(t.source for t in targets if t.from_catalog):
@@ -159,8 +159,8 @@ def _again(target: Target, ledger: Ledger, now: datetime) -> Target:
 
 
 def _fetched(ids: Sequence[str], source: Source, recipe: Recipe, catalog: Catalog, ledger: Ledger, now: datetime) -> list[Target]:
-    """Reads items from the catalogue, and admits those that the rules admit; one that did not change is tried again."""
-    learn(source, catalog, ledger, now)
+    """Reads items from the catalog, and admits those that the rules admit; one that did not change is tried again."""
+    ensure_abilities(source, catalog, ledger, now)
     documents = catalog.fetch(ids)
     seen = look(documents, source, recipe, ledger, now, lane="replay")
     bad = {entry.item_id: entry.why for entry in seen.bad}
@@ -173,7 +173,7 @@ def _fetched(ids: Sequence[str], source: Source, recipe: Recipe, catalog: Catalo
     for item in ids:
         row = rows.get(item)
         if item not in shown:
-            results.append(Target(item, source.name, None, None, "", f"catalogue {source.api} has no such item"))
+            results.append(Target(item, source.name, None, None, "", f"catalog {source.api} has no such item"))
         elif item in bad:
             results.append(Target(item, source.name, None, None, "", bad[item]))
         elif item in skipped:

@@ -23,19 +23,19 @@ class Absences:
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    def based(self, source: str, item_ids: Sequence[str]) -> set[str]:
+    def preexisting(self, source: str, item_ids: Sequence[str]) -> set[str]:
         """Returns those of the items that were there before the source was watched."""
         with self._session.read() as tx:
             return {r.item_id for r in chunked(tx, sql.BASED, item_ids, of_source=source)}
 
-    def base(self, source: str, item_ids: Collection[str]) -> None:
+    def mark_preexisting(self, source: str, item_ids: Collection[str]) -> None:
         """Notes items that were there before the source was watched."""
         rows = [{"source": source, "item_id": item_id} for item_id in item_ids]
         if rows:
             with self._session.write() as tx:
                 tx.execute(sql.unless_there(tx.dialect.name, t.baseline), rows)
 
-    def miss(self, source: str, missing: Collection[str], number: int, now: datetime) -> list[str]:
+    def mark_missing(self, source: str, missing: Collection[str], number: int, now: datetime) -> list[str]:
         """Notes items that this sweep did not find; returns those that an earlier one did not find either."""
         a = t.absent.c
         rows = [
@@ -49,7 +49,7 @@ class Absences:
             gone = select(a.item_id).where(a.source == source, a.sweeps >= 2, a.withdrawn_at.is_(None))
             return sorted(set(tx.execute(gone).scalars()) & set(missing))
 
-    def find_again(self, source: str, present: Collection[str]) -> None:
+    def mark_found(self, source: str, present: Collection[str]) -> None:
         """Forgets that these items were missing."""
         a = t.absent.c
         with self._session.read() as tx:
@@ -60,9 +60,9 @@ class Absences:
                     tx.execute(delete(t.absent).where(a.source == source, a.item_id == item_id))
 
     def withdraw(self, source: str, item_id: str, now: datetime) -> bool:
-        """Notes that the catalogue no longer has an item; False while a run for it may exist, which is waited for.
+        """Notes that the catalog no longer has an item; False while a run for it may exist, which is waited for.
 
-        What waits or is dead is skipped; what is done stays done: an output does not vanish with its source.
+        What waits or has failed is skipped; what is done stays done: an output does not vanish with its source.
         """
         a = t.absent.c
         with self._session.write() as tx:
@@ -70,10 +70,10 @@ class Absences:
             row = rows_of(tx, [key]).get(key) if key is not None else None
             if row is not None:
                 posted = tx.execute(sql.POSTS, {"of_key": key}).scalar()
-                if row.state in (State.SENT, State.RUNNING) or posted:
+                if row.state in (State.SUBMITTED, State.RUNNING) or posted:
                     return False
-                if row.state in (State.QUEUED, State.DEAD):
-                    why = "two sweeps did not find it, and the catalogue answers 404"
+                if row.state in (State.QUEUED, State.FAILED):
+                    why = "two sweeps did not find it, and the catalog answers 404"
                     moves.apply(tx, row, Move(Fact.WITHDRAWN, why, reason=SkipReason.WITHDRAWN), now)
             tx.execute(update(t.absent).where(a.source == source, a.item_id == item_id).values(withdrawn_at=now))
             return True
@@ -86,32 +86,32 @@ class Absences:
             tx.execute(delete(t.absent).where(t.absent.c.source == source, t.absent.c.item_id == item_id))
 
     def withdrawn(self, source: str) -> int:
-        """Returns how many items the catalogue no longer has."""
+        """Returns how many items the catalog no longer has."""
         a = t.absent.c
         with self._session.read() as tx:
             query = select(func.count()).where(a.source == source, a.withdrawn_at.is_not(None))
             return tx.execute(query).scalar_one()
 
-    def quarantined(self) -> list[tuple[str, str, str]]:
+    def unreadable(self) -> list[tuple[str, str, str]]:
         """Returns (source, item id, why) of items that could not be acted on."""
-        q = t.quarantine.c
+        q = t.unreadable.c
         with self._session.read() as tx:
             return [(r[0], r[1], r[2]) for r in tx.execute(select(q.source, q.item_id, q.why).order_by(q.source, q.item_id))]
 
-    def heal(self, source: str, readable: Collection[str], hidden: tuple[str, str] | None) -> None:
-        """Takes out of the quarantine what can be read now: items by id, and names in `[low, high)` of what was hidden."""
-        q = t.quarantine.c
+    def mark_readable(self, source: str, readable: Collection[str], hidden: tuple[str, str] | None) -> None:
+        """Marks as readable what can be read now: items by id, and names in `[low, high)` of what was hidden."""
+        q = t.unreadable.c
         with self._session.read() as tx:
-            bad = set(tx.execute(sql.QUARANTINED, {"of_source": source}).scalars())
+            bad = set(tx.execute(sql.UNREADABLE, {"of_source": source}).scalars())
         well = [i for i in bad if i in readable or (hidden is not None and hidden[0] <= i < hidden[1])]
         if well:
             with self._session.write() as tx:
                 for start in range(0, len(well), CHUNK):
-                    tx.execute(delete(t.quarantine).where(q.source == source, q.item_id.in_(well[start : start + CHUNK])))
+                    tx.execute(delete(t.unreadable).where(q.source == source, q.item_id.in_(well[start : start + CHUNK])))
 
     def not_met(self, source: str, since: datetime, limit: int) -> list[str]:
-        """Returns what is in quarantine and was not met again since then, the longest ago first."""
-        q = t.quarantine.c
+        """Returns what is unreadable and was not met again since then, the longest ago first."""
+        q = t.unreadable.c
         query = select(q.item_id).where(q.source == source, q.last_seen < since).order_by(q.last_seen, q.item_id).limit(limit)
         with self._session.read() as tx:
             return list(tx.execute(query).scalars())

@@ -85,7 +85,7 @@ def _supersede(tx: Connection, old: ConversionRow, why: str, now: datetime) -> N
     # a run in flight, or one that a post without an answer may have started, is left alone: it is waited for, so that the
     # newer revision's run cannot be overtaken by it
     posted = old.state is State.QUEUED and tx.execute(sql.POSTS, {"of_key": old.key}).scalar()
-    if old.state is State.DEAD or (old.state is State.QUEUED and not posted):
+    if old.state is State.FAILED or (old.state is State.QUEUED and not posted):
         moves.apply(tx, old, Move(Fact.SUPERSEDED, why, reason=SkipReason.SUPERSEDED), now)
 
 

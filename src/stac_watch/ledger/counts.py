@@ -45,7 +45,7 @@ class Counts:
         with self._session.read() as tx:
             rows = tx.execute(query).all()
             last = {(m.key, m.dst): m.at for m in chunked(tx, sql.STARTS, [r.key for r in rows])}
-        sent, running = State.SENT.value, State.RUNNING.value
+        sent, running = State.SUBMITTED.value, State.RUNNING.value
         return [
             Journey(
                 published=r.updated if r.lane == "live" else None, seen=r.created_at, accepted=last.get((r.key, sent)),

@@ -16,7 +16,7 @@ from stac_watch.ledger.admission import admit
 from stac_watch.ledger.moves import conversion_of, rows_of
 from stac_watch.ledger.records import ConversionRow, Footprint, ItemRow, Known, Move, Sighting, Tally
 from stac_watch.ledger.session import Session, chunked
-from stac_watch.model.item import Quarantine, SkipReason
+from stac_watch.model.item import SkipReason, Unreadable
 from stac_watch.model.states import Fact, State
 
 NEAR = timedelta(seconds=2)  # reprocessings of one acquisition may differ in the fraction of their sensing second
@@ -24,7 +24,7 @@ TIMES = 200  # intervals in one query
 
 
 class Items:
-    """What the catalogue last said of each item, and what followed."""
+    """What the catalog last said of each item, and what followed."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -53,7 +53,7 @@ class Items:
             yield from (conversion_of(r) for r in tx.execute(query.execution_options(yield_per=1000)))
 
     def get(self, row: ConversionRow) -> ItemRow | None:
-        """Returns what the catalogue last said of a conversion's item."""
+        """Returns what the catalog last said of a conversion's item."""
         with self._session.read() as tx:
             mine = (t.item.c.source == row.source, t.item.c.item_id == row.item_id)
             found = tx.execute(select(*(t.item.c[f.name] for f in fields(ItemRow))).where(*mine)).first()
@@ -90,13 +90,13 @@ class Items:
         return found
 
     def supersede(self, source: str, item_ids: Collection[str], why: Mapping[str, str], now: datetime) -> int:
-        """Skips what waits or is dead of these items; what runs, or may, is waited for. Returns how many were skipped."""
+        """Skips what waits or has failed of these items; what runs, or may, is waited for. Returns how many were skipped."""
         rows, n = self.current(source, item_ids), 0
         for item_id, row in rows.items():
             with self._session.write() as tx:
                 before = rows_of(tx, [row.key])[row.key]
                 posted = tx.execute(sql.POSTS, {"of_key": row.key}).scalar()
-                if before.state is State.DEAD or (before.state is State.QUEUED and not posted):
+                if before.state is State.FAILED or (before.state is State.QUEUED and not posted):
                     moves.apply(tx, before, Move(Fact.SUPERSEDED, why[item_id], reason=SkipReason.SUPERSEDED), now)
                     n += 1
         return n
@@ -105,12 +105,12 @@ class Items:
         self,
         source: str,
         sightings: Iterable[Sighting],
-        quarantined: Iterable[Quarantine],
+        unreadable: Iterable[Unreadable],
         cursor: tuple[str, datetime] | None,
         now: datetime,
     ) -> Tally:
         """Stores what a window showed, its events, and the cursor: in one transaction."""
-        seen, bad = list(sightings), list(quarantined)
+        seen, bad = list(sightings), list(unreadable)
         moved: Counter[State] = Counter()
         with self._session.write() as tx:
             waiting = seen
@@ -120,7 +120,7 @@ class Items:
                 waiting = [s for s in waiting if first[s.item.item_id] is not s]
             if bad:
                 rows = [{"source": source, "item_id": b.item_id, "why": b.why, "first_seen": now, "last_seen": now} for b in bad]
-                moves.put(tx, t.quarantine, rows, ("source", "item_id"), "why", "last_seen")
+                moves.put(tx, t.unreadable, rows, ("source", "item_id"), "why", "last_seen")
             if cursor is not None:
                 row = {"name": cursor[0], "position": cursor[1], "changed_at": now}
                 moves.put(tx, t.cursor, [row], ("name",), "position", "changed_at")

@@ -8,6 +8,7 @@ step does not know are created from `schema` after the last one.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -84,4 +85,24 @@ def _to_3(tx: sa.Connection, op: Operations) -> None:
     """What the last audit of each source found: a table of its own, and nothing else."""
 
 
-STEPS: dict[int, Callable[[sa.Connection, Operations], None]] = {2: _to_2, 3: _to_3}
+def _to_4(tx: sa.Connection, op: Operations) -> None:
+    """The glossary's words: what was dead has failed, what was sent is submitted, what was in quarantine is unreadable."""
+    columns = (("conversion", "state"), ("history", "src"), ("history", "dst"), ("funnel", "state"))
+    for table, column in columns:
+        if tx.dialect.name == "postgresql":  # SQLite does not hold a text to its length
+            op.alter_column(table, column, type_=sa.String(16))
+        for old, new in (("dead", "failed"), ("sent", "submitted")):
+            tx.exec_driver_sql(f"UPDATE {table} SET {column} = '{new}' WHERE {column} = '{old}'")  # noqa: S608  # names of ours
+    op.rename_table("quarantine", "unreadable")
+    present = sa.inspect(tx).get_table_names()
+    if "probe" in present:
+        op.alter_column("probe", "doubted", new_column_name="invalidated")
+    if "audited" in present:  # kinds of gaps are counted in a JSON document
+        for source, gaps in tx.execute(sa.text("SELECT source, gaps FROM audited")).all():
+            counted = json.loads(gaps) if isinstance(gaps, str) else gaps
+            renamed = json.dumps({"failed" if kind == "dead" else kind: n for kind, n in counted.items()})
+            cast = "CAST(:gaps AS json)" if tx.dialect.name == "postgresql" else ":gaps"
+            tx.execute(sa.text(f"UPDATE audited SET gaps = {cast} WHERE source = :source"), {"gaps": renamed, "source": source})  # noqa: S608
+
+
+STEPS: dict[int, Callable[[sa.Connection, Operations], None]] = {2: _to_2, 3: _to_3, 4: _to_4}

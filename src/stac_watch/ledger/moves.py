@@ -80,7 +80,7 @@ def put(tx: Connection, table: Table, rows: Sequence[Mapping[str, Any]], on: tup
 
 def _changes(row: ConversionRow, move: Move, state: State, now: datetime) -> dict[str, Any]:
     fact, reason = move.fact, move.reason
-    cause = {State.SKIPPED: (reason or "")[:LENGTH], State.DEAD: fingerprint(reason or "it gave no reason")}.get(state, "")
+    cause = {State.SKIPPED: (reason or "")[:LENGTH], State.FAILED: fingerprint(reason or "it gave no reason")}.get(state, "")
     changes: dict[str, Any] = {"state": state.value, "changed_at": now, "reason": reason, "cause": cause, "waits_for": None}
     if move.outcome is not None:
         changes |= {"outcome": move.outcome, "exit_code": move.outcome.get("code")}

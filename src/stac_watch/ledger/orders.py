@@ -31,11 +31,11 @@ class Orders:
         with self._session.write() as tx:
             moves.put(tx, t.backfill, [values], ("source",), *sorted(values.keys() - {"source"}))
 
-    def hold_back(self, source: str, why: str) -> None:
+    def hold(self, source: str, why: str) -> None:
         """Stops sending a source's backfill."""
         self._amend(source, {"held": why})
 
-    def trust(self, source: str) -> None:
+    def confirm_canary(self, source: str) -> None:
         """Notes that a backfill's canary went well: the rest may go."""
         self._amend(source, {"canary": 0})
 

@@ -20,7 +20,7 @@ from stac_watch.ledger.session import Session
 from stac_watch.model.states import State
 
 FORGETTABLE = (State.DONE.value, State.SKIPPED.value)
-"""Dead ones keep everything: a person is still to look at them."""
+"""Failed ones keep everything: a person is still to look at them."""
 SUMMARY = ("code", "reason", "hint", "key", "revision", "attempt", "package", "versions", "seconds", "counts", "engine", "files",
            "finished")  # fmt: skip
 """What is kept of an outcome: what an audit, a plan and a page read. The rest stands in the conversion's row or its event."""

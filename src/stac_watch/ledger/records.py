@@ -30,7 +30,7 @@ class Known:
     revision: str
     key: str
     state: State
-    cause: str = ""  # skip reason, or the fingerprint of what made it dead
+    cause: str = ""  # skip reason, or the fingerprint of what made it fail
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class ConversionRow:
     outcome: dict[str, Any] | None
     created_at: datetime
     changed_at: datetime
-    cause: str = ""  # skip reason, or the fingerprint of what made it dead
+    cause: str = ""  # skip reason, or the fingerprint of what made it fail
     waits_for: str | None = None  # why its run does not start
 
 
@@ -102,7 +102,7 @@ class Order:
 
 @dataclass(frozen=True)
 class ItemRow:
-    """What the catalogue last said of an item."""
+    """What the catalog last said of an item."""
 
     source: str
     item_id: str
@@ -154,7 +154,7 @@ class Tally:
     seen: int = 0
     admitted: int = 0
     skipped: int = 0
-    quarantined: int = 0
+    unreadable: int = 0
 
 
 @dataclass(frozen=True)
@@ -216,7 +216,7 @@ class Scope:
 class Journey:
     """When a conversion that is done came to each step; None where that is not known."""
 
-    published: datetime | None  # by the catalogue's change stamp; of the live lane only
+    published: datetime | None  # by the catalog's change stamp; of the live lane only
     seen: datetime
     accepted: datetime | None  # of the attempt that was done
     running: datetime | None

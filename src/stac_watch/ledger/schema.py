@@ -31,7 +31,7 @@ from sqlalchemy import (
     text,
 )
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 
 class Stamp(TypeDecorator[datetime]):
@@ -110,14 +110,14 @@ conversion = Table(
     Column("source", String(64), nullable=False),
     Column("item_id", String(128), nullable=False),
     Column("revision", String(32), nullable=False),
-    Column("state", String(8), nullable=False),
+    Column("state", String(16), nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("failures", Integer, nullable=False, default=0),  # temporary ones since `queued_at`
     Column("waits", Integer, nullable=False, default=0),  # times the source was not there yet since `queued_at`
     Column("queued_at", Stamp, nullable=False),  # when discovery or a person last queued it
     Column("lane", String(8), nullable=False),
-    Column("reason", Words),  # skip reason, or the error that made it dead or late
-    Column("cause", String(160), nullable=False),  # skip reason, a dead one's fingerprint, else empty: what `funnel` counts by
+    Column("reason", Words),  # skip reason, or the error that made it fail or late
+    Column("cause", String(160), nullable=False),  # skip reason, a failed one's fingerprint, else empty: what `funnel` counts by
     Column("waits_for", Words),  # why its run does not start, as Kubernetes says it; null when it does not wait
     Column("exit_code", Integer),
     Column("run", String(63)),
@@ -163,9 +163,9 @@ history = Table(
     metadata,
     Column("id", _serial, primary_key=True, autoincrement=True),
     Column("key", String(12), ForeignKey("conversion.key"), nullable=False),
-    Column("src", String(8)),
+    Column("src", String(16)),
     Column("fact", String(20), nullable=False),
-    Column("dst", String(8), nullable=False),
+    Column("dst", String(16), nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("at", Stamp, nullable=False),
     Column("why", Words, nullable=False),
@@ -180,8 +180,8 @@ cursor = Table(
     Column("changed_at", Stamp, nullable=False),
 )
 
-quarantine = Table(
-    "quarantine",
+unreadable = Table(
+    "unreadable",
     metadata,
     Column("source", String(64), primary_key=True),
     Column("item_id", String(200), primary_key=True),
@@ -195,7 +195,7 @@ funnel = Table(  # how many conversions are where, kept with each move: `status`
     metadata,
     Column("source", String(64), primary_key=True),
     Column("lane", String(8), primary_key=True),
-    Column("state", String(8), primary_key=True),
+    Column("state", String(16), primary_key=True),
     Column("cause", String(160), primary_key=True),
     Column("n", Integer, nullable=False),
 )
@@ -222,13 +222,13 @@ backfill = Table(  # what the last `backfill --yes` of a source asked for; the w
 
 # -- what discovery remembers --------------------------------------------------------------------------------------------------
 
-probe = Table(  # what a source's catalogue was found to do
+probe = Table(  # what a source's catalog was found to do
     "probe",
     metadata,
     Column("source", String(64), primary_key=True),
     Column("found", JSON, nullable=False),
     Column("at", Stamp, nullable=False),
-    Column("doubted", Integer, nullable=False),  # 1 after an error: it is probed again
+    Column("invalidated", Integer, nullable=False),  # 1 after an error: it is probed again
 )
 
 lateness = Table(  # new items by how far before the cursor they were stamped, in powers of two seconds

@@ -17,7 +17,7 @@ from stac_watch.ledger.session import Session
 
 
 class Sources:
-    """What is remembered of a source and its catalogue: cursors, abilities, lateness, sweeps, audits."""
+    """What is remembered of a source and its catalog: cursors, abilities, lateness, sweeps, audits."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -34,21 +34,21 @@ class Sources:
             moves.put(tx, t.cursor, [row], ("name",), "position", "changed_at")
 
     def abilities(self, source: str) -> tuple[dict[str, Any], datetime, bool] | None:
-        """Returns what was found, when, and whether it is doubted since; None when the catalogue was never probed."""
+        """Returns what was found, when, and whether it is invalidated since; None when the catalog was never probed."""
         with self._session.read() as tx:
             found = tx.execute(sql.ABILITIES, {"of_source": source}).first()
             return (found[0], found[1], bool(found[2])) if found is not None else None
 
     def note_abilities(self, source: str, found: Mapping[str, Any], now: datetime) -> None:
         """Keeps what a probe found."""
-        row = {"source": source, "found": dict(found), "at": now, "doubted": 0}
+        row = {"source": source, "found": dict(found), "at": now, "invalidated": 0}
         with self._session.write() as tx:
-            moves.put(tx, t.probe, [row], ("source",), "found", "at", "doubted")
+            moves.put(tx, t.probe, [row], ("source",), "found", "at", "invalidated")
 
-    def doubt(self, source: str) -> None:
-        """Notes that the catalogue did what it was not expected to: it is probed before it is asked again."""
+    def invalidate_abilities(self, source: str) -> None:
+        """Notes that the catalog did what it was not expected to: it is probed before it is asked again."""
         with self._session.write() as tx:
-            tx.execute(update(t.probe).where(t.probe.c.source == source).values(doubted=1))
+            tx.execute(update(t.probe).where(t.probe.c.source == source).values(invalidated=1))
 
     def lateness(self, source: str) -> dict[int, int]:
         """Returns how many new items were stamped less than 2^bucket seconds before the cursor; bucket 0 = not before it."""

@@ -67,7 +67,7 @@ def _held_back() -> Exists:
 
 
 _b, _c, _f, _h, _i, _l, _o, _q = (
-    table.c for table in (t.baseline, t.conversion, t.funnel, t.history, t.item, t.lease, t.outbox, t.quarantine)
+    table.c for table in (t.baseline, t.conversion, t.funnel, t.history, t.item, t.lease, t.outbox, t.unreadable)
 )
 _source: BindParameter[str] = bindparam("of_source")
 _item_id: BindParameter[str] = bindparam("of_item")
@@ -77,7 +77,7 @@ _this_item = and_(_i.source == _source, _i.item_id == _item_id)
 # -- discovery -------------------------------------------------------------------------------------------------------------
 
 POSITION = select(t.cursor.c.position).where(t.cursor.c.name == bindparam("of_name"))
-ABILITIES = select(t.probe.c.found, t.probe.c.at, t.probe.c.doubted).where(t.probe.c.source == _source)
+ABILITIES = select(t.probe.c.found, t.probe.c.at, t.probe.c.invalidated).where(t.probe.c.source == _source)
 LATENESS = select(t.lateness.c.bucket, t.lateness.c.n).where(t.lateness.c.source == _source)
 SWEEP = select(t.sweep).where(t.sweep.c.source == _source, t.sweep.c.kind == bindparam("of_kind"))
 KNOWN = (
@@ -90,7 +90,7 @@ CURRENT = select(t.conversion).join(t.item, _i.key == _c.key).where(_i.source ==
 BASED = select(_b.item_id).where(_b.source == _source, _one_of(_b.item_id))
 ACQUIRED = select(_i.item_id).where(_i.source == _source, _i.sensing >= bindparam("start"), _i.sensing < bindparam("end"))
 ABSENT = select(t.absent.c.item_id).where(t.absent.c.source == _source)
-QUARANTINED = select(_q.item_id).where(_q.source == _source)
+UNREADABLE = select(_q.item_id).where(_q.source == _source)
 
 # -- dispatch and reconcile ------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ Never: prints, logs or exits; the two command lines do that, and nobody else.
     ├── Defect                    70  a state that the code promises cannot be
     ├── CannotWrite               73  the output or a folder of ours cannot be written; disk full
     ├── Temporary                 75  network, 5xx, throttling: the same again may work
-    │   └── CatalogUnavailable    75  the catalogue does not answer, or answers nonsense
+    │   └── CatalogUnavailable    75  the catalog does not answer, or answers nonsense
     └── Refused                   77  credentials or permissions: the same again will not work
 
 The numbers are those of BSD's sysexits.h; the WorkflowTemplate's retry expression and `reconcile` decide by them.
@@ -99,7 +99,7 @@ class Temporary(StacWatchError):  # noqa: N818  # kopf's word for it: the same a
 
 
 class CatalogUnavailable(Temporary):
-    """The catalogue does not answer, or answers something that is not STAC."""
+    """The catalog does not answer, or answers something that is not STAC."""
 
 
 class Refused(StacWatchError):  # noqa: N818  # the answer, as HTTP 401/403 gives it

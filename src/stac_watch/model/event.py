@@ -46,7 +46,7 @@ PRIORITY: dict[Lane, int] = {"live": 0, "backfill": -10, "replay": 10}
 class Conversion:
     """What one event asks for. Strings only where the Sensor maps them; `priority` is the one number it maps."""
 
-    catalog: str  # the catalogue's root URL, without a trailing slash
+    catalog: str  # the catalog's root URL, without a trailing slash
     collection: str
     item_id: str
     revision: str
@@ -66,7 +66,7 @@ class Conversion:
 
     @property
     def key(self) -> str:
-        """First 12 hex of a SHA-256 over catalogue root, collection, item id, revision and recipe."""
+        """First 12 hex of a SHA-256 over catalog root, collection, item id, revision and recipe."""
         return conversion_key(self.catalog, self.collection, self.item_id, self.revision, self.recipe)
 
     @property

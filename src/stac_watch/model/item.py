@@ -25,7 +25,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Quarantine:
+class Unreadable:
     """An item that cannot be acted on, and why; it is kept and shown, and never fails its page."""
 
     item_id: str
@@ -43,6 +43,6 @@ class SkipReason(StrEnum):
     OTHER_TILE = "other_tile"  #: not one of the wanted tiles
     NO_MATCH = "no_match"  #: the source's CQL2 expression does not hold
     CANNOT_MATCH = "cannot_match"  #: the expression names a property that the item does not have
-    DEPRECATED = "deprecated"  #: the catalogue says that it should not be used
-    WITHDRAWN = "withdrawn"  #: it is gone from the catalogue
+    DEPRECATED = "deprecated"  #: the catalog says that it should not be used
+    WITHDRAWN = "withdrawn"  #: it is gone from the catalog
     SUPERSEDED = "superseded"  #: a newer revision, or a newer processing of the same acquisition, took its place

@@ -12,7 +12,7 @@ def stamp(value: datetime) -> str:
 
 
 def parse_stamp(value: object) -> datetime | None:
-    """Returns an aware datetime for an RFC 3339 string (catalogues mix `…13Z`, `….734678Z` and `+00:00`), else None."""
+    """Returns an aware datetime for an RFC 3339 string (catalogs mix `…13Z`, `….734678Z` and `+00:00`), else None."""
     if not isinstance(value, str):
         return None
     try:

@@ -3,12 +3,12 @@
 In: a state and a fact. Out: the next state. Never: I/O, time, or a second opinion; the ledger applies what this table says
 and raises on a pair that is not in it. Code elsewhere reports facts, it never sets a state.
 
-                 admitted              accepted            run_seen              succeeded
-      (new) ───────────────▶ queued ────────────▶ sent ────────────▶ running ────────────▶ done
+                 admitted              accepted             run_seen              succeeded
+      (new) ───────────────▶ queued ──────────▶ submitted ──────────▶ running ────────────▶ done
         │ skipped              ▲ ▲ └── silent ──────┘ (or unclear)     │  │                  │
         ▼                      │ └──── not_ready, failed_temporary, ───┘  │ failed_permanent │
      skipped ──── admitted, ───┘       vanished: attempt + 1              ▼                  │
-                  replayed                                              dead ── replayed ────┘──▶ queued
+                  replayed                                             failed ── replayed ───┘──▶ queued
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ class State(StrEnum):
     """Where the conversion of one item revision stands."""
 
     QUEUED = "queued"  #: admitted; its event waits in the outbox
-    SENT = "sent"  #: the engine said "accepted", or may have taken it; nothing more is known
+    SUBMITTED = "submitted"  #: the engine said "accepted", or may have taken it; nothing more is known
     RUNNING = "running"  #: a run was seen
     DONE = "done"  #: a verified marker with this key was found
     SKIPPED = "skipped"  #: not to be converted, for a named reason
-    DEAD = "dead"  #: gave up, for a named reason; `replay` is the way back
+    FAILED = "failed"  #: gave up, for a named reason; `replay` is the way back
 
 
-FINAL = frozenset({State.DONE, State.SKIPPED, State.DEAD})
-IN_FLIGHT = frozenset({State.SENT, State.RUNNING})
+FINAL = frozenset({State.DONE, State.SKIPPED, State.FAILED})
+IN_FLIGHT = frozenset({State.SUBMITTED, State.RUNNING})
 
 
 class Fact(StrEnum):
@@ -50,7 +50,7 @@ class Fact(StrEnum):
     VANISHED = "vanished"  #: the run was seen and is gone without an outcome: next attempt
     NOT_READY = "not_ready"  #: exit 66, the source is not there yet: next attempt, later
     REPLAYED = "replayed"  #: a person asked for it
-    WITHDRAWN = "withdrawn"  #: the item is gone from the catalogue
+    WITHDRAWN = "withdrawn"  #: the item is gone from the catalog
     SUPERSEDED = "superseded"  #: a newer revision of the item took its place
 
 
@@ -60,20 +60,20 @@ TRANSITIONS: dict[tuple[State | None, Fact], State] = {
     (None, Fact.ADMITTED): State.QUEUED,
     (None, Fact.SKIPPED): State.SKIPPED,
     (State.SKIPPED, Fact.ADMITTED): State.QUEUED,
-    (State.QUEUED, Fact.ACCEPTED): State.SENT,
-    (State.QUEUED, Fact.REFUSED): State.DEAD,
-    (State.QUEUED, Fact.UNCLEAR): State.SENT,  # a run may live: it is looked for before anybody is told that there is none
+    (State.QUEUED, Fact.ACCEPTED): State.SUBMITTED,
+    (State.QUEUED, Fact.REFUSED): State.FAILED,
+    (State.QUEUED, Fact.UNCLEAR): State.SUBMITTED,  # a run may live: it is looked for before anybody is told that there is none
     (State.QUEUED, Fact.RUN_SEEN): State.RUNNING,  # the post timed out, yet the event arrived
-    (State.QUEUED, Fact.FAILED_PERMANENT): State.DEAD,
-    (State.SENT, Fact.RUN_SEEN): State.RUNNING,
-    (State.SENT, Fact.SILENT): State.QUEUED,  # a run that was seen is never silent: gone without an outcome it has vanished
-    **{(s, f): State.QUEUED for s in (State.SENT, State.RUNNING) for f in _AGAIN},
+    (State.QUEUED, Fact.FAILED_PERMANENT): State.FAILED,
+    (State.SUBMITTED, Fact.RUN_SEEN): State.RUNNING,
+    (State.SUBMITTED, Fact.SILENT): State.QUEUED,  # a run that was seen is never silent: gone without an outcome it has vanished
+    **{(s, f): State.QUEUED for s in (State.SUBMITTED, State.RUNNING) for f in _AGAIN},
     **{(State.QUEUED, f): State.QUEUED for f in _AGAIN},
-    **{(s, Fact.FAILED_PERMANENT): State.DEAD for s in (State.SENT, State.RUNNING)},
+    **{(s, Fact.FAILED_PERMANENT): State.FAILED for s in (State.SUBMITTED, State.RUNNING)},
     # a verified output is the truth, whatever was believed before
     **{(s, Fact.SUCCEEDED): State.DONE for s in State if s is not State.DONE},
     **{(s, Fact.REPLAYED): State.QUEUED for s in FINAL},
-    **{(s, f): State.SKIPPED for s in (State.QUEUED, State.SENT, State.RUNNING, State.DEAD)
+    **{(s, f): State.SKIPPED for s in (State.QUEUED, State.SUBMITTED, State.RUNNING, State.FAILED)
        for f in (Fact.WITHDRAWN, Fact.SUPERSEDED)},
 }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""The whole chain of one item: what the catalogue said, the rule, every event, post, run and check, and what is next. Pure.
+"""The whole chain of one item: what the catalog said, the rule, every event, post, run and check, and what is next. Pure.
 
 In: rows of the ledger, the log's place, the time. Out: an `Explanation`, and its picture. Never: asks the ledger or prints.
 """
@@ -89,18 +89,16 @@ def what_next(row: ConversionRow, now: datetime, limits: Limits, around: Circums
     """Returns what happens next to a conversion."""
     if row.state is State.QUEUED:
         return _queued(row, now, around)
-    if row.state is State.SENT:
+    if row.state is State.SUBMITTED:
         again = row.changed_at + limits.confirm_after
         return Next(f"its run is looked for; if none is seen the same event goes out again ({row.waits_for or 'none yet'})", again)
     if row.state is State.RUNNING:
         return Next(row.waits_for or "its run is looked at with every tick; its outcome decides", None)
-    if row.state is State.DEAD:
+    if row.state is State.FAILED:
         return Next(f"nothing by itself; `stac-watch replay {row.item_id} --yes` tries again once the cause is gone", None)
     if row.state is State.SKIPPED:
         gone = row.reason in ("superseded", "withdrawn")
-        return Next(
-            "nothing" if gone else "looked at again whenever the catalogue shows it; converted once the rules admit it", None
-        )
+        return Next("nothing" if gone else "looked at again whenever the catalog shows it; converted once the rules admit it", None)
     return Next("nothing, unless the item changes or it is replayed", None)
 
 
@@ -127,7 +125,7 @@ def render_explanation(view: Explanation) -> RenderableType:
         published = "" if item.updated is None else f", published {_short(item.updated)}"
         said = f"sensed {_short(item.sensing)}{published}, seen {_short(item.first_seen)}, last {_short(item.last_seen)}{cloud}"
     for name, value in (
-        ("item", entry.item), ("catalogue", said), ("rule", view.rule), ("key", f"{entry.key} (revision {entry.revision})"),
+        ("item", entry.item), ("catalog", said), ("rule", view.rule), ("key", f"{entry.key} (revision {entry.revision})"),
         ("state", f"{entry.state.value} · {entry.source}, {entry.lane}"),
         ("events", ", ".join(f"{e['id']} ({e['data']['reason']})" for e in view.events)),
         ("pruned", PRUNED if view.pruned else None), ("run", entry.run), ("output", entry.output),
@@ -138,14 +136,14 @@ def render_explanation(view: Explanation) -> RenderableType:
             head.add_row(Text(name, style="bold"), Text(str(value)))
     moves = Table(title="what happened", title_justify="left", header_style="bold")
     moves.add_column("when", no_wrap=True)
-    for column in ("from", "fact", "to", "try", "why"):
+    for column in ("from", "fact", "to", "attempt", "why"):
         moves.add_column(column, overflow="fold")
     for h in view.history:
         moves.add_row(_short(h.at), h.src or "-", h.fact, h.dst, str(h.attempt), Text(h.why))
     checks = (view.outcome or {}).get("checks") or []
     verdicts = Text(" · ".join(f"{c['name']}: {c['verdict']}" for c in checks), style="green")
     when = f" at {_short(view.next.at)}" if view.next.at else ""
-    after = Text(f"next{when}: {view.next.what}", style="bold red" if entry.state is State.DEAD else "")
+    after = Text(f"next{when}: {view.next.what}", style="bold red" if entry.state is State.FAILED else "")
     return Group(head, moves, verdicts, after)
 
 

@@ -1,7 +1,7 @@
 """Whether the watcher lives, and whether it can do its work: verdicts with their reasons, for probes and for people. Pure.
 
-In: a pulse, what the ledger answered, the time. Out: `Health`, as text or JSON. Never: asks anything itself, or calls a catalogue's
-fault one of the watcher's: a pod that is restarted for it would miss the catalogue's return.
+In: a pulse, what the ledger answered, the time. Out: `Health`, as text or JSON. Never: asks anything itself, or calls a catalog's
+fault one of the watcher's: a pod that is restarted for it would miss the catalog's return.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What backfill, replay, audit and prune found or did, as tables. Pure.
 
-In: their dataclasses. Out: rich renderables. Never: asks the ledger, prints, or lets rich read what comes from a catalogue: in a
+In: their dataclasses. Out: rich renderables. Never: asks the ledger, prints, or lets rich read what comes from a catalog: in a
 plain string `[/x]` is markup.
 """
 
@@ -25,7 +25,7 @@ DAYS = 40
 def render_plan(plan: Plan) -> RenderableType:
     """Returns what a backfill would do, by day."""
     table = Table(title=Text(f"{plan.source}: {stamp(plan.start)} to {stamp(plan.end)}"), title_justify="left", header_style="bold")
-    columns = ("items", "to_do", "done", "unfinished", "dead", "skipped", "unreadable")
+    columns = ("items", "to_do", "done", "unfinished", "failed", "skipped", "unreadable")
     table.add_column("day")
     for name in columns:
         table.add_column(name.replace("_", " "), justify="right")
@@ -60,7 +60,7 @@ def render_targets(targets: Sequence[Target]) -> RenderableType:
 def render_audit(found: Audit) -> RenderableType:
     """Returns what is wrong, or that nothing is."""
     head = Text(
-        f"{found.source}, {stamp(found.start)} to {stamp(found.end)}: {found.items} items in the catalogue,"
+        f"{found.source}, {stamp(found.start)} to {stamp(found.end)}: {found.items} items in the catalog,"
         f" {found.done} done and verified, {found.skipped} skipped"
     )
     if found.unseen:

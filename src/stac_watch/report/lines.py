@@ -22,11 +22,11 @@ from stac_watch.runs.engine import Run
 
 STYLE = {
     State.QUEUED: "cyan",
-    State.SENT: "blue",
+    State.SUBMITTED: "blue",
     State.RUNNING: "yellow",
     State.DONE: "green",
     State.SKIPPED: "dim",
-    State.DEAD: "bold red",
+    State.FAILED: "bold red",
 }
 
 
@@ -70,7 +70,7 @@ def table(lines: Iterable[Line], title: str = "") -> Table:
     result = Table(title=title or None, title_justify="left", expand=False, header_style="bold")
     result.add_column("item", overflow="fold", max_width=62)
     result.add_column("state", no_wrap=True, min_width=7)
-    result.add_column("try", justify="right", no_wrap=True)
+    result.add_column("attempt", justify="right", no_wrap=True)
     result.add_column("stage", overflow="fold", min_width=20, max_width=60)
     result.add_column("s", justify="right", no_wrap=True)
     for entry in lines:
@@ -136,9 +136,9 @@ def waiting(standby: str) -> str:
 def sentence(tallies: Mapping[str, Tally], facts: Mapping[Fact, int], accepted: int, unknown: int) -> str:
     """Returns one line that says what a tick moved."""
     parts = [
-        f"{name}: {t.admitted} admitted, {t.skipped} skipped, {t.quarantined} unreadable"
+        f"{name}: {t.admitted} admitted, {t.skipped} skipped, {t.unreadable} unreadable"
         for name, t in tallies.items()
-        if t.admitted or t.skipped or t.quarantined
+        if t.admitted or t.skipped or t.unreadable
     ]
     parts += [f"{n} {fact.value.replace('_', ' ')}" for fact, n in facts.items()]
     parts += [f"{accepted} sent"] if accepted else []

@@ -14,7 +14,7 @@ from stac_watch.model.errors import StacWatchError
 from stac_watch.model.stamps import stamp
 from stac_watch.model.states import State
 
-LEVEL = {State.DEAD: "error"}
+LEVEL = {State.FAILED: "error"}
 
 
 def as_line(moved: Moved) -> str:

@@ -53,8 +53,8 @@ def _of_ledger(view: Status) -> Iterator[Metric]:
     yield _gauge("conversions", "Conversions by where they are", places, ("source", "lane", "state"))
     yield _gauge("outbox_events", "Events that wait to be sent", {(): view.states[State.QUEUED.value]})
     yield _gauge("skipped", "Skipped conversions by reason", {(reason,): n for reason, n in view.skipped.items()}, ("reason",))
-    yield _gauge("failures", "Dead conversions by what their errors have in common", _failures(view), ("source", "fingerprint"))
-    yield _gauge("unreadable_items", "Items that cannot be read", {(): view.quarantined})
+    yield _gauge("failures", "Failed conversions by what their errors have in common", _failures(view), ("source", "fingerprint"))
+    yield _gauge("unreadable_items", "Items that cannot be read", {(): view.unreadable})
     oldest = max((w.line.seconds for w in view.waiting), default=0.0)
     yield _gauge("oldest_waiting_seconds", "How long the conversion that waits longest has been in its state", {(): oldest})
     newest = {
@@ -68,7 +68,7 @@ def _of_ledger(view: Status) -> Iterator[Metric]:
     overlap = {(s.source,): s.overlap for s in view.sources if s.overlap is not None}
     yield _gauge("overlap_seconds", "How far before the cursor every poll reads again", overlap, ("source",))
     withdrawn = {(s.source,): s.withdrawn for s in view.sources}
-    yield _gauge("withdrawn_items", "Items that are gone from the catalogue", withdrawn, ("source",))
+    yield _gauge("withdrawn_items", "Items that are gone from the catalog", withdrawn, ("source",))
     held = {(s.source,): bool(s.backfill.held) for s in view.sources if s.backfill is not None}
     yield _gauge("backfill_held", "1 while a backfill is stopped, by its canary or its failures", held, ("source",))
     yield from _of_discovery(view)
@@ -114,7 +114,7 @@ def _of_loop(loop: Loop, sources: tuple[str, ...]) -> Iterator[Metric]:
     yield _counter("facts", "What was observed of conversions", facts, ("fact",))
     posts = {(answer,): loop.posts.get(answer, 0) for answer in ("accepted", "refused", "unknown")}
     yield _counter("posts", "Events that were posted, by the engine's answer", posts, ("answer",))
-    yield _counter("sightings", "Items that the catalogue showed, by verdict", loop.sightings, ("source", "verdict"))
+    yield _counter("sightings", "Items that the catalog showed, by verdict", loop.sightings, ("source", "verdict"))
     steps = HistogramMetricFamily(
         f"{PREFIX}_step_seconds", "How long conversions took to a step from the one before", labels=("source", "lane", "step")
     )

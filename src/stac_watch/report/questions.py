@@ -1,6 +1,6 @@
 """What people ask the ledger for: `status`, `items`, `explain`. Reads, and hands over to `views`.
 
-In: a ledger, the configuration, the time. Out: views. Never: writes, asks the engine or the catalogue: it works beside a watcher,
+In: a ledger, the configuration, the time. Out: views. Never: writes, asks the engine or the catalog: it works beside a watcher,
 and without one.
 """
 
@@ -31,12 +31,12 @@ from stac_watch.runs.engine import Run
 SHOWN = 20  # lines of a kind; `items` has all
 LONGEST = 5
 JOURNEYS = 500  # the last ones; a page that is asked for every two seconds must not read more
-MAP_ORDER = (State.SKIPPED, State.DONE, State.QUEUED, State.SENT, State.RUNNING, State.DEAD)
-WAITING = (State.QUEUED, State.SENT, State.RUNNING)
+MAP_ORDER = (State.SKIPPED, State.DONE, State.QUEUED, State.SUBMITTED, State.RUNNING, State.FAILED)
+WAITING = (State.QUEUED, State.SUBMITTED, State.RUNNING)
 
 
 @dataclass(frozen=True)
-class Unreadable:
+class UnreadableItem:
     """An item that cannot be acted on, and why."""
 
     source: str
@@ -68,20 +68,20 @@ def status(
         )
         for name in names
     ]  # fmt: skip
-    dead = ledger.conversions.find(state=State.DEAD, limit=1000)
-    in_flight = [r for s in (State.RUNNING, State.SENT) for r in ledger.conversions.find(state=s, limit=SHOWN)]
+    failed = ledger.conversions.find(state=State.FAILED, limit=1000)
+    in_flight = [r for s in (State.RUNNING, State.SUBMITTED) for r in ledger.conversions.find(state=s, limit=SHOWN)]
     oldest = [r for s in WAITING for r in ledger.conversions.find(state=s, limit=LONGEST, oldest=True)]
     oldest = sorted(oldest, key=lambda row: row.changed_at)[:LONGEST]
     held = ledger.lease.holder()
     return summed_up(
         funnel,
         now,
-        quarantined=len(ledger.absences.quarantined()),
+        unreadable=len(ledger.absences.unreadable()),
         watcher=held[0] if held is not None and held[1] > now else None,
         sources=parts,
         waiting=[Waiting(line(r, now), what_next(r, now, limits, circumstances(ledger, r, orders)).what) for r in oldest],
-        dead=dead,
-        lines=[line(r, now, run=runs.get((r.key, r.attempt))) for r in [*in_flight, *dead[:SHOWN]]],
+        failed=failed,
+        lines=[line(r, now, run=runs.get((r.key, r.attempt))) for r in [*in_flight, *failed[:SHOWN]]],
         ledger_bytes=ledger.counts.size(),
     )
 
@@ -100,12 +100,12 @@ def overview(ledger: Ledger, whole: Status, footprints: list[Footprint], scope: 
 def _narrowed(ledger: Ledger, whole: Status, scope: Scope) -> Status:
     funnel = ledger.counts.funnel() if scope.since is None else ledger.counts.moved_since(scope.since)
     inside = {place: n for place, n in funnel.items() if scope.has(place.source, place.lane)}
-    dead = ledger.conversions.find(state=State.DEAD, source=scope.source, lane=scope.lane, since=scope.since, limit=1000)
-    return narrowed(whole, scope, inside, dead)
+    failed = ledger.conversions.find(state=State.FAILED, source=scope.source, lane=scope.lane, since=scope.since, limit=1000)
+    return narrowed(whole, scope, inside, failed)
 
 
 def discovery(ledger: Ledger, name: str, source: Source | None, audited: Audited | None) -> Discovery:
-    """Returns what discovery knows of a source's catalogue; no overlap where the source is not configured."""
+    """Returns what discovery knows of a source's catalog; no overlap where the source is not configured."""
     kept, sweep = ledger.sources.abilities(name), ledger.sources.sweep(name, "recent")
     found = restore(kept[0]) if kept is not None else None
     said = Discovery(
@@ -140,9 +140,9 @@ def items(
     return [line(row, now, due=waits[row.key].due if row.key in waits else None) for row in rows]
 
 
-def quarantined(rows: Sequence[tuple[str, str, str]]) -> list[Unreadable]:
+def unreadable(rows: Sequence[tuple[str, str, str]]) -> list[UnreadableItem]:
     """Returns items that cannot be acted on."""
-    return [Unreadable(*row) for row in rows]
+    return [UnreadableItem(*row) for row in rows]
 
 
 def explain(

@@ -34,7 +34,7 @@ class SourceStatus:
     unfinished: int
     eta: datetime | None
     backfill: Order | None
-    catalogue: str | None
+    catalog: str | None
     probed: datetime | None
     overlap: float | None  # seconds
     lateness_samples: int | None  # None = it is not sized by them
@@ -46,9 +46,9 @@ class SourceStatus:
 
 @dataclass(frozen=True)
 class Discovery:
-    """What discovery knows of a source's catalogue."""
+    """What discovery knows of a source's catalog."""
 
-    catalogue: str | None = None  # what the probe found, in one line
+    catalog: str | None = None  # what the probe found, in one line
     probed: datetime | None = None
     overlap: timedelta | None = None  # None where the source is not configured any more
     lateness_samples: int | None = None
@@ -68,7 +68,7 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Failure:
-    """Dead conversions that failed alike."""
+    """Failed conversions that failed alike."""
 
     fingerprint: str
     count: int
@@ -83,13 +83,13 @@ class Status:
     at: datetime
     states: dict[str, int]
     skipped: dict[str, int]  # by reason
-    quarantined: int
+    unreadable: int
     watcher: str | None
     sources: list[SourceStatus]
     waiting: list[Waiting]
     failures: list[Failure]
     in_flight: list[Line]
-    dead: list[Line]
+    failed: list[Line]
     ledger_bytes: int  # on its disk
 
 
@@ -117,7 +117,7 @@ def source_status(
         unfinished,
         eta,
         order,
-        discovery.catalogue,
+        discovery.catalog,
         discovery.probed,
         discovery.overlap.total_seconds() if discovery.overlap is not None else None,
         discovery.lateness_samples,
@@ -128,12 +128,12 @@ def source_status(
     )
 
 
-def failures(funnel: Mapping[Place, int], dead: Sequence[ConversionRow]) -> list[Failure]:
-    """Groups dead conversions by what their failures have in common, the most frequent first."""
-    examples = {(row.source, row.cause): row.item_id for row in reversed(dead)}
+def failures(funnel: Mapping[Place, int], failed: Sequence[ConversionRow]) -> list[Failure]:
+    """Groups failed conversions by what their failures have in common, the most frequent first."""
+    examples = {(row.source, row.cause): row.item_id for row in reversed(failed)}
     counts: dict[tuple[str, str], int] = defaultdict(int)
     for place, n in funnel.items():
-        if place.state is State.DEAD:
+        if place.state is State.FAILED:
             counts[place.source, place.cause] += n
     found = [Failure(cause, n, source, examples.get((source, cause))) for (source, cause), n in counts.items()]
     return sorted(found, key=lambda f: (-f.count, f.fingerprint))
@@ -143,11 +143,11 @@ def status(
     funnel: Mapping[Place, int],
     now: datetime,
     *,
-    quarantined: int,
+    unreadable: int,
     watcher: str | None,
     sources: list[SourceStatus],
     waiting: list[Waiting],
-    dead: Sequence[ConversionRow],
+    failed: Sequence[ConversionRow],
     lines: Sequence[Line],
     ledger_bytes: int = 0,
 ) -> Status:
@@ -158,18 +158,18 @@ def status(
         if place.state is State.SKIPPED:
             skipped[place.cause] += n
     return Status(
-        now, states, dict(skipped), quarantined, watcher, sources, waiting, failures(funnel, dead),
-        [x for x in lines if x.state in IN_FLIGHT], [x for x in lines if x.state is State.DEAD], ledger_bytes,
+        now, states, dict(skipped), unreadable, watcher, sources, waiting, failures(funnel, failed),
+        [x for x in lines if x.state in IN_FLIGHT], [x for x in lines if x.state is State.FAILED], ledger_bytes,
     )  # fmt: skip
 
 
-def narrowed(view: Status, scope: Scope, funnel: Mapping[Place, int], dead: Sequence[ConversionRow]) -> Status:
+def narrowed(view: Status, scope: Scope, funnel: Mapping[Place, int], failed: Sequence[ConversionRow]) -> Status:
     """Returns what a scope leaves of it; the counts are those of the given funnel, and how far a source has got stays as it is."""
     sources = [replace(s, lanes=_lanes(funnel, s.source)) for s in view.sources if scope.source in (None, s.source)]
     return status(
-        funnel, view.at, quarantined=view.quarantined, watcher=view.watcher, sources=sources,
-        waiting=[w for w in view.waiting if scope.has(w.line.source, w.line.lane)], dead=dead,
-        lines=[x for x in (*view.in_flight, *view.dead) if scope.has(x.source, x.lane)], ledger_bytes=view.ledger_bytes,
+        funnel, view.at, unreadable=view.unreadable, watcher=view.watcher, sources=sources,
+        waiting=[w for w in view.waiting if scope.has(w.line.source, w.line.lane)], failed=failed,
+        lines=[x for x in (*view.in_flight, *view.failed) if scope.has(x.source, x.lane)], ledger_bytes=view.ledger_bytes,
     )  # fmt: skip
 
 
@@ -188,7 +188,7 @@ def render_status(view: Status) -> RenderableType:
     parts += [table(view.in_flight, "in flight")] if view.in_flight else []
     parts += [_waiting(view.waiting)] if view.waiting else []
     parts += [_failures(view.failures)] if view.failures else []
-    parts += [table(view.dead, "dead: `stac-watch explain ITEM` says why")] if view.dead else []
+    parts += [table(view.failed, "failed: `stac-watch explain ITEM` says why")] if view.failed else []
     return Group(*parts)
 
 
@@ -196,10 +196,10 @@ def _notes(view: Status) -> list[Text]:
     notes = []
     if view.skipped:
         notes.append(Text("skipped: " + ", ".join(f"{n} {reason}" for reason, n in view.skipped.items()), style="dim"))
-    if view.quarantined:
-        notes.append(Text(f"{view.quarantined} items cannot be read; `stac-watch items --quarantined` lists them", style="yellow"))
+    if view.unreadable:
+        notes.append(Text(f"{view.unreadable} items cannot be read; `stac-watch items --unreadable` lists them", style="yellow"))
     notes.append(Text(f"watcher: {view.watcher or 'none; nothing moves until `stac-watch watch` runs'}"))
-    notes += [Text(f"{s.source}: {s.catalogue or 'its catalogue was not asked yet'}", style="dim") for s in view.sources]
+    notes += [Text(f"{s.source}: {s.catalog or 'its catalog was not asked yet'}", style="dim") for s in view.sources]
     for source in view.sources:
         if source.backfill is not None and source.backfill.held:
             text = f"backfill of {source.source} is held: {source.backfill.held}; the same command with --yes goes on"

@@ -79,7 +79,7 @@ class ArgoEngine:
             self._accepted[str(data["run"])] = self._now()
         return receipt
 
-    def knock(self) -> str:
+    def ping(self) -> str:
         """Asks the EventSource in a way that never is an event; returns what was found. It looks at the token before the method.
 
         Raises:

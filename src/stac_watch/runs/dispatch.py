@@ -158,12 +158,12 @@ def _allowance(ledger: Ledger, funnel: Mapping[Place, int], in_flight: Mapping[Q
                 return 0
             return len(ledger.conversions.find(source=queue.source, lane=queue.lane, state=state, since=at, limit=limit))
 
-        done, dead = since(State.DONE, order.canary), since(State.DEAD, order.max_failures or order.canary)
-        verdict = allowed(order, done=done, dead=dead, in_flight=in_flight.get(queue, 0), room=room)
+        done, failed = since(State.DONE, order.canary), since(State.FAILED, order.max_failures or order.canary)
+        verdict = allowed(order, done=done, failed=failed, in_flight=in_flight.get(queue, 0), room=room)
         if isinstance(verdict, str):
-            ledger.orders.hold_back(order.source, verdict)
+            ledger.orders.hold(order.source, verdict)
         elif order.canary and done >= order.canary:
-            ledger.orders.trust(order.source)
+            ledger.orders.confirm_canary(order.source)
         found[queue] = 0 if isinstance(verdict, str) else verdict
     return found
 

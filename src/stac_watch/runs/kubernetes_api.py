@@ -25,7 +25,7 @@ from stac_watch.model.errors import InputError, Refused, Temporary
 type Document = dict[str, Any]
 
 API_TIMEOUT = (5, 30)  # seconds: to connect, between bytes
-SILENCE = 60  # seconds without a frame after which a connection is taken for dead
+SILENCE = 60  # seconds without a frame after which a connection is taken for failed
 STDOUT, STDERR, STATUS = 1, 2, 3
 SHOWN = 500  # characters of a foreign answer that go into a message
 LIST, ONE = "PartialObjectMetadataList", "PartialObjectMetadata"

@@ -33,15 +33,15 @@ def next_queue(waiting: Collection[Queue], in_flight: Mapping[Queue, int], caps:
     )
 
 
-def allowed(order: Order, *, done: int, dead: int, in_flight: int, room: int) -> int | str:
+def allowed(order: Order, *, done: int, failed: int, in_flight: int, room: int) -> int | str:
     """Returns how many more events of a backfill may go out now, or the sentence that says why none goes from now on.
 
-    `done` and `dead` are counted since the order was given.
+    `done` and `failed` are counted since the order was given.
     """
-    if order.max_failures is not None and dead >= order.max_failures:
-        return f"{dead} of its conversions failed, {order.max_failures} were the limit"
-    if order.canary and dead:
-        return f"{dead} of the first {order.canary} failed"
+    if order.max_failures is not None and failed >= order.max_failures:
+        return f"{failed} of its conversions failed, {order.max_failures} were the limit"
+    if order.canary and failed:
+        return f"{failed} of the first {order.canary} failed"
     if order.canary and done < order.canary:
         return max(0, min(room, order.canary - done - in_flight))
     return room

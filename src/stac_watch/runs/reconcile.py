@@ -47,10 +47,10 @@ def decide(
         return _failed(row, run.outcome or {}, now, limits, superseded=superseded)
     if run is not None:
         at = f"run {run.name} is {run.phase.value}"
-        return Move(Fact.RUN_SEEN, at) if row.state in (State.QUEUED, State.SENT) else None
+        return Move(Fact.RUN_SEEN, at) if row.state in (State.QUEUED, State.SUBMITTED) else None
     if row.state is State.RUNNING:
         return _retry(row, Fact.VANISHED, f"run {row.run} is gone without an outcome", now, limits, superseded=superseded)
-    if row.state is State.SENT and now - row.changed_at >= limits.confirm_after:
+    if row.state is State.SUBMITTED and now - row.changed_at >= limits.confirm_after:
         if superseded:
             why = f"no run {limits.confirm_after} after it was accepted, and a newer revision is there"
             return Move(Fact.SUPERSEDED, why, reason=SkipReason.SUPERSEDED)
@@ -128,7 +128,7 @@ def reconcile(
     """Looks at every unfinished conversion once; returns how many facts of each kind were found.
 
     `saw` is told the runs by key and attempt.
-    Those of `given_up` are dead, and looked at too: a person may have retried a run with the engine's own tools (`argo retry`).
+    Those of `given_up` have failed, and looked at too: a person may have retried a run with the engine's own tools (`argo retry`).
 
     Raises:
         Temporary: the engine cannot say what runs.
@@ -144,7 +144,7 @@ def reconcile(
         run = runs.get((row.key, row.attempt))
         ended = run is None or run.phase in (Phase.SUCCEEDED, Phase.FAILED)
         # an accepted event's output is looked for when its run is overdue: once, not at every look at five hundred of them
-        patient = run is None and row.state is State.SENT and now() - row.changed_at < limits.confirm_after
+        patient = run is None and row.state is State.SUBMITTED and now() - row.changed_at < limits.confirm_after
         marker = read_marker(row.output_zarr) if ended and not patient else None
         move = decide(row, run, marker, now(), limits, superseded=ended and ledger.conversions.superseded(row))
         if move is None:

@@ -147,7 +147,7 @@ def _attempt(label: str) -> int:
 
 
 def _pods(status: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yields the pod nodes, oldest first; a retried step has one for each try."""
+    """Yields the pod nodes, oldest first; a retried step has one for each attempt."""
     nodes = [n for n in (status.get("nodes") or {}).values() if n.get("type") == "Pod"]
     yield from sorted(nodes, key=lambda n: (n.get("startedAt") or "", n.get("finishedAt") or "~", n.get("name", "")))
 

@@ -32,7 +32,7 @@ STANDBY = 5.0  # seconds between looks at a ledger that another watcher has
 SHARE = 10  # times as long as a look at the runs took, and saw nothing new, passes before the next: 500 are 1 MB of metadata
 LONGEST_PAUSE = timedelta(seconds=30)  # between two looks
 KEPT = timedelta(days=14)  # a failed Workflow is there for so long (the template's TTL), and a person may retry it
-MOST_GIVEN_UP = 50  # dead ones that are looked at again, the last first; `replay` is the way back for all
+MOST_GIVEN_UP = 50  # failed ones that are looked at again, the last first; `replay` is the way back for all
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Tick:
     @property
     def idle(self) -> bool:
         """Nothing moved."""
-        news = any(t.admitted or t.skipped or t.quarantined for t in self.tallies.values())
+        news = any(t.admitted or t.skipped or t.unreadable for t in self.tallies.values())
         return not self.facts and self.sent == Sent() and not news
 
 
@@ -87,7 +87,7 @@ class Watcher:
         ]
         self._engine_at: datetime | None = None  # when an engine that refused us is asked again
         self._look_at: datetime | None = None  # when the runs are looked at again
-        self._given_up_at: datetime | None = None  # when dead conversions were looked at last
+        self._given_up_at: datetime | None = None  # when failed conversions were looked at last
         self._runs: Mapping[tuple[str, int], Run] = {}  # as they were looked at last
         self._ailing: dict[str, StacWatchError] = {}  # until a source answers, or the engine works
 
@@ -155,12 +155,12 @@ class Watcher:
         self._runs = runs
 
     def _given_up(self) -> list[ConversionRow]:
-        """Returns dead conversions, as rarely as the longest pause between two looks."""
+        """Returns failed conversions, as rarely as the longest pause between two looks."""
         now = self._p.now()
         if self._given_up_at is not None and timedelta(0) <= now - self._given_up_at < LONGEST_PAUSE:
             return []
         self._given_up_at = now
-        return self._p.ledger.conversions.find(state=State.DEAD, since=now - KEPT, limit=MOST_GIVEN_UP)
+        return self._p.ledger.conversions.find(state=State.FAILED, since=now - KEPT, limit=MOST_GIVEN_UP)
 
     def run(self, report: Callable[[Tick], None]) -> None:
         """Goes on until asked to stop; as a standby while another watcher has the ledger."""
@@ -174,7 +174,7 @@ class Watcher:
         """One tick to the end: asks once, then sees every event that is due through; False when asked to stop before.
 
         Raises:
-            Temporary: a catalogue or the engine does not answer.
+            Temporary: a catalog or the engine does not answer.
             Refused: the engine takes nothing until a person acts.
         """
         first = True

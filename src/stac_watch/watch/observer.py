@@ -1,4 +1,4 @@
-"""Discovery of one source in a thread of its own: a catalogue that hangs keeps nobody but itself waiting.
+"""Discovery of one source in a thread of its own: a catalog that hangs keeps nobody but itself waiting.
 
 In: a source and what it is discovered with. Out: what a round found, or what is wrong. Never: touches another source's state;
 runs two rounds of one source at once; keeps anything that the ledger does not hold besides when to ask next.
@@ -16,7 +16,7 @@ from stac_watch.discover.sweep import Context, step
 from stac_watch.ledger.records import Tally
 from stac_watch.model.errors import Refused, StacWatchError, Temporary
 
-JITTER = 0.1  # of the poll interval, so that many installations do not ask the catalogue in step
+JITTER = 0.1  # of the poll interval, so that many installations do not ask the catalog in step
 PAUSE = timedelta(minutes=1)  # between looks whether a sweep is due, and after one that failed
 
 
@@ -37,7 +37,7 @@ class Observer:
         """Starts a round when its time has come and none is under way; `to_the_end` includes the whole of a due sweep."""
         if self._thread is not None or not (self._due(self._poll_at) or self._due(self._sweep_at)):
             return False
-        # a daemon: a stop must not wait for a catalogue's time-out, and the ledger's transactions survive any end
+        # a daemon: a stop must not wait for a catalog's time-out, and the ledger's transactions survive any end
         self._thread = threading.Thread(target=self._round, args=(to_the_end,), name=f"observe-{self.name}", daemon=True)
         self._thread.start()
         return True

@@ -21,8 +21,8 @@ from stac_watch.watch.loop import Tick
 BOUNDS = (1, 5, 15, 30, 60, 120, 300, 600, 1800, 3600, 4 * 3600, 12 * 3600, 86_400, 7 * 86_400)  # seconds
 """What a poll, a pod's start, a conversion, a source that is not there yet, and an outage take lie in buckets of their own."""
 STEPS = {
-    (None, State.QUEUED): "seen", (State.QUEUED, State.SENT): "accepted", (State.SENT, State.RUNNING): "running",
-    (State.SENT, State.DONE): "done", (State.RUNNING, State.DONE): "done",
+    (None, State.QUEUED): "seen", (State.QUEUED, State.SUBMITTED): "accepted", (State.SUBMITTED, State.RUNNING): "running",
+    (State.SUBMITTED, State.DONE): "done", (State.RUNNING, State.DONE): "done",
 }  # fmt: skip
 """Which move reaches which step; the others are retries and ends, which `facts` counts."""
 
@@ -85,7 +85,7 @@ class Recorder:
             self._facts.update(tick.facts)
             self._posts.update({"accepted": tick.sent.accepted, "refused": tick.sent.refused, "unknown": tick.sent.unknown})
             for source, t in tick.tallies.items():
-                found = {"admitted": t.admitted, "skipped": t.skipped, "quarantined": t.quarantined}
+                found = {"admitted": t.admitted, "skipped": t.skipped, "unreadable": t.unreadable}
                 found["unchanged"] = t.seen - t.admitted - t.skipped
                 self._sightings.update({(source, verdict): n for verdict, n in found.items()})
             self._pulse = Pulse(

@@ -1,4 +1,4 @@
-"""The nightly audit, in Hera: catalogue x ledger x runs x outputs, one step per source, in the Argo UI like every other run.
+"""The nightly audit, in Hera: catalog x ledger x runs x outputs, one step per source, in the Argo UI like every other run.
 
 In: settings. Out: a WorkflowTemplate and the CronWorkflow that refers to it (a controller that is set to `Strict` runs nothing
 else). Never: repairs anything; a step with gaps fails, and its log says what closes them.

@@ -230,7 +230,7 @@ def _runner(
 
 
 def retry_expression() -> str:
-    """Returns when a try is followed by another: its exit code says so, or Kubernetes took the pod away (status Error)."""
+    """Returns when an attempt is followed by another: its exit code says so, or Kubernetes took the pod away (status Error)."""
     codes = ",".join(f"'{code}'" for code in RETRY_EXIT_CODES)
     return f"lastRetry.exitCode in [{codes}] || lastRetry.status == 'Error'"
 

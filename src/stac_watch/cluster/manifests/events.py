@@ -107,8 +107,8 @@ def event_source(settings: Settings) -> Object:
 def sensor(settings: Settings) -> Object:
     """Returns the Sensor: each event becomes the one Workflow that it names.
 
-    `patch` with a fixed name is an idempotent create. 60 tries of 10 s outlast a restart of the API server; what still fails goes
-    to the log, and the poller, which sees no Workflow, sends the event again.
+    `patch` with a fixed name is an idempotent create. 60 attempts of 10 s outlast a restart of the API server; what still fails
+    goes to the log, and the poller, which sees no Workflow, sends the event again.
     """
     return {
         "apiVersion": API_VERSION,

@@ -64,14 +64,14 @@ ALERTS = (
     ),
     Alert(
         "StacWatchSourceAiling", 'max by (name) (stac_watch_ailing{name!="engine"}) == 1', "1h", "ticket",
-        "Catalogue {{ $labels.name }} gives no usable answer; it is asked again, and nothing is lost.",
+        "Catalog {{ $labels.name }} gives no usable answer; it is asked again, and nothing is lost.",
     ),
     Alert(
         "StacWatchNothingPublished", 'max by (source) (stac_watch_lag_seconds{of="published"}) > 2 * 86400', "1h", "ticket",
-        "Catalogue {{ $labels.source }} shows nothing new for two days.",
+        "Catalog {{ $labels.source }} shows nothing new for two days.",
     ),
     Alert(
-        "StacWatchDeadGrows", 'sum by (source) (delta(stac_watch_conversions{state="dead"}[1h])) > 3', "5m", "ticket",
+        "StacWatchFailedGrows", 'sum by (source) (delta(stac_watch_conversions{state="failed"}[1h])) > 3', "5m", "ticket",
         "More conversions of {{ $labels.source }} gave up within an hour.",
     ),
     Alert(
@@ -84,13 +84,13 @@ ALERTS = (
     ),
     Alert(
         "StacWatchNothingDone",
-        'sum(stac_watch_conversions{state=~"sent|running"}) > 0 and on() '
+        'sum(stac_watch_conversions{state=~"submitted|running"}) > 0 and on() '
         'sum(increase(stac_watch_facts_total{fact="succeeded"}[6h])) == 0',
         "30m", "ticket", "Runs are in flight, and none has succeeded for six hours.",
     ),
     Alert(
         "StacWatchUnreadable", "delta(stac_watch_unreadable_items[6h]) > 0", "5m", "ticket",
-        "The catalogue shows items that cannot be read.",
+        "The catalog shows items that cannot be read.",
     ),
     Alert(
         "StacWatchBackfillHeld", "max by (source) (stac_watch_backfill_held) == 1", "10m", "ticket",
@@ -110,7 +110,7 @@ ALERTS = (
     ),
     Alert(
         "SensorGivesUp", "sum(increase(argo_events_action_retries_failed_total[1h])) > 0", "1m", "page",
-        "The Sensor gave up on an event after 60 tries; it goes out again when `confirm_after` is over.",
+        "The Sensor gave up on an event after 60 attempts; it goes out again when `confirm_after` is over.",
     ),
     Alert(
         "EventSourceCannotSend", "sum(increase(argo_events_events_sent_failed_total[1h])) > 0", "5m", "ticket",
@@ -128,7 +128,7 @@ PANELS = (
     Panel(
         "In flight and waiting", "short",
         (
-            (f'sum by (lane) (stac_watch_conversions{{{_CHOSEN},state=~"sent|running"}})', "in flight, {{lane}}"),
+            (f'sum by (lane) (stac_watch_conversions{{{_CHOSEN},state=~"submitted|running"}})', "in flight, {{lane}}"),
             ("sum(stac_watch_outbox_events)", "waiting to be sent"),
         ),
     ),

@@ -96,7 +96,7 @@ def _policy(
 
 
 def _data(settings: Settings, *ports: int) -> Object:
-    """Returns the rule for catalogues, products and object stores: public addresses, and the private ones that were named."""
+    """Returns the rule for catalogs, products and object stores: public addresses, and the private ones that were named."""
     blocks = [*_anywhere(PRIVATE), *(_block(network) for network in settings.networks)]
     return {"to": blocks, "ports": _tcp(*ports)}
 

@@ -47,7 +47,7 @@ class Settings:
     runner_image: str
     poller_image: str
     storage_class: str = ""  # of every volume; empty = the cluster's default
-    ports: tuple[int, ...] = (80, 443)  # that catalogues, products and object stores are served at
+    ports: tuple[int, ...] = (80, 443)  # that catalogs, products and object stores are served at
     networks: tuple[str, ...] = ()  # private ones that poller and runs may reach; public ones they always may
     api_servers: tuple[str, ...] = ()  # networks of the Kubernetes API; empty = not known, so any
     prometheus: str = ""  # namespace of the Prometheus that may look; empty = monitoring, and no objects of its operator

@@ -1,7 +1,7 @@
 """The status page and an item's page: HTML documents, CSS and pictures inside; one script keeps the status page true. Pure.
 
 In: an overview, a health; an item's chains. Out: HTML. Never: a request to anywhere else (its policy forbids it), a value that is
-not escaped: ids and errors come from other people's catalogues; or anything that no verb says, besides map and timeline.
+not escaped: ids and errors come from other people's catalogs; or anything that no verb says, besides map and timeline.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SHOWN = 5  # items named where several lie at one place
 
 @dataclass(frozen=True)
 class Links:
-    """Where an item's page leads to besides the catalogue."""
+    """Where an item's page leads to besides the catalog."""
 
     files: tuple[str, ...] = ()  # of the outcome's, those that can be shown from here
     elsewhere: Mapping[str, str] = field(default_factory=dict)  # the others, by where they lie

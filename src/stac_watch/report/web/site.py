@@ -1,6 +1,6 @@
 """What the watcher tells over HTTP while it works: status page and its stream, page of an item, JSON, metrics, probes.
 
-In: the ledger, the loop's pulse. Out: answers to GET and HEAD. Never: changes anything, asks the engine or a catalogue, shows a
+In: the ledger, the loop's pulse. Out: answers to GET and HEAD. Never: changes anything, asks the engine or a catalog, shows a
 password or a token, or holds the loop up: it runs in threads of its own, and reads the ledger once for all who ask at once.
 """
 

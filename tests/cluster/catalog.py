@@ -1,7 +1,7 @@
-"""The catalogue that the tests' pod serves: the demo's STAC API and its products, and a door for the test beside them.
+"""The catalog that the tests' pod serves: the demo's STAC API and its products, and a door for the test beside them.
 
 In: requests from the poller, the runs, and under `/control` from the test (through a port-forward). Out: items, products.
-Never: anything that a real catalogue would not do to its clients; what the test wants of it is named in the request.
+Never: anything that a real catalog would not do to its clients; what the test wants of it is named in the request.
 """
 
 import json
@@ -18,7 +18,7 @@ from starlette.routing import Route
 from stac_watch.demo.catalog import COLLECTION, FaultControl, Store, create_app, make_collection, make_item
 from stac_watch.demo.product import write_product
 
-PLACE = Path("/tmp/catalogue")  # the pod's own emptyDir
+PLACE = Path("/tmp/catalog")  # the pod's own emptyDir
 
 
 def now() -> datetime:

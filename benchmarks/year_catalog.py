@@ -1,4 +1,4 @@
-"""The catalogue that a simulated year's watcher reads: one collection that changes as planned.
+"""The catalog that a simulated year's watcher reads: one collection that changes as planned.
 
 In: the plan and the clock. Out: a value that stands where `Catalog` stands. Never: HTTP. A year is some hundred thousand requests
 of 6 to 2,300 ms each, and what goes wrong on their way is the business of tests/discovery and of `make test-services`. What is left
@@ -31,7 +31,7 @@ class Killed(BaseException):
 
 
 @dataclass
-class Catalogue:
+class Catalog:
     """One collection that changes as planned; what `Catalog` is to the stages. Its server's clock is ours."""
 
     plan: Plan
@@ -59,8 +59,8 @@ class Catalogue:
 
     def _answer(self) -> datetime:
         self.asked += 1
-        if is_down(self.plan.down["catalogue"], self.clock.seconds):
-            raise CatalogUnavailable(f"catalogue {API} answers 503", hint="it is asked again")
+        if is_down(self.plan.down["catalog"], self.clock.seconds):
+            raise CatalogUnavailable(f"catalog {API} answers 503", hint="it is asked again")
         if self.fuse >= 0:
             self.fuse -= 1
             if self.fuse < 0:
