@@ -1,7 +1,7 @@
 """The catalog that a simulated year's watcher reads: one collection that changes as planned.
 
 In: the plan and the clock. Out: a value that stands where `Catalog` stands. Never: HTTP. A year is some hundred thousand requests
-of 6 to 2,300 ms each, and what goes wrong on their way is the business of tests/discovery and of `make test-services`. What is left
+of 6 to 2,300 ms each, and what goes wrong on their way is the business of tests/discover and of `make test-services`. What is left
 is what discovery makes of the answers.
 """
 

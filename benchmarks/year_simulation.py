@@ -107,7 +107,7 @@ class Year:
         return tick
 
     def note_abilities(self) -> None:
-        """What a probe finds of a good STAC API, every twelve hours: probing is tests/discovery's business."""
+        """What a probe finds of a good STAC API, every twelve hours: probing is tests/catalog's business."""
         self.operator.sources.note_abilities("s2", asdict(Abilities()), self.clock())
 
     def replay_failed(self) -> int:

@@ -11,7 +11,9 @@ from types import ModuleType
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))  # test folders are no packages: `waiting` and `loopback`, for all of them
+sys.path.insert(0, str(Path(__file__).parent))  # test folders are no packages: what stands beside them is for all
+
+pytest_plugins = ("values", "world")  # valid values and a ledger to start from; a catalog on loopback with discovery in front
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -17,7 +17,7 @@ from stack import Stack
 from stac_watch.model.event import Conversion, build_event
 from stac_watch.runs.argo import ArgoEngine, connect
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "runs"))
 from engine_contract import data_of, hold
 
 pytestmark = pytest.mark.cluster

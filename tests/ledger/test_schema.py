@@ -36,7 +36,8 @@ TO_1 = (  # what the first version did not have, taken away
     *(f"DROP INDEX {name}" for name in ("item_by_sensing", "item_by_update", "item_by_sight", "conversion_by_source",
       "conversion_by_change", "outbox_by_age", "outbox_by_due", "outbox_posted")),
     "ALTER TABLE conversion DROP COLUMN cause", "ALTER TABLE conversion DROP COLUMN waits_for",
-    "ALTER TABLE outbox DROP COLUMN source", "ALTER TABLE unreadable RENAME TO quarantine", "CREATE INDEX outbox_by_due ON outbox (priority, due)",
+    "ALTER TABLE outbox DROP COLUMN source", "ALTER TABLE unreadable RENAME TO quarantine",
+    "CREATE INDEX outbox_by_due ON outbox (priority, due)",
     "UPDATE schema_version SET version = 1",
 )  # fmt: skip
 

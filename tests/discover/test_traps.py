@@ -14,23 +14,23 @@ from stac_watch.demo.faults import Faults
 
 TESTS = Path(__file__).parents[1]
 PGSTAC = "services/test_pgstac.py"
-PAGING = "discovery/test_paging.py"
-HTTP = "discovery/test_http.py"
+PAGING = "catalog/test_reader.py"
+HTTP = "catalog/test_http.py"
 AT_ANY_REQUEST = (HTTP, "test_a_fault_at_any_request_changes_nothing")
 PROXY = ("services/test_churn.py", "test_behind_a_proxy_that_breaks_every_third_answer_the_result_is_the_same")
 
 SERVERS = {
     "bounds with `Z` lose what has a fraction": [
         (PGSTAC, "test_a_second_is_whole_however_its_stamps_are_written"),
-        ("unit/test_windows.py", "test_a_text_comparing_server_selects_exactly_the_moments_inside_however_they_are_written"),
+        ("catalog/test_windows.py", "test_a_text_comparing_server_selects_exactly_the_moments_inside_however_they_are_written"),
     ],
     "a declared stamp wants bounds that are times": [
         (PGSTAC, "test_a_declared_stamp_is_asked_for_as_a_time_whatever_the_database_s_time_zone"),
-        ("unit/test_windows.py", "test_a_typed_server_selects_exactly_the_moments_inside"),
+        ("catalog/test_windows.py", "test_a_typed_server_selects_exactly_the_moments_inside"),
     ],
     "a timestamp literal on text is HTTP 500, and the connection is dropped": [
         (PGSTAC, "test_a_timestamp_literal_is_a_server_error_and_the_next_request_finds_its_connection_gone"),
-        ("unit/test_windows.py", "test_the_bounds_literally"),
+        ("catalog/test_windows.py", "test_the_bounds_literally"),
     ],
     "t_intersects looks at `datetime` whatever it is asked": [
         (PGSTAC, "test_an_operator_for_times_looks_at_another_property_on_the_older_one_and_is_never_used"),
@@ -52,10 +52,10 @@ SERVERS = {
     "a stamp moves backwards, or comes late, while pages are read": [
         (PAGING, "test_a_stamp_that_moves_back_behind_what_was_read_is_found_by_the_next_poll_or_sweep"),
         (
-            "discovery/test_discover.py",
+            "discover/test_poll.py",
             "test_an_item_that_becomes_visible_long_after_its_stamp_is_found_and_makes_the_overlap_longer",
         ),
-        ("discovery/test_sweep.py", "test_a_back_dated_item_is_found"),
+        ("discover/test_sweep.py", "test_a_back_dated_item_is_found"),
     ],
     "something newer appears while pages are read": [
         (PAGING, "test_what_is_published_while_a_poll_reads_is_found_by_it_or_by_the_next"),
@@ -76,7 +76,7 @@ SERVERS = {
         ("services/test_churn.py", "test_no_final_state_is_missed_and_nothing_is_announced_twice"),
     ],
     "a stamp without an index costs a second a poll": [
-        ("discovery/test_probe.py", "test_on_a_slow_server_polls_look_at_recent_acquisitions_and_once_per_sweep_at_all"),
+        ("catalog/test_probe.py", "test_on_a_slow_server_polls_look_at_recent_acquisitions_and_once_per_sweep_at_all"),
     ],
     "a bulk load keeps stamps as they are spelled": [
         (PGSTAC, "test_a_stamp_that_was_loaded_as_it_was_spelled_is_found_by_the_sweep_at_latest"),
@@ -112,13 +112,13 @@ CLIENT = {
         PROXY,
     ],
     "sortby, filter, fields and limit are ignored without a word": [
-        ("discovery/test_probe.py", "test_what_a_server_does_is_found_out_and_nothing_is_missed"),
+        ("catalog/test_probe.py", "test_what_a_server_does_is_found_out_and_nothing_is_missed"),
         (HTTP, "test_a_server_that_clips_the_limit_without_a_word_loses_nothing"),
     ],
     "items() keeps every item in memory": [
         (PAGING, "test_a_sweep_keeps_nothing_of_what_it_read"),
     ],
-    "CQL2 is text on GET": [("discovery/test_probe.py", "test_what_a_server_does_is_found_out_and_nothing_is_missed")],
+    "CQL2 is text on GET": [("catalog/test_probe.py", "test_what_a_server_does_is_found_out_and_nothing_is_missed")],
 }
 
 
@@ -134,7 +134,10 @@ def test_each_trap_is_held_by_a_test(row, holders):
 
 @pytest.mark.parametrize("switch", [field.name for field in fields(Faults)])
 def test_discovery_is_tested_with_each_fault_of_the_demo_catalog(switch):
-    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in sorted((TESTS / "discovery").glob("test_*.py"))]
+    trees = [
+        ast.parse(path.read_text(encoding="utf-8"))
+        for path in sorted([*(TESTS / "catalog").glob("test_*.py"), *(TESTS / "discover").glob("test_*.py")])
+    ]
     named = {word.arg for tree in trees for word in ast.walk(tree) if isinstance(word, ast.keyword)}
     named |= {word.value for tree in trees for word in ast.walk(tree) if isinstance(word, ast.Constant)}
     assert switch in named
