@@ -46,6 +46,11 @@ def wall_clock() -> datetime:
     return datetime.now(UTC)
 
 
+def jitter() -> random.Random:
+    """Returns what pauses are spread with; identities never use it."""
+    return random.Random()  # noqa: S311  # no secret hangs on it
+
+
 def open_ledger(config: Config, *, upgrade: bool = True) -> Ledger:
     """Opens the ledger, makes its tables where there are none, and brings older ones up to date: not for who only asks."""
     ledger = Ledger(open_engine(config.ledger))
@@ -67,7 +72,7 @@ def build(config: Config, environ: Mapping[str, str], wait: Callable[[float], bo
         ConfigError: the ledger or the engine cannot be used as configured.
     """
     check_output(config)
-    rng = random.Random()  # noqa: S311  # jitter only; identities never use it
+    rng = jitter()
     catalogs = {source.name: build_catalog(source, rng) for source in config.sources}
     return Parts(
         sources=config.sources,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING
 
-from stac_watch.app import build_catalog, build_engine, check_output, open_ledger, opened_argo, wall_clock
+from stac_watch.app import build_catalog, build_engine, check_output, jitter, open_ledger, opened_argo, wall_clock
 from stac_watch.catalog.abilities import words
 from stac_watch.catalog.client import Catalog
 from stac_watch.catalog.probe import probe
@@ -31,7 +30,7 @@ def checks(config: Config, environ: Mapping[str, str]) -> Iterator[tuple[str, Ca
         yield "engine argo", partial(_with_argo, config.engine, environ, lambda argo: f"room for {argo.headroom()} runs")
     else:
         yield "engine local", lambda: f"room for {build_engine(config, environ).headroom()} runs"
-    rng = random.Random()  # noqa: S311  # jitter only
+    rng = jitter()
     for source in config.sources:
         yield f"source {source.name}", partial(_checked_catalog, config, source, build_catalog(source, rng))
 
