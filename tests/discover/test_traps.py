@@ -134,10 +134,8 @@ def test_each_trap_is_held_by_a_test(row, holders):
 
 @pytest.mark.parametrize("switch", [field.name for field in fields(Faults)])
 def test_discovery_is_tested_with_each_fault_of_the_demo_catalog(switch):
-    trees = [
-        ast.parse(path.read_text(encoding="utf-8"))
-        for path in sorted([*(TESTS / "catalog").glob("test_*.py"), *(TESTS / "discover").glob("test_*.py")])
-    ]
+    tests = [path for folder in ("catalog", "discover", "watch") for path in sorted((TESTS / folder).glob("test_*.py"))]
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in tests]
     named = {word.arg for tree in trees for word in ast.walk(tree) if isinstance(word, ast.keyword)}
     named |= {word.value for tree in trees for word in ast.walk(tree) if isinstance(word, ast.Constant)}
     assert switch in named
