@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from stac_watch.ledger.records import Move
 from stac_watch.model.errors import Refused
 from stac_watch.model.states import Fact, State
-from stac_watch.runs.dispatch import MAX_PAUSE, Sent, dispatch, pause
+from stac_watch.runs.dispatch import PAUSES, Sent, dispatch
 from stac_watch.runs.engine import Answer, Receipt
 from stac_watch.runs.pace import TokenBucket
 
@@ -117,7 +117,7 @@ def test_without_a_clear_answer_the_very_same_event_goes_out_again_later(ledger,
         clock.time = due
     assert len(set(desk.given)) == 1
     assert ledger.conversions.get(key).attempt == 1
-    assert waits[0] < waits[3] < waits[6] <= MAX_PAUSE
+    assert waits[0] < waits[3] < waits[6] <= PAUSES.longest
     desk.answers.clear()
     assert run(desk) == Sent(accepted=1)
 
@@ -241,7 +241,7 @@ def test_killed_in_a_post_an_older_revision_is_waited_for_so_that_it_cannot_fini
     (new,) = queue("a", revision="rev-b", kind="replace")
     assert ledger.conversions.get(old).state is State.QUEUED
     assert [row.key for row in ledger.conversions.unfinished()] == [old]  # its run is looked for
-    assert [row.key for row in ledger.outbox.due(clock.time + MAX_PAUSE, 10)] == [old]
+    assert [row.key for row in ledger.outbox.due(clock.time + PAUSES.longest, 10)] == [old]
     ledger.conversions.move(ledger.conversions.get(old), Move(Fact.RUN_SEEN, "it is there"), clock())
     ledger.conversions.move(ledger.conversions.get(old), Move(Fact.SUCCEEDED, "done"), clock())
     assert [row.key for row in ledger.outbox.due(clock.time, 10)] == [new]
@@ -288,9 +288,3 @@ def test_a_clock_that_is_set_back_stops_nothing():
     assert bucket.take(now)
     assert not bucket.take(now - timedelta(hours=1))
     assert bucket.take(now - timedelta(hours=1) + timedelta(seconds=1))
-
-
-@given(st.integers(0, 10_000), st.randoms(use_true_random=False))
-def test_a_pause_doubles_to_a_limit_and_is_jittered_downwards_by_half_at_most(posts, rng):
-    full = min(MAX_PAUSE, timedelta(seconds=2 * 2 ** min(posts, 20)))
-    assert full / 2 <= pause(posts, rng) <= full

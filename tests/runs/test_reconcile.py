@@ -10,7 +10,7 @@ from stac_watch.model.errors import Exit
 from stac_watch.model.item import SkipReason
 from stac_watch.model.states import TRANSITIONS, Fact, State
 from stac_watch.runs.engine import Phase, Run
-from stac_watch.runs.reconcile import ENOUGH, MAX_RETRY_PAUSE, decide, reconcile
+from stac_watch.runs.reconcile import ENOUGH, LONGEST_RETRY_PAUSE, decide, reconcile
 
 LIMITS = Limits(attempts=3, retry_after="1m", confirm_after="15m", not_ready=("15m", "1h", "4h"), not_ready_for="14d")
 UNFINISHED = (State.QUEUED, State.SUBMITTED, State.RUNNING)
@@ -163,7 +163,7 @@ def test_when_the_attempts_are_spent_it_is_dead_and_says_how_often(look):
 def test_the_pause_has_a_limit(make):
     row = make.row(state=State.RUNNING, failures=40)
     move = decide(row, None, None, make.now, LIMITS.model_copy(update={"attempts": 100}))
-    assert move.due == make.now + MAX_RETRY_PAUSE
+    assert move.due == make.now + LONGEST_RETRY_PAUSE
 
 
 def test_interruptions_from_outside_are_not_the_run_s_failure(look):

@@ -29,6 +29,7 @@ from urllib3 import HTTPConnectionPool
 
 from stac_watch.model.errors import CatalogUnavailable, ConfigError, IdentityError, Refused
 from stac_watch.model.hosts import check_address
+from stac_watch.model.patience import Backoff, Breaker
 
 CONNECT, READ = 5.0, 60.0  # seconds; EODC answers a full page in 2.3 s, a big un-indexed query took 1.6 s on pgstac
 TOTAL = 180.0  # seconds for a whole answer: a read time-out alone lets a server drip a byte a minute for ever
@@ -37,8 +38,9 @@ ATTEMPTS = 4  # whole requests, body included; beyond that the window waits for 
 MAX_RETRY_AFTER = 120.0  # seconds that are waited at once; a server that asks for more is left alone until then
 LONGEST_RETRY_AFTER = 86_400.0  # seconds; what asks for more is a mistake, and would end a source for good
 AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504, 507})
+PAUSES = Backoff(timedelta(seconds=1), timedelta(seconds=MAX_RETRY_AFTER))  # between attempts
 OPENS_AT = 5  # requests that failed in a row, each with all its attempts, before the catalog is left alone
-FIRST_REST, LONGEST_REST = timedelta(seconds=30), timedelta(minutes=15)
+RESTS = Backoff(timedelta(seconds=30), timedelta(minutes=15))
 _CHUNK = 1 << 16
 
 
@@ -61,26 +63,6 @@ class Answer:
     document: dict[str, Any]
     server_now: datetime
     seconds: float
-
-
-@dataclass
-class Circuit:
-    """Opens after some failures in a row, ever longer; one request then tries whether the server is back."""
-
-    failures: int = 0
-    open_until: datetime | None = None
-
-    def failed(self, now: datetime, *, rest: timedelta | None = None) -> None:
-        """Counts a request that failed with all its attempts; `rest` is what the server asked for."""
-        self.failures += 1
-        if rest is not None:
-            self.open_until = now + rest
-        elif self.failures >= OPENS_AT:
-            self.open_until = now + min(FIRST_REST * 2 ** min(self.failures - OPENS_AT, 10), LONGEST_REST)
-
-    def worked(self) -> None:
-        """Closes it."""
-        self.failures, self.open_until = 0, None
 
 
 class Guarded(requests.adapters.HTTPAdapter):
@@ -135,7 +117,7 @@ class CatalogHttp(StacApiIO):
         for scheme in ("http://", "https://"):
             self.session.mount(scheme, Guarded(lambda host, address: check_address(host, address, inside)))
         self._now, self._sleep, self._rng, self._total = now, sleep, rng, total
-        self._circuit, self._lock = Circuit(), threading.Lock()
+        self._breaker, self._lock = Breaker(OPENS_AT, RESTS), threading.Lock()
         self.session.headers["Accept"] = "application/geo+json, application/json"
 
     def ask(self, url: str, method: str = "GET", parameters: dict[str, Any] | None = None, *, attempts: int = ATTEMPTS) -> Answer:
@@ -154,15 +136,15 @@ class CatalogHttp(StacApiIO):
                 answer = self._once(self.here(url), method, parameters)
             except _AgainError as again:
                 if again.wait > MAX_RETRY_AFTER or tried == attempts:
-                    rest = timedelta(seconds=again.wait) if again.wait > MAX_RETRY_AFTER else None
-                    if rest is not None or attempts >= ATTEMPTS:  # fewer attempts are an experiment, and expected to fail
+                    asked = timedelta(seconds=again.wait) if again.wait > MAX_RETRY_AFTER else None
+                    if asked is not None or attempts >= ATTEMPTS:  # fewer attempts are an experiment, and expected to fail
                         with self._lock:
-                            self._circuit.failed(self._now(), rest=rest)
+                            self._breaker.failed(self._now(), asked=asked)
                     raise again.error from again.__cause__
-                self._sleep(again.wait or self._rng.uniform(0.5, 1.0) * 2 ** (tried - 1))
+                self._sleep(PAUSES.pause(tried - 1, self._rng, asked=timedelta(seconds=again.wait)).total_seconds())
             else:
                 with self._lock:
-                    self._circuit.worked()
+                    self._breaker.worked()
                 return answer
         raise AssertionError("unreachable")
 
@@ -173,15 +155,12 @@ class CatalogHttp(StacApiIO):
 
     def _rested(self) -> None:
         with self._lock:
-            until = self._circuit.open_until
-            if until is None:
-                return
-            if self._now() < until:
+            until = self._breaker.open_until
+            if until is not None and self._breaker.is_open(self._now()):
                 raise CatalogUnavailable(
                     f"catalog {self.api} does not answer; it is left alone until {until:%H:%M:%S} UTC",
                     hint="`stac-watch check` asks it now",
                 )
-            self._circuit.open_until = None
 
     def _once(self, url: str, method: str, parameters: dict[str, Any] | None) -> Answer:
         started = monotonic()

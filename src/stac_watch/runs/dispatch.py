@@ -17,39 +17,17 @@ from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.records import Move, OutboxRow, Place, Queue
 from stac_watch.ledger.session import StaleState
 from stac_watch.model.errors import Refused
+from stac_watch.model.patience import Backoff, Breaker
 from stac_watch.model.states import IN_FLIGHT, Fact, State
 from stac_watch.runs.engine import Answer, Engine, Receipt
 from stac_watch.runs.lanes import allowed, next_queue
 from stac_watch.runs.pace import TokenBucket
 
-MAX_PAUSE = timedelta(minutes=5)
-PATIENCE = 3
+PAUSES = Backoff(timedelta(seconds=2), timedelta(minutes=5))
+"""Between posts of the same event, and while an engine is left alone."""
+OPENS_AT = 3
 """Answers without meaning in a row before nothing more is posted for a while: an engine that is down for an hour would otherwise
 be posted every event that waits, and each of them be looked for among the runs."""
-
-
-@dataclass
-class Breaker:
-    """Opens after some answers without meaning in a row, ever longer; one event then tries whether it works again."""
-
-    failures: int = 0
-    open_until: datetime | None = None
-    said: str = ""  # by the last of them
-
-    def is_open(self, now: datetime) -> bool:
-        """Tells whether nothing may be posted now."""
-        return self.open_until is not None and now < self.open_until
-
-    def failed(self, now: datetime, rng: random.Random, said: str = "") -> None:
-        """Notes an answer without meaning."""
-        self.failures += 1
-        self.said = said
-        if self.failures >= PATIENCE:
-            self.open_until = now + pause(self.failures - PATIENCE, rng)
-
-    def worked(self) -> None:
-        """Notes an answer."""
-        self.failures, self.open_until = 0, None
 
 
 @dataclass(frozen=True)
@@ -85,6 +63,11 @@ class _Desk:
         return None
 
 
+def new_breaker() -> Breaker:
+    """Returns what keeps events from an engine that does not answer."""
+    return Breaker(OPENS_AT, PAUSES)
+
+
 def dispatch(
     ledger: Ledger,
     engine: Engine,
@@ -105,7 +88,7 @@ def dispatch(
         Refused: the engine takes nothing until a person acts; nothing was lost.
         Temporary: the engine cannot say how much room it has.
     """
-    breaker = breaker or Breaker()
+    breaker = breaker or new_breaker()
     first_due = ledger.outbox.next_due()
     if first_due is None or first_due > now() or breaker.is_open(now()):
         return Sent()
@@ -121,7 +104,7 @@ def dispatch(
         if answer in (Answer.ACCEPTED, Answer.UNKNOWN):
             desk.room -= 1
         if answer is Answer.UNKNOWN:
-            breaker.failed(now(), rng, receipt.detail if receipt is not None else "")
+            breaker.failed(now(), receipt.detail if receipt is not None else "", rng=rng)
             if breaker.is_open(now()):
                 break
         elif answer is not None:
@@ -169,7 +152,7 @@ def _allowance(ledger: Ledger, funnel: Mapping[Place, int], in_flight: Mapping[Q
 
 
 def _send(ledger: Ledger, engine: Engine, row: OutboxRow, rng: random.Random, now: Callable[[], datetime]) -> Receipt | None:
-    conversion, wait = ledger.conversions.get(row.key), pause(row.posts, rng)
+    conversion, wait = ledger.conversions.get(row.key), PAUSES.pause(row.posts, rng)
     # noted first: killed in a post, we would take a newer revision for the only one, and the run of the older could end last
     if conversion is None or not ledger.outbox.note_post(row, now() + wait):
         return None  # superseded or replayed by another process since the outbox was read
@@ -195,9 +178,3 @@ def _send(ledger: Ledger, engine: Engine, row: OutboxRow, rng: random.Random, no
         # replayed or superseded while it was being posted; the run that may come of it is found by its key
         return Receipt(Answer.UNKNOWN, "it was replayed or superseded while it was posted")
     return receipt
-
-
-def pause(posts: int, rng: random.Random) -> timedelta:
-    """Returns the pause before the same event is posted again: 2 s doubling to 5 min, jittered by up to a half."""
-    span = min(MAX_PAUSE, timedelta(seconds=2 * 2 ** min(posts, 10)))
-    return span * rng.uniform(0.5, 1.0)

@@ -18,6 +18,7 @@ from stac_watch.ledger.session import StaleState
 from stac_watch.model.causes import fingerprint
 from stac_watch.model.errors import Exit
 from stac_watch.model.item import SkipReason
+from stac_watch.model.patience import Backoff
 from stac_watch.model.states import Fact, State
 from stac_watch.runs.engine import Engine, Phase, Run
 
@@ -25,7 +26,7 @@ RETRY = frozenset({Exit.TEMPORARY, 137})
 """Exit codes after which the same may work: throttling and network; killed, as by the kernel when memory runs out."""
 ENDED_FROM_OUTSIDE = frozenset({Exit.TERMINATED, Exit.INTERRUPTED})
 ENOUGH = 25  # attempts; a run that is ended from outside so often is not interrupted by chance, and is a failure like others
-MAX_RETRY_PAUSE = timedelta(hours=6)
+LONGEST_RETRY_PAUSE = timedelta(hours=6)
 STUCK_AFTER = timedelta(minutes=2)  # a pod that starts normally, image and volume included, takes less
 
 Marker = Mapping[str, Any]
@@ -105,7 +106,7 @@ def _retry(
     if row.failures + 1 >= limits.attempts:
         reason = f"{row.failures + 1} attempts failed, the last: {why}"
         return Move(Fact.FAILED_PERMANENT, reason, reason=reason, outcome=outcome)
-    wait = min(MAX_RETRY_PAUSE, limits.retry_after * 2**row.failures)
+    wait = Backoff(limits.retry_after, LONGEST_RETRY_PAUSE).pause(row.failures)
     return Move(fact, why, due=now + wait, reason=why, outcome=outcome)
 
 

@@ -20,7 +20,7 @@ from stac_watch.ledger.records import ConversionRow, Tally
 from stac_watch.ledger.session import LeaseLost
 from stac_watch.model.errors import Refused, StacWatchError, Temporary
 from stac_watch.model.states import Fact, State
-from stac_watch.runs.dispatch import Breaker, Sent, dispatch
+from stac_watch.runs.dispatch import Sent, dispatch, new_breaker
 from stac_watch.runs.engine import Engine, Run
 from stac_watch.runs.pace import TokenBucket
 from stac_watch.runs.reconcile import Marker, reconcile
@@ -79,7 +79,7 @@ class Watcher:
 
     def __init__(self, parts: Parts, *, observing: bool = True) -> None:
         self._p = parts
-        self._bucket, self._breaker = TokenBucket(parts.limits.rate), Breaker()
+        self._bucket, self._breaker = TokenBucket(parts.limits.rate), new_breaker()
         self._caps = {s.name: s.max_in_flight for s in parts.sources if s.max_in_flight is not None}
         self._observers = [
             Observer(Context(s, parts.recipe, parts.catalogs[s.name], parts.ledger, parts.now), parts.rng)
