@@ -13,7 +13,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # test folders are no packages: what stands beside them is for all
 
-pytest_plugins = ("values", "world")  # valid values and a ledger to start from; a catalog on loopback with discovery in front
+pytest_plugins = ("values", "world", "command")  # valid values and a ledger; a catalog with discovery in front; the command line
 
 
 def pytest_configure(config: pytest.Config) -> None:

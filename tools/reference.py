@@ -58,7 +58,7 @@ JSON: [command line](cli.md).
 | `AWS_CONFIG_FILE`, `AWS_SHARED_CREDENTIALS_FILE`, `AWS_…` | both, for `s3://…` | credentials, endpoint, as the AWS CLI has them |
 | `ARGO_PROGRESS_FILE` | `geozarr-runner` | set by Argo: where the step's progress goes |
 
-`--debug`, anywhere in a command line of `stac-watch`, adds a traceback to an error.
+`--debug` before the verb (`stac-watch --debug status`) adds a traceback to an error.
 """
 
 

@@ -30,7 +30,7 @@ OTHER = {**LABELS, "app.kubernetes.io/name": "stac-watch"}
 SPACE = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
 HELPERS = "app.kubernetes.io/name=stac-watch-fetch"
 MEGABYTES = 800
-MAIN = "from stac_watch.cli import main; main()"
+MAIN = "import sys; from stac_watch.cli.main import main; sys.exit(main())"
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import event as sa_event
 
-from stac_watch.cli.main import cli
 from stac_watch.config.model import Limits
 from stac_watch.jobs import replay
 from stac_watch.jobs.audit import examine
@@ -252,15 +251,16 @@ def without_outcome(row):
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
-def test_the_verb_counts_and_with_yes_prunes(ledger, lived, database, tmp_path, capsys):
+def test_the_verb_counts_and_with_yes_prunes(ledger, lived, database, tmp_path, stac_watch):
     key = lived(at=datetime(2020, 1, 1, tzinfo=UTC))
     config = tmp_path / "stac-watch.yaml"
     source = "{name: s2, api: https://stac.example, collection: sentinel-2-l2a}"
     config.write_text(f"ledger: {database}\nsources: [{source}]\nengine: {{kind: local, folder: {tmp_path}/runs}}\n")
 
     def verb(*options):
-        assert cli(args=["ledger", "prune", "--config", str(config), *options], standalone_mode=False) in (0, None)
-        return capsys.readouterr().out
+        said = stac_watch("ledger", "prune", "--config", config, *options)
+        assert (said.code, said.err) == (0, "")
+        return said.out
 
     assert "--yes does it" in verb()
     counted = json.loads(verb("--json"))

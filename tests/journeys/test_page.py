@@ -9,9 +9,7 @@ from functools import partial
 
 import pytest
 from status_page import serve
-from typer.testing import CliRunner
 
-from stac_watch.cli.main import cli
 from stac_watch.config.model import Config, Limits, Recipe
 from stac_watch.jobs import backfill
 from stac_watch.ledger.records import Move
@@ -100,7 +98,7 @@ def test_a_backfill_shows_how_far_it_is_and_when_it_is_ready(site):
     assert (row[4], row[8]) == ("6", "nothing more moves")
 
 
-def test_a_failure_comes_with_the_command_that_tries_exactly_its_group_again(site, tmp_path):
+def test_a_failure_comes_with_the_command_that_tries_exactly_its_group_again(site, tmp_path, stac_watch):
     world = site.world
     alike = [world.publish(n) for n in range(3)]
     other = world.publish(9)
@@ -114,8 +112,7 @@ def test_a_failure_comes_with_the_command_that_tries_exactly_its_group_again(sit
     command = shlex.split(groups[3].replace("&#39;", "'").replace("&#34;", '"'))
     assert command[:3] == ["stac-watch", "replay", "--error"]
     config = world.configure(tmp_path)
-    done = CliRunner().invoke(cli, [*command[1:], "-c", str(config)], standalone_mode=False)
-    assert "3 queued, 0 refused" in done.output
+    assert "3 queued, 0 refused" in stac_watch(*command[1:], "-c", config).out
     assert {row.item_id for row in world.ledger.conversions.find(state=State.QUEUED)} == set(alike)
 
 

@@ -14,7 +14,6 @@ from sqlalchemy import event as sa_event
 
 from stac_watch import app as composition
 from stac_watch.cli.setup import checks
-from stac_watch.cli.terminal import reading
 from stac_watch.config.load import load
 from stac_watch.config.model import Limits, Source
 from stac_watch.ledger import schema
@@ -22,7 +21,7 @@ from stac_watch.ledger.database import open_engine
 from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.migrations import STEPS
 from stac_watch.ledger.records import Move, Place, Queue, Scope
-from stac_watch.model.errors import ConfigError
+from stac_watch.model.errors import ConfigError, Exit
 from stac_watch.model.item import SkipReason
 from stac_watch.model.states import Fact, State
 from stac_watch.report import questions as asking
@@ -120,7 +119,7 @@ def test_a_ledger_of_0_1_0_goes_on_under_the_words_of_the_glossary(tmp_path, ope
     ledger.close()
 
 
-def test_who_only_asks_leaves_an_older_ledger_to_the_watcher_that_uses_it(tmp_path):
+def test_who_only_asks_leaves_an_older_ledger_to_the_watcher_that_uses_it(tmp_path, stac_watch):
     with contextlib.closing(sqlite3.connect(tmp_path / "ledger.db")) as db:
         db.executescript(FIRST.read_text())
     source = {"name": "s2", "api": "https://stac.example", "collection": "c"}
@@ -133,19 +132,18 @@ def test_who_only_asks_leaves_an_older_ledger_to_the_watcher_that_uses_it(tmp_pa
         with contextlib.closing(sqlite3.connect(tmp_path / "ledger.db")) as db:
             return db.execute("SELECT version FROM schema_version").fetchall()
 
-    with pytest.raises(ConfigError, match=f"schema 1, this stac-watch knows {schema.SCHEMA_VERSION}") as caught, reading(config):
-        pass
-    assert "stac-watch watch" in caught.value.hint
+    said = stac_watch("status", "--config", config)
+    assert said.code == Exit.CONFIG
+    assert f"schema 1, this stac-watch knows {schema.SCHEMA_VERSION}" in said.err
+    assert "stac-watch watch" in said.err
     with pytest.raises(ConfigError, match="schema 1"):
         dict(checks(load(config, {}), {}))["ledger"]()
     assert version() == [(1,)]
     composition.open_ledger(load(config, {})).close()  # as `watch` does
     assert version() == [(schema.SCHEMA_VERSION,)]
-    with reading(config) as (_, ledger):
-        assert len(ledger.conversions.find()) == 5
+    assert len(json.loads(stac_watch("items", "--json", "--config", config).out)) == 5
     (tmp_path / "ledger.db").unlink()
-    with reading(config) as (_, ledger):  # asked before there is one
-        assert ledger.conversions.find() == []
+    assert json.loads(stac_watch("items", "--json", "--config", config).out) == []  # asked before there is one
 
 
 # -- plans ---------------------------------------------------------------------------------------------------------------

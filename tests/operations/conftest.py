@@ -66,7 +66,7 @@ def stac_watch(environ):
         argv = [
             sys.executable,
             "-c",
-            "from stac_watch.cli import main; main()",
+            "import sys; from stac_watch.cli.main import main; sys.exit(main())",
             *arguments,
             f"--config={ROOT}/deploy/base/stac-watch.yaml",
         ]

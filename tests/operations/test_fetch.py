@@ -248,7 +248,14 @@ def test_two_at_once_into_one_folder_do_not_mix(api, cluster, package, tmp_path,
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"])
 def test_interrupted_it_removes_its_pod_keeps_what_came_and_goes_on(api, environ, package, tmp_path, number, code):
     api.pace = threading.Event()
-    argv = [sys.executable, "-c", "from stac_watch.cli import main; main()", "fetch", RUN, f"--out={tmp_path}/runs"]
+    argv = [
+        sys.executable,
+        "-c",
+        "import sys; from stac_watch.cli.main import main; sys.exit(main())",
+        "fetch",
+        RUN,
+        f"--out={tmp_path}/runs",
+    ]
     argv.append(f"--config={ROOT}/deploy/base/stac-watch.yaml")
     with subprocess.Popen(argv, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:

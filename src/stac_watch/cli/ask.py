@@ -24,9 +24,9 @@ from stac_watch.report.web import places
 
 
 @cli.command()
-def status(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> int:
+def status(context: typer.Context, config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> int:
     """Show how many conversions are where, how far behind, what waits and why, and what failed."""
-    with reading(config) as (settings, ledger):
+    with reading(context, config) as (settings, ledger):
         view = asking.status(ledger, settings.sources, settings.engine.limits, composition.wall_clock())
     show(view, json, render_status)
     return Exit.OK
@@ -34,6 +34,7 @@ def status(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> i
 
 @cli.command()
 def items(
+    context: typer.Context,
     config: ConfigOption = DEFAULT_CONFIG,
     json: JsonOption = False,
     state: Annotated[State | None, typer.Option(help="Only those in this state.")] = None,
@@ -42,7 +43,7 @@ def items(
     limit: Annotated[int, typer.Option(min=1, help="At most so many, the last changed first.")] = 50,
 ) -> int:
     """List conversions, the last changed first."""
-    with reading(config) as (_, ledger):
+    with reading(context, config) as (_, ledger):
         bad = ledger.absences.unreadable()[:limit] if unreadable else []
         lines = [] if unreadable else asking.items(ledger, composition.wall_clock(), source=source, state=state, limit=limit)
     if unreadable:
@@ -62,9 +63,9 @@ def _unreadable(rows: list[asking.UnreadableItem]) -> Table:
 
 
 @cli.command()
-def explain(item: ItemArgument, config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> int:
+def explain(context: typer.Context, item: ItemArgument, config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> int:
     """Show everything that happened to one item, and what comes next."""
-    with reading(config) as (settings, ledger):
+    with reading(context, config) as (settings, ledger):
         now = composition.wall_clock()
         chains = asking.explain(ledger, item, settings.engine.limits, now, lambda run: places.log_of(settings, run))
     show(chains, json, render_explanations)
@@ -72,9 +73,9 @@ def explain(item: ItemArgument, config: ConfigOption = DEFAULT_CONFIG, json: Jso
 
 
 @cli.command()
-def event(item: ItemArgument, config: ConfigOption = DEFAULT_CONFIG) -> int:
+def event(context: typer.Context, item: ItemArgument, config: ConfigOption = DEFAULT_CONFIG) -> int:
     """Print the CloudEvent of an item's latest attempt, byte for byte as it was or will be posted."""
-    with reading(config) as (_, ledger):
+    with reading(context, config) as (_, ledger):
         body = ledger.conversions.events(asking.known(ledger, item)[0].key)[-1]
     sys.stdout.buffer.write(body)
     sys.stdout.buffer.flush()

@@ -6,7 +6,6 @@ what was not listed before.
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import sys
@@ -24,9 +23,8 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from stac_watch import app as composition
-from stac_watch.cli.terminal import DEFAULT_CONFIG, ConfigOption, JsonOption, YesOption, cli, reading, show
+from stac_watch.cli.terminal import DEFAULT_CONFIG, ConfigOption, JsonOption, YesOption, cli, environ_of, loaded, reading, show
 from stac_watch.cli.times import read_span
-from stac_watch.config.load import load
 from stac_watch.config.model import ArgoSettings, Config, LocalSettings
 from stac_watch.model.errors import ConfigError, Exit
 from stac_watch.report.as_json import as_json
@@ -44,6 +42,7 @@ RunArgument = Annotated[str, typer.Argument(help="The run's name; @latest = the 
 
 @cli.command()
 def runs(
+    context: typer.Context,
     run: Annotated[str, typer.Argument(help="One run, with its steps; @latest = the newest one.")] = "",
     config: ConfigOption = DEFAULT_CONFIG,
     namespace: NamespaceOption = "",
@@ -55,7 +54,7 @@ def runs(
     from stac_watch.cluster import runs as seen
     from stac_watch.cluster.tables import render_run, render_runs
 
-    with operating(config, namespace) as cluster:
+    with operating(context, config, namespace) as cluster:
         now = composition.wall_clock()
         if run:
             show(seen.view(seen.found(cluster, run), now, ui), json, render_run)
@@ -67,6 +66,7 @@ def runs(
 
 @cli.command()
 def logs(
+    context: typer.Context,
     run: RunArgument = "@latest",
     config: ConfigOption = DEFAULT_CONFIG,
     namespace: NamespaceOption = "",
@@ -76,7 +76,7 @@ def logs(
     from stac_watch.cluster import runs as seen
     from stac_watch.cluster.logs import logs as lines
 
-    with operating(config, namespace) as cluster:
+    with operating(context, config, namespace) as cluster:
         name = seen.found(cluster, run)["metadata"]["name"]
         shown = False
         for line in lines(cluster, name, follow=follow, wait=threading.Event().wait):
@@ -94,6 +94,7 @@ def logs(
 
 @cli.command()
 def fetch(
+    context: typer.Context,
     run: RunArgument,
     config: ConfigOption = DEFAULT_CONFIG,
     namespace: NamespaceOption = "",
@@ -104,7 +105,7 @@ def fetch(
     from stac_watch.cluster.fetch import fetch as fetched
 
     console = Console(stderr=True)
-    with ending_by_signal(), operating(config, namespace) as cluster, _bars(console) as watching:
+    with ending_by_signal(), operating(context, config, namespace) as cluster, _bars(console) as watching:
         files = fetched(cluster, run, out, pod=composition.helper_name, watching=watching)
     if json:
         print(as_json(files))
@@ -116,6 +117,7 @@ def fetch(
 
 @cli.command()
 def clean(
+    context: typer.Context,
     config: ConfigOption = DEFAULT_CONFIG,
     namespace: NamespaceOption = "",
     volumes: Annotated[
@@ -131,7 +133,7 @@ def clean(
     """
     from stac_watch.cluster.tables import removed, render_cleaning
 
-    with _cleaning(config, namespace, read_span(older_than), volumes=volumes) as (plan, carry_out):
+    with _cleaning(context, config, namespace, read_span(older_than), volumes=volumes) as (plan, carry_out):
         show(plan, json, render_cleaning)
         if not plan.remove or not (yes or (not json and _agreed(len(plan.remove)))):
             return Exit.OK
@@ -141,20 +143,22 @@ def clean(
 
 
 @cli.command()
-def doctor(config: ConfigOption = DEFAULT_CONFIG, namespace: NamespaceOption = "", json: JsonOption = False) -> int:
+def doctor(
+    context: typer.Context, config: ConfigOption = DEFAULT_CONFIG, namespace: NamespaceOption = "", json: JsonOption = False
+) -> int:
     """Say what is wrong with an installation on a cluster: one line each, with the remedy. Exit code 1 when anything is broken."""
     from stac_watch.cluster.diagnosis import Finding, Verdict
     from stac_watch.cluster.doctor import examine, tools
     from stac_watch.cluster.tables import finding
 
-    settings = load(config, os.environ)
+    settings = loaded(context, config)
     engine = _argo(settings)
     console = Console(highlight=False, soft_wrap=True)
     found: list[Finding] = []
 
     def look() -> Iterator[Finding]:
-        yield from tools(lambda program: shutil.which(program, path=os.environ.get("PATH")))
-        yield from examine(lambda: composition.build_cluster(engine, os.environ, namespace), _expected(settings, config))
+        yield from tools(lambda program: shutil.which(program, path=environ_of(context).get("PATH")))
+        yield from examine(lambda: composition.build_cluster(engine, environ_of(context), namespace), _expected(settings, config))
 
     for entry in look():
         found.append(entry)
@@ -166,9 +170,9 @@ def doctor(config: ConfigOption = DEFAULT_CONFIG, namespace: NamespaceOption = "
 
 
 @contextmanager
-def operating(config: Path, namespace: str) -> Iterator[Cluster]:
+def operating(context: typer.Context, config: Path, namespace: str) -> Iterator[Cluster]:
     """Opens the cluster of a configuration."""
-    cluster = composition.build_cluster(_argo(load(config, os.environ)), os.environ, namespace)
+    cluster = composition.build_cluster(_argo(loaded(context, config)), environ_of(context), namespace)
     try:
         yield cluster
     finally:
@@ -177,21 +181,21 @@ def operating(config: Path, namespace: str) -> Iterator[Cluster]:
 
 @contextmanager
 def _cleaning(
-    config: Path, namespace: str, age: timedelta, *, volumes: bool
+    context: typer.Context, config: Path, namespace: str, age: timedelta, *, volumes: bool
 ) -> Iterator[tuple[Cleaning, Callable[[Cleaning], Iterator[tuple[Leftover, bool]]]]]:
     """Yields what may go, and what removes it."""
     from stac_watch.cluster import clean
     from stac_watch.runs import folders
 
-    engine, now = load(config, os.environ).engine, composition.wall_clock()
+    engine, now = loaded(context, config).engine, composition.wall_clock()
     if isinstance(engine, LocalSettings) and not volumes:
-        with reading(config) as (_, ledger):
+        with reading(context, config) as (_, ledger):
             yield (
                 folders.plan(engine.folder, ledger.conversions.get, now, age),
                 partial(folders.carry_out, engine.folder, ledger.conversions.get),
             )
         return
-    with operating(config, namespace) as cluster:
+    with operating(context, config, namespace) as cluster:
         yield clean.plan_volumes(cluster) if volumes else clean.plan_runs(cluster, now, age), partial(clean.carry_out, cluster)
 
 

@@ -5,7 +5,6 @@ In: a configuration for Argo. Out: YAML files, or one Workflow and how it ended.
 
 from __future__ import annotations
 
-import os
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -14,8 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stac_watch import app as composition
-from stac_watch.cli.terminal import DEFAULT_CONFIG, ConfigOption, JsonOption, cli, stopping
-from stac_watch.config.load import load
+from stac_watch.cli.terminal import DEFAULT_CONFIG, ConfigOption, JsonOption, cli, environ_of, loaded, stopping
 from stac_watch.config.model import ArgoSettings
 from stac_watch.model.errors import ConfigError, Exit, Unavailable
 from stac_watch.report.as_json import as_json
@@ -27,6 +25,7 @@ if TYPE_CHECKING:  # the kubernetes client takes 0.6 s that the other verbs do n
 
 @cli.command()
 def manifests(
+    context: typer.Context,
     config: ConfigOption = DEFAULT_CONFIG,
     out: Annotated[Path, typer.Option(help="Where eventsources/, sensors/, workflows/ and deploy/ go.")] = Path(),
     runner_image: Annotated[str, typer.Option(help="Image of the runs; empty = geozarr-runner:VERSION.")] = "",
@@ -44,7 +43,7 @@ def manifests(
     except ModuleNotFoundError as error:
         raise Unavailable(f"manifests need {error.name}", hint="install the extra: stac-watch[render]") from error
     settings = settings_of(
-        load(config, os.environ),
+        loaded(context, config),
         config.read_text(encoding="utf-8"),
         runner_image=runner_image,
         poller_image=poller_image,
@@ -66,6 +65,7 @@ def manifests(
 
 @cli.command()
 def submit(
+    context: typer.Context,
     stac_url: Annotated[str, typer.Argument(help="An item's URL, or a Zarr store's.")],
     config: ConfigOption = DEFAULT_CONFIG,
     output_zarr: Annotated[str, typer.Option(help="s3:// URL, or a path under /data on the run's volume.")] = "/data/output.zarr",
@@ -86,7 +86,7 @@ def submit(
     from stac_watch.cluster.manifests.convert import one_run
     from stac_watch.cluster.submit import check_template, submission
 
-    settings = load(config, os.environ)
+    settings = loaded(context, config)
     if not isinstance(settings.engine, ArgoSettings):
         raise ConfigError("submit is for argo", hint="on one machine call `geozarr-runner run --stac-url URL --output-zarr PATH`")
     asked = {
@@ -95,8 +95,8 @@ def submit(
         "dask_perf_html": dask_perf_html,
     }  # fmt: skip
     workflow = one_run(asked, namespace=settings.engine.namespace, name=name)
-    cluster = composition.build_cluster(settings.engine, os.environ, "")
-    with closing(cluster), composition.opened_argo(settings.engine, os.environ) as argo:
+    cluster = composition.build_cluster(settings.engine, environ_of(context), "")
+    with closing(cluster), composition.opened_argo(settings.engine, environ_of(context)) as argo:
         check_template(cluster)
         run, created = argo.create(workflow)
         told = submission(run, cluster.namespace, created=created, ui=ui or settings.engine.ui or "")

@@ -40,6 +40,7 @@ EndOption = Annotated[str, typer.Option(help="Last acquisition: a day, which is 
 
 @cli.command()
 def backfill(
+    context: typer.Context,
     source: SourceArgument,
     start: StartOption,
     end: EndOption,
@@ -54,7 +55,7 @@ def backfill(
     ] = False,
 ) -> int:
     """Convert what was acquired in a range of days: prints the plan, and does it with --yes. Run again, it goes on."""
-    with acting(config) as (settings, parts):
+    with acting(context, config) as (settings, parts):
         chosen = settings.source(source)
         c = backfilling.Context(chosen, parts.recipe, parts.limits, parts.catalogs[source], parts.ledger)
         first, last = read_range(start, end, parts.now())
@@ -152,6 +153,7 @@ def _bar() -> Progress:
 
 @cli.command()
 def replay(
+    context: typer.Context,
     item: Annotated[list[str] | None, typer.Argument(help="Ids or keys.")] = None,
     config: ConfigOption = DEFAULT_CONFIG,
     json: JsonOption = False,
@@ -163,7 +165,7 @@ def replay(
     event: Annotated[Path | None, typer.Option(help="Post this stored CloudEvent once more, byte for byte.")] = None,
 ) -> int:
     """Try again: makes the next attempt of each. Says what it would do, and does it with --yes."""
-    with acting(config) as (settings, parts):
+    with acting(context, config) as (settings, parts):
         if event is not None:
             return _repost(parts, event, yes=yes)
         sources = {source.name: source for source in settings.sources}
@@ -205,11 +207,12 @@ def _repost(parts: Parts, path: Path, *, yes: bool) -> int:
 
 @cli.command()
 def send(
+    context: typer.Context,
     file: Annotated[Path, typer.Argument(help="A CloudEvent, as `stac-watch event ITEM` prints it.")],
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> int:
     """Post a CloudEvent from a file, byte for byte."""
-    with acting(config) as (_, parts):
+    with acting(context, config) as (_, parts):
         return _answer(replaying.repost(composition.read_event(file), parts.ledger, parts.engine, parts.now()))
 
 
@@ -220,6 +223,7 @@ def _answer(receipt: Receipt) -> int:
 
 @cli.command()
 def audit(
+    context: typer.Context,
     source: SourceArgument,
     start: StartOption,
     end: EndOption,
@@ -228,7 +232,7 @@ def audit(
     file: Annotated[Path | None, typer.Option(help="Write the gaps that `replay --file` can close.")] = None,
 ) -> int:
     """Compare catalog, ledger, runs and outputs over a range of days: 0 only when nothing is missing, stale or doubled."""
-    with acting(config) as (settings, parts):
+    with acting(context, config) as (settings, parts):
         c = auditing.Context(
             settings.source(source), parts.recipe, parts.catalogs[source], parts.ledger, parts.engine, find_marker,
             lambda output: composition.visible(settings, output),

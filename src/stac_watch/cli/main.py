@@ -1,8 +1,7 @@
 """The command line: parse, one call, render, exit code.
 
-In: argv and the environment. Out: text on stdout, errors as one line on stderr, a documented exit code. Never: decides anything.
-This module and its `cli_…` parts are the only ones with argv, print, environ and exit; `geozarr_runner.cli` is its counterpart in
-the runner.
+`main` is the entry of the program and of tests: it is given argv and the environment, and returns the exit code. This package is
+the only one with argv, print, environ and exit; `geozarr_runner.cli` is its counterpart in the runner.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from enum import StrEnum
@@ -29,8 +28,7 @@ from stac_watch.cli import deploy as cli_deploying
 from stac_watch.cli import jobs as cli_acting
 from stac_watch.cli import ledger as cli_ledger
 from stac_watch.cli.setup import checks
-from stac_watch.cli.terminal import DEFAULT_CONFIG, ConfigOption, acting, cli, stopping
-from stac_watch.config.load import load
+from stac_watch.cli.terminal import DEFAULT_CONFIG, Call, ConfigOption, acting, cli, environ_of, loaded, stopping
 from stac_watch.model.errors import Exit, Refused, StacWatchError, Temporary, Unavailable
 from stac_watch.model.states import State
 from stac_watch.report.lines import Line, News, Troubles, over, sentence, trouble, waiting, watching
@@ -48,37 +46,49 @@ class Log(StrEnum):
     JSON = "json"
 
 
-def main() -> None:
-    """Runs the command line; every error of ours becomes one line and its exit code."""
-    debug = "--debug" in sys.argv
-    argv = [a for a in sys.argv[1:] if a != "--debug"] or ["--help"]
+def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
+    """Runs one command line and returns its exit code; every error of ours becomes one line on stderr.
+
+    The process's own arguments where none are given. A verb that is ended by a signal may raise SystemExit with its code.
+    """
+    call = Call(environ)
     try:
-        code = cli(args=argv, standalone_mode=False)
-    except StacWatchError as error:
-        if debug:
-            traceback.print_exc()
-        print(f"error: {error.message}", file=sys.stderr)
-        if error.hint:
-            print(f"  → {error.hint}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
-        code = Exit.INTERRUPTED
-    except typer.TyperException as error:
-        print(f"error: {error.format_message()}\n  → `stac-watch --help` lists the verbs and their options", file=sys.stderr)
-        sys.exit(Exit.USAGE)
+        code = cli(
+            args=list(sys.argv[1:] if argv is None else argv) or ["--help"],
+            prog_name="stac-watch",
+            standalone_mode=False,
+            obj=call,
+        )
     except Exception as error:  # noqa: BLE001  # the top of the program: whatever it is, people get one line
-        if debug:
+        if call.debug:
             traceback.print_exc()
-        print(f"error: a defect of stac-watch: {type(error).__name__}: {error}", file=sys.stderr)
-        print("  → run it again with --debug and report the traceback", file=sys.stderr)
-        sys.exit(Exit.DEFECT)
+        text, hint, code = _said(error)
+        if text:
+            print(f"error: {text}", file=sys.stderr)
+        if hint:
+            print(f"  → {hint}", file=sys.stderr)
+    except KeyboardInterrupt:
+        code = Exit.INTERRUPTED
     if code == Exit.INTERRUPTED:  # typer turns Ctrl-C into this code by itself where it can
         print("interrupted; start the same command again to go on", file=sys.stderr)
-    sys.exit(code or 0)
+    return code or Exit.OK
+
+
+def _said(error: Exception) -> tuple[str, str, Exit]:
+    """Returns what is said of an error: its line, the hint and the exit code."""
+    if isinstance(error, StacWatchError):
+        return error.message, error.hint, error.exit_code
+    if isinstance(error, typer.Abort):
+        return "", "", Exit.INTERRUPTED
+    if isinstance(error, typer.TyperException):
+        return error.format_message(), "`stac-watch --help` lists the verbs and their options", Exit.USAGE
+    text = f"a defect of stac-watch: {type(error).__name__}: {error}"
+    return text, "run it again as `stac-watch --debug …` and report the traceback", Exit.DEFECT
 
 
 @cli.command()
 def watch(
+    context: typer.Context,
     config: ConfigOption = DEFAULT_CONFIG,
     once: Annotated[bool, typer.Option(help="One tick to the end.")] = False,
     log: Annotated[
@@ -86,7 +96,7 @@ def watch(
     ] = Log.TEXT,
 ) -> int:
     """Watch the sources and convert what is new, until stopped."""
-    with acting(config, stop_runs=True) as (settings, parts):
+    with acting(context, config, stop_runs=True) as (settings, parts):
         if once:
             with reporter(parts, log) as report:
                 return watch_once(parts, report)
@@ -117,11 +127,11 @@ def watch_once(parts: Parts, report: Callable[[Tick], None]) -> int:
 
 
 @cli.command()
-def check(config: ConfigOption = DEFAULT_CONFIG) -> int:
+def check(context: typer.Context, config: ConfigOption = DEFAULT_CONFIG) -> int:
     """Check the configuration, the catalogs, the ledger and the engine: one line each, with what to do."""
-    settings = load(config, os.environ)
+    settings = loaded(context, config)
     code = Exit.OK
-    for name, probe in checks(settings, os.environ):
+    for name, probe in checks(settings, environ_of(context)):
         try:
             print(f"ok    {name}: {probe()}")
         except StacWatchError as error:
@@ -132,6 +142,7 @@ def check(config: ConfigOption = DEFAULT_CONFIG) -> int:
 
 @cli.command()
 def demo(
+    context: typer.Context,
     folder: Annotated[Path, typer.Option(help="Where everything of the demo lies; made anew each time.")] = Path("var/demo"),
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the demo catalog; 0 = any free one.")] = 0,
     size: Annotated[int, typer.Option(help="Pixels per side at 10 m; a multiple of 72.")] = 720,
@@ -149,7 +160,7 @@ def demo(
             port=port,
             size=size,
             keep=keep,
-            build=lambda config, wait_: composition.build(config, os.environ, wait_),
+            build=lambda config, wait_: composition.build(config, environ_of(context), wait_),
             serving=composition.serving,
             lines=composition.lines,
             wait=wait,

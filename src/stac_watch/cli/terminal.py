@@ -1,15 +1,15 @@
 """The terminal that the verbs share: the Typer application, common options, opening and closing, signals, printing a view.
 
-In: a verb's arguments. Out: parts, text on stdout. Never: a verb of its own.
+A verb gets its environment from `context`, as `main` was given it; nothing here reads the process's own.
 """
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
@@ -40,11 +40,34 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
+@dataclass
+class Call:
+    """One call of the command line: what it was given beside its arguments."""
+
+    environ: Mapping[str, str]
+    debug: bool = False
+
+
+def environ_of(context: typer.Context) -> Mapping[str, str]:
+    """Returns the environment that `main` was given."""
+    call: Call = context.obj
+    return call.environ
+
+
+def loaded(context: typer.Context, config: Path) -> Config:
+    """Loads the configuration that a verb names, with the environment's overrides."""
+    return load(config, environ_of(context))
+
+
 @cli.callback()
 def _options(
-    version: Annotated[bool, typer.Option("--version", is_eager=True, callback=_version, help="Print the version.")] = False,
+    context: typer.Context,
+    _version: Annotated[bool, typer.Option("--version", is_eager=True, callback=_version, help="Print the version.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Add the traceback to an error.")] = False,
 ) -> None:
     """Watch a STAC API, and convert what is new to GeoZarr."""
+    call: Call = context.obj
+    call.debug = debug
 
 
 def show[V](value: V, json: bool, render: Callable[[V], RenderableType]) -> None:
@@ -56,9 +79,9 @@ def show[V](value: V, json: bool, render: Callable[[V], RenderableType]) -> None
 
 
 @contextmanager
-def reading(config: Path) -> Iterator[tuple[Config, Ledger]]:
+def reading(context: typer.Context, config: Path) -> Iterator[tuple[Config, Ledger]]:
     """Opens the ledger for a verb that asks: an older one is left as it is, and refused."""
-    settings = load(config, os.environ)
+    settings = loaded(context, config)
     ledger = composition.open_ledger(settings, upgrade=False)
     try:
         yield settings, ledger
@@ -67,11 +90,11 @@ def reading(config: Path) -> Iterator[tuple[Config, Ledger]]:
 
 
 @contextmanager
-def acting(config: Path, *, stop_runs: bool = False) -> Iterator[tuple[Config, Parts]]:
+def acting(context: typer.Context, config: Path, *, stop_runs: bool = False) -> Iterator[tuple[Config, Parts]]:
     """Opens everything for a verb that acts; SIGTERM is an orderly end."""
-    settings = load(config, os.environ)
+    settings = loaded(context, config)
     with stopping() as wait:
-        parts = composition.build(settings, os.environ, wait)
+        parts = composition.build(settings, environ_of(context), wait)
         try:
             yield settings, parts
         finally:
