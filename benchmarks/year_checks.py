@@ -34,7 +34,10 @@ def check(year: Year) -> list[str]:
     known = set(rows)
     missing = (i for i in range(year.shape.items) if i not in known and year.catalog.shows(i) and not unreadable(year, i))
     wrong += [f"{name_of(year.plan, i)} is not in the ledger" for i in missing]
-    bad, expected = {item for _, item, _ in year.operator.unreadable()}, {name_of(year.plan, i) for i in all_unreadable(year)}
+    bad, expected = (
+        {item for _, item, _ in year.operator.absences.unreadable()},
+        {name_of(year.plan, i) for i in all_unreadable(year)},
+    )
     wrong += [f"{item} is wrongly unreadable, or not" for item in sorted(bad ^ expected)]
     funnel = year.operator.counts.funnel()
     wrong += [f"{n} are {place.state} in the end" for place, n in funnel.items() if place.state not in FINAL]

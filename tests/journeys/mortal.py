@@ -22,6 +22,7 @@ from stac_watch import app
 from stac_watch.config.load import load
 from stac_watch.ledger.database import open_engine
 from stac_watch.ledger.ledger import Ledger
+from stac_watch.ledger.session import Session
 from stac_watch.runs.local import LocalEngine
 from stac_watch.watch.loop import Watcher
 
@@ -41,14 +42,14 @@ class Death:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-class MortalLedger(Ledger):
+class MortalSession(Session):
     def __init__(self, engine, death: Death) -> None:
         super().__init__(engine)
         self._death = death
 
     @contextmanager
-    def _transaction(self) -> Iterator:
-        with super()._transaction() as tx:
+    def begin(self) -> Iterator:
+        with super().begin() as tx:
             yield tx
             self._death.point()
         self._death.point()
@@ -78,7 +79,7 @@ def watch_once(config: Path, die_at: int) -> int:
     engine = open_engine(settings.ledger)
     if engine.dialect.name == "sqlite":  # what a killed process handed to the kernel is not lost; a power failure is not played
         sa_event.listen(engine, "connect", lambda connection, _record: connection.execute("PRAGMA synchronous=OFF"))
-    ledger = MortalLedger(engine, death)
+    ledger = Ledger(engine, MortalSession(engine, death))
     inner = LocalEngine(
         settings.engine.folder, command=[sys.executable, "-S", "-E", str(STANDIN), "run"], max_in_flight=4, environ=os.environ
     )

@@ -249,8 +249,8 @@ def test_the_converter_is_loaded_without_network():
     probe = (
         "import sys; asked = []\n"
         "sys.addaudithook(lambda name, args: asked.append(args) if name in ('socket.getaddrinfo', 'socket.connect') else None)\n"
-        "from geozarr_runner import convert\n"
-        "with convert.quiet(): convert.load()\n"
+        "from geozarr_runner.convert import stock\n"
+        "with stock.quiet(): stock.load()\n"
         "import urllib.request; assert urllib.request.urlopen.__module__ == 'urllib.request'\n"
         "print(asked)"
     )

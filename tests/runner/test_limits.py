@@ -152,7 +152,7 @@ def _in_group(group: Group, *command: object) -> subprocess.CompletedProcess[str
 
 def test_limits_of_a_real_control_group_are_seen(group):
     group.limit(2 * GIB, 1.5)
-    ended = _in_group(group, sys.executable, "-c", "from geozarr_runner import limits; print(limits.granted())")
+    ended = _in_group(group, sys.executable, "-c", "from geozarr_runner.process import limits; print(limits.granted())")
     assert ended.stdout.strip() == f"Limits(memory={2 * GIB}, cpus=1.5)", ended.stderr
 
 

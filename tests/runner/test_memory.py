@@ -7,7 +7,7 @@ import pytest
 
 SCRIPT = """
 import ctypes, resource, sys, threading
-from geozarr_runner import memory
+from geozarr_runner.process import memory
 ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)  # PR_SET_THP_DISABLE: where the kernel gives huge pages unasked, faults are 512 times fewer
 if sys.argv[1] == "kept":
     memory.keep_freed()

@@ -289,8 +289,8 @@ def test_what_is_not_ours_stays_and_a_missing_bucket_or_wrong_key_says_so(bucket
 SILENT = """
 import sys
 from pathlib import Path
-from geozarr_runner import upload
-upload.put_file(Path(sys.argv[1]), "s3://b/k")
+from geozarr_runner.publish import bucket
+bucket.put_file(Path(sys.argv[1]), "s3://b/k")
 """
 
 

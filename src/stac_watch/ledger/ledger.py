@@ -22,8 +22,8 @@ from stac_watch.model.errors import ConfigError
 class Ledger:
     """The parts of one ledger; they share its transactions."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._session = Session(engine)
+    def __init__(self, engine: Engine, session: Session | None = None) -> None:
+        self._session = session or Session(engine)
         self._engine = engine
         self.listen = self._session.listen
         self.lease = Lease(self._session)
