@@ -24,6 +24,7 @@ from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.records import ConversionRow, Move
 from stac_watch.model.states import Fact
 from stac_watch.runs.argo import ArgoEngine
+from stac_watch.runs.kubernetes_api import Cluster
 from stac_watch.runs.reconcile import reconcile
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -68,8 +69,8 @@ def main() -> None:
         rows = fill(api, cluster, ledger)
         client = kubernetes.client.ApiClient(kubernetes.client.Configuration(host=cluster.url))
         engine = ArgoEngine(
-            "http://127.0.0.1:9/items", None, namespace="geozarr", max_in_flight=500, confirm_after=timedelta(minutes=15),
-            api=client, now=lambda: NOW,
+            "http://127.0.0.1:9/items", None, cluster=Cluster(client, "geozarr"), max_in_flight=500,
+            confirm_after=timedelta(minutes=15), now=lambda: NOW,
         )  # fmt: skip
 
         def look() -> None:

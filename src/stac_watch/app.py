@@ -129,18 +129,14 @@ def build_engine(config: Config, environ: Mapping[str, str]) -> Engine:
 
 def build_argo(engine: ArgoSettings, environ: Mapping[str, str]) -> ArgoEngine:
     """Returns the engine on a cluster."""
-    from stac_watch.runs.argo import (
-        ArgoEngine,  # the kubernetes client takes 0.6 s that no other engine needs
-        connect,
-    )
+    from stac_watch.runs.argo import ArgoEngine  # the kubernetes client takes 0.6 s that no other engine needs
 
     return ArgoEngine(
         engine.webhook,
         engine.token,
-        namespace=engine.namespace,
+        cluster=build_cluster(engine, environ),
         max_in_flight=engine.limits.max_in_flight,
         confirm_after=engine.limits.confirm_after,
-        api=connect(environ),
         now=wall_clock,
     )
 
@@ -156,9 +152,8 @@ def opened_argo(engine: ArgoSettings, environ: Mapping[str, str]) -> Iterator[Ar
 
 
 def build_cluster(engine: ArgoSettings, environ: Mapping[str, str], namespace: str = "") -> Cluster:
-    """Returns the cluster as the operator's verbs need it; a namespace takes the place of the configured one."""
-    from stac_watch.runs.argo import connect
-    from stac_watch.runs.kubernetes_api import Cluster
+    """Returns a way to the cluster; a namespace takes the place of the configured one."""
+    from stac_watch.runs.kubernetes_api import Cluster, connect
 
     return Cluster(connect(environ), namespace or engine.namespace)
 

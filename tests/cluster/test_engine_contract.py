@@ -15,7 +15,8 @@ from pydantic import SecretStr
 from stack import Stack
 
 from stac_watch.model.event import Conversion, build_event
-from stac_watch.runs.argo import ArgoEngine, connect
+from stac_watch.runs.argo import ArgoEngine
+from stac_watch.runs.kubernetes_api import Cluster, connect
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "runs"))
 from engine_contract import data_of, hold
@@ -86,10 +87,9 @@ def test_the_contract_of_an_engine_on_a_real_cluster(place):
         engine = ArgoEngine(
             f"http://127.0.0.1:{webhook}/items",
             SecretStr(place.token),
-            namespace=place.namespace,
+            cluster=Cluster(connect(os.environ, str(place.kubectl.kubeconfig)), place.namespace),
             max_in_flight=3,
             confirm_after=timedelta(minutes=15),
-            api=connect(os.environ, str(place.kubectl.kubeconfig)),
             now=lambda: datetime.now(UTC),
         )
 

@@ -7,9 +7,10 @@ import pytest
 from harness.commands import HarnessError
 from harness.daemons import wait_until
 
-from stac_watch.cluster.manifests.convert import TOKEN_FOLDER, one_run
+from stac_watch.cluster.manifests.convert import TOKEN_FOLDER
 from stac_watch.cluster.manifests.render import render
 from stac_watch.cluster.manifests.settings import settings_of
+from stac_watch.cluster.submit import one_run
 from stac_watch.config.load import load
 
 CONFIG = Path(__file__).parents[2] / "deploy/base/stac-watch.yaml"

@@ -8,6 +8,7 @@ import pytest
 
 from stac_watch.runs.argo import FULL_FOR, ArgoEngine
 from stac_watch.runs.engine import Phase
+from stac_watch.runs.kubernetes_api import Cluster
 
 FINISHED, UNFINISHED = 3_000, 500
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -26,8 +27,8 @@ def full():
     with kubernetes_api.Server(api):
         client = kubernetes.client.ApiClient(kubernetes.client.Configuration(host=api.url))
         engine = ArgoEngine(
-            "http://127.0.0.1:9/items", None, namespace="geozarr", max_in_flight=UNFINISHED, confirm_after=timedelta(minutes=15),
-            api=client, now=lambda: clock[0],
+            "http://127.0.0.1:9/items", None, cluster=Cluster(client, "geozarr"), max_in_flight=UNFINISHED,
+            confirm_after=timedelta(minutes=15), now=lambda: clock[0],
         )  # fmt: skip
         yield api, engine, keys, clock
         engine.close(stop_runs=False)

@@ -13,7 +13,8 @@ from typer.main import get_command
 
 from stac_watch.cli.main import cli
 from stac_watch.cli.times import read_range
-from stac_watch.cluster.manifests.convert import one_run, retry_expression
+from stac_watch.cluster.manifests.convert import retry_expression
+from stac_watch.cluster.submit import one_run
 from stac_watch.config.model import Source
 from stac_watch.model import errors
 from stac_watch.model.event import LATER, build_event, parse_event

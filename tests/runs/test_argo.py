@@ -22,10 +22,13 @@ import pytest
 import yaml
 from pydantic import SecretStr
 
+from stac_watch.cluster.submit import create
 from stac_watch.model.errors import ConfigError, InputError, Refused, Temporary
 from stac_watch.model.event import Conversion, build_event, parse_event
-from stac_watch.runs.argo import KEYS_PER_LIST, ArgoEngine, connect
+from stac_watch.runs.argo import KEYS_PER_LIST, ArgoEngine
 from stac_watch.runs.engine import Answer, Phase
+from stac_watch.runs.kubernetes_api import Cluster as Api
+from stac_watch.runs.kubernetes_api import connect
 from stac_watch.runs.local import LocalEngine
 
 sys.path.insert(0, str(Path(__file__).parent))  # test folders are no packages
@@ -206,8 +209,8 @@ def make(server, clock):
         api.configuration.retries = False
         made.append(
             ArgoEngine(
-                webhook, SecretStr(token) if token else None, namespace="geozarr", max_in_flight=max_in_flight,
-                confirm_after=timedelta(minutes=15), api=api, now=lambda: clock[0],
+                webhook, SecretStr(token) if token else None, cluster=Api(api, "geozarr"), max_in_flight=max_in_flight,
+                confirm_after=timedelta(minutes=15), now=lambda: clock[0],
             )
         )  # fmt: skip
         return made[-1]
@@ -541,7 +544,7 @@ def engine_for(host):
     api = kubernetes.client.ApiClient(kubernetes.client.Configuration(host=host))
     api.configuration.retries = False
     return ArgoEngine(
-        "http://127.0.0.1:9/items", None, namespace="geozarr", max_in_flight=1, confirm_after=timedelta(0), api=api, now=lambda: NOW
+        "http://127.0.0.1:9/items", None, cluster=Api(api, "geozarr"), max_in_flight=1, confirm_after=timedelta(0), now=lambda: NOW
     )
 
 
@@ -550,9 +553,9 @@ def engine_for(host):
 
 def test_create(engine, cluster):
     workflow = {"metadata": {"generateName": "gz-"}, "spec": {}}
-    assert engine.create(workflow) == ("gz-x7k2p", True)
+    assert create(engine._cluster, workflow) == ("gz-x7k2p", True)
     named = {"metadata": {"name": "mine"}, "spec": {}}
-    assert [engine.create(named), engine.create(named)] == [("mine", True), ("mine", False)]
+    assert [create(engine._cluster, named), create(engine._cluster, named)] == [("mine", True), ("mine", False)]
     assert set(cluster.workflows) == {"gz-x7k2p", "mine"}
 
 
@@ -560,7 +563,7 @@ def test_create(engine, cluster):
 def test_create_is_refused(engine, cluster, status, error):
     cluster.api = status
     with pytest.raises(error, match=r"as the test wants it|no Workflows"):
-        engine.create({"metadata": {"name": "mine"}, "spec": {}})
+        create(engine._cluster, {"metadata": {"name": "mine"}, "spec": {}})
 
 
 def test_credentials_come_from_a_kubeconfig(tmp_path):

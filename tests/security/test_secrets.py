@@ -23,6 +23,7 @@ from stac_watch.ledger.database import open_engine, shown_url
 from stac_watch.model.errors import ConfigError, Refused
 from stac_watch.model.event import Conversion, build_event
 from stac_watch.runs.argo import ArgoEngine
+from stac_watch.runs.kubernetes_api import Cluster
 
 ROOT = Path(__file__).parents[2]
 COMMAND = Path(sys.executable).parent / "stac-watch"
@@ -134,10 +135,9 @@ def test_the_token_is_in_no_repr_and_no_error(webhook, event):
     engine = ArgoEngine(
         webhook.url,
         SecretStr(TOKEN),
-        namespace="n",
+        cluster=Cluster(api, "n"),
         max_in_flight=1,
         confirm_after=timedelta(0),
-        api=api,
         now=lambda: datetime.now(UTC),
     )
     with pytest.raises(Refused) as error:

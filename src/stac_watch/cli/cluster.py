@@ -256,18 +256,13 @@ def _argo(settings: Config) -> ArgoSettings:
 
 
 def _expected(settings: Config, config: Path) -> Expected:
-    """Returns what this release installs; the template only where it can be rendered."""
+    """Returns what this release installs."""
     from stac_watch.cluster.doctor import Expected
     from stac_watch.cluster.manifests import settings as names
+    from stac_watch.cluster.manifests.convert import convert_template
 
-    try:
-        from stac_watch.cluster.manifests.convert import convert_template
-    except ModuleNotFoundError:
-        template = None
-    else:
-        template = convert_template(names.settings_of(settings, config.read_text(encoding="utf-8")))
     return Expected(
-        template=template,
+        template=convert_template(names.settings_of(settings, config.read_text(encoding="utf-8"))),
         bus=names.BUS,
         event_source=names.EVENT_SOURCE,
         sensor=names.SENSOR,

@@ -15,7 +15,7 @@ import typer
 from stac_watch import app as composition
 from stac_watch.cli.terminal import DEFAULT_CONFIG, ConfigOption, JsonOption, cli, environ_of, loaded, stopping
 from stac_watch.config.model import ArgoSettings
-from stac_watch.model.errors import ConfigError, Exit, Unavailable
+from stac_watch.model.errors import ConfigError, Exit
 from stac_watch.report.as_json import as_json
 
 if TYPE_CHECKING:  # the kubernetes client takes 0.6 s that the other verbs do not have to wait for
@@ -37,11 +37,9 @@ def manifests(
     prometheus: Annotated[str, typer.Option(help="Namespace of a Prometheus with its operator: overlays with monitoring.")] = "",
 ) -> int:
     """Render every manifest for this configuration."""
-    try:
-        from stac_watch.cluster.manifests.render import render
-        from stac_watch.cluster.manifests.settings import settings_of
-    except ModuleNotFoundError as error:
-        raise Unavailable(f"manifests need {error.name}", hint="install the extra: stac-watch[render]") from error
+    from stac_watch.cluster.manifests.render import render
+    from stac_watch.cluster.manifests.settings import settings_of
+
     settings = settings_of(
         loaded(context, config),
         config.read_text(encoding="utf-8"),
@@ -83,8 +81,7 @@ def submit(
     json: JsonOption = False,
 ) -> int:
     """Submit one Workflow, without poller or ledger. What is not given is the WorkflowTemplate's default."""
-    from stac_watch.cluster.manifests.convert import one_run
-    from stac_watch.cluster.submit import check_template, submission
+    from stac_watch.cluster.submit import check_template, create, one_run, submission
 
     settings = loaded(context, config)
     if not isinstance(settings.engine, ArgoSettings):
@@ -96,9 +93,9 @@ def submit(
     }  # fmt: skip
     workflow = one_run(asked, namespace=settings.engine.namespace, name=name)
     cluster = composition.build_cluster(settings.engine, environ_of(context), "")
-    with closing(cluster), composition.opened_argo(settings.engine, environ_of(context)) as argo:
+    with closing(cluster):
         check_template(cluster)
-        run, created = argo.create(workflow)
+        run, created = create(cluster, workflow)
         told = submission(run, cluster.namespace, created=created, ui=ui or settings.engine.ui or "")
         if not json:
             _tell(told)

@@ -1,6 +1,6 @@
 """What is right and wrong with an installation, judged from objects that were read. Pure.
 
-In: objects of the cluster, what this release renders. Out: findings, each with its remedy. Never: asks the cluster; `doctor` does.
+`doctor` asks the cluster; here objects become findings, each with its remedy.
 
 Sources: Argo Events 1.9.11, api/{eventbus,eventsource,sensor}_types (conditions); argo-events#3448 (200 for what is dropped, until
 1.9.6); Kubernetes: Pod Security admission is stable since 1.25, kubelet reports at most 50 images of a node.
@@ -93,13 +93,11 @@ def namespace(name: str, document: Mapping[str, Any] | None) -> Finding:
     return Finding("namespace", Verdict.OK, f"{name}, Pod Security restricted")
 
 
-def template(ours: Mapping[str, Any] | None, theirs: Mapping[str, Any] | None) -> Finding:
+def template(ours: Mapping[str, Any], theirs: Mapping[str, Any] | None) -> Finding:
     """Compares the installed WorkflowTemplate with the one that this release renders."""
     check = f"template {TEMPLATE}"
     if theirs is None:
         return Finding(check, Verdict.FAIL, "is not installed", "`make template`")
-    if ours is None:
-        return Finding(check, Verdict.UNKNOWN, "is installed; cannot be compared", "install the extra: stac-watch[render]")
     found = list(differences(_comparable(ours["spec"]), _comparable(theirs["spec"])))
     own = sorted({path.rpartition(".")[2] for path in found if _is_own(path)})
     other = [path for path in found if not _is_own(path)]

@@ -1,7 +1,7 @@
 """Looks at an installation from outside and says what is wrong: one finding for each question, with its remedy.
 
-In: a way to the cluster, what this release expects there. Out: findings, in the order in which they depend on each other. Never:
-changes anything, reads a Secret's value, or stops at the first trouble: what cannot be asked is said to be unknown.
+Findings come in the order in which they depend on each other. It changes nothing and reads no Secret's value; what cannot be asked
+is said to be unknown.
 """
 
 from __future__ import annotations
@@ -15,24 +15,22 @@ from stac_watch.cluster.diagnosis import Finding, Verdict
 from stac_watch.cluster.runs import NAME_LABEL, SELECTOR
 from stac_watch.cluster.volume import image_of
 from stac_watch.model.errors import InputError, Refused, StacWatchError
-from stac_watch.runs.kubernetes_api import WORKFLOWS, Cluster, Document
-from stac_watch.runs.workflow import TEMPLATE
+from stac_watch.runs.kubernetes_api import ARGO, Cluster, Document
+from stac_watch.runs.workflow import GROUP, TEMPLATE
 
 APPS = "/apis/apps/v1"
-REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 CLASSES = "/apis/storage.k8s.io/v1/storageclasses"
 KINDS = ("workflows", "workflowtemplates", "eventbus", "eventsources", "sensors")
-ARGO = "argoproj.io"
 PERMISSIONS = (  # what for, API group, resource, verbs
-    ("submit", ARGO, "workflows", "create"),
-    ("logs", ARGO, "workflows", "get list"),
+    ("submit", GROUP, "workflows", "create"),
+    ("logs", GROUP, "workflows", "get list"),
     ("logs", "", "pods", "get list"),
     ("logs", "", "pods/log", "get"),
-    ("fetch", ARGO, "workflowtemplates", "get"),
+    ("fetch", GROUP, "workflowtemplates", "get"),
     ("fetch", "", "persistentvolumeclaims", "get list"),
     ("fetch", "", "pods", "create delete"),
     ("fetch", "", "pods/exec", "get create"),  # a WebSocket is a GET, and from Kubernetes 1.35 on `create` is asked for it
-    ("clean", ARGO, "workflows", "delete"),
+    ("clean", GROUP, "workflows", "delete"),
     ("clean", "", "persistentvolumeclaims", "delete patch"),
 )
 
@@ -41,7 +39,7 @@ PERMISSIONS = (  # what for, API group, resource, verbs
 class Expected:
     """What this release installs, by name."""
 
-    template: Document | None  # as rendered; None where the renderer is not installed
+    template: Document  # as rendered
     bus: str
     event_source: str
     sensor: str
@@ -98,7 +96,7 @@ def _questions(c: Cluster, expected: Expected) -> Iterator[tuple[str, _Question]
 
 
 def _kinds(c: Cluster) -> Iterator[Finding]:
-    document = c.get(WORKFLOWS) or {}
+    document = c.get(ARGO) or {}
     there = {entry["name"] for entry in document.get("resources") or []}
     missing = [kind for kind in KINDS if kind not in there]
     if missing:
@@ -123,7 +121,7 @@ def _permissions(c: Cluster) -> Iterator[Finding]:
     for purpose, group, resource, verbs in PERMISSIONS:
         for verb in verbs.split():
             asked += 1
-            if not _may(c, group, resource, verb):
+            if not c.may(verb, group, resource):
                 missing.append(f"{verb} {resource} ({purpose})")
     if missing:
         yield Finding(
@@ -131,17 +129,6 @@ def _permissions(c: Cluster) -> Iterator[Finding]:
         )
     else:
         yield Finding("permissions", Verdict.OK, f"all {asked}")
-
-
-def _may(c: Cluster, group: str, resource: str, verb: str) -> bool:
-    kind, _, part = resource.partition("/")
-    attributes = {"namespace": c.namespace, "group": group, "resource": kind, "subresource": part, "verb": verb}
-    review = {
-        "apiVersion": "authorization.k8s.io/v1",
-        "kind": "SelfSubjectAccessReview",
-        "spec": {"resourceAttributes": attributes},
-    }
-    return bool((c.create(REVIEWS, review).get("status") or {}).get("allowed"))
 
 
 def _accounts(c: Cluster, expected: Expected) -> Iterator[Finding]:

@@ -1,20 +1,24 @@
-"""One run by hand: whether the cluster can make it, and how it ends.
+"""One run by hand, without poller, ledger or event: its Workflow, whether the cluster can make it, and how it ends.
 
-In: a run's name. Out: a `Submission`, complete once the run is over. Never: starts a run (the engine's `create` does, once a name),
-or takes a silent API for the run's end.
+A silent API is never taken for the run's end.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any
 
+from hera.workflows import Workflow
+from hera.workflows.models import WorkflowTemplateRef
+
+from stac_watch.cluster.manifests.settings import Object, labels
 from stac_watch.cluster.runs import is_over
 from stac_watch.model.errors import ConfigError, InputError, Refused, Temporary
 from stac_watch.runs.engine import Phase, Run
-from stac_watch.runs.kubernetes_api import Cluster
-from stac_watch.runs.workflow import TEMPLATE, page_of, run_of
+from stac_watch.runs.kubernetes_api import Cluster, NotCreated
+from stac_watch.runs.workflow import PARAMETERS, PLURAL, TEMPLATE, page_of, run_of
 
 BEAT = 2.0  # seconds between two looks at a run that takes minutes
 PATIENCE = timedelta(minutes=5)  # with an API that does not answer: an upgrade of a control plane takes about that
@@ -52,6 +56,61 @@ def check_template(cluster: Cluster) -> None:
             f"namespace {cluster.namespace!r} has no WorkflowTemplate {TEMPLATE!r}",
             hint="apply workflows/ there (`kubectl apply -k`); `stac-watch doctor` says what else is missing",
         )
+
+
+def one_run(parameters: Mapping[str, str], *, namespace: str, name: str = "") -> Object:
+    """Returns one Workflow of the template.
+
+    Args:
+        parameters: of the template; an empty value is the template's default.
+        namespace: where it runs.
+        name: without one the API server chooses one that starts with `gz-`.
+
+    Raises:
+        InputError: a value that the template's enumeration has not, or no such parameter.
+    """
+    given = {key: value for key, value in parameters.items() if value}
+    known = {p.name: p for p in PARAMETERS}
+    for key, value in given.items():
+        if key not in known:
+            raise InputError(f"{TEMPLATE} has no parameter {key!r}", hint=f"it has {', '.join(known)}")
+        if known[key].enum and value not in known[key].enum:
+            raise InputError(f"{key} is {value!r}", hint=f"it is one of {', '.join(known[key].enum)}")
+    workflow = Workflow(
+        name=name or None,
+        generate_name=None if name else "gz-",
+        namespace=namespace,
+        labels={**labels(TEMPLATE), "stac-watch/lane": "hand"},
+        arguments=given,
+        workflow_template_ref=WorkflowTemplateRef(name=TEMPLATE),
+    )
+    document: Object = workflow.to_dict()
+    return document
+
+
+def create(cluster: Cluster, workflow: Mapping[str, Any]) -> tuple[str, bool]:
+    """Creates one Workflow; returns its name, and False when one of that name was there: it is left as it is.
+
+    Raises:
+        InputError: the API says that it is no Workflow.
+        Refused: we may not, or there is no Argo here.
+        Temporary: the API does not answer.
+    """
+    name = str(workflow["metadata"].get("name", ""))
+    try:
+        document = cluster.create(cluster.argo(PLURAL), workflow)
+    except Refused as error:
+        raise Refused(error.message, hint=f"you need `create` of workflows in namespace {cluster.namespace!r}") from error
+    except NotCreated as error:
+        if error.status == 409 and name:
+            return name, False
+        if error.status == 404:
+            raise Refused(
+                f"namespace {cluster.namespace!r} knows no Workflows",
+                hint="install Argo Workflows and the namespace: docs/operations.md",
+            ) from error
+        raise InputError(f"the cluster refuses the Workflow: {error.said}") from error
+    return str(document["metadata"]["name"]), True
 
 
 def submission(run: str, namespace: str, *, created: bool, ui: str) -> Submission:

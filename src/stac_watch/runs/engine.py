@@ -1,6 +1,6 @@
 """What turns an event into a run. Two implementations: `argo` on a cluster, `local` on this machine.
 
-In: events as bytes. Out: receipts and runs as they are now. Never: knows the ledger, or decides what follows.
+An engine takes events as bytes and says what runs exist now. It knows no ledger and decides nothing.
 """
 
 from __future__ import annotations

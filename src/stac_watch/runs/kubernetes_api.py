@@ -1,16 +1,17 @@
-"""The Kubernetes API as the operator's verbs need it: documents, logs, and what a program in a container writes.
+"""The one client of the Kubernetes API: the Argo engine's and the operator's verbs'.
 
-In: paths, documents, argument lists. Out: documents, lines, bytes, in the errors of `errors`. Never: decides, tries again, or runs
-a shell.
+It speaks of documents, metadata, log lines and what a program in a container writes, and turns every failure into an error of ours.
+It decides nothing and never runs a shell.
 
-The client's own `stream` is for terminals: it gathers what arrives faster than it is read in one growing value, and a package has
-gigabytes. So its connection is used (TLS, proxy, credentials, subprotocol), and the frames are read here, one after the other.
+The client library's own `stream` is for terminals: it gathers what arrives faster than it is read in one growing value, and a
+package has gigabytes. So its connection is used (TLS, proxy, credentials, subprotocol), and the frames are read here, one by one.
 Source: Kubernetes, staging/src/k8s.io/apimachinery/pkg/util/remotecommand (channels 1 stdout, 2 stderr, 3 status; 255 closes one).
 """
 
 from __future__ import annotations
 
 import json
+import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
@@ -19,8 +20,9 @@ import kubernetes
 import urllib3
 import websocket
 from kubernetes.stream import ws_client
+from urllib3.util.ssl_ import create_urllib3_context
 
-from stac_watch.model.errors import InputError, Refused, Temporary
+from stac_watch.model.errors import ConfigError, InputError, Refused, Temporary
 
 type Document = dict[str, Any]
 
@@ -28,8 +30,53 @@ API_TIMEOUT = (5, 30)  # seconds: to connect, between bytes
 SILENCE = 60  # seconds without a frame after which a connection is taken for failed
 STDOUT, STDERR, STATUS = 1, 2, 3
 SHOWN = 500  # characters of a foreign answer that go into a message
+PAGE = 500  # objects of a list that come at once
 LIST, ONE = "PartialObjectMetadataList", "PartialObjectMetadata"
-WORKFLOWS = "/apis/argoproj.io/v1alpha1"
+ARGO = "/apis/argoproj.io/v1alpha1"
+REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+
+
+class NotCreated(InputError):  # noqa: N818  # a state of the cluster that callers tell apart by `status`
+    """The cluster did not take a new object; `status` is its HTTP status."""
+
+    def __init__(self, status: int, said: str) -> None:
+        super().__init__(f"the cluster refuses it: {said}", hint="`stac-watch doctor` looks for the cause")
+        self.status, self.said = status, said
+
+
+def connect(environ: Mapping[str, str], kubeconfig: str | None = None) -> kubernetes.client.ApiClient:
+    """Returns a client with the pod's own credentials, else with those of the kubeconfig (default: where kubectl looks).
+
+    Raises:
+        ConfigError: there are neither.
+    """
+    settings = kubernetes.client.Configuration()
+    settings.retries = 1
+    config = kubernetes.config
+    try:
+        if kubeconfig is None and config.incluster_config.SERVICE_HOST_ENV_NAME in environ:
+            config.load_incluster_config(client_configuration=settings)  # type: ignore[no-untyped-call]
+        else:
+            config.load_kube_config(config_file=kubeconfig, client_configuration=settings)  # type: ignore[no-untyped-call]
+    except (config.ConfigException, OSError) as error:
+        raise ConfigError(
+            f"no credentials for a Kubernetes cluster: {error}", hint="set KUBECONFIG, or run inside the cluster"
+        ) from error
+    api = kubernetes.client.ApiClient(settings)
+    if settings.verify_ssl:
+        api.rest_client.pool_manager.connection_pool_kw["ssl_context"] = _tls(settings.ssl_ca_cert)
+    return api
+
+
+def _tls(authority: str | None) -> ssl.SSLContext:
+    """Returns a context that verifies chain and host name, as kubectl does, without OpenSSL's strict mode.
+
+    Python 3.13 made that mode its default, and it refuses the CAs of many clusters (EKS, microk8s, hand-made): they lack extensions
+    that RFC 5280 wants. Source: kubernetes-client/python#2394.
+    """
+    context = create_urllib3_context(cert_reqs=ssl.CERT_REQUIRED, verify_flags=0)
+    context.load_verify_locations(authority) if authority else context.load_default_certs()
+    return context
 
 
 class Cluster:
@@ -49,7 +96,7 @@ class Cluster:
 
     def argo(self, kind: str, name: str = "") -> str:
         """Returns the path of a kind of Argo's, or of one object."""
-        return self.path(WORKFLOWS, kind, name)
+        return self.path(ARGO, kind, name)
 
     def path(self, api: str, kind: str, name: str = "") -> str:
         """Returns the path of a kind, or of one object, in this namespace."""
@@ -61,34 +108,53 @@ class Cluster:
         return None if status == 404 else document
 
     def items(self, path: str, selector: str = "") -> list[Document]:
-        """Returns the objects that a label selector finds, page after page.
+        """Returns the objects that a label selector finds.
 
         Raises:
             InputError: the cluster does not know the kind.
         """
-        found: list[Document] = []
-        query = {"labelSelector": selector, "limit": "500"}
+        return list(self._listed(path, selector, "application/json"))
+
+    def metadata(self, path: str, selector: str) -> Iterator[Document]:
+        """Yields the metadata alone of the objects that a label selector finds: a hundredth of a finished Workflow.
+
+        Raises:
+            InputError: the cluster does not know the kind.
+        """
+        yield from (item["metadata"] for item in self._listed(path, selector, _metadata(LIST)))
+
+    def _listed(self, path: str, selector: str, accept: str) -> Iterator[Document]:
+        query = {"labelSelector": selector, "limit": str(PAGE)}
         while True:
-            status, document = self._ask("GET", path, query=query)
+            status, document = self._ask("GET", path, query=query, accept=accept)
             if status == 404:
                 raise InputError(f"the cluster has no {path.rpartition('/')[2]}", hint="`stac-watch doctor` says what is missing")
-            found += document.get("items") or []
+            yield from document.get("items") or []
             token = (document.get("metadata") or {}).get("continue")
             if not token:
-                return found
+                return
             query["continue"] = token
+
+    def may(self, verb: str, group: str, resource: str) -> bool:
+        """Says whether this account may do that in this namespace, as the API server judges it; a resource may be `pods/log`."""
+        kind, _, part = resource.partition("/")
+        about = {"namespace": self.namespace, "group": group, "resource": kind, "subresource": part, "verb": verb}
+        review = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": about},
+        }
+        return bool((self.create(REVIEWS, review).get("status") or {}).get("allowed"))
 
     def create(self, path: str, document: Mapping[str, Any]) -> Document:
         """Creates an object and returns it as the cluster has it.
 
         Raises:
-            InputError: the cluster refuses it, and says why.
+            NotCreated: the cluster refuses it, and says why.
         """
         status, answer = self._ask("POST", path, dict(document))
         if status >= 400:
-            raise InputError(
-                f"the cluster refuses it: {answer.get('message', status)}", hint="`stac-watch doctor` looks for the cause"
-            )
+            raise NotCreated(status, str(answer.get("message", status)))
         return answer
 
     def patch(self, path: str, changes: Mapping[str, Any]) -> bool:
@@ -197,12 +263,13 @@ class Cluster:
             if isinstance(reason, urllib3.exceptions.SSLError):
                 raise Refused(f"no trust in the Kubernetes API: {reason}", hint="check the kubeconfig's CA and server") from error
             raise Temporary(
-                f"the Kubernetes API does not answer: {reason}", hint="is the cluster up, and KUBECONFIG the right one?"
+                f"the Kubernetes API does not answer: {reason}",
+                hint="is the cluster up, and KUBECONFIG the right one? A watcher asks again by itself",
             ) from error
         if response.status in (401, 403):
             raise _refused(content)
         document = _document(content)
-        if response.status == 429 or response.status >= 500:
+        if response.status in (410, 429) or response.status >= 500:  # 410: a list took longer than its pages are kept
             raise Temporary(f"the Kubernetes API answers {response.status}: {document.get('message', '')}", hint="try again")
         return response.status, document
 
@@ -237,7 +304,8 @@ def _metadata(kind: str) -> str:
 
 def _refused(content: bytes) -> Refused:
     said = _document(content).get("message", "")
-    return Refused(f"the Kubernetes API refuses us: {said}", hint="`stac-watch doctor` lists the permissions that are missing")
+    hint = "`stac-watch doctor` lists the permissions that are missing; a poller's are in deploy/base/rbac.yaml"
+    return Refused(f"the Kubernetes API refuses us: {said}", hint=hint)
 
 
 def _document(content: bytes) -> Document:

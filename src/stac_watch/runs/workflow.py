@@ -1,7 +1,6 @@
 """What a Workflow of ours looks like: its parameters and labels, and what can be read from it. Pure.
 
-In: Workflow objects as the Kubernetes API gives them. Out: `Run`s, and the names that manifests, Sensor and engine share.
-Never: talks to a cluster, or knows what follows from a run's end (`reconcile` does).
+Manifests, Sensor, engine and verbs share these names. What follows from a run's end is `reconcile`'s.
 
 Sources: Argo Workflows 4.0.5, workflow/controller/{operator,exec_control}.go (messages), workflow/common (labels).
 """
@@ -97,7 +96,7 @@ def illegal_label(data: Mapping[str, Any]) -> str | None:
 
 
 def run_of(workflow: Mapping[str, Any]) -> Run:
-    """Returns what a Workflow object says, in the words of `engines`."""
+    """Returns what a Workflow object says, in the words of `engine`."""
     metadata, status = workflow["metadata"], workflow.get("status") or {}
     labels = metadata.get("labels", {})
     nodes = list(_pods(status))

@@ -1,6 +1,6 @@
 """The WorkflowTemplate `geozarr-convert`, in Hera: one conversion as preflight -> volume -> convert.
 
-In: settings. Out: dictionaries of Argo's kinds. Never: a shell, or a value of an event anywhere but in an argument of a container.
+No step runs a shell, and a value of an event stands nowhere but in an argument of a container.
 
 Few steps, because each costs about 10 s on a default controller. No `volumeClaimTemplates`: their size cannot be a parameter, and
 Argo deletes them when the run succeeds. No `containerSet`: it turns every exit code into 64, and the retry rule never sees 75.
@@ -8,8 +8,6 @@ Sources: Argo Workflows 4.0.5, docs/{retries,fields,workflow-pod-security-contex
 """
 
 from __future__ import annotations
-
-from collections.abc import Mapping
 
 import yaml
 from hera.workflows import (
@@ -20,7 +18,6 @@ from hera.workflows import (
     Resources,
     RetryStrategy,
     Task,
-    Workflow,
     WorkflowTemplate,
 )
 from hera.workflows import models as m
@@ -37,7 +34,7 @@ from stac_watch.cluster.manifests.settings import (
     pod_security,
     s3_environment,
 )
-from stac_watch.model.errors import Exit, InputError
+from stac_watch.model.errors import Exit
 from stac_watch.runs.workflow import CONVERT, OUTCOME, PARAMETERS, PREFLIGHT, SIZE, TEMPLATE, VOLUME
 from stac_watch.runs.workflow import Parameter as Wanted
 
@@ -118,36 +115,6 @@ def claim(storage_class: str = "") -> str:
         },
     }
     return yaml.safe_dump(manifest, sort_keys=True, width=200)
-
-
-def one_run(parameters: Mapping[str, str], *, namespace: str, name: str = "") -> Object:
-    """Returns one Workflow of the template, for `submit`: without poller, ledger or event.
-
-    Args:
-        parameters: of the template; an empty value is the template's default.
-        namespace: where it runs.
-        name: without one the API server chooses one that starts with `gz-`.
-
-    Raises:
-        InputError: a value that the template's enumeration has not, or no such parameter.
-    """
-    given = {key: value for key, value in parameters.items() if value}
-    known = {p.name: p for p in PARAMETERS}
-    for key, value in given.items():
-        if key not in known:
-            raise InputError(f"{TEMPLATE} has no parameter {key!r}", hint=f"it has {', '.join(known)}")
-        if known[key].enum and value not in known[key].enum:
-            raise InputError(f"{key} is {value!r}", hint=f"it is one of {', '.join(known[key].enum)}")
-    workflow = Workflow(
-        name=name or None,
-        generate_name=None if name else "gz-",
-        namespace=namespace,
-        labels={**labels(TEMPLATE), "stac-watch/lane": "hand"},
-        arguments=given,
-        workflow_template_ref=m.WorkflowTemplateRef(name=TEMPLATE),
-    )
-    document: Object = workflow.to_dict()
-    return document
 
 
 def _argument(parameter: Wanted, settings: Settings) -> Parameter:
