@@ -12,7 +12,7 @@ RUN python3 -m venv /opt/uv && /opt/uv/bin/python -m pip install --no-cache-dir 
 ENV UV_COMPILE_BYTECODE=1 PYC_INVALIDATION_MODE=UNCHECKED_HASH UV_LINK_MODE=copy UV_NO_CACHE=1 UV_PYTHON_DOWNLOADS=never
 WORKDIR /build
 # demo adds 7 MB, since numpy comes with shapely anyway, and lets the image serve the demo's catalog.
-ARG EXTRAS="--extra postgresql --extra render --extra s3 --extra demo"
+ARG EXTRAS="--extra postgresql --extra s3 --extra demo"
 # The dependencies first, from the lock alone: this layer stays while only the sources change.
 COPY pyproject.toml uv.lock ./
 COPY runner/pyproject.toml runner/

@@ -11,7 +11,7 @@ uv=/opt/uv/bin/uv
 converter=runner/image/converter
 python=/opt/geozarr/bin/python
 export UV_PROJECT_ENVIRONMENT=/opt/geozarr
-# The runner takes two small modules of stac-watch. What only the rest of it imports is a quarter of the image.
+# The runner takes stac-watch's model alone. What only the rest of it imports is a quarter of the image.
 without=$(sed 's/^/--no-install-package /' runner/image/poller-only.txt | tr '\n' ' ')
 
 # uv would compile all 8,000 files again, though two packages were added: 46 s for 2 s of work.
@@ -49,7 +49,7 @@ packages)
     /opt/sbom/bin/cyclonedx-py environment --pyproject runner/pyproject.toml --mc-type application --output-reproducible --of JSON \
         -o /opt/geozarr/sbom.cdx.json $python
     # A library that this image lacks, or a converter that this runner cannot drive, is found here and not by a run.
-    $python -c "from geozarr_runner.convert import load, require_xarray; load(); require_xarray()"
+    $python -c "from geozarr_runner.convert.stock import load, require_xarray; load(); require_xarray()"
     /opt/geozarr/bin/geozarr-runner --version
     ;;
 *)

@@ -130,7 +130,7 @@ def test_image_starts_as_the_user_that_the_pods_name_with_compiled_code(name: st
     modules = [p for p in home.rglob("*.py") if "tests" not in p.parts]
     compiled = {p.name.partition(".cpython")[0] for p in home.rglob("*.pyc")}
     assert {p.stem for p in modules} - compiled == set()
-    own = next(home.glob("stac_watch/__pycache__/errors.*.pyc")).read_bytes()
+    own = next(home.glob("stac_watch/model/__pycache__/errors.*.pyc")).read_bytes()
     assert int.from_bytes(own[4:8], "little") == 0b01, "a hash that is never compared: nothing can change"
 
 
