@@ -45,7 +45,7 @@ SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
 COMMANDS = f"""# Command reference
 
 Every verb of `stac-watch` and `geozarr-runner`, with its options, as `--help` says it. What they have in common, exit codes and
-JSON: [command line](cli.md).
+JSON: [command line](reference/json.md).
 
 {WRITTEN}
 ## Environment

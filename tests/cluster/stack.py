@@ -74,7 +74,7 @@ class Stack:
         self.kubectl.apply(yaml.safe_dump_all(parts))
 
     def secrets(self) -> None:
-        """What an installation's administrator makes by hand; docs/deployment.md."""
+        """What an installation's administrator makes by hand; docs/deploy.md."""
         self.put_secret("stac-watch-webhook", {"token": self.token})
         values = self.kubectl.get("secret", "s3", "-n", "s3")["data"]  # base64 of the test server's credentials
         key, secret = (_decoded(values[name]) for name in ("key", "secret"))

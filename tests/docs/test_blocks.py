@@ -104,5 +104,5 @@ def test_the_commands_of_a_page_run(page, catalog, tmp_path):
         assert done.returncode == 0, f"{page.name}:\n{block.text}\n{done.stdout}{done.stderr}"
     markers = [json.loads(path.read_text()) for path in tmp_path.glob("var/outputs/sentinel-2-l2a/*.zarr/stac-watch.json")]
     assert {(tile_of(marker["item_id"]), marker["attempt"]) for marker in markers} == LEFT.get(page.name, set())
-    if page.name == "deployment.md":
+    if page.name == "deploy.md":
         assert (tmp_path / "workflows" / "kustomization.yaml").is_file()

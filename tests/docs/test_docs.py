@@ -53,10 +53,10 @@ def rows(page: str, column: int = 0) -> set[str]:
 
 
 def test_every_verb_is_in_the_list_and_has_its_entry():
-    guide, reference = (DOCS / "cli.md").read_text(), (DOCS / "cli-reference.md").read_text()
+    guide, reference = (DOCS / "reference/json.md").read_text(), (DOCS / "cli-reference.md").read_text()
     assert {"watch", "demo", "explain"} <= set(options_of())
     for verb, options in options_of().items():
-        assert f"`{verb}" in guide, f"docs/cli.md does not have the verb {verb}"
+        assert f"`{verb}" in guide, f"docs/reference/json.md does not have the verb {verb}"
         entry = reference.partition(f"\n## {verb}\n")[2].partition("\n## ")[0]
         for option in options:
             assert f"{option} " in entry.replace("`", " "), f"docs/cli-reference.md does not have {verb} {option}"
@@ -77,7 +77,7 @@ def test_every_option_of_the_runner_is_in_the_reference(command):
 
 @pytest.mark.parametrize("code", list(Exit))
 def test_every_exit_code_is_documented(code):
-    assert str(code.value) in rows("cli.md")
+    assert str(code.value) in rows("reference/json.md")
 
 
 @pytest.mark.parametrize("name", [*SkipReason, *State])
@@ -97,14 +97,14 @@ JSON = {
 
 @pytest.mark.parametrize("name", JSON)
 def test_the_fields_of_every_json_document_are_those_of_the_code(name):
-    table = (DOCS / "cli.md").read_text().partition(f"| field of {name} | meaning |\n")[2].partition("\n\n")[0]
+    table = (DOCS / "reference/json.md").read_text().partition(f"| field of {name} | meaning |\n")[2].partition("\n\n")[0]
     documented = [field for line in table.splitlines()[1:] for field in re.findall(r"`(\w+)`", line.split("|")[1])]
     assert sorted(documented) == sorted(JSON[name].__dataclass_fields__)
 
 
 @pytest.mark.parametrize("kind", Kind)
 def test_every_kind_of_gap_is_documented(kind):
-    assert kind.value in rows("cli.md")
+    assert kind.value in rows("reference/json.md")
 
 
 @pytest.mark.parametrize("page", ["configuration.md", "cli-reference.md"])

@@ -18,7 +18,7 @@ from stac_watch.model.item import SkipReason
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted([*DOCS.glob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
-RUNBOOK, TROUBLE = DOCS / "operations.md", DOCS / "troubleshooting.md"
+RUNBOOK, TROUBLE = DOCS / "operations.md", DOCS / "runbook.md"
 ALERTS = ROOT / "deploy" / "components" / "monitoring" / "rules.yaml"
 
 

@@ -266,7 +266,7 @@ def pending(claims: Sequence[Mapping[str, Any]], events: Sequence[Mapping[str, A
         about = event.get("involvedObject") or {}
         if about.get("kind") == "PersistentVolumeClaim" and about.get("name") in late and event.get("type") == "Warning":
             return Finding("volumes", Verdict.FAIL, f"{about['name']} waits: {event.get('message', '')}",
-                           "see docs/troubleshooting.md, pending volume")  # fmt: skip
+                           "see docs/runbook.md, pending volume")  # fmt: skip
     return Finding("volumes", Verdict.OK, f"{len(claims)} of runs" + (f", {len(late)} just asked for" if late else ""))
 
 
@@ -313,7 +313,7 @@ def _images(node: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _load_or_push(name: str) -> str:
     if registry(name):
-        return "`make push`; for a private registry add a pull secret to the account (docs/troubleshooting.md)"
+        return "`make push`; for a private registry add a pull secret to the account (docs/runbook.md)"
     return "`make load`, or `make push` with a registry in IMAGE"
 
 

@@ -14,7 +14,7 @@ from stac_watch.model.stamps import stamp
 
 
 def as_json(value: Any) -> str:  # noqa: ANN401  # any dataclass of this package, or a list of them
-    """Returns indented JSON with RFC 3339 times; a documented contract (docs/cli.md)."""
+    """Returns indented JSON with RFC 3339 times; a documented contract (docs/reference/json.md)."""
 
     def default(entry: Any) -> Any:  # noqa: ANN401
         return stamp(entry) if isinstance(entry, datetime) else str(entry)
