@@ -44,7 +44,7 @@ types: install ## mypy, strict
 	$(BIN)/mypy
 
 .PHONY: docs
-docs: install ## write docs/configuration.md and docs/cli-reference.md from the code
+docs: install ## write the pages of docs/reference and the runbook's alerts from the code
 	$(BIN)/python tools/reference.py --write
 
 .PHONY: docs-site

@@ -1,4 +1,4 @@
-# Images, and bringing them and the rest to a cluster. Included by the Makefile; docs/images.md tells what each parameter means.
+# Images, and bringing them and the rest to a cluster. Included by the Makefile; docs/deploy.md tells what each parameter means.
 # A value goes to the program as one argument, quoted; nothing of it is seen by the shell.
 quote = '$(subst ','\'',$(1))'
 KIT = @python=$$(cat .tools/python); "$${python:-python3}" tools/kit

@@ -1,4 +1,4 @@
-# Running conversions on a cluster. Included by the Makefile; docs/operations.md explains each target.
+# Running conversions on a cluster. Included by the Makefile; docs/deploy.md explains each target.
 # A value reaches the program as the one argument that was typed: `value` takes it before make expands anything in it, the quotes keep the
 # shell out, and it never goes through the environment, where bash has a GROUPS of its own.
 verbatim = '$(subst ','\'',$(call one-line,$(1)))'

@@ -1,12 +1,14 @@
-"""Writes docs/configuration.md and docs/cli-reference.md from the code, so that the two cannot differ.
+"""Writes docs/reference/{configuration,cli}.md, the runbook's alerts and the architecture's packages from the code.
 
-In: the models of `stac_watch.config`, the verbs of both command lines. Out: the pages on stdout, or with `--write` in place.
-Never: adds anything that the code does not say, but for each page's first paragraphs.
+It prints the pages, or with `--write` puts them in place. It adds nothing that the code does not say, except each page's introduction.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
+import configparser
+import re
 import sys
 from collections.abc import Callable, Iterable
 from datetime import timedelta
@@ -20,9 +22,12 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from stac_watch.cli.main import cli
+from stac_watch.cluster.manifests.monitoring import ALERTS
 from stac_watch.config import model as config
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+RUNNER = ("source", "convert", "verify", "publish", "process")  # its packages, in the order in which a product meets them
 WRITTEN = "<!-- written by tools/reference.py: `make docs` -->\n"
 CONFIGURATION = f"""# Configuration
 
@@ -44,21 +49,25 @@ SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
 )
 COMMANDS = f"""# Command reference
 
-Every verb of `stac-watch` and `geozarr-runner`, with its options, as `--help` says it. What they have in common, exit codes and
-JSON: [command line](reference/json.md).
+Every verb of `stac-watch` and `geozarr-runner` with its options and defaults, as `--help` prints them. What `--json` prints and what
+the exit codes mean: [JSON and exit codes](json.md).
+
+- Verbs that need a configuration take `--config FILE` (default `stac-watch.yaml`). `stac-watch --debug VERB` adds a traceback to an error.
+- A verb that asks changes nothing. A verb that acts on many items prints what it would do, and does it with `--yes`.
+- `--start` and `--end` take a day, an RFC 3339 time, or a span before now (`30d`, `10h`). A day as the end is included; a time or a span
+  is not. A span in days starts at the beginning of that day (UTC), and today as the end means all of today: the same command means
+  the same range until midnight.
 
 {WRITTEN}
 ## Environment
 
-| variable | who reads it | meaning |
+| variable | read by | meaning |
 | --- | --- | --- |
-| `STAC_WATCH__…` | `stac-watch` | takes the place of a key of the [configuration](configuration.md); so do secrets, or a file |
-| `KUBECONFIG` | verbs that reach a cluster | which one, as for kubectl; in a pod it is the pod's own account that counts |
-| `HTTP_PROXY`, `HTTPS_PROXY`, `NO_PROXY` | both | as everywhere; the token of the EventSource never goes through a proxy |
-| `AWS_CONFIG_FILE`, `AWS_SHARED_CREDENTIALS_FILE`, `AWS_…` | both, for `s3://…` | credentials, endpoint, as the AWS CLI has them |
-| `ARGO_PROGRESS_FILE` | `geozarr-runner` | set by Argo: where the step's progress goes |
-
-`--debug` before the verb (`stac-watch --debug status`) adds a traceback to an error.
+| `STAC_WATCH__…` | `stac-watch` | overrides a key of the [configuration](configuration.md); secrets come this way, or from a file |
+| `KUBECONFIG` | verbs that reach a cluster | which cluster, as for kubectl; in a pod, the pod's own account is used |
+| `HTTP_PROXY`, `HTTPS_PROXY`, `NO_PROXY` | both | as usual; the EventSource's token never goes through a proxy |
+| `AWS_CONFIG_FILE`, `AWS_SHARED_CREDENTIALS_FILE`, `AWS_…` | both, for `s3://…` | credentials and endpoint, as for the AWS CLI |
+| `ARGO_PROGRESS_FILE` | `geozarr-runner` | set by Argo: the file that the step's progress is written to |
 """
 
 
@@ -99,7 +108,7 @@ def commands() -> str:
     watch = "".join(_verb(name, verbs[name]) for name in sorted(verbs))
     parser = runner_parser()
     [choices] = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]  # noqa: SLF001  # argparse has no other way
-    said = {choice.dest: choice.help for choice in choices._choices_actions}  # noqa: SLF001  # idem
+    said = {choice.dest: choice.help for choice in choices._choices_actions}  # noqa: SLF001  # argparse has no other way
     runner, last = "", ("", "")
     for name, sub in choices.choices.items():
         entry = _runner_verb(f"geozarr-runner {name}", said[name] or "", sub)
@@ -131,7 +140,7 @@ def _verb(name: str, command: Any) -> str:  # noqa: ANN401  # Typer's own Click 
 
 def _runner_verb(name: str, text: str, parser: argparse.ArgumentParser) -> str:
     rows = []
-    for action in parser._actions:  # noqa: SLF001  # idem
+    for action in parser._actions:  # noqa: SLF001  # argparse has no other way
         if action.dest != "help":
             value = "" if action.nargs == 0 else f" <{str(action.metavar or action.dest.replace('_', '-')).lower()}>"
             default = "" if action.default in (None, "", False, []) else f"`{action.default}`"
@@ -153,7 +162,59 @@ def _line(text: str) -> str:
     return " ".join(text.split())
 
 
-PAGES: dict[str, Callable[[], str]] = {"configuration.md": configuration, "cli-reference.md": commands}
+def runbook() -> str:
+    """Returns the runbook with its table of alerts written anew; the rest of the page is prose."""
+    rows = (
+        (f"`{a.name}` ({a.severity})", f"{_labelled(a.summary)} `{a.expr}` for {a.after}", _line(a.cause), _line(a.action))
+        for a in ALERTS
+    )
+    table = _table(("alert", "raised when", "usual cause", "first action"), rows)
+    return _put("runbook.md", "alerts", table)
+
+
+def architecture() -> str:
+    """Returns the page about the architecture with its layers and packages written anew; the rest of the page is prose."""
+    contracts = configparser.ConfigParser()
+    contracts.read(ROOT / ".importlinter", encoding="utf-8")
+    layers = contracts["importlinter:contract:way"]["layers"].split("\n")[1:]
+    text = "".join(f"\n### `{name}`\n\n{_docstring(path)}\n" for name, path in _packages(layers))
+    drawn = "```text\n" + "\n".join(layers) + "\n```\n"
+    return _put("architecture.md", "packages", text.lstrip("\n"), _put("architecture.md", "layers", drawn))
+
+
+def _packages(layers: Iterable[str]) -> Iterable[tuple[str, Path]]:
+    """Every package with the file of its docstring: the poller's from the model up, then the runner's."""
+    poller, runner = ROOT / "src" / "stac_watch", ROOT / "runner" / "geozarr_runner"
+    for layer in reversed(list(layers)):
+        for name in layer.split(" | "):
+            yield name, poller / f"{name}.py" if (poller / f"{name}.py").is_file() else poller / name / "__init__.py"
+    for name in RUNNER:
+        yield f"geozarr_runner.{name}", runner / name / "__init__.py"
+
+
+def _docstring(path: Path) -> str:
+    return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+
+
+def _put(page: str, name: str, text: str, whole: str = "") -> str:
+    """Returns a page with what stands between two of its comments replaced."""
+    whole = whole or (DOCS / page).read_text(encoding="utf-8")
+    start, end = f"<!-- {name}: written by tools/reference.py -->", f"<!-- {name}: end -->"
+    before, _, rest = whole.partition(start)
+    return f"{before}{start}\n\n{text}\n{end}{rest.partition(end)[2]}"
+
+
+def _labelled(summary: str) -> str:
+    """Returns an alert's summary with the names of its labels in place of Prometheus' own syntax."""
+    return re.sub(r"\{\{ \$labels\.(\w+) \}\}", r"*\1*", summary)
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "reference/configuration.md": configuration,
+    "reference/cli.md": commands,
+    "runbook.md": runbook,
+    "architecture.md": architecture,
+}
 
 
 if __name__ == "__main__":

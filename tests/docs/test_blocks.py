@@ -1,7 +1,7 @@
 """Commands of README and docs are run as they are written: page by page, in a folder of their own, against a catalog on loopback.
 
 In docs/ a fence that says `runs` is run; of README every `$` line is, unless it is excused here. A YAML fence is a file, and its
-first line says its name. The real catalog is replaced in the way that docs/configuration.md offers, by the environment.
+first line says its name. The real catalog is replaced in the way that docs/reference/configuration.md offers, by the environment.
 """
 
 import json
@@ -54,7 +54,7 @@ def blocks(page: Path) -> list[Block]:
     return found
 
 
-PAGES = [page for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))] if blocks(page)]
+PAGES = [page for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))] if blocks(page)]
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def test_the_pages_with_commands_are_found():
     assert {"README.md", "getting-started.md", "backfill-and-replay.md"} <= {page.name for page in PAGES}
     assert (
         sum(block.language != "yaml" for page in PAGES for block in blocks(page)) >= 7
-    )  # README 1, getting started 1, the guide 4, deployment 1
+    )  # README 1, getting started 1, the guide 4, deploy 1
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

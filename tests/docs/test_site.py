@@ -80,7 +80,7 @@ def test_every_page_is_in_the_nav_once_and_in_the_site(site):
 
 
 def test_nothing_is_fetched_from_elsewhere(site, pages):
-    assert len(pages) > 20
+    assert len(pages) >= 20
     for name, page in pages.items():
         assert page.fetched, name
         for address in page.fetched:
@@ -95,7 +95,8 @@ def test_nothing_is_fetched_from_elsewhere(site, pages):
 def test_a_link_that_leaves_the_docs_leads_to_the_same_file(site):
     changes = (site / "CHANGELOG.html").read_text(encoding="utf-8")
     assert 'href="security.html"' in changes
-    assert 'href="CHANGELOG.html"' in (site / "operations.html").read_text(encoding="utf-8")
+    assert 'href="CHANGELOG.html"' in (site / "deploy.html").read_text(encoding="utf-8")
+    assert 'href="../runbook.html#killed-exit-137"' in (site / "reference" / "json.html").read_text(encoding="utf-8")
     assert 'href="index.html#use-it"' in (site / "backfill-and-replay.html").read_text(encoding="utf-8")
     assert 'href="guarantees.html"' in (site / "index.html").read_text(encoding="utf-8")
 

@@ -266,7 +266,7 @@ def pending(claims: Sequence[Mapping[str, Any]], events: Sequence[Mapping[str, A
         about = event.get("involvedObject") or {}
         if about.get("kind") == "PersistentVolumeClaim" and about.get("name") in late and event.get("type") == "Warning":
             return Finding("volumes", Verdict.FAIL, f"{about['name']} waits: {event.get('message', '')}",
-                           "see docs/runbook.md, pending volume")  # fmt: skip
+                           "see docs/runbook.md, “A volume stays pending”")  # fmt: skip
     return Finding("volumes", Verdict.OK, f"{len(claims)} of runs" + (f", {len(late)} just asked for" if late else ""))
 
 

@@ -125,7 +125,7 @@ def _permissions(c: Cluster) -> Iterator[Finding]:
                 missing.append(f"{verb} {resource} ({purpose})")
     if missing:
         yield Finding(
-            "permissions", Verdict.FAIL, f"we may not {', '.join(missing)}", "docs/operations.md has the Role of an operator"
+            "permissions", Verdict.FAIL, f"we may not {', '.join(missing)}", "docs/deploy.md has the Role of an operator"
         )
     else:
         yield Finding("permissions", Verdict.OK, f"all {asked}")
@@ -154,7 +154,7 @@ def _secrets(c: Cluster, expected: Expected) -> Iterator[Finding]:
     optional = sorted(name for name, must in needed.items() if not must and name not in there)
     if missing:
         yield Finding(
-            "secrets", Verdict.FAIL, f"missing: {', '.join(missing)}", "docs/operations.md, “Secrets”, says what each holds"
+            "secrets", Verdict.FAIL, f"missing: {', '.join(missing)}", "docs/deploy.md, “Secrets”, says what each holds"
         )
     else:
         note = f"; not there and not needed: {', '.join(optional)}" if optional else ""

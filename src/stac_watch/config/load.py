@@ -50,7 +50,7 @@ def load(path: Path, environ: Mapping[str, str]) -> Config:
     try:
         return Config.model_validate(settings)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {_explain(error)}", hint="docs/configuration.md explains every key") from None
+        raise ConfigError(f"{path}: {_explain(error)}", hint="docs/reference/configuration.md explains every key") from None
 
 
 def _refuse_secrets(raw: Mapping[str, Any], path: Path) -> None:

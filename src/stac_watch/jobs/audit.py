@@ -34,7 +34,7 @@ type Looked = tuple[Mapping[str, Any] | None, bool]  # a marker, and whether it 
 
 
 class Kind(StrEnum):
-    """Everything that an audit finds wrong; documented in docs/reference/json.md."""
+    """Everything that an audit finds wrong; documented in docs/backfill-and-replay.md."""
 
     MISSING = "missing"  #: in the catalog and wanted, and the ledger does not know it, or skipped it
     STALE = "stale"  #: the catalog or the output has another revision than the ledger

@@ -1,7 +1,6 @@
 """What watches the watcher: monitors, alerts and a dashboard, for the Prometheus operator and Grafana.
 
-In: settings. Out: dictionaries. Never: a metric that nobody exports; a test reads every name here from a real /metrics, or from the
-list of Argo Events' own.
+A test reads every metric and label that is named here from a real /metrics, or from the list of Argo Events' own.
 
 Sources: Prometheus operator v1 (ServiceMonitor, PodMonitor, PrometheusRule); Argo Events 1.9.11, pkg/metrics/metrics.go; Grafana's
 dashboard schema 39.
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 from stac_watch.cluster.manifests.settings import EVENT_SOURCE, POLLER, SENSOR, Object, Settings, meta
 
 API = "monitoring.coreos.com/v1"
-RUNBOOK = "docs/operations.md#alerts"  # the first action for each; a test holds that none is missing
+RUNBOOK = "docs/runbook.md#alerts"  # its table is written from ALERTS: `make docs`
 ARGO_EVENTS_METRICS = 7777
 
 
@@ -27,6 +26,8 @@ class Alert:
     after: str
     severity: str  # page: somebody gets up; ticket: this week
     summary: str
+    cause: str  # what it mostly is
+    action: str  # what to do first; the runbook's table is written from here
 
     @property
     def rule(self) -> Object:
@@ -51,70 +52,117 @@ class Panel:
 
 
 ALERTS = (
-    Alert("StacWatchDown", "absent(stac_watch_ticks_total)", "10m", "page", "No watcher is scraped: nothing is found or sent."),
+    Alert(
+        "StacWatchDown", "absent(stac_watch_ticks_total)", "10m", "page", "No watcher is scraped: nothing is found or sent.",
+        "Pod not scheduled, image missing, configuration wrong (exit 78 in its log).",
+        "`kubectl -n geozarr get pods -l app.kubernetes.io/name=stac-watch`, then `stac-watch doctor`.",
+    ),
     Alert(
         "StacWatchStalled", "time() - max(stac_watch_last_tick_timestamp_seconds) > 900", "5m", "page",
         "The watcher's loop has not ended a round for a quarter of an hour.",
+        "A ledger or an API accepts connections and does not answer; the liveness probe restarts the pod.",
+        "`kubectl -n geozarr logs deployment/stac-watch --previous` shows where it hung.",
     ),
-    Alert("StacWatchLedgerDown", "max(stac_watch_ledger_up) == 0", "5m", "page", "The ledger does not answer."),
-    Alert("StacWatchNobodyLeads", "max(stac_watch_leads) == 0", "15m", "page", "Every watcher stands by; none holds the ledger."),
+    Alert(
+        "StacWatchLedgerDown", "max(stac_watch_ledger_up) == 0", "5m", "page", "The ledger does not answer.",
+        "PostgreSQL is down, the URL in the Secret `stac-watch-ledger` is wrong, or SQLite's volume is full.",
+        "`kubectl -n geozarr logs deployment/stac-watch`; `kubectl -n geozarr exec deployment/stac-watch -- df -h "
+        "/var/lib/stac-watch`.",
+    ),
+    Alert(
+        "StacWatchNobodyLeads", "max(stac_watch_leads) == 0", "15m", "page", "Every watcher stands by; none holds the ledger.",
+        "The ledger cannot be written: the lease of a watcher that was killed ends after 30 s.",
+        "`stac-watch status` names the holder of the lease.",
+    ),
     Alert(
         "StacWatchEngineAiling", 'max(stac_watch_ailing{name="engine"}) == 1', "15m", "page",
         "EventSource or Kubernetes API give no usable answer: events wait in the outbox.",
+        "Token, EventSource, permissions, API server.",
+        "`stac-watch doctor`; [the token is wrong](#the-token-is-wrong).",
     ),
     Alert(
         "StacWatchSourceAiling", 'max by (name) (stac_watch_ailing{name!="engine"}) == 1', "1h", "ticket",
         "Catalog {{ $labels.name }} gives no usable answer; it is asked again, and nothing is lost.",
+        "The catalog is down, throttles, or has moved.",
+        "`stac-watch check` shows what it answers.",
     ),
     Alert(
         "StacWatchNothingPublished", 'max by (source) (stac_watch_lag_seconds{of="published"}) > 2 * 86400', "1h", "ticket",
         "Catalog {{ $labels.source }} shows nothing new for two days.",
+        "The catalog's own pipeline stands still, or its filter changed.",
+        "`stac-watch status` has the newest stamp; `stac-watch check` shows what the catalog can do.",
     ),
     Alert(
         "StacWatchFailedGrows", 'sum by (source) (delta(stac_watch_conversions{state="failed"}[1h])) > 3', "5m", "ticket",
-        "More conversions of {{ $labels.source }} gave up within an hour.",
+        "More than three conversions of {{ $labels.source }} failed within an hour.",
+        "A new kind of product, or an output that cannot be written.",
+        "`stac-watch status` groups failures that are alike; the first one explains the rest. Once the cause is gone: "
+        "`stac-watch replay --error TEXT --yes`.",
     ),
     Alert(
         "StacWatchEventsLost", 'sum(increase(stac_watch_facts_total{fact="silent"}[1h])) > 3', "5m", "ticket",
         "Accepted events became no Workflow and went out again: look at Sensor and bus.",
+        "The Sensor is not subscribed or lacks permissions, or the bus was recreated.",
+        "`kubectl -n geozarr logs -l sensor-name=geozarr`; [the Sensor makes no "
+        "Workflows](#the-sensor-makes-no-workflows).",
     ),
     Alert(
         "StacWatchEventsRefused", 'sum(increase(stac_watch_posts_total{answer="refused"}[1h])) > 0', "1m", "ticket",
         "The EventSource refused an event for good.",
+        "A value that cannot be a label, or an event that is too large.",
+        "`stac-watch items --state failed`, then `stac-watch explain ITEM` names the field.",
     ),
     Alert(
         "StacWatchNothingDone",
         'sum(stac_watch_conversions{state=~"submitted|running"}) > 0 and on() '
         'sum(increase(stac_watch_facts_total{fact="succeeded"}[6h])) == 0',
         "30m", "ticket", "Runs are in flight, and none has succeeded for six hours.",
+        "A node, an image, a quota, or a source that is throttled.",
+        "`stac-watch runs`, `stac-watch logs`.",
     ),
     Alert(
         "StacWatchUnreadable", "delta(stac_watch_unreadable_items[6h]) > 0", "5m", "ticket",
         "The catalog shows items that cannot be read.",
+        "Items without a usable product href, or of another host or collection.",
+        "`stac-watch items --unreadable` says what is wrong with each.",
     ),
     Alert(
         "StacWatchBackfillHeld", "max by (source) (stac_watch_backfill_held) == 1", "10m", "ticket",
         "The backfill of {{ $labels.source }} is stopped, by its canary or its failures.",
+        "Its canary failed, or `--max-failures` was reached.",
+        "`stac-watch status` says why; the same `stac-watch backfill` with `--yes` continues it.",
     ),
     Alert(
         "StacWatchAuditGaps", 'max by (source, kind) (stac_watch_audit_gaps{kind!="unfinished"}) > 0', "1m", "ticket",
         "The last audit of {{ $labels.source }} found what is {{ $labels.kind }}.",
+        "Somebody removed an output, or a catalog changed an item without a new stamp.",
+        "`stac-watch audit SOURCE --start 30d --end 1d --file gaps`, then `stac-watch replay --file gaps --yes` ([kinds "
+        "of gaps](backfill-and-replay.md#what-is-missing)).",
     ),
     Alert(
         "StacWatchNotAudited", "max by (source) (stac_watch_audit_age_seconds) > 3 * 86400", "1h", "ticket",
         "The last audit of {{ $labels.source }} is more than three days old.",
+        "The CronWorkflow is suspended, or its runs fail before they compare anything.",
+        "`kubectl -n geozarr get cronworkflow stac-watch-audit`; `kubectl -n geozarr get workflow -l "
+        "workflows.argoproj.io/cron-workflow=stac-watch-audit`.",
     ),
     Alert(
         "StacWatchNotSwept", "max by (source) (stac_watch_sweep_age_seconds) > 2 * 86400", "1h", "ticket",
         "No sweep of {{ $labels.source }} has ended for two days: what was back-dated is not found.",
+        "The catalog answers too slowly, or not at all, for whole days.",
+        "`stac-watch status` says when the last sweep ended; `stac-watch check` shows what the catalog answers.",
     ),
     Alert(
         "SensorGivesUp", "sum(increase(argo_events_action_retries_failed_total[1h])) > 0", "1m", "page",
         "The Sensor gave up on an event after 60 attempts; it goes out again when `confirm_after` is over.",
+        "The API server was away for more than ten minutes, or refuses the Workflow.",
+        "`kubectl -n geozarr logs -l sensor-name=geozarr`.",
     ),
     Alert(
         "EventSourceCannotSend", "sum(increase(argo_events_events_sent_failed_total[1h])) > 0", "5m", "ticket",
         "The EventSource cannot write to its bus.",
+        "Pods of the bus are down, or its volumes are full.",
+        "`kubectl -n geozarr get pods -l eventbus-name=geozarr`.",
     ),
 )  # fmt: skip
 _USUAL = "succeeded|admitted|accepted|run_seen|skipped"
