@@ -1,6 +1,6 @@
 """Writes docs/reference/{configuration,cli}.md, the runbook's alerts and the architecture's packages from the code.
 
-It prints the pages, or with `--write` puts them in place. It adds nothing that the code does not say, except each page's introduction.
+It prints the pages, or with `--write` puts them in place. Only each page's introduction says more than the code.
 """
 
 from __future__ import annotations
@@ -49,14 +49,15 @@ SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
 )
 COMMANDS = f"""# Command reference
 
-Every verb of `stac-watch` and `geozarr-runner` with its options and defaults, as `--help` prints them. What `--json` prints and what
-the exit codes mean: [JSON and exit codes](json.md).
+Every verb of `stac-watch` and `geozarr-runner` with its options and defaults, as `--help` prints them. What `--json` prints and
+what the exit codes mean: [JSON and exit codes](json.md).
 
-- Verbs that need a configuration take `--config FILE` (default `stac-watch.yaml`). `stac-watch --debug VERB` adds a traceback to an error.
+- Verbs that need a configuration take `--config FILE` (default `stac-watch.yaml`). `stac-watch --debug VERB` adds a traceback to an
+  error.
 - A verb that asks changes nothing. A verb that acts on many items prints what it would do, and does it with `--yes`.
-- `--start` and `--end` take a day, an RFC 3339 time, or a span before now (`30d`, `10h`). A day as the end is included; a time or a span
-  is not. A span in days starts at the beginning of that day (UTC), and today as the end means all of today: the same command means
-  the same range until midnight.
+- `--start` and `--end` take a day, an RFC 3339 time, or a span before now (`30d`, `10h`). A day as the end is included; a time or a
+  span is not. A span in days starts at the beginning of that day (UTC), and today as the end means all of today: the same command
+  means the same range until midnight.
 
 {WRITTEN}
 ## Environment

@@ -1,7 +1,7 @@
 """MkDocs hook: links that leave docs/ work in the site as they do on a git host.
 
-Files of the clone that a page links to (`../CHANGELOG.md`, `../deploy/…`) join the site at their path in the clone, README.md as its
-first page, and links are changed to fit. Fences lose the word that marks a test. No other text of a page is touched.
+Files of the clone that a page links to (`../CHANGELOG.md`, `../deploy/…`) join the site at their path in the clone, README.md as
+its first page, and links are changed to fit. Fences lose the word that marks a test. No other text of a page is touched.
 """
 
 from __future__ import annotations

@@ -90,7 +90,13 @@ def test_what_the_page_of_the_architecture_sends_people_to_is_there():
         named = {name for line in lines[3:] if line for name in re.findall(r"`([a-z_/]+/[a-z_]+)`", line.split("|")[column])}
         assert len(named) > 10
         for name in named:
-            at = ROOT / (name if name.startswith("tests/") else f"runner/{name}" if name.startswith("geozarr_runner/") else f"src/stac_watch/{name}")
+            at = ROOT / (
+                name
+                if name.startswith("tests/")
+                else f"runner/{name}"
+                if name.startswith("geozarr_runner/")
+                else f"src/stac_watch/{name}"
+            )
             assert at.is_dir() or at.with_suffix(".py").is_file(), f"{heading}: there is no {name}"
 
 

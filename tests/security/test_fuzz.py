@@ -1,6 +1,6 @@
 """What comes from outside is taken or refused by name, whatever it holds: event bodies, configurations, outcomes, markers.
 
-Items are fuzzed in test_changes.py. Bounded: `--hypothesis-seed=random` and a higher `max_examples` look further.
+Items are fuzzed in tests/discover/test_items.py. Bounded: `--hypothesis-seed=random` and a higher `max_examples` look further.
 """
 
 import contextlib

@@ -124,9 +124,7 @@ def _permissions(c: Cluster) -> Iterator[Finding]:
             if not c.may(verb, group, resource):
                 missing.append(f"{verb} {resource} ({purpose})")
     if missing:
-        yield Finding(
-            "permissions", Verdict.FAIL, f"we may not {', '.join(missing)}", "docs/deploy.md has the Role of an operator"
-        )
+        yield Finding("permissions", Verdict.FAIL, f"we may not {', '.join(missing)}", "docs/deploy.md has the Role of an operator")
     else:
         yield Finding("permissions", Verdict.OK, f"all {asked}")
 
@@ -153,9 +151,7 @@ def _secrets(c: Cluster, expected: Expected) -> Iterator[Finding]:
     missing = sorted(name for name, must in needed.items() if must and name not in there)
     optional = sorted(name for name, must in needed.items() if not must and name not in there)
     if missing:
-        yield Finding(
-            "secrets", Verdict.FAIL, f"missing: {', '.join(missing)}", "docs/deploy.md, “Secrets”, says what each holds"
-        )
+        yield Finding("secrets", Verdict.FAIL, f"missing: {', '.join(missing)}", "docs/deploy.md, “Secrets”, says what each holds")
     else:
         note = f"; not there and not needed: {', '.join(optional)}" if optional else ""
         yield Finding("secrets", Verdict.OK, (", ".join(sorted(there)) or "none is named") + note)
