@@ -25,6 +25,7 @@ from year_report import Month
 
 from stac_watch.catalog.abilities import Abilities
 from stac_watch.config.model import Limits, Recipe, Source
+from stac_watch.discover.intake import Intake
 from stac_watch.jobs import audit as auditing
 from stac_watch.jobs import replay
 from stac_watch.ledger.database import open_engine
@@ -110,12 +111,16 @@ class Year:
         """What a probe finds of a good STAC API, every twelve hours: probing is tests/catalog's business."""
         self.operator.sources.note_abilities("s2", asdict(Abilities()), self.clock())
 
+    @property
+    def intake(self) -> Intake:
+        """What documents of the catalog pass through."""
+        return Intake(self.source, self.recipe, self.catalog, self.operator, self.clock)  # type: ignore[arg-type]
+
     def replay_failed(self) -> int:
         """Does what an operator does: tries again what has failed and is not hopeless."""
         rows = [row for row in self.operator.conversions.find(state=State.FAILED, limit=replay.MOST) if row.reason != HOPELESS]
         targets = [t for t in replay.chosen(rows, self.operator) if t.refusal is None]
-        sources, catalogs = {"s2": self.source}, {"s2": self.catalog}
-        done = replay.execute(targets, self.operator, sources, self.recipe, catalogs, self.clock)  # type: ignore[arg-type]
+        done = replay.execute(targets, self.operator, {"s2": self.intake}, self.clock)
         self.happened["replays"] += len(done)
         return len(done)
 
@@ -174,11 +179,8 @@ class Year:
 
     def audit(self) -> auditing.Audit:
         """Compares everything with everything."""
-        context = auditing.Context(
-            self.source, self.recipe, self.catalog, self.operator, self.cluster,  # type: ignore[arg-type]
-            self.cluster.marker, lambda _: True,
-        )  # fmt: skip
-        return auditing.audit(context, START, START + timedelta(days=self.shape.days + 1), self.clock())
+        evidence = auditing.Evidence(self.cluster, self.cluster.marker, lambda _: True)  # type: ignore[arg-type]
+        return auditing.audit(self.intake, evidence, START, START + timedelta(days=self.shape.days + 1))
 
     def close(self) -> None:
         """Closes what is open."""

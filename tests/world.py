@@ -13,8 +13,9 @@ from stac_watch.catalog.abilities import restore
 from stac_watch.catalog.client import Catalog
 from stac_watch.config.model import Recipe, Source
 from stac_watch.demo.catalog import COLLECTION, FaultControl, Server, Store, create_app, make_item
-from stac_watch.discover.poll import discover
-from stac_watch.discover.sweep import Context, step
+from stac_watch.discover.intake import Intake
+from stac_watch.discover.poll import poll
+from stac_watch.discover.sweep import sweep
 from stac_watch.ledger.database import open_engine
 from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.records import Tally
@@ -57,18 +58,21 @@ class World:
         given = {"poll": {"since": "30d"}} | self.settings
         return Source.model_validate({"name": "s2", "api": self.url, "collection": COLLECTION, **given})
 
+    def intake(self, catalog: Catalog | None = None) -> Intake:
+        return Intake(self.source(), Recipe(), catalog or self.catalog(), self.ledger, self.clock)
+
     def poll(self, **over) -> Tally:
-        return discover(self.source(), Recipe(), self.catalog(**over), self.ledger, self.clock)
+        return poll(self.intake(self.catalog(**over)))
 
     def sweep(self) -> Tally:
         """Sweeps until nothing is due."""
-        context = Context(self.source(), Recipe(), self.catalog(), self.ledger, self.clock)
+        intake = self.intake()
         kept = self.ledger.sources.abilities("s2")
         assert kept is not None, "poll first"
-        context.catalog.abilities = restore(kept[0])
+        intake.catalog.abilities = restore(kept[0])
         total = Tally()
         for _ in range(200):
-            found = step(context)
+            found = sweep(intake)
             if found is None:
                 return total
             total = Tally(*(a + b for a, b in zip(vars(total).values(), vars(found).values(), strict=True)))

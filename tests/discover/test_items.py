@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stac_watch.discover.items import Change, ChangeKind, classify, read_item
+from stac_watch.discover.items import read_item
 from stac_watch.model.item import Item, Unreadable
 from stac_watch.model.product import product_href
 
@@ -215,13 +215,6 @@ def test_the_order_of_keys_does_not_matter(make, read):
 def test_the_revision_of_a_document_does_not_change_by_accident(make, read):
     # every installation's ledger holds such values: a change here converts every archive again
     assert read(make.document()).revision == "08010da18308871f"
-
-
-def test_classify(make):
-    item = make.item(revision="rev-a")
-    assert classify(item, None) == Change(ChangeKind.CREATE, item)
-    assert classify(item, "rev-a") == Change(ChangeKind.NONE, item)
-    assert classify(item, "rev-b") == Change(ChangeKind.REPLACE, item)
 
 
 PATHS = [

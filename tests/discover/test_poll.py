@@ -1,14 +1,14 @@
 """Windows, cursor, overlap, changes and rules together, on a catalog that is as awkward as real ones."""
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 import requests
 
-from stac_watch.config.model import Recipe
 from stac_watch.discover.overlap import LONGEST_OVERLAP, SHORTEST_OVERLAP, auto_overlap, lateness_bucket
-from stac_watch.discover.poll import discover
+from stac_watch.discover.poll import poll
 from stac_watch.model.errors import CatalogUnavailable
 from stac_watch.model.states import Fact, State
 
@@ -231,7 +231,7 @@ def test_a_server_s_clock_that_was_wrong_at_the_very_first_poll_hides_no_news(wo
     world.fill(1)
     right = world.clock.time
     world.clock.forward(days=30)
-    discover(world.source(), Recipe(), world.catalog(), world.ledger, lambda: right)
+    poll(replace(world.intake(), now=lambda: right))
     world.clock.forward(days=-30, minutes=30)
     world.poll()
     world.store.put(world.item(4, updated=world.clock() - timedelta(minutes=5)))  # late, as all catalogs are now and then
@@ -244,7 +244,7 @@ def test_a_server_s_clock_that_is_behind_once_takes_the_cursor_nowhere(world):
     world.poll()
     position, right = world.ledger.sources.position("s2:updated"), world.clock.time
     world.clock.forward(days=-300)
-    discover(world.source(), Recipe(), world.catalog(), world.ledger, lambda: right)
+    poll(replace(world.intake(), now=lambda: right))
     assert world.ledger.sources.position("s2:updated") == position
 
 

@@ -10,9 +10,8 @@ import pytest
 
 from stac_watch.catalog.abilities import Abilities
 from stac_watch.catalog.windows import LAUNCH
-from stac_watch.config.model import Recipe
 from stac_watch.demo.items import make_collection
-from stac_watch.discover.sweep import DAYS, Context, step
+from stac_watch.discover.sweep import DAYS, sweep
 from stac_watch.ledger.records import Move
 from stac_watch.model.states import Fact
 
@@ -131,14 +130,14 @@ def test_what_was_there_before_the_watch_is_no_news_and_what_appears_later_is_wh
 
 
 def test_it_goes_on_where_it_stopped_and_a_step_is_a_few_days(watched):
-    context = Context(watched.source(), Recipe(), watched.catalog(), watched.ledger, watched.clock)
-    context.catalog.assume(typed=True)
+    intake = watched.intake()
+    intake.catalog.assume(typed=True)
     watched.clock.forward(hours=6)
-    step(context)
+    sweep(intake)
     row = watched.ledger.sources.sweep("s2", "recent")
     assert (row.number, row.done_at) == (2, None)
     assert row.position - row.start == timedelta(days=DAYS)
-    step(Context(watched.source(), Recipe(), context.catalog, watched.ledger, watched.clock))
+    sweep(watched.intake(intake.catalog))
     assert watched.ledger.sources.sweep("s2", "recent").position - row.start == timedelta(days=2 * DAYS)
     watched.sweep()
     assert watched.ledger.sources.sweep("s2", "recent").done_at == watched.clock()
@@ -216,10 +215,10 @@ def test_a_catalog_that_does_not_say_when_it_begins_is_swept_from_the_beginning_
     world.store.put(world.item(1, datetime=world.clock() - timedelta(days=100), updated="2015-06-30T00:00:00Z"))
     world.poll()
     world.clock.forward(days=3)
-    context = Context(world.source(), Recipe(), world.catalog(), world.ledger, world.clock)
-    context.catalog.abilities = Abilities(sorts=False)
+    intake = world.intake()
+    intake.catalog.abilities = Abilities(sorts=False)
     while (row := world.ledger.sources.sweep("s2", "all")) is None:
-        assert step(context) is not None
+        assert sweep(intake) is not None
     assert row.start == datetime(1, 1, 1, tzinfo=UTC)
     assert row.position > LAUNCH  # all before it was one window
 

@@ -99,7 +99,7 @@ def test_a_pruned_conversion_is_replayed_from_its_last_event(ledger, make, lived
     last = json.loads(ledger.conversions.events(key)[-1])
     prune(ledger, make.now + LATER, yes=True)
     targets = replay.chosen([ledger.conversions.get(key)], ledger)
-    (done,) = replay.execute(targets, ledger, {}, None, {}, lambda: make.now + LATER)
+    (done,) = replay.execute(targets, ledger, {}, lambda: make.now + LATER)
     assert (done.state, done.action) == (State.QUEUED, "attempt 3")
     (waits,) = ledger.outbox.due(make.now + LATER, 10)
     event = json.loads(waits.body)

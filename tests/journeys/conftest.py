@@ -13,7 +13,8 @@ from sqlalchemy import event as sa_event
 from stac_watch.catalog.client import Catalog
 from stac_watch.config.model import Limits, Recipe, Source
 from stac_watch.demo.catalog import Server, Store, create_app, make_item
-from stac_watch.jobs import audit, backfill
+from stac_watch.discover.intake import Intake
+from stac_watch.jobs import audit
 from stac_watch.ledger.database import open_engine
 from stac_watch.ledger.ledger import Ledger
 from stac_watch.model.errors import Refused, Temporary
@@ -171,17 +172,15 @@ class World:
                 break
 
     @property
-    def backfilling(self) -> backfill.Context:
-        return backfill.Context(self.source, self.recipe, LIMITS, self.catalog, self.ledger)
+    def intake(self) -> Intake:
+        return self.parts.intake(self.source)
 
     @property
-    def auditing(self) -> audit.Context:
-        return audit.Context(
-            self.source, self.recipe, self.catalog, self.ledger, self.plant, self.plant.outputs.get, lambda _: True
-        )
+    def evidence(self) -> audit.Evidence:
+        return audit.Evidence(self.plant, self.plant.outputs.get, lambda _: True)
 
     def audit(self, days: int = 10) -> audit.Audit:
-        return audit.audit(self.auditing, START - timedelta(days=days), self.clock(), self.clock())
+        return audit.audit(self.intake, self.evidence, START - timedelta(days=days), self.clock())
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from stac_watch.report import questions as asking
 from stac_watch.runs.engine import Answer
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
+LIMITS = Limits(rate="1000/s", max_in_flight=4)  # what the worlds of this folder run with
 RANGE = backfill.Request(START - timedelta(days=10), START)
 
 
@@ -26,9 +27,9 @@ def ask(world, **over):
 
 def carry_out(world, request, *, stop_after=None):
     """Admits a backfill, or the first windows of it, as if it was interrupted then."""
-    backfill.begin(world.backfilling, request, world.clock())
+    backfill.begin(world.intake, request)
     counts = [0]
-    for _, admitted in backfill.admit(world.backfilling, request, world.clock()):
+    for _, admitted in backfill.admit(world.intake, request):
         counts.append(admitted)
         if len(counts) - 1 == stop_after:
             break
@@ -55,7 +56,7 @@ def archive(build):
 
 
 def test_a_plan_says_what_would_be_done_and_changes_nothing(archive):
-    plan = backfill.plan(archive.backfilling, ask(archive), archive.clock())
+    plan = backfill.plan(archive.intake, LIMITS, ask(archive))
     assert [(d.items, d.to_do, d.done) for d in plan.days if d.items] == [(3, 3, 0)] * 4
     assert (plan.to_do, plan.measured, plan.goes_on_at, plan.held) == (12, False, None, None)
     assert plan.gigabytes == pytest.approx(12 * 1.26, abs=0.1)
@@ -63,13 +64,13 @@ def test_a_plan_says_what_would_be_done_and_changes_nothing(archive):
     assert "4 runs at a time" in plan.limit
     assert archive.ledger.conversions.find() == []
     assert archive.ledger.orders.all() == []
-    assert backfill.plan(archive.backfilling, ask(archive, max_items=5), archive.clock()).to_do == 5
+    assert backfill.plan(archive.intake, LIMITS, ask(archive, max_items=5)).to_do == 5
 
 
 def test_a_plan_knows_what_is_done_already_and_what_the_range_is(archive):
     carry_out(archive, ask(archive, end=START - timedelta(days=4)))
     archive.run()
-    plan = backfill.plan(archive.backfilling, ask(archive), archive.clock())
+    plan = backfill.plan(archive.intake, LIMITS, ask(archive))
     assert (plan.to_do, sum(d.done for d in plan.days), sum(d.items for d in plan.days)) == (6, 6, 12)
     with pytest.raises(InputError, match="nothing lies between"):
         ask(archive, start=START, end=START - timedelta(days=1))
@@ -98,7 +99,7 @@ def test_what_was_too_old_to_be_taken_by_itself_is_taken_when_it_is_asked_for(bu
     rows = {r.item_id: r for r in world.ledger.conversions.find()}
     assert (rows[old].state, rows[old].reason, rows[new].state) == (State.SKIPPED, "too_old", State.DONE)
     assert world.audit().gaps == [], "what discovery leaves out by its rules is no gap"
-    assert backfill.plan(world.backfilling, ask(world), world.clock()).to_do == 1
+    assert backfill.plan(world.intake, LIMITS, ask(world)).to_do == 1
     assert carry_out(world, ask(world)) == 1
     world.run(hours=0.1)
     (row,) = world.ledger.conversions.find(item_id=old)
@@ -113,7 +114,7 @@ def test_interrupted_at_any_window_and_run_again_it_goes_on_where_it_was(archive
     request = ask(archive)
     first = carry_out(archive, request, stop_after=stop_after)
     if 0 < first < 12:
-        plan = backfill.plan(archive.backfilling, request, archive.clock())
+        plan = backfill.plan(archive.intake, LIMITS, request)
         assert plan.goes_on_at is not None
         assert plan.to_do == 12 - first
     asked = archive.catalog.search
@@ -154,7 +155,7 @@ def test_a_canary_that_fails_stops_the_rest_until_the_command_is_given_again(arc
     status = asking.status(archive.ledger, [archive.source], Limits(), archive.clock())
     assert status.sources[0].backfill.held == order.held
     assert any("held" in w.why for w in status.waiting)
-    assert backfill.progress(archive.backfilling, request, START, 0, archive.clock()).settled
+    assert backfill.progress(archive.ledger, "demo", request, START, 0, archive.clock()).settled
     carry_out(archive, replace(request, canary=0))
     archive.run()
     assert Counter(r.state for r in archive.ledger.conversions.find()) == {State.DONE: 11, State.FAILED: 1}
@@ -191,8 +192,7 @@ def finished(archive):
 
 
 def again(world, targets):
-    sources = {world.source.name: world.source}
-    return replay.execute(targets, world.ledger, sources, world.recipe, {world.source.name: world.catalog}, world.clock)
+    return replay.execute(targets, world.ledger, {world.source.name: world.intake}, world.clock)
 
 
 def test_replay_by_id_makes_the_next_attempt_and_refuses_what_is_on_its_way(finished):
@@ -319,7 +319,7 @@ def test_outputs_that_cannot_be_looked_at_are_not_lost(finished):
     def nowhere(output):
         raise Unavailable(f"cannot look into {output}", hint="credentials")
 
-    found = audit.audit(replace(world.auditing, find_marker=nowhere), START - timedelta(days=10), world.clock(), world.clock())
+    found = audit.audit(world.intake, replace(world.evidence, find_marker=nowhere), START - timedelta(days=10), world.clock())
     assert (found.gaps, found.done, found.unseen) == ([], 12, 12)
     assert world.audit().unseen == 0
 

@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 from status_page import serve
 
-from stac_watch.config.model import Config, Limits, Recipe
+from stac_watch.config.model import Config, Recipe
 from stac_watch.jobs import backfill
 from stac_watch.ledger.records import Move
 from stac_watch.model.states import Fact, State
@@ -80,12 +80,11 @@ def test_a_backfill_shows_how_far_it_is_and_when_it_is_ready(site):
     for number in range(6):
         world.publish(number, days=200, minutes_ago=200 * 24 * 60)
     site.turn()
-    c = backfill.Context(world.source, world.recipe, Limits(), world.catalog, world.ledger)
     request = backfill.check_range(
         backfill.Request(world.clock() - timedelta(days=203), world.clock() - timedelta(days=197)), world.clock()
     )
-    backfill.begin(c, request, world.clock())
-    assert [n for _, n in backfill.admit(c, request, world.clock())][-1] == 6
+    backfill.begin(world.intake, request)
+    assert [n for _, n in backfill.admit(world.intake, request)][-1] == 6
     site.turn(9)
     [row] = site.rows(site.read("/"), "Backfills")[1:]
     assert row[0] == "demo"

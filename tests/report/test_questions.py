@@ -8,6 +8,7 @@ from rich.console import Console
 
 from stac_watch.catalog.abilities import Abilities
 from stac_watch.config.model import Limits, Source
+from stac_watch.ledger.records import Findings
 from stac_watch.report import questions as asking
 from stac_watch.report.status import render_status
 
@@ -33,8 +34,8 @@ def test_before_anything_is_known_the_shortest_overlap_is_in_use(ledger, make):
 
 def test_the_overlap_in_use_and_what_it_is_sized_by_are_said(ledger, make):
     ledger.sources.note_abilities("s2", asdict(Abilities(max_page=500, idle=0.0061, fields=False)), make.now)
-    ledger.sources.note_lateness("s2", {0: 9000, 11: 700})
-    ledger.sources.note_lateness("s2", {11: 300})
+    ledger.items.commit("s2", [], [], None, make.now, Findings(lateness={0: 9000, 11: 700}))
+    ledger.items.commit("s2", [], [], None, make.now, Findings(lateness={11: 300}))
     found, text = said(ledger, make, source())
     assert (found["s2"].overlap, found["s2"].lateness_samples) == (2 * 2**11, 10_000)
     expected = "search by POST, 500 items a page, windows on `updated` as text, `fields` is ignored, 6 ms to find nothing"
@@ -46,7 +47,7 @@ def test_the_overlap_in_use_and_what_it_is_sized_by_are_said(ledger, make):
 @pytest.mark.parametrize(("stamp", "poll", "overlap"), [("updated", {"overlap": "20m"}, 1200), ("datetime", {}, 3 * 86400)])
 def test_an_overlap_that_is_not_measured_says_so(ledger, make, stamp, poll, overlap):
     ledger.sources.note_abilities("s2", asdict(Abilities(stamp=stamp)), make.now)
-    ledger.sources.note_lateness("s2", {3: 50})
+    ledger.items.commit("s2", [], [], None, make.now, Findings(lateness={3: 50}))
     found, text = said(ledger, make, source(**poll))
     assert (found["s2"].overlap, found["s2"].lateness_samples) == (overlap, None)
     assert f"{overlap // 60} min (as set)" in text
@@ -63,7 +64,7 @@ def test_a_source_that_is_no_longer_configured_has_no_overlap(ledger, make):
 def test_withdrawn_items_are_counted(ledger, make):
     ledger.items.commit("s2", [make.sighting(item_id=i) for i in "abc"], [], None, make.now)
     for number in (1, 2):
-        ledger.absences.mark_missing("s2", ["a", "b"], number, make.now)
+        ledger.items.commit("s2", [], [], None, make.now, Findings(missing=["a", "b"], sweep=number))
     assert ledger.absences.withdraw("s2", "a", make.now)
     found, text = said(ledger, make, source())
     assert found["s2"].withdrawn == 1

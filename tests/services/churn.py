@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from stac_watch.config.model import Recipe
-from stac_watch.discover.poll import discover
-from stac_watch.discover.sweep import Context, step
+from stac_watch.discover.intake import Intake
+from stac_watch.discover.poll import poll as poll_once
+from stac_watch.discover.sweep import sweep
 from stac_watch.model.errors import CatalogUnavailable
 
 SECONDS = 12
@@ -122,14 +123,13 @@ class Ours:
     def __init__(self, place, ledger, *, api: str | None = None, **catalog) -> None:
         self.ledger, self.failed = ledger, Counter[str]()
         source = place.source(api=api, sweep="1s", interval="2s")
-        self.context = Context(source, Recipe(), place.catalog(api=api, probed=False, **catalog), ledger, lambda: datetime.now(UTC))
+        self.intake = Intake(source, Recipe(), place.catalog(api=api, probed=False, **catalog), ledger, lambda: datetime.now(UTC))
 
     def round(self, *, poll: bool = True) -> None:
-        c = self.context
         try:
             if poll:
-                discover(c.source, c.recipe, c.catalog, c.ledger, c.now)
-            step(c)
+                poll_once(self.intake)
+            sweep(self.intake)
         except CatalogUnavailable as error:
             self.failed[error.message.rpartition(": ")[2]] += 1
 

@@ -10,8 +10,9 @@ from pystac_client.exceptions import APIError
 from stac_watch.catalog.reader import leaves
 from stac_watch.catalog.windows import Window, days
 from stac_watch.config.model import Recipe
-from stac_watch.discover.poll import discover
-from stac_watch.discover.sweep import Context, step
+from stac_watch.discover.intake import Intake
+from stac_watch.discover.poll import poll as poll_once
+from stac_watch.discover.sweep import sweep as sweep_days
 
 THEN = datetime(2026, 3, 1, 12, 0, 13, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -38,14 +39,14 @@ def between(low: str, high: str) -> dict:
 
 def poll(place, ledger, now=None):
     now = now or (lambda: datetime.now(UTC))
-    return discover(place.source(), Recipe(), place.catalog(probed=False), ledger, now)
+    return poll_once(Intake(place.source(), Recipe(), place.catalog(probed=False), ledger, now))
 
 
 def sweep(place, ledger, shift=timedelta()):
-    context = Context(place.source(sweep="1s"), Recipe(), place.catalog(), ledger, lambda: datetime.now(UTC) + shift)
+    intake = Intake(place.source(sweep="1s"), Recipe(), place.catalog(), ledger, lambda: datetime.now(UTC) + shift)
     before = ledger.sources.sweep("s2", "recent")
     for _ in range(20):
-        step(context)
+        sweep_days(intake)
         row = ledger.sources.sweep("s2", "recent")
         if row.done_at is not None and (before is None or row.number > before.number):
             return row

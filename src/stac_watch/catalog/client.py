@@ -14,7 +14,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 
 from pystac_client import ItemSearch
@@ -23,6 +23,7 @@ from stac_watch.catalog.abilities import Abilities
 from stac_watch.catalog.http import ATTEMPTS, CONNECT, READ, Answer, BadAnswer, CatalogHttp, Rejected
 from stac_watch.catalog.windows import FAR, SECOND, Span, Window, bounds, interval
 from stac_watch.model.errors import CatalogUnavailable, ConfigError
+from stac_watch.model.item import ItemDocument
 from stac_watch.model.product import product_href
 from stac_watch.model.stamps import parse_stamp
 
@@ -40,7 +41,7 @@ SWEEP_PAGE = 2_500  # items per request of a sweep: a day of the real catalog ha
 class Page:
     """What one request returned."""
 
-    items: list[dict[str, Any]]
+    items: list[ItemDocument]
     full: bool  # there may be more in this window
     server_now: datetime
     seconds: float = 0.0
@@ -113,10 +114,10 @@ class Catalog:
             return {}
         return found if isinstance(found, dict) else {}
 
-    def item(self, item_id: str) -> dict[str, Any] | None:
+    def item(self, item_id: str) -> ItemDocument | None:
         """Returns one item as it is now; None when the catalog says that there is none."""
         try:
-            return self._http.ask(f"{self._url()}/items/{quote(item_id, safe='')}").document
+            return cast("ItemDocument", self._http.ask(f"{self._url()}/items/{quote(item_id, safe='')}").document)
         except Rejected as error:
             if error.status in (404, 410):
                 return None
@@ -175,7 +176,7 @@ class Catalog:
             return None
         return parse_stamp(start)
 
-    def fetch(self, item_ids: Sequence[str]) -> list[dict[str, Any]]:
+    def fetch(self, item_ids: Sequence[str]) -> list[ItemDocument]:
         """Asks for items by id."""
         size = self.abilities.page(100)
         chunks = (item_ids[start : start + size] for start in range(0, len(item_ids), size))
@@ -223,7 +224,8 @@ class Catalog:
             raise CatalogUnavailable(f"{self.api} answered without a list of features", hint="is it a STAC API?")
         more = isinstance(links, list) and any(isinstance(link, dict) and link.get("rel") == "next" for link in links)
         full = len(features) >= limit or (more and self.abilities.honest_next)
-        items = [f if self._whole else _slim(f) for f in features if isinstance(f, dict)]
+        items = [cast("ItemDocument", f) for f in features if isinstance(f, dict)]
+        items = items if self._whole else [_slim(item) for item in items]
         return Page(items, full, answer.server_now, answer.seconds, has_next=more)
 
     def _asked(self) -> list[str]:
@@ -232,9 +234,9 @@ class Catalog:
             return list(self._fields)
         return [*("assets.product" if name == "assets" else name for name in self._fields), *LEAN]
 
-    def _with_assets(self, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def _with_assets(self, items: list[ItemDocument]) -> list[ItemDocument]:
         """Asks again, and for all assets, for those few items that have no `product`."""
-        bare = [i["id"] for i in items if isinstance(i.get("id"), str) and product_href(i) is None]
+        bare = [name for i in items if isinstance(name := i.get("id"), str) and product_href(i) is None]
         if not bare:
             return items
         whole = {item.get("id"): item for item in self.fetch(bare)}
@@ -254,7 +256,7 @@ class Catalog:
         return f"{self.api}/collections/{quote(self.collection, safe='')}"
 
 
-def _slim(item: dict[str, Any]) -> dict[str, Any]:
+def _slim(item: ItemDocument) -> ItemDocument:
     properties = item.get("properties")
     if isinstance(properties, dict):
         item["properties"] = {name: properties[name] for name in PROPERTIES if name in properties}

@@ -18,6 +18,7 @@ from stac_watch.catalog.client import LEAN, SWEEP_PAGE, Catalog, Page
 from stac_watch.catalog.http import BadAnswer, Rejected
 from stac_watch.catalog.windows import FAR, SECOND, Window, floor_second
 from stac_watch.model.errors import CatalogUnavailable, ConfigError, Refused
+from stac_watch.model.item import ItemDocument
 from stac_watch.model.stamps import parse_stamp, stamp
 
 GOOD_FOR = timedelta(days=1)
@@ -74,7 +75,7 @@ def _check_time(catalog: Catalog) -> None:
         )
 
 
-def _stamp(catalog: Catalog, items: list[dict[str, Any]]) -> dict[str, Any]:
+def _stamp(catalog: Catalog, items: list[ItemDocument]) -> dict[str, Any]:
     """Returns the change stamps that can be asked for, and how the first of them, which is used, is compared."""
     declared, rejected = catalog.queryables(), []
     # an item without properties says nothing of the others; it is unreadable when it is read
@@ -116,7 +117,7 @@ def _selects(catalog: Catalog, name: str, item_id: str, moment: datetime) -> tup
     return page.full or any(item.get("id") == item_id for item in page.items), "is filtered wrongly: its own second is empty"
 
 
-def _filters_ids(catalog: Catalog, items: list[dict[str, Any]]) -> bool:
+def _filters_ids(catalog: Catalog, items: list[ItemDocument]) -> bool:
     condition = {"op": "=", "args": [{"property": "id"}, str(items[0].get("id"))]}
     try:
         found = catalog.ask({"filter": condition}, limit=2, attempts=ATTEMPTS).items
@@ -157,7 +158,7 @@ def _sorts_by(catalog: Catalog, name: str) -> bool:
     return rising and falling and bool(first) and bool(last) and first[0] <= last[0] + SECOND
 
 
-def _page_size(catalog: Catalog, sample: list[dict[str, Any]], wanted: int) -> dict[str, Any]:
+def _page_size(catalog: Catalog, sample: list[ItemDocument], wanted: int) -> dict[str, Any]:
     """Returns whether `fields` is honoured, how many items come at most, and whether a complete page has no `next`."""
     bare = ("id", "collection")
     single = catalog.ask({"ids": [str(sample[0].get("id"))]}, limit=SAMPLE, fields=bare, attempts=ATTEMPTS)
@@ -172,7 +173,7 @@ def _page_size(catalog: Catalog, sample: list[dict[str, Any]], wanted: int) -> d
     return found | {"max_page": len(page.items) if clipped else wanted}
 
 
-def _product_alone(catalog: Catalog, sample: list[dict[str, Any]]) -> bool:
+def _product_alone(catalog: Catalog, sample: list[ItemDocument]) -> bool:
     """Tells whether all items have an asset `product`, and it comes when it is asked for without the others."""
     hrefs = {str(item.get("id")): _product(item) for item in sample}
     if None in hrefs.values():
@@ -182,10 +183,15 @@ def _product_alone(catalog: Catalog, sample: list[dict[str, Any]]) -> bool:
         found = catalog.ask({"ids": list(hrefs)}, limit=SAMPLE, fields=lean, attempts=ATTEMPTS).items
     except CatalogUnavailable:
         return False
-    return {str(item.get("id")): _product(item) for item in found} == hrefs and all(len(item["assets"]) == 1 for item in found)
+    return {str(item.get("id")): _product(item) for item in found} == hrefs and all(_asset_count(item) == 1 for item in found)
 
 
-def _product(item: dict[str, Any]) -> object:
+def _asset_count(item: ItemDocument) -> int:
+    assets = item.get("assets")
+    return len(assets) if isinstance(assets, dict) else 0
+
+
+def _product(item: ItemDocument) -> object:
     assets = item.get("assets")
     product = assets.get("product") if isinstance(assets, dict) else None
     return product.get("href") if isinstance(product, dict) else None
@@ -197,10 +203,10 @@ def _idle(catalog: Catalog, server_now: datetime) -> float:
     return min(catalog.search(window, limit=1, attempts=ATTEMPTS).seconds for _ in range(3))
 
 
-def _moments(items: list[dict[str, Any]], name: str) -> Iterator[datetime]:
+def _moments(items: list[ItemDocument], name: str) -> Iterator[datetime]:
     return (parsed for item in items if (parsed := parse_stamp(_property(item, name))))
 
 
-def _property(item: dict[str, Any], name: str) -> object:
+def _property(item: ItemDocument, name: str) -> object:
     properties = item.get("properties")
     return properties.get(name) if isinstance(properties, dict) else None

@@ -18,7 +18,7 @@ from stac_watch.catalog.client import Catalog, Page
 from stac_watch.catalog.http import BadAnswer
 from stac_watch.catalog.windows import Window, after, bisect
 from stac_watch.model.errors import CatalogUnavailable
-from stac_watch.model.item import Unreadable
+from stac_watch.model.item import ItemDocument, Unreadable
 from stac_watch.model.stamps import stamp
 
 _HIDDEN = "(unreadable) "
@@ -30,7 +30,7 @@ class Leaf:
     """A window that was read completely, and what it holds."""
 
     window: Window
-    documents: list[dict[str, Any]]
+    documents: list[ItemDocument]
     server_now: datetime
     hidden: Unreadable | None = None  # items of it that the server itself cannot serve
 
@@ -98,7 +98,7 @@ def _begun(catalog: Catalog, window: Window, limit: int) -> Future[list[Leaf]]:
     return found
 
 
-def _whole_second(catalog: Catalog, window: Window, page: Page, limit: int) -> list[dict[str, Any]]:
+def _whole_second(catalog: Catalog, window: Window, page: Page, limit: int) -> list[ItemDocument]:
     documents = list(page.items)
     while page.full:
         following = catalog.search(window, limit=limit, extra=_beyond(catalog, window, page))
@@ -113,7 +113,7 @@ def _whole_second(catalog: Catalog, window: Window, page: Page, limit: int) -> l
 
 def _around_poison(catalog: Catalog, window: Window, limit: int, error: BadAnswer) -> Leaf:
     """Reads a second from both ends up to what breaks the answer."""
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, ItemDocument] = {}
     server_now: datetime | None = None
     whole = False
     for descending in (False, True):
@@ -132,8 +132,8 @@ def _around_poison(catalog: Catalog, window: Window, limit: int, error: BadAnswe
 
 def _up_to_poison(
     catalog: Catalog, window: Window, limit: int, *, descending: bool
-) -> tuple[list[dict[str, Any]], datetime | None, bool]:
-    documents: list[dict[str, Any]] = []
+) -> tuple[list[ItemDocument], datetime | None, bool]:
+    documents: list[ItemDocument] = []
     server_now, size, condition = None, limit, None
     while True:
         try:

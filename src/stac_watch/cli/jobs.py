@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from stac_watch import app as composition
 from stac_watch.cli.terminal import DEFAULT_CONFIG, ConfigOption, JsonOption, SourceArgument, YesOption, acting, cli, show
 from stac_watch.cli.times import read_range, read_since
+from stac_watch.discover.intake import Intake
 from stac_watch.jobs import audit as auditing
 from stac_watch.jobs import backfill as backfilling
 from stac_watch.jobs import replay as replaying
@@ -57,38 +58,38 @@ def backfill(
     """Convert what was acquired in a range of days: prints the plan, and does it with --yes. Run again, it goes on."""
     with acting(context, config) as (settings, parts):
         chosen = settings.source(source)
-        c = backfilling.Context(chosen, parts.recipe, parts.limits, parts.catalogs[source], parts.ledger)
+        intake = parts.intake(chosen)
         first, last = read_range(start, end, parts.now())
         request = backfilling.check_range(backfilling.Request(first, last, canary, max_items, max_failures), parts.now())
         if not yes:
-            show(backfilling.plan(c, request, parts.now()), json, render_plan)
+            show(backfilling.plan(intake, parts.limits, request), json, render_plan)
             return Exit.OK
-        return _carry_out(parts, c, request, follow=follow)
+        return _carry_out(parts, intake, request, follow=follow)
 
 
-def _carry_out(parts: Parts, c: backfilling.Context, request: backfilling.Request, *, follow: bool) -> int:
-    backfilling.begin(c, request, parts.now())
+def _carry_out(parts: Parts, intake: Intake, request: backfilling.Request, *, follow: bool) -> int:
+    backfilling.begin(intake, request)
     admitted = 0
     with _bar() as bar:
         task = bar.add_task("admitted", total=None)
-        for until, admitted in backfilling.admit(c, request, parts.now()):
+        for until, admitted in backfilling.admit(intake, request):
             bar.update(task, completed=admitted, description=f"read up to {until:%Y-%m-%d}, admitted")
             if parts.wait(0):
                 return Exit.INTERRUPTED
     print(f"{admitted} admitted", flush=True)
     if follow:
-        return _follow(parts, c, request)
+        return _follow(parts, intake, request)
     held = parts.ledger.lease.holder()
     if held is None or held[1] < parts.now():
         print("no watcher runs: `stac-watch watch` converts them, or the same command with --follow")
     return Exit.OK
 
 
-def _follow(parts: Parts, c: backfilling.Context, request: backfilling.Request) -> int:
+def _follow(parts: Parts, intake: Intake, request: backfilling.Request) -> int:
     """Shows how far it is until nothing moves any more; works itself while no watcher does, and gives way to one."""
     last = None
     try:
-        last = _see_through(parts, c, request)
+        last = _see_through(parts, intake, request)
     finally:
         if last is None:  # interrupted; runs of another watcher are not ours to end
             parts.engine.close(stop_runs=parts.ledger.lease.is_held)
@@ -101,16 +102,16 @@ def _follow(parts: Parts, c: backfilling.Context, request: backfilling.Request) 
     return Exit.NOT_ALL_WELL if last.held or last.failed or last.waiting else Exit.OK
 
 
-def _see_through(parts: Parts, c: backfilling.Context, request: backfilling.Request) -> backfilling.Progress | None:
+def _see_through(parts: Parts, intake: Intake, request: backfilling.Request) -> backfilling.Progress | None:
     """Returns how far it is when nothing moves any more; None when asked to stop before."""
     watcher = Watcher(replace(parts, holder=f"{parts.holder}, backfill --follow", gives_way=True), observing=False)
     began = parts.now()
-    done_before = backfilling.progress(c, request, began, 0, began).done
+    done_before = backfilling.progress(parts.ledger, intake.source.name, request, began, 0, began).done
     with _bar() as bar:
         show = _Follower(bar, parts.now)
         while True:
             tick = watcher.turn()
-            found = backfilling.progress(c, request, began, done_before, parts.now())
+            found = backfilling.progress(parts.ledger, intake.source.name, request, began, done_before, parts.now())
             show(tick, found)
             if found.settled:
                 return found
@@ -168,10 +169,10 @@ def replay(
     with acting(context, config) as (settings, parts):
         if event is not None:
             return _repost(parts, event, yes=yes)
-        sources = {source.name: source for source in settings.sources}
-        targets = _selected(parts, list(sources), item or [], file, state, since, error)
+        intakes = {source.name: parts.intake(source) for source in settings.sources}
+        targets = _selected(parts, list(intakes), item or [], file, state, since, error)
         if yes:
-            targets = replaying.execute(targets, parts.ledger, sources, parts.recipe, parts.catalogs, parts.now)
+            targets = replaying.execute(targets, parts.ledger, intakes, parts.now)
     show(targets, json, render_targets)
     refused = sum(t.refusal is not None for t in targets)
     if not json:
@@ -233,12 +234,9 @@ def audit(
 ) -> int:
     """Compare catalog, ledger, runs and outputs over a range of days: 0 only when nothing is missing, stale or doubled."""
     with acting(context, config) as (settings, parts):
-        c = auditing.Context(
-            settings.source(source), parts.recipe, parts.catalogs[source], parts.ledger, parts.engine, find_marker,
-            lambda output: composition.visible(settings, output),
-        )  # fmt: skip
+        evidence = auditing.Evidence(parts.engine, find_marker, lambda output: composition.visible(settings, output))
         first, last = read_range(start, end, parts.now())
-        found = auditing.audit(c, first, last, parts.now())
+        found = auditing.audit(parts.intake(settings.source(source)), evidence, first, last)
         try:
             written = auditing.write(found, file) if file is not None else 0
             show(found, json, render_audit)

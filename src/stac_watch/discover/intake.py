@@ -1,131 +1,188 @@
-"""Asks the catalog for what changed and writes it down: windows, pages, changes, verdicts, ledger, cursor.
+"""Item documents on their way into the ledger: read, compared with what it knows, judged, written down.
 
-In: one source. Out: ledger rows, each window's items, events and cursor in one transaction. Never: moves the cursor before the
-commit or past the server's clock; drops an item without a reason; fails a page because of one item.
+Polls, sweeps, backfills, audits and replays differ in what they read, and in nothing that comes after it: that is the `Intake` of
+a source. Each window's items and events, the cursor, and all else that it tells are one transaction.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
-from typing import Any
 
-from stac_watch.catalog.abilities import restore
+from stac_watch.catalog.abilities import STAMPS, restore
 from stac_watch.catalog.client import Catalog
 from stac_watch.catalog.probe import GOOD_FOR, GOOD_FOR_EMPTY, probe
-from stac_watch.catalog.reader import Leaf, hidden_name
+from stac_watch.catalog.reader import Leaf, hidden_name, leaves
+from stac_watch.catalog.windows import days
 from stac_watch.config.model import Recipe, Source
-from stac_watch.discover.items import ChangeKind, classify, read_item
+from stac_watch.discover.items import read_item
 from stac_watch.discover.overlap import lateness_bucket
 from stac_watch.discover.policy import Skip, judge
 from stac_watch.ledger.ledger import Ledger
-from stac_watch.ledger.records import Known, Sighting, Tally
+from stac_watch.ledger.records import Findings, Known, Sighting, SourceState, Tally
 from stac_watch.model.event import Conversion, Lane
 from stac_watch.model.identity import conversion_key, tile_of
-from stac_watch.model.item import Item, SkipReason, Unreadable
+from stac_watch.model.item import Item, ItemDocument, SkipReason, Unreadable
 from stac_watch.model.product import acquisition
 from stac_watch.model.states import State
 
+ORIGIN, BASELINE = "origin", "baseline"
+"""Cursors: where the watch began, and how far back sweeps have looked at what was there before."""
+CURSORS = (ORIGIN, BASELINE, *(f"{stamp}{span}" for stamp in (*STAMPS, "datetime") for span in ("", ":all")))
+
 
 @dataclass(frozen=True)
-class Look:
-    """What documents turned out to be."""
+class Comparison:
+    """What documents turned out to be beside what the ledger knows."""
 
     sightings: list[Sighting]
-    bad: list[Unreadable]
+    unreadable: list[Unreadable]
     fresh: list[Item]  # not known before, or of another revision
     known: dict[str, Known]
-    readable: frozenset[str]  # ids of all that are not bad
-    older: dict[str, str]  # items that a newer processing of the same acquisition takes the place of, and why
+    readable: frozenset[str]  # ids of all that can be read
+    older: dict[str, str] = field(default_factory=dict)  # items that a newer processing takes the place of, and why
+
+    def without(self, item_ids: set[str]) -> Comparison:
+        """Returns the same without these items' news."""
+        return replace(
+            self,
+            sightings=[s for s in self.sightings if s.item.item_id not in item_ids],
+            fresh=[i for i in self.fresh if i.item_id not in item_ids],
+        )
 
 
-def ensure_abilities(source: Source, catalog: Catalog, ledger: Ledger, now: datetime) -> None:
-    """Lets the catalog's abilities be those that the ledger knows; probes it when that was a day ago, or it erred since."""
-    kept = ledger.sources.abilities(source.name)
-    if kept is not None:
-        found, at, invalidated = kept
-        abilities = restore(found)
-        if abilities is not None and not invalidated and now - at < (GOOD_FOR if abilities.samples else GOOD_FOR_EMPTY):
-            catalog.abilities = abilities
-            return
-    ledger.sources.note_abilities(source.name, asdict(probe(catalog, source.poll.page)), now)
+@dataclass(frozen=True)
+class Intake:
+    """What the documents of one source pass through."""
+
+    source: Source
+    recipe: Recipe
+    catalog: Catalog
+    ledger: Ledger
+    now: Callable[[], datetime]
+
+    def state(self) -> SourceState:
+        """Returns what the ledger remembers of the source."""
+        return self.ledger.sources.state(self.source.name, CURSORS)
+
+    def cursor(self, name: str) -> str:
+        """Returns a cursor's name in the ledger."""
+        return f"{self.source.name}:{name}"
+
+    def ensure_abilities(self, state: SourceState | None = None) -> None:
+        """Lets the catalog's abilities be those that the ledger knows; probes it when that was a day ago, or it erred since."""
+        kept, now = (state or self.state()).abilities, self.now()
+        if kept is not None:
+            found, at, invalidated = kept
+            abilities = restore(found)
+            if abilities is not None and not invalidated and now - at < (GOOD_FOR if abilities.samples else GOOD_FOR_EMPTY):
+                self.catalog.abilities = abilities
+                return
+        self.ledger.sources.note_abilities(self.source.name, asdict(probe(self.catalog, self.source.poll.page)), now)
+
+    def read_days(self, start: datetime, end: datetime, lane: Lane) -> Iterator[tuple[Leaf, Comparison]]:
+        """Yields what was acquired in `[start, end)`, day by day, oldest first."""
+        for window in days("datetime", start, end):
+            yield from self.scan(leaves(self.catalog, window, self.source.poll.page), lane)
+
+    def scan(self, read: Iterable[Leaf], lane: Lane) -> Iterator[tuple[Leaf, Comparison]]:
+        """Yields windows that were read, each compared with the ledger as it is when its turn comes."""
+        return ((leaf, self.compare(leaf.documents, lane)) for leaf in read)
+
+    def compare(self, documents: Sequence[ItemDocument], lane: Lane) -> Comparison:
+        """Reads documents and compares them with what is known; writes nothing."""
+        items, unreadable = self._read(documents)
+        known = self.ledger.items.known(self.source.name, list(items))
+        fresh = {i for i, (item, _) in items.items() if i not in known or known[i].revision != item.revision}
+        # an unchanged item is judged again only where a rule kept it out: a property may have come, or the rules have changed
+        news = {i: items[i] for i in items if i in fresh or known[i].state is State.SKIPPED}
+        newer, older = self._processings([item for item, _ in news.values()])
+        sightings = self._judge(news, fresh & known.keys(), newer, lane)
+        admitted = {s.item.item_id for s in sightings if s.skip is None}
+        return Comparison(
+            sightings=sightings,
+            unreadable=unreadable,
+            fresh=[items[i][0] for i in items if i in fresh],
+            known=known,
+            readable=frozenset(items),
+            older={i: f"{by} is a newer processing of the same acquisition" for i, by in older.items() if by in admitted},
+        )
+
+    def commit(
+        self,
+        seen: Comparison,
+        leaf: Leaf | None = None,
+        *,
+        cursor: tuple[str, datetime] | None = None,
+        late_after: datetime | None = None,
+        besides: Findings | None = None,
+    ) -> Tally:
+        """Writes down what a window showed, in one transaction.
+
+        Args:
+            seen: its documents, compared.
+            leaf: the window; None where items were asked for by name.
+            cursor: what moves with it.
+            late_after: new items that are stamped before then are late; None = it is not known.
+            besides: what else it tells.
+        """
+        found = besides or Findings(readable=seen.readable)
+        late = (lateness_bucket(late_after, i.updated) for i in seen.fresh if i.updated is not None) if late_after else ()
+        found = replace(found, superseded=seen.older, lateness=Counter(bucket for bucket in late if bucket is not None))
+        unreadable = [*seen.unreadable, leaf.hidden] if leaf is not None and leaf.hidden is not None else seen.unreadable
+        return self.ledger.items.commit(self.source.name, seen.sightings, unreadable, cursor, self.now(), found)
+
+    def _read(self, documents: Sequence[ItemDocument]) -> tuple[dict[str, tuple[Item, ItemDocument]], list[Unreadable]]:
+        source, unreadable = self.source, list[Unreadable]()
+        items: dict[str, tuple[Item, ItemDocument]] = {}
+        for document in documents:
+            entry = read_item(document, collection=source.collection, api=source.api, on=source.on, allowed_hosts=source.hosts())
+            if isinstance(entry, Unreadable):
+                unreadable.append(entry)
+            else:
+                items[entry.item_id] = (entry, document)
+        return items, unreadable
+
+    def _judge(
+        self, news: Mapping[str, tuple[Item, ItemDocument]], replaced: set[str], newer: set[str], lane: Lane
+    ) -> list[Sighting]:
+        rules, now, sightings = self.source.filter, self.now(), []
+        if lane != "live":  # a person said which
+            rules = rules.model_copy(update={"max_age": None})
+        for item_id, (item, document) in news.items():
+            verdict = judge(item, rules, now, document)
+            reason = verdict.reason if isinstance(verdict, Skip) else SkipReason.SUPERSEDED if item_id in newer else None
+            asked = conversion(item, self.source, self.recipe, lane, replaced=item_id in replaced)
+            sightings.append(Sighting(item, asked, reason))
+        return sightings
+
+    def _processings(self, items: list[Item]) -> tuple[set[str], dict[str, str]]:
+        """Returns which items are older processings than others, and which known items these take the place of."""
+        if self.source.reprocessing == "all" or not items:
+            return set(), {}
+        known = self.ledger.items.acquired_at(self.source.name, [item.datetime for item in items])
+        gone = {SkipReason.WITHDRAWN.value, SkipReason.DEPRECATED.value}
+        ids = {i for i, k in known.items() if not (k.state is State.SKIPPED and k.cause in gone)}
+        ids |= {item.item_id for item in items if not item.deprecated}
+        newest: dict[str, tuple[str, str]] = {}
+        for item_id in ids:
+            if (parts := acquisition(item_id)) is not None:
+                newest[parts[0]] = max(newest.get(parts[0], ("", "")), (parts[1], item_id))
+        beaten = {i: newest[parts[0]][1] for i in ids if (parts := acquisition(i)) is not None and newest[parts[0]][1] != i}
+        mine = {item.item_id for item in items}
+        return beaten.keys() & mine, {i: by for i, by in beaten.items() if i not in mine and by in mine}
 
 
-def note_lateness(source: Source, ledger: Ledger, cursor: datetime, fresh: list[Item]) -> None:
-    """Counts how late new items were; the overlap follows from it."""
-    buckets = (lateness_bucket(cursor, item.updated) for item in fresh if item.updated is not None)
-    ledger.sources.note_lateness(source.name, Counter(bucket for bucket in buckets if bucket is not None))
-
-
-def commit(
-    seen: Look, hidden: Unreadable | None, source: Source, ledger: Ledger, now: datetime, *, cursor: tuple[str, datetime] | None
-) -> Tally:
-    """Writes down what a window showed: first what is superseded, so that a crash in between leaves the newer to be found again."""
-    if seen.older:
-        ledger.items.supersede(source.name, seen.older.keys(), seen.older, now)
-    bad = [*seen.bad, hidden] if hidden is not None else seen.bad
-    return ledger.items.commit(source.name, seen.sightings, bad, cursor, now)
-
-
-def heal(seen: Look, leaf: Leaf, source: Source, ledger: Ledger, *, whole: bool) -> None:
-    """Marks as readable what this window could read; `whole`: it had everything of its span."""
+def hidden_names(leaf: Leaf) -> tuple[str, str] | None:
+    """Returns the names that stood for what was hidden in a window, where it was read completely."""
     span = leaf.window
-    names = hidden_name(span.field, span.start), hidden_name(span.field, span.end)
-    ledger.absences.mark_readable(source.name, seen.readable, names if whole and leaf.hidden is None else None)
+    return (hidden_name(span.field, span.start), hidden_name(span.field, span.end)) if leaf.hidden is None else None
 
 
-def look(documents: list[dict[str, Any]], source: Source, recipe: Recipe, ledger: Ledger, now: datetime, *, lane: Lane) -> Look:
-    """Reads documents and compares them with what is known."""
-    items: dict[str, tuple[Item, dict[str, Any]]] = {}
-    bad = []
-    for document in documents:
-        entry = read_item(document, collection=source.collection, api=source.api, on=source.on, allowed_hosts=source.hosts())
-        if isinstance(entry, Unreadable):
-            bad.append(entry)
-        else:
-            items[entry.item_id] = (entry, document)
-    known = ledger.items.known(source.name, list(items))
-    kinds = {i: classify(item, known[i].revision if i in known else None).kind for i, (item, _) in items.items()}
-    # an unchanged item is looked at again only where a rule kept it out: a property may have come, or the rules have changed
-    open_ = {i: items[i] for i, kind in kinds.items() if kind is not ChangeKind.NONE or known[i].state is State.SKIPPED}
-    newer, older = _processings(source, [item for item, _ in open_.values()], ledger)
-    rules = source.filter if lane == "live" else source.filter.model_copy(update={"max_age": None})  # a person said which
-    sightings = []
-    for item_id, (item, document) in open_.items():
-        verdict = judge(item, rules, now, document)
-        reason = verdict.reason if isinstance(verdict, Skip) else SkipReason.SUPERSEDED if item_id in newer else None
-        replaced = kinds[item_id] is ChangeKind.REPLACE
-        sightings.append(Sighting(item, _conversion(item, source, recipe, lane, replaced=replaced), reason))
-    admitted = {s.item.item_id for s in sightings if s.skip is None}
-    return Look(
-        sightings=sightings,
-        bad=bad,
-        fresh=[items[i][0] for i, kind in kinds.items() if kind is not ChangeKind.NONE],
-        known=known,
-        readable=frozenset(items),
-        older={i: f"{by} is a newer processing of the same acquisition" for i, by in older.items() if by in admitted},
-    )
-
-
-def _processings(source: Source, items: list[Item], ledger: Ledger) -> tuple[set[str], dict[str, str]]:
-    """Returns which items are older processings than others, and which known items these take the place of."""
-    if source.reprocessing == "all" or not items:
-        return set(), {}
-    known = ledger.items.acquired_at(source.name, [item.datetime for item in items])
-    gone = {SkipReason.WITHDRAWN.value, SkipReason.DEPRECATED.value}
-    ids = {i for i, k in known.items() if not (k.state is State.SKIPPED and k.cause in gone)}
-    ids |= {item.item_id for item in items if not item.deprecated}
-    newest: dict[str, tuple[str, str]] = {}
-    for item_id in ids:
-        if (parts := acquisition(item_id)) is not None:
-            newest[parts[0]] = max(newest.get(parts[0], ("", "")), (parts[1], item_id))
-    beaten = {i: newest[parts[0]][1] for i in ids if (parts := acquisition(i)) is not None and newest[parts[0]][1] != i}
-    mine = {item.item_id for item in items}
-    return beaten.keys() & mine, {i: by for i, by in beaten.items() if i not in mine and by in mine}
-
-
-def _conversion(item: Item, source: Source, recipe: Recipe, lane: Lane, *, replaced: bool) -> Conversion:
+def conversion(item: Item, source: Source, recipe: Recipe, lane: Lane, *, replaced: bool) -> Conversion:
+    """Returns what an item's event asks for."""
     key = conversion_key(source.api, item.collection, item.item_id, item.revision, recipe.digest_fields())
     output = recipe.output.format(
         collection=item.collection, item_id=item.item_id, tile=item.tile or tile_of(item.item_id), key=key

@@ -1,8 +1,7 @@
-"""What an item document says, and how it differs from what the ledger knows. Pure.
+"""What an item document says: an `Item`, or an `Unreadable` where nothing can be done with it. Pure.
 
-In: one item as a dict (never a pystac object), and the known row. Out: an `Item` and a `Change`, or an `Unreadable`.
-Never: I/O; fails a page because of one item. A revision is a short hash of what matters in an item: product href, deprecated,
-processing versions, checksum; never of the whole JSON, because on pgstac 0.9 one collection update rewrites every item's JSON.
+A revision is a short hash of what matters in an item: product href, deprecated, processing versions, checksum; never of the whole
+JSON, because on pgstac 0.9 one collection update rewrites every item's JSON.
 """
 
 from __future__ import annotations
@@ -10,37 +9,19 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, Literal
 
 from stac_watch.catalog.abilities import STAMPS
 from stac_watch.model.errors import IdentityError
 from stac_watch.model.hosts import check_href
 from stac_watch.model.identity import TILE, check_item_id
-from stac_watch.model.item import Item, Unreadable
+from stac_watch.model.item import Item, ItemDocument, Unreadable
 from stac_watch.model.product import product_href
 from stac_watch.model.stamps import parse_stamp
 
 
-class ChangeKind(StrEnum):
-    """How an item differs from what is known."""
-
-    CREATE = "create"
-    REPLACE = "replace"
-    NONE = "none"  #: nothing that matters changed
-
-
-@dataclass(frozen=True)
-class Change:
-    """An item and how it differs from the ledger."""
-
-    kind: ChangeKind
-    item: Item
-
-
 def read_item(
-    document: Mapping[str, Any], *, collection: str, api: str, on: Literal["content", "restamp"], allowed_hosts: tuple[str, ...]
+    document: ItemDocument, *, collection: str, api: str, on: Literal["content", "restamp"], allowed_hosts: tuple[str, ...]
 ) -> Item | Unreadable:
     """Reads one item document as the catalog gave it."""
     raw_id = document.get("id")
@@ -82,16 +63,10 @@ def read_item(
     )
 
 
-def classify(item: Item, known_revision: str | None) -> Change:
-    """Compares an item with the revision that the ledger knows."""
-    if known_revision is None:
-        return Change(ChangeKind.CREATE, item)
-    return Change(ChangeKind.NONE if known_revision == item.revision else ChangeKind.REPLACE, item)
-
-
-def _revision(properties: Mapping[str, Any], document: Mapping[str, Any], href: str, on: str) -> str:
+def _revision(properties: Mapping[str, Any], document: ItemDocument, href: str, on: str) -> str:
     software = properties.get("processing:software")
-    product = document.get("assets", {}).get("product", {})
+    assets = document.get("assets")
+    product = assets.get("product") if isinstance(assets, Mapping) else None
     parts = [
         href,
         str(properties.get("deprecated") is True),

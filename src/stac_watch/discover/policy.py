@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from cql2 import Expr
 from shapely.errors import ShapelyError
@@ -33,7 +32,7 @@ class Skip:
     reason: SkipReason
 
 
-def judge(item: Item, rules: Filter, now: datetime, document: Mapping[str, Any] | None = None) -> Admit | Skip:
+def judge(item: Item, rules: Filter, now: datetime, document: Mapping[str, object] | None = None) -> Admit | Skip:
     """Returns the verdict; the first rule that says no names the reason.
 
     Args:
@@ -52,7 +51,7 @@ def fields_for(rules: Filter) -> tuple[str, ...]:
     return ("geometry",) if rules.intersects is not None or rules.cql2 is not None else ()
 
 
-def _objections(item: Item, rules: Filter, now: datetime, document: Mapping[str, Any]) -> list[SkipReason]:
+def _objections(item: Item, rules: Filter, now: datetime, document: Mapping[str, object]) -> list[SkipReason]:
     found = []
     if item.deprecated:
         found.append(SkipReason.DEPRECATED)
@@ -72,7 +71,7 @@ def _objections(item: Item, rules: Filter, now: datetime, document: Mapping[str,
     return found
 
 
-def _outside(item: Item, rules: Filter, document: Mapping[str, Any]) -> SkipReason | None:
+def _outside(item: Item, rules: Filter, document: Mapping[str, object]) -> SkipReason | None:
     if rules.bbox is not None:
         if not item.bbox:
             return SkipReason.NO_BBOX
@@ -87,10 +86,10 @@ def _outside(item: Item, rules: Filter, document: Mapping[str, Any]) -> SkipReas
     return None
 
 
-def _footprint(item: Item, document: Mapping[str, Any]) -> BaseGeometry | None:
+def _footprint(item: Item, document: Mapping[str, object]) -> BaseGeometry | None:
     """The item's geometry, or its bbox where it has none that can be used."""
     try:
-        geometry = shape(document["geometry"])
+        geometry = shape(document["geometry"])  # type: ignore[arg-type]  # whatever it is: shapely says
         if not geometry.is_empty and geometry.is_valid:
             return geometry
     except (ShapelyError, TypeError, ValueError, AttributeError, KeyError, IndexError):
@@ -98,7 +97,7 @@ def _footprint(item: Item, document: Mapping[str, Any]) -> BaseGeometry | None:
     return _box(item.bbox) if item.bbox else None
 
 
-def _unmet(expression: Expr, document: Mapping[str, Any]) -> SkipReason | None:
+def _unmet(expression: Expr, document: Mapping[str, object]) -> SkipReason | None:
     try:
         return None if expression.matches(dict(document)) else SkipReason.NO_MATCH
     except Exception:  # noqa: BLE001  # cql2 raises bare Exception where SQL says NULL: a property that the item does not have

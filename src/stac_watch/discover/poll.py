@@ -5,85 +5,83 @@ The cursor moves with the items of its window, in one transaction, and never pas
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import datetime
 
 from stac_watch.catalog.abilities import EXPENSIVE
-from stac_watch.catalog.client import Catalog
 from stac_watch.catalog.http import BadAnswer, Rejected
 from stac_watch.catalog.reader import leaves
 from stac_watch.catalog.windows import advance, next_window
-from stac_watch.config.model import Recipe, Source
-from stac_watch.discover.intake import add, commit, ensure_abilities, heal, look, note_lateness
+from stac_watch.discover.intake import ORIGIN, Intake, add, hidden_names
 from stac_watch.discover.overlap import overlap_of
-from stac_watch.ledger.ledger import Ledger
-from stac_watch.ledger.records import Tally
+from stac_watch.ledger.records import Findings, SourceState, Tally
 
 
-def discover(source: Source, recipe: Recipe, catalog: Catalog, ledger: Ledger, now: Callable[[], datetime]) -> Tally:
+def poll(intake: Intake) -> Tally:
     """Reads everything that changed since the cursor, window by window; each is committed before the next is asked.
 
     Raises:
         CatalogUnavailable: no usable answer; what was committed stays, the cursor stands before the window that failed.
         ConfigError: there is no such collection.
     """
-    ensure_abilities(source, catalog, ledger, now())
+    state = intake.state()
+    intake.ensure_abilities(state)
     try:
-        return _poll(source, recipe, catalog, ledger, now)
+        return _poll(intake, state)
     except (Rejected, BadAnswer):
-        ledger.sources.invalidate_abilities(source.name)
+        intake.ledger.sources.invalidate_abilities(intake.source.name)
         raise
 
 
-def _poll(source: Source, recipe: Recipe, catalog: Catalog, ledger: Ledger, now: Callable[[], datetime]) -> Tally:
+def _poll(intake: Intake, state: SourceState) -> Tally:
+    source, catalog = intake.source, intake.catalog
     stamp, server_now = catalog.abilities.stamp, catalog.clock()
-    name = f"{source.name}:{stamp}"
-    origin = ledger.sources.position(f"{source.name}:origin")
-    if origin is None:
-        origin = min(server_now, now()) - source.poll.since  # a `Date` that is ahead once would make all until then no news
-        ledger.sources.set_position(f"{source.name}:origin", origin, now())
-    before = _position(ledger, name, server_now, now())
-    start, floor = _reach(source, catalog, ledger, server_now, now())
-    window = next_window(
-        stamp, start or before or origin, overlap_of(source, stamp, ledger.sources.lateness(source.name)), server_now, origin=origin
-    )
+    origin = _origin(intake, state, server_now)
+    before = _position(intake, state, stamp, server_now)
+    start, floor = _reach(intake, state, server_now)
+    overlap = overlap_of(source, stamp, state.lateness)
+    window = next_window(stamp, start or before or origin, overlap, server_now, origin=origin)
     cursor, total = before or origin, Tally()
-    for leaf in leaves(catalog, window, source.poll.page, floor=floor):
+    for leaf, seen in intake.scan(leaves(catalog, window, source.poll.page, floor=floor), "live"):
         cursor = advance(cursor, leaf.window, leaf.server_now)
-        seen = look(leaf.documents, source, recipe, ledger, now(), lane="live")
-        total = add(total, commit(seen, leaf.hidden, source, ledger, now(), cursor=(name, cursor)))
-        heal(seen, leaf, source, ledger, whole=floor is None)
-        if before is not None:
-            note_lateness(source, ledger, before, seen.fresh)
+        # with a floor a window was not read completely: what is hidden may lie below it
+        found = Findings(readable=seen.readable, cleared=hidden_names(leaf) if floor is None else None)
+        total = add(total, intake.commit(seen, leaf, cursor=(intake.cursor(stamp), cursor), late_after=before, besides=found))
     if floor is None and catalog.abilities.idle > EXPENSIVE:
-        ledger.sources.set_position(f"{name}:all", cursor, now())
+        intake.ledger.sources.set_position(intake.cursor(f"{stamp}:all"), cursor, intake.now())
     return total
 
 
-def _position(ledger: Ledger, name: str, server_now: datetime, now: datetime) -> datetime | None:
+def _origin(intake: Intake, state: SourceState, server_now: datetime) -> datetime:
+    """Returns where the watch began; it begins now where it did not."""
+    if ORIGIN in state.positions:
+        return state.positions[ORIGIN]
+    origin = min(server_now, intake.now()) - intake.source.poll.since  # a `Date` ahead once would make all until then no news
+    intake.ledger.sources.set_position(intake.cursor(ORIGIN), origin, intake.now())
+    return origin
+
+
+def _position(intake: Intake, state: SourceState, name: str, server_now: datetime) -> datetime | None:
     """Returns a cursor, the server's time where it lies in the future: a `Date` that was wrong once would blind us until then.
 
     Both clocks must say so: a server's that is behind once would take the cursor back to before the watch.
     """
-    position = ledger.sources.position(name)
+    position, now = state.positions.get(name), intake.now()
     if position is None or position <= max(server_now, now):
         return position
-    ledger.sources.set_position(name, server_now, now)
+    intake.ledger.sources.set_position(intake.cursor(name), server_now, now)
     return server_now
 
 
-def _reach(
-    source: Source, catalog: Catalog, ledger: Ledger, server_now: datetime, now: datetime
-) -> tuple[datetime | None, datetime | None]:
+def _reach(intake: Intake, state: SourceState, server_now: datetime) -> tuple[datetime | None, datetime | None]:
     """Returns where an unusual window starts, and the acquisition time that a usual one is limited to.
 
     Without an index on the stamp a query costs 0.6-1.2 s per 100,000 items on pgstac, with a limit on the acquisition time a
     tenth of it. So polls have that limit, and once per sweep one goes without it, from where the last such one ended.
     """
-    a = catalog.abilities
-    if a.idle <= EXPENSIVE or a.stamp == "datetime":
+    abilities, timing = intake.catalog.abilities, intake.source.poll
+    if abilities.idle <= EXPENSIVE or abilities.stamp == "datetime":
         return None, None
-    last = _position(ledger, f"{source.name}:{a.stamp}:all", server_now, now)
-    if last is None or server_now - last >= source.poll.sweep:
+    last = _position(intake, state, f"{abilities.stamp}:all", server_now)
+    if last is None or server_now - last >= timing.sweep:
         return last, None
-    return None, server_now - source.poll.sweep_back
+    return None, server_now - timing.sweep_back

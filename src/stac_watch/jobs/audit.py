@@ -1,7 +1,7 @@
 """Looks for what is missing, stale or doubled: catalog, ledger, runs and outputs side by side, over a range of acquisition times.
 
-In: a source and a range. Out: gaps, each with its kind and its remedy; a file of them that `replay --file` takes. Never: changes
-anything; counts as well what it could not look at.
+Each gap has its kind and its remedy; a file of them is what `replay --file` takes. An audit changes nothing, and does not count as
+well what it could not look at.
 """
 
 from __future__ import annotations
@@ -17,12 +17,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from stac_watch.catalog.client import Catalog
-from stac_watch.catalog.reader import leaves
-from stac_watch.catalog.windows import days
-from stac_watch.config.model import Recipe, Source
-from stac_watch.discover.intake import ensure_abilities, look
-from stac_watch.ledger.ledger import Ledger
+from stac_watch.discover.intake import Intake
 from stac_watch.ledger.records import ConversionRow, Sighting
 from stac_watch.model.errors import CannotWrite, Unavailable, cannot_write
 from stac_watch.model.states import FINAL, State
@@ -85,40 +80,28 @@ class Audit:
 
 
 @dataclass(frozen=True)
-class Context:
-    """What is compared."""
+class Evidence:
+    """What shows whether the ledger is right: runs and outputs."""
 
-    source: Source
-    recipe: Recipe
-    catalog: Catalog
-    ledger: Ledger
     engine: Engine
     find_marker: Callable[[str], Mapping[str, Any] | None]  # raises Unavailable where it cannot look
     visible: Callable[[str], bool]  # whether an output lies where its marker can be read
 
 
-def audit(c: Context, start: datetime, end: datetime, now: datetime) -> Audit:
+def audit(intake: Intake, evidence: Evidence, start: datetime, end: datetime) -> Audit:
     """Compares a range of acquisition times.
 
     Raises:
         CatalogUnavailable: no usable answer.
         Temporary: the engine does not answer.
     """
-    ensure_abilities(c.source, c.catalog, c.ledger, now)
-    shown: set[str] = set()
-    gaps: list[Gap] = []
-    for window in days("datetime", start, end):
-        for leaf in leaves(c.catalog, window, c.source.poll.page):
-            seen = look(leaf.documents, c.source, c.recipe, c.ledger, now, lane="live")  # what discovery would take
-            shown |= {str(document.get("id")) for document in leaf.documents}
-            bad = [*seen.bad, leaf.hidden] if leaf.hidden is not None else seen.bad
-            gaps += [_gap(Kind.UNREADABLE, c.source.name, entry.item_id, None, entry.why) for entry in bad]
-            rows = c.ledger.items.current(c.source.name, [s.item.item_id for s in seen.sightings])
-            gaps += [gap for s in seen.sightings if (gap := unknown(c.source.name, s, rows.get(s.item.item_id)))]
+    intake.ensure_abilities()
+    source, ledger = intake.source.name, intake.ledger
+    shown, gaps = _against_catalog(intake, start, end)
     named = {gap.item for gap in gaps}
     done = skipped = unseen = 0
     owners: dict[str, list[ConversionRow]] = defaultdict(list)
-    for row, (marker, visible), runs in _observed(c, start, end):
+    for row, (marker, visible), runs in _observed(list(ledger.items.within(source, start, end)), evidence):
         owners[row.output_zarr].append(row)
         gap = examine(row, marker, runs, in_catalog=row.item_id in shown, visible=visible)
         done += gap is None and row.state is State.DONE
@@ -130,7 +113,19 @@ def audit(c: Context, start: datetime, end: datetime, now: datetime) -> Audit:
         wanted = [row for row in sharing if row.state is not State.SKIPPED]
         gaps += [_gap(Kind.DOUBLED, r.source, r.item_id, r, f"{len(wanted)} items write {r.output_zarr}") for r in wanted[1:]]
     kinds = Counter(gap.kind.value for gap in gaps)
-    return Audit(c.source.name, start, end, now, len(shown), done, unseen, skipped, dict(sorted(kinds.items())), gaps)
+    return Audit(source, start, end, intake.now(), len(shown), done, unseen, skipped, dict(sorted(kinds.items())), gaps)
+
+
+def _against_catalog(intake: Intake, start: datetime, end: datetime) -> tuple[set[str], list[Gap]]:
+    """Returns the items that the catalog shows, and what discovery would do that it did not."""
+    source, shown, gaps = intake.source.name, set[str](), list[Gap]()
+    for leaf, seen in intake.read_days(start, end, "live"):
+        shown |= {str(document.get("id")) for document in leaf.documents}
+        unreadable = [*seen.unreadable, leaf.hidden] if leaf.hidden is not None else seen.unreadable
+        gaps += [_gap(Kind.UNREADABLE, source, entry.item_id, None, entry.why) for entry in unreadable]
+        rows = intake.ledger.items.current(source, [s.item.item_id for s in seen.sightings])
+        gaps += [gap for s in seen.sightings if (gap := unknown(source, s, rows.get(s.item.item_id)))]
+    return shown, gaps
 
 
 def unknown(source: str, s: Sighting, row: ConversionRow | None) -> Gap | None:
@@ -176,25 +171,23 @@ def examine(
     return None
 
 
-def _observed(c: Context, start: datetime, end: datetime) -> Iterator[tuple[ConversionRow, Looked, list[Run]]]:
-    """Yields the conversions of the range with their markers and runs."""
-    rows = list(c.ledger.items.within(c.source.name, start, end))
+def _observed(rows: Sequence[ConversionRow], evidence: Evidence) -> Iterator[tuple[ConversionRow, Looked, list[Run]]]:
+    """Yields conversions with their markers and runs."""
     with ThreadPoolExecutor(READERS) as readers:
         for first in range(0, len(rows), KEYS):
             part = rows[first : first + KEYS]
             runs: dict[str, list[Run]] = defaultdict(list)
-            for run in c.engine.runs([row.key for row in part]):
+            for run in evidence.engine.runs([row.key for row in part]):
                 runs[run.key].append(run)
-
-            for row, found in zip(part, readers.map(lambda row: _look(c, row), part), strict=True):
+            for row, found in zip(part, readers.map(lambda row: _marker(row, evidence), part), strict=True):
                 yield row, found, runs[row.key]
 
 
-def _look(c: Context, row: ConversionRow) -> Looked:
-    if row.state is not State.DONE or not c.visible(row.output_zarr):
+def _marker(row: ConversionRow, evidence: Evidence) -> Looked:
+    if row.state is not State.DONE or not evidence.visible(row.output_zarr):
         return None, False
     try:
-        return c.find_marker(row.output_zarr), True
+        return evidence.find_marker(row.output_zarr), True
     except Unavailable:
         return None, False
 

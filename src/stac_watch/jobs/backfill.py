@@ -1,8 +1,7 @@
 """Converts what was there before: a range of acquisition days, planned first, resumable, and under a brake.
 
-In: a source, a range, its limits. Out: a plan that changes nothing; or conversions in the lane `backfill`, oldest first, each
-window's items and its own cursor in one transaction. Never: sends anything (that is `dispatch`, which keeps to the order that is
-left in the ledger), or starves what is live.
+The plan changes nothing. Doing it admits conversions in the lane `backfill`, oldest first, each window's items and the backfill's
+own cursor in one transaction. Nothing is sent from here: that is `dispatch`, which keeps to the order that is left in the ledger.
 """
 
 from __future__ import annotations
@@ -13,11 +12,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from stac_watch.catalog.client import Catalog
-from stac_watch.catalog.reader import Leaf, leaves
-from stac_watch.catalog.windows import DAY, Window, days, floor_day, floor_second
-from stac_watch.config.model import Limits, Recipe, Source
-from stac_watch.discover.intake import Look, commit, ensure_abilities, look
+from stac_watch.catalog.reader import Leaf
+from stac_watch.catalog.windows import DAY, floor_day, floor_second
+from stac_watch.config.model import Limits, Source
+from stac_watch.discover.intake import Comparison, Intake
 from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.records import ConversionRow, Order
 from stac_watch.model.errors import InputError
@@ -70,17 +68,6 @@ class Plan:
     held: str | None
 
 
-@dataclass(frozen=True)
-class Context:
-    """What a backfill works with."""
-
-    source: Source
-    recipe: Recipe
-    limits: Limits
-    catalog: Catalog
-    ledger: Ledger
-
-
 def check_range(request: Request, now: datetime) -> Request:
     """Returns the request with whole seconds, no later than today: until now, the range and so its cursor would change at once.
 
@@ -93,26 +80,27 @@ def check_range(request: Request, now: datetime) -> Request:
     return replace(request, start=start, end=end)
 
 
-def plan(c: Context, request: Request, now: datetime) -> Plan:
+def plan(intake: Intake, limits: Limits, request: Request) -> Plan:
     """Reads the range and says what a backfill of it would do; writes nothing of it.
 
     Raises:
         CatalogUnavailable: no usable answer.
     """
-    ensure_abilities(c.source, c.catalog, c.ledger, now)
+    intake.ensure_abilities()
+    source, ledger = intake.source, intake.ledger
     found: dict[str, Counter[str]] = {}
-    for _, seen, leaf in _read(c, request.start, request.end, now):
+    for leaf, seen in intake.read_days(request.start, request.end, "backfill"):
         found.setdefault(f"{leaf.window.start:%Y-%m-%d}", Counter()).update(_tally(seen, leaf))
     rows = [Day(day=day, **{name: counts[name] for name in _COUNTED}) for day, counts in sorted(found.items())]
     to_do = sum(day.to_do for day in rows)
     to_do = min(to_do, request.max_items) if request.max_items is not None else to_do
-    recent = c.ledger.conversions.find(state=State.DONE, source=c.source.name, limit=SAMPLE)
+    recent = ledger.conversions.find(state=State.DONE, source=source.name, limit=SAMPLE)
     size, seconds = usual(recent)
-    hours, limit = _hours(to_do, seconds, c.limits, c.source)
-    order = next((o for o in c.ledger.orders.all() if o.source == c.source.name), None)
-    position = c.ledger.sources.position(cursor(c, request))
+    hours, limit = _hours(to_do, seconds, limits, source)
+    order = next((o for o in ledger.orders.all() if o.source == source.name), None)
+    position = ledger.sources.position(cursor(intake, request))
     return Plan(
-        source=c.source.name,
+        source=source.name,
         start=request.start,
         end=request.end,
         goes_on_at=position if position is not None and position < request.end else None,
@@ -129,9 +117,9 @@ def plan(c: Context, request: Request, now: datetime) -> Plan:
 _COUNTED = ("items", "to_do", "done", "unfinished", "failed", "skipped", "unreadable")
 
 
-def _tally(seen: Look, leaf: Leaf) -> Counter[str]:
+def _tally(seen: Comparison, leaf: Leaf) -> Counter[str]:
     new = {s.item.item_id for s in seen.sightings}
-    counts = Counter({"items": len(leaf.documents), "unreadable": len(seen.bad) + (leaf.hidden is not None)})
+    counts = Counter({"items": len(leaf.documents), "unreadable": len(seen.unreadable) + (leaf.hidden is not None)})
     for s in seen.sightings:
         counts["to_do" if s.skip is None else "skipped"] += 1
     for item_id, known in seen.known.items():
@@ -165,54 +153,51 @@ def _hours(to_do: int, seconds: float, limits: Limits, source: Source) -> tuple[
 # -- doing it ------------------------------------------------------------------------------------------------------------------
 
 
-def begin(c: Context, request: Request, now: datetime) -> None:
+def begin(intake: Intake, request: Request) -> None:
     """Leaves the order that `dispatch` keeps to; given again, it lifts what held the last one."""
-    ensure_abilities(c.source, c.catalog, c.ledger, now)
-    c.ledger.orders.give(Order(c.source.name, request.start, request.end, now, request.canary, request.max_failures, None))
-    position = c.ledger.sources.position(cursor(c, request))
+    intake.ensure_abilities()
+    source, ledger, now = intake.source.name, intake.ledger, intake.now()
+    ledger.orders.give(Order(source, request.start, request.end, now, request.canary, request.max_failures, None))
+    name = cursor(intake, request)
+    position = ledger.sources.position(name)
     if position is not None and position >= request.end:
-        c.ledger.sources.set_position(cursor(c, request), request.start, now)  # it was read to its end: look again for what is new
+        ledger.sources.set_position(name, request.start, now)  # it was read to its end: look again for what is new
 
 
-def admit(c: Context, request: Request, now: datetime) -> Iterator[tuple[datetime, int]]:
+def admit(intake: Intake, request: Request) -> Iterator[tuple[datetime, int]]:
     """Admits window by window from where an earlier run stopped; yields how far it is and how many were admitted.
 
     Raises:
         CatalogUnavailable: no usable answer; run again, it goes on at the window that failed.
     """
-    name, admitted = cursor(c, request), 0
-    for _, seen, leaf in _read(c, c.ledger.sources.position(name) or request.start, request.end, now):
+    name, admitted = cursor(intake, request), 0
+    start = intake.ledger.sources.position(name) or request.start
+    for leaf, seen in intake.read_days(start, request.end, "backfill"):
         room = None if request.max_items is None else request.max_items - admitted
-        wanted = sum(s.skip is None for s in seen.sightings)
-        cut = room is not None and wanted > room
+        wanted = [s for s in seen.sightings if s.skip is None]
+        cut = room is not None and len(wanted) > room
         if cut:
-            seen = replace(seen, sightings=[s for s in seen.sightings if s.skip is None][:room], older={})
-        done = commit(seen, leaf.hidden, c.source, c.ledger, now, cursor=None if cut else (name, leaf.window.end))
+            seen = replace(seen, sightings=wanted[:room], older={})
+        done = intake.commit(seen, leaf, cursor=None if cut else (name, leaf.window.end))
         admitted += done.admitted
         yield leaf.window.end, admitted
         if cut:
             return
 
 
-def cursor(c: Context, request: Request) -> str:
+def cursor(intake: Intake, request: Request) -> str:
     """Returns the name of the cursor: another range or another recipe is another backfill."""
-    what = f"{request.start.isoformat()}/{request.end.isoformat()} {c.recipe.digest_fields()}"
-    return f"{c.source.name}:backfill:{hashlib.sha256(what.encode()).hexdigest()[:12]}"
-
-
-def _read(c: Context, start: datetime, end: datetime, now: datetime) -> Iterator[tuple[Window, Look, Leaf]]:
-    for window in days("datetime", start, end):
-        for leaf in leaves(c.catalog, window, c.source.poll.page):
-            yield window, look(leaf.documents, c.source, c.recipe, c.ledger, now, lane="backfill"), leaf
+    what = f"{request.start.isoformat()}/{request.end.isoformat()} {intake.recipe.digest_fields()}"
+    return intake.cursor(f"backfill:{hashlib.sha256(what.encode()).hexdigest()[:12]}")
 
 
 # -- following it --------------------------------------------------------------------------------------------------------------
 
 
-def progress(c: Context, request: Request, began: datetime, done_before: int, now: datetime) -> Progress:
+def progress(ledger: Ledger, source: str, request: Request, began: datetime, done_before: int, now: datetime) -> Progress:
     """Returns how far a backfill is; the ETA is what its own rate since it began gives."""
-    held = next((o.held for o in c.ledger.orders.all() if o.source == c.source.name), None)
-    found = _counted(c.ledger, c.source.name, request.start, request.end, held)
+    held = next((o.held for o in ledger.orders.all() if o.source == source), None)
+    found = _counted(ledger, source, request.start, request.end, held)
     return replace(found, eta=_eta(found.to_do, found.done - done_before, began, now))
 
 

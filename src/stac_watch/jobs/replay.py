@@ -1,7 +1,7 @@
 """Tries again what people name: by id, by state, by error, from a file; or posts one stored event once more.
 
-In: a selection. Out: targets, each with what would be done or the reason why not; and, when asked, the next attempt of each.
-Never: moves what is on its way, or an older revision; takes an item that the ledger does not know from anywhere but the catalog.
+A selection becomes targets, each with what would be done or the reason why not. What is on its way is not moved, nor an older
+revision; an item that the ledger does not know is taken from the catalog, and from nowhere else.
 """
 
 from __future__ import annotations
@@ -12,9 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from stac_watch.catalog.client import Catalog
-from stac_watch.config.model import Recipe, Source
-from stac_watch.discover.intake import commit, ensure_abilities, look
+from stac_watch.discover.intake import Intake
 from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.records import ConversionRow, Move
 from stac_watch.ledger.session import StaleState
@@ -127,10 +125,7 @@ def _target(row: ConversionRow, ledger: Ledger) -> Target:
     return Target(row.item_id, row.source, row.key, row.state, action, why)
 
 
-def execute(
-    targets: Sequence[Target], ledger: Ledger, sources: Mapping[str, Source], recipe: Recipe, catalogs: Mapping[str, Catalog],
-    now: Callable[[], datetime],
-) -> list[Target]:  # fmt: skip
+def execute(targets: Sequence[Target], ledger: Ledger, intakes: Mapping[str, Intake], now: Callable[[], datetime]) -> list[Target]:
     """Does what the targets say; returns them as they turned out.
 
     Raises:
@@ -138,8 +133,7 @@ def execute(
     """
     results = [_again(t, ledger, now()) for t in targets if not t.from_catalog]
     for name in dict.fromkeys(t.source for t in targets if t.from_catalog):
-        ids = [t.item for t in targets if t.from_catalog and t.source == name]
-        results += _fetched(ids, sources[name], recipe, catalogs[name], ledger, now())
+        results += _fetched([t.item for t in targets if t.from_catalog and t.source == name], intakes[name])
     return results
 
 
@@ -158,13 +152,14 @@ def _again(target: Target, ledger: Ledger, now: datetime) -> Target:
     return Target(row.item_id, row.source, row.key, State.QUEUED, f"attempt {row.attempt + 1}", None)
 
 
-def _fetched(ids: Sequence[str], source: Source, recipe: Recipe, catalog: Catalog, ledger: Ledger, now: datetime) -> list[Target]:
+def _fetched(ids: Sequence[str], intake: Intake) -> list[Target]:
     """Reads items from the catalog, and admits those that the rules admit; one that did not change is tried again."""
-    ensure_abilities(source, catalog, ledger, now)
-    documents = catalog.fetch(ids)
-    seen = look(documents, source, recipe, ledger, now, lane="replay")
-    bad = {entry.item_id: entry.why for entry in seen.bad}
-    commit(seen, None, source, ledger, now, cursor=None)
+    intake.ensure_abilities()
+    source, ledger = intake.source, intake.ledger
+    documents = intake.catalog.fetch(ids)
+    seen = intake.compare(documents, "replay")
+    bad = {entry.item_id: entry.why for entry in seen.unreadable}
+    intake.commit(seen)
     skipped = {s.item.item_id: s.skip for s in seen.sightings if s.skip is not None}
     moved = {s.item.item_id for s in seen.sightings if s.skip is None}
     rows = ledger.items.current(source.name, ids)
@@ -181,7 +176,7 @@ def _fetched(ids: Sequence[str], source: Source, recipe: Recipe, catalog: Catalo
         elif item in moved and row is not None:
             results.append(Target(item, source.name, row.key, row.state, f"attempt {row.attempt}", None))
         elif row is not None:
-            results.append(_again(_target(row, ledger), ledger, now))
+            results.append(_again(_target(row, ledger), ledger, intake.now()))
     return results
 
 

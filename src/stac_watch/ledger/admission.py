@@ -36,7 +36,8 @@ def admit(tx: Connection, source: str, sightings: Sequence[Sighting], now: datet
             moved += _readmit(tx, row, s.conversion.lane, now)
         before = previous.get(s.item.item_id)
         if before is not None and before != s.conversion.key and before in rows:
-            _supersede(tx, rows[before], f"revision {s.item.revision} took its place", now)
+            why = f"revision {s.item.revision} took its place"
+            moves.skip(tx, rows[before], Move(Fact.SUPERSEDED, why, reason=SkipReason.SUPERSEDED), now)
     changing = ("revision", "key", "updated", "sensing", "tile", "bbox", "cloud_cover", "last_seen")
     moves.put(tx, t.item, [_item_values(source, s, now) for s in sightings], ("source", "item_id"), *changing)
     return moved
@@ -79,14 +80,6 @@ def _readmit(tx: Connection, row: ConversionRow, lane: Lane, now: datetime) -> l
     if row.state in FINAL:  # this very revision was here before another one; what stands under its name now is the other's
         return [moves.apply(tx, row, Move(Fact.REPLAYED, "the item returned to an earlier revision"), now)]
     return []
-
-
-def _supersede(tx: Connection, old: ConversionRow, why: str, now: datetime) -> None:
-    # a run in flight, or one that a post without an answer may have started, is left alone: it is waited for, so that the
-    # newer revision's run cannot be overtaken by it
-    posted = old.state is State.QUEUED and tx.execute(sql.POSTS, {"of_key": old.key}).scalar()
-    if old.state is State.FAILED or (old.state is State.QUEUED and not posted):
-        moves.apply(tx, old, Move(Fact.SUPERSEDED, why, reason=SkipReason.SUPERSEDED), now)
 
 
 def _item_values(source: str, s: Sighting, now: datetime) -> dict[str, Any]:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import fields
 from datetime import datetime, timedelta
 
 from sqlalchemy import and_, or_, select
 
-from stac_watch.ledger import moves
+from stac_watch.ledger import findings, moves
 from stac_watch.ledger import schema as t
 from stac_watch.ledger import statements as sql
 from stac_watch.ledger.admission import admit
-from stac_watch.ledger.moves import conversion_of, rows_of
-from stac_watch.ledger.records import ConversionRow, Footprint, ItemRow, Known, Move, Sighting, Tally
+from stac_watch.ledger.moves import conversion_of
+from stac_watch.ledger.records import NOTHING, ConversionRow, Findings, Footprint, ItemRow, Known, Sighting, Tally
 from stac_watch.ledger.session import Session, chunked
-from stac_watch.model.item import SkipReason, Unreadable
-from stac_watch.model.states import Fact, State
+from stac_watch.model.item import Unreadable
+from stac_watch.model.states import State
 
 NEAR = timedelta(seconds=2)  # reprocessings of one acquisition may differ in the fraction of their sensing second
 TIMES = 200  # intervals in one query
@@ -89,18 +89,6 @@ class Items:
                     found[r.item_id] = Known(r.revision, r.key, State(r.state), r.cause)
         return found
 
-    def supersede(self, source: str, item_ids: Collection[str], why: Mapping[str, str], now: datetime) -> int:
-        """Skips what waits or has failed of these items; what runs, or may, is waited for. Returns how many were skipped."""
-        rows, n = self.current(source, item_ids), 0
-        for item_id, row in rows.items():
-            with self._session.write() as tx:
-                before = rows_of(tx, [row.key])[row.key]
-                posted = tx.execute(sql.POSTS, {"of_key": row.key}).scalar()
-                if before.state is State.FAILED or (before.state is State.QUEUED and not posted):
-                    moves.apply(tx, before, Move(Fact.SUPERSEDED, why[item_id], reason=SkipReason.SUPERSEDED), now)
-                    n += 1
-        return n
-
     def commit(
         self,
         source: str,
@@ -108,11 +96,16 @@ class Items:
         unreadable: Iterable[Unreadable],
         cursor: tuple[str, datetime] | None,
         now: datetime,
+        found: Findings = NOTHING,
     ) -> Tally:
-        """Stores what a window showed, its events, and the cursor: in one transaction."""
+        """Stores what a window showed, all that follows from it, and the cursor: in one transaction, or none where nothing did."""
         seen, bad = list(sightings), list(unreadable)
+        if not (seen or bad or cursor or found != NOTHING):
+            return Tally()
         moved: Counter[State] = Counter()
         with self._session.write() as tx:
+            if found.superseded:
+                findings.supersede(tx, source, found, now)
             waiting = seen
             while waiting:  # once, unless a window shows an item twice: then in the order in which it showed it
                 first = {s.item.item_id: s for s in reversed(waiting)}
@@ -121,7 +114,7 @@ class Items:
             if bad:
                 rows = [{"source": source, "item_id": b.item_id, "why": b.why, "first_seen": now, "last_seen": now} for b in bad]
                 moves.put(tx, t.unreadable, rows, ("source", "item_id"), "why", "last_seen")
+            findings.note(tx, source, found, now)
             if cursor is not None:
-                row = {"name": cursor[0], "position": cursor[1], "changed_at": now}
-                moves.put(tx, t.cursor, [row], ("name",), "position", "changed_at")
+                moves.set_cursor(tx, *cursor, now)
         return Tally(len(seen), moved[State.QUEUED], moved[State.SKIPPED], len(bad))

@@ -57,6 +57,19 @@ def apply(tx: Connection, row: ConversionRow, move: Move, now: datetime) -> Stat
     return state
 
 
+def skip(tx: Connection, row: ConversionRow, move: Move, now: datetime) -> bool:
+    """Skips what waits or has failed; tells whether it did.
+
+    A run in flight, or one that a post without a clear answer may have started, is left alone: it is waited for, so that whatever
+    takes its place cannot be overtaken by it.
+    """
+    posted = row.state is State.QUEUED and tx.execute(sql.POSTS, {"of_key": row.key}).scalar()
+    if posted or row.state not in (State.QUEUED, State.FAILED):
+        return False
+    apply(tx, row, move, now)
+    return True
+
+
 def _next_event(tx: Connection, row: ConversionRow, attempt: int, move: Move) -> tuple[bytes, str]:
     last = tx.execute(sql.LAST_EVENT, {"of_key": row.key}).scalar()
     if last is None:
@@ -76,6 +89,11 @@ def count(tx: Connection, places: Mapping[Place, int] | Counter[Place]) -> None:
 def put(tx: Connection, table: Table, rows: Sequence[Mapping[str, Any]], on: tuple[str, ...], *changing: str) -> None:
     """Inserts rows, or changes what may change of those that are there by their key `on`."""
     tx.execute(sql.put(tx.dialect.name, table, on, changing), rows)
+
+
+def set_cursor(tx: Connection, name: str, position: datetime, now: datetime) -> None:
+    """Moves a cursor."""
+    put(tx, t.cursor, [{"name": name, "position": position, "changed_at": now}], ("name",), "position", "changed_at")
 
 
 def _changes(row: ConversionRow, move: Move, state: State, now: datetime) -> dict[str, Any]:

@@ -5,7 +5,8 @@ In: nothing. Out: frozen dataclasses. Never: behaviour beyond what follows from 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -21,6 +22,23 @@ class Sighting:
     item: Item
     conversion: Conversion
     skip: SkipReason | None
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a window tells besides its items: written in the same transaction."""
+
+    superseded: Mapping[str, str] = field(default_factory=dict)  # items that a newer processing takes the place of, and why
+    readable: Collection[str] = ()  # ids of items that can be read
+    cleared: tuple[str, str] | None = None  # what was hidden under a name in `[low, high)` is so no longer
+    lateness: Mapping[int, int] = field(default_factory=dict)  # new items by how late they were: see `Sources.lateness`
+    preexisting: Collection[str] = ()  # items that were there before the source was watched
+    present: Collection[str] = ()  # items that were missing, and are there
+    missing: Collection[str] = ()  # items that this sweep did not find
+    sweep: int = 0  # its number
+
+
+NOTHING = Findings()
 
 
 @dataclass(frozen=True)
@@ -235,3 +253,13 @@ class SweepRow:
     position: datetime  # windows before it are done
     begun_at: datetime
     done_at: datetime | None
+
+
+@dataclass(frozen=True)
+class SourceState:
+    """What the ledger remembers of a source and its catalog."""
+
+    positions: Mapping[str, datetime]  # of its cursors; those that are not there are not set
+    abilities: tuple[dict[str, Any], datetime, bool] | None  # what a probe found, when, and whether it is invalidated since
+    lateness: Mapping[int, int]
+    sweeps: Mapping[str, SweepRow]  # the last or current one of each kind

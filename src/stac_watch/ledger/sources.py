@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import Row, select, update
 
 from stac_watch.ledger import moves
 from stac_watch.ledger import schema as t
 from stac_watch.ledger import statements as sql
-from stac_watch.ledger.records import Audited, SweepRow
-from stac_watch.ledger.session import Session
+from stac_watch.ledger.records import Audited, SourceState, SweepRow
+from stac_watch.ledger.session import Session, chunked
 
 
 class Sources:
@@ -22,6 +22,18 @@ class Sources:
     def __init__(self, session: Session) -> None:
         self._session = session
 
+    def state(self, source: str, cursors: Sequence[str]) -> SourceState:
+        """Returns all that discovery needs to know before it asks a source; cursors by what follows `SOURCE:` in their names."""
+        names = {f"{source}:{cursor}": cursor for cursor in cursors}
+        with self._session.read() as tx:
+            probed = tx.execute(sql.ABILITIES, {"of_source": source}).first()
+            return SourceState(
+                positions={names[r.name]: r.position for r in chunked(tx, sql.POSITIONS, list(names))},
+                abilities=_abilities(probed),
+                lateness={r.bucket: r.n for r in tx.execute(sql.LATENESS, {"of_source": source})},
+                sweeps={r.kind: _sweep(r) for r in tx.execute(sql.SWEEPS, {"of_source": source})},
+            )
+
     def position(self, name: str) -> datetime | None:
         """Returns the cursor of that name."""
         with self._session.read() as tx:
@@ -29,15 +41,13 @@ class Sources:
 
     def set_position(self, name: str, position: datetime, now: datetime) -> None:
         """Moves a cursor that no window is committed with."""
-        row = {"name": name, "position": position, "changed_at": now}
         with self._session.write() as tx:
-            moves.put(tx, t.cursor, [row], ("name",), "position", "changed_at")
+            moves.set_cursor(tx, name, position, now)
 
     def abilities(self, source: str) -> tuple[dict[str, Any], datetime, bool] | None:
         """Returns what was found, when, and whether it is invalidated since; None when the catalog was never probed."""
         with self._session.read() as tx:
-            found = tx.execute(sql.ABILITIES, {"of_source": source}).first()
-            return (found[0], found[1], bool(found[2])) if found is not None else None
+            return _abilities(tx.execute(sql.ABILITIES, {"of_source": source}).first())
 
     def note_abilities(self, source: str, found: Mapping[str, Any], now: datetime) -> None:
         """Keeps what a probe found."""
@@ -55,24 +65,18 @@ class Sources:
         with self._session.read() as tx:
             return {r.bucket: r.n for r in tx.execute(sql.LATENESS, {"of_source": source})}
 
-    def note_lateness(self, source: str, counts: Mapping[int, int]) -> None:
-        """Adds to it."""
-        rows = [{"source": source, "bucket": bucket, "n": n} for bucket, n in counts.items()]
-        if rows:
-            with self._session.write() as tx:
-                tx.execute(sql.add(tx.dialect.name, t.lateness, ("source", "bucket")), rows)
-
     def sweep(self, source: str, kind: str) -> SweepRow | None:
         """Returns the last or current sweep of that kind."""
         with self._session.read() as tx:
-            found = tx.execute(sql.SWEEP, {"of_source": source, "of_kind": kind}).first()
-            return SweepRow(**found._mapping) if found is not None else None  # noqa: SLF001  # SQLAlchemy's documented name
+            return next((_sweep(r) for r in tx.execute(sql.SWEEPS, {"of_source": source}) if r.kind == kind), None)
 
-    def note_sweep(self, row: SweepRow) -> None:
-        """Keeps how far a sweep is."""
+    def note_sweep(self, row: SweepRow, cursor: tuple[str, datetime] | None = None) -> None:
+        """Keeps how far a sweep is, and where one that is done leaves a cursor."""
         values = asdict(row)
         with self._session.write() as tx:
             moves.put(tx, t.sweep, [values], ("source", "kind"), "number", "start", "end", "position", "begun_at", "done_at")
+            if cursor is not None:
+                moves.set_cursor(tx, *cursor, row.done_at or row.begun_at)
 
     def note_audit(self, audited: Audited) -> None:
         """Keeps what an audit of a source found, in place of the one before."""
@@ -85,3 +89,11 @@ class Sources:
         with self._session.read() as tx:
             rows = tx.execute(select(a.source, a.at, a.start, a.end, a.gaps))
             return {r.source: Audited(*r) for r in rows}
+
+
+def _abilities(row: Sequence[Any] | None) -> tuple[dict[str, Any], datetime, bool] | None:
+    return (row[0], row[1], bool(row[2])) if row is not None else None
+
+
+def _sweep(row: Row[Any]) -> SweepRow:
+    return SweepRow(**row._mapping)  # noqa: SLF001  # SQLAlchemy's documented name

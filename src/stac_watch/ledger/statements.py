@@ -77,9 +77,10 @@ _this_item = and_(_i.source == _source, _i.item_id == _item_id)
 # -- discovery -------------------------------------------------------------------------------------------------------------
 
 POSITION = select(t.cursor.c.position).where(t.cursor.c.name == bindparam("of_name"))
+POSITIONS = select(t.cursor.c.name, t.cursor.c.position).where(_one_of(t.cursor.c.name))
 ABILITIES = select(t.probe.c.found, t.probe.c.at, t.probe.c.invalidated).where(t.probe.c.source == _source)
 LATENESS = select(t.lateness.c.bucket, t.lateness.c.n).where(t.lateness.c.source == _source)
-SWEEP = select(t.sweep).where(t.sweep.c.source == _source, t.sweep.c.kind == bindparam("of_kind"))
+SWEEPS = select(t.sweep).where(t.sweep.c.source == _source)
 KNOWN = (
     select(_i.item_id, _i.revision, _i.key, _c.state)
     .join(t.conversion, _c.key == _i.key)

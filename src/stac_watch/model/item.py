@@ -5,6 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import TypedDict
+
+
+class ItemDocument(TypedDict, total=False):
+    """A STAC item as a catalog gave it: a JSON object of which nothing else is sure, not even that it has an id."""
+
+    type: object
+    id: object
+    collection: object
+    bbox: object
+    geometry: object
+    properties: object
+    assets: object
+    links: object
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from stac_watch.model.identity import parse_product_id
 
@@ -25,7 +24,7 @@ def acquisition(item_id: str) -> tuple[str, str] | None:
     return " ".join(what), f"{parts['baseline']} {parts['generation']}"
 
 
-def product_href(document: Mapping[str, Any]) -> str | None:
+def product_href(document: Mapping[str, object]) -> str | None:
     """Returns the Zarr root: the asset `product`, else the shortest root of a store that an asset of a Zarr media type lies in.
 
     The media type is inconsistent within one real item: `application/vnd.zarr` and `application/vnd+zarr`.

@@ -14,7 +14,7 @@ from time import monotonic
 
 from stac_watch.catalog.client import Catalog
 from stac_watch.config.model import Limits, Recipe, Source
-from stac_watch.discover.sweep import Context
+from stac_watch.discover.intake import Intake
 from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.records import ConversionRow, Tally
 from stac_watch.ledger.session import LeaseLost
@@ -54,6 +54,10 @@ class Parts:
     holder: str = ""  # this watcher's name in the lease; empty = it does not ask for one
     gives_way: bool = False  # it leaves the ledger to any watcher that does not
 
+    def intake(self, source: Source) -> Intake:
+        """Returns what documents of a source pass through."""
+        return Intake(source, self.recipe, self.catalogs[source.name], self.ledger, self.now)
+
 
 @dataclass(frozen=True)
 class Tick:
@@ -81,10 +85,7 @@ class Watcher:
         self._p = parts
         self._bucket, self._breaker = TokenBucket(parts.limits.rate), new_breaker()
         self._caps = {s.name: s.max_in_flight for s in parts.sources if s.max_in_flight is not None}
-        self._observers = [
-            Observer(Context(s, parts.recipe, parts.catalogs[s.name], parts.ledger, parts.now), parts.rng)
-            for s in (parts.sources if observing else ())
-        ]
+        self._observers = [Observer(parts.intake(source), parts.rng) for source in (parts.sources if observing else ())]
         self._engine_at: datetime | None = None  # when an engine that refused us is asked again
         self._look_at: datetime | None = None  # when the runs are looked at again
         self._given_up_at: datetime | None = None  # when failed conversions were looked at last

@@ -1,7 +1,6 @@
 """Discovery of one source in a thread of its own: a catalog that hangs keeps nobody but itself waiting.
 
-In: a source and what it is discovered with. Out: what a round found, or what is wrong. Never: touches another source's state;
-runs two rounds of one source at once; keeps anything that the ledger does not hold besides when to ask next.
+One round at a time; it keeps nothing that the ledger does not hold, besides when to ask next.
 """
 
 from __future__ import annotations
@@ -10,9 +9,9 @@ import random
 import threading
 from datetime import datetime, timedelta
 
-from stac_watch.discover.intake import add
-from stac_watch.discover.poll import discover
-from stac_watch.discover.sweep import Context, step
+from stac_watch.discover.intake import Intake, add
+from stac_watch.discover.poll import poll
+from stac_watch.discover.sweep import sweep
 from stac_watch.ledger.records import Tally
 from stac_watch.model.errors import Refused, StacWatchError, Temporary
 
@@ -23,9 +22,9 @@ PAUSE = timedelta(minutes=1)  # between looks whether a sweep is due, and after 
 class Observer:
     """One source's polls and sweeps."""
 
-    def __init__(self, context: Context, rng: random.Random) -> None:
-        self.name = context.source.name
-        self._c, self._rng = context, rng
+    def __init__(self, intake: Intake, rng: random.Random) -> None:
+        self.name = intake.source.name
+        self._intake, self._rng = intake, rng
         self._poll_at: datetime | None = None
         self._sweep_at: datetime | None = None
         self._thread: threading.Thread | None = None
@@ -68,27 +67,26 @@ class Observer:
         self._poll_at = self._sweep_at = until
 
     def _due(self, moment: datetime | None) -> bool:
-        return moment is None or self._c.now() >= moment
+        return moment is None or self._intake.now() >= moment
 
     def _round(self, to_the_end: bool) -> None:  # a thread's target takes positions
         try:
             if self._due(self._poll_at):
                 jitter = 1 + self._rng.uniform(-JITTER, JITTER)
-                self._poll_at = self._c.now() + self._c.source.poll.interval * jitter
-                c = self._c
-                self._tally = discover(c.source, c.recipe, c.catalog, c.ledger, c.now)
+                self._poll_at = self._intake.now() + self._intake.source.poll.interval * jitter
+                self._tally = poll(self._intake)
                 self._answered = True
             if self._due(self._sweep_at):
                 self._sweep(to_the_end=to_the_end)
         except BaseException as error:  # noqa: BLE001  # carried to the loop's thread, and raised there
             self._error = error
-            self._sweep_at = self._c.now() + PAUSE
+            self._sweep_at = self._intake.now() + PAUSE
 
     def _sweep(self, *, to_the_end: bool) -> None:
         while True:
-            found = step(self._c)
+            found = sweep(self._intake)
             if found is None:
-                self._sweep_at = self._c.now() + PAUSE
+                self._sweep_at = self._intake.now() + PAUSE
                 return
             self._tally = add(self._tally or Tally(), found)
             if not to_the_end:

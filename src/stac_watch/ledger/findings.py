@@ -1,0 +1,61 @@
+"""What a window tells besides its items: what can be read again, how late items were, what is missing or was there before.
+
+Functions within a transaction: who calls them opens it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime
+
+from sqlalchemy import Connection, Table, delete
+
+from stac_watch.ledger import moves
+from stac_watch.ledger import schema as t
+from stac_watch.ledger import statements as sql
+from stac_watch.ledger.moves import rows_of
+from stac_watch.ledger.records import Findings, Move
+from stac_watch.ledger.session import CHUNK, chunked
+from stac_watch.model.item import SkipReason
+from stac_watch.model.states import Fact
+
+
+def note(tx: Connection, source: str, found: Findings, now: datetime) -> None:
+    """Writes down all of it but what is superseded, which goes before what takes its place."""
+    if found.readable or found.cleared is not None:
+        forget_unreadable(tx, source, found.readable, found.cleared)
+    if found.lateness:
+        rows = [{"source": source, "bucket": bucket, "n": n} for bucket, n in found.lateness.items()]
+        tx.execute(sql.add(tx.dialect.name, t.lateness, ("source", "bucket")), rows)
+    if found.preexisting:
+        rows = [{"source": source, "item_id": item_id} for item_id in found.preexisting]
+        tx.execute(sql.unless_there(tx.dialect.name, t.baseline), rows)
+    if found.present:
+        _delete(tx, t.absent, source, found.present)
+    if found.missing:
+        rows = [
+            {"source": source, "item_id": i, "missed_at": now, "sweeps": 1, "last_sweep": found.sweep, "withdrawn_at": None}
+            for i in found.missing
+        ]
+        tx.execute(sql.miss(tx.dialect.name), rows)
+
+
+def supersede(tx: Connection, source: str, found: Findings, now: datetime) -> None:
+    """Skips items that a newer processing of the same acquisition takes the place of, unless a run of theirs may exist."""
+    keys = {r.item_id: r.key for r in chunked(tx, sql.KEYS, list(found.superseded), of_source=source)}
+    rows = rows_of(tx, keys.values())
+    for item_id, key in keys.items():
+        moves.skip(tx, rows[key], Move(Fact.SUPERSEDED, found.superseded[item_id], reason=SkipReason.SUPERSEDED), now)
+
+
+def forget_unreadable(tx: Connection, source: str, item_ids: Collection[str], names: tuple[str, str] | None = None) -> None:
+    """Forgets that items could not be read: by id, and what has a name in `[low, high)`."""
+    bad = set(tx.execute(sql.UNREADABLE, {"of_source": source}).scalars())
+    well = [i for i in bad if i in item_ids or (names is not None and names[0] <= i < names[1])]
+    _delete(tx, t.unreadable, source, well)
+
+
+def _delete(tx: Connection, table: Table, source: str, item_ids: Collection[str]) -> None:
+    ids = list(item_ids)
+    for start in range(0, len(ids), CHUNK):
+        tx.execute(delete(table).where(table.c.source == source, table.c.item_id.in_(ids[start : start + CHUNK])))
