@@ -7,15 +7,13 @@ answers metadata lists from its watch cache).
 
 from __future__ import annotations
 
-import importlib.util
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import ModuleType
 
-import kubernetes
 from ledger import sightings
 
 from stac_watch.config.model import Limits
@@ -27,26 +25,19 @@ from stac_watch.runs.argo import ArgoEngine
 from stac_watch.runs.kubernetes_api import Cluster
 from stac_watch.runs.reconcile import reconcile
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # the fakes stand beside the tests, and are not installed
+from fakes.kubernetes import Api, client, serving
+from fakes.workflows import ended, status, step
+
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 FINISHED, UNFINISHED = 10_000, 500
 
 
-def stand_in() -> ModuleType:
-    """Loads the Kubernetes API of the journeys."""
-    path = Path(__file__).parents[1] / "tests" / "journeys" / "kubernetes_api.py"
-    spec = importlib.util.spec_from_file_location("kubernetes_api", path)
-    if spec is None or spec.loader is None:
-        raise FileNotFoundError(path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def fill(api: ModuleType, cluster: object, ledger: Ledger) -> list[ConversionRow]:
+def fill(cluster: Api, ledger: Ledger) -> list[ConversionRow]:
     """Puts the runs into cluster and ledger; returns the unfinished conversions."""
     for number in range(FINISHED):
         key = f"{number:012x}"
-        cluster.put(f"gz-old-{key[2:]}-1", key=key, status=api.ended(0, key))  # type: ignore[attr-defined]
+        cluster.put(f"gz-old-{key[2:]}-1", key=key, status=ended(0, key))
     new = sightings(UNFINISHED)
     ledger.items.commit("s2", new, [], None, NOW)
     for sighting in new:
@@ -54,22 +45,20 @@ def fill(api: ModuleType, cluster: object, ledger: Ledger) -> list[ConversionRow
         if row is None or row.run is None:
             raise AssertionError(sighting)
         ledger.conversions.move(row, Move(Fact.ACCEPTED, "accepted"), NOW)
-        running = api.status("Running", api.pod("convert", "Running", progress="12/640"))
-        cluster.put(row.run, key=row.key, status=running)  # type: ignore[attr-defined]
+        running = status("Running", step("convert", "Running", progress="12/640"))
+        cluster.put(row.run, key=row.key, status=running)
     return ledger.conversions.unfinished()
 
 
 def main() -> None:
     """Measures and prints."""
-    api = stand_in()
-    cluster = api.Api()
-    with tempfile.TemporaryDirectory() as folder, api.Server(cluster):
+    cluster = Api()
+    with tempfile.TemporaryDirectory() as folder, serving(cluster):
         ledger = Ledger(open_engine(f"sqlite:///{folder}/ledger.db"))
         ledger.prepare()
-        rows = fill(api, cluster, ledger)
-        client = kubernetes.client.ApiClient(kubernetes.client.Configuration(host=cluster.url))
+        rows = fill(cluster, ledger)
         engine = ArgoEngine(
-            "http://127.0.0.1:9/items", None, cluster=Cluster(client, "geozarr"), max_in_flight=500,
+            "http://127.0.0.1:9/items", None, cluster=Cluster(client(cluster.url), "geozarr"), max_in_flight=500,
             confirm_after=timedelta(minutes=15), now=lambda: NOW,
         )  # fmt: skip
 
@@ -87,7 +76,7 @@ def main() -> None:
         show("first look, 500 runs seen", look)
         show("nothing changed", look)
         for row in rows[:20]:
-            cluster.put(str(row.run), key=row.key, status=api.ended(0, row.key))
+            cluster.put(str(row.run), key=row.key, status=ended(0, row.key))
         show("20 of them ended", look)
         engine.runs([row.key for row in rows[20:35]])
         show("after the live table asked for 15", look)

@@ -5,21 +5,17 @@ Only the container's program is another one: it asks a pod beside it how to end.
 
 import json
 import os
-import sys
 import urllib.request
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
+from engine_contract import data_of, hold
 from pydantic import SecretStr
 from stack import Stack
 
 from stac_watch.model.event import Conversion, build_event
 from stac_watch.runs.argo import ArgoEngine
 from stac_watch.runs.kubernetes_api import Cluster, connect
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "runs"))
-from engine_contract import data_of, hold
 
 pytestmark = pytest.mark.cluster
 NOW = datetime(2025, 9, 1, tzinfo=UTC)

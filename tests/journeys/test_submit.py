@@ -9,9 +9,10 @@ import sys
 import threading
 from pathlib import Path
 
-import kubernetes_api
 import pytest
 import yaml
+from fakes.kubernetes import ARGO, WORKFLOWS, Api, serving, write_kubeconfig
+from fakes.workflows import ended, status, step, template
 from waiting import until
 
 COMMAND = Path(sys.executable).parent / "stac-watch"
@@ -33,11 +34,7 @@ class World:
                 }
             )
         )
-        kubeconfig = place / "kubeconfig"
-        kubeconfig.write_text(yaml.safe_dump({
-            "current-context": "c", "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u"}}],
-            "clusters": [{"name": "k", "cluster": {"server": api.url}}], "users": [{"name": "u", "user": {"token": "t"}}],
-        }))  # fmt: skip
+        kubeconfig = write_kubeconfig(place / "kubeconfig", api.url)
         self.environ = dict(os.environ) | {"KUBECONFIG": str(kubeconfig)}
 
     def start(self, *arguments: str) -> subprocess.Popen:
@@ -73,8 +70,9 @@ class World:
 
 @pytest.fixture
 def world(tmp_path):
-    api = kubernetes_api.Api()
-    with kubernetes_api.Server(api):
+    api = Api()
+    api.add(f"{ARGO}/workflowtemplates", template())
+    with serving(api):
         yield World(tmp_path, api)
 
 
@@ -119,7 +117,7 @@ def refused(done: subprocess.CompletedProcess, code: int, *words: str) -> None:
 
 
 def test_without_the_template_nothing_is_created(world):
-    world.api.templates.clear()
+    world.api.objects.clear()
     refused(world.submit(URL), 78, "geozarr-convert", "'geozarr'", "kubectl apply -k")
     assert world.api.workflows == {}
 
@@ -161,11 +159,10 @@ def test_on_one_machine_it_names_the_runner(world):
 
 
 def test_wait_says_where_it_is_and_ends_with_the_runs_own_code(world):
-    pod, status = kubernetes_api.pod, kubernetes_api.status
     acts = (
-        status("Running", pod("preflight", "Pending", message="waits for a node")),
-        status("Running", pod("convert", "Running", progress="3/10")),
-        kubernetes_api.ended(0),
+        status("Running", step("preflight", "Pending", message="waits for a node")),
+        status("Running", step("convert", "Running", progress="3/10")),
+        ended(0),
     )
     player = world.play(*acts)
     done = world.submit(URL, "--wait", "--json")
@@ -177,7 +174,7 @@ def test_wait_says_where_it_is_and_ends_with_the_runs_own_code(world):
 
 
 def test_wait_tells_of_a_failure(world):
-    player = world.play(kubernetes_api.ended(65, reason="no group /r99m", hint="did you mean /r10m?"))
+    player = world.play(ended(65, reason="no group /r99m", hint="did you mean /r10m?"))
     done = world.submit(URL, "--wait")
     player.join()
     assert done.returncode == 65
@@ -192,7 +189,7 @@ def test_wait_outlives_an_api_that_goes_away_for_a_while(world):
     looks = len(world.api.asked)
     world.api.answers["GET"] = (503, "the control plane is upgraded")
     world.until_looked_at(looks, times=2)
-    world.api.put(name, status=kubernetes_api.ended(0))
+    world.api.put(name, status=ended(0))
     del world.api.answers["GET"]
     _, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
@@ -214,7 +211,7 @@ def test_ctrl_c_ends_the_waiting_and_not_the_run(world):
 def test_a_run_that_is_removed_meanwhile(world):
     process = world.start(URL, "--wait")
     name = world.until_there()
-    del world.api.workflows[name]
+    world.api.remove(f"{WORKFLOWS}/{name}")
     _, err = process.communicate(timeout=60)
     assert process.returncode == 65
     assert "was removed before its end was seen" in err

@@ -3,19 +3,13 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
-import kubernetes
-import loopback
 import pytest
-import yaml
+from fakes.kubernetes import NAMESPACE, Api, client, serving, write_kubeconfig
+from fakes.workflows import ROOT
 
 from stac_watch.cluster.fetch import Watching
 from stac_watch.runs.kubernetes_api import Cluster
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))  # the server is a program beside the tests, not an installed package
-
-from fake_kubernetes import NAMESPACE, ROOT, Api, Handler
 
 
 @pytest.fixture
@@ -27,15 +21,13 @@ def api(tmp_path):
 
 @pytest.fixture
 def server(api):
-    with loopback.serving(type("Bound", (Handler,), {"api": api})) as url:
+    with serving(api) as url:
         yield url
 
 
 @pytest.fixture
 def cluster(server):
-    client = kubernetes.client.ApiClient(kubernetes.client.Configuration(host=server))
-    client.configuration.retries = False
-    cluster = Cluster(client, NAMESPACE)
+    cluster = Cluster(client(server), NAMESPACE)
     yield cluster
     cluster.close()
 
@@ -43,19 +35,7 @@ def cluster(server):
 @pytest.fixture
 def environ(server, tmp_path):
     """What a person's shell has: a kubeconfig that names the server."""
-    kubeconfig = tmp_path / "kubeconfig"
-    entry = {"name": "fake"}
-    kubeconfig.write_text(
-        yaml.safe_dump(
-            {
-                "apiVersion": "v1", "kind": "Config", "current-context": "fake",
-                "clusters": [{**entry, "cluster": {"server": server}}],
-                "users": [{**entry, "user": {"token": "t"}}],
-                "contexts": [{**entry, "context": {"cluster": "fake", "user": "fake"}}],
-            }
-        )
-    )  # fmt: skip
-    return {**os.environ, "KUBECONFIG": str(kubeconfig)}
+    return {**os.environ, "KUBECONFIG": str(write_kubeconfig(tmp_path / "kubeconfig", server))}
 
 
 @pytest.fixture

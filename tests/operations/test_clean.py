@@ -3,7 +3,8 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from fake_kubernetes import CORE, LABELS
+from fakes.kubernetes import CORE
+from fakes.workflows import LABELS
 
 from stac_watch.cluster.clean import carry_out, plan_runs, plan_volumes
 from stac_watch.cluster.manifests.settings import labels

@@ -4,7 +4,8 @@ import json
 
 import pytest
 import yaml
-from fake_kubernetes import ARGO, CORE, NAMESPACE, ROOT, template
+from fakes.kubernetes import ARGO, CORE, NAMESPACE
+from fakes.workflows import ROOT, template
 
 from stac_watch.cluster import diagnosis
 from stac_watch.cluster.diagnosis import Verdict
@@ -200,7 +201,7 @@ def test_without_a_cluster_only_that_is_said(expected):
 def test_a_secret_is_looked_for_and_not_read(whole, findings, settings):
     """The server is asked for metadata alone, so no value leaves it."""
     findings()
-    asked = [accept for path, accept in whole.asked if "/secrets/" in path]
+    asked = [asked.accept for asked in whole.asked if "/secrets/" in asked.path]
     assert asked
     assert all(accept.startswith("application/json;as=PartialObjectMetadata;") for accept in asked)
 

@@ -9,7 +9,8 @@ import sys
 import threading
 
 import pytest
-from fake_kubernetes import CORE, LABELS, ROOT, template
+from fakes.kubernetes import CORE
+from fakes.workflows import LABELS, ROOT, template
 from waiting import until
 
 from stac_watch.cluster.fetch import fetch, on_volume

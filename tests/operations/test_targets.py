@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from fake_kubernetes import ARGO, ITEM, ROOT, template
+from fakes.kubernetes import ARGO
+from fakes.workflows import ITEM, ROOT, template
 
 BIN = os.path.relpath(Path(sys.executable).parent, ROOT)  # as the Makefile has it: the clone's path may have a space
 NASTY = (

@@ -57,7 +57,8 @@ def connect(environ: Mapping[str, str], kubeconfig: str | None = None) -> kubern
         if kubeconfig is None and config.incluster_config.SERVICE_HOST_ENV_NAME in environ:
             config.load_incluster_config(client_configuration=settings)  # type: ignore[no-untyped-call]
         else:
-            config.load_kube_config(config_file=kubeconfig, client_configuration=settings)  # type: ignore[no-untyped-call]
+            file = kubeconfig or environ.get("KUBECONFIG") or None  # the library read the process's own when it was imported
+            config.load_kube_config(config_file=file, client_configuration=settings)  # type: ignore[no-untyped-call]
     except (config.ConfigException, OSError) as error:
         raise ConfigError(
             f"no credentials for a Kubernetes cluster: {error}", hint="set KUBECONFIG, or run inside the cluster"

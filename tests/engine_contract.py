@@ -1,11 +1,13 @@
 """What every engine must do, in one body: for the local engine, for Argo's with a server that answers like one, and on a cluster.
 
-In: an engine with room for three and nothing running, a way to end a run with an exit code, three events. Out: nothing or an error.
+It is given an engine with room for three and nothing running, a way to end a run with an exit code, and three events.
 """
+
+from datetime import UTC, datetime
 
 from waiting import until
 
-from stac_watch.model.event import next_attempt, parse_event
+from stac_watch.model.event import Conversion, build_event, next_attempt, parse_event
 from stac_watch.runs.engine import Answer, Phase
 
 
@@ -46,6 +48,17 @@ def hold(engine, end, events, *, patience):
     end(again, 0)
     end(events[2], 65)
     assert settled(keys[2]).outcome["code"] == 65
+
+
+def event_of(number=1, attempt=1, **changes):
+    """The CloudEvent of one attempt to convert an item."""
+    at = datetime(2025, 9, 1, tzinfo=UTC)
+    given = {
+        "catalog": "https://stac.example", "collection": "c", "item_id": f"item-{number}", "revision": "r", "recipe": "x",
+        "kind": "create", "reason": "new", "lane": "live", "time": at, "datetime": at, "item_href": "https://stac.example/i",
+        "product_href": "https://objects.example/p.zarr", "output_zarr": "/data/o.zarr",
+    }  # fmt: skip
+    return build_event(Conversion(**given | changes), attempt)
 
 
 def data_of(event):
