@@ -2,6 +2,8 @@
 
 In docs/ a fence that says `runs` is run; of README every `$` line is, unless it is excused here. A YAML fence is a file, and its
 first line says its name. The real catalog is replaced in the way that docs/reference/configuration.md offers, by the environment.
+README's commands convert a product. Those of docs/ are an installation's whose runner is the stand-in of tests/journeys: what they
+show is the verbs, and a conversion costs twenty seconds of processor time.
 """
 
 import json
@@ -28,6 +30,7 @@ ELSEWHERE = {  # lines of README that are not run here, and why
     "make test": "this is it",
     ".venv/bin/stac-watch watch": "goes on until stopped; tests/journeys",
 }
+STANDIN = ROOT / "tests" / "journeys" / "standin_runner.py"
 LEFT = {  # what a page's commands leave behind: outputs, by tile and attempt
     "README.md": {("T32TQM", 1)},
     "getting-started.md": {("T32TQM", 1)},
@@ -58,6 +61,25 @@ PAGES = [page for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.
 
 
 @pytest.fixture(scope="module")
+def installation(tmp_path_factory):
+    """A virtual environment like ours, but for its runner: what is beside the interpreter is what a watcher starts."""
+    place = tmp_path_factory.mktemp("installation")
+    (place / "bin").mkdir()
+    (place / "lib").symlink_to(BIN.parent / "lib")
+    (place / "pyvenv.cfg").write_text((BIN.parent / "pyvenv.cfg").read_text())
+    (place / "bin" / "python").symlink_to(Path(sys.executable).resolve())
+    ours = (BIN / "stac-watch").read_text().partition("\n")[2]
+    programs = {
+        "stac-watch": f"#!{place}/bin/python\n{ours}",
+        "geozarr-runner": f"#!{Path(sys.executable).resolve()} -SE\n{STANDIN.read_text()}",
+    }
+    for name, text in programs.items():
+        (place / "bin" / name).write_text(text)
+        (place / "bin" / name).chmod(0o755)
+    return place
+
+
+@pytest.fixture(scope="module")
 def catalog(tmp_path_factory):
     """A catalog with one item of today, and one of three days ago."""
     products = tmp_path_factory.mktemp("products")
@@ -81,14 +103,16 @@ def test_the_pages_with_commands_are_found():
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_the_commands_of_a_page_run(page, catalog, tmp_path):
-    (tmp_path / ".venv").symlink_to(BIN.parent)
+def test_the_commands_of_a_page_run(page, catalog, installation, tmp_path):
+    home = BIN.parent if page.parent == ROOT else installation
+    (tmp_path / ".venv").symlink_to(home)
     (tmp_path / "deploy" / "base").mkdir(parents=True)
     shutil.copy(ROOT / "deploy" / "base" / "stac-watch.yaml", tmp_path / "deploy" / "base")
     if "# stac-watch.yaml" not in "".join(block.text for block in blocks(page)):  # a page that goes on where the first one ended
         (tmp_path / "stac-watch.yaml").write_text(next(b.text for b in blocks(ROOT / "README.md") if b.language == "yaml"))
     environ = os.environ | {
-        "PATH": f"{BIN}:{os.environ['PATH']}",
+        "PATH": f"{home}/bin:{os.environ['PATH']}",
+        "CONVERSIONS": str(tmp_path / "conversions"),  # the stand-in's
         "STAC_WATCH__SOURCES__S2_L2A__API": catalog,
         "STAC_WATCH__SOURCES__S2_L2A__ALLOWED_HOSTS": "[127.0.0.1]",
     }
@@ -102,7 +126,8 @@ def test_the_commands_of_a_page_run(page, catalog, tmp_path):
             ["sh", "-euc", block.text], cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=300, check=False
         )
         assert done.returncode == 0, f"{page.name}:\n{block.text}\n{done.stdout}{done.stderr}"
-    markers = [json.loads(path.read_text()) for path in tmp_path.glob("var/outputs/sentinel-2-l2a/*.zarr/stac-watch.json")]
-    assert {(tile_of(marker["item_id"]), marker["attempt"]) for marker in markers} == LEFT.get(page.name, set())
+    markers = tmp_path.glob("var/outputs/sentinel-2-l2a/*.zarr/stac-watch.json")
+    left = {(tile_of(marker.parent.stem), json.loads(marker.read_text())["attempt"]) for marker in markers}
+    assert left == LEFT.get(page.name, set())
     if page.name == "deploy.md":
         assert (tmp_path / "workflows" / "kustomization.yaml").is_file()
