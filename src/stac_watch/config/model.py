@@ -37,7 +37,7 @@ class Group(BaseModel):
 
 
 class Filter(Group):
-    """Which items of the collection are wanted. Everything that is given must hold."""
+    """Which items of the collection are wanted. Every condition that is given must hold."""
 
     bbox: tuple[float, float, float, float] | None = None
     """west, south, east, north in degrees (EPSG:4326)."""
@@ -48,13 +48,13 @@ class Filter(Group):
     max_cloud_cover: float | None = Field(default=None, ge=0, le=100)
     """Percent; an item without eo:cloud_cover is skipped under a reason of its own, never silently."""
     max_age: Duration | None = None
-    """Age of the acquisition when it is first seen: upstream re-stamps old ones in floods. Asked for, it is taken all the same."""
+    """Age of the acquisition when it is first seen: upstream re-stamps old ones in floods. A backfill or a replay is exempt."""
     tiles: tuple[str, ...] = ()
     """MGRS tiles as in `T32TQM`."""
 
 
 class Poll(Group):
-    """How often the catalog is asked, and how far it is trusted."""
+    """How often the catalog is asked, and how far back."""
 
     interval: Duration = timedelta(seconds=60)
     """An idle query costs 6-570 ms on the server (100k items, pgstac 0.9): once a minute disturbs nobody."""
@@ -66,7 +66,7 @@ class Poll(Group):
     sweep_back: Duration = timedelta(days=14)
     """How far back that comparison goes."""
     sweep_all: Duration | Literal["off"] = timedelta(days=7)
-    """How often it goes back to the first item; one request a second at most, an archive of 10 years takes about an hour."""
+    """How often it goes back to the first item; at most one request a second, so an archive of 10 years takes about an hour."""
     since: Duration = timedelta(days=1)
     """Where the very first window starts: a new installation does not convert an archive by accident (use backfill)."""
     page: int = Field(default=1000, ge=1, le=10_000)
@@ -77,8 +77,8 @@ class Source(Group):
     """One collection of one STAC API."""
 
     name: str = Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,29}[a-z0-9])?$")
-    """Yours to choose, but not `engine` or `ledger`; names the source in the ledger, in every table and in the Argo UI. Lower case,
-    digits, dashes in between."""
+    """Your choice, except `engine` and `ledger`; it names the source in the ledger, in every table and in the Argo UI. Lower case,
+    digits, and dashes in between."""
     api: HttpUrl
     """Root of the STAC API."""
     collection: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -103,7 +103,7 @@ class Source(Group):
 
 
 class Recipe(Group):
-    """What is made of a product. Part of the key: another recipe is another conversion."""
+    """How a product is converted. Part of the key: another recipe is another conversion."""
 
     groups: str = ""
     """Space-separated Zarr groups; empty = the whole product."""
@@ -122,14 +122,14 @@ class Recipe(Group):
 
 
 class Limits(Group):
-    """How hard the engine is pushed, and when patience ends."""
+    """How many runs at once, how fast they start, and how often a failure is tried again."""
 
     max_in_flight: int = Field(default=20, ge=1)
     """Unfinished runs: thousands of Workflows at once have taken clusters down (argo-workflows#10441, #12802)."""
     rate: Rate = Field(default=2.0, validate_default=False)
     """Events per second; one Sensor creates 2.5 Workflows/s and queues the rest where nobody sees it."""
     attempts: int = Field(default=3, ge=1)
-    """Temporary failures per key before it has failed."""
+    """Attempts per key that may fail temporarily; after the last one the conversion is failed."""
     confirm_after: Duration = timedelta(minutes=15)
     """An accepted event without a run after this goes out again (the bus can lose what it said 200 to)."""
     retry_after: Duration = timedelta(minutes=1)
@@ -137,7 +137,7 @@ class Limits(Group):
     not_ready: tuple[Duration, ...] = Field(default=tuple(timedelta(minutes=m) for m in (15, 60, 240, 720, 1440)), min_length=1)
     """Pauses while the source is not there yet; the last one repeats."""
     not_ready_for: Duration = timedelta(days=14)
-    """After this a source that never came has failed."""
+    """How long to look for a source that is not there; then the conversion is failed."""
 
 
 class ArgoSettings(Group):
@@ -152,11 +152,11 @@ class ArgoSettings(Group):
     token: SecretStr | None = None
     """Bearer token of the EventSource; only from STAC_WATCH__ENGINE__TOKEN or `token_file`, refused in the YAML."""
     token_file: Path | None = None
-    """File that holds the token, as a mounted Secret does; read at the start, and takes the place of `token`."""
+    """File that holds the token, as a mounted Secret does; read at the start, and replaces `token`."""
     ui: HttpUrl | None = None
     """Where people reach the Argo UI; empty = pages and verbs give no links to it."""
     limits: Limits = Limits()
-    """How hard it is pushed."""
+    """How many runs at once, how fast, how often again."""
 
 
 class LocalSettings(Group):
@@ -167,11 +167,11 @@ class LocalSettings(Group):
     folder: Path = Path("var/runs")
     """One folder per run: event, log, outcome."""
     limits: Limits = Limits(max_in_flight=2)
-    """How hard it is pushed; one run uses about a core and 2 GB for a full tile."""
+    """As above; one run uses about a core and 2 GB for a full tile."""
 
 
 class Web(Group):
-    """What `watch` tells over HTTP: status page, /metrics, /healthz, /readyz. Nothing can be changed there, no secret is shown."""
+    """What `watch` serves over HTTP: status page, /metrics, /healthz, /readyz. Nothing can be changed there, no secret is shown."""
 
     host: str = Field(default="127.0.0.1", min_length=1)
     """Address to listen on: this machine only, because whoever reaches the page sees every item; in a pod `0.0.0.0`."""
@@ -180,16 +180,16 @@ class Web(Group):
 
 
 class Config(Group):
-    """Everything that stac-watch is told."""
+    """The whole configuration."""
 
     ledger: str = Field(default="sqlite:///var/stac-watch.db", repr=False)  # the URL of a PostgreSQL may hold a password
     """Database URL: sqlite:///FILE, or postgresql+psycopg://…; with a password only from STAC_WATCH__LEDGER or `ledger_file`."""
     ledger_file: Path | None = None
-    """File that holds the database URL, as a mounted Secret does; read at the start, and takes the place of `ledger`."""
+    """File that holds the database URL, as a mounted Secret does; read at the start, and replaces `ledger`."""
     sources: tuple[Source, ...] = Field(min_length=1)
     """What is watched; names are unique."""
     recipe: Recipe = Recipe()
-    """What is made of each product."""
+    """How each product is converted."""
     engine: Annotated[ArgoSettings | LocalSettings, Field(discriminator="kind")] = LocalSettings(kind="local")
     """Where the runs happen."""
     web: Web | None = None

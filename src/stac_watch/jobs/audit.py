@@ -33,7 +33,7 @@ class Kind(StrEnum):
 
     MISSING = "missing"  #: in the catalog and wanted, and the ledger does not know it, or skipped it
     STALE = "stale"  #: the catalog or the output has another revision than the ledger
-    FAILED = "failed"  #: gave up
+    FAILED = "failed"  #: the conversion failed
     UNFINISHED = "unfinished"  #: on its way
     LOST = "lost"  #: done, and its output is not there
     UNVERIFIED = "unverified"  #: done, and neither a marker nor the run's outcome says so

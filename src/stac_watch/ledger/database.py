@@ -80,7 +80,7 @@ def _open_sqlite(url: str, database: str | None) -> Engine:
             connection.execute(f"PRAGMA {pragma}")
 
     @sa_event.listens_for(engine, "checkout")
-    def _check(_connection: Any, record: Any, _proxy: Any) -> None:  # noqa: ANN401  # idem
+    def _check(_connection: Any, record: Any, _proxy: Any) -> None:  # noqa: ANN401  # SQLAlchemy's events are untyped
         if record.info["file"] != _file(path):  # a backup was put in its place: what we wrote would be in a file without a name
             raise DisconnectionError
 

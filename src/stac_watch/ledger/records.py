@@ -1,7 +1,4 @@
-"""The rows of the ledger as values, so that the stages above it never see a database.
-
-In: nothing. Out: frozen dataclasses. Never: behaviour beyond what follows from their own fields.
-"""
+"""The rows of the ledger as values, so that the stages above it never see a database."""
 
 from __future__ import annotations
 
@@ -48,7 +45,7 @@ class Known:
     revision: str
     key: str
     state: State
-    cause: str = ""  # skip reason, or the fingerprint of what made it fail
+    cause: str = ""  # skip reason, or the fingerprint of the error
 
 
 @dataclass(frozen=True)
@@ -72,7 +69,7 @@ class ConversionRow:
     outcome: dict[str, Any] | None
     created_at: datetime
     changed_at: datetime
-    cause: str = ""  # skip reason, or the fingerprint of what made it fail
+    cause: str = ""  # skip reason, or the fingerprint of the error
     waits_for: str | None = None  # why its run does not start
 
 
@@ -89,7 +86,7 @@ class OutboxRow:
 
 @dataclass(frozen=True)
 class Queue:
-    """The part of the outbox that has one order: a lane of a source."""
+    """One queue of the outbox, in which events have an order: a lane of a source."""
 
     source: str
     lane: Lane
@@ -113,14 +110,14 @@ class Order:
     start: datetime
     end: datetime  # exclusive
     created_at: datetime
-    canary: int  # so many first; 0 = all at once
+    canary: int  # how many are converted first, before the rest is sent; 0 = no canary
     max_failures: int | None
     held: str | None  # why nothing more of it is sent
 
 
 @dataclass(frozen=True)
 class ItemRow:
-    """What the catalog last said of an item."""
+    """An item as the catalog last described it."""
 
     source: str
     item_id: str
@@ -146,7 +143,7 @@ class Footprint:
 
 @dataclass(frozen=True)
 class Lag:
-    """How far a source has got."""
+    """How far a source has come."""
 
     published: datetime | None  # newest change stamp seen
     seen: datetime | None  # when an item was last new
@@ -185,7 +182,7 @@ class Move:
     reason: str | None = None  # skip reason, or the error that people should see
     outcome: dict[str, Any] | None = None  # the run's outcome JSON
     lane: Lane | None = None
-    overwrite: bool = False  # the next attempt converts again although an output with the key is there
+    overwrite: bool = False  # the next attempt converts again although an output with the key exists
 
 
 @dataclass(frozen=True)
@@ -213,7 +210,7 @@ class Moved:
     fact: Fact
     dst: State
     at: datetime
-    since: datetime | None  # when it came to the state that it left; of a new live one when it was published, if that is known
+    since: datetime | None  # when it entered the state that it left; for a new live one, when it was published, if known
     why: str
 
 
@@ -232,7 +229,7 @@ class Scope:
 
 @dataclass(frozen=True)
 class Journey:
-    """When a conversion that is done came to each step; None where that is not known."""
+    """When a done conversion reached each step; None if not known."""
 
     published: datetime | None  # by the catalog's change stamp; of the live lane only
     seen: datetime

@@ -1,7 +1,4 @@
-"""What failures have in common. Pure.
-
-In: the sentence of one failure. Out: its fingerprint: the sentence without what differs from run to run. Never: I/O.
-"""
+"""What failures have in common: an error's sentence without what differs from run to run. Pure."""
 
 from __future__ import annotations
 

@@ -1,16 +1,16 @@
 """Every way in which stac-watch or its runner says no: one tree, its exit codes, and what to do next.
 
-In: a sentence that names the field, the value and the place. Out: an exception whose `hint` is the next command or remedy.
-Never: prints, logs or exits; the two command lines do that, and nobody else.
+The message names the field, the value and the place; the hint is the next command or remedy. Only the two command lines print them
+and exit.
 
     StacWatchError                70  a defect of ours, unless a subclass says otherwise
     ├── ConfigError               78  the configuration cannot be used as it is
     ├── InputError                65  this item, product, event or file can never be converted
-    │   └── IdentityError         65  an id, name or href that must not become a name of anything
+    │   └── IdentityError         65  an id, name or href that must not be used as a name
     ├── SourceNotThere            66  the source is not there, or not yet whole: later
-    ├── Unavailable               69  something of this machine is taken or missing (a port, a tool)
-    ├── Defect                    70  a state that the code promises cannot be
-    ├── CannotWrite               73  the output or a folder of ours cannot be written; disk full
+    ├── Unavailable               69  something on this machine is in use or missing (a port, a tool)
+    ├── Defect                    70  a state that the code says cannot happen
+    ├── CannotWrite               73  the output or a folder cannot be written; disk full
     ├── Temporary                 75  network, 5xx, throttling: the same again may work
     │   └── CatalogUnavailable    75  the catalog does not answer, or answers nonsense
     └── Refused                   77  credentials or permissions: the same again will not work
@@ -67,7 +67,7 @@ class InputError(StacWatchError):
 
 
 class IdentityError(InputError):
-    """An id, name or href that must not become a name of anything."""
+    """An id, name or href that must not be used as a name."""
 
 
 class SourceNotThere(StacWatchError):  # noqa: N818  # named after the state that people see, "source not there yet"
@@ -77,17 +77,17 @@ class SourceNotThere(StacWatchError):  # noqa: N818  # named after the state tha
 
 
 class Unavailable(StacWatchError):  # noqa: N818  # a state of this machine, not a class of mistakes
-    """Something of this machine is taken or missing: a port, a tool, a package."""
+    """Something on this machine is in use or missing: a port, a tool, a package."""
 
     exit_code = Exit.UNAVAILABLE
 
 
 class Defect(StacWatchError):  # noqa: N818  # what it is called in reports
-    """A state that the code promises cannot be."""
+    """A state that the code says cannot happen."""
 
 
 class CannotWrite(StacWatchError):  # noqa: N818  # reads as the sentence it is
-    """The output or a folder of ours cannot be written."""
+    """The output or a folder cannot be written."""
 
     exit_code = Exit.CANNOT_WRITE
 

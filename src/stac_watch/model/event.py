@@ -1,8 +1,7 @@
 """Identity: the key, the run's name, and the CloudEvent of one attempt. Built here and parsed here, nowhere else.
 
-In: what discovery knows of an item revision. Out: strings that are safe as names of Workflows, labels, files and URLs, and
-the event's bytes as they are stored, posted and replayed.
-Never: I/O, randomness, the clock; the same input gives the same bytes.
+The strings are safe as names of Workflows, labels, files and URLs; the bytes are what is stored, posted and replayed. The same
+input always gives the same bytes.
 
 Sources: CloudEvents 1.0.2 (structured mode); RFC 1123 names; OGC API - Features event types as eoapi-notifier emits them.
 """
@@ -34,7 +33,7 @@ MAPPED = (
     "stac_url", "output_zarr", "groups",
 )  # fmt: skip
 LATER = ("source_name",)
-"""Mapped, too; events that were stored before it was there lack it, and the Sensor has a value for them."""
+"""Mapped, too. Events that were stored before this field existed lack it; the Sensor has a default for them."""
 
 
 Kind = Literal["create", "replace", "delete"]
@@ -66,7 +65,7 @@ class Conversion:
 
     @property
     def key(self) -> str:
-        """First 12 hex of a SHA-256 over catalog root, collection, item id, revision and recipe."""
+        """First 12 hex digits of a SHA-256 over catalog root, collection, item id, revision and recipe."""
         return conversion_key(self.catalog, self.collection, self.item_id, self.revision, self.recipe)
 
     @property
@@ -123,7 +122,7 @@ def build_event(conversion: Conversion, attempt: int) -> bytes:
 
 
 def next_attempt(body: bytes, attempt: int, *, reason: str, lane: Lane | None = None, overwrite: bool = False) -> tuple[bytes, str]:
-    """Returns the event of a later attempt of the same key, and its run's name; all else stays as it was first decided.
+    """Returns the event of a later attempt of the same key, and its run's name; everything else stays as first decided.
 
     With `overwrite` the run converts again although an output with the key is there; so do the attempts after it.
     """
@@ -167,7 +166,7 @@ def parse_event(body: bytes) -> dict[str, Any]:
         raise InputError(f"in the event's data {', '.join(wrong)} must be text", hint=hint)
     check_item_id(data["item_id"])
     key, attempt = parse_event_id(str(event.get_id()))
-    # the run's name becomes a folder or a Workflow: whoever wrote the event, it is the one that its id says
+    # the run's name becomes a folder or a Workflow: whoever wrote the event, it must be the one that the id implies
     named = RUN.fullmatch(data["run"]) and data["run"].endswith(f"-{key[:10]}-{attempt}")
     if not named or (data["key"], data["attempt"]) != (key, attempt):
         raise IdentityError(f"run {data['run'][:80]!r} is not the one of event {event.get_id()!r}", hint=hint)

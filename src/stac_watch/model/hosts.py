@@ -57,7 +57,7 @@ def _check_target(href: str, scheme: str, host: str, allowed_hosts: tuple[str, .
 
 
 def check_address(host: str, address: str, allowed_hosts: tuple[str, ...]) -> None:
-    """Returns when a connection to `host` may go to `address`, which its name led to. Called with what is really connected to.
+    """Allows a connection to `host` at `address`, or raises. `address` is what is really connected to, not what DNS said before.
 
     Link-local, multicast and metadata addresses are refused always. Private ones (loopback too) are refused unless an entry of
     `allowed_hosts` says so: a network that holds the address (`10.0.0.0/8`), the address itself, or a name that only exists
@@ -79,7 +79,7 @@ def check_address(host: str, address: str, allowed_hosts: tuple[str, ...]) -> No
 
 
 def is_inside(host: str) -> bool:
-    """Tells whether a host's name says itself that it is not public: an address, or a name that the public DNS does not have."""
+    """Tells whether a host is visibly not public: an address, or a name that the public DNS does not have."""
     return _address(host) is not None or "." not in host or host.endswith(INSIDE)
 
 
@@ -94,9 +94,9 @@ def _in_networks(address: Address, allowed: tuple[str, ...]) -> bool:
     return any(address in ipaddress.ip_network(entry, strict=False) for entry in allowed if "/" in entry)
 
 
-@lru_cache(1024)  # each item names a host, of a few; to find out that a name is no address takes an exception
+@lru_cache(1024)  # many items name few hosts, and finding out that a name is no address costs an exception
 def _address(text: str) -> Address | None:
-    """Returns the address that a text is, an IPv4 one also where it is wrapped in IPv6 (mapped, NAT64, 6to4), else None."""
+    """Returns the address that a text holds, unwrapping IPv4 in IPv6 (mapped, NAT64, 6to4); None if it is no address."""
     try:
         address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:

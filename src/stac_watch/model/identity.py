@@ -1,4 +1,4 @@
-"""Which names things have: the key of a conversion, the id and source of an event, what a Sentinel-2 product id says. Pure."""
+"""Names: the key of a conversion, the id and source of an event, the parts of a Sentinel-2 product id. Pure."""
 
 from __future__ import annotations
 

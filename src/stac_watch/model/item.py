@@ -49,14 +49,14 @@ class Unreadable:
 class SkipReason(StrEnum):
     """Every reason for which an item is not converted; counted and shown by `status` and `explain`."""
 
-    OUTSIDE_AREA = "outside_area"  #: its bbox does not touch the wanted area
-    NO_BBOX = "no_bbox"  #: an area is wanted and the item does not say where it lies
+    OUTSIDE_AREA = "outside_area"  #: its bbox or geometry does not touch the area
+    NO_BBOX = "no_bbox"  #: an area is configured, and the item does not say where it lies
     TOO_CLOUDY = "too_cloudy"  #: eo:cloud_cover above the limit
-    NO_CLOUD_COVER = "no_cloud_cover"  #: a limit is set and the item does not say (real since CPM 2.6.0)
+    NO_CLOUD_COVER = "no_cloud_cover"  #: a limit is configured, and the item has no value (seen since CPM 2.6.0)
     TOO_OLD = "too_old"  #: acquired before max_age when first seen
-    OTHER_TILE = "other_tile"  #: not one of the wanted tiles
+    OTHER_TILE = "other_tile"  #: not one of the tiles
     NO_MATCH = "no_match"  #: the source's CQL2 expression does not hold
     CANNOT_MATCH = "cannot_match"  #: the expression names a property that the item does not have
     DEPRECATED = "deprecated"  #: the catalog says that it should not be used
     WITHDRAWN = "withdrawn"  #: it is gone from the catalog
-    SUPERSEDED = "superseded"  #: a newer revision, or a newer processing of the same acquisition, took its place
+    SUPERSEDED = "superseded"  #: a newer revision, or a newer processing of the same acquisition, replaced it

@@ -19,7 +19,7 @@ class Backoff:
     longest: timedelta
 
     def pause(self, earlier: int, rng: random.Random | None = None, *, asked: timedelta | None = None) -> timedelta:
-        """Returns the pause after so many earlier ones.
+        """Returns the next pause.
 
         Args:
             earlier: pauses before this one; 0 gives the first.
@@ -48,7 +48,7 @@ class Breaker:
         return self.open_until is not None and now < self.open_until
 
     def failed(self, now: datetime, said: str = "", *, rng: random.Random | None = None, asked: timedelta | None = None) -> None:
-        """Notes a failure; `asked` is how long the server wants to be left alone: that holds at once, and as it says."""
+        """Notes a failure; `asked` is how long the server wants to be left alone: it is respected at once and in full."""
         self.failures += 1
         self.said = said
         if asked is not None:

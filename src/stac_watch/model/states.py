@@ -1,7 +1,7 @@
 """What follows from what: the states of a conversion and the one table of legal moves.
 
-In: a state and a fact. Out: the next state. Never: I/O, time, or a second opinion; the ledger applies what this table says
-and raises on a pair that is not in it. Code elsewhere reports facts, it never sets a state.
+Code elsewhere reports facts and never sets a state: the ledger applies what this table says, and raises on a pair that is not in
+it.
 
                  admitted              accepted             run_seen              succeeded
       (new) ───────────────▶ queued ──────────▶ submitted ──────────▶ running ────────────▶ done
@@ -22,11 +22,11 @@ class State(StrEnum):
     """Where the conversion of one item revision stands."""
 
     QUEUED = "queued"  #: admitted; its event waits in the outbox
-    SUBMITTED = "submitted"  #: the engine said "accepted", or may have taken it; nothing more is known
+    SUBMITTED = "submitted"  #: the engine accepted the event, or may have; nothing more is known
     RUNNING = "running"  #: a run was seen
     DONE = "done"  #: a verified marker with this key was found
     SKIPPED = "skipped"  #: not to be converted, for a named reason
-    FAILED = "failed"  #: gave up, for a named reason; `replay` is the way back
+    FAILED = "failed"  #: a permanent error, or no attempts left; `replay` is the way back
 
 
 FINAL = frozenset({State.DONE, State.SKIPPED, State.FAILED})
@@ -34,24 +34,24 @@ IN_FLIGHT = frozenset({State.SUBMITTED, State.RUNNING})
 
 
 class Fact(StrEnum):
-    """What was observed. The only thing that moves a conversion."""
+    """What was observed. Nothing else moves a conversion."""
 
     ADMITTED = "admitted"  #: discovery: it matches the source's rules
     SKIPPED = "skipped"  #: discovery: it does not
     ACCEPTED = "accepted"  #: engine: it took the event
     REFUSED = "refused"  #: engine: it will never take this event
-    UNCLEAR = "unclear"  #: engine: it refuses what it may have taken before, when a post had no clear answer
+    UNCLEAR = "unclear"  #: engine: it refuses an event that it may have accepted before, when a post had no clear answer
     RUN_SEEN = "run_seen"  #: engine: the run exists
     SILENT = "silent"  #: accepted, yet no run after the deadline: the same event goes out again
     SUCCEEDED = "succeeded"  #: a verified marker with this key
     FAILED_TEMPORARY = "failed_temporary"  #: the run failed in a way that may pass: next attempt
-    FAILED_PERMANENT = "failed_permanent"  #: the run failed in a way that will not pass, or attempts are spent
-    INTERRUPTED = "interrupted"  #: the run was ended from outside (SIGTERM, eviction): next attempt, and not its failure
+    FAILED_PERMANENT = "failed_permanent"  #: the run failed in a way that will not pass, or no attempts are left
+    INTERRUPTED = "interrupted"  #: the run was ended from outside (SIGTERM, eviction): next attempt, not counted as a failure
     VANISHED = "vanished"  #: the run was seen and is gone without an outcome: next attempt
     NOT_READY = "not_ready"  #: exit 66, the source is not there yet: next attempt, later
     REPLAYED = "replayed"  #: a person asked for it
     WITHDRAWN = "withdrawn"  #: the item is gone from the catalog
-    SUPERSEDED = "superseded"  #: a newer revision of the item took its place
+    SUPERSEDED = "superseded"  #: a newer revision of the item replaced it
 
 
 _AGAIN = (Fact.FAILED_TEMPORARY, Fact.INTERRUPTED, Fact.VANISHED, Fact.NOT_READY)
@@ -62,11 +62,11 @@ TRANSITIONS: dict[tuple[State | None, Fact], State] = {
     (State.SKIPPED, Fact.ADMITTED): State.QUEUED,
     (State.QUEUED, Fact.ACCEPTED): State.SUBMITTED,
     (State.QUEUED, Fact.REFUSED): State.FAILED,
-    (State.QUEUED, Fact.UNCLEAR): State.SUBMITTED,  # a run may live: it is looked for before anybody is told that there is none
+    (State.QUEUED, Fact.UNCLEAR): State.SUBMITTED,  # a run may already exist: look for it before saying that there is none
     (State.QUEUED, Fact.RUN_SEEN): State.RUNNING,  # the post timed out, yet the event arrived
     (State.QUEUED, Fact.FAILED_PERMANENT): State.FAILED,
     (State.SUBMITTED, Fact.RUN_SEEN): State.RUNNING,
-    (State.SUBMITTED, Fact.SILENT): State.QUEUED,  # a run that was seen is never silent: gone without an outcome it has vanished
+    (State.SUBMITTED, Fact.SILENT): State.QUEUED,  # a run that was seen is never silent: without an outcome it has vanished
     **{(s, f): State.QUEUED for s in (State.SUBMITTED, State.RUNNING) for f in _AGAIN},
     **{(State.QUEUED, f): State.QUEUED for f in _AGAIN},
     **{(s, Fact.FAILED_PERMANENT): State.FAILED for s in (State.SUBMITTED, State.RUNNING)},

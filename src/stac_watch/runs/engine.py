@@ -15,8 +15,8 @@ from typing import Any, Protocol
 class Answer(StrEnum):
     """What an engine said to a submitted event."""
 
-    ACCEPTED = "accepted"  #: it has it; whether a run comes of it is another question
-    REFUSED = "refused"  #: it will never take this very event
+    ACCEPTED = "accepted"  #: it has the event; whether a run follows is not known yet
+    REFUSED = "refused"  #: it will never accept this event
     UNKNOWN = "unknown"  #: no clear answer; the same event may be sent again, safely
 
 
@@ -29,7 +29,7 @@ class Receipt:
 
 
 class Phase(StrEnum):
-    """Where a run stands."""
+    """How far a run has come."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -45,7 +45,7 @@ class Run:
     key: str
     attempt: int
     phase: Phase
-    stage: str = ""  # what it is at, in the runner's words
+    stage: str = ""  # what it is doing, in the runner's words
     progress: tuple[int, int] | None = None  # done, total
     outcome: dict[str, Any] | None = None  # the runner's outcome JSON once it ended
     started: datetime | None = None
@@ -53,7 +53,7 @@ class Run:
 
 
 class Engine(Protocol):
-    """The whole interface; what one engine needs and the other lacks is not in it."""
+    """The whole interface: only what both engines have."""
 
     def submit(self, event: bytes) -> Receipt:
         """Asks for the run that the event names. Safe to repeat: the same event never makes a second run.
@@ -69,4 +69,4 @@ class Engine(Protocol):
         """Returns how many more runs may be started now."""
 
     def close(self, *, stop_runs: bool) -> None:
-        """Lets go; with `stop_runs` the runs are asked to end, if they live and die with this machine's session."""
+        """Releases what it holds; with `stop_runs`, runs that are processes of this machine are asked to end."""
