@@ -1,1 +1,1 @@
-"""The runner as a process: progress that can be seen, a stall that ends, threads and memory that the container can afford."""
+"""The runner as a process: visible progress, an end for a run that stands still, no more threads and memory than the container has."""

@@ -1,1 +1,1 @@
-"""The output is asked, pixel by pixel, whether it is what the source says. Nothing here shares code with `convert`."""
+"""The output is compared with the source, pixel by pixel. Nothing here shares code with `convert`."""

@@ -1,4 +1,4 @@
-"""What a person starts and sees end: backfill, replay, audit, prune.
+"""Work that a person starts and that comes to an end: backfill, replay, audit, prune.
 
-Each plans first, and changes something only when it is told to. They feed the same path as the loop, by other windows or keys.
+Each makes a plan first, and changes something only on request. They feed the same path as the loop, with other windows or keys.
 """
