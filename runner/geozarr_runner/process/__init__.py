@@ -1,1 +1,1 @@
-"""The runner as a process: visible progress, an end for a run that stands still, no more threads and memory than the container has."""
+"""The runner as a process: visible progress, an end for a run that stands still, no more threads and memory than it may have."""
