@@ -30,7 +30,7 @@ from stac_watch.model.states import Fact, State
 from stac_watch.report import questions as asking
 from stac_watch.runs.dispatch import dispatch
 from stac_watch.runs.engine import Receipt, Run
-from stac_watch.runs.pace import TokenBucket
+from stac_watch.runs.pace import Throttle, TokenBucket
 from stac_watch.runs.reconcile import reconcile
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -114,14 +114,14 @@ def measure(url: str, items: int) -> dict[str, float]:
         db.exec_driver_sql("ANALYZE")
     before = ledger.counts.size()
     sources = [Source(name="s2", api="https://stac.example", collection="sentinel-2-l2a")]
-    none, bucket, rng, limits = NoEngine(), TokenBucket(2), random.Random(1), Limits()  # noqa: S311  # jitter
+    none, throttle, rng, limits = NoEngine(), Throttle(TokenBucket(2)), random.Random(1), Limits()  # noqa: S311  # jitter
     ids = [f"S2A_{number}" for number in range(0, items, max(1, items // 1000))]
 
     def tick() -> None:
         ledger.sources.position("s2:updated")
         ledger.items.known("s2", ids[:20])  # what the overlap shows again
         reconcile(ledger, none, limits, lambda _: None, lambda: NOW)
-        dispatch(ledger, none, bucket, rng, lambda: NOW)
+        dispatch(ledger, none, throttle, rng, lambda: NOW)
 
     figures = {
         "tick": timed(tick, 20) * 1000,

@@ -30,7 +30,7 @@ from stac_watch.model.errors import CannotWrite, InputError, Unavailable, cannot
 from stac_watch.model.states import IN_FLIGHT, State
 from stac_watch.report.lines import Line, line
 from stac_watch.report.web.places import Places, file_of, log_of, run_page
-from stac_watch.runs.engine import Engine
+from stac_watch.runs.engine import Engine, Runs
 from stac_watch.runs.local import LocalEngine
 from stac_watch.runs.markers import read_marker
 from stac_watch.watch.loop import Parts, Tick
@@ -207,12 +207,9 @@ def lines(parts: Parts, limit: int = 15) -> list[Line]:
     """Returns the conversions that a person wants to see now: what is in flight and what changed last."""
     rows = {row.key: row for row in [*parts.ledger.conversions.unfinished(), *parts.ledger.conversions.find(limit=limit)]}
     shown = sorted(rows.values(), key=lambda row: row.created_at)[-limit:]
-    runs = {(run.key, run.attempt): run for run in parts.engine.runs([row.key for row in shown if row.state in IN_FLIGHT])}
+    runs = Runs(parts.engine.runs([row.key for row in shown if row.state in IN_FLIGHT]))
     waits = parts.ledger.outbox.of([row.key for row in shown if row.state is State.QUEUED])
-    return [
-        line(row, parts.now(), run=runs.get((row.key, row.attempt)), due=waits[row.key].due if row.key in waits else None)
-        for row in shown
-    ]
+    return [line(row, parts.now(), run=runs.of(row), due=waits[row.key].due if row.key in waits else None) for row in shown]
 
 
 def visible(config: Config, output: str) -> bool:

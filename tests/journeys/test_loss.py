@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from stac_watch.model.states import FINAL, Fact
-from stac_watch.runs.dispatch import new_breaker
+from stac_watch.runs.pace import Throttle, TokenBucket
 
 ITEMS = 6
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -69,7 +69,7 @@ def test_every_loss_ends_where_the_undisturbed_watcher_ends(play, fault):
 
 
 def test_the_breaker_opens_after_three_and_tries_with_one():
-    breaker, rng, now = new_breaker(), random.Random(1), START
+    breaker, rng, now = Throttle(TokenBucket(1)).breaker, random.Random(1), START
     for _ in range(2):
         breaker.failed(now, rng=rng)
         assert not breaker.is_open(now)

@@ -157,6 +157,7 @@ def test_a_watcher_outlives_a_ledger_that_is_away(tmp_path, make):
     watcher = Watcher(parts)
     assert watcher.turn().problems == {}
     sa_event.listen(ledger._engine, "connect", lambda connection, _: connection.execute("PRAGMA busy_timeout=0"))
+    ledger._engine.dispose()  # connections that are open wait for 30 s
     lock = sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)
     lock.execute("BEGIN IMMEDIATE")
     moment.now += LEASE / 2

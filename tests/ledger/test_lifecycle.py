@@ -27,7 +27,7 @@ from stac_watch.model.item import SkipReason
 from stac_watch.model.states import FINAL, Fact, State
 from stac_watch.runs.dispatch import dispatch
 from stac_watch.runs.engine import Answer, Phase, Receipt, Run
-from stac_watch.runs.pace import TokenBucket
+from stac_watch.runs.pace import Throttle, TokenBucket
 from stac_watch.runs.reconcile import reconcile
 
 ITEMS, REVISIONS = ("item-a", "item-b"), ("rev-a", "rev-b", "rev-c")
@@ -120,7 +120,7 @@ def machine(make, invariants):  # noqa: C901  # one rule per thing that can happ
         @rule(mood=st.sampled_from(MOODS))
         def events_go_out(self, mood):
             self.cluster.mood = mood
-            dispatch(self.ledger, self.cluster, TokenBucket(1000, tokens=1000), self.rng, lambda: self.now)
+            dispatch(self.ledger, self.cluster, Throttle(TokenBucket(1000, tokens=1000)), self.rng, lambda: self.now)
 
         @rule()
         def the_watcher_looks(self):
@@ -189,7 +189,7 @@ def machine(make, invariants):  # noqa: C901  # one rule per thing that can happ
                     self.cluster.end(run, 0)
                 self.the_watcher_looks()
                 self.now += timedelta(hours=7)
-                dispatch(self.ledger, self.cluster, TokenBucket(1000, tokens=1000), self.rng, lambda: self.now)
+                dispatch(self.ledger, self.cluster, Throttle(TokenBucket(1000, tokens=1000)), self.rng, lambda: self.now)
                 self.no_output_has_two_writers()
                 if not self.ledger.conversions.unfinished() and self.ledger.outbox.next_due() is None:
                     break

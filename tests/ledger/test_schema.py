@@ -26,7 +26,7 @@ from stac_watch.model.item import SkipReason
 from stac_watch.model.states import Fact, State
 from stac_watch.report import questions as asking
 from stac_watch.runs.dispatch import dispatch
-from stac_watch.runs.pace import TokenBucket
+from stac_watch.runs.pace import Throttle, TokenBucket
 from stac_watch.runs.reconcile import reconcile
 
 FIRST, LANDED = (Path(__file__).with_name(f"ledger-{version}.sql") for version in (1, 3))
@@ -192,8 +192,8 @@ def test_no_question_of_a_tick_or_of_a_person_reads_a_big_table_from_end_to_end(
     ledger.items.known("s2", ["a", "b"])
     reconcile(ledger, Idle(), Limits(), lambda _: None, lambda: make.now)
     ledger.outbox.note_post(before, make.now + timedelta(hours=1))
-    dispatch(ledger, Idle(), TokenBucket(1), None, lambda: make.now, max_in_flight=9)
-    ledger.outbox.unclear(make.now)
+    dispatch(ledger, Idle(), Throttle(TokenBucket(1), max_in_flight=9), None, lambda: make.now)
+    ledger.outbox.load(make.now)
     for lane in ("live", "backfill", "replay"):
         ledger.outbox.due(make.now, 20, Queue("s2", lane))
     asking.status(ledger, [Source(name="s2", api="https://stac.example", collection="c")], Limits(), make.now)

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from stac_watch.ledger.records import Move
 from stac_watch.model.errors import Refused
 from stac_watch.model.states import Fact, State
-from stac_watch.runs.dispatch import PAUSES, Sent, dispatch
+from stac_watch.runs.dispatch import Sent, dispatch
 from stac_watch.runs.engine import Answer, Receipt
-from stac_watch.runs.pace import TokenBucket
+from stac_watch.runs.pace import PAUSES, Throttle, TokenBucket
 
 
 @dataclass
@@ -64,7 +64,8 @@ def queue(ledger, make):
 @pytest.fixture
 def run(ledger, clock, consistent):
     def _run(desk, bucket=None, **more):
-        sent = dispatch(ledger, desk, bucket or TokenBucket(1000, tokens=1000), random.Random(1), clock, **more)
+        throttle = Throttle(bucket or TokenBucket(1000, tokens=1000), **more)
+        sent = dispatch(ledger, desk, throttle, random.Random(1), clock)
         consistent()
         return sent
 

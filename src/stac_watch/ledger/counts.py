@@ -6,6 +6,7 @@ from datetime import datetime
 
 from sqlalchemy import and_, func, select
 
+from stac_watch.ledger import moves
 from stac_watch.ledger import schema as t
 from stac_watch.ledger import statements as sql
 from stac_watch.ledger.records import Journey, Lag, Place, Scope
@@ -23,7 +24,7 @@ class Counts:
     def funnel(self) -> dict[Place, int]:
         """Returns how many conversions are where."""
         with self._session.read() as tx:
-            return {Place(r.source, r.lane, State(r.state), r.cause): r.n for r in tx.execute(sql.FUNNEL)}
+            return moves.funnel(tx)
 
     def moved_since(self, since: datetime) -> dict[Place, int]:
         """Returns how many of the conversions that changed since then are where."""

@@ -86,6 +86,11 @@ def count(tx: Connection, places: Mapping[Place, int] | Counter[Place]) -> None:
         tx.execute(sql.add(tx.dialect.name, t.funnel, ("source", "lane", "state", "cause")), rows)
 
 
+def funnel(tx: Connection) -> dict[Place, int]:
+    """Returns how many conversions are where."""
+    return {Place(r.source, r.lane, State(r.state), r.cause): r.n for r in tx.execute(sql.FUNNEL)}
+
+
 def put(tx: Connection, table: Table, rows: Sequence[Mapping[str, Any]], on: tuple[str, ...], *changing: str) -> None:
     """Inserts rows, or changes what may change of those that are there by their key `on`."""
     tx.execute(sql.put(tx.dialect.name, table, on, changing), rows)

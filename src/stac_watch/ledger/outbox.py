@@ -7,7 +7,8 @@ from datetime import datetime
 from typing import Any
 
 from stac_watch.ledger import statements as sql
-from stac_watch.ledger.records import OutboxRow, Queue
+from stac_watch.ledger.moves import funnel, rows_of
+from stac_watch.ledger.records import ConversionRow, Load, OutboxRow, Queue
 from stac_watch.ledger.session import Session, chunked
 from stac_watch.model.event import PRIORITY
 
@@ -38,10 +39,13 @@ class Outbox:
         with self._session.read() as tx:
             return tx.execute(sql.NEXT_DUE).scalar()
 
-    def unclear(self, now: datetime) -> int:
-        """Returns how many events wait to be posted again because a post had no clear answer: a run of theirs may exist."""
+    def load(self, now: datetime) -> Load | None:
+        """Returns how much is where and what is unclear, for who sends; None when no event is due."""
         with self._session.read() as tx:
-            return int(tx.execute(sql.UNCLEAR, {"now": now}).scalar_one())
+            due = tx.execute(sql.NEXT_DUE).scalar()
+            if due is None or due > now:
+                return None
+            return Load(funnel(tx), int(tx.execute(sql.UNCLEAR, {"now": now}).scalar_one()))
 
     def of(self, keys: Collection[str]) -> dict[str, OutboxRow]:
         """Returns the waiting events of these conversions, by key."""
@@ -49,12 +53,13 @@ class Outbox:
             rows = chunked(tx, sql.WAITING, list(keys))
             return {r.key: OutboxRow(r.key, r.event_id, bytes(r.body), r.posts, r.due) for r in rows}
 
-    def note_post(self, row: OutboxRow, due: datetime, *, happened: bool = True) -> bool:
+    def note_post(self, row: OutboxRow, due: datetime, *, happened: bool = True) -> ConversionRow | None:
         """Notes that an event goes out, before it does, and when it goes out again; or that it did not, after all.
 
         Until there is a clear answer a run of it may exist: its conversion is not superseded, and no other one with the same output
-        is sent. False: it waits no longer, it was superseded or replayed since the outbox was read.
+        is sent. Returns its conversion; None where it waits no longer: it was superseded or replayed since the outbox was read.
         """
         guard = {"of_key": row.key, "of_event": row.event_id}
         with self._session.write() as tx:
-            return bool(tx.execute(sql.POST, {**guard, "posts": row.posts + happened, "due": due}).rowcount == 1)
+            waits = tx.execute(sql.POST, {**guard, "posts": row.posts + happened, "due": due}).rowcount == 1
+            return rows_of(tx, [row.key])[row.key] if waits else None

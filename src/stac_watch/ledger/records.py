@@ -103,6 +103,14 @@ class Place:
 
 
 @dataclass(frozen=True)
+class Load:
+    """What is under way when an event is due."""
+
+    funnel: Mapping[Place, int]
+    unclear: int  # events that wait to be posted again because a post had no clear answer: a run of theirs may exist
+
+
+@dataclass(frozen=True)
 class Order:
     """What the last `backfill --yes` of a source asked for."""
 

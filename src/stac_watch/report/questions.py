@@ -6,11 +6,10 @@ and without one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from types import MappingProxyType
 
 from stac_watch.catalog.abilities import Abilities, restore, summary
 from stac_watch.config.model import Limits, Source
@@ -26,8 +25,9 @@ from stac_watch.report.status import Discovery, SourceStatus, Status, Waiting, n
 from stac_watch.report.status import status as summed_up
 from stac_watch.report.web.page import Overview
 from stac_watch.report.web.timeline import timeline
-from stac_watch.runs.engine import Run
+from stac_watch.runs.engine import Runs
 
+NO_RUNS = Runs()
 SHOWN = 20  # lines of a kind; `items` has all
 LONGEST = 5
 JOURNEYS = 500  # the last ones; a page that is asked for every two seconds must not read more
@@ -49,11 +49,11 @@ def status(
     sources: Sequence[Source],
     limits: Limits,
     now: datetime,
-    runs: Mapping[tuple[str, int], Run] = MappingProxyType({}),
+    runs: Runs = NO_RUNS,
 ) -> Status:
     """Sums up the ledger; sources that are no longer configured are shown as long as the ledger has something of them.
 
-    `runs`, by key and attempt, are what a watcher saw of them last: how far those in flight are.
+    `runs` are what a watcher saw of them last: how far those in flight are.
     """
     funnel = ledger.counts.funnel()
     orders = {order.source: order for order in ledger.orders.all()}
@@ -81,7 +81,7 @@ def status(
         sources=parts,
         waiting=[Waiting(line(r, now), what_next(r, now, limits, circumstances(ledger, r, orders)).what) for r in oldest],
         failed=failed,
-        lines=[line(r, now, run=runs.get((r.key, r.attempt))) for r in [*in_flight, *failed[:SHOWN]]],
+        lines=[line(r, now, run=runs.of(r)) for r in [*in_flight, *failed[:SHOWN]]],
         ledger_bytes=ledger.counts.size(),
     )
 

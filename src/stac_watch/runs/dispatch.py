@@ -1,8 +1,7 @@
 """Sends what waits in the outbox: as fast as the engine has room and the rate allows, and not faster.
 
-In: due outbox rows. Out: one engine submission each, and the fact that it led to.
-Never: holds an event only in memory; posts what the ledger does not know to be going out; counts an answer without meaning (5xx,
-time-out) as anything but "send the same again"; goes on posting to an engine that does not answer.
+No event is only in memory, and none is posted that the ledger does not know to be going out. An answer without meaning (5xx, a
+time-out) means "send the same again", and to an engine that gives only such ones nothing is posted for a while.
 """
 
 from __future__ import annotations
@@ -11,23 +10,16 @@ import random
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from stac_watch.ledger.ledger import Ledger
-from stac_watch.ledger.records import Move, OutboxRow, Place, Queue
+from stac_watch.ledger.records import Load, Move, OutboxRow, Place, Queue
 from stac_watch.ledger.session import StaleState
 from stac_watch.model.errors import Refused
-from stac_watch.model.patience import Backoff, Breaker
 from stac_watch.model.states import IN_FLIGHT, Fact, State
 from stac_watch.runs.engine import Answer, Engine, Receipt
 from stac_watch.runs.lanes import allowed, next_queue
-from stac_watch.runs.pace import TokenBucket
-
-PAUSES = Backoff(timedelta(seconds=2), timedelta(minutes=5))
-"""Between posts of the same event, and while an engine is left alone."""
-OPENS_AT = 3
-"""Answers without meaning in a row before nothing more is posted for a while: an engine that is down for an hour would otherwise
-be posted every event that waits, and each of them be looked for among the runs."""
+from stac_watch.runs.pace import PAUSES, Throttle
 
 
 @dataclass(frozen=True)
@@ -63,23 +55,8 @@ class _Desk:
         return None
 
 
-def new_breaker() -> Breaker:
-    """Returns what keeps events from an engine that does not answer."""
-    return Breaker(OPENS_AT, PAUSES)
-
-
-def dispatch(
-    ledger: Ledger,
-    engine: Engine,
-    bucket: TokenBucket,
-    rng: random.Random,
-    now: Callable[[], datetime],
-    *,
-    breaker: Breaker | None = None,
-    caps: Mapping[str, int] | None = None,
-    max_in_flight: int | None = None,
-) -> Sent:
-    """Sends due events until the outbox, the room or the rate is used up; `caps` limits sources of their own.
+def dispatch(ledger: Ledger, engine: Engine, throttle: Throttle, rng: random.Random, now: Callable[[], datetime]) -> Sent:
+    """Sends due events until the outbox, the room or the rate is used up.
 
     The room is what the engine has, and no more than `max_in_flight` leaves by the ledger's own count: an engine that was just
     started does not know what the one before it was told, and of an accepted event there may be no run to be seen yet.
@@ -88,13 +65,13 @@ def dispatch(
         Refused: the engine takes nothing until a person acts; nothing was lost.
         Temporary: the engine cannot say how much room it has.
     """
-    breaker = breaker or new_breaker()
-    first_due = ledger.outbox.next_due()
-    if first_due is None or first_due > now() or breaker.is_open(now()):
+    breaker = throttle.breaker
+    load = ledger.outbox.load(now()) if not breaker.is_open(now()) else None
+    if load is None:
         return Sent()
-    desk = _open(ledger, engine.headroom(), now(), max_in_flight)
+    desk = _open(ledger, load, engine.headroom(), now(), throttle.max_in_flight)
     answers: Counter[Answer | None] = Counter()
-    while (turn := desk.next(caps or {})) is not None and bucket.take(now()):
+    while (turn := desk.next(throttle.caps)) is not None and throttle.bucket.take(now()):
         queue, row = turn
         receipt = _send(ledger, engine, row, rng, now)
         answer = receipt.answer if receipt is not None else None
@@ -112,18 +89,17 @@ def dispatch(
     return Sent(answers[Answer.ACCEPTED], answers[Answer.REFUSED], answers[Answer.UNKNOWN])
 
 
-def _open(ledger: Ledger, room: int, now: datetime, max_in_flight: int | None) -> _Desk:
-    funnel = ledger.counts.funnel()
+def _open(ledger: Ledger, load: Load, room: int, now: datetime, max_in_flight: int | None) -> _Desk:
     in_flight: Counter[Queue] = Counter()
-    for place, n in funnel.items():
+    for place, n in load.funnel.items():
         if place.state in IN_FLIGHT:
             in_flight[Queue(place.source, place.lane)] += n
     if max_in_flight is not None:
-        room = min(room, max_in_flight - in_flight.total() - ledger.outbox.unclear(now))
-    waiting = {Queue(p.source, p.lane) for p in funnel if p.state is State.QUEUED}
+        room = min(room, max_in_flight - in_flight.total() - load.unclear)
+    waiting = {Queue(p.source, p.lane) for p in load.funnel if p.state is State.QUEUED}
     allowance: dict[Queue, int] = {}
     if any(q.lane == "backfill" for q in waiting):
-        allowance = _allowance(ledger, funnel, in_flight, room)
+        allowance = _allowance(ledger, load.funnel, in_flight, room)
     return _Desk(ledger, room, now, {q for q in waiting if allowance.get(q, room) > 0}, in_flight, allowance)
 
 
@@ -152,9 +128,10 @@ def _allowance(ledger: Ledger, funnel: Mapping[Place, int], in_flight: Mapping[Q
 
 
 def _send(ledger: Ledger, engine: Engine, row: OutboxRow, rng: random.Random, now: Callable[[], datetime]) -> Receipt | None:
-    conversion, wait = ledger.conversions.get(row.key), PAUSES.pause(row.posts, rng)
+    wait = PAUSES.pause(row.posts, rng)
     # noted first: killed in a post, we would take a newer revision for the only one, and the run of the older could end last
-    if conversion is None or not ledger.outbox.note_post(row, now() + wait):
+    conversion = ledger.outbox.note_post(row, now() + wait)
+    if conversion is None:
         return None  # superseded or replayed by another process since the outbox was read
     try:
         receipt = engine.submit(row.body)

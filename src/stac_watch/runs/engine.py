@@ -52,6 +52,29 @@ class Run:
     ended: datetime | None = None
 
 
+class Attempt(Protocol):
+    """One attempt at a conversion, as a row of the ledger has it."""
+
+    @property
+    def key(self) -> str:
+        """The conversion's key."""
+
+    @property
+    def attempt(self) -> int:
+        """Its number, from 1."""
+
+
+class Runs:
+    """Runs as an engine had them last, found by their attempt."""
+
+    def __init__(self, runs: Iterable[Run] = ()) -> None:
+        self._of = {(run.key, run.attempt): run for run in runs}
+
+    def of(self, attempt: Attempt) -> Run | None:
+        """Returns the run of a conversion's current attempt, if there is one."""
+        return self._of.get((attempt.key, attempt.attempt))
+
+
 class Engine(Protocol):
     """The whole interface: only what both engines have."""
 

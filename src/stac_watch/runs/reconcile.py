@@ -20,7 +20,7 @@ from stac_watch.model.errors import Exit
 from stac_watch.model.item import SkipReason
 from stac_watch.model.patience import Backoff
 from stac_watch.model.states import Fact, State
-from stac_watch.runs.engine import Engine, Phase, Run
+from stac_watch.runs.engine import Engine, Phase, Run, Runs
 
 RETRY = frozenset({Exit.TEMPORARY, 137})
 """Exit codes after which the same may work: throttling and network; killed, as by the kernel when memory runs out."""
@@ -124,11 +124,11 @@ def reconcile(
     read_marker: Callable[[str], Marker | None],
     now: Callable[[], datetime],
     given_up: Sequence[ConversionRow] = (),
-    saw: Callable[[Mapping[tuple[str, int], Run]], None] = lambda _: None,
+    saw: Callable[[Runs], None] = lambda _: None,
 ) -> dict[Fact, int]:
     """Looks at every unfinished conversion once; returns how many facts of each kind were found.
 
-    `saw` is told the runs by key and attempt.
+    `saw` is told the runs that there are.
     Those of `given_up` have failed, and looked at too: a person may have retried a run with the engine's own tools (`argo retry`).
 
     Raises:
@@ -137,12 +137,12 @@ def reconcile(
     """
     rows = ledger.conversions.unfinished()
     keys = [row.key for row in (*rows, *given_up)]
-    runs = {(run.key, run.attempt): run for run in engine.runs(keys)} if keys else {}
+    runs = Runs(engine.runs(keys) if keys else ())
     saw(runs)
     found: dict[Fact, int] = {}
-    rows += [row for row in given_up if _came_back(row, runs.get((row.key, row.attempt)))]
+    rows += [row for row in given_up if _came_back(row, runs.of(row))]
     for row in rows:
-        run = runs.get((row.key, row.attempt))
+        run = runs.of(row)
         ended = run is None or run.phase in (Phase.SUCCEEDED, Phase.FAILED)
         # an accepted event's output is looked for when its run is overdue: once, not at every look at five hundred of them
         patient = run is None and row.state is State.SUBMITTED and now() - row.changed_at < limits.confirm_after

@@ -20,9 +20,9 @@ from stac_watch.ledger.records import ConversionRow, Tally
 from stac_watch.ledger.session import LeaseLost
 from stac_watch.model.errors import Refused, StacWatchError, Temporary
 from stac_watch.model.states import Fact, State
-from stac_watch.runs.dispatch import Sent, dispatch, new_breaker
-from stac_watch.runs.engine import Engine, Run
-from stac_watch.runs.pace import TokenBucket
+from stac_watch.runs.dispatch import Sent, dispatch
+from stac_watch.runs.engine import Engine, Runs
+from stac_watch.runs.pace import Throttle, TokenBucket
 from stac_watch.runs.reconcile import Marker, reconcile
 from stac_watch.watch.observer import Observer
 
@@ -69,7 +69,7 @@ class Tick:
     sent: Sent = field(default_factory=Sent)
     standby: str = ""  # who has the ledger, when it is not this watcher
     ailing: Mapping[str, StacWatchError] = field(default_factory=dict)  # problems of this or an earlier round that last
-    runs: Mapping[tuple[str, int], Run] = field(default_factory=dict)  # by key and attempt, as they were looked at last
+    runs: Runs = field(default_factory=Runs)  # as they were looked at last
 
     @property
     def idle(self) -> bool:
@@ -83,13 +83,13 @@ class Watcher:
 
     def __init__(self, parts: Parts, *, observing: bool = True) -> None:
         self._p = parts
-        self._bucket, self._breaker = TokenBucket(parts.limits.rate), new_breaker()
-        self._caps = {s.name: s.max_in_flight for s in parts.sources if s.max_in_flight is not None}
+        caps = {s.name: s.max_in_flight for s in parts.sources if s.max_in_flight is not None}
+        self._throttle = Throttle(TokenBucket(parts.limits.rate), caps=caps, max_in_flight=parts.limits.max_in_flight)
         self._observers = [Observer(parts.intake(source), parts.rng) for source in (parts.sources if observing else ())]
         self._engine_at: datetime | None = None  # when an engine that refused us is asked again
         self._look_at: datetime | None = None  # when the runs are looked at again
         self._given_up_at: datetime | None = None  # when failed conversions were looked at last
-        self._runs: Mapping[tuple[str, int], Run] = {}  # as they were looked at last
+        self._runs = Runs()  # as they were looked at last
         self._ailing: dict[str, StacWatchError] = {}  # until a source answers, or the engine works
 
     def tick(self, *, to_the_end: bool = False) -> Tick:
@@ -125,15 +125,12 @@ class Watcher:
         self._engine_at = None
         try:
             facts = self._look()
-            sent = dispatch(
-                p.ledger, p.engine, self._bucket, p.rng, p.now,
-                breaker=self._breaker, caps=self._caps, max_in_flight=p.limits.max_in_flight,
-            )  # fmt: skip
-            if self._breaker.open_until is None or p.ledger.outbox.next_due() is None:
+            sent = dispatch(p.ledger, p.engine, self._throttle, p.rng, p.now)
+            if self._throttle.breaker.open_until is None or p.ledger.outbox.next_due() is None:
                 self._ailing.pop(ENGINE, None)
             elif sent.unknown:
                 hint = "events wait; `stac-watch check` asks it now"
-                problems[ENGINE] = Temporary(f"no clear answer to an event: {self._breaker.said}", hint=hint)
+                problems[ENGINE] = Temporary(f"no clear answer to an event: {self._throttle.breaker.said}", hint=hint)
         except LeaseLost:
             raise
         except Temporary as error:
@@ -152,7 +149,7 @@ class Watcher:
         self._look_at = None if facts else p.now() + min(LONGEST_PAUSE, SHARE * (p.now() - began))
         return facts
 
-    def _see(self, runs: Mapping[tuple[str, int], Run]) -> None:
+    def _see(self, runs: Runs) -> None:
         self._runs = runs
 
     def _given_up(self) -> list[ConversionRow]:

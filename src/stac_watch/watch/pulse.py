@@ -15,7 +15,7 @@ from datetime import datetime
 from stac_watch.ledger.records import Moved
 from stac_watch.model.errors import StacWatchError
 from stac_watch.model.states import Fact, State
-from stac_watch.runs.engine import Run
+from stac_watch.runs.engine import Runs
 from stac_watch.watch.loop import Tick
 
 BOUNDS = (1, 5, 15, 30, 60, 120, 300, 600, 1800, 3600, 4 * 3600, 12 * 3600, 86_400, 7 * 86_400)  # seconds
@@ -60,7 +60,7 @@ class Pulse:
     posts: Mapping[str, int] = field(default_factory=dict)  # by answer
     sightings: Mapping[tuple[str, str], int] = field(default_factory=dict)  # by source and verdict
     steps: Mapping[tuple[str, str, str], Durations] = field(default_factory=dict)  # by source, lane and step
-    runs: Mapping[tuple[str, int], Run] = field(default_factory=dict)  # by key and attempt, as the engine had them last
+    runs: Runs = field(default_factory=Runs)  # as the engine had them last
 
 
 class Recorder:
