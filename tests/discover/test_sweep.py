@@ -177,7 +177,7 @@ def test_what_can_be_read_again_is_no_longer_in_quarantine_whether_it_changed_or
     assert watched.ledger.absences.unreadable() == []
 
 
-def test_what_a_poll_could_not_read_and_the_next_can_is_no_longer_in_unreadable(world):
+def test_what_a_poll_could_not_read_and_the_next_can_is_no_longer_unreadable(world):
     wanted = world.fill(6)
     world.poll()
     world.clock.forward(minutes=2)

@@ -43,7 +43,7 @@ class Tags(HTMLParser):
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """The site, built as `make docs-site` builds it: a page outside the nav, a dead link or a failed anchor is an error."""
+    """The site, built as `make docs-site` builds it: a page outside the nav, a dead link or anchor is an error."""
     place = tmp_path_factory.mktemp("site")
     done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", place],

@@ -88,7 +88,7 @@ def test_behind_a_proxy_that_breaks_every_third_answer_the_result_is_the_same(pg
         ours.finish()
         check(ours, writers, before)
         delivered = Counter(proxy.delivered)
-        proxy.calm.set()  # the last sweep may be the one that reads a spoilt item, and the unreadable is right to say so
+        proxy.calm.set()  # the last sweep may be the one that reads a spoilt item, which is then rightly listed as unreadable
         ours.finish()
     with capsys.disabled():
         print(f"\npgstac {pgstac.api.generation}: faults delivered {dict(delivered)}, rounds that failed {dict(ours.failed)}")

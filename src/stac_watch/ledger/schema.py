@@ -117,7 +117,7 @@ conversion = Table(
     Column("queued_at", Stamp, nullable=False),  # when discovery or a person last queued it
     Column("lane", String(8), nullable=False),
     Column("reason", Words),  # skip reason, or the error that made it fail or late
-    Column("cause", String(160), nullable=False),  # skip reason, a failed one's fingerprint, else empty: what `funnel` counts by
+    Column("cause", String(160), nullable=False),  # skip reason, or the error's fingerprint, else empty: what `funnel` counts by
     Column("waits_for", Words),  # why its run does not start, as Kubernetes says it; null when it does not wait
     Column("exit_code", Integer),
     Column("run", String(63)),
@@ -215,7 +215,7 @@ backfill = Table(  # what the last `backfill --yes` of a source asked for; the w
     Column("start", Stamp, nullable=False),
     Column("end", Stamp, nullable=False),
     Column("created_at", Stamp, nullable=False),
-    Column("canary", Integer, nullable=False),  # so many first, 0 = none, and none once they went well
+    Column("canary", Integer, nullable=False),  # how many are converted first; 0 = no canary, or it went well
     Column("max_failures", Integer),
     Column("held", Words),  # why nothing more of it is sent
 )

@@ -68,7 +68,7 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Failure:
-    """Failed conversions that failed alike."""
+    """Failed conversions whose errors have something in common."""
 
     fingerprint: str
     count: int

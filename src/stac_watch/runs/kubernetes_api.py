@@ -27,7 +27,7 @@ from stac_watch.model.errors import ConfigError, InputError, Refused, Temporary
 type Document = dict[str, Any]
 
 API_TIMEOUT = (5, 30)  # seconds: to connect, between bytes
-SILENCE = 60  # seconds without a frame after which a connection is taken for failed
+SILENCE = 60  # seconds without a frame after which a connection is taken for lost
 STDOUT, STDERR, STATUS = 1, 2, 3
 SHOWN = 500  # characters of a foreign answer that go into a message
 PAGE = 500  # objects of a list that come at once

@@ -32,7 +32,7 @@ STANDBY = 5.0  # seconds between looks at a ledger that another watcher has
 SHARE = 10  # times as long as a look at the runs took, and saw nothing new, passes before the next: 500 are 1 MB of metadata
 LONGEST_PAUSE = timedelta(seconds=30)  # between two looks
 KEPT = timedelta(days=14)  # a failed Workflow is there for so long (the template's TTL), and a person may retry it
-MOST_GIVEN_UP = 50  # failed ones that are looked at again, the last first; `replay` is the way back for all
+MOST_GIVEN_UP = 50  # failed conversions that are looked at again, the latest first; for the others there is `replay`
 
 
 @dataclass(frozen=True)
