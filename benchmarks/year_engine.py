@@ -14,13 +14,13 @@ from array import array
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from year_catalog import Catalog, Killed
 from year_clock import DAY, HOUR, MINUTE, Clock, moment
 from year_plan import is_down, name_of, number_of
 
 from stac_watch.model.errors import Temporary
+from stac_watch.model.outcome import Check, Counts, Outcome
 from stac_watch.runs.engine import Answer, Phase, Receipt, Run
 
 HOPELESS = "the product is corrupt"
@@ -44,7 +44,7 @@ class _Run:
     end: float
     code: int | None  # None: it vanishes without a word
     writes: bool  # it finishes its work before its end, whatever that is
-    outcome: dict[str, Any] | None = None
+    outcome: Outcome | None = None
 
 
 @dataclass
@@ -114,12 +114,12 @@ class Cluster:
     def close(self, *, stop_runs: bool) -> None:
         """Has nothing to let go."""
 
-    def marker(self, output: str) -> dict[str, Any] | None:
+    def marker(self, output: str) -> Outcome | None:
         """Returns the marker of an output, None where there is no output."""
         i = number_of(output.rpartition("/")[2].removesuffix(".zarr"))
         if self.holds[i] < 0:
             return None
-        return {"key": f"{self._marker[i]:012x}", "attempt": self._attempt[i], "code": 0, "revision": str(self.holds[i])}
+        return Outcome(code=0, key=f"{self._marker[i]:012x}", attempt=self._attempt[i], revision=str(self.holds[i]))
 
     # -- what becomes of events ----------------------------------------------------------------------------------------
 
@@ -183,11 +183,13 @@ class Cluster:
             self._drop(run.key, run.attempt)
             return
         self.seen[f"exit {run.code}"] += 1
-        run.outcome = {"code": run.code, "key": run.key, "attempt": run.attempt, "reason": REASONS[run.code], "hint": "see its log",
-                       "source": f"https://objects.example/v{run.version}.zarr", "run": run.name, "groups": ["measurements"],
-                       "checks": [{"name": name, "verdict": "passed", "detail": "as the source has it"} for name in CHECKS],
-                       "counts": {"bytes_read": 1_260_000_000, "bytes_written": 1_100_000_000, "files": 390},
-                       "seconds": {"stage": 41.0, "convert": 190.5, "verify": 22.1, "package": 14.9}}  # fmt: skip
+        run.outcome = Outcome(
+            code=run.code, key=run.key, attempt=run.attempt, reason=REASONS[run.code], hint="see its log",
+            source=f"https://objects.example/v{run.version}.zarr", run=run.name, groups=("measurements",),
+            checks=tuple(Check(name, "passed", "as the source has it") for name in CHECKS),
+            counts=Counts(bytes_read=1_260_000_000, bytes_written=1_100_000_000, files=390),
+            seconds={"stage": 41.0, "convert": 190.5, "verify": 22.1, "package": 14.9},
+        )  # fmt: skip
         # the template's times to live: three days after a success, fourteen after a failure
         heapq.heappush(self._forget, (at + (14 if run.code else 3) * DAY, run.key, run.attempt))
 

@@ -35,19 +35,19 @@ def hold(engine, end, events, *, patience):
 
     end(events[0], 0)
     run = settled(keys[0])
-    assert (run.phase, run.outcome["code"], run.outcome["key"]) == (Phase.SUCCEEDED, 0, keys[0])
+    assert (run.phase, run.outcome.code, run.outcome.key) == (Phase.SUCCEEDED, 0, keys[0])
     assert run.started is not None
     assert run.ended is not None
     end(events[1], 75)
     run = settled(keys[1])
-    assert (run.phase, run.outcome["code"], run.outcome["reason"]) == (Phase.FAILED, 75, "told so")
+    assert (run.phase, run.outcome.code, run.outcome.reason) == (Phase.FAILED, 75, "told so")
     assert engine.headroom() == 2
     again, name = next_attempt(events[1], 2, reason="retry")
     assert engine.submit(again).answer is Answer.ACCEPTED
     assert {(r.name, r.attempt) for r in seen(keys[1:2], 2)} == {(run.name, 1), (name, 2)}
     end(again, 0)
     end(events[2], 65)
-    assert settled(keys[2]).outcome["code"] == 65
+    assert settled(keys[2]).outcome.code == 65
 
 
 def event_of(number=1, attempt=1, **changes):

@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING
 from geozarr_runner.process.progress import Progress
 from geozarr_runner.publish import folder as publish
 from geozarr_runner.publish import marker, package
-from geozarr_runner.publish.marker import Counts, Outcome, Package, write_failure
+from geozarr_runner.publish.marker import write_failure
 from geozarr_runner.request import Request
 from stac_watch.model.errors import CannotWrite, Defect, InputError, cannot_write
 from stac_watch.model.identity import parse_product_id
+from stac_watch.model.outcome import MARKER, Counts, Outcome, Package
 from stac_watch.model.stamps import stamp
 
 if TYPE_CHECKING:
@@ -258,7 +259,7 @@ def _finish(
         _hand_out_dask_report(request, target)
         publish.flush(target.partial)
         outcome = replace(outcome, seconds=dict(progress.seconds))
-        marker.write_atomically(target.partial / marker.NAME, outcome.as_json())
+        marker.write(target.partial / MARKER, outcome.as_json())
 
 
 def _package(request: Request, target: publish.Target, advance: Callable[[int], None]) -> Package | None:

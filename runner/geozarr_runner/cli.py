@@ -26,11 +26,11 @@ from geozarr_runner.process import memory
 from geozarr_runner.process.progress import Bar, Lines, Progress, log_to
 from geozarr_runner.process.stall import Watchdog
 from geozarr_runner.publish import marker
-from geozarr_runner.publish.marker import Counts, Outcome
 from geozarr_runner.request import Identity, Recipe, Request
 from geozarr_runner.run import run
 from stac_watch.model.errors import Defect, Exit, StacWatchError
 from stac_watch.model.identity import check_item_id, conversion_key, parse_event_id
+from stac_watch.model.outcome import Counts, Outcome
 from stac_watch.model.stamps import stamp
 
 _GRACE = 8  #: seconds after a signal until the process ends by force; Kubernetes kills after 30, we promise 10
@@ -96,7 +96,7 @@ def _preflight(arguments: argparse.Namespace, request: Request, progress: Progre
         "size": plan.estimate.quantity,
     }  # fmt: skip
     if arguments.size_file:
-        marker.write_atomically(Path(arguments.size_file), plan.estimate.quantity)
+        marker.write(Path(arguments.size_file), plan.estimate.quantity)
     if sys.stdout.isatty():
         print(f"{plan.product.level} {plan.item_id} at {plan.source.url} ({plan.seen})")
         print(tree(plan.product, plan.selection.groups))
@@ -200,7 +200,7 @@ def _write_outcome(arguments: argparse.Namespace, outcome: Outcome) -> None:
     if not arguments.outcome:
         return
     try:
-        marker.write_atomically(Path(arguments.outcome), outcome.as_json())
+        marker.write(Path(arguments.outcome), outcome.as_json())
     except StacWatchError as error:  # the run's own end counts more than where it is written down
         _complain(error, "outcome")
 

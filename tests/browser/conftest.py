@@ -21,6 +21,7 @@ from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.records import Audited, Move, Order, Sighting
 from stac_watch.model.event import Conversion
 from stac_watch.model.item import Item, SkipReason
+from stac_watch.model.outcome import Check, Outcome
 from stac_watch.model.states import Fact, State
 from stac_watch.report.web import server
 from stac_watch.report.web import site as web
@@ -105,12 +106,12 @@ class Installation:
             self.pass_time(timedelta(seconds=self.rng.lognormvariate(2.2, 0.5)))
             self.move(item_id, Fact.RUN_SEEN)
         if until is State.FAILED:
-            self.move(item_id, Fact.FAILED_PERMANENT, failure, reason=failure, outcome={"code": 65, "reason": failure})
+            self.move(item_id, Fact.FAILED_PERMANENT, failure, reason=failure, outcome=Outcome(code=65, reason=failure))
         elif until is State.DONE:
             self.pass_time(timedelta(seconds=self.rng.lognormvariate(4.4, 0.35)))
             [row] = self.ledger.conversions.find(item_id=item_id)
-            checks = [{"name": name, "verdict": "passed"} for name in ("native bands", "overviews", "chunks", "conformance")]
-            self.move(item_id, Fact.SUCCEEDED, "verified", outcome={"code": 0, "key": row.key, "checks": checks})
+            checks = tuple(Check(name, "passed") for name in ("native bands", "overviews", "chunks", "conformance"))
+            self.move(item_id, Fact.SUCCEEDED, "verified", outcome=Outcome(code=0, key=row.key, checks=checks))
         self.clock[0] = began  # others went on meanwhile
 
 

@@ -18,6 +18,7 @@ from stac_watch.ledger.records import Move
 from stac_watch.ledger.session import StaleState
 from stac_watch.model.errors import Defect, InputError
 from stac_watch.model.item import SkipReason
+from stac_watch.model.outcome import outcome_of
 from stac_watch.model.states import TRANSITIONS, Fact, State
 from stac_watch.report import questions as asking
 
@@ -39,7 +40,7 @@ def lived(ledger, make):
         key = seen.conversion.key
         ledger.items.commit("s2", [seen], [], None, at)
         for fact in (Fact.ACCEPTED, Fact.RUN_SEEN, Fact.FAILED_TEMPORARY, Fact.ACCEPTED, Fact.RUN_SEEN, Fact.SUCCEEDED):
-            last = {**OUTCOME, "key": key} if fact is Fact.SUCCEEDED else None
+            last = outcome_of({**OUTCOME, "key": key}) if fact is Fact.SUCCEEDED else None
             ledger.conversions.move(ledger.conversions.get(key), Move(fact, "because", outcome=last), at)
         return key
 
@@ -69,8 +70,8 @@ def test_what_nobody_asks_for_goes_and_the_rest_is_as_it_was(ledger, make, lived
     assert ledger.conversions.history(key) == [history[0], history[-1]]
     after = ledger.conversions.get(key)
     assert {**vars(after), "outcome": None} == {**vars(row), "outcome": None}
-    assert after.outcome["checks"] == [{"name": "values", "verdict": "passed"}]
-    assert after.outcome.keys() == OUTCOME.keys() - {"source", "groups"}
+    assert after.outcome.document()["checks"] == [{"name": "values", "verdict": "passed"}]
+    assert after.outcome.document().keys() == OUTCOME.keys() - {"source", "groups"}
     again = prune(ledger, make.now + LATER, yes=True)
     assert [getattr(again, name) for name in same] == [1, 0, 0, 0, 0, 0, 0]
 
@@ -91,7 +92,7 @@ def test_what_is_young_or_dead_or_on_its_way_is_left_alone(ledger, make, lived):
     assert [
         (row, ledger.conversions.history(row.key), ledger.conversions.events(row.key)) for row in ledger.conversions.find()
     ] == before
-    assert ledger.conversions.get(young).outcome["groups"]
+    assert ledger.conversions.get(young).outcome.groups
 
 
 def test_a_pruned_conversion_is_replayed_from_its_last_event(ledger, make, lived):
@@ -217,7 +218,7 @@ def lived_through(ledger: Ledger, make, step, now) -> None:
         rows = ledger.items.current("s2", [item])
         try:
             for row in rows.values():
-                outcome = {**OUTCOME, "key": row.key} if more else None
+                outcome = outcome_of({**OUTCOME, "key": row.key}) if more else None
                 ledger.conversions.move(row, Move(what, "because", reason="a reason", outcome=outcome), now)
         except (Defect, StaleState):
             return  # not possible in that state
@@ -228,7 +229,7 @@ def lived_through(ledger: Ledger, make, step, now) -> None:
 def answers(ledger: Ledger, make):
     start, end = make.now - timedelta(days=9), make.now + LATER
     rows = list(ledger.items.within("s2", start, end))
-    markers = [None, *({**OUTCOME, "key": row.key} for row in rows)]
+    markers = [None, *(outcome_of({**OUTCOME, "key": row.key}) for row in rows)]
     return {
         "known": ledger.items.known("s2", ITEMS),
         "funnel": ledger.counts.funnel(),
@@ -244,7 +245,7 @@ def answers(ledger: Ledger, make):
 
 
 def without_outcome(row):
-    return {**vars(row), "outcome": (row.outcome or {}).get("key")}
+    return {**vars(row), "outcome": row.outcome and row.outcome.key}
 
 
 # -- the verb ----------------------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from stac_watch.jobs import audit
 from stac_watch.ledger.database import open_engine
 from stac_watch.ledger.ledger import Ledger
 from stac_watch.model.errors import Refused, Temporary
+from stac_watch.model.outcome import Outcome
 from stac_watch.runs.engine import Answer, Phase, Receipt, Run
 from stac_watch.watch.loop import Parts, Watcher
 
@@ -100,7 +101,7 @@ class Plant:
             phase = (Phase.RUNNING, Phase.PENDING)[self.looks % 2]
         outcome = None
         if age >= TAKES:
-            phase, outcome = Phase.SUCCEEDED, {"code": 0, "key": data["key"], "attempt": data["attempt"]}
+            phase, outcome = Phase.SUCCEEDED, Outcome(code=0, key=data["key"], attempt=data["attempt"])
             if run not in self.published:
                 self.published.add(run)
                 self.outputs[data["output_zarr"]] = outcome

@@ -13,6 +13,7 @@ from status_page import serve
 from stac_watch.config.model import Config, Recipe
 from stac_watch.jobs import backfill
 from stac_watch.ledger.records import Move
+from stac_watch.model.outcome import Outcome
 from stac_watch.model.states import Fact, State
 from stac_watch.report.web import site as web
 from stac_watch.report.web.places import file_of
@@ -166,7 +167,7 @@ def test_an_items_page_leads_to_its_run_its_report_and_its_picture(build, tmp_pa
             "report": f"{beside}/x.report.html", "quicklook": f"{beside}/x.quicklook.png", "report_json": f"{beside}/gone.json",
             "item": "https://objects.example/x.item.json", "dask_report": f"{beside}/x.report.html",
         }  # fmt: skip
-        outcome = {"code": 0, "key": row.key, "files": files}
+        outcome = Outcome(code=0, key=row.key, files=files)
         world.ledger.conversions.move(row, Move(Fact.SUCCEEDED, "done", outcome=outcome), world.clock())
         page = site.read(f"/items/{item}")
         assert f'<a href="https://argo.example/workflows/geozarr/{row.run}" rel="noreferrer">{row.run}</a>' in page

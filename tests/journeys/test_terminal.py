@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from stac_watch.ledger.records import Move
+from stac_watch.model.outcome import Outcome
 from stac_watch.model.states import Fact
 from stac_watch.watch.loop import Watcher
 
@@ -26,7 +27,7 @@ def say(build, tmp_path):
     watcher.turn(to_the_end=True)
     [row] = world.ledger.conversions.find(item_id=items[0])
     world.ledger.conversions.move(
-        row, Move(Fact.FAILED_PERMANENT, LONG, reason=LONG, outcome={"code": 65, "hint": "look at it"}), world.clock()
+        row, Move(Fact.FAILED_PERMANENT, LONG, reason=LONG, outcome=Outcome(code=65, hint="look at it")), world.clock()
     )
     config = world.configure(tmp_path)
 

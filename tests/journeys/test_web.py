@@ -156,7 +156,7 @@ def test_the_page_leads_to_each_item_s_whole_story(site):
     for word in (chain.rule, chain.line.output, chain.line.key, chain.next.what, *(h.why for h in chain.history)):
         assert word in said
     documents = [json.loads(word) for word in page.words if word.startswith("{")]
-    assert documents == [*chain.events, chain.outcome]
+    assert documents == [*chain.events, chain.outcome.document()]
     assert f'href="{documents[0]["data"]["item_href"]}" rel="noreferrer"' in text
     assert here.ask(f"/items/{chain.line.key}")[1] == text  # by its key as well
 

@@ -16,6 +16,7 @@ from stac_watch.ledger.schema import SCHEMA_VERSION
 from stac_watch.ledger.session import StaleState
 from stac_watch.model.errors import CannotWrite, ConfigError, Temporary
 from stac_watch.model.item import SkipReason, Unreadable
+from stac_watch.model.outcome import Outcome
 from stac_watch.model.states import Fact, State
 
 ON_SQLITE = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
@@ -215,7 +216,7 @@ def test_a_replay_goes_out_in_the_replay_lane(ledger, make, see, move):
     see(make.sighting())
     key = make.conversion().key
     move(key, Fact.ACCEPTED)
-    move(key, Fact.SUCCEEDED, outcome={"code": 0, "key": key})
+    move(key, Fact.SUCCEEDED, outcome=Outcome(code=0, key=key))
     move(key, Fact.REPLAYED, lane="replay")
     data = json.loads(ledger.conversions.events(key)[-1])["data"]
     assert (ledger.conversions.get(key).lane, data["lane"], data["priority"], data["reason"]) == ("replay", "replay", 10, "replay")
@@ -312,7 +313,7 @@ def test_a_postponed_event_is_counted_and_is_then_looked_for_among_the_runs(ledg
 def test_the_outcome_and_its_code_are_kept(ledger, make, see, move):
     see(make.sighting())
     key = make.conversion().key
-    outcome = {"code": 65, "reason": "no such group", "hint": "see there"}
+    outcome = Outcome(code=65, reason="no such group", hint="see there")
     move(key, Fact.FAILED_PERMANENT, reason="no such group", outcome=outcome)
     row = ledger.conversions.get(key)
     assert (row.state, row.outcome, row.exit_code, row.reason) == (State.FAILED, outcome, 65, "no such group")

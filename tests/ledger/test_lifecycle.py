@@ -24,6 +24,7 @@ from stac_watch.ledger.database import open_engine
 from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.records import Move
 from stac_watch.model.item import SkipReason
+from stac_watch.model.outcome import Outcome
 from stac_watch.model.states import FINAL, Fact, State
 from stac_watch.runs.dispatch import dispatch
 from stac_watch.runs.engine import Answer, Phase, Receipt, Run
@@ -78,7 +79,7 @@ class Cluster:
         if code == 65:
             self.hopeless.add(run.key)
         phase = Phase.FAILED if code else Phase.SUCCEEDED
-        self.shown[run.name] = replace(run, phase=phase, outcome={"code": code, "key": run.key, "reason": f"code {code}"})
+        self.shown[run.name] = replace(run, phase=phase, outcome=Outcome(code=code, key=run.key, reason=f"code {code}"))
 
     def runs(self, keys):
         return [run for run in self.shown.values() if run.key in keys]

@@ -23,6 +23,7 @@ from stac_watch.ledger.migrations import STEPS
 from stac_watch.ledger.records import Move, Place, Queue, Scope
 from stac_watch.model.errors import ConfigError, Exit
 from stac_watch.model.item import SkipReason
+from stac_watch.model.outcome import Outcome
 from stac_watch.model.states import Fact, State
 from stac_watch.report import questions as asking
 from stac_watch.runs.dispatch import dispatch
@@ -106,7 +107,7 @@ def test_a_ledger_of_0_1_0_goes_on_under_the_words_of_the_glossary(tmp_path, ope
     assert [(h.src, h.dst) for h in ledger.conversions.history(dead.key)] == [
         (None, "queued"), ("queued", "submitted"), ("submitted", "running"), ("running", "failed"),
     ]  # fmt: skip
-    assert dead.outcome == {"code": 65, "reason": "no group /x in store 123"}
+    assert dead.outcome == Outcome(code=65, reason="no group /x in store 123")
     assert ledger.counts.funnel()[Place("s2", "live", State.SUBMITTED, "")] == 1
     assert ledger.absences.unreadable() == [("s2", "odd", "no asset with an href is a Zarr store")]
     assert ledger.sources.abilities("s2")[2] is True

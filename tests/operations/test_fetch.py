@@ -16,6 +16,7 @@ from waiting import until
 from stac_watch.cluster.fetch import fetch, on_volume
 from stac_watch.cluster.volume import LIFE, helper
 from stac_watch.model.errors import CannotWrite, InputError, Temporary
+from stac_watch.model.outcome import Outcome
 
 RUN = "gz-32tqm-20250831103701-0123456789-1"
 SIZE = 3_000_000
@@ -215,14 +216,14 @@ def test_what_is_no_name_goes_into_no_path(cluster, tmp_path, told, name):
 
 @pytest.mark.parametrize("href", ["/etc/passwd", "/data/../etc/passwd", "/data//x", "s3://b/x.tar", "/database/x"])
 def test_only_paths_on_the_volume_are_read(href):
-    assert on_volume({"files": {"report": href}}, {}) == []
+    assert on_volume(Outcome(files={"report": href}), {}) == []
 
 
 def test_two_files_of_one_name_are_not_written_over_each_other():
     with pytest.raises(InputError, match=r"two files of the run are called 'r\.html'"):
-        on_volume({"files": {"report": "/data/a/r.html"}}, {"dask_perf_html": "/data/b/r.html"})
+        on_volume(Outcome(files={"report": "/data/a/r.html"}), {"dask_perf_html": "/data/b/r.html"})
     with pytest.raises(InputError, match=r"outcome\.json"):
-        on_volume({"files": {"report": "/data/outcome.json"}}, {})
+        on_volume(Outcome(files={"report": "/data/outcome.json"}), {})
 
 
 def test_a_folder_that_cannot_be_made_is_said_before_a_pod_is(api, cluster, package, tmp_path, told):

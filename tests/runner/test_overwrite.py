@@ -2,7 +2,8 @@
 
 import pytest
 from geozarr_runner.publish.folder import target_of
-from geozarr_runner.publish.marker import Counts, Outcome
+
+from stac_watch.model.outcome import Counts, Outcome
 
 KEY = "0123456789ab"
 

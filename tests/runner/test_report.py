@@ -13,9 +13,10 @@ import pystac
 import pytest
 from geozarr_runner.publish import report
 from geozarr_runner.publish.item import extent, sensed
-from geozarr_runner.publish.marker import Check, Counts, Outcome
 from PIL import Image
 from pystac.validation.local_validator import LocalValidator
+
+from stac_watch.model.outcome import Check, Counts, Outcome
 
 BANDS = ["b01", "b02", "b03", "b04", "b05", "b06", "b07", "b08", "b09", "b11", "b12", "b8a"]
 

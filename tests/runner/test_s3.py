@@ -21,6 +21,7 @@ from geozarr_runner.publish import marker
 from waiting import until
 
 from stac_watch.model.errors import CannotWrite
+from stac_watch.model.outcome import MARKER
 
 SMALL = {"groups": "measurements/reflectance/r60m conditions/geometry"}
 KEYS = ("00000000005a", "00000000005b")
@@ -134,7 +135,7 @@ def test_any_store_that_fsspec_can_write_takes_an_output(product, runner, tree, 
         assert ended.code == 0, ended.stderr
         assert runner(product, tmp_path / key / "o.zarr", key=key, groups=groups).code == 0
         root = "/bucket/scenes/o.zarr"
-        there = {p.removeprefix(f"{root}/"): fs.cat_file(p) for p in fs.find(root) if not p.endswith(marker.NAME)}
+        there = {p.removeprefix(f"{root}/"): fs.cat_file(p) for p in fs.find(root) if not p.endswith(MARKER)}
         assert there == tree(tmp_path / key / "o.zarr")
         assert runner(product, "memory://bucket/scenes/o.zarr", work=work, key=key).outcome["reason"] == "already done"
     fs.rm("/bucket", recursive=True)
@@ -218,7 +219,7 @@ def test_broken_off_at_any_change_the_old_output_or_none_is_seen_and_the_next_ru
         except CannotWrite:
             breaks += 1
         there = {p.removeprefix(f"{root}/"): fs.cat_file(p) for p in fs.find(root)}
-        note, found = there.pop(upload.NOTE, None), there.pop(marker.NAME, None)
+        note, found = there.pop(upload.NOTE, None), there.pop(MARKER, None)
         if found is not None:
             assert there == whole["old" if marker.parse(found.decode()).key == KEYS[0] else "new"]
         else:
@@ -227,7 +228,7 @@ def test_broken_off_at_any_change_the_old_output_or_none_is_seen_and_the_next_ru
         upload.check_free(upload.open_store(href), KEYS[1], overwrite=False)
         _publish(href, new)
         assert upload.already_done(upload.open_store(href)).key == KEYS[1]
-        assert {p.removeprefix(f"{root}/"): fs.cat_file(p) for p in fs.find(root) if not p.endswith(marker.NAME)} == whole["new"]
+        assert {p.removeprefix(f"{root}/"): fs.cat_file(p) for p in fs.find(root) if not p.endswith(MARKER)} == whole["new"]
         assert [p for p in fs.find(f"{name}/{breaks}") if ".upload" in p] == []
     assert breaks >= 8, "the protocol has at least as many changes"
 

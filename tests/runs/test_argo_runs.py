@@ -105,8 +105,8 @@ FAILURES = {
 def test_failures(engine, api, phase, nodes, spec, code, words):
     run = seen(engine, api, phase, *nodes, **spec)
     assert run.phase is Phase.FAILED
-    assert run.outcome["code"] == code
-    assert words in run.outcome["reason"]
+    assert run.outcome.code == code
+    assert words in run.outcome.reason
 
 
 def test_the_last_attempt_of_a_step_counts(engine, api):
@@ -114,7 +114,7 @@ def test_the_last_attempt_of_a_step_counts(engine, api):
         step("convert", "Failed", exit_code="75", outcome={"code": 75, "reason": "first"}, startedAt="2025-09-01T00:00:05Z"),
         step("convert", "Failed", exit_code="65", outcome={"code": 65, "reason": "second"}, startedAt="2025-09-01T00:01:05Z"),
     ]
-    assert seen(engine, api, "Failed", *tries[::-1]).outcome["reason"] == "second"
+    assert seen(engine, api, "Failed", *tries[::-1]).outcome.reason == "second"
 
 
 def test_a_resubmitted_workflow_is_the_same_attempt(engine, api):
@@ -125,7 +125,7 @@ def test_a_resubmitted_workflow_is_the_same_attempt(engine, api):
     api.put(data["run"], status=ended(65, data["key"]))
     api.put(f"{data['run']}-x7k2p", key=data["key"], status=ended(0, data["key"]))
     [run] = engine.runs([data["key"]])
-    assert (run.name, run.phase, run.outcome["code"]) == (f"{data['run']}-x7k2p", Phase.SUCCEEDED, 0)
+    assert (run.name, run.phase, run.outcome.code) == (f"{data['run']}-x7k2p", Phase.SUCCEEDED, 0)
 
 
 @pytest.mark.parametrize(

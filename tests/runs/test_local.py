@@ -108,7 +108,7 @@ def test_an_event_becomes_one_process_in_a_folder_of_its_own_that_ends_with_an_o
     assert engine.submit(event).answer is Answer.ACCEPTED
     run = bench.ended(engine, event)
     assert (run.phase, run.name, run.attempt) == (Phase.SUCCEEDED, run_name(bench.make.conversion(item_id="item-a"), 1), 1)
-    assert run.outcome["code"] == 0
+    assert run.outcome.code == 0
     assert run.started <= run.ended
     folder = bench.folder / run.name
     assert (folder / EVENT).read_bytes() == event
@@ -120,15 +120,15 @@ def test_the_process_gets_the_event_s_words_and_nothing_of_our_environment(bench
     engine, event = bench.engine(environ={"ONLY": "this"}), bench.event("exit 0")
     engine.submit(event)
     outcome = bench.ended(engine, event).outcome
-    assert outcome["argv"][: len(arguments(parse_event(event)["data"]))] == arguments(parse_event(event)["data"])
-    assert set(outcome["environ"]) - {"LC_CTYPE"} == {"ONLY"}  # LC_CTYPE: set by CPython itself, PEP 538
+    assert outcome.others["argv"][: len(arguments(parse_event(event)["data"]))] == arguments(parse_event(event)["data"])
+    assert set(outcome.others["environ"]) - {"LC_CTYPE"} == {"ONLY"}  # LC_CTYPE: set by CPython itself, PEP 538
 
 
 @pytest.mark.parametrize("nasty", ["; touch PWNED", "$(touch PWNED)", "`id`", "a b\nc", "--work=/", "'\""])
 def test_a_value_is_one_argument_whatever_it_holds(bench, nasty):
     engine, event = bench.engine(), bench.event("exit 0", output_zarr=nasty, options={"package": nasty})
     engine.submit(event)
-    argv = bench.ended(engine, event).outcome["argv"]
+    argv = bench.ended(engine, event).outcome.others["argv"]
     assert f"--output-zarr={nasty}" in argv
     assert f"--package={nasty}" in argv
     assert not list(bench.place.rglob("PWNED"))
@@ -139,7 +139,7 @@ def test_a_run_that_failed_says_why_in_its_own_words(bench, code):
     engine, event = bench.engine(), bench.event(f"exit {code}")
     engine.submit(event)
     run = bench.ended(engine, event)
-    assert (run.phase, run.outcome["code"], run.outcome["reason"]) == (Phase.FAILED, code, f"code {code}")
+    assert (run.phase, run.outcome.code, run.outcome.reason) == (Phase.FAILED, code, f"code {code}")
 
 
 def test_the_same_event_again_starts_no_second_process(bench):
@@ -168,8 +168,8 @@ def test_a_process_that_was_killed_failed_with_137(bench):
     bench.working(engine, event)
     os.kill(bench.started()[0][1], signal.SIGKILL)
     run = bench.ended(engine, event)
-    assert (run.phase, run.outcome["code"]) == (Phase.FAILED, 137)
-    assert LOG in run.outcome["hint"]
+    assert (run.phase, run.outcome.code) == (Phase.FAILED, 137)
+    assert LOG in run.outcome.hint
     assert engine.headroom() == 2
 
 
@@ -177,7 +177,7 @@ def test_a_process_that_ends_without_an_outcome_is_no_success(bench):
     engine, event = bench.engine(), bench.event("silent")
     engine.submit(event)
     run = bench.ended(engine, event)
-    assert (run.phase, run.outcome["code"]) == (Phase.FAILED, 137)
+    assert (run.phase, run.outcome.code) == (Phase.FAILED, 137)
 
 
 def test_an_outcome_that_cannot_be_read_is_none(bench):
@@ -185,7 +185,7 @@ def test_an_outcome_that_cannot_be_read_is_none(bench):
     engine.submit(event)
     run = bench.ended(engine, event)
     (bench.folder / run.name / "outcome.json").write_text('{"code": 0')
-    assert bench.look(engine, event).outcome["code"] == 137
+    assert bench.look(engine, event).outcome.code == 137
 
 
 def test_room_is_what_the_living_leave(bench):
@@ -224,7 +224,7 @@ def test_a_run_whose_start_was_cut_off_is_started_by_the_same_event(bench, left)
     for name in left:
         (folder / name).write_bytes(event if name == EVENT else b"")
     seen = bench.look(engine, event)
-    assert seen is None if EVENT not in left else seen.outcome["code"] == 137
+    assert seen is None if EVENT not in left else seen.outcome.code == 137
     assert engine.submit(event).answer is Answer.ACCEPTED
     assert bench.ended(engine, event).phase is Phase.SUCCEEDED
     assert len(bench.started()) == 1
@@ -277,7 +277,7 @@ def test_closing_ends_the_runs_in_order(bench):
     engine.close(stop_runs=True)
     for event in events:
         run = bench.look(bench.engine(), event)
-        assert (run.phase, run.outcome["code"]) == (Phase.FAILED, 143)
+        assert (run.phase, run.outcome.code) == (Phase.FAILED, 143)
     assert bench.engine().headroom() == 2
 
 
@@ -286,7 +286,7 @@ def test_closing_also_ends_the_runs_that_an_earlier_watcher_started(bench):
     engine.submit(event)
     bench.working(engine, event)
     bench.engine().close(stop_runs=True)
-    assert bench.ended(engine, event).outcome["code"] == 143
+    assert bench.ended(engine, event).outcome.code == 143
 
 
 def test_closing_touches_no_process_that_got_an_ended_run_s_number(bench):

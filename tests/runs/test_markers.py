@@ -4,21 +4,22 @@ import fsspec
 import pytest
 
 from stac_watch.model.errors import Unavailable
-from stac_watch.runs.markers import MARKER, find_marker, read_marker
+from stac_watch.model.outcome import MARKER, Outcome
+from stac_watch.runs.markers import find_marker, read_marker
 
 
 def test_a_marker_inside_an_output_is_read(tmp_path):
     (tmp_path / "x.zarr").mkdir()
     (tmp_path / "x.zarr" / MARKER).write_text('{"key": "abc", "attempt": 2}')
     for name in (f"{tmp_path}/x.zarr", f"{tmp_path}/x.zarr/", f"file://{tmp_path}/x.zarr"):
-        assert read_marker(name) == {"key": "abc", "attempt": 2}
+        assert read_marker(name) == Outcome(key="abc", attempt=2)
 
 
 def test_a_marker_is_read_wherever_fsspec_can_look():
 
     with fsspec.open("memory://bucket/x.zarr/stac-watch.json", "w") as file:
         json.dump({"key": "abc"}, file)
-    assert read_marker("memory://bucket/x.zarr") == {"key": "abc"}
+    assert read_marker("memory://bucket/x.zarr") == Outcome(key="abc")
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[1]", b"null", b'"text"'])

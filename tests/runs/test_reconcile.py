@@ -8,6 +8,7 @@ from stac_watch.config.model import Limits
 from stac_watch.ledger.records import Move
 from stac_watch.model.errors import Exit
 from stac_watch.model.item import SkipReason
+from stac_watch.model.outcome import Outcome, outcome_of
 from stac_watch.model.states import TRANSITIONS, Fact, State
 from stac_watch.runs.engine import Phase, Run
 from stac_watch.runs.reconcile import ENOUGH, LONGEST_RETRY_PAUSE, decide, reconcile
@@ -27,8 +28,8 @@ def look(make):
         run = None
         if phase is not None:
             said = outcome if outcome is not None else ({} if code is UNSAID else {"code": int(code), "reason": "it said so"})
-            run = Run("gz-x-1", entry.key, entry.attempt, phase, outcome=said or None)
-        return decide(entry, run, marker, now or make.now, LIMITS, superseded=superseded)
+            run = Run("gz-x-1", entry.key, entry.attempt, phase, outcome=outcome_of(said))
+        return decide(entry, run, outcome_of(marker), now or make.now, LIMITS, superseded=superseded)
 
     return _look
 
@@ -60,7 +61,7 @@ def test_what_a_failed_run_s_exit_code_means(look, state, code, fact):
     assert move.reason
     if code is not UNSAID:
         assert "it said so" in move.reason
-        assert move.outcome["code"] == code
+        assert move.outcome.code == code
 
 
 @pytest.mark.parametrize(("state", "phase"), list(product(UNFINISHED, [Phase.PENDING, Phase.RUNNING])))
@@ -77,7 +78,7 @@ def test_a_run_that_is_there_makes_running_once(look, state, phase):
 def test_a_run_that_succeeded_is_believed_when_its_outcome_carries_the_key(look, make, state):
     outcome = {"code": 0, "key": make.row().key}
     move = look(state, Phase.SUCCEEDED, outcome=outcome)
-    assert (move.fact, move.outcome) == (Fact.SUCCEEDED, outcome)
+    assert (move.fact, move.outcome.document()) == (Fact.SUCCEEDED, outcome)
     assert look(state, Phase.SUCCEEDED, outcome=outcome, superseded=True).fact is Fact.SUCCEEDED
     assert "marker" in look(state, Phase.SUCCEEDED, outcome=outcome, marker=outcome).why
 
@@ -103,7 +104,7 @@ def test_a_success_whose_outcome_was_lost_is_one_when_the_output_says_so(look, m
     move = look(State.RUNNING, Phase.SUCCEEDED, marker=marker)
     assert move.fact is fact
     if fact is Fact.SUCCEEDED:
-        assert (move.outcome, "marker" in move.why) == (marker, True)
+        assert (move.outcome.document(), "marker" in move.why) == (marker, True)
         other = {"code": 0, "key": "somebody else's"}  # an outcome that is there and says otherwise is not overruled
         assert look(State.RUNNING, Phase.SUCCEEDED, outcome=other, marker=marker).fact is Fact.FAILED_PERMANENT
 
@@ -264,24 +265,24 @@ def sent(ledger, make):
 def test_each_unfinished_conversion_is_looked_at_once(ledger, make, sent, consistent):
     a, b, c, d = sent("a", "b", "c", "d")
     board = Board(
-        Run("a", a, 1, Phase.SUCCEEDED, outcome={"code": 0, "key": a}), Run("b", b, 1, Phase.RUNNING),
-        Run("c", c, 1, Phase.FAILED, outcome={"code": 65, "reason": "no such group"}),
+        Run("a", a, 1, Phase.SUCCEEDED, outcome=Outcome(code=0, key=a)), Run("b", b, 1, Phase.RUNNING),
+        Run("c", c, 1, Phase.FAILED, outcome=Outcome(code=65, reason="no such group")),
     )  # fmt: skip
     found = reconcile(ledger, board, LIMITS, lambda _: None, lambda: make.now)
     consistent()
     assert found == {Fact.SUCCEEDED: 1, Fact.RUN_SEEN: 1, Fact.FAILED_PERMANENT: 1}
     assert [ledger.conversions.get(k).state for k in (a, b, c, d)] == [State.DONE, State.RUNNING, State.FAILED, State.SUBMITTED]
-    assert ledger.conversions.get(a).outcome == {"code": 0, "key": a}
+    assert ledger.conversions.get(a).outcome == Outcome(code=0, key=a)
     assert (ledger.conversions.get(c).reason, ledger.conversions.get(c).exit_code) == ("no such group", 65)
 
 
 def test_a_dead_conversion_whose_run_a_person_retried_with_argo_is_done(ledger, make, sent, consistent):
     a, b = sent("a", "b")
-    failed = [Run(name, key, 1, Phase.FAILED, outcome={"code": 65, "reason": "corrupt"}) for name, key in (("a", a), ("b", b))]
+    failed = [Run(name, key, 1, Phase.FAILED, outcome=Outcome(code=65, reason="corrupt")) for name, key in (("a", a), ("b", b))]
     reconcile(ledger, Board(*failed), LIMITS, lambda _: None, lambda: make.now)
     given_up = ledger.conversions.find(state=State.FAILED)
     assert len(given_up) == 2
-    retried = Run("a", a, 1, Phase.SUCCEEDED, outcome={"code": 0, "key": a})
+    retried = Run("a", a, 1, Phase.SUCCEEDED, outcome=Outcome(code=0, key=a))
     assert reconcile(ledger, Board(retried, failed[1]), LIMITS, lambda _: None, lambda: make.now) == {}
     assert reconcile(ledger, Board(retried, failed[1]), LIMITS, lambda _: None, lambda: make.now, given_up) == {Fact.SUCCEEDED: 1}
     consistent()
@@ -292,7 +293,7 @@ def test_a_run_of_an_earlier_attempt_says_nothing_about_this_one(ledger, make, s
     (key,) = sent("a")
     ledger.conversions.move(ledger.conversions.get(key), Move(Fact.FAILED_TEMPORARY, "x"), make.now)
     ledger.conversions.move(ledger.conversions.get(key), Move(Fact.ACCEPTED, "accepted"), make.now)
-    old = Run("a", key, 1, Phase.FAILED, outcome={"code": 75, "reason": "old news"})
+    old = Run("a", key, 1, Phase.FAILED, outcome=Outcome(code=75, reason="old news"))
     assert reconcile(ledger, Board(old), LIMITS, lambda _: None, lambda: make.now) == {}
 
 
@@ -302,7 +303,7 @@ def test_the_marker_of_the_output_is_asked_for_only_where_no_run_is_under_way_an
 
     def read_marker(output):
         asked.append(output)
-        return {"key": b, "attempt": 1, "code": 0}
+        return Outcome(code=0, key=b, attempt=1)
 
     board = Board(Run("a", a, 1, Phase.RUNNING))
     assert reconcile(ledger, board, LIMITS, read_marker, lambda: make.now) == {Fact.RUN_SEEN: 1}
@@ -340,7 +341,7 @@ def test_a_row_that_a_person_moves_meanwhile_is_left_to_the_next_look(ledger, ma
             ledger.conversions.move(ledger.conversions.get(a), Move(Fact.WITHDRAWN, "by a person"), make.now)
         return
 
-    runs = [Run(k, k, 1, Phase.SUCCEEDED, outcome={"code": 0, "key": k}) for k in (a, b)]
+    runs = [Run(k, k, 1, Phase.SUCCEEDED, outcome=Outcome(code=0, key=k)) for k in (a, b)]
     assert reconcile(ledger, Board(*runs), LIMITS, read_marker, lambda: make.now) == {Fact.SUCCEEDED: 1}
     consistent()
     assert ledger.conversions.get(a).state is State.SKIPPED
@@ -361,7 +362,7 @@ def test_a_posted_event_without_an_answer_is_found_by_its_run(ledger, make, cons
 
 
 def test_decide_does_not_change_what_it_is_given(make):
-    row, marker = make.row(), {"key": make.row().key, "attempt": 1}
-    before = (replace(row), dict(marker))
+    row, marker = make.row(), Outcome(key=make.row().key, attempt=1)
+    before = (replace(row), replace(marker))
     decide(row, None, marker, make.now, LIMITS)
     assert (row, marker) == before

@@ -19,7 +19,7 @@ from stac_watch.jobs import backfill
 from stac_watch.ledger.records import Move
 from stac_watch.model.errors import ConfigError, StacWatchError
 from stac_watch.model.event import build_event, parse_event
-from stac_watch.model.outcome import read_outcome
+from stac_watch.model.outcome import Outcome, parse_outcome
 from stac_watch.model.states import Fact, State
 from stac_watch.report.as_json import as_json
 from stac_watch.report.explain import Circumstances, explanation, render_explanation
@@ -93,7 +93,7 @@ def test_a_configuration_is_read_or_refused_with_its_place(data, tmp_path):
 @SETTINGS
 @given(left=LEFT, phase=st.sampled_from(Phase))
 def test_whatever_a_run_leaves_behind_leads_to_a_move_or_to_none(make, left, phase):
-    row, outcome = make.row(state=State.RUNNING), read_outcome(json.dumps(left))
+    row, outcome = make.row(state=State.RUNNING), parse_outcome(json.dumps(left))
     run = Run(row.run, row.key, 1, phase, "convert", outcome=outcome)
     for marker in (None, outcome):
         move = decide(row, run, marker, make.now + timedelta(days=1), Limits(), superseded=False)
@@ -105,7 +105,7 @@ def test_whatever_a_run_leaves_behind_leads_to_a_move_or_to_none(make, left, pha
 @SETTINGS
 @given(left=LEFT)
 def test_whatever_an_outcome_holds_can_be_shown(make, left):
-    row = make.row(state=State.DONE, outcome=read_outcome(json.dumps(left)), reason=None)
+    row = make.row(state=State.DONE, outcome=parse_outcome(json.dumps(left)), reason=None)
     backfill.usual([row])
     console = Console(file=io.StringIO(), width=80)
     bodies, nothing = [build_event(make.conversion(), 1)], Circumstances(None, None, None)
@@ -140,4 +140,4 @@ def test_a_marker_is_a_document_or_none(tmp_path, value):
     folder.mkdir(exist_ok=True)
     (folder / "stac-watch.json").write_bytes(value if isinstance(value, bytes) else json.dumps(value).encode())
     found = markers.read_marker(str(folder))
-    assert found is None or isinstance(found, dict)
+    assert found is None or isinstance(found, Outcome)

@@ -14,6 +14,7 @@ from stac_watch.config.model import Limits, Recipe, Source
 from stac_watch.demo.catalog import Server, Store, create_app, make_item
 from stac_watch.ledger.database import open_engine
 from stac_watch.ledger.ledger import Ledger
+from stac_watch.model.outcome import Outcome
 from stac_watch.report.as_json import as_json
 from stac_watch.report.questions import status
 from stac_watch.runs.engine import Answer, Phase, Receipt, Run
@@ -52,7 +53,7 @@ class Plant:
     def runs(self, keys):
         done = [self.events[key] for key in keys if key in self.events]
         return [
-            Run(d["run"], d["key"], d["attempt"], Phase.SUCCEEDED, outcome={"code": 0, "key": d["key"]}, started=NOW) for d in done
+            Run(d["run"], d["key"], d["attempt"], Phase.SUCCEEDED, outcome=Outcome(code=0, key=d["key"]), started=NOW) for d in done
         ]
 
     def headroom(self):

@@ -37,9 +37,9 @@ from numcodecs import blosc
 
 from geozarr_runner.convert.arithmetic import Pixels, block_mean, lookup
 from geozarr_runner.convert.engine import in_order, injections
-from geozarr_runner.publish.marker import Check
 from geozarr_runner.source.product import OVERVIEWS, REFLECTANCE, Selection, ZarrArray
 from stac_watch.model.errors import Defect, Exit
+from stac_watch.model.outcome import Check
 
 type Verdicts = Callable[[], tuple[Check, ...]]
 """Waits for the metadata pass, and returns what the validators say of what it wrote."""

@@ -27,10 +27,10 @@ import numpy as np
 
 from geozarr_runner.convert import engine
 from geozarr_runner.convert import stock as convert
-from geozarr_runner.publish.marker import Check
 from geozarr_runner.source.product import Selection
 from geozarr_runner.verify import conformance
 from stac_watch.model.errors import Defect, Exit
+from stac_watch.model.outcome import Check
 
 _TAG = "not-computed-"
 _PR_SET_PDEATHSIG = 1

@@ -30,10 +30,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geozarr_runner.convert.engine import Options, reason_for_stock
-from geozarr_runner.publish.marker import Check
 from geozarr_runner.source.product import QUICKLOOKS, REFLECTANCE, Selection
 from geozarr_runner.verify import conformance
 from stac_watch.model.errors import Defect, InputError, Unavailable
+from stac_watch.model.outcome import Check
 
 if TYPE_CHECKING:
     from geozarr_runner.convert.fast import Begun

@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Protocol
+
+from stac_watch.model.files import replace_file
 
 WEIGHTS = {"preflight": 2, "stage": 30, "convert": 45, "verify": 13, "package": 7, "report": 1, "publish": 2}
 """Share of each stage in a run, in percent: from a full tile over HTTP."""
@@ -69,7 +70,7 @@ class Progress:
             self._bar.show(self.stage, self._done, self._total)
         with contextlib.suppress(OSError):  # a full disk must not end a run by its progress file; the run's own writes will say it
             if self._status is not None:
-                _replace(self._status, json.dumps({"stage": self.stage, "done": self._done, "total": self._total}))
+                replace_file(self._status, json.dumps({"stage": self.stage, "done": self._done, "total": self._total}) + "\n")
             if self._argo is not None:
                 # appended: Argo takes the last line, and a run that is killed between two system calls leaves no empty file
                 with self._argo.open("a") as file:
@@ -124,9 +125,3 @@ def log_to(stream: IO[str], lines: Lines) -> contextlib.AbstractContextManager[N
                 logger.propagate = True
 
     return attached()
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text + "\n")
-    temporary.replace(path)

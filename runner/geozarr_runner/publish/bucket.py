@@ -37,10 +37,10 @@ from fsspec.asyn import AsyncFileSystem
 from fsspec.spec import AbstractFileSystem
 
 from geozarr_runner.publish import marker
-from geozarr_runner.publish.marker import Outcome
 from geozarr_runner.request import Service
 from geozarr_runner.source.store import classify
 from stac_watch.model.errors import CannotWrite, InputError, Refused, SourceNotThere, StacWatchError, Temporary
+from stac_watch.model.outcome import MARKER, Outcome
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +115,7 @@ def already_done(store: Store) -> Outcome | None:
     """
     with _talking(store):
         try:
-            found = marker.parse(store.fs.cat_file(store.at(marker.NAME)).decode())
+            found = marker.parse(store.fs.cat_file(store.at(MARKER)).decode())
         except FileNotFoundError:
             return None
         if found is None or found.code != 0:
@@ -136,9 +136,9 @@ def check_free(store: Store, key: str, *, overwrite: bool) -> None:
     """
     with _talking(store):
         there = _list(store, store.root)
-    if there and not overwrite and marker.NAME not in there and NOTE not in there:
+    if there and not overwrite and MARKER not in there and NOTE not in there:
         raise CannotWrite(
-            f"{store.href} exists and has no {marker.NAME}: it is not an output of ours",
+            f"{store.href} exists and has no {MARKER}: it is not an output of ours",
             hint=f"choose another output, or say --overwrite true to replace it (key {key})",
         )
 
@@ -151,13 +151,13 @@ def publish(store: Store, built: Path, outcome: Outcome, key: str, *, advance: C
         Temporary | Refused: the store does not answer, or not to us.
     """
     files = {p.relative_to(built).as_posix(): p for p in sorted(built.rglob("*")) if p.is_file()}
-    last = files.pop(marker.NAME)
+    last = files.pop(MARKER)
     hrefs = [*outcome.files.values(), *([outcome.package.href] if outcome.package else [])]
     companions = {name: built.with_name(name) for name in sorted(href.rpartition("/")[2] for href in hrefs)}
     staging = store.staging(key)
     with _talking(store):
         _give_up_silence(store)
-        replacing = marker.NAME in _list(store, store.root)
+        replacing = MARKER in _list(store, store.root)
         where = staging if replacing else store.root
         if not replacing:
             _note(store, key)
@@ -165,7 +165,7 @@ def publish(store: Store, built: Path, outcome: Outcome, key: str, *, advance: C
         _require(store, where, {n: p for n, p in files.items() if replacing or n != ROOT}, exact=replacing)
         if replacing:
             _note(store, key)
-            _remove(store, [store.at(n) for n in (marker.NAME, ROOT)])
+            _remove(store, [store.at(n) for n in (MARKER, ROOT)])
             moved = [name for name in files if name != ROOT]
             store.fs.copy([f"{staging}/{n}" for n in moved], [store.at(n) for n in moved], batch_size=_BATCH, on_error="raise")
         _remove(store, [store.at(n) for n in sorted(_content(store, store.root).keys() - files.keys())])
@@ -173,7 +173,7 @@ def publish(store: Store, built: Path, outcome: Outcome, key: str, *, advance: C
         _require(store, store.parent, companions, exact=False)
         _put(store, store.root, {ROOT: files[ROOT]}, advance)
         _require(store, store.root, files, exact=True)
-        store.fs.pipe_file(store.at(marker.NAME), last.read_bytes())
+        store.fs.pipe_file(store.at(MARKER), last.read_bytes())
         _remove(store, [store.at(NOTE), *(f"{staging}/{name}" for name in _list(store, staging))])
     _remove_abandoned(store)
 
@@ -234,7 +234,7 @@ def _require(store: Store, prefix: str, files: dict[str, Path], *, exact: bool) 
     if differ and len(differ) < len(tags):  # all: the store encrypts (KMS), an ETag is no MD5 there
         wrong += differ
     if exact:
-        wrong += sorted(there.keys() - files.keys() - {marker.NAME, NOTE})
+        wrong += sorted(there.keys() - files.keys() - {MARKER, NOTE})
     if wrong:
         raise CannotWrite(
             f"{store.href} has not what was sent: {len(wrong)} objects differ, first {prefix}/{wrong[0]}",
@@ -255,7 +255,7 @@ def _list(store: Store, prefix: str) -> dict[str, _Object]:
 
 
 def _content(store: Store, prefix: str) -> dict[str, _Object]:
-    return {name: found for name, found in _list(store, prefix).items() if name not in (marker.NAME, NOTE)}
+    return {name: found for name, found in _list(store, prefix).items() if name not in (MARKER, NOTE)}
 
 
 def _size(store: Store, path: str) -> int:
@@ -286,7 +286,7 @@ def _remove_abandoned(store: Store) -> None:
     name = store.root.rpartition("/")[2]
     ours = re.compile(re.escape(f"{store.parent}/.{name}.") + r"[^/.]+\.upload/")
     try:
-        now = store.fs.info(store.at(marker.NAME))["LastModified"]
+        now = store.fs.info(store.at(MARKER))["LastModified"]
         uploads: dict[str, dict[str, Any]] = {}
         for path, info in store.fs.find(store.parent, prefix=f".{name}.", detail=True).items():
             if found := ours.match(path):

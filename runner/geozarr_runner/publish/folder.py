@@ -23,8 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from geozarr_runner.publish import marker
-from geozarr_runner.publish.marker import Outcome, write_failure
+from geozarr_runner.publish.marker import write_failure
 from stac_watch.model.errors import CannotWrite, InputError, Temporary
+from stac_watch.model.outcome import MARKER, Outcome
 
 WORK = ".geozarr-runner"
 """The default work folder's name."""
@@ -124,7 +125,7 @@ def check_free(target: Target, *, overwrite: bool) -> None:
     """
     if (target.path.exists() or target.path.is_symlink()) and not overwrite and marker.read(target.path) is None:
         raise CannotWrite(
-            f"{target.path} exists and has no {marker.NAME}: it is not an output of ours",
+            f"{target.path} exists and has no {MARKER}: it is not an output of ours",
             hint="choose another output, or say --overwrite true to replace it",
         )
 
@@ -222,7 +223,7 @@ def content(folder: Path) -> tuple[int, int]:
         entry.stat().st_size
         for where, _, names in os.walk(folder)
         for entry in (Path(where, name) for name in names)
-        if entry != folder / marker.NAME
+        if entry != folder / MARKER
     ]
     return len(sizes), sum(sizes)
 

@@ -16,10 +16,10 @@ from urllib.parse import urlsplit
 
 import pystac
 
-from geozarr_runner.publish.marker import Outcome
 from geozarr_runner.request import Service
 from geozarr_runner.source.preflight import Plan
 from geozarr_runner.source.product import REFLECTANCE, ZarrArray
+from stac_watch.model.outcome import Outcome
 from stac_watch.model.stamps import parse_stamp
 
 SUFFIX = ".item.json"

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from geozarr_runner.publish.marker import NAME
+from stac_watch.model.outcome import MARKER
 
 SUFFIXES = {"tar": ".tar", "tar.gz": ".tar.gz", "none": ""}
 _COPY = 1024**2
@@ -63,7 +63,7 @@ def pack(store: Path, archive: Path, *, name: str, kind: str, advance: Callable[
         if kind == "tar.gz":
             sink = stack.enter_context(gzip.GzipFile(filename="", mode="wb", compresslevel=1, fileobj=sink, mtime=0))
         with tarfile.open(fileobj=sink, mode="w|", bufsize=_COPY, format=tarfile.PAX_FORMAT) as tar:
-            for path in sorted(p for p in store.rglob("*") if p != store / NAME):
+            for path in sorted(p for p in store.rglob("*") if p != store / MARKER):
                 tar.add(path, arcname=f"{name}/{path.relative_to(store).as_posix()}", recursive=False, filter=_anonymous)
                 advance(1)
         stack.close()

@@ -12,7 +12,7 @@ import base64
 import io
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 import zarr
 
-from geozarr_runner.publish.marker import Outcome
 from geozarr_runner.source.product import NATIVE_LEVELS, OVERVIEWS, REFLECTANCE
 from geozarr_runner.verify.verify import Finding
+from stac_watch.model.outcome import Outcome
 
 type Pixels = np.ndarray[Any, np.dtype[Any]]
 
@@ -80,7 +80,7 @@ def describe(
     """Returns the report as a JSON document: what the page shows, and nothing else."""
     return {
         "schema": "urn:stac-watch:report:1",
-        **asdict(outcome),
+        **outcome.document(whole=True),
         "level": subject.level,
         "sensed": subject.sensed,
         "tile": subject.tile,

@@ -24,7 +24,7 @@ from typing import Any
 import numcodecs
 import numpy as np
 
-from geozarr_runner.publish.marker import write_atomically, write_failure
+from geozarr_runner.publish.marker import write, write_failure
 from geozarr_runner.source.preflight import Plan
 from geozarr_runner.source.product import Selection, ZarrArray
 from stac_watch.model.errors import InputError, SourceNotThere, StacWatchError
@@ -202,7 +202,7 @@ def _prepare(plan: Plan, root: Path) -> None:
             path.write_text(json.dumps(document))
     except OSError as error:
         raise write_failure(error, root) from error
-    write_atomically(stored, plan.metadata.decode())
+    write(stored, plan.metadata.decode())
 
 
 def _fetch_all(

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
-from geozarr_runner.publish.marker import Check
 from geozarr_runner.source.product import REFLECTANCE
+from stac_watch.model.outcome import Check
 
 
 def check(folder: Path) -> tuple[Check, ...]:

@@ -24,10 +24,10 @@ import numpy as np
 import zarr
 from zarr.core.group import GroupMetadata
 
-from geozarr_runner.publish.marker import Check
 from geozarr_runner.source.product import REFLECTANCE, Selection
 from geozarr_runner.source.stage import blosc_lengths
 from geozarr_runner.verify.expected import Block, Kind, Task, Values, is_time, metres, tasks_of
+from stac_watch.model.outcome import Check
 
 RTOL = {"native": 1e-6, "injected": 1e-5, "overview": 1e-5, "coordinate": 1e-12}
 ATOL = {"native": 0.0, "injected": 1e-6, "overview": 1e-6, "coordinate": 0.0}

@@ -11,7 +11,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from stac_watch.cluster.runs import SELECTOR, age, is_ours, is_over, parameters
-from stac_watch.cluster.volume import FETCH_SELECTOR, MOUNT
+from stac_watch.cluster.volume import FETCH_SELECTOR
+from stac_watch.model.outcome import DATA
 from stac_watch.runs.cleaning import Cleaning, Leftover, LeftoverKind, spelled
 from stac_watch.runs.kubernetes_api import Cluster, Document
 
@@ -79,7 +80,7 @@ def holds(claim: Mapping[str, Any], workflow: Mapping[str, Any] | None) -> str:
     if workflow is None:
         return f"{size}, perhaps an output"
     output = parameters(workflow).get("output_zarr", "")
-    return f"{size}, the output {output}" if output.startswith(MOUNT) else f"{size}, no output: that is {output or 'elsewhere'}"
+    return f"{size}, the output {output}" if output.startswith(DATA) else f"{size}, no output: that is {output or 'elsewhere'}"
 
 
 def carry_out(cluster: Cluster, cleaning: Cleaning) -> Iterator[tuple[Leftover, bool]]:

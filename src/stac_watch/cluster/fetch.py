@@ -16,14 +16,15 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from stac_watch.cluster.runs import LATEST, SELECTOR, check_name, find, is_over, outcome, parameters
-from stac_watch.cluster.volume import MOUNT, Volume, opened
+from stac_watch.cluster.volume import Volume, opened
 from stac_watch.model.errors import CannotWrite, InputError, Temporary, cannot_write
+from stac_watch.model.files import replace_file
+from stac_watch.model.outcome import DATA, MARKER, Outcome, parse_outcome
 from stac_watch.runs.kubernetes_api import Cluster, Document
 
-MARKER = "stac-watch.json"
 OUTCOME = "outcome.json"
 ATTEMPTS = 6  #: broken connections in a row that bring no byte
 PAUSE = 2.0  #: seconds between two of them
@@ -91,47 +92,44 @@ def fetch(cluster: Cluster, run: str, out: Path, *, pod: Callable[[str], str], w
         said = told or _marked(volume, name)
         files = _measured(volume, on_volume(said, parameters(workflow) if workflow else {}))
         got = [copy(volume.read, file, folder, watching) for file in files]
-    _write(folder / OUTCOME, json.dumps(said, indent=2).encode() + b"\n")
+    _write(folder / OUTCOME, json.dumps(said.document(), indent=2) + "\n")
     return got
 
 
-def _told(workflow: Document) -> Document | None:
+def _told(workflow: Document) -> Outcome | None:
     """Returns the outcome of a run that went well; None when Argo did not keep it."""
     name = workflow["metadata"]["name"]
     if not is_over(workflow):
         raise Temporary(f"run {name} is not over", hint=f"`stac-watch logs {name} --follow` shows what it does")
     said = outcome(workflow)
-    if said is not None and said.get("code"):
-        raise InputError(
-            f"run {name} failed and made no package: {said.get('reason', '')}", hint=f"`stac-watch logs {name}` shows why"
-        )
+    if said is not None and said.code:
+        raise InputError(f"run {name} failed and made no package: {said.reason}", hint=f"`stac-watch logs {name}` shows why")
     return said
 
 
-def _marked(volume: Volume, run: str) -> Document:
+def _marked(volume: Volume, run: str) -> Outcome:
     """Returns what the marker on the volume says: it outlives the Workflow."""
-    documents = [json.loads(text) for text in volume.markers(MARKER)]
-    if not documents:
+    found = [outcome for text in volume.markers(MARKER) if (outcome := parse_outcome(text)) is not None]
+    if not found:
         raise InputError(f"on the volume of run {run} lies no output with a marker", hint="the run did not get that far")
-    if len(documents) > 1:
-        names = ", ".join(str(d.get("output_zarr")) for d in documents)
+    if len(found) > 1:
+        names = ", ".join(outcome.output_zarr for outcome in found)
         raise InputError(f"on the volume of run {run} lie several outputs: {names}", hint="copy the right one with kubectl")
-    document: Document = documents[0]
-    return document
+    return found[0]
 
 
-def on_volume(said: Mapping[str, Any], given: Mapping[str, str]) -> list[Wanted]:
+def on_volume(said: Outcome, given: Mapping[str, str]) -> list[Wanted]:
     """Returns what an outcome and the parameters speak of, as far as it lies on the volume. Pure.
 
     Raises:
         InputError: two of them would have one name here.
     """
-    package = said.get("package") or {}
-    files = [Wanted("package", str(package["href"]), int(package["bytes"]), str(package["sha256"]))] if package else []
-    files += [Wanted(str(kind), str(path)) for kind, path in (said.get("files") or {}).items()]
+    package = said.package
+    files = [Wanted("package", package.href, package.bytes, package.sha256)] if package is not None else []
+    files += [Wanted(kind, path) for kind, path in said.files.items()]
     if given.get("dask_perf_html"):
         files.append(Wanted("dask_report", given["dask_perf_html"]))
-    chosen = [f for f in files if f.path.startswith(f"{MOUNT}/") and posixpath.normpath(f.path) == f.path]
+    chosen = [f for f in files if f.path.startswith(f"{DATA}/") and posixpath.normpath(f.path) == f.path]
     names = [f.name for f in chosen]
     if twice := sorted({name for name in [*names, OUTCOME] if [*names, OUTCOME].count(name) > 1}):
         raise InputError(f"two files of the run are called {twice[0]!r}", hint="copy them with kubectl")
@@ -213,8 +211,8 @@ def _measured(volume: Volume, files: list[Wanted]) -> list[Wanted]:
     return [f if f.sha256 else Wanted(f.kind, f.path, *sums[f.path]) for f in files if f.sha256 or f.path in sums]
 
 
-def _where(said: Mapping[str, Any]) -> str:
-    output = str(said.get("output_zarr", ""))
+def _where(said: Outcome) -> str:
+    output = said.output_zarr
     return f"its output is {output}" if "://" in output else f"it made no package of {output}"
 
 
@@ -251,10 +249,8 @@ def _made(folder: Path) -> Path:
     return folder
 
 
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.part")
+def _write(path: Path, content: str) -> None:
     try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
+        replace_file(path, content)
     except OSError as error:
         raise cannot_write(error, path) or CannotWrite(f"cannot write {path}: {error}", hint="choose another --out") from error

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from stac_watch.model.errors import InputError
+from stac_watch.model.outcome import Outcome
 from stac_watch.model.stamps import parse_stamp
 from stac_watch.runs.engine import Phase
 from stac_watch.runs.kubernetes_api import Cluster, Document
@@ -140,7 +141,7 @@ def parameters(workflow: Mapping[str, Any]) -> dict[str, str]:
     return given
 
 
-def outcome(workflow: Mapping[str, Any]) -> Document | None:
+def outcome(workflow: Mapping[str, Any]) -> Outcome | None:
     """Returns what the runner left, or what Argo says of a failed run; None while there is neither."""
     return run_of(workflow).outcome
 
@@ -148,22 +149,22 @@ def outcome(workflow: Mapping[str, Any]) -> Document | None:
 def view(workflow: Mapping[str, Any], now: datetime, ui: str = UI) -> RunView:
     """Returns a run as it is shown; `ui` is where the Argo UI is reached."""
     run, given = run_of(workflow), parameters(workflow)
-    end = run.outcome or {}
+    end = run.outcome or Outcome()
     over = is_over(workflow)
     waits = "" if over or run.phase is Phase.RUNNING else run.stage
     return RunView(
         run=run.name,
         link=page_of(run.name, workflow["metadata"]["namespace"], ui),
         phase=run.phase,
-        item=given.get("item_id") or str(end.get("item_id", "")),
+        item=given.get("item_id") or end.item_id,
         source=given.get("stac_url", ""),
         output=given.get("output_zarr", ""),
         lane=given.get("lane", ""),
         started=run.started,
         seconds=_seconds(run.started, run.ended if over else now),
         steps=tuple(_steps(workflow, now)),
-        reason=str(end.get("reason", "")) or waits,
-        hint=str(end.get("hint", "")),
+        reason=end.reason or waits,
+        hint=end.hint,
     )
 
 

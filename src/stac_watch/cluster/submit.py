@@ -16,6 +16,7 @@ from hera.workflows.models import WorkflowTemplateRef
 from stac_watch.cluster.manifests.settings import Object, labels
 from stac_watch.cluster.runs import is_over
 from stac_watch.model.errors import ConfigError, InputError, Refused, Temporary
+from stac_watch.model.outcome import Outcome
 from stac_watch.runs.engine import Phase, Run
 from stac_watch.runs.kubernetes_api import Cluster, NotCreated
 from stac_watch.runs.workflow import PARAMETERS, PLURAL, TEMPLATE, page_of, run_of
@@ -160,14 +161,14 @@ def _sentence(run: Run) -> str:
 
 
 def _ended(asked: Submission, run: Run) -> Submission:
-    outcome = run.outcome or {}
+    outcome = run.outcome or Outcome()
     taken = (run.ended - run.started).total_seconds() if run.ended and run.started else None
-    code = 0 if run.phase is Phase.SUCCEEDED else int(outcome.get("code") or 1)
+    code = 0 if run.phase is Phase.SUCCEEDED else outcome.code or 1
     return replace(
         asked,
         phase=run.phase,
         code=code,
-        reason=str(outcome.get("reason") or ""),
-        hint=str(outcome.get("hint") or ""),
+        reason=outcome.reason,
+        hint=outcome.hint,
         seconds=taken,
     )

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from stac_watch.cluster.diagnosis import Finding, Verdict
 from stac_watch.cluster.runs import RunView
-from stac_watch.cluster.volume import MOUNT
+from stac_watch.model.outcome import DATA
 from stac_watch.runs.cleaning import Cleaning, Leftover
 from stac_watch.runs.engine import Phase
 
@@ -62,7 +62,7 @@ def render_run(run: RunView) -> RenderableType:
 
 
 def _next(run: RunView) -> str:
-    if run.phase is Phase.SUCCEEDED and run.output.startswith(MOUNT):
+    if run.phase is Phase.SUCCEEDED and run.output.startswith(DATA):
         return f"fetch it: stac-watch fetch {run.run}, or make fetch-tar WF={run.run}"
     over = run.phase in (Phase.SUCCEEDED, Phase.FAILED)
     return (

@@ -18,10 +18,10 @@ from typing import Any
 from stac_watch.cluster.logs import waiting
 from stac_watch.cluster.runs import NAME_LABEL, PART_LABEL, SYSTEM, is_ours, template_spec
 from stac_watch.model.errors import InputError, StacWatchError, Temporary
+from stac_watch.model.outcome import DATA
 from stac_watch.runs.kubernetes_api import Cluster, Document
 from stac_watch.runs.workflow import API_VERSION, CONVERT, TEMPLATE
 
-MOUNT = "/data"  #: as in the run, whose paths its outcome names
 FETCH = "stac-watch-fetch"
 FETCH_SELECTOR = f"{NAME_LABEL}={FETCH},{PART_LABEL}={SYSTEM}"
 LIFE = 4 * 3600  #: seconds after which the pod ends whatever happens to us
@@ -68,7 +68,7 @@ class Volume:
 
     def markers(self, name: str) -> list[str]:
         """Returns the content of every file of that name that lies in no other output and in no hidden folder."""
-        found = json.loads(self._said(_MARKERS, MOUNT, name))
+        found = json.loads(self._said(_MARKERS, DATA, name))
         return [str(text) for text in found]
 
     def sums(self, paths: Sequence[str]) -> dict[str, tuple[int, str]]:
@@ -134,7 +134,7 @@ def helper(name: str, claim: Document, workflow: Document | None, spec: Mapping[
         "command": ["sleep", str(LIFE)],
         "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "256Mi"}},
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": True},
-        "volumeMounts": [{"name": "data", "mountPath": MOUNT, "readOnly": True}],
+        "volumeMounts": [{"name": "data", "mountPath": DATA, "readOnly": True}],
     }
     return {
         "apiVersion": "v1",

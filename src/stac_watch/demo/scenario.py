@@ -207,7 +207,7 @@ def _claims(story: Story, parts: Parts) -> list[Claim]:
     done = [row for row in rows if row.state is State.DONE]
     missing = [row for row in rows if MISSING in row.item_id]
     current = {row.item_id: row for row in sorted(done, key=lambda r: r.created_at)}
-    fresh = [run.key for run in parts.engine.runs([r.key for r in rows]) if run.outcome and run.outcome.get("reason") == "done"]
+    fresh = [run.key for run in parts.engine.runs([r.key for r in rows]) if run.outcome and run.outcome.reason == "done"]
     return [
         Claim(f"{len(whole)} items converted and verified", {row.item_id for row in done} == set(whole)),
         Claim(
@@ -226,7 +226,7 @@ def _claims(story: Story, parts: Parts) -> list[Claim]:
 
 def _holds(parts: Parts, row: ConversionRow) -> bool:
     marker = parts.read_marker(row.output_zarr)
-    return marker is not None and marker.get("key") == row.key
+    return marker is not None and marker.key == row.key
 
 
 def _summary(claims: list[Claim], place: Path, first: str, took: timedelta, console: Console) -> None:

@@ -7,25 +7,25 @@ well what it could not look at.
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 from stac_watch.discover.intake import Intake
 from stac_watch.ledger.records import ConversionRow, Sighting
 from stac_watch.model.errors import CannotWrite, Unavailable, cannot_write
+from stac_watch.model.files import replace_file
+from stac_watch.model.outcome import Outcome
 from stac_watch.model.states import FINAL, State
 from stac_watch.runs.engine import Engine, Phase, Run
 
 READERS = 16  # markers read at once: each is one small object
 KEYS = 500  # conversions whose runs are asked for at once
-type Looked = tuple[Mapping[str, Any] | None, bool]  # a marker, and whether it could be looked for
+type Looked = tuple[Outcome | None, bool]  # a marker, and whether it could be looked for
 
 
 class Kind(StrEnum):
@@ -84,7 +84,7 @@ class Evidence:
     """What shows whether the ledger is right: runs and outputs."""
 
     engine: Engine
-    find_marker: Callable[[str], Mapping[str, Any] | None]  # raises Unavailable where it cannot look
+    find_marker: Callable[[str], Outcome | None]  # raises Unavailable where it cannot look
     visible: Callable[[str], bool]  # whether an output lies where its marker can be read
 
 
@@ -140,9 +140,7 @@ def unknown(source: str, s: Sighting, row: ConversionRow | None) -> Gap | None:
     return _gap(Kind.MISSING, source, name, row, f"skipped as {row.reason}, and the rules admit it now")
 
 
-def examine(
-    row: ConversionRow, marker: Mapping[str, Any] | None, runs: Sequence[Run], *, in_catalog: bool, visible: bool
-) -> Gap | None:
+def examine(row: ConversionRow, marker: Outcome | None, runs: Sequence[Run], *, in_catalog: bool, visible: bool) -> Gap | None:
     """Returns what is wrong with a conversion that the ledger has."""
     active = [run.name for run in runs if run.phase in (Phase.PENDING, Phase.RUNNING)]
     if len(active) > 1:
@@ -159,15 +157,15 @@ def examine(
             Kind.UNFINISHED, row.source, row.item_id, row, f"{row.state.value} since {row.changed_at:%Y-%m-%d %H:%M}: {why}"
         )
     if not visible:
-        told = (row.outcome or {}).get("key") == row.key
+        told = row.outcome is not None and row.outcome.key == row.key
         return None if told else _gap(Kind.UNVERIFIED, row.source, row.item_id, row, "its run left no outcome with its key")
     if marker is None:
         return _gap(Kind.LOST, row.source, row.item_id, row, f"no marker in {row.output_zarr}")
-    if marker.get("key") != row.key:
-        why = f"{row.output_zarr} holds revision {marker.get('revision')}, not {row.revision}"
+    if marker.key != row.key:
+        why = f"{row.output_zarr} holds revision {marker.revision or 'unknown'}, not {row.revision}"
         return _gap(Kind.STALE, row.source, row.item_id, row, why)
-    if (marker.get("code") or 0) != 0:
-        return _gap(Kind.UNVERIFIED, row.source, row.item_id, row, f"its marker says {marker.get('code')}")
+    if (marker.code or 0) != 0:
+        return _gap(Kind.UNVERIFIED, row.source, row.item_id, row, f"its marker says {marker.code}")
     return None
 
 
@@ -203,10 +201,8 @@ def write(found: Audit, path: Path) -> int:
         CannotWrite: the file cannot be written.
     """
     lines = [json.dumps(asdict(gap)) for gap in found.gaps if gap.kind in REPLAYABLE]
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        os.replace(partial, path)  # noqa: PTH105  # atomic, and named so in the documentation
+        replace_file(path, "".join(f"{line}\n" for line in lines))
     except OSError as error:
         raise cannot_write(error, path) or CannotWrite(
             f"cannot write {path}: {error.strerror}", hint="choose another file"

@@ -137,8 +137,9 @@ def usual(rows: Iterable[ConversionRow]) -> tuple[float, float]:
 
 
 def _costs(row: ConversionRow) -> tuple[float, float] | None:
-    outcome = row.outcome or {}
-    size, seconds = (outcome.get("counts") or {}).get("bytes_read"), sum((outcome.get("seconds") or {}).values())
+    if row.outcome is None:
+        return None
+    size, seconds = row.outcome.counts.bytes_read, sum(row.outcome.seconds.values())
     return (float(size), float(seconds)) if size and seconds else None
 
 

@@ -106,7 +106,7 @@ def _changes(row: ConversionRow, move: Move, state: State, now: datetime) -> dic
     cause = {State.SKIPPED: (reason or "")[:LENGTH], State.FAILED: fingerprint(reason or "it gave no reason")}.get(state, "")
     changes: dict[str, Any] = {"state": state.value, "changed_at": now, "reason": reason, "cause": cause, "waits_for": None}
     if move.outcome is not None:
-        changes |= {"outcome": move.outcome, "exit_code": move.outcome.get("code")}
+        changes |= {"outcome": move.outcome, "exit_code": move.outcome.code}
     if fact in (Fact.FAILED_TEMPORARY, Fact.VANISHED):
         changes["failures"] = row.failures + 1
     elif fact is Fact.NOT_READY:

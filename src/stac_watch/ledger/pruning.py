@@ -9,7 +9,7 @@ import json
 import zlib
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -17,13 +17,11 @@ from sqlalchemy import Connection, LargeBinary, bindparam, delete, func, or_, se
 
 from stac_watch.ledger import schema as t
 from stac_watch.ledger.session import Session
+from stac_watch.model.outcome import Check, Outcome
 from stac_watch.model.states import State
 
 FORGETTABLE = (State.DONE.value, State.SKIPPED.value)
 """Failed ones keep everything: a person is still to look at them."""
-SUMMARY = ("code", "reason", "hint", "key", "revision", "attempt", "package", "versions", "seconds", "counts", "engine", "files",
-           "finished")  # fmt: skip
-"""What is kept of an outcome: what an audit, a plan and a page read. The rest stands in the conversion's row or its event."""
 MOVE_BYTES = 70  # of a row of the history besides its sentence
 
 
@@ -45,7 +43,7 @@ class Part:
     events: tuple[str, ...]  # of earlier attempts
     moves: tuple[int, ...]  # between the first and the last
     bodies: Mapping[str, bytes]  # last events by id, as they can be packed
-    outcomes: Mapping[str, dict[str, Any]]  # outcomes by key, as they can be summed up
+    outcomes: Mapping[str, Outcome]  # outcomes by key, as they can be summed up
     bytes: int  # that this frees, indexes apart
     end: Bookmark | None  # where the next part begins; None when there is none
 
@@ -111,7 +109,7 @@ def _examined(tx: Connection, rows: Sequence[Any]) -> dict[str, Any]:
     for row in rows:
         if row.outcome is not None and (short := summary(row.outcome)) != row.outcome:
             outcomes[row.key] = short
-            freed += len(json.dumps(row.outcome)) - len(json.dumps(short))
+            freed += len(json.dumps(row.outcome.document())) - len(json.dumps(short.document()))
     freed += sum(size for _, size, _ in moves)
     keys |= {key for _, _, key in moves} | outcomes.keys()
     return {
@@ -150,10 +148,11 @@ def _moves(tx: Connection, keys: Collection[str]) -> list[tuple[int, int, str]]:
     return [move for moves in found.values() for move in moves[1:-1]]
 
 
-def summary(outcome: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what is kept of an outcome; of each check its name and verdict."""
-    short = {name: outcome[name] for name in SUMMARY if name in outcome}
-    checks = outcome.get("checks")
-    if isinstance(checks, list):
-        short["checks"] = [{"name": c.get("name"), "verdict": c.get("verdict")} for c in checks if isinstance(c, dict)]
-    return short
+def summary(outcome: Outcome) -> Outcome:
+    """Returns what is kept: what an audit, a plan and a page read. The rest stands in the conversion's row or its event."""
+    return replace(
+        outcome,
+        checks=tuple(Check(check.name, check.verdict) for check in outcome.checks),
+        stage="", run="", item_id="", source="", output_zarr="", groups=(), others={},
+        empty=outcome.empty - {"stage", "run", "item_id", "source", "output_zarr", "groups"},
+    )  # fmt: skip

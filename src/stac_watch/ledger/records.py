@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
 from stac_watch.model.event import Conversion, Lane
 from stac_watch.model.item import Item, SkipReason
+from stac_watch.model.outcome import Outcome
 from stac_watch.model.states import Fact, State
 
 
@@ -66,7 +66,7 @@ class ConversionRow:
     exit_code: int | None
     run: str | None
     output_zarr: str
-    outcome: dict[str, Any] | None
+    outcome: Outcome | None
     created_at: datetime
     changed_at: datetime
     cause: str = ""  # skip reason, or the fingerprint of the error
@@ -188,7 +188,7 @@ class Move:
     why: str  # one sentence for the history
     due: datetime | None = None  # when a queued event may go out; None = at once
     reason: str | None = None  # skip reason, or the error that people should see
-    outcome: dict[str, Any] | None = None  # the run's outcome JSON
+    outcome: Outcome | None = None
     lane: Lane | None = None
     overwrite: bool = False  # the next attempt converts again although an output with the key exists
 

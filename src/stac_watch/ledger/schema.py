@@ -31,6 +31,8 @@ from sqlalchemy import (
     text,
 )
 
+from stac_watch.model.outcome import Outcome, outcome_of
+
 SCHEMA_VERSION = 4
 
 
@@ -63,6 +65,21 @@ class Words(TypeDecorator[str]):
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002  # interface
         """Returns what every database can store."""
         return value.replace("\0", "\\0").encode(errors="backslashreplace").decode() if value is not None else None
+
+
+class Ending(TypeDecorator[Outcome]):
+    """A run's outcome, stored as the JSON document that it is."""
+
+    impl = JSON
+    cache_ok = True
+
+    def process_bind_param(self, value: Outcome | None, dialect: Dialect) -> dict[str, Any] | None:  # noqa: ARG002  # interface
+        """Returns the document."""
+        return value.document() if value is not None else None
+
+    def process_result_value(self, value: Any | None, dialect: Dialect) -> Outcome | None:  # noqa: ANN401, ARG002  # interface
+        """Returns the outcome, whatever an earlier version stored."""
+        return outcome_of(value)
 
 
 class Body(TypeDecorator[bytes]):
@@ -122,7 +139,7 @@ conversion = Table(
     Column("exit_code", Integer),
     Column("run", String(63)),
     Column("output_zarr", Text, nullable=False),
-    Column("outcome", JSON),
+    Column("outcome", Ending),
     Column("created_at", Stamp, nullable=False),
     Column("changed_at", Stamp, nullable=False),
     Index("conversion_by_state", "state", "changed_at"),

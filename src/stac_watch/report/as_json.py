@@ -6,10 +6,12 @@ In: rows and times. Out: dataclasses with `as_json`, and rich renderables. Never
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from datetime import datetime
 from typing import Any
 
+from stac_watch.model.outcome import Outcome
 from stac_watch.model.stamps import stamp
 
 
@@ -19,5 +21,14 @@ def as_json(value: Any) -> str:  # noqa: ANN401  # any dataclass of this package
     def default(entry: Any) -> Any:  # noqa: ANN401
         return stamp(entry) if isinstance(entry, datetime) else str(entry)
 
-    plain = [asdict(v) for v in value] if isinstance(value, list) else asdict(value)
-    return json.dumps(plain, indent=2, default=default)
+    return json.dumps(_plain(value), indent=2, default=default)
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401
+    if isinstance(value, Outcome):
+        return value.document()
+    if is_dataclass(value):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, Mapping):
+        return {key: _plain(entry) for key, entry in value.items()}
+    return [_plain(entry) for entry in value] if isinstance(value, list | tuple) else value

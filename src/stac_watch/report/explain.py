@@ -19,6 +19,7 @@ from rich.text import Text
 
 from stac_watch.config.model import Limits
 from stac_watch.ledger.records import ConversionRow, HistoryRow, ItemRow, OutboxRow
+from stac_watch.model.outcome import Outcome
 from stac_watch.model.stamps import stamp
 from stac_watch.model.states import State
 from stac_watch.report.lines import Line, line
@@ -44,7 +45,7 @@ class Explanation:
     history: list[HistoryRow]
     events: list[dict[str, Any]]
     posts: int
-    outcome: dict[str, Any] | None
+    outcome: Outcome | None
     next: Next
     log: str | None
     pruned: bool  # moves and events of it were forgotten by `ledger prune`
@@ -130,7 +131,7 @@ def render_explanation(view: Explanation) -> RenderableType:
         ("events", ", ".join(f"{e['id']} ({e['data']['reason']})" for e in view.events)),
         ("pruned", PRUNED if view.pruned else None), ("run", entry.run), ("output", entry.output),
         ("posts", f"{view.posts} without a clear answer" if view.posts else None), ("exit code", _exit_code(view.outcome)),
-        ("reason", entry.reason), ("hint", (view.outcome or {}).get("hint")), ("log", view.log),
+        ("reason", entry.reason), ("hint", view.outcome.hint if view.outcome is not None else None), ("log", view.log),
     ):  # fmt: skip
         if value:
             head.add_row(Text(name, style="bold"), Text(str(value)))
@@ -140,16 +141,15 @@ def render_explanation(view: Explanation) -> RenderableType:
         moves.add_column(column, overflow="fold")
     for h in view.history:
         moves.add_row(_short(h.at), h.src or "-", h.fact, h.dst, str(h.attempt), Text(h.why))
-    checks = (view.outcome or {}).get("checks") or []
-    verdicts = Text(" · ".join(f"{c['name']}: {c['verdict']}" for c in checks), style="green")
+    checks = view.outcome.checks if view.outcome is not None else ()
+    verdicts = Text(" · ".join(f"{check.name}: {check.verdict}" for check in checks), style="green")
     when = f" at {_short(view.next.at)}" if view.next.at else ""
     after = Text(f"next{when}: {view.next.what}", style="bold red" if entry.state is State.FAILED else "")
     return Group(head, moves, verdicts, after)
 
 
-def _exit_code(outcome: dict[str, Any] | None) -> str | None:
-    code = (outcome or {}).get("code")
-    return None if code is None else str(code)
+def _exit_code(outcome: Outcome | None) -> str | None:
+    return None if outcome is None or outcome.code is None else str(outcome.code)
 
 
 def render_explanations(chains: Sequence[Explanation]) -> RenderableType:

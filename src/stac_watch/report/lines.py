@@ -57,7 +57,7 @@ def line(row: ConversionRow, now: datetime, *, run: Run | None = None, due: date
         done = f" {run.progress[0]}/{run.progress[1]}" if run is not None and run.progress and run.progress[1] else ""
         stage = f"{run.stage}{done}" if run is not None else row.waits_for or "waits for its run"
     elif row.state is State.DONE and row.outcome is not None:
-        stage = f"verified, {len(row.outcome.get('checks', []))} checks"
+        stage = f"verified, {len(row.outcome.checks)} checks"
     seconds = (row.changed_at - row.created_at if row.state is State.DONE else now - row.changed_at).total_seconds()
     return Line(
         row.item_id, row.key, row.revision, row.source, row.lane, row.state, stage, row.attempt, round(seconds, 1), row.run,

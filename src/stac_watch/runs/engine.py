@@ -9,7 +9,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Protocol
+
+from stac_watch.model.outcome import Outcome
 
 
 class Answer(StrEnum):
@@ -47,7 +49,7 @@ class Run:
     phase: Phase
     stage: str = ""  # what it is doing, in the runner's words
     progress: tuple[int, int] | None = None  # done, total
-    outcome: dict[str, Any] | None = None  # the runner's outcome JSON once it ended
+    outcome: Outcome | None = None  # once it ended
     started: datetime | None = None
     ended: datetime | None = None
 

@@ -1,10 +1,8 @@
 """The engine for one machine: `geozarr-runner run` as a process per event, each in its own folder.
 
-In: an event. Out: a folder named like the run, holding the event, the runner's log, status and outcome.
-Never: more processes than allowed; a shell; a second process for the same run. A run outlives the watcher, as a Workflow does.
-
-Liveness is a file lock that the runner's process inherits: the kernel drops it when the process ends, however it ends, so a
-process id that was given to somebody else is never mistaken for a run.
+The folder is named like the run, and holds the event, the runner's log, status and outcome. A run outlives the watcher, as a
+Workflow does. Liveness is a file lock that the runner's process inherits: the kernel drops it when the process ends, however it
+ends, so a process id that was given to somebody else is never mistaken for a run.
 """
 
 from __future__ import annotations
@@ -23,7 +21,8 @@ from typing import Any
 
 from stac_watch.model.errors import Exit, InputError, StacWatchError, cannot_write
 from stac_watch.model.event import parse_event
-from stac_watch.model.outcome import read_outcome
+from stac_watch.model.files import replace_file
+from stac_watch.model.outcome import Outcome, parse_outcome, read_document
 from stac_watch.runs.engine import Answer, Phase, Receipt, Run
 
 EVENT, LOCK, LOG, STATUS, OUTCOME, PID = "event.json", "run.lock", "runner.log", "status.json", "outcome.json", "pid"
@@ -59,7 +58,7 @@ class LocalEngine:
                     return Receipt(Answer.ACCEPTED, "it runs already")
                 if (run / OUTCOME).exists():
                     return Receipt(Answer.ACCEPTED, "it ended already")
-                _write(run / EVENT, event)
+                replace_file(run / EVENT, event)
                 self._start(run, data, lock.fileno())
         except OSError as error:
             refused: StacWatchError | None = cannot_write(error, run)
@@ -86,7 +85,7 @@ class LocalEngine:
             (run / EVENT).unlink()
             raise
         self._children[run.name] = child
-        _write(run / PID, str(child.pid).encode())
+        replace_file(run / PID, str(child.pid))
 
     def runs(self, keys: Sequence[str]) -> list[Run]:
         """Reads the folders of these keys."""
@@ -105,17 +104,16 @@ class LocalEngine:
         common: dict[str, Any] = {"name": run.name, "key": data["key"], "attempt": data["attempt"]}
         common["started"] = datetime.fromtimestamp((run / EVENT).stat().st_mtime, UTC)
         alive = is_alive(run)
-        outcome = _read(run / OUTCOME)
+        outcome = parse_outcome(_read(run / OUTCOME))
         if outcome is not None and not alive:
-            phase = Phase.SUCCEEDED if outcome.get("code") == 0 else Phase.FAILED
+            phase = Phase.SUCCEEDED if outcome.code == 0 else Phase.FAILED
             ended = datetime.fromtimestamp((run / OUTCOME).stat().st_mtime, UTC)
-            return Run(**common, phase=phase, stage=str(outcome.get("stage", "")), outcome=outcome, ended=ended)
+            return Run(**common, phase=phase, stage=outcome.stage, outcome=outcome, ended=ended)
         if alive:
-            status = _read(run / STATUS) or {}
-            progress = (int(status.get("done", 0)), int(status.get("total", 0))) if status else None
-            return Run(**common, phase=Phase.RUNNING, stage=str(status.get("stage", "start")), progress=progress)
+            stage, progress = _standing(read_document(_read(run / STATUS)) or {})
+            return Run(**common, phase=Phase.RUNNING, stage=stage, progress=progress)
         # no lock and no outcome: the process was killed before it could say anything
-        outcome = {"code": 137, "reason": "the run's process ended without an outcome", "hint": f"see {run / LOG}"}
+        outcome = Outcome(code=137, reason="the run's process ended without an outcome", hint=f"see {run / LOG}")
         return Run(**common, phase=Phase.FAILED, outcome=outcome)
 
     def headroom(self) -> int:
@@ -133,7 +131,8 @@ class LocalEngine:
                 alive = self._await_end(alive, GRACE)
             for run in ended:
                 if not (run / OUTCOME).exists() and not is_alive(run):  # it had not come so far that it could say so itself
-                    _write(run / OUTCOME, json.dumps({"code": int(Exit.TERMINATED), "reason": "ended while it started"}).encode())
+                    stopped = Outcome(code=int(Exit.TERMINATED), reason="ended while it started")
+                    replace_file(run / OUTCOME, json.dumps(stopped.document()))
         for name, child in list(self._children.items()):
             if not is_alive(self._folder / name):
                 with contextlib.suppress(subprocess.TimeoutExpired):
@@ -171,7 +170,7 @@ def _try_lock(descriptor: int) -> bool:
 
 def event_of(run: Path) -> dict[str, Any] | None:
     """Returns the data of a run folder's event; None where there is none, or none that can be read."""
-    data = (_read(run / EVENT) or {}).get("data")
+    data = (read_document(_read(run / EVENT)) or {}).get("data")
     return data if isinstance(data, dict) else None
 
 
@@ -192,14 +191,15 @@ def _signal(run: Path, number: signal.Signals) -> None:
         return  # it ended meanwhile, or was started by a watcher that was killed before it could note the number
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _standing(status: Mapping[str, Any]) -> tuple[str, tuple[int, int] | None]:
+    """Returns where a run is, and how far, from its status file, which another program wrote."""
+    stage, done, total = status.get("stage"), status.get("done"), status.get("total")
+    progress = (done, total) if isinstance(done, int) and isinstance(total, int) else None
+    return stage if isinstance(stage, str) else "start", progress
+
+
+def _read(path: Path) -> bytes:
     try:
-        return read_outcome(path.read_bytes())
+        return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
-        return None
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)  # noqa: PTH105  # atomic, and named so in the documentation
+        return b""

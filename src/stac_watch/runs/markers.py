@@ -1,7 +1,6 @@
 """Reads the marker of an output, wherever fsspec can look.
 
-In: an output's path or URL. Out: the marker's content, or None where there is none. Never: writes; takes a place where it cannot
-look (a run's own PVC, a bucket without credentials) for an output that is missing.
+A place where it cannot look (a run's own PVC, a bucket without credentials) is not one where the output is missing.
 """
 
 from __future__ import annotations
@@ -11,17 +10,16 @@ from typing import Any
 import fsspec
 
 from stac_watch.model.errors import Unavailable
-from stac_watch.model.outcome import read_outcome
+from stac_watch.model.outcome import MARKER, Outcome, parse_outcome
 
-MARKER = "stac-watch.json"
 _OPTIONS: dict[str, dict[str, Any]] = {
     # botocore's own patience is minutes for each output, and the watcher waits
     "s3": {"config_kwargs": {"connect_timeout": 5, "read_timeout": 15, "retries": {"max_attempts": 1}}, "use_listings_cache": False}
 }
 
 
-def find_marker(output_zarr: str) -> dict[str, Any] | None:
-    """Returns what `stac-watch.json` inside the output says, None when there is none, or nothing that is one.
+def find_marker(output_zarr: str) -> Outcome | None:
+    """Returns what the marker inside the output says, None when there is none, or nothing that is one.
 
     Raises:
         Unavailable: it cannot be looked at from here; whether there is one nobody knows.
@@ -36,10 +34,10 @@ def find_marker(output_zarr: str) -> dict[str, Any] | None:
         said = " ".join(str(error).split()) or type(error).__name__
         hint = "for s3:// it takes stac-watch[s3], AWS_*, and permission to list: without it S3 says 403 and not 404"
         raise Unavailable(f"cannot look into {output_zarr!r}: {said}", hint=hint) from error
-    return read_outcome(content)
+    return parse_outcome(content)
 
 
-def read_marker(output_zarr: str) -> dict[str, Any] | None:
+def read_marker(output_zarr: str) -> Outcome | None:
     """Returns the marker where there is one and it can be read, else None."""
     try:
         return find_marker(output_zarr)

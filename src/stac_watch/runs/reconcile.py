@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
 
 from stac_watch.config.model import Limits
 from stac_watch.ledger.ledger import Ledger
@@ -18,6 +17,7 @@ from stac_watch.ledger.session import StaleState
 from stac_watch.model.causes import fingerprint
 from stac_watch.model.errors import Exit
 from stac_watch.model.item import SkipReason
+from stac_watch.model.outcome import Outcome
 from stac_watch.model.patience import Backoff
 from stac_watch.model.states import Fact, State
 from stac_watch.runs.engine import Engine, Phase, Run, Runs
@@ -29,23 +29,21 @@ ENOUGH = 25  # attempts; a run that is ended from outside so often is not interr
 LONGEST_RETRY_PAUSE = timedelta(hours=6)
 STUCK_AFTER = timedelta(minutes=2)  # a pod that starts normally, image and volume included, takes less
 
-Marker = Mapping[str, Any]
-
 
 def decide(
-    row: ConversionRow, run: Run | None, marker: Marker | None, now: datetime, limits: Limits, *, superseded: bool = False
+    row: ConversionRow, run: Run | None, marker: Outcome | None, now: datetime, limits: Limits, *, superseded: bool = False
 ) -> Move | None:
     """Returns the move that follows from what is seen, or None to wait.
 
     `run` is the run of the row's current attempt; `marker` that of the output under its final name, of whatever key.
     """
-    ours = marker is not None and (marker.get("key"), marker.get("attempt")) == (row.key, row.attempt)
+    ours = marker is not None and (marker.key, marker.attempt) == (row.key, row.attempt)
     if run is not None and run.phase is Phase.SUCCEEDED:
         return _succeeded(row, run, marker, ours=ours)
     if marker is not None and ours and (run is None or run.phase is Phase.FAILED):  # it was ended after its work was done
-        return Move(Fact.SUCCEEDED, "the output's marker carries its key", outcome=dict(marker))
+        return Move(Fact.SUCCEEDED, "the output's marker carries its key", outcome=marker)
     if run is not None and run.phase is Phase.FAILED:
-        return _failed(row, run.outcome or {}, now, limits, superseded=superseded)
+        return _failed(row, run.outcome or Outcome(), now, limits, superseded=superseded)
     if run is not None:
         at = f"run {run.name} is {run.phase.value}"
         return Move(Fact.RUN_SEEN, at) if row.state in (State.QUEUED, State.SUBMITTED) else None
@@ -59,19 +57,20 @@ def decide(
     return None
 
 
-def _succeeded(row: ConversionRow, run: Run, marker: Marker | None, *, ours: bool) -> Move:
-    outcome = run.outcome or {}
-    if marker is not None and ours and not outcome:  # it had no room to write it: /tmp was full
-        return Move(Fact.SUCCEEDED, f"run {run.name} succeeded, says the output's marker", outcome=dict(marker))
-    if outcome.get("key") != row.key:
-        why = f"run {run.name} succeeded, but its outcome carries key {outcome.get('key')!r}"
+def _succeeded(row: ConversionRow, run: Run, marker: Outcome | None, *, ours: bool) -> Move:
+    outcome = run.outcome
+    if marker is not None and ours and outcome is None:  # it had no room to write it: /tmp was full
+        return Move(Fact.SUCCEEDED, f"run {run.name} succeeded, says the output's marker", outcome=marker)
+    if outcome is None or outcome.key != row.key:
+        carried = f"carries key {outcome.key!r}" if outcome is not None and outcome.key else "carries no key"
+        why = f"run {run.name} succeeded, but its outcome {carried}"
         return Move(Fact.FAILED_PERMANENT, why, reason=why, outcome=outcome)
-    seen = "its outcome and the output's marker" if marker is not None and marker.get("key") == row.key else "its outcome"
+    seen = "its outcome and the output's marker" if marker is not None and marker.key == row.key else "its outcome"
     return Move(Fact.SUCCEEDED, f"run {run.name} succeeded, says {seen}", outcome=outcome)
 
 
-def _failed(row: ConversionRow, outcome: dict[str, Any], now: datetime, limits: Limits, *, superseded: bool) -> Move:
-    code, why = outcome.get("code"), str(outcome.get("reason") or "it gave no reason")
+def _failed(row: ConversionRow, outcome: Outcome, now: datetime, limits: Limits, *, superseded: bool) -> Move:
+    code, why = outcome.code, outcome.reason or "it gave no reason"
     if superseded:
         return Move(Fact.SUPERSEDED, f"failed ({code}: {why}), and a newer revision is there", reason=SkipReason.SUPERSEDED)
     if code == Exit.SOURCE_NOT_THERE:
@@ -83,7 +82,7 @@ def _failed(row: ConversionRow, outcome: dict[str, Any], now: datetime, limits: 
     return Move(Fact.FAILED_PERMANENT, f"exit {code}: {why}", reason=why, outcome=outcome)
 
 
-def _not_ready(row: ConversionRow, why: str, outcome: dict[str, Any], now: datetime, limits: Limits) -> Move:
+def _not_ready(row: ConversionRow, why: str, outcome: Outcome, now: datetime, limits: Limits) -> Move:
     if now - row.queued_at >= limits.not_ready_for:
         reason = f"source not there after {limits.not_ready_for}: {why}"
         return Move(Fact.FAILED_PERMANENT, reason, reason=reason, outcome=outcome)
@@ -99,7 +98,7 @@ def _retry(
     limits: Limits,
     *,
     superseded: bool,
-    outcome: dict[str, Any] | None = None,
+    outcome: Outcome | None = None,
 ) -> Move:
     if superseded:
         return Move(Fact.SUPERSEDED, f"{why}; a newer revision is there", reason=SkipReason.SUPERSEDED)
@@ -121,7 +120,7 @@ def reconcile(
     ledger: Ledger,
     engine: Engine,
     limits: Limits,
-    read_marker: Callable[[str], Marker | None],
+    read_marker: Callable[[str], Outcome | None],
     now: Callable[[], datetime],
     given_up: Sequence[ConversionRow] = (),
     saw: Callable[[Runs], None] = lambda _: None,
@@ -160,7 +159,7 @@ def reconcile(
 
 
 def _came_back(row: ConversionRow, run: Run | None) -> bool:
-    return run is not None and run.phase is Phase.SUCCEEDED and (run.outcome or {}).get("key") == row.key
+    return run is not None and run.phase is Phase.SUCCEEDED and run.outcome is not None and run.outcome.key == row.key
 
 
 def _note(ledger: Ledger, row: ConversionRow, waits: str | None) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from stac_watch.model.errors import Exit
-from stac_watch.model.outcome import read_outcome
+from stac_watch.model.outcome import Outcome, parse_outcome
 from stac_watch.model.stamps import parse_stamp
 from stac_watch.runs.engine import Phase, Run
 
@@ -112,7 +112,7 @@ def run_of(workflow: Mapping[str, Any]) -> Run:
         return replace(run, stage=CONVERT, outcome=_reported(nodes))
     if run.phase is Phase.FAILED:
         outcome = _failure(workflow.get("spec") or {}, status, nodes)
-        return replace(run, stage=str(outcome.get("stage", "")), outcome=outcome)
+        return replace(run, stage=outcome.stage, outcome=outcome)
     return replace(run, stage=_where(status, nodes), progress=_progress(nodes))
 
 
@@ -151,38 +151,40 @@ def _pods(status: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     yield from sorted(nodes, key=lambda n: (n.get("startedAt") or "", n.get("finishedAt") or "~", n.get("name", "")))
 
 
-def _reported(nodes: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+def _reported(nodes: Sequence[Mapping[str, Any]]) -> Outcome | None:
     """Returns the outcome that the runner left, the last one."""
     for node in reversed(nodes):
         for parameter in (node.get("outputs") or {}).get("parameters", []):
-            if parameter.get("name") == OUTCOME and (document := read_outcome(parameter.get("value", ""))):
-                return document
+            if parameter.get("name") == OUTCOME and (outcome := parse_outcome(parameter.get("value", ""))):
+                return outcome
     return None
 
 
-def _failure(spec: Mapping[str, Any], status: Mapping[str, Any], nodes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _failure(spec: Mapping[str, Any], status: Mapping[str, Any], nodes: Sequence[Mapping[str, Any]]) -> Outcome:
     """Returns code, reason, hint and stage of a failed Workflow: the runner's own words where it could say any."""
     failed = [n for n in nodes if n.get("phase") in ("Failed", "Error")]
     last = failed[-1] if failed else {}
     messages = [str(m) for m in (status.get("message"), *(n.get("message") for n in reversed(failed))) if m]
-    outcome = dict(_reported(failed[-1:]) or {})
-    outcome.setdefault("stage", last.get("templateName", ""))
+    outcome = _reported(failed[-1:]) or Outcome()
+    outcome = replace(outcome, stage=outcome.stage or str(last.get("templateName", "")))
     reason = next((m for m in reversed(messages) if not m.startswith("child ")), "it gave no reason")
     if spec.get("shutdown"):
-        return outcome | {
-            "code": int(Exit.NOT_ALL_WELL),
-            "reason": f"a person ended it in Argo ({spec['shutdown']})",
-            "hint": "`stac-watch replay ITEM` asks for it again",
-        }
+        return replace(
+            outcome,
+            code=int(Exit.NOT_ALL_WELL),
+            reason=f"a person ended it in Argo ({spec['shutdown']})",
+            hint="`stac-watch replay ITEM` asks for it again",
+        )
     if any("deadline" in m for m in messages):  # the runner only saw a SIGTERM, and that would be tried again for ever
-        return outcome | {
-            "code": int(Exit.TEMPORARY),
-            "reason": f"it took longer than it may: {next(m for m in messages if 'deadline' in m)}",
-            "hint": "raise activeDeadlineSeconds of the WorkflowTemplate if that is normal here",
-        }
-    if outcome.get("code"):  # 0 would be a run that did its work and whose pod was lost before Argo knew
+        return replace(
+            outcome,
+            code=int(Exit.TEMPORARY),
+            reason=f"it took longer than it may: {next(m for m in messages if 'deadline' in m)}",
+            hint="raise activeDeadlineSeconds of the WorkflowTemplate if that is normal here",
+        )
+    if outcome.code:  # 0 would be a run that did its work and whose pod was lost before Argo knew
         return outcome
-    return outcome | {"code": _code(last, status), "reason": reason, "hint": _hint(last)}
+    return replace(outcome, code=_code(last, status), reason=reason, hint=_hint(last))
 
 
 def _code(node: Mapping[str, Any], status: Mapping[str, Any]) -> int:

@@ -19,11 +19,12 @@ from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.records import ConversionRow, Tally
 from stac_watch.ledger.session import LeaseLost
 from stac_watch.model.errors import Refused, StacWatchError, Temporary
+from stac_watch.model.outcome import Outcome
 from stac_watch.model.states import Fact, State
 from stac_watch.runs.dispatch import Sent, dispatch
 from stac_watch.runs.engine import Engine, Runs
 from stac_watch.runs.pace import Throttle, TokenBucket
-from stac_watch.runs.reconcile import Marker, reconcile
+from stac_watch.runs.reconcile import reconcile
 from stac_watch.watch.observer import Observer
 
 ENGINE, LEDGER = "engine", "ledger"
@@ -45,7 +46,7 @@ class Parts:
     ledger: Ledger
     engine: Engine
     catalogs: Mapping[str, Catalog]
-    read_marker: Callable[[str], Marker | None]
+    read_marker: Callable[[str], Outcome | None]
     now: Callable[[], datetime]
     wait: Callable[[float], bool]  # waits so many seconds; True when asked to stop
     rng: random.Random

@@ -35,6 +35,7 @@ from stac_watch.cluster.manifests.settings import (
     s3_environment,
 )
 from stac_watch.model.errors import Exit
+from stac_watch.model.outcome import DATA
 from stac_watch.runs.workflow import CONVERT, OUTCOME, PARAMETERS, PREFLIGHT, SIZE, TEMPLATE, VOLUME
 from stac_watch.runs.workflow import Parameter as Wanted
 
@@ -42,7 +43,6 @@ RETRY_EXIT_CODES = (int(Exit.TEMPORARY), 137, int(Exit.TERMINATED))
 """Temporary; killed (memory, node); terminated (eviction). Everything else would fail the same way again."""
 DEADLINE = 6 * 3600  # seconds; a full tile takes minutes, a throttled source hours
 KEEP_SUCCESS, KEEP_FAILURE = 3 * 86400, 14 * 86400  # seconds; the reconciler reads outcomes for as long as a run exists
-WORK = "/data"
 TOKEN_FOLDER = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105  # where client-go looks, and no secret
 SIZE_FILE, OUTCOME_FILE = f"{TMP}/size", f"{TMP}/outcome.json"
 _P = "{{{{workflow.parameters.{}}}}}".format
@@ -154,7 +154,7 @@ def _convert(settings: Settings) -> Container:
     return _runner(
         settings,
         CONVERT,
-        args=[CONVERT, *_flags(f"--outcome={OUTCOME_FILE}", f"--work={WORK}/.geozarr-runner")],
+        args=[CONVERT, *_flags(f"--outcome={OUTCOME_FILE}", f"--work={DATA}/.geozarr-runner")],
         outputs=[_outcome()],
         resources=Resources(cpu_request="1", memory_request="2Gi", memory_limit="4Gi"),
         data=True,
@@ -170,7 +170,7 @@ def _runner(
     ]
     volumes = []
     if data:
-        mounts.append(m.VolumeMount(name="data", mount_path=WORK))
+        mounts.append(m.VolumeMount(name="data", mount_path=DATA))
         source = m.PersistentVolumeClaimVolumeSource(claim_name="{{workflow.name}}")
         volumes.append(m.Volume(name="data", persistent_volume_claim=source))
     home = [{"name": "HOME", "value": TMP}]
@@ -191,7 +191,7 @@ def _runner(
         security_context=m.SecurityContext.model_validate(container_security()),
         volume_mounts=mounts,
         volumes=volumes or None,
-        working_dir=WORK if data else TMP,
+        working_dir=DATA if data else TMP,
         pod_spec_patch=restrict("init", "wait", without_token=True),
     )
 

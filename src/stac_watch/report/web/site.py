@@ -249,7 +249,7 @@ def _chains(window: Window, request: Request, now: datetime) -> list[Explanation
 
 def _hrefs(chain: Explanation) -> dict[str, str]:
     """Returns where what can be shown lies, by its kind, as the run said."""
-    said = (chain.outcome or {}).get("files") or {}
+    said = chain.outcome.files if chain.outcome is not None else {}
     return {kind: said[kind] for kind in FILES if kind in said}
 
 

@@ -1,0 +1,34 @@
+"""The one module of `model` that touches a disk: a file that is replaced at once, for both programs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+
+def replace_file(path: Path, content: str | bytes, *, sync: bool = False) -> None:
+    """Writes a file under its final name: a reader sees the old content or the new one, never a part.
+
+    The new content lies beside it for a moment, under a hidden name of this process, and is removed when anything fails.
+
+    Args:
+        path: the file; its folder must be there.
+        content: text is written as UTF-8.
+        sync: whether it must also survive the machine: of use where something is concluded from the file's existence.
+
+    Raises:
+        OSError: it cannot be written; the old content is still there.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):  # on a read-only file system removing fails like writing
+            temporary.unlink(missing_ok=True)
+        raise
