@@ -49,7 +49,7 @@ class Plant:
     deleted: set[str] = field(default_factory=set)
     published: set[str] = field(default_factory=set)
     posts: list[str] = field(default_factory=list)
-    outputs: dict[str, dict] = field(default_factory=dict)
+    outputs: dict[str, Outcome] = field(default_factory=dict)
     looks: int = 0
     progress: tuple[int, int] | None = None  # of every run, as it says
 

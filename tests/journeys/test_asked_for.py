@@ -12,6 +12,7 @@ from stac_watch.jobs import audit, backfill, replay
 from stac_watch.jobs.replay import Wish
 from stac_watch.ledger.records import Move
 from stac_watch.model.errors import InputError, Unavailable
+from stac_watch.model.outcome import Outcome
 from stac_watch.model.states import Fact, State
 from stac_watch.report import questions as asking
 from stac_watch.runs.engine import Answer
@@ -287,8 +288,8 @@ def test_an_audit_names_every_kind_and_a_replay_of_its_file_closes_them(finished
     world, items = finished, finished.items
     rows = {r.item_id: r for r in world.ledger.conversions.find()}
     del world.plant.outputs[rows[items[0]].output_zarr]
-    world.plant.outputs[rows[items[1]].output_zarr] = {"key": "of another", "revision": "older"}
-    world.plant.outputs[rows[items[2]].output_zarr] = {"key": rows[items[2]].key, "code": 65}
+    world.plant.outputs[rows[items[1]].output_zarr] = Outcome(key="of another", revision="older")
+    world.plant.outputs[rows[items[2]].output_zarr] = Outcome(key=rows[items[2]].key, code=65)
     world.publish(3, version=2, days=3, minutes_ago=0)
     new = world.publish(50, days=4, minutes_ago=0)
     world.store.delete("sentinel-2-l2a", items[4])

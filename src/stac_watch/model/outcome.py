@@ -185,5 +185,4 @@ def _plain(value: object) -> Any:  # noqa: ANN401  # a JSON value
     return [_plain(entry) for entry in value] if isinstance(value, tuple) else value
 
 
-_NOTHING: dict[str, Any] = {}
-_NOTHING.update(Outcome().document(whole=True))
+_NOTHING = Outcome().document(whole=True)
