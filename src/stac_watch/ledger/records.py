@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 from stac_watch.model.event import Conversion, Lane
 from stac_watch.model.item import Item, SkipReason
