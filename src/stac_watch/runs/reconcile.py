@@ -7,7 +7,7 @@ In: unfinished conversions, runs as they are now, markers of outputs. Out: one m
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
 from stac_watch.config.model import Limits
