@@ -1,7 +1,7 @@
 """What may be removed of what ended: Workflows with their pods, or volumes. A plan first, then one deletion after the other.
 
-In: the objects of one namespace. Out: a plan; when told to, what of it was removed. Never: an object without the labels of a run, a
-run that is not over, a volume that something still reads, or, with a Workflow, the volume that it owns.
+What stays, always: an object without the labels of a run, a run that is not over, a volume that something still reads, and, when a
+Workflow goes, the volume that it owns.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Fetches what a run left on its volume: package, report, item, Dask's report. Resumable; believed when the checksum holds.
 
-In: a run, a folder. Out: files under their final names, `outcome.json` beside them. Never: a file under its final name that is not
-whole and right, or a byte that was fetched already.
+A file gets its final name only when it is whole and right, and no byte is fetched twice. `outcome.json` lies beside the files.
 """
 
 from __future__ import annotations

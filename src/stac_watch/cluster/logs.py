@@ -1,6 +1,6 @@
 """A run's log: what the main containers of its steps write, one step after the other, while it runs if that is wanted.
 
-In: a run. Out: lines with the step that wrote them. Never: what Argo itself says, or a line twice when a connection breaks.
+Argo's own lines are left out, and no line comes twice when a connection breaks.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Runs as the cluster has them: which one is meant, whether it is over, what its steps did.
 
-In: Workflow objects. Out: a run's view, its outcome, its parameters. Never: a conversion's state; a run by hand
-has none.
+A run is not a conversion: one by hand has no state in any ledger.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Runs, findings, and what is cleaned, as people see them. Pure.
-
-In: their dataclasses. Out: rich renderables and lines. Never: asks the cluster or prints.
-"""
+"""Runs, findings, and what is cleaned, as people see them: rich renderables and lines. Pure."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A run's volume, read from outside the cluster: a helper pod mounts it read-only, programs in it write to our connection.
 
-In: a claim, the run it belongs to. Out: the markers on it, sizes and checksums, files from an offset on. Never: writes to it, a
-shell, a token in the pod, or a pod that stays: it is deleted in the end, ends by itself after some hours, and goes with its run.
+Nothing is written to the volume, and the pod has neither a shell's command nor a token. It is deleted in the end, ends by itself
+after some hours, and goes with its run.
 
 Programs instead of a server in the pod: what goes through the kubelet works where NetworkPolicies deny everything.
 Source: Kubernetes Pod Security Standards, profile "restricted".

@@ -1,7 +1,7 @@
 """The nightly audit, in Hera: catalog x ledger x runs x outputs, one step per source, in the Argo UI like every other run.
 
-In: settings. Out: a WorkflowTemplate and the CronWorkflow that refers to it (a controller that is set to `Strict` runs nothing
-else). Never: repairs anything; a step with gaps fails, and its log says what closes them.
+The CronWorkflow refers to a WorkflowTemplate, because a controller that is set to `Strict` runs nothing else. An audit repairs
+nothing: a step with gaps fails, and its log says what closes them.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """EventBus, EventSource and Sensor as plain objects: from an accepted event to a Workflow.
 
-In: settings. Out: dictionaries. Never: a filter or a transform (what they reject is acknowledged and gone), or a default for what
-every event has (a renamed field would silently become it) but the converter's options, which an event by hand may leave out;
-everything is decided by the poller and held by a test against a real event.
+There is no filter and no transform: what they reject is acknowledged and gone. There is no default for what every event has: a
+renamed field would silently become it. Only the converter's options have defaults, for an event by hand may leave them out. The
+poller decides everything, and a test holds the mapping against a real event.
 
 Sources: Argo Events 1.9.11: pkg/sensors/triggers/params.go (mapping), pkg/sensors/listener.go (what is retried),
 pkg/reconciler/eventbus/installer/jetstream.go (pods), pkg/eventbus/jetstream/base (stream limits, only read at creation).

@@ -1,7 +1,6 @@
 """NetworkPolicies: nothing may talk to anything, but for what is listed here.
 
-In: settings. Out: dictionaries. Never: a rule for a host name; Kubernetes knows addresses only, names are held by the runner
-(`--allowed-hosts`) and by the poller (`allowed_hosts`).
+Kubernetes knows addresses only; names are held by the runner (`--allowed-hosts`) and by the poller (`allowed_hosts`).
 
 Public addresses may be reached at the ports that data is served at; private ones where the configuration names something inside, or
 `stac-watch manifests --network` says so; link-local ones never. The API server has no label to select it by: its addresses are

@@ -1,6 +1,6 @@
 """The poller and what surrounds it: Namespace, accounts, Deployment, quota, and the controller's configuration.
 
-In: settings. Out: dictionaries. Never: a Secret; they are made by hand or by a secret store, and only named here.
+Secrets are only named here: they are made by hand or by a secret store.
 """
 
 from __future__ import annotations

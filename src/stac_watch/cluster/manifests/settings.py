@@ -1,6 +1,6 @@
 """What the manifests are told, and what all of them share: names, labels, the restricted security context.
 
-In: a configuration and its text. Out: plain values and dictionaries. Never: Argo's models; those are `workflow`'s.
+All of it is plain values and dictionaries: Argo's models are `convert`'s and `audit`'s.
 
 Source: Kubernetes Pod Security Standards, profile "restricted".
 """
