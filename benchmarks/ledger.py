@@ -27,7 +27,7 @@ from stac_watch.ledger.records import Move, Queue, Sighting
 from stac_watch.model.event import Conversion
 from stac_watch.model.item import Item
 from stac_watch.model.states import Fact, State
-from stac_watch.report import questions as asking
+from stac_watch.report import status
 from stac_watch.runs.dispatch import dispatch
 from stac_watch.runs.engine import Receipt, Run
 from stac_watch.runs.pace import Throttle, TokenBucket
@@ -125,7 +125,7 @@ def measure(url: str, items: int) -> dict[str, float]:
 
     figures = {
         "tick": timed(tick, 20) * 1000,
-        "status": timed(lambda: asking.status(ledger, sources, limits, NOW), 5) * 1000,
+        "status": timed(lambda: status.read(ledger, sources, limits, NOW), 5) * 1000,
         "known": timed(lambda: ledger.items.known("s2", ids), 5) * 1000,
     }
     new = sightings(5_000)

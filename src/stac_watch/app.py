@@ -29,7 +29,7 @@ from stac_watch.ledger.ledger import Ledger
 from stac_watch.model.errors import CannotWrite, InputError, Unavailable, cannot_write
 from stac_watch.model.states import IN_FLIGHT, State
 from stac_watch.report.lines import Line, line
-from stac_watch.report.web.places import Places, file_of, log_of, run_page
+from stac_watch.report.links import Links, file_of, log_of, run_page
 from stac_watch.runs.engine import Engine, Runs
 from stac_watch.runs.local import LocalEngine
 from stac_watch.runs.markers import read_marker
@@ -100,14 +100,14 @@ def serving(config: Config, parts: Parts) -> Iterator[tuple[str, Callable[[Tick]
     if config.web is None:
         yield "", lambda _: None
         return
-    from stac_watch.report.web import server  # a web server and a template engine take 0.2 s that no other verb needs
-    from stac_watch.report.web import site as web
+    from stac_watch.report.web import answers  # a web server and a template engine take 0.2 s that no other verb needs
+    from stac_watch.report.web.site import Site
 
     pulse = Recorder(parts.now)
     parts.ledger.listen(pulse.hear)
-    places = Places(partial(log_of, config), partial(file_of, config), partial(run_page, config))
-    window = web.Window(parts.ledger, parts.sources, parts.limits, pulse.read, parts.now, version("stac-watch"), places)
-    with server.serving(web.create_app(window), config.web.host, config.web.port) as url:
+    links = Links(partial(log_of, config), partial(file_of, config), partial(run_page, config))
+    site = Site(parts.ledger, parts.sources, parts.limits, pulse.read, parts.now, version("stac-watch"), links)
+    with answers.serving(site, config.web.host, config.web.port) as url:
         yield url, pulse.note
 
 

@@ -23,8 +23,9 @@ from stac_watch.model.event import Conversion
 from stac_watch.model.item import Item, SkipReason
 from stac_watch.model.outcome import Check, Outcome
 from stac_watch.model.states import Fact, State
-from stac_watch.report.web import server
-from stac_watch.report.web import site as web
+from stac_watch.report.links import Links
+from stac_watch.report.web.answers import serving
+from stac_watch.report.web.site import Site
 from stac_watch.runs.engine import Phase, Run
 from stac_watch.watch.loop import Tick
 from stac_watch.watch.pulse import Recorder
@@ -164,9 +165,9 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
     ledger.prepare()
     pulse = Recorder(lambda: clock[0])
     sources = tuple(Source(name=name, api=API, collection="sentinel-2-l2a") for name in ("s2-l2a", "s2-l2a-africa"))
-    places = web.Places(run_page=lambda run: f"https://argo.example.com/workflows/geozarr/{run}")
-    window = web.Window(ledger, sources, Limits(), pulse.read, lambda: clock[0], "0.1.0", places)
-    with server.serving(web.create_app(window), "127.0.0.1", 0) as url:
+    links = Links(run_page=lambda run: f"https://argo.example.com/workflows/geozarr/{run}")
+    site = Site(ledger, sources, Limits(), pulse.read, lambda: clock[0], "0.1.0", links)
+    with serving(site, "127.0.0.1", 0) as url:
         here = Installation(ledger, url, clock, random.Random(7), pulse)
         fill(here)
         yield here

@@ -315,7 +315,7 @@ def test_a_server_leaves_its_port_and_can_start_again(clock) -> None:
             requests.get(server.url, timeout=2)
         with Server(create_app(store, now=clock), port=port) as again:
             assert requests.get(f"{again.url}/_mgmt/ping", timeout=2).ok
-        assert not [t for t in threading.enumerate() if t.name == "demo-catalog"]
+        assert not [t for t in threading.enumerate() if t.name == "the demo catalog"]
 
 
 def test_a_store_in_a_file_survives_and_serves_several_threads(tmp_path: Path, api: Api) -> None:

@@ -3,7 +3,7 @@
 import ast
 import re
 import runpy
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -17,14 +17,16 @@ from stac_watch.jobs.audit import Audit, Gap, Kind
 from stac_watch.jobs.backfill import Day, Plan
 from stac_watch.jobs.prune import Pruning
 from stac_watch.jobs.replay import Target
-from stac_watch.ledger.records import Audited, HistoryRow, ItemRow, Lag, Order
+from stac_watch.ledger.records import Audited, HistoryRow, ItemRow, Order
 from stac_watch.model.states import State
 from stac_watch.report.explain import Explanation, Next
+from stac_watch.report.items import UnreadableItem
 from stac_watch.report.lines import Line
 from stac_watch.report.metrics import Loop, families
-from stac_watch.report.questions import UnreadableItem
-from stac_watch.report.status import Discovery, Failure, SourceStatus, Status, Waiting, source_status, status
-from stac_watch.report.web.site import Window, create_app
+from stac_watch.report.status import Failure, Status, Waiting
+from stac_watch.report.totals import SourceStatus, Totals
+from stac_watch.report.web.answers import create_app
+from stac_watch.report.web.site import Site
 from stac_watch.runs.cleaning import Cleaning
 from stac_watch.runs.cleaning import Leftover as Removal
 
@@ -110,8 +112,11 @@ def test_every_metric_and_path_of_the_web_is_documented():
     page = (DOCS / "monitoring.md").read_text()
     at = datetime(2026, 3, 1, tzinfo=UTC)
     order = Order("s2", at, at, at, 0, None, None)
-    source = source_status("s2", {}, Lag(at, at, at), order, at, 0, 0, Discovery(overlap=timedelta(hours=1)))
-    view = status({}, at, unreadable=0, watcher=None, sources=[source], waiting=[], failed=[], lines=[])
+    source = SourceStatus(
+        "s2", {}, at, at, at, done_last_hour=0, done_last_day=0, unfinished=0, eta=None, backfill=order, catalog=None, probed=None,
+        overlap=3600.0, lateness_samples=0, withdrawn=0, cursor=at, swept=at, audited=None,
+    )  # fmt: skip
+    view = Totals(at, {s.value: 0 for s in State}, {}, {}, 0, None, [source], 0)
     loop = Loop("1", 1, at, leads=True, ailing=frozenset())
     told = {f"{f.name}{'_total' * (f.type == 'counter')}{'_info' * (f.type == 'info')}" for f in families(view, loop, ("s2",))}
     assert told == set(re.findall(r"^\| `(stac_watch_\w+)` \|", page, re.MULTILINE))
@@ -120,7 +125,7 @@ def test_every_metric_and_path_of_the_web_is_documented():
     for family in families(view, loop, ("s2",)):
         for sample in family.samples:
             assert set(sample.labels) == labels[family.name], family.name
-    window = Window(None, (), Limits(), None, None, "1")
+    site = Site(None, (), Limits(), None, None, "1")
     cells = re.findall(r"^\| (`/[^|]*) \|", page, re.MULTILINE)
     paths = {path for cell in cells for path in re.findall(r"`/[\w./{}]*`", cell)}
-    assert {f"`{route.path}`" for route in create_app(window).routes} == paths
+    assert {f"`{route.path}`" for route in create_app(site).routes} == paths

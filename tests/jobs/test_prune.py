@@ -20,7 +20,7 @@ from stac_watch.model.errors import Defect, InputError
 from stac_watch.model.item import SkipReason
 from stac_watch.model.outcome import outcome_of
 from stac_watch.model.states import TRANSITIONS, Fact, State
-from stac_watch.report import questions as asking
+from stac_watch.report import explain
 
 LATER = timedelta(days=500)
 OUTCOME = {
@@ -120,10 +120,10 @@ def test_an_item_that_returns_to_a_pruned_revision_is_converted_again(ledger, ma
 def test_explain_and_an_old_event_say_that_it_was_pruned(ledger, make, lived):
     key = lived()
     old, last = ledger.conversions.events(key)
-    (chain,) = asking.explain(ledger, "one", Limits(), make.now, lambda _: None)
+    (chain,) = explain.read(ledger, "one", Limits(), make.now, lambda _: None)
     assert not chain.pruned
     prune(ledger, make.now + LATER, yes=True)
-    (chain,) = asking.explain(ledger, "one", Limits(), make.now, lambda _: None)
+    (chain,) = explain.read(ledger, "one", Limits(), make.now, lambda _: None)
     assert chain.pruned
     assert chain.rule == "create seen in s2"
     assert [event["id"] for event in chain.events] == [f"{key}-2"]

@@ -14,7 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from stac_watch.config.model import Limits
 from stac_watch.demo.catalog import make_collection
-from stac_watch.report.web import server
+from stac_watch.report.links import Links
+from stac_watch.report.web import answers
 from stac_watch.report.web import site as web
 from stac_watch.watch.loop import Watcher
 from stac_watch.watch.pulse import Recorder
@@ -92,11 +93,11 @@ def strip(html):
 
 
 @contextmanager
-def serve(world, **places):
-    """Serves the page of a world, with its watcher beside it; `places` are `web.Places`."""
+def serve(world, **links):
+    """Serves the page of a world, with its watcher beside it; `links` are those of `Links`."""
     world.store.put_collection(make_collection())
     pulse = Recorder(world.clock)
     world.ledger.listen(pulse.hear)
-    window = web.Window(world.ledger, (world.source,), Limits(), pulse.read, world.clock, "1.2.3", web.Places(**places))
-    with server.serving(web.create_app(window), "127.0.0.1", 0) as url:
+    site = web.Site(world.ledger, (world.source,), Limits(), pulse.read, world.clock, "1.2.3", Links(**links))
+    with answers.serving(site, "127.0.0.1", 0) as url:
         yield Site(world, Watcher(world.parts), pulse, url)

@@ -14,7 +14,8 @@ from stac_watch.ledger.records import Move
 from stac_watch.model.errors import InputError, Unavailable
 from stac_watch.model.outcome import Outcome
 from stac_watch.model.states import Fact, State
-from stac_watch.report import questions as asking
+from stac_watch.report import explain as explaining
+from stac_watch.report import status as summing
 from stac_watch.runs.engine import Answer
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -153,7 +154,7 @@ def test_a_canary_that_fails_stops_the_rest_until_the_command_is_given_again(arc
     assert len(archive.plant.posts) == 2
     (order,) = archive.ledger.orders.all()
     assert order.held == "1 of the first 2 failed"
-    status = asking.status(archive.ledger, [archive.source], Limits(), archive.clock())
+    status = summing.read(archive.ledger, [archive.source], Limits(), archive.clock())
     assert status.sources[0].backfill.held == order.held
     assert any("held" in w.why for w in status.waiting)
     assert backfill.progress(archive.ledger, "demo", request, START, 0, archive.clock()).settled
@@ -220,7 +221,7 @@ def test_replay_by_state_time_and_error(finished):
     assert {t.item for t in replay.chosen(failed, finished.ledger)} == set(redo)
     assert finished.ledger.conversions.find(state=State.FAILED, error="100%") == []
     assert finished.ledger.conversions.find(state=State.FAILED, since=finished.clock() + timedelta(seconds=1)) == []
-    assert {f.count for f in asking.status(finished.ledger, [finished.source], Limits(), finished.clock()).failures} == {4}
+    assert {f.count for f in summing.read(finished.ledger, [finished.source], Limits(), finished.clock()).failures} == {4}
     again(finished, replay.chosen(failed, finished.ledger))
     finished.run()
     assert Counter(r.state for r in finished.ledger.conversions.find()) == {State.DONE: 12}
@@ -340,7 +341,7 @@ def test_two_runs_at_once_are_found(archive):
 
 
 def explain(world, item):
-    (chain,) = asking.explain(world.ledger, item, Limits(confirm_after="15m"), world.clock(), lambda _: None)
+    (chain,) = explaining.read(world.ledger, item, Limits(confirm_after="15m"), world.clock(), lambda _: None)
     return chain
 
 

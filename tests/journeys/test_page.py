@@ -15,8 +15,8 @@ from stac_watch.jobs import backfill
 from stac_watch.ledger.records import Move
 from stac_watch.model.outcome import Outcome
 from stac_watch.model.states import Fact, State
-from stac_watch.report.web import site as web
-from stac_watch.report.web.places import file_of
+from stac_watch.report.links import file_of
+from stac_watch.report.web.answers import READERS
 
 
 @pytest.fixture
@@ -142,8 +142,8 @@ def test_a_stream_ends_with_the_watcher_and_does_not_hold_it_up(build):
 
 
 def test_more_readers_than_it_keeps_up_with_are_told_to_reload(site):
-    streams = [site.events() for _ in range(web.READERS)]
-    assert [next(stream)[0] for stream in streams] == ["page"] * web.READERS
+    streams = [site.events() for _ in range(READERS)]
+    assert [next(stream)[0] for stream in streams] == ["page"] * READERS
     assert list(site.events()) == [("busy", "")]
     for stream in streams:
         stream.close()

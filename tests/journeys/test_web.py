@@ -29,10 +29,12 @@ from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.records import Move
 from stac_watch.model.errors import Unavailable
 from stac_watch.model.states import Fact, State
-from stac_watch.report import questions as asking
+from stac_watch.report import explain
+from stac_watch.report import items as listing
+from stac_watch.report import status as summing
 from stac_watch.report.as_json import as_json
-from stac_watch.report.web import server
-from stac_watch.report.web import site as web
+from stac_watch.report.web.answers import serving
+from stac_watch.report.web.site import Site
 from stac_watch.watch.loop import Watcher
 from stac_watch.watch.pulse import Recorder
 
@@ -106,7 +108,7 @@ def test_status_json_is_what_status_prints(site):
     status, text, headers = here.ask("/status.json")
     world = here.world
     assert (status, headers["Content-Type"]) == (200, "application/json")
-    assert text == as_json(asking.status(world.ledger, [world.source], Limits(), world.clock())) + "\n"
+    assert text == as_json(summing.read(world.ledger, [world.source], Limits(), world.clock())) + "\n"
 
 
 def test_items_json_is_what_items_prints(site):
@@ -115,7 +117,7 @@ def test_items_json_is_what_items_prints(site):
     here.turn()
     status, text, headers = here.ask("/items.json")
     assert (status, headers["Content-Type"]) == (200, "application/json")
-    assert text == as_json(asking.items(world.ledger, world.clock())) + "\n"
+    assert text == as_json(listing.read(world.ledger, world.clock())) + "\n"
     assert {row["item"] for row in json.loads(text)} == set(wanted)
     for query, number in (("?state=queued", 2), ("?state=failed", 0), ("?source=other", 0), ("?source=demo&limit=1", 1)):
         assert len(json.loads(here.ask(f"/items.json{query}")[1])) == number, query
@@ -150,7 +152,7 @@ def test_the_page_leads_to_each_item_s_whole_story(site):
     assert (status, page.fetches) == (200, ["../icon.svg"])
     assert "script" not in page.tags
     assert "default-src 'none'" in headers["Content-Security-Policy"]
-    [chain] = asking.explain(world.ledger, ids[0], Limits(), world.clock(), lambda _: None)
+    [chain] = explain.read(world.ledger, ids[0], Limits(), world.clock(), lambda _: None)
     said = " ".join(page.words)
     assert chain.line.state is State.DONE
     for word in (chain.rule, chain.line.output, chain.line.key, chain.next.what, *(h.why for h in chain.history)):
@@ -246,6 +248,7 @@ def test_a_ledger_that_does_not_answer_is_not_ready_and_the_loop_s_counts_are_to
     here.turn()
     with here.world.ledger._engine.connect() as db:
         db.exec_driver_sql("ALTER TABLE lease RENAME TO lost")
+        db.exec_driver_sql("ALTER TABLE funnel RENAME TO gone")
         db.exec_driver_sql("COMMIT")
     status, text, _ = here.ask("/readyz")
     assert status == 503
@@ -261,8 +264,8 @@ def test_a_database_s_password_is_not_told_when_it_does_not_answer(build):
     world = build()
     ledger = Ledger(open_engine("postgresql+psycopg://me:hunter2@127.0.0.1:9/x"))
     pulse = Recorder(world.clock)
-    window = web.Window(ledger, (world.source,), Limits(), pulse.read, world.clock, "1.2.3")
-    with server.serving(web.create_app(window), "127.0.0.1", 0) as url:
+    told_of = Site(ledger, (world.source,), Limits(), pulse.read, world.clock, "1.2.3")
+    with serving(told_of, "127.0.0.1", 0) as url:
         told = {path: ask(url, path) for path in ("/", "/status.json", "/metrics", "/healthz", "/readyz")}
     assert [told[path][0] for path in ("/", "/status.json", "/metrics", "/healthz", "/readyz")] == [503, 503, 200, 200, 503]
     assert "127.0.0.1:9/x" in told["/readyz"][1]
@@ -309,9 +312,12 @@ def test_many_who_ask_at_once_cost_one_reading(site):
     here.turn()
     asked = []
     sa_event.listen(here.world.ledger._engine, "before_cursor_execute", lambda *given: asked.append(given[2]))
+    assert here.ask("/status.json")[0] == 200
+    one, asked[:] = list(asked), []
+    assert len(one) > 10
     for _ in range(20):
         assert here.ask("/status.json")[0] == 200
-    assert sum("funnel" in statement for statement in asked) == 1
+    assert asked == []
 
 
 def test_a_port_that_is_taken_is_named(site):
@@ -319,13 +325,13 @@ def test_a_port_that_is_taken_is_named(site):
     port = int(here.url.rstrip("/").rpartition(":")[2])
     with (
         pytest.raises(Unavailable, match=f"port {port}: Address already in use") as refusal,
-        server.serving(None, "127.0.0.1", port),
+        serving(None, "127.0.0.1", port),
     ):
         pass
     assert "web.port" in refusal.value.hint
     with (
         pytest.raises(Unavailable, match=r"cannot listen on no\.such\.host\.invalid"),
-        server.serving(None, "no.such.host.invalid", 0),
+        serving(None, "no.such.host.invalid", 0),
     ):
         pass
 

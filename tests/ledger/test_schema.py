@@ -25,7 +25,8 @@ from stac_watch.model.errors import ConfigError, Exit
 from stac_watch.model.item import SkipReason
 from stac_watch.model.outcome import Outcome
 from stac_watch.model.states import Fact, State
-from stac_watch.report import questions as asking
+from stac_watch.report import explain, items, status
+from stac_watch.report.web import overview
 from stac_watch.runs.dispatch import dispatch
 from stac_watch.runs.pace import Throttle, TokenBucket
 from stac_watch.runs.reconcile import reconcile
@@ -197,14 +198,14 @@ def test_no_question_of_a_tick_or_of_a_person_reads_a_big_table_from_end_to_end(
     ledger.outbox.load(make.now)
     for lane in ("live", "backfill", "replay"):
         ledger.outbox.due(make.now, 20, Queue("s2", lane))
-    asking.status(ledger, [Source(name="s2", api="https://stac.example", collection="c")], Limits(), make.now)
-    view = asking.status(ledger, [], Limits(), make.now)
-    asking.overview(ledger, view, [], Scope(make.now - timedelta(days=1), "s2", "live"))
-    asking.overview(ledger, view, [], Scope())
-    asking.footprints(ledger)
-    asking.items(ledger, make.now)
-    asking.items(ledger, make.now, source="s2", state=State.FAILED)
-    asking.explain(ledger, "b", Limits(), make.now, lambda _: None)
+    status.read(ledger, [Source(name="s2", api="https://stac.example", collection="c")], Limits(), make.now)
+    view = status.read(ledger, [], Limits(), make.now)
+    overview.read(ledger, view, [], Scope(make.now - timedelta(days=1), "s2", "live"))
+    overview.read(ledger, view, [], Scope())
+    overview.read_footprints(ledger)
+    items.read(ledger, make.now)
+    items.read(ledger, make.now, source="s2", state=State.FAILED)
+    explain.read(ledger, "b", Limits(), make.now, lambda _: None)
     ledger.counts.states_within("s2", make.now - timedelta(days=9), make.now)
     ledger.counts.waiting_within("s2", make.now - timedelta(days=9), make.now)
     ledger.lease.hold("somebody", lambda: make.now, gives_way=True)
@@ -230,6 +231,7 @@ SMALL = {
     "funnel",
     "backfill",
     "unreadable",
+    "each_source",  # those of the funnel
     "lease",
     "probe",
     "lateness",

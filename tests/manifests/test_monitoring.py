@@ -18,9 +18,8 @@ from prometheus_client.registry import Collector
 from stac_watch.cluster.manifests.monitoring import ALERTS, PANELS
 from stac_watch.ledger.records import Audited, Order
 from stac_watch.model.states import State
-from stac_watch.report.lines import Line
 from stac_watch.report.metrics import Loop, families
-from stac_watch.report.status import Failure, SourceStatus, Status, Waiting
+from stac_watch.report.totals import SourceStatus, Totals
 
 ROOT = Path(__file__).parents[2]
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -46,9 +45,8 @@ def exported():
         audited=Audited("s2", NOW, NOW, NOW, {"lost": 1}),
     )  # fmt: skip
     view = filled(
-        Status, at=NOW, states={s.value: 1 for s in State}, skipped={"too_old": 1}, unreadable=1, sources=[source],
-        waiting=[Waiting(line=filled(Line, seconds=3.0), why="")], failures=[Failure("it broke", 1, "s2", None)],
-        in_flight=[], failed=[], ledger_bytes=1,
+        Totals, at=NOW, states={s.value: 1 for s in State}, skipped={"too_old": 1}, unreadable=1, sources=[source],
+        waiting_since=NOW, failures={("s2", "it broke"): 1}, ledger_bytes=1,
     )  # fmt: skip
     loop = Loop(
         version="1", ticks=1, last_tick=NOW, leads=True, ailing=frozenset({"s2"}), answered={"s2": NOW}, problems={"s2": 1},

@@ -15,8 +15,8 @@ from stac_watch.demo.catalog import Server, Store, create_app, make_item
 from stac_watch.ledger.database import open_engine
 from stac_watch.ledger.ledger import Ledger
 from stac_watch.model.outcome import Outcome
+from stac_watch.report import status
 from stac_watch.report.as_json import as_json
-from stac_watch.report.questions import status
 from stac_watch.runs.engine import Answer, Phase, Receipt, Run
 from stac_watch.watch.loop import Parts, Watcher
 
@@ -95,7 +95,7 @@ def world(tmp_path_factory):
             "engine": {"kind": "local", "folder": f"{folder}/runs"},
         }  # fmt: skip
         (folder / "stac-watch.yaml").write_text(json.dumps(document))
-        yield plant, ledger, as_json(status(ledger, (source,), Limits(), NOW)), folder / "stac-watch.yaml"
+        yield plant, ledger, as_json(status.read(ledger, (source,), Limits(), NOW)), folder / "stac-watch.yaml"
         ledger.close()
 
 

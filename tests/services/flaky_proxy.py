@@ -22,8 +22,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from stac_watch.demo.faults import EMPTY_PAGE, FaultControl, Faults, Wire
-from stac_watch.demo.server import Server
+from stac_watch.demo.faults import EMPTY_PAGE, FaultControl, Faults, Server, Wire
 
 WIRE = ("500", "502", "503", "429", "reset", "hang", "truncate", "bad_utf8", "html", "empty_page")
 CONTENT = ("hrefless", "no_properties", "redirecting_next")

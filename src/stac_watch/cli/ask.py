@@ -9,26 +9,24 @@ import sys
 from typing import Annotated
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from stac_watch import app as composition
 from stac_watch.cli.terminal import DEFAULT_CONFIG, ConfigOption, ItemArgument, JsonOption, cli, reading, show
 from stac_watch.model.errors import Exit
 from stac_watch.model.states import State
-from stac_watch.report import questions as asking
-from stac_watch.report.explain import render_explanations
+from stac_watch.report import explain as explaining
+from stac_watch.report import items as listing
+from stac_watch.report import links
+from stac_watch.report import status as summing
 from stac_watch.report.lines import table
-from stac_watch.report.status import render_status
-from stac_watch.report.web import places
 
 
 @cli.command()
 def status(context: typer.Context, config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> int:
     """Show how many conversions are where, how far behind, what waits and why, and what failed."""
     with reading(context, config) as (settings, ledger):
-        view = asking.status(ledger, settings.sources, settings.engine.limits, composition.wall_clock())
-    show(view, json, render_status)
+        view = summing.read(ledger, settings.sources, settings.engine.limits, composition.wall_clock())
+    show(view, json, summing.render_status)
     return Exit.OK
 
 
@@ -44,22 +42,14 @@ def items(
 ) -> int:
     """List conversions, the last changed first."""
     with reading(context, config) as (_, ledger):
-        bad = ledger.absences.unreadable()[:limit] if unreadable else []
-        lines = [] if unreadable else asking.items(ledger, composition.wall_clock(), source=source, state=state, limit=limit)
+        bad = listing.read_unreadable(ledger, limit) if unreadable else []
+        now = composition.wall_clock()
+        lines = [] if unreadable else listing.read(ledger, now, source=source, state=state, limit=limit)
     if unreadable:
-        show(asking.unreadable(bad), json, lambda rows: _unreadable(rows))
+        show(bad, json, listing.render_unreadable)
     else:
         show(lines, json, table)
     return Exit.OK
-
-
-def _unreadable(rows: list[asking.UnreadableItem]) -> Table:
-    result = Table(header_style="bold")
-    for column in ("source", "item", "why"):
-        result.add_column(column, overflow="fold")
-    for row in rows:
-        result.add_row(Text(row.source), Text(row.item), Text(row.why))
-    return result
 
 
 @cli.command()
@@ -67,8 +57,8 @@ def explain(context: typer.Context, item: ItemArgument, config: ConfigOption = D
     """Show everything that happened to one item, and what comes next."""
     with reading(context, config) as (settings, ledger):
         now = composition.wall_clock()
-        chains = asking.explain(ledger, item, settings.engine.limits, now, lambda run: places.log_of(settings, run))
-    show(chains, json, render_explanations)
+        chains = explaining.read(ledger, item, settings.engine.limits, now, lambda run: links.log_of(settings, run))
+    show(chains, json, explaining.render_explanations)
     return Exit.OK
 
 
@@ -76,7 +66,7 @@ def explain(context: typer.Context, item: ItemArgument, config: ConfigOption = D
 def event(context: typer.Context, item: ItemArgument, config: ConfigOption = DEFAULT_CONFIG) -> int:
     """Print the CloudEvent of an item's latest attempt, byte for byte as it was or will be posted."""
     with reading(context, config) as (_, ledger):
-        body = ledger.conversions.events(asking.known(ledger, item)[0].key)[-1]
+        body = ledger.conversions.events(explaining.known(ledger, item)[0].key)[-1]
     sys.stdout.buffer.write(body)
     sys.stdout.buffer.flush()
     return Exit.OK

@@ -28,7 +28,7 @@ from stac_watch.model.errors import Exit, InputError
 from stac_watch.model.stamps import stamp
 from stac_watch.model.states import State
 from stac_watch.report.jobs import render_audit, render_plan, render_targets
-from stac_watch.report.lines import Troubles, over, trouble
+from stac_watch.report.watching import Troubles, over, trouble
 from stac_watch.runs.engine import Answer, Receipt
 from stac_watch.runs.markers import find_marker
 from stac_watch.watch.loop import Parts, Tick, Watcher

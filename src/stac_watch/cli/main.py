@@ -31,8 +31,9 @@ from stac_watch.cli.setup import checks
 from stac_watch.cli.terminal import DEFAULT_CONFIG, Call, ConfigOption, acting, cli, environ_of, loaded, stopping
 from stac_watch.model.errors import Exit, Refused, StacWatchError, Temporary, Unavailable
 from stac_watch.model.states import State
-from stac_watch.report.lines import Line, News, Troubles, over, sentence, trouble, waiting, watching
+from stac_watch.report.lines import Line
 from stac_watch.report.log import as_line, over_line, standby_line, trouble_line
+from stac_watch.report.watching import News, Troubles, over, sentence, trouble, waiting, watching
 from stac_watch.watch.loop import Parts, Tick, Watcher
 
 # the parts register their verbs when they are imported

@@ -1,9 +1,8 @@
 """The demo catalog: a STAC API on this machine, in front of a `Store`, with faults that can be switched on.
 
-In: a store, a folder of Zarr products, a clock. Out: an ASGI application (search by GET and POST, items, collections, queryables,
-transactions, `/products/…` as static files). `Server` runs it on loopback.
-Never: reads the wall clock (the `Date` header comes from the clock it is given), counts matches, lists folders.
-
+It answers search by GET and POST, items, collections, queryables and transactions, and serves `/products/…` as static
+files; `Server` runs it on loopback. The `Date` header comes from the clock that it is given. It counts no matches and
+lists no folders.
 Conforms to STAC API 1.0 with item search, fields, sort, filter (CQL2 text and JSON) and transactions; pystac-client works with it.
 """
 
@@ -24,12 +23,11 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from stac_watch.demo.faults import EMPTY_PAGE, NO_FAULTS, FaultControl, Faults, Wire
+from stac_watch.demo.faults import EMPTY_PAGE, NO_FAULTS, FaultControl, Faults, Server, Wire
 from stac_watch.demo.filters import FilterFailedError, UnusableFilterError
 from stac_watch.demo.items import COLLECTION, Document, item_links, make_collection, make_item
 from stac_watch.demo.search import BadRequestError, Search, from_get, from_post, next_link, parse_value_token, render, value_token
-from stac_watch.demo.server import Server
-from stac_watch.demo.store import Page, Store
+from stac_watch.demo.store import Slice, Store
 from stac_watch.model.errors import IdentityError
 from stac_watch.model.identity import check_item_id
 
@@ -181,7 +179,7 @@ class _Api:
         links = [_link("root", f"{root}/"), _link("self", str(request.url), GEOJSON)]
         token = self._token(page, faults)
         if request.scope.get(EMPTY_PAGE):
-            page, token = Page([], [], ()), search.token or "start"
+            page, token = Slice([], [], ()), search.token or "start"
         if token:
             links.append(next_link(search, token, method, f"{root}/_moved{path}" if faults.redirect_next else f"{root}{path}"))
         features = ",".join(render(page, search, faults))
@@ -201,7 +199,7 @@ class _Api:
             raise HttpError(500, "InternalServerError", f"Could not find item using token: {search.token}")
         return position
 
-    def _token(self, page: Page, faults: Faults) -> str:
+    def _token(self, page: Slice, faults: Faults) -> str:
         if not page.after:
             return ""
         return f"next:{page.keys[-1][0]}:{page.keys[-1][1]}" if faults.id_tokens else value_token(page.after)

@@ -1,7 +1,8 @@
 """The demo catalog's faults: what real STAC servers were seen doing, each a switch, all off.
 
-In: switches, set before or while the server runs. Out: an ASGI layer that breaks answers on the wire, and facts that the search
-reads. Never: random; a fault happens exactly as often as it was asked for, and `FaultControl.delivered` says what happened.
+They are set before or while the server runs. An ASGI layer breaks answers on the wire, the search looks at the others, and `Server`
+knows the connections that a fault resets. Nothing is random: a fault happens exactly as often as it was asked for, and
+`FaultControl.delivered` says what happened.
 
 Source: measurements of stac-fastapi-pgstac with pgstac 0.9 and 0.10, and faults reported for public catalogs.
 """
@@ -16,12 +17,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import format_datetime
-from typing import Any, Literal
+from types import TracebackType
+from typing import Any, Literal, Self
 
+from starlette.applications import Starlette
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from stac_watch.model.errors import Defect
+from stac_watch.report.web.server import serving
 
 WireFault = Literal["500", "502", "503", "429", "reset", "hang", "truncate", "bad_utf8", "html", "empty_page"]
 EMPTY_PAGE = "stac_watch.empty_page"
@@ -174,7 +179,7 @@ class Wire:
     def _transport(self, scope: Scope) -> asyncio.Transport:
         transport = self._control.transports.get(tuple(scope["client"] or ()))
         if transport is None:
-            raise Defect("this fault needs the connection itself", hint="serve the app with stac_watch.demo.catalog.Server")
+            raise Defect("this fault needs the connection itself", hint="serve the app with stac_watch.demo.faults.Server")
         return transport
 
 
@@ -189,3 +194,46 @@ async def _hang(receive: Receive, seconds: float) -> None:
         await asyncio.wait_for(gone(), seconds)
     except TimeoutError:
         return
+
+
+class Server:
+    """Runs an application with faults on 127.0.0.1; a context manager, ready when entered and stopped when left.
+
+    Args:
+        app: what `create_app` returned, or another one with a `FaultControl` as `state.faults`.
+        port: 0 takes any free one.
+
+    Raises:
+        Unavailable: on entering, when the port is in use.
+    """
+
+    def __init__(self, app: Starlette, *, port: int = 0) -> None:
+        self.faults: FaultControl = app.state.faults
+        self.url = ""
+        self._serving = serving(
+            app, "127.0.0.1", port, name="the demo catalog", http=_tracking(self.faults), date_header=False, log_level="critical",
+            hint="stop what listens there, or choose another port; 0 takes any free one",
+        )  # fmt: skip
+
+    def __enter__(self) -> Self:
+        self.url = self._serving.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._serving.__exit__(kind, error, trace)
+
+
+def _tracking(control: FaultControl) -> type[H11Protocol]:
+    """Returns uvicorn's protocol with its connections known to `control`: an ASGI application cannot reset one otherwise."""
+
+    class Tracking(H11Protocol):
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in the base class
+            super().connection_made(transport)
+            self._address = self.client or ("", 0)
+            control.transports[self._address] = transport
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            control.transports.pop(self._address, None)
+            super().connection_lost(exc)
+
+    return Tracking

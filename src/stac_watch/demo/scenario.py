@@ -30,7 +30,8 @@ from stac_watch.ledger.records import ConversionRow
 from stac_watch.model.errors import Exit, Unavailable
 from stac_watch.model.event import parse_event
 from stac_watch.model.states import State
-from stac_watch.report.lines import Line, watching
+from stac_watch.report.lines import Line
+from stac_watch.report.watching import watching
 from stac_watch.runs.local import LocalEngine
 from stac_watch.watch.loop import Parts, Tick, Watcher
 

@@ -23,7 +23,7 @@ from cql2 import Expr
 from stac_watch.demo.faults import Faults
 from stac_watch.demo.filters import PROPERTY, TEXT, TYPED, Json
 from stac_watch.demo.items import Document
-from stac_watch.demo.store import Page, Query
+from stac_watch.demo.store import Query, Slice
 from stac_watch.model.stamps import parse_stamp
 
 OPERATORS = frozenset({
@@ -164,7 +164,7 @@ def project(item: Document, include: Iterable[str], exclude: Iterable[str]) -> D
     return shown
 
 
-def render(page: Page, search: Search, faults: Faults) -> list[str]:
+def render(page: Slice, search: Search, faults: Faults) -> list[str]:
     """Returns the page's features as JSON text; documents that nothing is done to are passed on as they are stored."""
     shaped = bool(search.include or search.exclude)
     rendered = []

@@ -61,7 +61,7 @@ class Query:
 
 
 @dataclass(frozen=True)
-class Page:
+class Slice:
     """The documents of one page as JSON text, their keys, and the position after the last of them (empty: no more)."""
 
     documents: list[str]
@@ -166,7 +166,7 @@ class Store:
                     self._db.executemany(_UPSERT, [_row(json.loads(doc)) for _, doc in due])
                     self._db.executemany("DELETE FROM pending WHERE seq = ?", [(seq,) for seq, _ in due])
 
-    def search(self, query: Query) -> Page:
+    def search(self, query: Query) -> Slice:
         """Returns one page of what is visible now, from one snapshot.
 
         Raises:
@@ -187,7 +187,7 @@ class Store:
             wanted = json.dumps([row[0] for row in shown])
             documents = dict(self._rows("SELECT seq, doc FROM items WHERE seq IN (SELECT value FROM json_each(?))", wanted))
         after = tuple(shown[-1][3:]) if len(rows) > query.limit else ()
-        return Page([documents[row[0]] for row in shown], [(row[1], row[2]) for row in shown], after)
+        return Slice([documents[row[0]] for row in shown], [(row[1], row[2]) for row in shown], after)
 
     def position(self, collection: str, item_id: str, query: Query) -> tuple[Any, ...] | None:
         """Returns the sort values that an item has *now*; None when it is gone."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from sqlalchemy import and_, func, select
+from sqlalchemy import Connection, and_, func, select
 
 from stac_watch.ledger import moves
 from stac_watch.ledger import schema as t
 from stac_watch.ledger import statements as sql
-from stac_watch.ledger.records import Journey, Lag, Place, Scope
+from stac_watch.ledger.records import Journey, Lag, Place, Scope, Sums
 from stac_watch.ledger.session import Session, chunked
 from stac_watch.model.event import Lane
 from stac_watch.model.states import State
@@ -55,14 +55,15 @@ class Counts:
             for r in rows
         ]  # fmt: skip
 
-    def lag(self, source: str) -> Lag:
-        """Returns how far a source has got."""
-        i, c = t.item.c, t.conversion.c
-        done = select(func.max(c.changed_at)).where(c.source == source, c.state == State.DONE.value)
+    def sums(self, now: datetime) -> Sums:
+        """Returns what everything adds up to: four statements, whatever there is in the ledger and from how many sources."""
         with self._session.read() as tx:
-            published = tx.execute(select(func.max(i.updated)).where(i.source == source)).scalar()
-            seen = tx.execute(select(func.max(i.first_seen)).where(i.source == source)).scalar()
-            return Lag(published, seen, tx.execute(done).scalar())
+            funnel = {Place(r.source, r.lane, State(r.state), r.cause): r.n for r in tx.execute(sql.FUNNEL)}
+            past = {"hour_ago": now - timedelta(hours=1), "day_ago": now - timedelta(days=1)}
+            lags = {r[0]: Lag(*r[1:]) for r in tx.execute(sql.LAGS, past)}
+            *waiting, unreadable = tx.execute(sql.WAITING_SINCE).one()
+            since = min((moment for moment in waiting if moment is not None), default=None)
+            return Sums(funnel, lags, since, unreadable, self._bytes(tx))
 
     def done_since(self, source: str, since: datetime, lane: Lane | None = None) -> int:
         """Returns how many conversions of a source, and of a lane or any, are done since then."""
@@ -97,7 +98,10 @@ class Counts:
 
     def size(self) -> int:
         """Returns how many bytes the ledger takes on its disk."""
-        sqlite = self._session.engine.dialect.name == "sqlite"
-        pages = "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()"
         with self._session.read() as tx:
-            return int(tx.exec_driver_sql(pages if sqlite else "SELECT pg_database_size(current_database())").scalar_one())
+            return self._bytes(tx)
+
+    def _bytes(self, tx: Connection) -> int:
+        pages = "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()"
+        query = pages if tx.dialect.name == "sqlite" else "SELECT pg_database_size(current_database())"
+        return int(tx.exec_driver_sql(query).scalar_one())

@@ -157,6 +157,20 @@ class Lag:
     published: datetime | None  # newest change stamp seen
     seen: datetime | None  # when an item was last new
     done: datetime | None  # when one was last done
+    done_last_hour: int
+    done_last_day: int
+    withdrawn: int  # items that the catalog no longer has
+
+
+@dataclass(frozen=True)
+class Sums:
+    """What conversions and items add up to, at one moment."""
+
+    funnel: dict[Place, int]
+    lags: dict[str, Lag]  # by source
+    waiting_since: datetime | None  # of those that are to move on, the one that is longest in its state
+    unreadable: int
+    ledger_bytes: int  # on its disk
 
 
 @dataclass(frozen=True)
@@ -203,6 +217,17 @@ class Audited:
     start: datetime  # acquisitions from then on
     end: datetime  # exclusive
     gaps: dict[str, int]  # by kind; empty = nothing is missing, stale or doubled
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """What discovery remembers, of all sources."""
+
+    abilities: dict[str, tuple[dict[str, Any], datetime]]  # what was found, and when
+    lateness: dict[str, dict[int, int]]
+    positions: dict[str, datetime]  # of the cursors that were asked for, by name
+    swept: dict[str, datetime]  # when the last sweep of recent days ended
+    audits: dict[str, Audited]
 
 
 @dataclass(frozen=True)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, select, update
+from sqlalchemy import Connection, Row, select, update
 
 from stac_watch.ledger import moves
 from stac_watch.ledger import schema as t
 from stac_watch.ledger import statements as sql
-from stac_watch.ledger.records import Audited, SourceState, SweepRow
+from stac_watch.ledger.records import Audited, Remembered, SourceState, SweepRow
 from stac_watch.ledger.session import Session, chunked
 
 
@@ -85,10 +85,27 @@ class Sources:
 
     def audits(self) -> dict[str, Audited]:
         """Returns what the last audit of each source found."""
-        a = t.audited.c
         with self._session.read() as tx:
-            rows = tx.execute(select(a.source, a.at, a.start, a.end, a.gaps))
-            return {r.source: Audited(*r) for r in rows}
+            return _audits(tx)
+
+    def remembered(self, cursors: Collection[str]) -> Remembered:
+        """Returns what discovery remembers of every source, and these cursors: five statements."""
+        with self._session.read() as tx:
+            lateness: dict[str, dict[int, int]] = {}
+            for r in tx.execute(sql.ALL_LATENESS):
+                lateness.setdefault(r.source, {})[r.bucket] = r.n
+            return Remembered(
+                abilities={r.source: (r.found, r.at) for r in tx.execute(sql.ALL_ABILITIES)},
+                lateness=lateness,
+                positions={r.name: r.position for r in chunked(tx, sql.POSITIONS, list(cursors))},
+                swept={r.source: r.done_at for r in tx.execute(sql.ALL_SWEPT)},
+                audits=_audits(tx),
+            )
+
+
+def _audits(tx: Connection) -> dict[str, Audited]:
+    a = t.audited.c
+    return {r.source: Audited(*r) for r in tx.execute(select(a.source, a.at, a.start, a.end, a.gaps))}
 
 
 def _abilities(row: Sequence[Any] | None) -> tuple[dict[str, Any], datetime, bool] | None:

@@ -20,6 +20,7 @@ from sqlalchemy import (
     Exists,
     Insert,
     Integer,
+    Select,
     Table,
     Update,
     and_,
@@ -39,7 +40,7 @@ from sqlalchemy.dialects.sqlite import Insert as SqliteInsert
 
 from stac_watch.ledger import schema as t
 from stac_watch.model.event import PRIORITY
-from stac_watch.model.states import IN_FLIGHT
+from stac_watch.model.states import FINAL, IN_FLIGHT, State
 
 type Upsert = SqliteInsert | PostgresInsert
 
@@ -116,6 +117,32 @@ DUE_NEWEST_FIRST = _of_queue.order_by(_o.sensing.desc(), _o.key.desc())
 
 STARTS = select(_h.key, _h.dst, _h.at).where(_h.dst.in_([s.value for s in IN_FLIGHT]), _one_of(_h.key)).order_by(_h.id)
 FUNNEL = select(_f.source, _f.lane, _f.state, _f.cause, _f.n).where(_f.n > 0)
+WAITING_SINCE = select(
+    *(select(func.min(_c.changed_at)).where(_c.state == s.value).scalar_subquery() for s in State if s not in FINAL),
+    select(func.count()).select_from(t.unreadable).scalar_subquery(),
+)
+"""Since when the one that is longest in each state is in it, and, so that it takes no statement of its own, what is unreadable."""
+
+
+def _lags() -> Select[Any]:
+    """Returns how far each source has got: each figure is looked up in an index, none is found by reading all of a source."""
+    s, gone = select(_f.source).distinct().subquery("each_source"), t.absent.c
+    done = and_(_c.source == s.c.source, _c.state == State.DONE.value)
+    return select(
+        s.c.source,
+        select(func.max(_i.updated)).where(_i.source == s.c.source).scalar_subquery(),
+        select(func.max(_i.first_seen)).where(_i.source == s.c.source).scalar_subquery(),
+        select(func.max(_c.changed_at)).where(done).scalar_subquery(),
+        select(func.count()).where(done, _c.changed_at >= bindparam("hour_ago")).scalar_subquery(),
+        select(func.count()).where(done, _c.changed_at >= bindparam("day_ago")).scalar_subquery(),
+        select(func.count()).where(gone.source == s.c.source, gone.withdrawn_at.is_not(None)).scalar_subquery(),
+    )
+
+
+LAGS = _lags()
+ALL_ABILITIES = select(t.probe.c.source, t.probe.c.found, t.probe.c.at)
+ALL_LATENESS = select(t.lateness.c.source, t.lateness.c.bucket, t.lateness.c.n)
+ALL_SWEPT = select(t.sweep.c.source, t.sweep.c.done_at).where(t.sweep.c.kind == "recent", t.sweep.c.done_at.is_not(None))
 
 # -- moves; what is to be set is given with the rest -------------------------------------------------------------------------
 

@@ -1,7 +1,4 @@
-"""What people are shown: rows of the ledger as dataclasses, and those as tables or JSON. Pure.
-
-In: rows and times. Out: dataclasses with `as_json`, and rich renderables. Never: asks the ledger or prints.
-"""
+"""Any answer of this package as JSON, with RFC 3339 times."""
 
 from __future__ import annotations
 

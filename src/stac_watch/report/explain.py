@@ -1,12 +1,9 @@
-"""The whole chain of one item: what the catalog said, the rule, every event, post, run and check, and what is next. Pure.
-
-In: rows of the ledger, the log's place, the time. Out: an `Explanation`, and its picture. Never: asks the ledger or prints.
-"""
+"""The question `explain`, and its answer: what the catalog said, the rule, every event, post, run and check, and what is next."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
@@ -18,7 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from stac_watch.config.model import Limits
-from stac_watch.ledger.records import ConversionRow, HistoryRow, ItemRow, OutboxRow
+from stac_watch.ledger.ledger import Ledger
+from stac_watch.ledger.records import ConversionRow, HistoryRow, ItemRow, Order, OutboxRow
+from stac_watch.model.errors import InputError
 from stac_watch.model.outcome import Outcome
 from stac_watch.model.stamps import stamp
 from stac_watch.model.states import State
@@ -58,6 +57,47 @@ class Circumstances:
     waits: OutboxRow | None
     blocker: ConversionRow | None  # in flight for the same output
     held: str | None  # why the source's backfill is stopped
+
+
+def read(
+    ledger: Ledger, item: str, limits: Limits, now: datetime, log_of: Callable[[str | None], Path | None]
+) -> list[Explanation]:
+    """Reads the chains of an item's conversions, by its id or a key.
+
+    Raises:
+        InputError: the ledger has none.
+    """
+    orders = {order.source: order for order in ledger.orders.all()}
+    return [
+        explanation(
+            row, now, limits, item=ledger.items.get(row), history=ledger.conversions.history(row.key),
+            bodies=ledger.conversions.events(row.key),
+            around=circumstances(ledger, row, orders), log=log_of(row.run),
+        )
+        for row in known(ledger, item)
+    ]  # fmt: skip
+
+
+def known(ledger: Ledger, item: str) -> list[ConversionRow]:
+    """Returns the conversions of an item, by its id or a key.
+
+    Raises:
+        InputError: the ledger has none.
+    """
+    rows = ledger.conversions.find(item_id=item) or [row for row in [ledger.conversions.get(item)] if row is not None]
+    if not rows:
+        raise InputError(f"the ledger knows no item or key {item!r}", hint="`stac-watch items` lists what it knows")
+    return rows
+
+
+def circumstances(ledger: Ledger, row: ConversionRow, orders: Mapping[str, Order]) -> Circumstances:
+    """Returns what decides when a conversion's event goes out."""
+    if row.state is not State.QUEUED:
+        return Circumstances(None, None, None)
+    order = orders.get(row.source)
+    return Circumstances(
+        ledger.outbox.of([row.key]).get(row.key), ledger.conversions.waiting_for(row.key), order.held if order else None
+    )
 
 
 def explanation(

@@ -1,7 +1,6 @@
-"""Whether the watcher lives, and whether it can do its work: verdicts with their reasons, for probes and for people. Pure.
+"""Whether the watcher lives, and whether it can do its work: verdicts with their reasons, for probes and for people.
 
-In: a pulse, what the ledger answered, the time. Out: `Health`, as text or JSON. Never: asks anything itself, or calls a catalog's
-fault one of the watcher's: a pod that is restarted for it would miss the catalog's return.
+A catalog's fault is never one of the watcher's: a pod that is restarted for it would miss the catalog's return.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ ENGINE = "engine"
 
 
 @dataclass(frozen=True)
-class Check:
+class HealthCheck:
     """One thing that was looked at."""
 
     name: str
@@ -32,7 +31,7 @@ class Health:
     """What was looked at; all of it must be well."""
 
     ok: bool
-    checks: list[Check]
+    checks: list[HealthCheck]
 
 
 def alive(last_round: datetime, now: datetime) -> Health:
@@ -41,7 +40,7 @@ def alive(last_round: datetime, now: datetime) -> Health:
     said = f"last round ended {age.total_seconds():.0f} s ago"
     if age > ALIVE:
         said = f"{said}: more than {ALIVE.total_seconds():.0f} s, the loop hangs"
-    return _health([Check("loop", age <= ALIVE, said)])
+    return _health([HealthCheck("loop", age <= ALIVE, said)])
 
 
 def ready(*, rounds: int, standby: str, ailing: Mapping[str, StacWatchError], ledger: StacWatchError | None) -> Health:
@@ -53,14 +52,14 @@ def ready(*, rounds: int, standby: str, ailing: Mapping[str, StacWatchError], le
         ailing: what is wrong, by source or `engine`.
         ledger: what was wrong when it was asked just now.
     """
-    checks = [Check("ledger", ledger is None, _sentence(ledger) if ledger else "answers")]
+    checks = [HealthCheck("ledger", ledger is None, _sentence(ledger) if ledger else "answers")]
     if standby:
-        checks.append(Check("watcher", True, f"standby: {standby} has the ledger; this one takes over when it ends"))
+        checks.append(HealthCheck("watcher", True, f"standby: {standby} has the ledger; this one takes over when it ends"))
     else:
-        checks.append(Check("watcher", rounds > 0, "has the ledger" if rounds else "its first round is under way"))
+        checks.append(HealthCheck("watcher", rounds > 0, "has the ledger" if rounds else "its first round is under way"))
     engine = ailing.get(ENGINE)
-    checks.append(Check(ENGINE, not isinstance(engine, Refused), _sentence(engine) if engine else "takes events"))
-    checks += [Check(f"source {name}", True, _sentence(error)) for name, error in sorted(ailing.items()) if name not in OURS]
+    checks.append(HealthCheck(ENGINE, not isinstance(engine, Refused), _sentence(engine) if engine else "takes events"))
+    checks += [HealthCheck(f"source {name}", True, _sentence(error)) for name, error in sorted(ailing.items()) if name not in OURS]
     return _health(checks)
 
 
@@ -69,7 +68,7 @@ def as_text(health: Health) -> str:
     return "".join(f"{'ok  ' if c.ok else 'FAIL'} {c.name}: {c.said}\n" for c in health.checks)
 
 
-def _health(checks: list[Check]) -> Health:
+def _health(checks: list[HealthCheck]) -> Health:
     return Health(all(c.ok for c in checks), checks)
 
 

@@ -1,7 +1,6 @@
-"""What backfill, replay, audit and prune found or did, as tables. Pure.
+"""What backfill, replay, audit and prune found or did, as tables.
 
-In: their dataclasses. Out: rich renderables. Never: asks the ledger, prints, or lets rich read what comes from a catalog: in a
-plain string `[/x]` is markup.
+What comes from a catalog is wrapped in `Text`: in a plain string rich takes `[/x]` for markup.
 """
 
 from __future__ import annotations

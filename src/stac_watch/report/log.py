@@ -1,8 +1,4 @@
-"""What a watcher does as JSON, one line each, for whoever collects logs. Pure.
-
-In: moves as they were committed, what is wrong with a source or the engine. Out: one JSON document on one line. Never: a token, a
-password, or more than one line whatever other people's texts hold.
-"""
+"""What a watcher does as JSON for whoever collects logs: one document on one line, whatever other people's texts hold."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""What Prometheus is told: the ledger's sums and the loop's counts as metric families. Pure.
+"""What Prometheus is told: the ledger's totals and the loop's counts as metric families.
 
-In: a status, a pulse's counts, the time. Out: families. Never: item ids as labels (a million of them would be a million series), or
-sums that `status` does not show.
+No label is an item's id: a million of them would be a million series. No sum is told that `status` does not show.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from prometheus_client import Metric
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
 
 from stac_watch.model.states import Fact, State
-from stac_watch.report.status import Status
+from stac_watch.report.totals import Totals
 
 PREFIX = "stac_watch"
 GROUPS = 20  # of failures; what is rarer is counted as one group
@@ -40,61 +39,61 @@ class Loop:
     steps: Mapping[tuple[str, str, str], Histogram] = field(default_factory=dict)  # by source, lane and step
 
 
-def families(view: Status | None, loop: Loop, sources: tuple[str, ...]) -> Iterator[Metric]:
-    """Yields every family; without a view, because the ledger does not answer, only the loop's."""
-    yield _gauge("ledger_up", "1 when the ledger answered", {(): view is not None})
+def families(whole: Totals | None, loop: Loop, sources: tuple[str, ...]) -> Iterator[Metric]:
+    """Yields every family; without totals, because the ledger does not answer, only the loop's."""
+    yield _gauge("ledger_up", "1 when the ledger answered", {(): whole is not None})
     yield from _of_loop(loop, sources)
-    if view is not None:
-        yield from _of_ledger(view)
+    if whole is not None:
+        yield from _of_ledger(whole)
 
 
-def _of_ledger(view: Status) -> Iterator[Metric]:
-    places = {(s.source, lane, state): n for s in view.sources for lane, states in s.lanes.items() for state, n in states.items()}
+def _of_ledger(whole: Totals) -> Iterator[Metric]:
+    places = {(s.source, lane, state): n for s in whole.sources for lane, states in s.lanes.items() for state, n in states.items()}
     yield _gauge("conversions", "Conversions by where they are", places, ("source", "lane", "state"))
-    yield _gauge("outbox_events", "Events that wait to be sent", {(): view.states[State.QUEUED.value]})
-    yield _gauge("skipped", "Skipped conversions by reason", {(reason,): n for reason, n in view.skipped.items()}, ("reason",))
-    yield _gauge("failures", "Failed conversions by what their errors have in common", _failures(view), ("source", "fingerprint"))
-    yield _gauge("unreadable_items", "Items that cannot be read", {(): view.unreadable})
-    oldest = max((w.line.seconds for w in view.waiting), default=0.0)
+    yield _gauge("outbox_events", "Events that wait to be sent", {(): whole.states[State.QUEUED.value]})
+    yield _gauge("skipped", "Skipped conversions by reason", {(reason,): n for reason, n in whole.skipped.items()}, ("reason",))
+    yield _gauge("failures", "Failed conversions by what their errors have in common", _failures(whole), ("source", "fingerprint"))
+    yield _gauge("unreadable_items", "Items that cannot be read", {(): whole.unreadable})
+    oldest = (whole.at - whole.waiting_since).total_seconds() if whole.waiting_since is not None else 0.0
     yield _gauge("oldest_waiting_seconds", "How long the conversion that waits longest has been in its state", {(): oldest})
     newest = {
-        (s.source, of): (view.at - moment).total_seconds()
-        for s in view.sources
+        (s.source, of): (whole.at - moment).total_seconds()
+        for s in whole.sources
         for of, moment in (("published", s.newest_published), ("seen", s.newest_seen), ("done", s.newest_done))
         if moment is not None
     }
     text = "Age of the newest change stamp, of the last new item, of the last conversion that was done"
     yield _gauge("lag_seconds", text, newest, ("source", "of"))
-    overlap = {(s.source,): s.overlap for s in view.sources if s.overlap is not None}
+    overlap = {(s.source,): s.overlap for s in whole.sources if s.overlap is not None}
     yield _gauge("overlap_seconds", "How far before the cursor every poll reads again", overlap, ("source",))
-    withdrawn = {(s.source,): s.withdrawn for s in view.sources}
+    withdrawn = {(s.source,): s.withdrawn for s in whole.sources}
     yield _gauge("withdrawn_items", "Items that are gone from the catalog", withdrawn, ("source",))
-    held = {(s.source,): bool(s.backfill.held) for s in view.sources if s.backfill is not None}
+    held = {(s.source,): bool(s.backfill.held) for s in whole.sources if s.backfill is not None}
     yield _gauge("backfill_held", "1 while a backfill is stopped, by its canary or its failures", held, ("source",))
-    yield from _of_discovery(view)
-    yield _gauge("ledger_bytes", "What the ledger takes on its disk", {(): view.ledger_bytes})
+    yield from _of_discovery(whole)
+    yield _gauge("ledger_bytes", "What the ledger takes on its disk", {(): whole.ledger_bytes})
 
 
-def _of_discovery(view: Status) -> Iterator[Metric]:
+def _of_discovery(whole: Totals) -> Iterator[Metric]:
     for name, text, moments in (
-        ("cursor_age_seconds", "Age of the stamp up to which every change was read", {s.source: s.cursor for s in view.sources}),
-        ("sweep_age_seconds", "Since the last sweep of recent days ended", {s.source: s.swept for s in view.sources}),
+        ("cursor_age_seconds", "Age of the stamp up to which every change was read", {s.source: s.cursor for s in whole.sources}),
+        ("sweep_age_seconds", "Since the last sweep of recent days ended", {s.source: s.swept for s in whole.sources}),
         (
             "audit_age_seconds", "Since the last audit",
-            {s.source: s.audited.at if s.audited else None for s in view.sources},
+            {s.source: s.audited.at if s.audited else None for s in whole.sources},
         ),
     ):  # fmt: skip
-        ages = {(source,): (view.at - moment).total_seconds() for source, moment in moments.items() if moment is not None}
+        ages = {(source,): (whole.at - moment).total_seconds() for source, moment in moments.items() if moment is not None}
         yield _gauge(name, text, ages, ("source",))
-    gaps = {(s.source, kind): n for s in view.sources if s.audited for kind, n in s.audited.gaps.items()}
+    gaps = {(s.source, kind): n for s in whole.sources if s.audited for kind, n in s.audited.gaps.items()}
     yield _gauge("audit_gaps", "What the last audit found missing, stale or doubled", gaps, ("source", "kind"))
 
 
-def _failures(view: Status) -> dict[tuple[str, ...], float]:
+def _failures(whole: Totals) -> dict[tuple[str, ...], float]:
     found: dict[tuple[str, ...], float] = {}
-    for number, group in enumerate(view.failures):
-        key = (group.source, group.fingerprint if number < GROUPS else OTHER)
-        found[key] = found.get(key, 0.0) + group.count
+    for number, ((source, cause), n) in enumerate(whole.failures.items()):
+        key = (source, cause if number < GROUPS else OTHER)
+        found[key] = found.get(key, 0.0) + n
     return found
 
 

@@ -1,61 +1,30 @@
-"""How much is where, how far behind, what waits and why, what failed alike, how fast it goes. Pure.
-
-In: counts, lags, orders, lines. Out: a `Status`, and its picture. Never: asks the ledger or prints.
-"""
+"""The question `status`, and its answer: how much is where, how far behind, what waits and why, what failed alike."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from stac_watch.ledger.records import Audited, ConversionRow, Lag, Order, Place, Scope
+from stac_watch.config.model import Limits, Source
+from stac_watch.ledger.ledger import Ledger
+from stac_watch.ledger.records import Audited, ConversionRow, Scope
 from stac_watch.model.stamps import stamp
-from stac_watch.model.states import FINAL, IN_FLIGHT, State
-from stac_watch.report.lines import STYLE, Line, table
+from stac_watch.model.states import State
+from stac_watch.report import totals
+from stac_watch.report.explain import circumstances, what_next
+from stac_watch.report.lines import STYLE, Line, line, table
+from stac_watch.report.totals import SourceStatus
+from stac_watch.runs.engine import Runs
 
-
-@dataclass(frozen=True)
-class SourceStatus:
-    """One source: its funnel by lane, and how far it has got."""
-
-    source: str
-    lanes: dict[str, dict[str, int]]  # lane -> state -> conversions
-    newest_published: datetime | None
-    newest_seen: datetime | None
-    newest_done: datetime | None
-    done_last_hour: int
-    done_last_day: int
-    unfinished: int
-    eta: datetime | None
-    backfill: Order | None
-    catalog: str | None
-    probed: datetime | None
-    overlap: float | None  # seconds
-    lateness_samples: int | None  # None = it is not sized by them
-    withdrawn: int
-    cursor: datetime | None  # every change up to then was read
-    swept: datetime | None  # when the last sweep of recent days ended
-    audited: Audited | None
-
-
-@dataclass(frozen=True)
-class Discovery:
-    """What discovery knows of a source's catalog."""
-
-    catalog: str | None = None  # what the probe found, in one line
-    probed: datetime | None = None
-    overlap: timedelta | None = None  # None where the source is not configured any more
-    lateness_samples: int | None = None
-    withdrawn: int = 0
-    cursor: datetime | None = None
-    swept: datetime | None = None
-    audited: Audited | None = None
+NO_RUNS = Runs()
+SHOWN = 20  # lines of a kind; `items` has all
+LONGEST = 5
+WAITING = (State.QUEUED, State.SUBMITTED, State.RUNNING)
 
 
 @dataclass(frozen=True)
@@ -78,7 +47,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Status:
-    """How many conversions are where."""
+    """How many conversions are where, and which of them a person should know of."""
 
     at: datetime
     states: dict[str, int]
@@ -93,92 +62,59 @@ class Status:
     ledger_bytes: int  # on its disk
 
 
-def source_status(
-    source: str,
-    funnel: Mapping[Place, int],
-    lag: Lag,
-    order: Order | None,
+def read(
+    ledger: Ledger,
+    sources: Sequence[Source],
+    limits: Limits,
     now: datetime,
-    done_last_hour: int,
-    done_last_day: int,
-    discovery: Discovery,
-) -> SourceStatus:
-    """Sums up one source; the ETA is what the last hour's rate gives."""
-    unfinished = sum(n for p, n in funnel.items() if p.source == source and p.state not in FINAL)
-    eta = now + timedelta(hours=unfinished / done_last_hour) if unfinished and done_last_hour else None
-    return SourceStatus(
-        source,
-        _lanes(funnel, source),
-        lag.published,
-        lag.seen,
-        lag.done,
-        done_last_hour,
-        done_last_day,
-        unfinished,
-        eta,
-        order,
-        discovery.catalog,
-        discovery.probed,
-        discovery.overlap.total_seconds() if discovery.overlap is not None else None,
-        discovery.lateness_samples,
-        discovery.withdrawn,
-        discovery.cursor,
-        discovery.swept,
-        discovery.audited,
+    runs: Runs = NO_RUNS,
+) -> Status:
+    """Reads the totals and whom they are about: what waits longest, what is in flight, what failed.
+
+    `runs` are what a watcher saw of them last: how far those in flight are.
+    """
+    whole = totals.read(ledger, sources, now)
+    orders = {s.source: s.backfill for s in whole.sources if s.backfill is not None}
+    failed = ledger.conversions.find(state=State.FAILED, limit=1000)
+    in_flight = [r for s in (State.RUNNING, State.SUBMITTED) for r in ledger.conversions.find(state=s, limit=SHOWN)]
+    oldest = [r for s in WAITING for r in ledger.conversions.find(state=s, limit=LONGEST, oldest=True)]
+    oldest = sorted(oldest, key=lambda row: row.changed_at)[:LONGEST]
+    held = ledger.lease.holder()
+    return Status(
+        at=now,
+        states=whole.states,
+        skipped=whole.skipped,
+        unreadable=whole.unreadable,
+        watcher=held[0] if held is not None and held[1] > now else None,
+        sources=whole.sources,
+        waiting=[Waiting(line(r, now), what_next(r, now, limits, circumstances(ledger, r, orders)).what) for r in oldest],
+        failures=_with_examples(whole.failures, failed),
+        in_flight=[line(r, now, run=runs.of(r)) for r in in_flight],
+        failed=[line(r, now) for r in failed[:SHOWN]],
+        ledger_bytes=whole.ledger_bytes,
     )
 
 
-def failures(funnel: Mapping[Place, int], failed: Sequence[ConversionRow]) -> list[Failure]:
-    """Groups failed conversions by what their failures have in common, the most frequent first."""
-    examples = {(row.source, row.cause): row.item_id for row in reversed(failed)}
-    counts: dict[tuple[str, str], int] = defaultdict(int)
-    for place, n in funnel.items():
-        if place.state is State.FAILED:
-            counts[place.source, place.cause] += n
-    found = [Failure(cause, n, source, examples.get((source, cause))) for (source, cause), n in counts.items()]
-    return sorted(found, key=lambda f: (-f.count, f.fingerprint))
+def narrow(ledger: Ledger, whole: Status, scope: Scope) -> Status:
+    """Returns what a scope leaves of a status; how far a source has got stays as it is."""
+    funnel = ledger.counts.funnel() if scope.since is None else ledger.counts.moved_since(scope.since)
+    inside = {place: n for place, n in funnel.items() if scope.has(place.source, place.lane)}
+    failed = ledger.conversions.find(state=State.FAILED, source=scope.source, lane=scope.lane, since=scope.since, limit=1000)
+    return replace(
+        whole,
+        states=totals.states_of(inside),
+        skipped=totals.skipped_of(inside),
+        sources=[replace(s, lanes=totals.lanes_of(inside, s.source)) for s in whole.sources if scope.source in (None, s.source)],
+        waiting=[w for w in whole.waiting if scope.has(w.line.source, w.line.lane)],
+        failures=_with_examples(totals.failures_of(inside), failed),
+        in_flight=[x for x in whole.in_flight if scope.has(x.source, x.lane)],
+        failed=[x for x in whole.failed if scope.has(x.source, x.lane)],
+    )
 
 
-def status(
-    funnel: Mapping[Place, int],
-    now: datetime,
-    *,
-    unreadable: int,
-    watcher: str | None,
-    sources: list[SourceStatus],
-    waiting: list[Waiting],
-    failed: Sequence[ConversionRow],
-    lines: Sequence[Line],
-    ledger_bytes: int = 0,
-) -> Status:
-    """Sums up the ledger."""
-    states = {s.value: sum(n for p, n in funnel.items() if p.state is s) for s in State}
-    skipped: dict[str, int] = defaultdict(int)
-    for place, n in sorted(funnel.items(), key=lambda entry: entry[0].cause):
-        if place.state is State.SKIPPED:
-            skipped[place.cause] += n
-    return Status(
-        now, states, dict(skipped), unreadable, watcher, sources, waiting, failures(funnel, failed),
-        [x for x in lines if x.state in IN_FLIGHT], [x for x in lines if x.state is State.FAILED], ledger_bytes,
-    )  # fmt: skip
-
-
-def narrowed(view: Status, scope: Scope, funnel: Mapping[Place, int], failed: Sequence[ConversionRow]) -> Status:
-    """Returns what a scope leaves of it; the counts are those of the given funnel, and how far a source has got stays as it is."""
-    sources = [replace(s, lanes=_lanes(funnel, s.source)) for s in view.sources if scope.source in (None, s.source)]
-    return status(
-        funnel, view.at, unreadable=view.unreadable, watcher=view.watcher, sources=sources,
-        waiting=[w for w in view.waiting if scope.has(w.line.source, w.line.lane)], failed=failed,
-        lines=[x for x in (*view.in_flight, *view.failed) if scope.has(x.source, x.lane)], ledger_bytes=view.ledger_bytes,
-    )  # fmt: skip
-
-
-def _lanes(funnel: Mapping[Place, int], source: str) -> dict[str, dict[str, int]]:
-    lanes: dict[str, dict[str, int]] = defaultdict(lambda: {s.value: 0 for s in State})
-    for place, n in funnel.items():
-        if place.source == source:
-            lanes[place.lane][place.state.value] += n
-    return dict(sorted(lanes.items()))
+def _with_examples(counts: Mapping[tuple[str, str], int], failed: Sequence[ConversionRow]) -> list[Failure]:
+    examples = {(row.source, row.cause): row.item_id for row in reversed(failed)}  # the last that failed
+    return [Failure(cause, n, source, examples.get((source, cause))) for (source, cause), n in counts.items()]
 
 
 def render_status(view: Status) -> RenderableType:

@@ -1,7 +1,7 @@
-"""Where items lie, as what an SVG draws: rectangles in degrees, a frame around them, meridians and parallels. Pure.
+"""Where items lie, as what an SVG draws: rectangles in degrees, a frame around them, meridians and parallels.
 
-In: footprints. Out: a `Map`, in x = degrees east and y = degrees south, stretched for its latitude. Never: tiles or data from
-elsewhere; the coast (Natural Earth 1:110m, public domain, simplified to a quarter of a degree) lies beside this module.
+x is degrees east, y degrees south, stretched for the latitude. Nothing is fetched from elsewhere: the coast (Natural Earth 1:110m,
+public domain, simplified to a quarter of a degree) lies with the templates.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The status page and an item's page: HTML documents, CSS and pictures inside; one script keeps the status page true. Pure.
+"""The status page and an item's page: HTML documents, CSS and pictures inside; one script keeps the status page true.
 
-In: an overview, a health; an item's chains. Out: HTML. Never: a request to anywhere else (its policy forbids it), a value that is
-not escaped: ids and errors come from other people's catalogs; or anything that no verb says, besides map and timeline.
+They load nothing from elsewhere (their policy forbids it), and every value is escaped: ids and errors come from other people's
+catalogs. Besides map and timeline they say nothing that no verb says.
 """
 
 from __future__ import annotations
@@ -17,39 +17,26 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from stac_watch.jobs.backfill import Progress
-from stac_watch.ledger.records import Footprint, Order
 from stac_watch.model.stamps import stamp
 from stac_watch.model.states import State
 from stac_watch.report.explain import Explanation
 from stac_watch.report.health import Health
-from stac_watch.report.status import Status
 from stac_watch.report.web.map import coast, draw
+from stac_watch.report.web.overview import Overview
 from stac_watch.report.web.query import LANES, PERIODS, View
-from stac_watch.report.web.timeline import MARKS, WIDTH, Step, place
+from stac_watch.report.web.timeline import MARKS, WIDTH, place
 
 REFRESH = 15  # seconds
 SHOWN = 5  # items named where several lie at one place
 
 
 @dataclass(frozen=True)
-class Links:
+class ItemLinks:
     """Where an item's page leads to besides the catalog."""
 
     files: tuple[str, ...] = ()  # of the outcome's, those that can be shown from here
     elsewhere: Mapping[str, str] = field(default_factory=dict)  # the others, by where they lie
     run: str | None = None  # the run's page in the Argo UI
-
-
-@dataclass(frozen=True)
-class Overview:
-    """What the status page shows of a scope."""
-
-    status: Status
-    names: list[str]  # of all sources
-    steps: list[Step]
-    backfills: list[tuple[Order, Progress]]
-    footprints: list[Footprint]
 
 
 def render(seen: Overview, health: Health, asked: View, version: str) -> str:
@@ -71,7 +58,7 @@ def _shown(seen: Overview, health: Health, asked: View) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def render_item(chains: Sequence[Explanation], at: datetime, version: str, links: Mapping[str, Links]) -> str:
+def render_item(chains: Sequence[Explanation], at: datetime, version: str, links: Mapping[str, ItemLinks]) -> str:
     """Returns the page of an item: the chains of its conversions, the latest revision first; links by their keys."""
     return _template("item.html.j2").render(root="../", chains=chains, at=at, version=version, links=links)
 

@@ -1,7 +1,6 @@
-"""What the address of a page asks for, and the addresses that ask for something else. Pure.
+"""What the address of a page asks for, and the addresses that ask for something else.
 
-In: query parameters. Out: a `View` or a `Choice`. Never: takes what it does not know; the error names the parameter, the value and
-what there is.
+What is not known is not taken: the error names the parameter, the value and what there is.
 """
 
 from __future__ import annotations

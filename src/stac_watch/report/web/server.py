@@ -1,70 +1,80 @@
-"""An application on a port of its own, in a thread, while something else is the program's business.
-
-In: an application, a host, a port. Out: its URL, while the context lasts. Never: knows what is served, or keeps its program from
-ending.
-"""
+"""An application on a port of its own, in a thread, while something else is the program's business."""
 
 from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
 
 from stac_watch.model.errors import Unavailable
 
-CONNECTIONS = 64  # at once; the page is for people and probes, and the loop shares the process
-GRACE = 3.0  # seconds for answers that are under way when the watcher stops
-
 
 @contextmanager
-def serving(app: Starlette, host: str, port: int) -> Iterator[str]:
-    """Serves the application in a thread; yields its URL, and stops it in order.
+def serving(
+    app: Starlette,
+    host: str,
+    port: int,
+    *,
+    name: str,
+    hint: str,
+    grace: int = 1,
+    stopping: Callable[[], None] = lambda: None,
+    **settings: Any,  # noqa: ANN401  # uvicorn's own
+) -> Iterator[str]:
+    """Serves the application in a thread; yields its URL, from which it answers at once, and stops it in order.
+
+    Args:
+        app: what is served.
+        host: where it listens.
+        port: 0 takes any free one.
+        name: of the thread, and of what cannot listen when the port is taken.
+        hint: what a person can do then.
+        grace: seconds for answers that are under way when it stops.
+        stopping: called first when it stops: ends answers that would not end by themselves.
+        settings: what uvicorn is told besides.
 
     Raises:
         Unavailable: it cannot listen there.
     """
-    with _listening(host, port) as listener:
-        config = uvicorn.Config(
-            app, http="h11", ws="none", lifespan="off", loop="asyncio", log_config=None, log_level="error", access_log=False,
-            server_header=False, proxy_headers=False, limit_concurrency=CONNECTIONS, timeout_keep_alive=5,
-            timeout_graceful_shutdown=int(GRACE),
-        )  # fmt: skip
-        server = uvicorn.Server(config)
-        # a daemon: should it hang, the watcher's end must not wait for it
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="web", daemon=True)
+    with _listening(host, port, name, hint) as listener:
+        usual: dict[str, Any] = {
+            "http": "h11", "ws": "none", "lifespan": "off", "loop": "asyncio", "log_config": None, "log_level": "error",
+            "access_log": False, "server_header": False, "proxy_headers": False, "timeout_graceful_shutdown": grace,
+        }  # fmt: skip
+        server = uvicorn.Server(uvicorn.Config(app, **(usual | settings)))
+        # a daemon: should it hang, its program's end must not wait for it
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name=name, daemon=True)
         thread.start()
         try:
-            shown, bound = (f"[{host}]" if ":" in host else host), listener.getsockname()[1]
-            yield f"http://{shown}:{bound}/"
+            yield f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
         finally:
-            app.state.ended.set()
+            stopping()
             server.should_exit = True
-            thread.join(2 * GRACE)
+            thread.join(2 * grace)
 
 
 @contextmanager
-def _listening(host: str, port: int) -> Iterator[socket.socket]:
+def _listening(host: str, port: int, name: str, hint: str) -> Iterator[socket.socket]:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        listener = socket.socket(family, kind, protocol)  # with its protocol named, asyncio turns Nagle off
+        # with its protocol named, asyncio turns Nagle off; else each answer waits 40 ms for the client's delayed ACK
+        listener = socket.socket(family, kind, protocol)
     except OSError as error:
-        raise _taken(host, port, error) from error
+        raise _taken(host, port, name, hint, error) from error
     with listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind(address)
             listener.listen(128)  # from here on clients wait instead of being refused
         except OSError as error:
-            raise _taken(host, port, error) from error
+            raise _taken(host, port, name, hint, error) from error
         yield listener
 
 
-def _taken(host: str, port: int, error: OSError) -> Unavailable:
-    return Unavailable(
-        f"the web page cannot listen on {host}, port {port}: {error.strerror}",
-        hint="another `stac-watch watch` may run here: set web.port (0 = any free one) or web.host, or `web: null` for none",
-    )
+def _taken(host: str, port: int, name: str, hint: str, error: OSError) -> Unavailable:
+    return Unavailable(f"{name} cannot listen on {host}, port {port}: {error.strerror}", hint=hint)

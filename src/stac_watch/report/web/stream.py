@@ -1,8 +1,4 @@
-"""The page's content again whenever it has changed, as server-sent events: what keeps an open page true.
-
-In: a function that renders, and whether it is time to end. Out: the bytes of an event stream (WHATWG HTML, 9.2). Never: more than
-one rendering at a time for a reader, or anything for one that has gone.
-"""
+"""The page's content again whenever it has changed, as server-sent events (WHATWG HTML, 9.2): what keeps an open page true."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""How long each step takes: publication, seen, accepted, running, done; as figures and as what an SVG draws. Pure.
+"""How long each step takes: publication, seen, accepted, running, done; as figures and as what an SVG draws.
 
-In: journeys of conversions that are done. Out: `Step`s: how many, median, 95th percentile, and every one as a tick on a scale from
-a second to a month. Never: counts a step whose two ends are not both known.
+A step counts where both of its ends are known.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ STEPS: tuple[tuple[str, Ends], ...] = (
 
 
 @dataclass(frozen=True)
-class Step:
+class StepTime:
     """How long one step took."""
 
     name: str
@@ -39,15 +38,15 @@ class Step:
     high: float
 
 
-def timeline(journeys: Sequence[Journey]) -> list[Step]:
+def timeline(journeys: Sequence[Journey]) -> list[StepTime]:
     """Returns the steps of these journeys, in their order; a step that nobody took has no figures."""
     return [_step(name, [s for j in journeys if (s := _seconds(*ends(j))) is not None]) for name, ends in STEPS]
 
 
-def _step(name: str, seconds: list[float]) -> Step:
+def _step(name: str, seconds: list[float]) -> StepTime:
     p50, p95 = (percentile(seconds, share) for share in (0.5, 0.95))
     ticks = sorted({place(s) for s in seconds})
-    return Step(name, len(seconds), p50, p95, ticks, place(p50 or 0.0), place(p95 or 0.0))
+    return StepTime(name, len(seconds), p50, p95, ticks, place(p50 or 0.0), place(p95 or 0.0))
 
 
 def _seconds(start: datetime | None, end: datetime | None) -> float | None:

@@ -9,7 +9,7 @@ from stac_watch.cli.main import _lines, print_tick, write_news
 from stac_watch.ledger.records import Move, Tally
 from stac_watch.model.errors import Refused, Temporary
 from stac_watch.model.states import Fact
-from stac_watch.report.lines import Troubles, trouble
+from stac_watch.report.watching import Troubles, trouble
 from stac_watch.watch.loop import Tick
 
 AWAY, AGAIN, OTHER = Temporary("away since 1 s"), Temporary("away since 2 s"), Temporary("HTTP 500")

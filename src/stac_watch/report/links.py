@@ -1,18 +1,14 @@
-"""Where what a page links to lies: a run's log, a file beside an output, the Argo UI."""
+"""Where what an answer links to lies: a run's log, a file beside an output, the run's page in the Argo UI."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from stac_watch.config.model import ArgoSettings, Config, LocalSettings
 from stac_watch.runs.local import LOG
 from stac_watch.runs.workflow import page_of
-
-if TYPE_CHECKING:
-    pass
 
 
 def log_of(config: Config, run: str | None) -> Path | None:
@@ -39,7 +35,7 @@ def run_page(config: Config, run: str) -> str | None:
 
 
 @dataclass(frozen=True)
-class Places:
+class Links:
     """What lies outside of the ledger, and how a page leads there."""
 
     log_of: Callable[[str | None], Path | None] = lambda _: None  # the log of a run

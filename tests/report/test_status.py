@@ -9,8 +9,7 @@ from rich.console import Console
 from stac_watch.catalog.abilities import Abilities
 from stac_watch.config.model import Limits, Source
 from stac_watch.ledger.records import Findings
-from stac_watch.report import questions as asking
-from stac_watch.report.status import render_status
+from stac_watch.report import status
 
 
 def source(**poll):
@@ -18,9 +17,9 @@ def source(**poll):
 
 
 def said(ledger, make, *sources):
-    view = asking.status(ledger, sources, Limits(), make.now)
+    view = status.read(ledger, sources, Limits(), make.now)
     console = Console(width=200, file=io.StringIO())
-    console.print(render_status(view))
+    console.print(status.render_status(view))
     return {s.source: s for s in view.sources}, console.file.getvalue()
 
 

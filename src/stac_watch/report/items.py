@@ -1,0 +1,52 @@
+"""The question `items`, and its answer: conversions as lines, and the items that cannot be read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from rich.table import Table
+from rich.text import Text
+
+from stac_watch.ledger.ledger import Ledger
+from stac_watch.model.states import State
+from stac_watch.report.lines import Line, line
+
+
+@dataclass(frozen=True)
+class UnreadableItem:
+    """An item that cannot be acted on, and why."""
+
+    source: str
+    item: str
+    why: str
+
+
+def read(
+    ledger: Ledger,
+    now: datetime,
+    *,
+    source: str | None = None,
+    state: State | None = None,
+    limit: int = 50,
+) -> list[Line]:
+    """Reads conversions, the last changed first."""
+    rows = ledger.conversions.find(source=source, state=state, limit=limit)
+    waits = ledger.outbox.of([row.key for row in rows if row.state is State.QUEUED])
+    return [line(row, now, due=waits[row.key].due if row.key in waits else None) for row in rows]
+
+
+def read_unreadable(ledger: Ledger, limit: int) -> list[UnreadableItem]:
+    """Reads the items that cannot be acted on."""
+    return [UnreadableItem(*row) for row in ledger.absences.unreadable()[:limit]]
+
+
+def render_unreadable(rows: Sequence[UnreadableItem]) -> Table:
+    """Returns the items that cannot be acted on, and why."""
+    result = Table(header_style="bold")
+    for column in ("source", "item", "why"):
+        result.add_column(column, overflow="fold")
+    for row in rows:
+        result.add_row(Text(row.source), Text(row.item), Text(row.why))
+    return result

@@ -1,0 +1,224 @@
+"""The answers to GET and HEAD: status page and its stream, page of an item, JSON, metrics, probes. There are no others."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Metric, ProcessCollector
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from stac_watch.model.errors import InputError, StacWatchError
+from stac_watch.model.identity import check_item_id
+from stac_watch.report import explain, items
+from stac_watch.report.as_json import as_json
+from stac_watch.report.explain import Explanation
+from stac_watch.report.health import Health, alive, as_text
+from stac_watch.report.links import Links
+from stac_watch.report.metrics import Loop, families
+from stac_watch.report.web import query, server
+from stac_watch.report.web.page import ItemLinks, beside, render, render_item
+from stac_watch.report.web.site import Site
+from stac_watch.report.web.stream import Readers
+
+READERS = 24  # of the stream at once; the others' pages reload themselves
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; script-src 'self'; connect-src 'self'; "
+    "img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+FILE_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox"  # a report has neither scripts nor links of ours
+)
+EVENTS = "text/event-stream"
+UNBUFFERED = {"X-Accel-Buffering": "no"}  # nginx keeps a stream back otherwise
+FILES = {
+    "report": "text/html", "quicklook": "image/png", "report_json": "application/json", "item": "application/geo+json",
+}  # fmt: skip
+"""What of an outcome's `files` is shown, and as what."""
+
+
+CONNECTIONS = 64  # at once; the page is for people and probes, and the loop shares the process
+GRACE = 3  # seconds for answers that are under way when the watcher stops
+
+
+@contextmanager
+def serving(site: Site, host: str, port: int) -> Iterator[str]:
+    """Serves a site; yields its URL. Streams end at once when it stops.
+
+    Raises:
+        Unavailable: it cannot listen there.
+    """
+    ended = threading.Event()
+    with server.serving(
+        create_app(site, ended.is_set), host, port, name="the web page", grace=GRACE, stopping=ended.set,
+        limit_concurrency=CONNECTIONS, timeout_keep_alive=5,
+        hint="another `stac-watch watch` may run here: set web.port (0 = any free one) or web.host, or `web: null` for none",
+    ) as url:  # fmt: skip
+        yield f"{url}/"
+
+
+def create_app(site: Site, ended: Callable[[], bool] = lambda: False) -> Starlette:
+    """Returns the application; `ended` tells its streams when it is time to stop."""
+    told = _Answers(site, ended)
+    answers: dict[str, Callable[[Request], Response]] = {
+        "/": told.page, "/events": told.events, "/live.js": told.script, "/icon.svg": told.icon,
+        "/status.json": told.status, "/items.json": told.items,
+        "/items/{item}": told.item, "/items/{item}/{file}": told.file, "/metrics": told.metrics, "/healthz": told.healthz,
+        "/readyz": told.readyz,
+    }  # fmt: skip
+    routes = [Route(path, _sealed(answer), methods=["GET"]) for path, answer in answers.items()]  # and HEAD; all else is 405
+    return Starlette(routes=routes, exception_handlers={StacWatchError: _no_answer})
+
+
+class _Families(Collector):
+    def __init__(self, site: Site) -> None:
+        self._site = site
+
+    def collect(self) -> Iterator[Metric]:
+        try:
+            whole = self._site.totals()
+        except StacWatchError:
+            whole = None  # said by `ledger_up`; what the loop counted is told all the same
+        pulse = self._site.pulse()
+        loop = Loop(
+            version=self._site.version, ticks=pulse.ticks, last_tick=pulse.at, leads=pulse.ticks > 0 and not pulse.standby,
+            ailing=frozenset(pulse.ailing), answered=pulse.answered, problems=pulse.problems, facts=pulse.facts, posts=pulse.posts,
+            sightings=pulse.sightings, steps={place: (d.cumulated(), d.total) for place, d in pulse.steps.items()},
+        )  # fmt: skip
+        yield from families(whole, loop, tuple(source.name for source in self._site.sources))
+
+
+class _Answers:
+    """The answers: plain functions, because Starlette calls them in threads, and the ledger's driver blocks."""
+
+    def __init__(self, site: Site, ended: Callable[[], bool]) -> None:
+        self._site, self._readers = site, Readers(READERS, ended)
+        self._registry = CollectorRegistry(auto_describe=False)
+        ProcessCollector(registry=self._registry)
+        self._registry.register(_Families(site))
+
+    def page(self, request: Request) -> Response:
+        view = query.view(request.query_params)
+        return HTMLResponse(render(self._site.overview(view), self._site.health(), view, self._site.version))
+
+    def events(self, request: Request) -> Response:
+        view = query.view(request.query_params)
+        if request.method == "HEAD":  # nobody reads on: a stream would never end, and would be one of those that are read
+            return StreamingResponse(iter(()), media_type=EVENTS, headers=UNBUFFERED)
+
+        def content() -> tuple[str, str]:
+            try:
+                return "page", self._site.content(view)
+            except StacWatchError as error:
+                return "trouble", str(error)
+
+        return StreamingResponse(self._readers.changes(content), media_type=EVENTS, headers=UNBUFFERED)
+
+    def script(self, _: Request) -> Response:
+        return Response(beside("live.js"), media_type="text/javascript")
+
+    def icon(self, _: Request) -> Response:
+        return Response(beside("icon.svg"), media_type="image/svg+xml")
+
+    def status(self, _: Request) -> Response:
+        return Response(as_json(self._site.status()) + "\n", media_type="application/json")
+
+    def items(self, request: Request) -> Response:
+        lines = items.read(self._site.ledger, self._site.now(), **query.items(request.query_params))
+        return Response(as_json(lines) + "\n", media_type="application/json")
+
+    def item(self, request: Request) -> Response:
+        now = self._site.now()
+        chains = _chains(self._site, request, now)
+        links = {chain.line.key: _links(self._site.links, chain) for chain in chains}
+        return HTMLResponse(render_item(chains, now, self._site.version, links))
+
+    def file(self, request: Request) -> Response:
+        kind, chains = request.path_params["file"], _chains(self._site, request, self._site.now())
+        found = next((path for chain in chains if (path := _file(self._site.links, chain, kind))), None)
+        if found is None:
+            raise HTTPException(404, "there is no such file here")
+        return FileResponse(found, media_type=FILES[kind], headers={"Content-Security-Policy": FILE_POLICY})
+
+    def metrics(self, request: Request) -> Response:
+        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        return Response(encode(self._registry), media_type=None, headers={"Content-Type": content_type})
+
+    def healthz(self, request: Request) -> Response:
+        return _verdict(request, alive(self._site.pulse().at, self._site.now()))
+
+    def readyz(self, request: Request) -> Response:
+        return _verdict(request, self._site.health())
+
+
+def _no_answer(_: Request, error: Exception) -> Response:
+    code = 404 if isinstance(error, UnknownItemError) else 400 if isinstance(error, InputError) else 503
+    return PlainTextResponse(f"{error}\n", code, headers=HEADERS)  # an error of ours, which is one sentence without secrets
+
+
+class UnknownItemError(InputError):
+    """The ledger has no item of that name."""
+
+
+def _chains(site: Site, request: Request, now: datetime) -> list[Explanation]:
+    """Returns the chains of the item that an address names.
+
+    Raises:
+        UnknownItemError: there is none.
+    """
+    asked = request.path_params["item"]
+    try:
+        check_item_id(asked)  # what else stands there could not be in the ledger, and PostgreSQL refuses some of it
+        return explain.read(site.ledger, asked, site.limits, now, site.links.log_of)
+    except InputError as error:
+        raise UnknownItemError(error.message, hint=error.hint) from None
+
+
+def _hrefs(chain: Explanation) -> dict[str, str]:
+    """Returns where what can be shown lies, by its kind, as the run said."""
+    said = chain.outcome.files if chain.outcome is not None else {}
+    return {kind: said[kind] for kind in FILES if kind in said}
+
+
+def _file(links: Links, chain: Explanation, kind: str) -> Path | None:
+    href = _hrefs(chain).get(kind)
+    return links.file_of(chain.line.output, href) if href is not None else None
+
+
+def _links(links: Links, chain: Explanation) -> ItemLinks:
+    hrefs = _hrefs(chain)
+    here = tuple(kind for kind, href in hrefs.items() if links.file_of(chain.line.output, href))
+    there = {kind: href for kind, href in hrefs.items() if kind not in here}
+    return ItemLinks(here, there, links.run_page(chain.line.run) if chain.line.run else None)
+
+
+def _sealed(answer: Callable[[Request], Response]) -> Callable[[Request], Response]:
+    def sealed(request: Request) -> Response:
+        response = answer(request)
+        for name, value in HEADERS.items():
+            response.headers.setdefault(name, value)
+        return response
+
+    return sealed
+
+
+def _verdict(request: Request, health: Health) -> Response:
+    """Returns a verdict as text, or as JSON to who asks for that."""
+    code = 200 if health.ok else 503
+    if "json" in request.headers.get("accept", ""):
+        return Response(json.dumps(asdict(health), indent=2) + "\n", code, media_type="application/json")
+    return PlainTextResponse(as_text(health), code)
