@@ -20,6 +20,10 @@ from harness.commands import NICE, HarnessError, attempt, capture, stream
 from harness.places import HARNESS, Component, Places, Recipe
 from harness.progress import Detail, Steps
 
+# Compiling is what a first time waits for, and these programs run for minutes: without inlining, and without debug information that
+# `-s -w` would drop anyway, it takes a third less processor (measured on net/http and what it needs: 17 s of 26).
+QUICK = "all=-l -dwarf=false"
+
 
 def build(places: Places, recipe: Recipe, steps: Steps) -> float:
     """Builds every missing component; returns the seconds that it took. One build at a time per cache, others wait."""
@@ -94,7 +98,8 @@ def _build(places: Places, component: Component, detail: Detail) -> None:
         detail(line if line.startswith("go: ") else f"{compiled} packages compiled, {line}")
 
     flags = "-s -w " + " ".join(f"-X {name}={value}" for name, value in component.stamps.items())
-    argv = [*NICE, "go", "build", "-v", "-mod=mod", "-trimpath", "-ldflags", flags, "-o", _target(component, out)]
+    options = ["-v", "-mod=mod", "-trimpath", "-gcflags", QUICK, "-ldflags", flags, "-o", _target(component, out)]
+    argv = [*NICE, "go", "build", *options]
     stream([*argv, *component.commands.values()], log=log, on_line=on_line, env={"CGO_ENABLED": "0"}, cwd=work, hint=_hint(log))
     for folder in component.keep:
         if source:
