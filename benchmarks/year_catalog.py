@@ -18,7 +18,7 @@ from year_clock import START, Clock, moment
 from year_plan import Kind, Plan, is_down, name_of, number_of
 
 from stac_watch.catalog.abilities import Abilities
-from stac_watch.catalog.client import Page
+from stac_watch.catalog.client import ItemPage
 from stac_watch.catalog.windows import Window
 from stac_watch.model.errors import CatalogUnavailable
 from stac_watch.model.stamps import stamp
@@ -69,7 +69,7 @@ class Catalog:
 
     # -- what the stages ask -------------------------------------------------------------------------------------------
 
-    def search(self, window: Window, *, limit: int, extra: dict[str, Any] | None = None, **_: object) -> Page:
+    def search(self, window: Window, *, limit: int, extra: dict[str, Any] | None = None, **_: object) -> ItemPage:
         """Returns a window's first items, by what the window is about, and by id."""
         now, p = self._answer(), self.plan
         start, end = ((m - START).total_seconds() for m in (window.start, window.end))
@@ -86,7 +86,7 @@ class Catalog:
             value, ident = either["args"][0]["args"][1], either["args"][1]["args"][1]
             found = [f for f in found if (stamp(moment(f[0])), f[1]) > (value, ident)]
         documents = [self.document(i) for _, _, i in found[:limit]]
-        return Page(documents, len(found) >= limit, now, has_next=len(found) > limit)
+        return ItemPage(documents, len(found) >= limit, now, has_next=len(found) > limit)
 
     def item(self, item_id: str) -> dict[str, Any] | None:
         """Returns one item; None where there is none."""

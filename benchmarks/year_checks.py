@@ -85,11 +85,11 @@ def all_unreadable(year: Year) -> list[int]:
 def foreseen(year: Year) -> set[tuple[str, str]]:
     """Returns the gaps that an audit must find, and no others: what can never be converted, and what is done and was withdrawn."""
     p = year.plan
-    found = {(auditing.Kind.UNREADABLE.value, name_of(p, i)) for i in all_unreadable(year)}
+    found = {(auditing.GapKind.UNREADABLE.value, name_of(p, i)) for i in all_unreadable(year)}
     for row in year.operator.items.within("s2", START, START + timedelta(days=year.shape.days + 1)):
         i = number_of(row.item_id)
         if p.kind[year.catalog.current[i]] == Kind.GONE and row.state is not State.SKIPPED:
-            found.add((auditing.Kind.GONE.value, row.item_id))
+            found.add((auditing.GapKind.GONE.value, row.item_id))
         elif row.state is State.FAILED and p.hopeless[year.catalog.current[i]]:
-            found.add((auditing.Kind.FAILED.value, row.item_id))
+            found.add((auditing.GapKind.FAILED.value, row.item_id))
     return found

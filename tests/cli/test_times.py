@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stac_watch.cli.times import read_range, read_since
-from stac_watch.jobs.backfill import Request, check_range
+from stac_watch.jobs.backfill import BackfillRequest, check_range
 from stac_watch.model.errors import InputError
 
 NOW = datetime(2026, 3, 1, 3, 17, 5, 123, tzinfo=UTC)
@@ -66,5 +66,5 @@ def test_a_span_in_days_is_the_same_range_all_day_long(days, later):
 @pytest.mark.parametrize("end", ["2026-03-01", "2026-12-31"])
 def test_a_day_that_is_not_over_as_the_end_is_the_same_backfill_all_day_long(end):
     """The range names a backfill's cursor: with another one, it would read from its start again."""
-    asked = [check_range(Request(*read_range("2026-02-20", end, now)), now) for now in (NOW, NOW + timedelta(minutes=1))]
-    assert asked[0] == asked[1] == Request(at(2026, 2, 20), at(2026, 3, 2))
+    asked = [check_range(BackfillRequest(*read_range("2026-02-20", end, now)), now) for now in (NOW, NOW + timedelta(minutes=1))]
+    assert asked[0] == asked[1] == BackfillRequest(at(2026, 2, 20), at(2026, 3, 2))

@@ -13,10 +13,10 @@ from stac_watch.cluster.fetch import Fetched
 from stac_watch.cluster.runs import RunView, Step
 from stac_watch.cluster.submit import Submission
 from stac_watch.config.model import Limits
-from stac_watch.jobs.audit import Audit, Gap, Kind
-from stac_watch.jobs.backfill import Day, Plan
-from stac_watch.jobs.prune import Pruning
-from stac_watch.jobs.replay import Target
+from stac_watch.jobs.audit import Audit, Gap, GapKind
+from stac_watch.jobs.backfill import BackfillPlan, Day
+from stac_watch.jobs.prune import Pruned
+from stac_watch.jobs.replay import ReplayTarget
 from stac_watch.ledger.records import Audited, HistoryRow, ItemRow, Order
 from stac_watch.model.states import State
 from stac_watch.report.explain import Explanation, Next
@@ -47,10 +47,11 @@ def test_every_state_is_documented(state):
 JSON = {
     "a line": Line, "an unreadable item": UnreadableItem, "a status": Status, "a source's entry": SourceStatus,
     "a backfill's order": Order, "a waiting conversion": Waiting, "a group of failures": Failure, "a chain": Explanation,
-    "a chain's item": ItemRow, "a move": HistoryRow, "what is next": Next, "a plan": Plan, "a plan's day": Day, "a target": Target,
+    "a chain's item": ItemRow, "a move": HistoryRow, "what is next": Next, "a plan": BackfillPlan, "a plan's day": Day,
+    "a target": ReplayTarget,
     "an audit": Audit, "a gap": Gap, "a run": RunView, "a step": Step, "a fetched file": Fetched, "a cleaning": Cleaning,
     "an object to clean": Removal, "a finding": Finding, "a submission": Submission,
-    "a last audit": Audited, "a pruning": Pruning,
+    "a last audit": Audited, "a pruning": Pruned,
 }  # fmt: skip
 
 
@@ -61,7 +62,7 @@ def test_the_fields_of_every_json_document_are_those_of_the_code(name):
     assert sorted(documented) == sorted(JSON[name].__dataclass_fields__)
 
 
-@pytest.mark.parametrize("kind", Kind)
+@pytest.mark.parametrize("kind", GapKind)
 def test_every_kind_of_gap_is_documented(kind):
     assert kind.value in rows("backfill-and-replay.md")
 

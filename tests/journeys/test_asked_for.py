@@ -20,7 +20,7 @@ from stac_watch.runs.engine import Answer
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 LIMITS = Limits(rate="1000/s", max_in_flight=4)  # what the worlds of this folder run with
-RANGE = backfill.Request(START - timedelta(days=10), START)
+RANGE = backfill.BackfillRequest(START - timedelta(days=10), START)
 
 
 def ask(world, **over):
@@ -300,11 +300,10 @@ def test_an_audit_names_every_kind_and_a_replay_of_its_file_closes_them(finished
     again(world, replay.named([Wish(items[5]), Wish(items[6])], world.ledger, ["demo"]))
     fail(world, items[5])
     found = world.audit()
-    kinds = {gap.item: gap.kind for gap in found.gaps}
+    kinds, kind = {gap.item: gap.kind for gap in found.gaps}, audit.GapKind
     assert kinds == {
-        items[0]: audit.Kind.LOST, items[1]: audit.Kind.STALE, items[2]: audit.Kind.UNVERIFIED, items[3]: audit.Kind.STALE,
-        new: audit.Kind.MISSING, items[4]: audit.Kind.GONE, items[5]: audit.Kind.FAILED, items[6]: audit.Kind.UNFINISHED,
-        bad: audit.Kind.UNREADABLE,
+        items[0]: kind.LOST, items[1]: kind.STALE, items[2]: kind.UNVERIFIED, items[3]: kind.STALE, new: kind.MISSING,
+        items[4]: kind.GONE, items[5]: kind.FAILED, items[6]: kind.UNFINISHED, bad: kind.UNREADABLE,
     }  # fmt: skip
     once = ("failed", "gone", "lost", "missing", "unfinished", "unreadable", "unverified")
     assert found.kinds == dict.fromkeys(once, 1) | {"stale": 2}
@@ -312,7 +311,7 @@ def test_an_audit_names_every_kind_and_a_replay_of_its_file_closes_them(finished
     targets = replay.named(replay.wishes(tmp_path / "gaps"), world.ledger, ["demo"])
     assert [t.refusal for t in again(world, targets)] == [None] * 6
     world.run()
-    assert {gap.kind for gap in world.audit().gaps} == {audit.Kind.GONE, audit.Kind.UNREADABLE}
+    assert {gap.kind for gap in world.audit().gaps} == {audit.GapKind.GONE, audit.GapKind.UNREADABLE}
 
 
 def test_outputs_that_cannot_be_looked_at_are_not_lost(finished):
@@ -332,7 +331,7 @@ def test_two_runs_at_once_are_found(archive):
     row = archive.ledger.conversions.unfinished()[0]
     data = dict(archive.plant.events[row.run], attempt=2)
     archive.plant.begun["gz-double-2"], archive.plant.events["gz-double-2"] = archive.clock(), data
-    doubled = [gap for gap in archive.audit().gaps if gap.kind is audit.Kind.DOUBLED]
+    doubled = [gap for gap in archive.audit().gaps if gap.kind is audit.GapKind.DOUBLED]
     assert [gap.item for gap in doubled] == [row.item_id]
     assert "gz-double-2" in doubled[0].why
 

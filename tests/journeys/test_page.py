@@ -82,7 +82,7 @@ def test_a_backfill_shows_how_far_it_is_and_when_it_is_ready(site):
         world.publish(number, days=200, minutes_ago=200 * 24 * 60)
     site.turn()
     request = backfill.check_range(
-        backfill.Request(world.clock() - timedelta(days=203), world.clock() - timedelta(days=197)), world.clock()
+        backfill.BackfillRequest(world.clock() - timedelta(days=203), world.clock() - timedelta(days=197)), world.clock()
     )
     backfill.begin(world.intake, request)
     assert [n for _, n in backfill.admit(world.intake, request)][-1] == 6

@@ -20,7 +20,7 @@ from urllib.parse import quote
 from pystac_client import ItemSearch
 
 from stac_watch.catalog.abilities import Abilities
-from stac_watch.catalog.http import ATTEMPTS, CONNECT, READ, Answer, BadAnswer, CatalogHttp, Rejected
+from stac_watch.catalog.http import ATTEMPTS, CONNECT, READ, BadAnswer, CatalogHttp, Rejected, Reply
 from stac_watch.catalog.windows import FAR, SECOND, Span, Window, bounds, interval
 from stac_watch.model.errors import CatalogUnavailable, ConfigError
 from stac_watch.model.item import ItemDocument
@@ -38,7 +38,7 @@ SWEEP_PAGE = 2_500  # items per request of a sweep: a day of the real catalog ha
 
 
 @dataclass(frozen=True)
-class Page:
+class ItemPage:
     """What one request returned."""
 
     items: list[ItemDocument]
@@ -132,7 +132,7 @@ class Catalog:
         floor: datetime | None = None,
         descending: bool = False,
         attempts: int = ATTEMPTS,
-    ) -> Page:
+    ) -> ItemPage:
         """Asks for one window in one request, oldest first (or last, with `descending`).
 
         Args:
@@ -191,7 +191,7 @@ class Catalog:
             return False
         return True
 
-    def ask(self, query: dict[str, Any], *, limit: int, fields: Sequence[str] | None = None, attempts: int = ATTEMPTS) -> Page:
+    def ask(self, query: dict[str, Any], *, limit: int, fields: Sequence[str] | None = None, attempts: int = ATTEMPTS) -> ItemPage:
         """Asks for one page of a search; `query` has the parameters of pystac-client's `ItemSearch`.
 
         Raises:
@@ -218,7 +218,7 @@ class Catalog:
             f"catalog {self.api} answers an empty page and says that there is more", hint="tell its operator; it is asked again"
         )
 
-    def _page(self, answer: Answer, limit: int) -> Page:
+    def _page(self, answer: Reply, limit: int) -> ItemPage:
         features, links = answer.document.get("features"), answer.document.get("links")
         if not isinstance(features, list):
             raise CatalogUnavailable(f"{self.api} answered without a list of features", hint="is it a STAC API?")
@@ -226,7 +226,7 @@ class Catalog:
         full = len(features) >= limit or (more and self.abilities.honest_next)
         items = [cast("ItemDocument", f) for f in features if isinstance(f, dict)]
         items = items if self._whole else [_slim(item) for item in items]
-        return Page(items, full, answer.server_now, answer.seconds, has_next=more)
+        return ItemPage(items, full, answer.server_now, answer.seconds, has_next=more)
 
     def _asked(self) -> list[str]:
         """Returns what is asked of each item; 21 of its 22 assets are bands, and nine tenths of its bytes."""

@@ -57,7 +57,7 @@ class Rejected(CatalogUnavailable):
 
 
 @dataclass(frozen=True)
-class Answer:
+class Reply:
     """One document as the server gave it."""
 
     document: dict[str, Any]
@@ -120,7 +120,7 @@ class CatalogHttp(StacApiIO):
         self._breaker, self._lock = Breaker(OPENS_AT, RESTS), threading.Lock()
         self.session.headers["Accept"] = "application/geo+json, application/json"
 
-    def ask(self, url: str, method: str = "GET", parameters: dict[str, Any] | None = None, *, attempts: int = ATTEMPTS) -> Answer:
+    def ask(self, url: str, method: str = "GET", parameters: dict[str, Any] | None = None, *, attempts: int = ATTEMPTS) -> Reply:
         """Asks, and asks again, until there is an answer that can be read.
 
         Raises:
@@ -162,7 +162,7 @@ class CatalogHttp(StacApiIO):
                     hint="`stac-watch check` asks it now",
                 )
 
-    def _once(self, url: str, method: str, parameters: dict[str, Any] | None) -> Answer:
+    def _once(self, url: str, method: str, parameters: dict[str, Any] | None) -> Reply:
         started = monotonic()
         body = {"json": parameters} if method == "POST" else {"params": parameters}
         try:
@@ -174,7 +174,7 @@ class CatalogHttp(StacApiIO):
             raise ConfigError(f"catalog {self.api}: {error.message}", hint=error.hint) from error
         except (requests.RequestException, OSError) as error:
             raise self._again(f"cannot be reached ({_reason(error)})", error) from error
-        return Answer(self._document(raw), self._time(date), monotonic() - started)
+        return Reply(self._document(raw), self._time(date), monotonic() - started)
 
     def _judge(self, response: requests.Response) -> None:
         status = response.status_code

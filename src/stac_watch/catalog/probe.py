@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import Any
 
 from stac_watch.catalog.abilities import STAMPS, Abilities
-from stac_watch.catalog.client import LEAN, SWEEP_PAGE, Catalog, Page
+from stac_watch.catalog.client import LEAN, SWEEP_PAGE, Catalog, ItemPage
 from stac_watch.catalog.http import BadAnswer, Rejected
 from stac_watch.catalog.windows import FAR, SECOND, Window, floor_second
 from stac_watch.model.errors import CatalogUnavailable, ConfigError, Refused
@@ -52,7 +52,7 @@ def probe(catalog: Catalog, wanted: int) -> Abilities:
     return catalog.abilities
 
 
-def _sample(catalog: Catalog, server_now: datetime) -> Page:
+def _sample(catalog: Catalog, server_now: datetime) -> ItemPage:
     try:
         return catalog.ask({}, limit=SAMPLE, attempts=ATTEMPTS)
     except BadAnswer:

@@ -14,7 +14,7 @@ from datetime import datetime
 from itertools import islice
 from typing import Any
 
-from stac_watch.catalog.client import Catalog, Page
+from stac_watch.catalog.client import Catalog, ItemPage
 from stac_watch.catalog.http import BadAnswer
 from stac_watch.catalog.windows import Window, after, bisect
 from stac_watch.model.errors import CatalogUnavailable
@@ -98,7 +98,7 @@ def _begun(catalog: Catalog, window: Window, limit: int) -> Future[list[Leaf]]:
     return found
 
 
-def _whole_second(catalog: Catalog, window: Window, page: Page, limit: int) -> list[ItemDocument]:
+def _whole_second(catalog: Catalog, window: Window, page: ItemPage, limit: int) -> list[ItemDocument]:
     documents = list(page.items)
     while page.full:
         following = catalog.search(window, limit=limit, extra=_beyond(catalog, window, page))
@@ -150,7 +150,7 @@ def _up_to_poison(
         condition = _beyond(catalog, window, page, descending=descending)
 
 
-def _beyond(catalog: Catalog, window: Window, page: Page, *, descending: bool = False) -> dict[str, Any]:
+def _beyond(catalog: Catalog, window: Window, page: ItemPage, *, descending: bool = False) -> dict[str, Any]:
     if not (catalog.abilities.filters and catalog.abilities.sorts):
         raise _cannot_go_on(catalog, window, "the server neither filters nor sorts")
     last = page.items[-1] if page.items else {}

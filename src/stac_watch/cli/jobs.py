@@ -22,7 +22,7 @@ from stac_watch.discover.intake import Intake
 from stac_watch.jobs import audit as auditing
 from stac_watch.jobs import backfill as backfilling
 from stac_watch.jobs import replay as replaying
-from stac_watch.jobs.replay import Target, Wish
+from stac_watch.jobs.replay import ReplayTarget, Wish
 from stac_watch.ledger import records
 from stac_watch.model.errors import Exit, InputError
 from stac_watch.model.stamps import stamp
@@ -60,14 +60,14 @@ def backfill(
         chosen = settings.source(source)
         intake = parts.intake(chosen)
         first, last = read_range(start, end, parts.now())
-        request = backfilling.check_range(backfilling.Request(first, last, canary, max_items, max_failures), parts.now())
+        request = backfilling.check_range(backfilling.BackfillRequest(first, last, canary, max_items, max_failures), parts.now())
         if not yes:
             show(backfilling.plan(intake, parts.limits, request), json, render_plan)
             return Exit.OK
         return _carry_out(parts, intake, request, follow=follow)
 
 
-def _carry_out(parts: Parts, intake: Intake, request: backfilling.Request, *, follow: bool) -> int:
+def _carry_out(parts: Parts, intake: Intake, request: backfilling.BackfillRequest, *, follow: bool) -> int:
     backfilling.begin(intake, request)
     admitted = 0
     with _bar() as bar:
@@ -85,7 +85,7 @@ def _carry_out(parts: Parts, intake: Intake, request: backfilling.Request, *, fo
     return Exit.OK
 
 
-def _follow(parts: Parts, intake: Intake, request: backfilling.Request) -> int:
+def _follow(parts: Parts, intake: Intake, request: backfilling.BackfillRequest) -> int:
     """Shows how far it is until nothing moves any more; works itself while no watcher does, and gives way to one."""
     last = None
     try:
@@ -102,7 +102,7 @@ def _follow(parts: Parts, intake: Intake, request: backfilling.Request) -> int:
     return Exit.NOT_ALL_WELL if last.held or last.failed or last.waiting else Exit.OK
 
 
-def _see_through(parts: Parts, intake: Intake, request: backfilling.Request) -> backfilling.Progress | None:
+def _see_through(parts: Parts, intake: Intake, request: backfilling.BackfillRequest) -> backfilling.BackfillProgress | None:
     """Returns how far it is when nothing moves any more; None when asked to stop before."""
     watcher = Watcher(replace(parts, holder=f"{parts.holder}, backfill --follow", gives_way=True), observing=False)
     began = parts.now()
@@ -128,7 +128,7 @@ class _Follower:
         self._troubles = Troubles()
         self._said, self._said_at = "", now() - LINE_EVERY
 
-    def __call__(self, tick: Tick, progress: backfilling.Progress) -> None:
+    def __call__(self, tick: Tick, progress: backfilling.BackfillProgress) -> None:
         """Shows what a turn led to."""
         news = self._troubles.news(tick.ailing, tick.standby)
         for text in (*(trouble(name, problem) for name, problem in news.begun.items()), *map(over, news.ended)):
@@ -182,7 +182,7 @@ def replay(
 
 def _selected(
     parts: Parts, sources: list[str], items: list[str], file: Path | None, state: State | None, since: str | None, error: str | None
-) -> list[Target]:
+) -> list[ReplayTarget]:
     wanted = [Wish(name) for name in items] + (replaying.wishes(file) if file is not None else [])
     by_state = state is not None or since is not None or error is not None
     if by_state and (wanted or file is not None):

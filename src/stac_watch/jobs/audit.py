@@ -28,7 +28,7 @@ KEYS = 500  # conversions whose runs are asked for at once
 type Looked = tuple[Outcome | None, bool]  # a marker, and whether it could be looked for
 
 
-class Kind(StrEnum):
+class GapKind(StrEnum):
     """Everything that an audit finds wrong; documented in docs/backfill-and-replay.md."""
 
     MISSING = "missing"  #: in the catalog and wanted, and the ledger does not know it, or skipped it
@@ -43,18 +43,24 @@ class Kind(StrEnum):
 
 
 REMEDY = {
-    Kind.MISSING: "replay", Kind.STALE: "replay", Kind.FAILED: "see `stac-watch explain`, then replay", Kind.LOST: "replay",
-    Kind.UNVERIFIED: "replay", Kind.UNFINISHED: "wait; `stac-watch explain` says for what",
-    Kind.DOUBLED: "stop one of the two runs", Kind.GONE: "decide what becomes of its output", Kind.UNREADABLE: "tell the catalog",
-}  # fmt: skip
-REPLAYABLE = (Kind.MISSING, Kind.STALE, Kind.FAILED, Kind.LOST, Kind.UNVERIFIED)
+    GapKind.MISSING: "replay",
+    GapKind.STALE: "replay",
+    GapKind.FAILED: "see `stac-watch explain`, then replay",
+    GapKind.LOST: "replay",
+    GapKind.UNVERIFIED: "replay",
+    GapKind.UNFINISHED: "wait; `stac-watch explain` says for what",
+    GapKind.DOUBLED: "stop one of the two runs",
+    GapKind.GONE: "decide what becomes of its output",
+    GapKind.UNREADABLE: "tell the catalog",
+}
+REPLAYABLE = (GapKind.MISSING, GapKind.STALE, GapKind.FAILED, GapKind.LOST, GapKind.UNVERIFIED)
 
 
 @dataclass(frozen=True)
 class Gap:
     """One thing that is wrong."""
 
-    kind: Kind
+    kind: GapKind
     source: str
     item: str
     key: str | None
@@ -111,7 +117,7 @@ def audit(intake: Intake, evidence: Evidence, start: datetime, end: datetime) ->
             gaps.append(gap)
     for sharing in owners.values():
         wanted = [row for row in sharing if row.state is not State.SKIPPED]
-        gaps += [_gap(Kind.DOUBLED, r.source, r.item_id, r, f"{len(wanted)} items write {r.output_zarr}") for r in wanted[1:]]
+        gaps += [_gap(GapKind.DOUBLED, r.source, r.item_id, r, f"{len(wanted)} items write {r.output_zarr}") for r in wanted[1:]]
     kinds = Counter(gap.kind.value for gap in gaps)
     return Audit(source, start, end, intake.now(), len(shown), done, unseen, skipped, dict(sorted(kinds.items())), gaps)
 
@@ -122,7 +128,7 @@ def _against_catalog(intake: Intake, start: datetime, end: datetime) -> tuple[se
     for leaf, seen in intake.read_days(start, end, "live"):
         shown |= {str(document.get("id")) for document in leaf.documents}
         unreadable = [*seen.unreadable, leaf.hidden] if leaf.hidden is not None else seen.unreadable
-        gaps += [_gap(Kind.UNREADABLE, source, entry.item_id, None, entry.why) for entry in unreadable]
+        gaps += [_gap(GapKind.UNREADABLE, source, entry.item_id, None, entry.why) for entry in unreadable]
         rows = intake.ledger.items.current(source, [s.item.item_id for s in seen.sightings])
         gaps += [gap for s in seen.sightings if (gap := unknown(source, s, rows.get(s.item.item_id)))]
     return shown, gaps
@@ -134,38 +140,38 @@ def unknown(source: str, s: Sighting, row: ConversionRow | None) -> Gap | None:
     if s.skip is not None:
         return None
     if row is None:
-        return _gap(Kind.MISSING, source, name, None, "the ledger does not know it")
+        return _gap(GapKind.MISSING, source, name, None, "the ledger does not know it")
     if row.revision != s.item.revision:
-        return _gap(Kind.STALE, source, name, row, f"the catalog has revision {s.item.revision}, the ledger {row.revision}")
-    return _gap(Kind.MISSING, source, name, row, f"skipped as {row.reason}, and the rules admit it now")
+        return _gap(GapKind.STALE, source, name, row, f"the catalog has revision {s.item.revision}, the ledger {row.revision}")
+    return _gap(GapKind.MISSING, source, name, row, f"skipped as {row.reason}, and the rules admit it now")
 
 
 def examine(row: ConversionRow, marker: Outcome | None, runs: Sequence[Run], *, in_catalog: bool, visible: bool) -> Gap | None:
     """Returns what is wrong with a conversion that the ledger has."""
     active = [run.name for run in runs if run.phase in (Phase.PENDING, Phase.RUNNING)]
     if len(active) > 1:
-        return _gap(Kind.DOUBLED, row.source, row.item_id, row, f"runs at once: {', '.join(sorted(active))}")
+        return _gap(GapKind.DOUBLED, row.source, row.item_id, row, f"runs at once: {', '.join(sorted(active))}")
     if row.state is State.SKIPPED:
         return None
     if not in_catalog:
-        return _gap(Kind.GONE, row.source, row.item_id, row, f"it is {row.state.value}, and the catalog does not have it")
+        return _gap(GapKind.GONE, row.source, row.item_id, row, f"it is {row.state.value}, and the catalog does not have it")
     if row.state is State.FAILED:
-        return _gap(Kind.FAILED, row.source, row.item_id, row, row.reason or "it gave no reason")
+        return _gap(GapKind.FAILED, row.source, row.item_id, row, row.reason or "it gave no reason")
     if row.state not in FINAL:
         why = row.waits_for or row.reason or "its run has not ended"
         return _gap(
-            Kind.UNFINISHED, row.source, row.item_id, row, f"{row.state.value} since {row.changed_at:%Y-%m-%d %H:%M}: {why}"
+            GapKind.UNFINISHED, row.source, row.item_id, row, f"{row.state.value} since {row.changed_at:%Y-%m-%d %H:%M}: {why}"
         )
     if not visible:
         told = row.outcome is not None and row.outcome.key == row.key
-        return None if told else _gap(Kind.UNVERIFIED, row.source, row.item_id, row, "its run left no outcome with its key")
+        return None if told else _gap(GapKind.UNVERIFIED, row.source, row.item_id, row, "its run left no outcome with its key")
     if marker is None:
-        return _gap(Kind.LOST, row.source, row.item_id, row, f"no marker in {row.output_zarr}")
+        return _gap(GapKind.LOST, row.source, row.item_id, row, f"no marker in {row.output_zarr}")
     if marker.key != row.key:
         why = f"{row.output_zarr} holds revision {marker.revision or 'unknown'}, not {row.revision}"
-        return _gap(Kind.STALE, row.source, row.item_id, row, why)
+        return _gap(GapKind.STALE, row.source, row.item_id, row, why)
     if (marker.code or 0) != 0:
-        return _gap(Kind.UNVERIFIED, row.source, row.item_id, row, f"its marker says {marker.code}")
+        return _gap(GapKind.UNVERIFIED, row.source, row.item_id, row, f"its marker says {marker.code}")
     return None
 
 
@@ -190,7 +196,7 @@ def _marker(row: ConversionRow, evidence: Evidence) -> Looked:
         return None, False
 
 
-def _gap(kind: Kind, source: str, item: str, row: ConversionRow | None, why: str) -> Gap:
+def _gap(kind: GapKind, source: str, item: str, row: ConversionRow | None, why: str) -> Gap:
     return Gap(kind, source, item, row.key if row else None, row.state if row else None, why, REMEDY[kind])
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -27,7 +27,7 @@ SAMPLE = 100  # conversions from which size and time are taken, once there are a
 
 
 @dataclass(frozen=True)
-class Request:
+class BackfillRequest:
     """What a person asked for."""
 
     start: datetime
@@ -52,7 +52,7 @@ class Day:
 
 
 @dataclass(frozen=True)
-class Plan:
+class BackfillPlan:
     """What a backfill would do."""
 
     source: str
@@ -68,7 +68,7 @@ class Plan:
     held: str | None
 
 
-def check_range(request: Request, now: datetime) -> Request:
+def check_range(request: BackfillRequest, now: datetime) -> BackfillRequest:
     """Returns the request with whole seconds, no later than today: until now, the range and so its cursor would change at once.
 
     Raises:
@@ -80,7 +80,7 @@ def check_range(request: Request, now: datetime) -> Request:
     return replace(request, start=start, end=end)
 
 
-def plan(intake: Intake, limits: Limits, request: Request) -> Plan:
+def plan(intake: Intake, limits: Limits, request: BackfillRequest) -> BackfillPlan:
     """Reads the range and says what a backfill of it would do; writes nothing of it.
 
     Raises:
@@ -99,7 +99,7 @@ def plan(intake: Intake, limits: Limits, request: Request) -> Plan:
     hours, limit = _hours(to_do, seconds, limits, source)
     order = next((o for o in ledger.orders.all() if o.source == source.name), None)
     position = ledger.sources.position(cursor(intake, request))
-    return Plan(
+    return BackfillPlan(
         source=source.name,
         start=request.start,
         end=request.end,
@@ -154,7 +154,7 @@ def _hours(to_do: int, seconds: float, limits: Limits, source: Source) -> tuple[
 # -- doing it ------------------------------------------------------------------------------------------------------------------
 
 
-def begin(intake: Intake, request: Request) -> None:
+def begin(intake: Intake, request: BackfillRequest) -> None:
     """Leaves the order that `dispatch` keeps to; given again, it lifts what held the last one."""
     intake.ensure_abilities()
     source, ledger, now = intake.source.name, intake.ledger, intake.now()
@@ -165,7 +165,7 @@ def begin(intake: Intake, request: Request) -> None:
         ledger.sources.set_position(name, request.start, now)  # it was read to its end: look again for what is new
 
 
-def admit(intake: Intake, request: Request) -> Iterator[tuple[datetime, int]]:
+def admit(intake: Intake, request: BackfillRequest) -> Iterator[tuple[datetime, int]]:
     """Admits window by window from where an earlier run stopped; yields how far it is and how many were admitted.
 
     Raises:
@@ -186,7 +186,7 @@ def admit(intake: Intake, request: Request) -> Iterator[tuple[datetime, int]]:
             return
 
 
-def cursor(intake: Intake, request: Request) -> str:
+def cursor(intake: Intake, request: BackfillRequest) -> str:
     """Returns the name of the cursor: another range or another recipe is another backfill."""
     what = f"{request.start.isoformat()}/{request.end.isoformat()} {intake.recipe.digest_fields()}"
     return intake.cursor(f"backfill:{hashlib.sha256(what.encode()).hexdigest()[:12]}")
@@ -195,38 +195,47 @@ def cursor(intake: Intake, request: Request) -> str:
 # -- following it --------------------------------------------------------------------------------------------------------------
 
 
-def progress(ledger: Ledger, source: str, request: Request, began: datetime, done_before: int, now: datetime) -> Progress:
+def progress(
+    ledger: Ledger, source: str, request: BackfillRequest, began: datetime, done_before: int, now: datetime
+) -> BackfillProgress:
     """Returns how far a backfill is; the ETA is what its own rate since it began gives."""
     held = next((o.held for o in ledger.orders.all() if o.source == source), None)
-    found = _counted(ledger, source, request.start, request.end, held)
-    return replace(found, eta=_eta(found.to_do, found.done - done_before, began, now))
+    states, waiting = _states(ledger, source, request.start, request.end)
+    return _summed_up(states, waiting, held, states.get(State.DONE, 0) - done_before, began, now)
 
 
-def ordered(ledger: Ledger, order: Order, now: datetime) -> Progress:
+def ordered(ledger: Ledger, order: Order, now: datetime) -> BackfillProgress:
     """Returns how far what was ordered is; the ETA is what the source's backfill did in the last hour, or since the order."""
     since = max(order.created_at, now - timedelta(hours=1))
-    found = _counted(ledger, order.source, order.start, order.end, order.held)
-    return replace(found, eta=_eta(found.to_do, ledger.counts.done_since(order.source, since, "backfill"), since, now))
+    states, waiting = _states(ledger, order.source, order.start, order.end)
+    return _summed_up(states, waiting, order.held, ledger.counts.done_since(order.source, since, "backfill"), since, now)
 
 
-def _eta(to_do: int, gained: int, since: datetime, now: datetime) -> datetime | None:
-    if gained <= 0 or not to_do:
-        return None
-    return now + timedelta(seconds=to_do * (now - since).total_seconds() / gained)
-
-
-def _counted(ledger: Ledger, source: str, start: datetime, end: datetime, held: str | None) -> Progress:
+def _states(ledger: Ledger, source: str, start: datetime, end: datetime) -> tuple[Mapping[State, int], int]:
+    """Returns how many items are in each state, and how many of the queued ones wait for their product."""
     states = ledger.counts.states_within(source, start, end)
-    queued, done = states.get(State.QUEUED, 0), states.get(State.DONE, 0)
-    waiting = ledger.counts.waiting_within(source, start, end) if queued else 0
+    return states, ledger.counts.waiting_within(source, start, end) if states.get(State.QUEUED) else 0
+
+
+def _summed_up(
+    states: Mapping[State, int], waiting: int, held: str | None, gained: int, since: datetime, now: datetime
+) -> BackfillProgress:
     in_flight = sum(states.get(state, 0) for state in IN_FLIGHT)
-    to_do = queued - waiting + in_flight
-    total = sum(states.values()) - states.get(State.SKIPPED, 0)
-    return Progress(total, done, states.get(State.FAILED, 0), to_do, waiting, in_flight, held, None)
+    to_do = states.get(State.QUEUED, 0) - waiting + in_flight
+    return BackfillProgress(
+        total=sum(states.values()) - states.get(State.SKIPPED, 0),
+        done=states.get(State.DONE, 0),
+        failed=states.get(State.FAILED, 0),
+        to_do=to_do,
+        waiting=waiting,
+        in_flight=in_flight,
+        held=held,
+        eta=now + to_do * (now - since) / gained if to_do and gained > 0 else None,
+    )
 
 
 @dataclass(frozen=True)
-class Progress:
+class BackfillProgress:
     """How far the items of a range are."""
 
     total: int  # to be converted: skipped ones are not

@@ -23,7 +23,7 @@ SHARE = 1.0  # times as long as a transaction took passes before the next: a wat
 
 
 @dataclass(frozen=True)
-class Pruning:
+class Pruned:
     """What was found, or removed."""
 
     before: datetime  # what did not change since then
@@ -42,7 +42,7 @@ class Pruning:
 
 def prune(
     ledger: Ledger, before: datetime, *, yes: bool, wait: Callable[[float], bool] = lambda _: False, chunk: int = CHUNK
-) -> Pruning:
+) -> Pruned:
     """Looks at every conversion that did not change since `before`, part by part; with `yes` what is found is removed at once.
 
     Args:
@@ -71,7 +71,7 @@ def prune(
         if wait(SHARE * (monotonic() - began) if yes else 0.0):
             break
     size = ledger.pruning.file_size()
-    return Pruning(
+    return Pruned(
         before=before, done=yes, complete=complete, **counts,
         file_bytes=size[0] if size else None, free_bytes=size[1] if size else None,
     )  # fmt: skip

@@ -38,7 +38,7 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class Target:
+class ReplayTarget:
     """One item, and what becomes of it."""
 
     item: str
@@ -82,21 +82,21 @@ def _wish(text: str, where: str) -> Wish:
         raise InputError(f"{where} is not a line of an audit", hint="`stac-watch audit … --file F` writes such files") from None
 
 
-def chosen(rows: Iterable[ConversionRow], ledger: Ledger) -> list[Target]:
+def chosen(rows: Iterable[ConversionRow], ledger: Ledger) -> list[ReplayTarget]:
     """Returns what a replay of these conversions would do."""
     return [_target(row, ledger) for row in rows]
 
 
-def named(names: Sequence[Wish], ledger: Ledger, sources: Sequence[str]) -> list[Target]:
+def named(names: Sequence[Wish], ledger: Ledger, sources: Sequence[str]) -> list[ReplayTarget]:
     """Returns what a replay of items by id or key would do, in their order, each once."""
-    found: dict[tuple[str, str], Target] = {}
+    found: dict[tuple[str, str], ReplayTarget] = {}
     for wish in names:
         for target in _of_wish(wish, ledger, sources):
             found.setdefault((target.source, target.key or target.item), target)
     return list(found.values())
 
 
-def _of_wish(wish: Wish, ledger: Ledger, sources: Sequence[str]) -> list[Target]:
+def _of_wish(wish: Wish, ledger: Ledger, sources: Sequence[str]) -> list[ReplayTarget]:
     by_key = ledger.conversions.get(wish.item)
     rows = (
         [by_key]
@@ -109,11 +109,11 @@ def _of_wish(wish: Wish, ledger: Ledger, sources: Sequence[str]) -> list[Target]
     where = wish.source or (sources[0] if len(sources) == 1 else None)
     if where is None or where not in sources:
         why = f"the ledger does not know it, and there are several sources: {', '.join(sources)}"
-        return [Target(wish.item, wish.source or "", None, None, "", why)]
-    return [Target(wish.item, where, None, None, "read from the catalog and admitted", None)]
+        return [ReplayTarget(wish.item, wish.source or "", None, None, "", why)]
+    return [ReplayTarget(wish.item, where, None, None, "read from the catalog and admitted", None)]
 
 
-def _target(row: ConversionRow, ledger: Ledger) -> Target:
+def _target(row: ConversionRow, ledger: Ledger) -> ReplayTarget:
     why = None
     if row.state not in FINAL:
         why = f"it is {row.state.value}, on its way already"
@@ -122,10 +122,12 @@ def _target(row: ConversionRow, ledger: Ledger) -> Target:
     elif row.state is State.SKIPPED and row.reason in (SkipReason.WITHDRAWN, SkipReason.SUPERSEDED, SkipReason.DEPRECATED):
         why = f"it is skipped as {row.reason}"
     action = "" if why else f"attempt {row.attempt + 1}" + (", converts again" if row.state is State.DONE else "")
-    return Target(row.item_id, row.source, row.key, row.state, action, why)
+    return ReplayTarget(row.item_id, row.source, row.key, row.state, action, why)
 
 
-def execute(targets: Sequence[Target], ledger: Ledger, intakes: Mapping[str, Intake], now: Callable[[], datetime]) -> list[Target]:
+def execute(
+    targets: Sequence[ReplayTarget], ledger: Ledger, intakes: Mapping[str, Intake], now: Callable[[], datetime]
+) -> list[ReplayTarget]:
     """Does what the targets say; returns them as they turned out.
 
     Raises:
@@ -137,7 +139,7 @@ def execute(targets: Sequence[Target], ledger: Ledger, intakes: Mapping[str, Int
     return results
 
 
-def _again(target: Target, ledger: Ledger, now: datetime) -> Target:
+def _again(target: ReplayTarget, ledger: Ledger, now: datetime) -> ReplayTarget:
     row = ledger.conversions.get(target.key or "")
     if target.refusal is not None or row is None:
         return target
@@ -148,11 +150,11 @@ def _again(target: Target, ledger: Ledger, now: datetime) -> Target:
         again = row.state is State.DONE  # whoever asks for what is done wants it made again, not to hear that it is done
         ledger.conversions.move(row, Move(Fact.REPLAYED, "a person asked for it", lane="replay", overwrite=again), now)
     except StaleState:
-        return Target(row.item_id, row.source, row.key, row.state, "", "it moved meanwhile")
-    return Target(row.item_id, row.source, row.key, State.QUEUED, f"attempt {row.attempt + 1}", None)
+        return ReplayTarget(row.item_id, row.source, row.key, row.state, "", "it moved meanwhile")
+    return ReplayTarget(row.item_id, row.source, row.key, State.QUEUED, f"attempt {row.attempt + 1}", None)
 
 
-def _fetched(ids: Sequence[str], intake: Intake) -> list[Target]:
+def _fetched(ids: Sequence[str], intake: Intake) -> list[ReplayTarget]:
     """Reads items from the catalog, and admits those that the rules admit; one that did not change is tried again."""
     intake.ensure_abilities()
     source, ledger = intake.source, intake.ledger
@@ -168,13 +170,13 @@ def _fetched(ids: Sequence[str], intake: Intake) -> list[Target]:
     for item in ids:
         row = rows.get(item)
         if item not in shown:
-            results.append(Target(item, source.name, None, None, "", f"catalog {source.api} has no such item"))
+            results.append(ReplayTarget(item, source.name, None, None, "", f"catalog {source.api} has no such item"))
         elif item in bad:
-            results.append(Target(item, source.name, None, None, "", bad[item]))
+            results.append(ReplayTarget(item, source.name, None, None, "", bad[item]))
         elif item in skipped:
-            results.append(Target(item, source.name, None, State.SKIPPED, "", f"the source's rules skip it: {skipped[item]}"))
+            results.append(ReplayTarget(item, source.name, None, State.SKIPPED, "", f"the source's rules skip it: {skipped[item]}"))
         elif item in moved and row is not None:
-            results.append(Target(item, source.name, row.key, row.state, f"attempt {row.attempt}", None))
+            results.append(ReplayTarget(item, source.name, row.key, row.state, f"attempt {row.attempt}", None))
         elif row is not None:
             results.append(_again(_target(row, ledger), ledger, intake.now()))
     return results

@@ -12,16 +12,16 @@ from rich.table import Table
 from rich.text import Text
 
 from stac_watch.jobs.audit import Audit
-from stac_watch.jobs.backfill import Plan
-from stac_watch.jobs.prune import Pruning
-from stac_watch.jobs.replay import Target
+from stac_watch.jobs.backfill import BackfillPlan
+from stac_watch.jobs.prune import Pruned
+from stac_watch.jobs.replay import ReplayTarget
 from stac_watch.model.stamps import stamp
 
 SHOWN = 50  # lines; --json and files have all
 DAYS = 40
 
 
-def render_plan(plan: Plan) -> RenderableType:
+def render_plan(plan: BackfillPlan) -> RenderableType:
     """Returns what a backfill would do, by day."""
     table = Table(title=Text(f"{plan.source}: {stamp(plan.start)} to {stamp(plan.end)}"), title_justify="left", header_style="bold")
     columns = ("items", "to_do", "done", "unfinished", "failed", "skipped", "unreadable")
@@ -43,7 +43,7 @@ def render_plan(plan: Plan) -> RenderableType:
     return Group(table, *notes)
 
 
-def render_targets(targets: Sequence[Target]) -> RenderableType:
+def render_targets(targets: Sequence[ReplayTarget]) -> RenderableType:
     """Returns what becomes of each target."""
     table = Table(header_style="bold")
     for column in ("item", "source", "state", "what"):
@@ -76,7 +76,7 @@ def render_audit(found: Audit) -> RenderableType:
     return Group(head, Text(", ".join(f"{n} {kind}" for kind, n in found.kinds.items()), style="bold red"), table)
 
 
-def render_pruning(found: Pruning, file: str | None) -> RenderableType:
+def render_pruning(found: Pruned, file: str | None) -> RenderableType:
     """Returns what was or would be forgotten; `file` is the ledger's, where it is one."""
     table = Table(
         title=f"not changed since {stamp(found.before.replace(microsecond=0))}", title_justify="left", header_style="bold"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stac_watch.jobs.backfill import Progress, ordered
+from stac_watch.jobs.backfill import BackfillProgress, ordered
 from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.records import Footprint, Order, Scope
 from stac_watch.model.states import State
@@ -22,7 +22,7 @@ class Overview:
     status: Status
     names: list[str]  # of all sources
     steps: list[StepTime]
-    backfills: list[tuple[Order, Progress]]
+    backfills: list[tuple[Order, BackfillProgress]]
     footprints: list[Footprint]
 
 
