@@ -15,7 +15,7 @@ from stac_watch.model.event import Lane
 from stac_watch.model.states import State
 
 
-class Sums:
+class Census:
     """Named queries that count."""
 
     def __init__(self, session: Session) -> None:

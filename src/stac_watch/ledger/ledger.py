@@ -7,7 +7,7 @@ from sqlalchemy.exc import DBAPIError
 
 from stac_watch.ledger.absences import Absences
 from stac_watch.ledger.conversions import Conversions
-from stac_watch.ledger.counts import Sums
+from stac_watch.ledger.counts import Census
 from stac_watch.ledger.items import Items
 from stac_watch.ledger.lease import Lease
 from stac_watch.ledger.migrations import migrate
@@ -33,7 +33,7 @@ class Ledger:
         self.conversions = Conversions(self._session)
         self.outbox = Outbox(self._session)
         self.orders = Orders(self._session)
-        self.counts = Sums(self._session)
+        self.counts = Census(self._session)
         self.pruning = Pruning(self._session)
 
     def prepare(self, *, upgrade: bool = True) -> None:
