@@ -181,8 +181,8 @@ def cleaned(soak: Soak, before: Mapping[str, int]) -> dict[str, int]:
     """Cleans up as an operator does, and counts again, once what ends has ended."""
     stack = soak.stack
     command = Path(sys.executable).parent / "stac-watch"
-    for argv in (["clean", "--older-than=0s", "--yes"], ["clean", "--volumes", "--yes"]):
-        argv = [str(command), *argv, f"--config={stack.folder / 'stac-watch.yaml'}"]
+    for argv in (["--older-than=0s", "--yes"], ["--volumes", "--yes"]):
+        argv = [str(command), "cluster", "clean", *argv, f"--config={stack.folder / 'stac-watch.yaml'}"]
         env = {"KUBECONFIG": str(stack.kubectl.kubeconfig), "NO_PROXY": "*"}
         subprocess.run(argv, env=env, check=True, capture_output=True, text=True)  # noqa: S603  # our own verb
     after: dict[str, int] = {}

@@ -3,13 +3,15 @@
 import contextlib
 import io
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
+from typer.main import get_command
 
-from stac_watch.cli.main import main
+from stac_watch.cli.main import cli, main
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,16 @@ def call(*argv: object, cwd: Path | None = None, **environ: str) -> Result:
         stream.flush()
     texts = [stream.buffer.getvalue().decode() for stream in (out, err)]
     return Result(int(code), *texts)
+
+
+def verbs() -> dict[str, Any]:
+    """Every verb as it is typed (`status`, `cluster submit`), with Typer's command for it."""
+
+    def inside(command: Any, *path: str) -> Iterator[tuple[str, Any]]:
+        for name, inner in command.commands.items():
+            yield from inside(inner, *path, name) if hasattr(inner, "commands") else [(" ".join((*path, name)), inner)]
+
+    return dict(inside(get_command(cli)))
 
 
 @pytest.fixture(scope="session")

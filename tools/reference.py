@@ -10,7 +10,7 @@ import ast
 import configparser
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -105,7 +105,7 @@ def _span(value: timedelta) -> str:
 
 def commands() -> str:
     """Returns the page about both command lines."""
-    verbs: dict[str, Any] = vars(typer.main.get_command(cli))["commands"]  # Typer types its groups as single commands
+    verbs = dict(_verbs(typer.main.get_command(cli)))
     watch = "".join(_verb(name, verbs[name]) for name in sorted(verbs))
     parser = runner_parser()
     [choices] = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]  # noqa: SLF001  # argparse has no other way
@@ -121,6 +121,15 @@ def commands() -> str:
         )
         last = (f"geozarr-runner {name}", table)
     return COMMANDS + watch + runner
+
+
+def _verbs(command: Any, *path: str) -> Iterator[tuple[str, Any]]:  # noqa: ANN401  # Typer types its groups as single commands
+    """Yields every verb, those of a group with its name in front."""
+    if not hasattr(command, "commands"):
+        yield " ".join(path), command
+        return
+    for name, inner in command.commands.items():
+        yield from _verbs(inner, *path, name)
 
 
 def _verb(name: str, command: Any) -> str:  # noqa: ANN401  # Typer's own Click is private to it

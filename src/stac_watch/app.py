@@ -1,6 +1,6 @@
 """The composition root: the only place that knows concrete classes, the wall clock and randomness.
 
-In: a configuration and an environment. Out: the parts that the verbs work with. Never: prints, or does work before it is asked.
+Each function imports the part that it makes: a verb that asks the ledger must not wait for HTTP, geometry and Kubernetes clients.
 """
 
 from __future__ import annotations
@@ -16,29 +16,22 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stac_watch.catalog.client import FIELDS, Catalog
-from stac_watch.config.load import ENV_PREFIX
-from stac_watch.config.model import ArgoSettings, Config, LocalSettings, Source
-from stac_watch.discover.policy import fields_for
-from stac_watch.ledger.database import open_engine
-from stac_watch.ledger.ledger import Ledger
 from stac_watch.model.errors import CannotWrite, InputError, Unavailable, cannot_write
 from stac_watch.model.states import IN_FLIGHT, State
-from stac_watch.report.lines import Line, line
-from stac_watch.report.links import Links, file_of, log_of, run_page
-from stac_watch.runs.engine import Engine, Runs
-from stac_watch.runs.local import LocalEngine
-from stac_watch.runs.markers import read_marker
-from stac_watch.watch.loop import Parts, Tick
-from stac_watch.watch.pulse import Recorder
 
 if TYPE_CHECKING:
+    from stac_watch.catalog.client import Catalog
+    from stac_watch.config.model import ArgoSettings, Config, LocalSettings, Source
+    from stac_watch.ledger.ledger import Ledger
+    from stac_watch.report.lines import Line
     from stac_watch.runs.argo import ArgoEngine
+    from stac_watch.runs.engine import Engine
     from stac_watch.runs.kubernetes_api import Cluster
+    from stac_watch.runs.local import LocalEngine
+    from stac_watch.watch.loop import Parts, Tick
 
 
 def wall_clock() -> datetime:
@@ -53,6 +46,9 @@ def jitter() -> random.Random:
 
 def open_ledger(config: Config, *, upgrade: bool = True) -> Ledger:
     """Opens the ledger, makes its tables where there are none, and brings older ones up to date: not for who only asks."""
+    from stac_watch.ledger.database import open_engine
+    from stac_watch.ledger.ledger import Ledger
+
     ledger = Ledger(open_engine(config.ledger))
     ledger.prepare(upgrade=upgrade)
     return ledger
@@ -71,6 +67,9 @@ def build(config: Config, environ: Mapping[str, str], wait: Callable[[float], bo
         Unavailable: the runner is not installed (local engine).
         ConfigError: the ledger or the engine cannot be used as configured.
     """
+    from stac_watch.runs.markers import read_marker
+    from stac_watch.watch.loop import Parts
+
     check_output(config)
     rng = jitter()
     catalogs = {source.name: build_catalog(source, rng) for source in config.sources}
@@ -100,8 +99,12 @@ def serving(config: Config, parts: Parts) -> Iterator[tuple[str, Callable[[Tick]
     if config.web is None:
         yield "", lambda _: None
         return
-    from stac_watch.report.web import answers  # a web server and a template engine take 0.2 s that no other verb needs
+    from importlib.metadata import version
+
+    from stac_watch.report.links import Links, file_of, log_of, run_page
+    from stac_watch.report.web import answers
     from stac_watch.report.web.site import Site
+    from stac_watch.watch.pulse import Recorder
 
     pulse = Recorder(parts.now)
     parts.ledger.listen(pulse.hear)
@@ -113,6 +116,9 @@ def serving(config: Config, parts: Parts) -> Iterator[tuple[str, Callable[[Tick]
 
 def build_catalog(source: Source, rng: random.Random) -> Catalog:
     """Returns a source's catalog, which reads of an item what the source's rules need."""
+    from stac_watch.catalog.client import FIELDS, Catalog
+    from stac_watch.discover.policy import fields_for
+
     fields = (*FIELDS, *fields_for(source.filter))
     whole = source.filter.cql2 is not None  # an expression may name any property
     return Catalog(
@@ -122,14 +128,14 @@ def build_catalog(source: Source, rng: random.Random) -> Catalog:
 
 def build_engine(config: Config, environ: Mapping[str, str]) -> Engine:
     """Returns the configured engine."""
-    if isinstance(config.engine, ArgoSettings):
+    if config.engine.kind == "argo":
         return build_argo(config.engine, environ)
     return _local(config, config.engine, environ)
 
 
 def build_argo(engine: ArgoSettings, environ: Mapping[str, str]) -> ArgoEngine:
     """Returns the engine on a cluster."""
-    from stac_watch.runs.argo import ArgoEngine  # the kubernetes client takes 0.6 s that no other engine needs
+    from stac_watch.runs.argo import ArgoEngine
 
     return ArgoEngine(
         engine.webhook,
@@ -164,12 +170,13 @@ def helper_name(run: str) -> str:
 
 
 def _local(config: Config, engine: LocalSettings, environ: Mapping[str, str]) -> LocalEngine:
+    from stac_watch.config.load import ENV_PREFIX
+    from stac_watch.runs.local import LocalEngine
+
     beside = Path(sys.executable).parent / "geozarr-runner"
     runner = str(beside) if beside.exists() else shutil.which("geozarr-runner", path=environ.get("PATH"))
     if runner is None:
-        raise Unavailable(
-            "geozarr-runner is not installed", hint="install it beside stac-watch: `make install`, or pip install ./runner"
-        )
+        raise Unavailable("geozarr-runner is not installed", hint="install it beside stac-watch: pip install ./runner")
     make_folder(engine.folder)
     hosts = sorted({host for source in config.sources for host in source.hosts()})
     return LocalEngine(
@@ -182,7 +189,7 @@ def _local(config: Config, engine: LocalSettings, environ: Mapping[str, str]) ->
 
 def check_output(config: Config) -> None:
     """Finds out before the first conversion whether local outputs can be written; on a cluster a path is the run's volume's."""
-    if isinstance(config.engine, LocalSettings) and "://" not in config.recipe.output:
+    if config.engine.kind == "local" and "://" not in config.recipe.output:
         make_folder(Path(config.recipe.output.split("{", 1)[0]).absolute())
 
 
@@ -205,6 +212,9 @@ def make_folder(folder: Path) -> None:
 
 def lines(parts: Parts, limit: int = 15) -> list[Line]:
     """Returns the conversions that a person wants to see now: what is in flight and what changed last."""
+    from stac_watch.report.lines import line
+    from stac_watch.runs.engine import Runs
+
     rows = {row.key: row for row in [*parts.ledger.conversions.unfinished(), *parts.ledger.conversions.find(limit=limit)]}
     shown = sorted(rows.values(), key=lambda row: row.created_at)[-limit:]
     runs = Runs(parts.engine.runs([row.key for row in shown if row.state in IN_FLIGHT]))
@@ -214,7 +224,7 @@ def lines(parts: Parts, limit: int = 15) -> list[Line]:
 
 def visible(config: Config, output: str) -> bool:
     """Tells whether an output's marker can be read from here: not where it is a path on a run's own volume."""
-    return "://" in output or isinstance(config.engine, LocalSettings)
+    return "://" in output or config.engine.kind == "local"
 
 
 def read_event(path: Path) -> bytes:

@@ -92,7 +92,14 @@ class Stack:
         settings = self.folder / "stac-watch.yaml"
         settings.write_text(yaml.safe_dump(self.config, sort_keys=False))
         command = Path(sys.executable).parent / "stac-watch"
-        argv = [str(command), "manifests", f"--config={settings}", f"--out={self.folder}", *(f"--port={p}" for p in self.ports)]
+        argv = [
+            str(command),
+            "cluster",
+            "manifests",
+            f"--config={settings}",
+            f"--out={self.folder}",
+            *(f"--port={p}" for p in self.ports),
+        ]
         subprocess.run(argv, check=True, capture_output=True, text=True)
 
     def apply(self) -> None:

@@ -78,7 +78,11 @@ def digest(path):
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def test_a_run_by_hand_from_submit_to_clean(ours, make, tmp_path):
+def test_a_run_by_hand_from_submit_to_clean(ours, make, environ, tmp_path):
+    def verb(*arguments):
+        argv = [sys.executable, "-c", MAIN, "cluster", *arguments, f"--config={ours.folder}/stac-watch.yaml"]
+        return subprocess.run(argv, env=environ, capture_output=True, text=True, check=True, timeout=600).stdout
+
     item = ours.publish(size=360)
     url = f"{ours.catalog}/collections/sentinel-2-l2a/items/{item}"
     done = make("submit", f"STAC_URL={url}", "OUTPUT_ZARR=/data/by hand.zarr", "DASK_PERF_HTML=/data/dask.html", "WAIT=1",
@@ -86,10 +90,10 @@ def test_a_run_by_hand_from_submit_to_clean(ours, make, tmp_path):
     run = done.stdout.split()[0]
     assert f"/workflows/{ours.namespace}/{run}" in done.stderr
 
-    status = make("status", f"WF={run}").stdout
+    status = verb("runs", run)
     assert "succeeded" in status
     assert item in status.replace("\n", "").replace(" ", "")
-    log = make("logs", f"WF={run}").stdout
+    log = verb("logs", run, "--follow")
     assert re.search(r"^convert +.*check structure: passed", log, re.MULTILINE)
     assert "argo=true" not in log
 
@@ -110,9 +114,9 @@ def test_a_run_by_hand_from_submit_to_clean(ours, make, tmp_path):
     ours.kubectl.apply(json.dumps(other), "-n", ours.namespace)
     listed = make("clean-pvc").stdout
     assert run in listed
-    make("clean")  # ended a moment ago: stays
+    make("clean", "YES=1")  # ended a moment ago: stays
     assert exists(ours, "workflow", run)
-    make("clean", "OLDER_THAN=0s")
+    make("clean", "OLDER_THAN=0s", "YES=1")
     assert not exists(ours, "workflow", run)
     wait_until(lambda: not ours.pods(f"workflows.argoproj.io/workflow={run}"), 120, "the run's pods did not go with it")
     assert exists(ours, "pvc", run)  # and stays, for nobody owns it any more
@@ -127,7 +131,7 @@ def test_a_fetch_that_is_interrupted_goes_on_where_it_was(ours, environ, tmp_pat
     name = "gz-large"
     put_package(ours, name)
     config = f"--config={ours.folder}/stac-watch.yaml"
-    argv = [sys.executable, "-c", MAIN, "fetch", name, config, f"--out={tmp_path}", "--json"]
+    argv = [sys.executable, "-c", MAIN, "cluster", "fetch", name, config, f"--out={tmp_path}", "--json"]
 
     def there():
         return sum(path.stat().st_size for path in tmp_path.glob(f"{name}/.*.part"))
@@ -206,20 +210,19 @@ def test_the_doctor_names_what_is_broken(ours, make):
     assert done.returncode == 2
     broken = {line.split(":")[0].removeprefix("FAIL  ") for line in done.stdout.splitlines() if line.startswith("FAIL")}
     assert {"template geozarr-convert", "accounts"} <= broken
-    assert "differs at entrypoint → `make template`" in done.stdout
+    assert "differs at entrypoint → `kubectl apply -k workflows`" in done.stdout
     assert "only runs by hand work here" in done.stdout
 
 
 def test_the_argo_ui_is_forwarded(ours, environ):
-    argv = ["make", "--no-print-directory", "ui", f"UI_PORT={free_port()}"]
+    port = free_port()
+    argv = ["make", "--no-print-directory", "ui", f"UI_PORT={port}"]
     with subprocess.Popen(
         argv, cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
         try:
-            said = process.stdout.readline()
-            assert said.startswith("Argo UI: https://localhost:")
+            assert process.stdout.readline().startswith("kubectl ")
             assert "Forwarding from" in process.stdout.readline()
-            port = int(re.search(r"localhost:(\d+)", said)[1])
             unverified = ssl._create_unverified_context()  # argo-server makes its own certificate
             connection = http.client.HTTPSConnection("127.0.0.1", port, context=unverified, timeout=20)
             connection.request("GET", "/api/v1/version")

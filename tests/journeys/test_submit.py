@@ -1,4 +1,4 @@
-"""`stac-watch submit`: one Workflow by hand, against a Kubernetes API that answers in every way it can."""
+"""`stac-watch cluster submit`: one Workflow by hand, against a Kubernetes API that answers in every way it can."""
 
 import json
 import os
@@ -38,7 +38,7 @@ class World:
         self.environ = dict(os.environ) | {"KUBECONFIG": str(kubeconfig)}
 
     def start(self, *arguments: str) -> subprocess.Popen:
-        argv = [str(COMMAND), "submit", *arguments, "--config", str(self.config)]
+        argv = [str(COMMAND), "cluster", "submit", *arguments, "--config", str(self.config)]
         return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=self.environ)
 
     def submit(self, *arguments: str) -> subprocess.CompletedProcess:
@@ -97,7 +97,8 @@ def test_asked_for_twice_under_one_name_it_is_one_run(world):
     first, second = (world.submit(URL, "--name", "gz-mine", "--json", "--ui", "https://argo.example/") for _ in range(2))
     assert json.loads(first.stdout) == {
         "run": "gz-mine", "namespace": "geozarr", "created": True, "link": "https://argo.example/workflows/geozarr/gz-mine",
-        "follow": "stac-watch logs --follow gz-mine", "phase": None, "code": None, "reason": None, "hint": None, "seconds": None,
+        "follow": "stac-watch cluster logs --follow gz-mine",
+        "phase": None, "code": None, "reason": None, "hint": None, "seconds": None,
     }  # fmt: skip
     assert json.loads(second.stdout) == json.loads(first.stdout) | {"created": False}
     assert list(world.api.workflows) == ["gz-mine"]
@@ -204,7 +205,7 @@ def test_ctrl_c_ends_the_waiting_and_not_the_run(world):
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, f"{name}\n")
-    assert f"run {name} goes on: `stac-watch logs --follow {name}`" in err
+    assert f"run {name} goes on: `stac-watch cluster logs --follow {name}`" in err
     assert "Traceback" not in err
 
 

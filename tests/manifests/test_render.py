@@ -25,7 +25,7 @@ def test_what_is_committed_is_what_is_rendered(rendered):
     committed = {str(p.relative_to(ROOT)): p.read_text() for folder in FOLDERS for p in (ROOT / folder).rglob("*") if p.is_file()}
     assert sorted(committed) == sorted(rendered)
     stale = [path for path, text in rendered.items() if committed[path] != text]
-    assert not stale, "render them again: stac-watch manifests --config deploy/base/stac-watch.yaml --out ."
+    assert not stale, "render them again: stac-watch cluster manifests --config deploy/base/stac-watch.yaml --out ."
 
 
 def test_another_process_renders_the_same_bytes(rendered):

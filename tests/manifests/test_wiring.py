@@ -6,12 +6,11 @@ from datetime import UTC, datetime, timedelta
 
 import jsonschema
 import pytest
+from command import verbs
 from geozarr_runner.cli import parser
 from hypothesis import given
 from hypothesis import strategies as st
-from typer.main import get_command
 
-from stac_watch.cli.main import cli
 from stac_watch.cli.times import read_range
 from stac_watch.cluster.manifests.convert import retry_expression
 from stac_watch.cluster.submit import one_run
@@ -291,5 +290,5 @@ def test_the_nightly_audit_asks_for_a_range_that_the_command_line_reads(objects)
     start, end = read_range(given.pop("start"), given.pop("end"), now)
     assert timedelta(days=1) <= now - end < timedelta(days=2)
     assert end - start == timedelta(days=29)
-    known = {option for parameter in get_command(cli).commands["audit"].params for option in parameter.opts}
+    known = {option for parameter in verbs()["audit"].params for option in parameter.opts}
     assert {f"--{name}" for name in given} <= known

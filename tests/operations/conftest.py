@@ -1,8 +1,6 @@
 """What the tests of the operator's verbs share: the server that answers like Kubernetes, and the command line beside it."""
 
 import os
-import subprocess
-import sys
 
 import pytest
 from fakes.kubernetes import NAMESPACE, Api, client, serving, write_kubeconfig
@@ -39,20 +37,13 @@ def environ(server, tmp_path):
 
 
 @pytest.fixture
-def stac_watch(environ):
-    """Runs the command line as a person does."""
+def cluster_verb(stac_watch, environ):
+    """Calls `stac-watch cluster VERB` as who has the kubeconfig of this server."""
 
-    def run(*arguments, check=True, text=""):
-        argv = [
-            sys.executable,
-            "-c",
-            "import sys; from stac_watch.cli.main import main; sys.exit(main())",
-            *arguments,
-            f"--config={ROOT}/deploy/base/stac-watch.yaml",
-        ]
-        done = subprocess.run(argv, env=environ, input=text, capture_output=True, text=True, check=False, timeout=120)
-        assert not check or done.returncode == 0, done.stdout + done.stderr
-        return done
+    def run(*arguments, code=0):
+        said = stac_watch("cluster", *arguments, f"--config={ROOT}/deploy/base/stac-watch.yaml", **environ)
+        assert said.code == code, said.said
+        return said
 
     return run
 

@@ -260,7 +260,7 @@ def test_what_the_contract_says_is_one(edit, where):
     finding = diagnosis.template(template(), edited(edit))
     assert finding.verdict is Verdict.FAIL
     assert where in finding.found
-    assert finding.remedy.startswith("`make template`")
+    assert finding.remedy.startswith("`kubectl apply -k workflows`")
 
 
 @pytest.mark.parametrize(
@@ -277,13 +277,12 @@ def test_versions(text, parts):
     assert diagnosis.numbers(text) == parts
 
 
-def test_the_command_prints_a_line_each_or_json_and_its_exit_code_is_true(whole, stac_watch):
-    done = stac_watch("doctor", "--json", check=False)
-    found = json.loads(done.stdout)
+def test_the_command_prints_a_line_each_or_json_and_its_exit_code_is_true(whole, cluster_verb, stac_watch, environ):
+    done = stac_watch("cluster", "doctor", "--json", f"--config={ROOT}/deploy/base/stac-watch.yaml", **environ)
+    found = json.loads(done.out)
     assert all(set(f) == {"check", "verdict", "found", "remedy"} for f in found)
-    assert done.returncode == (1 if "FAIL" in {f["verdict"] for f in found} else 0)
-    assert {f["verdict"] for f in found if f["check"] != "kubectl"} == {"ok"}
+    assert done.code == (1 if "FAIL" in {f["verdict"] for f in found} else 0)
+    assert [f for f in found if f["check"] != "kubectl" and f["verdict"] != "ok"] == []
     whole.objects.pop(TEMPLATE)
-    done = stac_watch("doctor", check=False)
-    assert done.returncode == 1
-    assert "FAIL  template geozarr-convert: is not installed → `make template`\n" in done.stdout
+    said = cluster_verb("doctor", code=1).out
+    assert "FAIL  template geozarr-convert: is not installed → `kubectl apply -k workflows`\n" in said

@@ -254,6 +254,7 @@ def test_interrupted_it_removes_its_pod_keeps_what_came_and_goes_on(api, environ
         sys.executable,
         "-c",
         "import sys; from stac_watch.cli.main import main; sys.exit(main())",
+        "cluster",
         "fetch",
         RUN,
         f"--out={tmp_path}/runs",

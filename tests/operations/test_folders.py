@@ -67,7 +67,7 @@ class Place:
         return left[0]
 
     def clean(self, *options: str) -> subprocess.CompletedProcess[str]:
-        argv = [str(COMMAND), "clean", "--older-than=30d", "-c", str(self.folder / "stac-watch.yaml"), *options]
+        argv = [str(COMMAND), "cluster", "clean", "--older-than=30d", "-c", str(self.folder / "stac-watch.yaml"), *options]
         return subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
 
 

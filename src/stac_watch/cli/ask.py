@@ -1,7 +1,4 @@
-"""The verbs that ask: status, items, explain, event. They read the ledger and nothing else.
-
-In: a verb's arguments. Out: tables or JSON on stdout, an exit code. Never: writes, or decides anything.
-"""
+"""The verbs that ask: status, items, explain, event. They read the ledger and nothing else."""
 
 from __future__ import annotations
 
@@ -10,23 +7,20 @@ from typing import Annotated
 
 import typer
 
-from stac_watch import app as composition
 from stac_watch.cli.terminal import DEFAULT_CONFIG, ConfigOption, ItemArgument, JsonOption, cli, reading, show
 from stac_watch.model.errors import Exit
 from stac_watch.model.states import State
-from stac_watch.report import explain as explaining
-from stac_watch.report import items as listing
-from stac_watch.report import links
-from stac_watch.report import status as summing
-from stac_watch.report.lines import table
 
 
 @cli.command()
 def status(context: typer.Context, config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> int:
     """Show how many conversions are where, how far behind, what waits and why, and what failed."""
+    from stac_watch.app import wall_clock
+    from stac_watch.report import status as summary
+
     with reading(context, config) as (settings, ledger):
-        view = summing.read(ledger, settings.sources, settings.engine.limits, composition.wall_clock())
-    show(view, json, summing.render_status)
+        view = summary.read(ledger, settings.sources, settings.engine.limits, wall_clock())
+    show(view, json, summary.render_status)
     return Exit.OK
 
 
@@ -41,10 +35,13 @@ def items(
     limit: Annotated[int, typer.Option(min=1, help="At most so many, the last changed first.")] = 50,
 ) -> int:
     """List conversions, the last changed first."""
+    from stac_watch.app import wall_clock
+    from stac_watch.report import items as listing
+    from stac_watch.report.lines import table
+
     with reading(context, config) as (_, ledger):
         bad = listing.read_unreadable(ledger, limit) if unreadable else []
-        now = composition.wall_clock()
-        lines = [] if unreadable else listing.read(ledger, now, source=source, state=state, limit=limit)
+        lines = [] if unreadable else listing.read(ledger, wall_clock(), source=source, state=state, limit=limit)
     if unreadable:
         show(bad, json, listing.render_unreadable)
     else:
@@ -55,18 +52,23 @@ def items(
 @cli.command()
 def explain(context: typer.Context, item: ItemArgument, config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> int:
     """Show everything that happened to one item, and what comes next."""
+    from stac_watch.app import wall_clock
+    from stac_watch.report import explain as chain
+    from stac_watch.report import links
+
     with reading(context, config) as (settings, ledger):
-        now = composition.wall_clock()
-        chains = explaining.read(ledger, item, settings.engine.limits, now, lambda run: links.log_of(settings, run))
-    show(chains, json, explaining.render_explanations)
+        chains = chain.read(ledger, item, settings.engine.limits, wall_clock(), lambda run: links.log_of(settings, run))
+    show(chains, json, chain.render_explanations)
     return Exit.OK
 
 
 @cli.command()
 def event(context: typer.Context, item: ItemArgument, config: ConfigOption = DEFAULT_CONFIG) -> int:
     """Print the CloudEvent of an item's latest attempt, byte for byte as it was or will be posted."""
+    from stac_watch.report.explain import known
+
     with reading(context, config) as (_, ledger):
-        body = ledger.conversions.events(explaining.known(ledger, item)[0].key)[-1]
+        body = ledger.conversions.events(known(ledger, item)[0].key)[-1]
     sys.stdout.buffer.write(body)
     sys.stdout.buffer.flush()
     return Exit.OK

@@ -1,46 +1,47 @@
-"""The verbs of whoever runs the cluster: runs, logs, fetch, clean, doctor.
+"""The verbs of whoever runs the cluster: `cluster runs`, `logs`, `fetch`, `clean`, `doctor`.
 
-In: a run's name, a folder. Out: tables, lines, files, findings; a true exit code. Never: needs a ledger on a cluster, or deletes
-what was not listed before.
+They need no ledger on a cluster, and remove nothing that was not listed before.
 """
 
 from __future__ import annotations
 
-import shutil
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from stac_watch import app as composition
-from stac_watch.cli.terminal import DEFAULT_CONFIG, ConfigOption, JsonOption, YesOption, cli, environ_of, loaded, reading, show
-from stac_watch.cli.times import read_span
-from stac_watch.config.model import ArgoSettings, Config, LocalSettings
+from stac_watch.cli.terminal import DEFAULT_CONFIG, ConfigOption, JsonOption, YesOption, environ_of, group, loaded, reading, show
 from stac_watch.model.errors import ConfigError, Exit
-from stac_watch.report.as_json import as_json
-from stac_watch.runs.engine import Phase
 
-if TYPE_CHECKING:  # the kubernetes client takes 0.6 s that the other verbs do not have to wait for
+if TYPE_CHECKING:
+    from datetime import timedelta
+    from types import FrameType
+
+    from rich.console import Console
+
     from stac_watch.cluster.doctor import Expected
     from stac_watch.cluster.fetch import Fetched, Watching
+    from stac_watch.config.model import ArgoSettings, Config
     from stac_watch.runs.cleaning import Cleaning, Leftover
     from stac_watch.runs.kubernetes_api import Cluster
 
+cluster = group("cluster")
 NamespaceOption = Annotated[str, typer.Option("--namespace", "-n", help="Instead of the configuration's engine.namespace.")]
 RunArgument = Annotated[str, typer.Argument(help="The run's name; @latest = the newest one.")]
 
 
-@cli.command()
+@cluster.callback()
+def _about() -> None:
+    """Run an installation on Kubernetes: its manifests, its runs, what they leave."""
+
+
+@cluster.command()
 def runs(
     context: typer.Context,
     run: Annotated[str, typer.Argument(help="One run, with its steps; @latest = the newest one.")] = "",
@@ -51,20 +52,21 @@ def runs(
     ui: Annotated[str, typer.Option(help="Where the Argo UI is reached, for links.")] = "https://localhost:2746",
 ) -> int:
     """Show the runs that the cluster has, or one of them with its steps."""
+    from stac_watch.app import wall_clock
     from stac_watch.cluster import runs as seen
     from stac_watch.cluster.tables import render_run, render_runs
 
-    with operating(context, config, namespace) as cluster:
-        now = composition.wall_clock()
+    with operating(context, config, namespace) as opened:
+        now = wall_clock()
         if run:
-            show(seen.view(seen.found(cluster, run), now, ui), json, render_run)
+            show(seen.view(seen.found(opened, run), now, ui), json, render_run)
         else:
-            workflows = seen.newest_first(cluster.items(cluster.argo("workflows"), seen.SELECTOR))
+            workflows = seen.newest_first(opened.items(opened.argo("workflows"), seen.SELECTOR))
             show([seen.view(workflow, now, ui) for workflow in workflows[:limit]], json, render_runs)
     return Exit.OK
 
 
-@cli.command()
+@cluster.command()
 def logs(
     context: typer.Context,
     run: RunArgument = "@latest",
@@ -73,26 +75,27 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Until the run is over.")] = False,
 ) -> int:
     """Print what a run's steps wrote, each line with its step; with --follow until it is over, and 1 when it failed."""
+    from stac_watch.app import wall_clock
     from stac_watch.cluster import runs as seen
     from stac_watch.cluster.logs import logs as lines
+    from stac_watch.runs.engine import Phase
 
-    with operating(context, config, namespace) as cluster:
-        name = seen.found(cluster, run)["metadata"]["name"]
+    with operating(context, config, namespace) as opened:
+        name = seen.found(opened, run)["metadata"]["name"]
         shown = False
-        for line in lines(cluster, name, follow=follow, wait=threading.Event().wait):
+        for line in lines(opened, name, follow=follow, wait=threading.Event().wait):
             shown = True
             print(f"{line.step:<12} {line.text}", flush=True, file=sys.stderr if line.ours else sys.stdout)
-        end = seen.view(seen.found(cluster, name), composition.wall_clock())
+        end = seen.view(seen.found(opened, name), wall_clock())
         if not shown:
-            print(
-                f"the pods of run {name} are gone, and their logs with them; `stac-watch runs {name}` has its end", file=sys.stderr
-            )
+            said = f"the pods of run {name} are gone, and their logs with them; `stac-watch cluster runs {name}` has its end"
+            print(said, file=sys.stderr)
         if follow:
             print(f"{name}: {end.phase.value}" + (f": {end.reason}" if end.reason else ""), file=sys.stderr)
     return Exit.NOT_ALL_WELL if follow and end.phase is Phase.FAILED else Exit.OK
 
 
-@cli.command()
+@cluster.command()
 def fetch(
     context: typer.Context,
     run: RunArgument,
@@ -102,12 +105,17 @@ def fetch(
     json: JsonOption = False,
 ) -> int:
     """Copy what a run left on its volume: package, report, item, Dask's report. Run again, it goes on where it stopped."""
+    from rich.console import Console
+
+    from stac_watch.app import helper_name
     from stac_watch.cluster.fetch import fetch as fetched
 
     console = Console(stderr=True)
-    with ending_by_signal(), operating(context, config, namespace) as cluster, _bars(console) as watching:
-        files = fetched(cluster, run, out, pod=composition.helper_name, watching=watching)
+    with ending_by_signal(), operating(context, config, namespace) as opened, _bars(console) as watching:
+        files = fetched(opened, run, out, pod=helper_name, watching=watching)
     if json:
+        from stac_watch.report.as_json import as_json
+
         print(as_json(files))
     else:
         for file in files:
@@ -115,7 +123,7 @@ def fetch(
     return Exit.OK
 
 
-@cli.command()
+@cluster.command()
 def clean(
     context: typer.Context,
     config: ConfigOption = DEFAULT_CONFIG,
@@ -131,6 +139,7 @@ def clean(
 
     Of the local engine: folders of runs that are over, and what was staged for conversions that are.
     """
+    from stac_watch.cli.times import read_span
     from stac_watch.cluster.tables import removed, render_cleaning
 
     with _cleaning(context, config, namespace, read_span(older_than), volumes=volumes) as (plan, carry_out):
@@ -142,14 +151,20 @@ def clean(
     return Exit.OK
 
 
-@cli.command()
+@cluster.command()
 def doctor(
     context: typer.Context, config: ConfigOption = DEFAULT_CONFIG, namespace: NamespaceOption = "", json: JsonOption = False
 ) -> int:
     """Say what is wrong with an installation on a cluster: one line each, with the remedy. Exit code 1 when anything is broken."""
+    import shutil
+
+    from rich.console import Console
+
+    from stac_watch.app import build_cluster
     from stac_watch.cluster.diagnosis import Finding, Verdict
     from stac_watch.cluster.doctor import examine, tools
     from stac_watch.cluster.tables import finding
+    from stac_watch.report.as_json import as_json
 
     settings = loaded(context, config)
     engine = _argo(settings)
@@ -158,7 +173,7 @@ def doctor(
 
     def look() -> Iterator[Finding]:
         yield from tools(lambda program: shutil.which(program, path=environ_of(context).get("PATH")))
-        yield from examine(lambda: composition.build_cluster(engine, environ_of(context), namespace), _expected(settings, config))
+        yield from examine(lambda: build_cluster(engine, environ_of(context), namespace), _expected(settings, config))
 
     for entry in look():
         found.append(entry)
@@ -172,11 +187,13 @@ def doctor(
 @contextmanager
 def operating(context: typer.Context, config: Path, namespace: str) -> Iterator[Cluster]:
     """Opens the cluster of a configuration."""
-    cluster = composition.build_cluster(_argo(loaded(context, config)), environ_of(context), namespace)
+    from stac_watch.app import build_cluster
+
+    opened = build_cluster(_argo(loaded(context, config)), environ_of(context), namespace)
     try:
-        yield cluster
+        yield opened
     finally:
-        cluster.close()
+        opened.close()
 
 
 @contextmanager
@@ -184,19 +201,20 @@ def _cleaning(
     context: typer.Context, config: Path, namespace: str, age: timedelta, *, volumes: bool
 ) -> Iterator[tuple[Cleaning, Callable[[Cleaning], Iterator[tuple[Leftover, bool]]]]]:
     """Yields what may go, and what removes it."""
+    from stac_watch.app import wall_clock
     from stac_watch.cluster import clean
     from stac_watch.runs import folders
 
-    engine, now = loaded(context, config).engine, composition.wall_clock()
-    if isinstance(engine, LocalSettings) and not volumes:
+    engine, now = loaded(context, config).engine, wall_clock()
+    if engine.kind == "local" and not volumes:
         with reading(context, config) as (_, ledger):
             yield (
                 folders.plan(engine.folder, ledger.conversions.get, now, age),
                 partial(folders.carry_out, engine.folder, ledger.conversions.get),
             )
         return
-    with operating(context, config, namespace) as cluster:
-        yield clean.plan_volumes(cluster) if volumes else clean.plan_runs(cluster, now, age), partial(clean.carry_out, cluster)
+    with operating(context, config, namespace) as opened:
+        yield clean.plan_volumes(opened) if volumes else clean.plan_runs(opened, now, age), partial(clean.carry_out, opened)
 
 
 @contextmanager
@@ -217,6 +235,8 @@ def ending_by_signal() -> Iterator[None]:
 @contextmanager
 def _bars(console: Console) -> Iterator[Watching]:
     """Yields what shows a bar for each file; without a terminal a line for each."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
     from stac_watch.cluster.fetch import Watching
 
     name = TextColumn("{task.description}", markup=False)
@@ -247,7 +267,7 @@ def _agreed(count: int) -> bool:
 
 
 def _argo(settings: Config) -> ArgoSettings:
-    if not isinstance(settings.engine, ArgoSettings):
+    if settings.engine.kind != "argo":
         raise ConfigError(
             f"engine.kind is {settings.engine.kind}, and this verb is for a cluster",
             hint="name the cluster's configuration: --config deploy/base/stac-watch.yaml",

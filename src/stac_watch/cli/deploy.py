@@ -1,7 +1,4 @@
-"""The verbs that a cluster needs: manifests and submit.
-
-In: a configuration for Argo. Out: YAML files, or one Workflow and how it ended. Never: applies a manifest; that is kubectl's.
-"""
+"""The verbs that bring something to a cluster: `cluster manifests` and `cluster submit`. To apply a manifest is kubectl's work."""
 
 from __future__ import annotations
 
@@ -12,18 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stac_watch import app as composition
-from stac_watch.cli.terminal import DEFAULT_CONFIG, ConfigOption, JsonOption, cli, environ_of, loaded, stopping
-from stac_watch.config.model import ArgoSettings
+from stac_watch.cli.cluster import cluster
+from stac_watch.cli.terminal import DEFAULT_CONFIG, ConfigOption, JsonOption, environ_of, loaded, stopping
 from stac_watch.model.errors import ConfigError, Exit
-from stac_watch.report.as_json import as_json
 
-if TYPE_CHECKING:  # the kubernetes client takes 0.6 s that the other verbs do not have to wait for
+if TYPE_CHECKING:
     from stac_watch.cluster.submit import Submission
     from stac_watch.runs.kubernetes_api import Cluster
 
 
-@cli.command()
+@cluster.command()
 def manifests(
     context: typer.Context,
     config: ConfigOption = DEFAULT_CONFIG,
@@ -61,7 +56,7 @@ def manifests(
     return Exit.OK
 
 
-@cli.command()
+@cluster.command()
 def submit(
     context: typer.Context,
     stac_url: Annotated[str, typer.Argument(help="An item's URL, or a Zarr store's.")],
@@ -81,10 +76,12 @@ def submit(
     json: JsonOption = False,
 ) -> int:
     """Submit one Workflow, without poller or ledger. What is not given is the WorkflowTemplate's default."""
+    from stac_watch.app import build_cluster
     from stac_watch.cluster.submit import check_template, create, one_run, submission
+    from stac_watch.report.as_json import as_json
 
     settings = loaded(context, config)
-    if not isinstance(settings.engine, ArgoSettings):
+    if settings.engine.kind != "argo":
         raise ConfigError("submit is for argo", hint="on one machine call `geozarr-runner run --stac-url URL --output-zarr PATH`")
     asked = {
         "stac_url": stac_url, "output_zarr": output_zarr, "groups": groups, "spatial_chunk": spatial_chunk, "sharding": sharding,
@@ -92,14 +89,14 @@ def submit(
         "dask_perf_html": dask_perf_html,
     }  # fmt: skip
     workflow = one_run(asked, namespace=settings.engine.namespace, name=name)
-    cluster = composition.build_cluster(settings.engine, environ_of(context), "")
-    with closing(cluster):
-        check_template(cluster)
-        run, created = create(cluster, workflow)
-        told = submission(run, cluster.namespace, created=created, ui=ui or settings.engine.ui or "")
+    opened = build_cluster(settings.engine, environ_of(context), "")
+    with closing(opened):
+        check_template(opened)
+        run, created = create(opened, workflow)
+        told = submission(run, opened.namespace, created=created, ui=ui or settings.engine.ui or "")
         if not json:
             _tell(told)
-        end = _awaited(cluster, told) if wait else told
+        end = _awaited(opened, told) if wait else told
     if end is None:
         print(f"run {run} goes on: `{told.follow}`", file=sys.stderr)
         return Exit.INTERRUPTED
@@ -114,19 +111,19 @@ def _tell(told: Submission) -> None:
     if not told.created:
         print("  → it was there already, and was left as it is", file=sys.stderr)
     if sys.stdout.isatty() or told.link:  # who says where the Argo UI is wants the link
-        print(f"  → {told.link}" if told.link else "  → `make ui` opens the Argo UI", file=sys.stderr)
+        if told.link:
+            print(f"  → {told.link}", file=sys.stderr)
         print(f"  → {told.follow}", file=sys.stderr)
 
 
-def _awaited(cluster: Cluster, told: Submission) -> Submission | None:
+def _awaited(opened: Cluster, told: Submission) -> Submission | None:
     """Waits for a run's end, and says on stderr where it is."""
+    from stac_watch.app import wall_clock
     from stac_watch.cluster.submit import wait_for_end
 
     with stopping() as wait:
         try:
-            end = wait_for_end(
-                cluster, told, wait=wait, now=composition.wall_clock, show=lambda text: print(text, file=sys.stderr, flush=True)
-            )
+            end = wait_for_end(opened, told, wait=wait, now=wall_clock, show=lambda text: print(text, file=sys.stderr, flush=True))
         except KeyboardInterrupt:
             return None
     if end is not None and end.code:

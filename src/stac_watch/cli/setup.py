@@ -1,74 +1,59 @@
-"""What `check` looks at: each part of a configuration, one line each, with what to do."""
+"""The verbs that one begins with: check and demo."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
-from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Annotated
 
-from stac_watch.app import build_catalog, build_engine, check_output, jitter, open_ledger, opened_argo, wall_clock
-from stac_watch.catalog.abilities import words
-from stac_watch.catalog.client import Catalog
-from stac_watch.catalog.probe import probe
-from stac_watch.config.model import ArgoSettings, Config, Source
-from stac_watch.discover.overlap import overlap_of
-from stac_watch.ledger.database import shown_url
-from stac_watch.model.errors import Refused
+import typer
 
-if TYPE_CHECKING:
-    from stac_watch.runs.argo import ArgoEngine
+from stac_watch.cli.terminal import DEFAULT_CONFIG, ConfigOption, cli, environ_of, loaded, stopping
+from stac_watch.model.errors import Exit, StacWatchError, Unavailable
 
 
-def checks(config: Config, environ: Mapping[str, str]) -> Iterator[tuple[str, Callable[[], str]]]:
-    """Yields what can be checked, each a call that returns what was found or raises what is wrong."""
-    yield "outputs", lambda: _checked_output(config)
-    yield "ledger", lambda: _checked_ledger(config)
-    if isinstance(config.engine, ArgoSettings):
-        yield "webhook", partial(_with_argo, config.engine, environ, lambda argo: argo.ping())
-        yield "permissions", partial(_with_argo, config.engine, environ, _checked_rights)
-        yield "engine argo", partial(_with_argo, config.engine, environ, lambda argo: f"room for {argo.headroom()} runs")
-    else:
-        yield "engine local", lambda: f"room for {build_engine(config, environ).headroom()} runs"
-    rng = jitter()
-    for source in config.sources:
-        yield f"source {source.name}", partial(_checked_catalog, config, source, build_catalog(source, rng))
+@cli.command()
+def check(context: typer.Context, config: ConfigOption = DEFAULT_CONFIG) -> int:
+    """Check the configuration, the catalogs, the ledger and the engine: one line each, with what to do."""
+    from stac_watch.cli.checks import checks
+
+    settings = loaded(context, config)
+    code = Exit.OK
+    for name, probe in checks(settings, environ_of(context)):
+        try:
+            print(f"ok    {name}: {probe()}")
+        except StacWatchError as error:
+            code = max(code, error.exit_code)
+            print(f"FAIL  {name}: {error.message}\n      → {error.hint}")
+    return code
 
 
-def _checked_output(config: Config) -> str:
-    check_output(config)
-    return config.recipe.output
+@cli.command()
+def demo(
+    context: typer.Context,
+    folder: Annotated[Path, typer.Option(help="Where everything of the demo lies; made anew each time.")] = Path("var/demo"),
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the demo catalog; 0 = any free one.")] = 0,
+    size: Annotated[int, typer.Option(help="Pixels per side at 10 m; a multiple of 72.")] = 720,
+    keep: Annotated[bool, typer.Option("--keep", help="Go on watching when the story is told.")] = False,
+) -> int:
+    """Show the whole thing on this machine in about a minute."""
+    from rich.console import Console
 
+    from stac_watch import app
 
-def _with_argo(engine: ArgoSettings, environ: Mapping[str, str], ask: Callable[[ArgoEngine], str]) -> str:
-    with opened_argo(engine, environ) as argo:
-        return ask(argo)
-
-
-def _checked_rights(argo: ArgoEngine) -> str:
-    if missing := argo.missing_rights():
-        raise Refused(
-            f"this account may not {', '.join(missing)} workflows in namespace {argo.namespace!r}",
-            hint="the poller's Role needs get, list and watch of workflows.argoproj.io: kubectl apply -f deploy/base/rbac.yaml",
-        )
-    return f"may look at workflows in namespace {argo.namespace!r}"
-
-
-def _checked_ledger(config: Config) -> str:
-    open_ledger(config, upgrade=False).close()
-    return shown_url(config.ledger)
-
-
-def _checked_catalog(config: Config, source: Source, catalog: Catalog) -> str:
-    """Probes the catalog anew, keeps what was found for the watcher, and tells it."""
-    server_now = catalog.clock()
-    found = probe(catalog, source.poll.page)
-    ledger = open_ledger(config, upgrade=False)
     try:
-        ledger.sources.note_abilities(source.name, asdict(found), wall_clock())
-        overlap = overlap_of(source, found.stamp, ledger.sources.lateness(source.name))
-    finally:
-        ledger.close()
-    skew = (server_now - wall_clock()).total_seconds()
-    told = [*words(found), f"overlap {overlap.total_seconds() / 60:.0f} min, its clock is {skew:+.0f} s from ours"]
-    return "\n      ".join([f"{catalog.collection} at {catalog.api}", *told])
+        from stac_watch.demo import scenario
+    except ModuleNotFoundError as error:
+        raise Unavailable(f"the demo needs {error.name}", hint="install the extra: stac-watch[demo]") from error
+
+    with stopping() as wait:
+        return scenario.play(
+            folder,
+            port=port,
+            size=size,
+            keep=keep,
+            build=lambda config, wait_: app.build(config, environ_of(context), wait_),
+            serving=app.serving,
+            lines=app.lines,
+            wait=wait,
+            console=Console(),
+        )

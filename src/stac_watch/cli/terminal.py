@@ -1,6 +1,8 @@
-"""The terminal that the verbs share: the Typer application, common options, opening and closing, signals, printing a view.
+"""What the verbs share: the Typer applications, common options, opening and closing, signals, printing a view.
 
-A verb gets its environment from `context`, as `main` was given it; nothing here reads the process's own.
+A verb gets its environment from `context`, as `main` was given it; nothing here reads the process's own. A module of verbs imports
+what a verb works with inside the verb: SQLAlchemy, pydantic, rich and the Kubernetes client take a second together, and `--help` or
+a wrong option needs none of them (held by tests/cli/test_imports.py).
 """
 
 from __future__ import annotations
@@ -10,20 +12,19 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
-from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console, RenderableType
 
-from stac_watch import app as composition
-from stac_watch.config.load import load
-from stac_watch.config.model import Config
-from stac_watch.ledger.ledger import Ledger
-from stac_watch.report.as_json import as_json
-from stac_watch.watch.loop import Parts
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from rich.console import RenderableType
+
+    from stac_watch.config.model import Config
+    from stac_watch.ledger.ledger import Ledger
+    from stac_watch.watch.loop import Parts
 
 cli = typer.Typer(rich_markup_mode=None)
 ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="The configuration file.")]
@@ -32,12 +33,6 @@ YesOption = Annotated[bool, typer.Option("--yes", help="Do it; without it, say w
 SourceArgument = Annotated[str, typer.Argument(help="A source's name, as in the configuration.")]
 ItemArgument = Annotated[str, typer.Argument(help="An item's id, or a conversion's key.")]
 DEFAULT_CONFIG = Path("stac-watch.yaml")
-
-
-def _version(asked: bool) -> None:
-    if asked:
-        print(f"stac-watch {version('stac-watch')}")
-        raise typer.Exit
 
 
 @dataclass
@@ -56,13 +51,30 @@ def environ_of(context: typer.Context) -> Mapping[str, str]:
 
 def loaded(context: typer.Context, config: Path) -> Config:
     """Loads the configuration that a verb names, with the environment's overrides."""
+    from stac_watch.config.load import load
+
     return load(config, environ_of(context))
+
+
+def group(name: str) -> typer.Typer:
+    """Returns a new sub-application: `stac-watch NAME VERB`."""
+    made = typer.Typer(rich_markup_mode=None)
+    cli.add_typer(made, name=name)
+    return made
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"stac-watch {version('stac-watch')}")
+        raise typer.Exit
 
 
 @cli.callback()
 def _options(
     context: typer.Context,
-    _version: Annotated[bool, typer.Option("--version", is_eager=True, callback=_version, help="Print the version.")] = False,
+    _version: Annotated[bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Add the traceback to an error.")] = False,
 ) -> None:
     """Watch a STAC API, and convert what is new to GeoZarr."""
@@ -73,16 +85,22 @@ def _options(
 def show[V](value: V, json: bool, render: Callable[[V], RenderableType]) -> None:
     """Prints a view as JSON or as text."""
     if json:
+        from stac_watch.report.as_json import as_json
+
         print(as_json(value))
     else:
+        from rich.console import Console
+
         Console(markup=False, emoji=False).print(render(value))  # ids and errors of other people are no markup
 
 
 @contextmanager
 def reading(context: typer.Context, config: Path) -> Iterator[tuple[Config, Ledger]]:
     """Opens the ledger for a verb that asks: an older one is left as it is, and refused."""
+    from stac_watch.app import open_ledger
+
     settings = loaded(context, config)
-    ledger = composition.open_ledger(settings, upgrade=False)
+    ledger = open_ledger(settings, upgrade=False)
     try:
         yield settings, ledger
     finally:
@@ -92,9 +110,11 @@ def reading(context: typer.Context, config: Path) -> Iterator[tuple[Config, Ledg
 @contextmanager
 def acting(context: typer.Context, config: Path, *, stop_runs: bool = False) -> Iterator[tuple[Config, Parts]]:
     """Opens everything for a verb that acts; SIGTERM is an orderly end."""
+    from stac_watch.app import build
+
     settings = loaded(context, config)
     with stopping() as wait:
-        parts = composition.build(settings, environ_of(context), wait)
+        parts = build(settings, environ_of(context), wait)
         try:
             yield settings, parts
         finally:

@@ -29,6 +29,9 @@ OVERLAYS = frozenset(
     }
 )  # fmt: skip
 """Fields of the template that are an installation's own: overlays set them."""
+APPLY = "`kubectl apply -k deploy/overlays/production`"
+APPLY_RUNS = "`kubectl apply -k workflows`"
+"""What is missing comes with one of these; `stac-watch cluster manifests` writes both folders."""
 _IMAGE_TROUBLE = ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName")
 
 
@@ -66,7 +69,7 @@ def controller(check: str, program: str, oldest: tuple[int, ...], deployments: S
             image = str(container.get("image", ""))
             if re.search(rf"(^|/){program}[:@]", image):
                 return _running(check, image, oldest, deployment)
-    return Finding(check, Verdict.FAIL, f"no Deployment runs {program}", "`make argo-install`, or install Argo from its manifests")
+    return Finding(check, Verdict.FAIL, f"no Deployment runs {program}", "install Argo from its manifests (docs/deploy.md)")
 
 
 def _running(check: str, image: str, oldest: tuple[int, ...], deployment: Mapping[str, Any]) -> Finding:
@@ -84,7 +87,12 @@ def _running(check: str, image: str, oldest: tuple[int, ...], deployment: Mappin
 def namespace(name: str, document: Mapping[str, Any] | None) -> Finding:
     """Judges the namespace and its Pod Security level."""
     if document is None:
-        return Finding("namespace", Verdict.FAIL, f"{name} does not exist", "`make deploy` makes it, or set NAMESPACE")
+        return Finding(
+            "namespace",
+            Verdict.FAIL,
+            f"{name} does not exist",
+            f"{APPLY} makes it, or name another: engine.namespace",
+        )
     level = (document["metadata"].get("labels") or {}).get("pod-security.kubernetes.io/enforce", "")
     if level != "restricted":
         said = f"{name} enforces {level or 'no Pod Security level'}"
@@ -97,14 +105,14 @@ def template(ours: Mapping[str, Any], theirs: Mapping[str, Any] | None) -> Findi
     """Compares the installed WorkflowTemplate with the one that this release renders."""
     check = f"template {TEMPLATE}"
     if theirs is None:
-        return Finding(check, Verdict.FAIL, "is not installed", "`make template`")
+        return Finding(check, Verdict.FAIL, "is not installed", APPLY_RUNS)
     found = list(differences(_comparable(ours["spec"]), _comparable(theirs["spec"])))
     own = sorted({path.rpartition(".")[2] for path in found if _is_own(path)})
     other = [path for path in found if not _is_own(path)]
     if other:
         more = f" and {len(other) - 3} more" if len(other) > 3 else ""
         said = f"is not this release's: differs at {', '.join(other[:3])}{more}"
-        return Finding(check, Verdict.FAIL, said, "`make template`, and put what is yours into an overlay")
+        return Finding(check, Verdict.FAIL, said, f"{APPLY_RUNS}, and put what is yours into an overlay")
     return Finding(check, Verdict.OK, "is this release's" + (f", with its own {', '.join(own)}" if own else ""))
 
 
@@ -203,7 +211,7 @@ def named_secrets(pods: Sequence[Mapping[str, Any]], event_source: Mapping[str, 
 def conditions(check: str, document: Mapping[str, Any] | None, pods: Sequence[Mapping[str, Any]], command: str) -> Finding:
     """Judges an EventBus, EventSource or Sensor by its conditions and its pods."""
     if document is None:
-        return Finding(check, Verdict.FAIL, "is not installed", "`make deploy`")
+        return Finding(check, Verdict.FAIL, "is not installed", APPLY)
     known = (document.get("status") or {}).get("conditions") or []
     bad = [f"{c['type']}: {c.get('message') or c.get('reason') or c['status']}" for c in known if c.get("status") != "True"]
     if bad:
@@ -220,7 +228,7 @@ def conditions(check: str, document: Mapping[str, Any] | None, pods: Sequence[Ma
 def poller(deployment: Mapping[str, Any] | None, pods: Sequence[Mapping[str, Any]], command: str) -> Finding:
     """Judges the poller's Deployment."""
     if deployment is None:
-        return Finding("poller", Verdict.FAIL, "is not installed", "`make deploy`")
+        return Finding("poller", Verdict.FAIL, "is not installed", APPLY)
     if (deployment.get("status") or {}).get("availableReplicas"):
         return Finding("poller", Verdict.OK, "ready")
     if (deployment.get("spec") or {}).get("replicas") == 0:
@@ -239,7 +247,9 @@ def image(name: str, nodes: Sequence[Mapping[str, Any]] | None, pods: Sequence[M
         if why.startswith(_IMAGE_TROUBLE) and any(same_image(name, str(c.get("image", ""))) for c in containers):
             return Finding(check, Verdict.FAIL, f"pod {pod['metadata']['name']}: {why}", _load_or_push(name))
     if nodes is None:
-        return Finding(check, Verdict.UNKNOWN, "we may not list nodes", "a first run shows it: `make submit STAC_URL=…`")
+        return Finding(
+            check, Verdict.UNKNOWN, "we may not list nodes", "a first run shows it: `stac-watch cluster submit STAC_URL`"
+        )
     having = sum(any(same_image(name, n) for i in _images(node) for n in i.get("names") or []) for node in nodes)
     if having:
         return Finding(check, Verdict.OK, f"on {having} of {len(nodes)} nodes")
@@ -280,7 +290,12 @@ def quota(documents: Sequence[Mapping[str, Any]]) -> Finding:
             if used >= quantity(str(hard)) > 0:
                 full.append(f"{name} ({hard})")
     if full:
-        return Finding("quota", Verdict.WARN, f"used up: {', '.join(sorted(full))}", "`make clean-pvc`, or raise the ResourceQuota")
+        return Finding(
+            "quota",
+            Verdict.WARN,
+            f"used up: {', '.join(sorted(full))}",
+            "`stac-watch cluster clean --volumes`, or raise the ResourceQuota",
+        )
     return Finding("quota", Verdict.OK, "none" if not documents else "not used up")
 
 
@@ -313,8 +328,8 @@ def _images(node: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _load_or_push(name: str) -> str:
     if registry(name):
-        return "`make push`; for a private registry add a pull secret to the account (docs/runbook.md)"
-    return "`make load`, or `make push` with a registry in IMAGE"
+        return "push it there; for a private registry add a pull secret to the account (docs/runbook.md)"
+    return "load it into the nodes, or push it to a registry and name it there (docs/deploy.md)"
 
 
 def _yaml(text: str) -> dict[str, Any]:

@@ -48,12 +48,14 @@ class Expected:
 
 
 def tools(which: Callable[[str], str | None]) -> Iterator[Finding]:
-    """Yields whether the programs are there that people and the make targets call."""
+    """Yields whether the programs are there that people call."""
     path = which("kubectl")
     if path:
         yield Finding("kubectl", Verdict.OK, path)
     else:
-        yield Finding("kubectl", Verdict.FAIL, "is not on PATH", "install it: `make deploy`, `make template` and `make ui` call it")
+        yield Finding(
+            "kubectl", Verdict.FAIL, "is not on PATH", "install it: what `stac-watch cluster manifests` renders is applied with it"
+        )
     path = which("argo")
     yield Finding("argo", Verdict.OK, path or "is not on PATH, and is not needed")
 
@@ -101,7 +103,9 @@ def _kinds(c: Cluster) -> Iterator[Finding]:
     missing = [kind for kind in KINDS if kind not in there]
     if missing:
         said = f"the cluster does not know {', '.join(missing)}"
-        yield Finding("Argo's kinds", Verdict.FAIL, said, "`make argo-install`, or install Argo Workflows and Argo Events")
+        yield Finding(
+            "Argo's kinds", Verdict.FAIL, said, "install Argo Workflows and Argo Events from their manifests (docs/deploy.md)"
+        )
     else:
         yield Finding("Argo's kinds", Verdict.OK, ", ".join(KINDS))
 
@@ -133,7 +137,10 @@ def _accounts(c: Cluster, expected: Expected) -> Iterator[Finding]:
     missing = [name for name in expected.accounts if c.get(c.core("serviceaccounts", name)) is None]
     if missing:
         yield Finding(
-            "accounts", Verdict.FAIL, f"missing: {', '.join(missing)}", "`make deploy` (or `make template` for runs alone)"
+            "accounts",
+            Verdict.FAIL,
+            f"missing: {', '.join(missing)}",
+            f"{diagnosis.APPLY} (or {diagnosis.APPLY_RUNS} for runs alone)",
         )
     else:
         yield Finding("accounts", Verdict.OK, ", ".join(expected.accounts))
@@ -167,7 +174,7 @@ def _events(c: Cluster, expected: Expected) -> Iterator[Finding]:
     deployment = c.get(c.path(APPS, "deployments", expected.poller))
     if not any([*found, deployment]):
         said = "neither bus, EventSource, Sensor nor poller: only runs by hand work here"
-        yield Finding("events", Verdict.WARN, said, "`make deploy` installs them")
+        yield Finding("events", Verdict.WARN, said, f"{diagnosis.APPLY} installs them")
         return
     for (kind, plural, name, label), document in zip(wanted, found, strict=True):
         pods = c.items(c.core("pods"), f"{label}={name}")

@@ -99,10 +99,11 @@ def _told(workflow: Document) -> Outcome | None:
     """Returns the outcome of a run that went well; None when Argo did not keep it."""
     name = workflow["metadata"]["name"]
     if not is_over(workflow):
-        raise Temporary(f"run {name} is not over", hint=f"`stac-watch logs {name} --follow` shows what it does")
+        raise Temporary(f"run {name} is not over", hint=f"`stac-watch cluster logs {name} --follow` shows what it does")
     said = outcome(workflow)
     if said is not None and said.code:
-        raise InputError(f"run {name} failed and made no package: {said.reason}", hint=f"`stac-watch logs {name}` shows why")
+        hint = f"`stac-watch cluster logs {name}` shows why"
+        raise InputError(f"run {name} failed and made no package: {said.reason}", hint=hint)
     return said
 
 
@@ -217,7 +218,7 @@ def _where(said: Outcome) -> str:
 
 def _volumes(cluster: Cluster) -> str:
     names = [claim["metadata"]["name"] for claim in cluster.items(cluster.core("persistentvolumeclaims"), SELECTOR)]
-    return f"volumes are still there of: {', '.join(names)}" if names else "`make submit STAC_URL=…` makes one"
+    return f"volumes are still there of: {', '.join(names)}" if names else "`stac-watch cluster submit STAC_URL` makes one"
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from stac_watch.runs.kubernetes_api import Cluster, Document
 from stac_watch.runs.workflow import COMPLETED_LABEL, TEMPLATE, page_of, run_of
 
 LATEST = "@latest"
-UI = "https://localhost:2746"  #: where `make ui` puts the Argo UI
+UI = "https://localhost:2746"  #: where `kubectl port-forward service/argo-server 2746` puts the Argo UI
 NAME_LABEL, PART_LABEL, SYSTEM = "app.kubernetes.io/name", "app.kubernetes.io/part-of", "stac-watch"
 SELECTOR = f"{NAME_LABEL}={TEMPLATE},{PART_LABEL}={SYSTEM}"
 """Of Workflows, their pods and their claims; the ledger's own claim has another name."""
@@ -66,7 +66,7 @@ def check_name(name: str) -> str:
         InputError: it cannot; it would become part of a URL and of a folder's name.
     """
     if not _NAME.fullmatch(name):
-        raise InputError(f"{name!r} is no run's name", hint=f"`stac-watch runs` lists them; {LATEST} is the newest one")
+        raise InputError(f"{name!r} is no run's name", hint=f"`stac-watch cluster runs` lists them; {LATEST} is the newest one")
     return name
 
 
@@ -86,7 +86,7 @@ def find(cluster: Cluster, name: str) -> Document | None:
         return found[0] if found else None
     workflow = cluster.get(cluster.argo("workflows", check_name(name)))
     if workflow is not None and not is_ours(workflow):
-        raise InputError(f"Workflow {name} is not one of {SYSTEM}", hint="`stac-watch runs` lists ours")
+        raise InputError(f"Workflow {name} is not one of {SYSTEM}", hint="`stac-watch cluster runs` lists ours")
     return workflow
 
 
@@ -101,7 +101,7 @@ def found(cluster: Cluster, name: str) -> Document:
         what = "no run yet" if name == LATEST else f"no run {name}"
         raise InputError(
             f"there is {what} in namespace {cluster.namespace}",
-            hint="`stac-watch runs` lists them; a finished one is removed by Argo after 3 days, a failed one after 14",
+            hint="`stac-watch cluster runs` lists them; a finished one is removed by Argo after 3 days, a failed one after 14",
         )
     return workflow
 

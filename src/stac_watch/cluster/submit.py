@@ -55,7 +55,7 @@ def check_template(cluster: Cluster) -> None:
     if found is None:
         raise ConfigError(
             f"namespace {cluster.namespace!r} has no WorkflowTemplate {TEMPLATE!r}",
-            hint="apply workflows/ there (`kubectl apply -k`); `stac-watch doctor` says what else is missing",
+            hint="apply workflows/ there (`kubectl apply -k`); `stac-watch cluster doctor` says what else is missing",
         )
 
 
@@ -117,7 +117,7 @@ def create(cluster: Cluster, workflow: Mapping[str, Any]) -> tuple[str, bool]:
 def submission(run: str, namespace: str, *, created: bool, ui: str) -> Submission:
     """Returns what is known of a run that has just been asked for."""
     link = page_of(run, namespace, ui) if ui else None
-    return Submission(run, namespace, created, link, f"stac-watch logs --follow {run}")
+    return Submission(run, namespace, created, link, f"stac-watch cluster logs --follow {run}")
 
 
 def wait_for_end(
@@ -145,7 +145,9 @@ def wait_for_end(
             if now() - silent_since >= PATIENCE:
                 raise
         if workflow is None:
-            raise InputError(f"run {asked.run} was removed before its end was seen", hint="`stac-watch runs` lists what is there")
+            raise InputError(
+                f"run {asked.run} was removed before its end was seen", hint="`stac-watch cluster runs` lists what is there"
+            )
         if sentence != said:
             said = sentence
             show(sentence)

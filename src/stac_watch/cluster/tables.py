@@ -22,7 +22,7 @@ _VERDICTS = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAIL: "bold re
 def render_runs(runs: Sequence[RunView]) -> RenderableType:
     """Returns runs, the newest first."""
     if not runs:
-        return Text("there is no run; `make submit STAC_URL=…` starts one")
+        return Text("there is no run; `stac-watch cluster submit STAC_URL` starts one")
     table = Table(header_style="bold")
     for column in ("run", "state", "took", "item or source", "why"):
         table.add_column(column, overflow="fold")
@@ -44,7 +44,7 @@ def render_run(run: RunView) -> RenderableType:
         "from": Text(run.source),
         "to": Text(run.output),
         "lane": Text(run.lane or "-"),
-        "Argo UI": Text(f"{run.link} (while `make ui` runs)"),
+        "Argo UI": Text(f"{run.link}"),
     }
     for name, value in rows.items():
         head.add_row(name, value)
@@ -60,13 +60,9 @@ def render_run(run: RunView) -> RenderableType:
 
 def _next(run: RunView) -> str:
     if run.phase is Phase.SUCCEEDED and run.output.startswith(DATA):
-        return f"fetch it: stac-watch fetch {run.run}, or make fetch-tar WF={run.run}"
+        return f"fetch it: stac-watch cluster fetch {run.run}"
     over = run.phase in (Phase.SUCCEEDED, Phase.FAILED)
-    return (
-        f"its logs: stac-watch logs {run.run}, or make logs WF={run.run}"
-        if over
-        else (f"follow it: stac-watch logs {run.run} --follow, or make logs WF={run.run}")
-    )
+    return f"its logs: stac-watch cluster logs {run.run}" if over else (f"follow it: stac-watch cluster logs {run.run} --follow")
 
 
 def render_cleaning(cleaning: Cleaning) -> RenderableType:

@@ -109,7 +109,7 @@ def opened(cluster: Cluster, run: str, workflow: Document | None, *, pod: str, w
     """
     claim = cluster.get(cluster.core("persistentvolumeclaims", run))
     if claim is None:
-        raise InputError(f"run {run} has no volume (any more)", hint="`stac-watch runs RUN` says where its output is")
+        raise InputError(f"run {run} has no volume (any more)", hint="`stac-watch cluster runs RUN` says where its output is")
     if not is_ours(claim):
         raise InputError(f"claim {run} is not one of {SYSTEM}", hint="it lacks the labels of a run's volume; nothing was touched")
     path = cluster.core("pods", pod)
@@ -169,7 +169,7 @@ def image_of(spec: Mapping[str, Any]) -> str:
     for template in spec.get("templates") or []:
         if template.get("name") == CONVERT and (template.get("container") or {}).get("image"):
             return str(template["container"]["image"])
-    raise InputError(f"the template {TEMPLATE} has no step {CONVERT!r}", hint="`make template` installs ours")
+    raise InputError(f"the template {TEMPLATE} has no step {CONVERT!r}", hint="`kubectl apply -k workflows` installs ours")
 
 
 def _template(cluster: Cluster, workflow: Document | None) -> Document:
@@ -179,7 +179,7 @@ def _template(cluster: Cluster, workflow: Document | None) -> Document:
         return stored
     template = cluster.get(cluster.argo("workflowtemplates", TEMPLATE))
     if template is None:
-        raise InputError(f"the cluster has no WorkflowTemplate {TEMPLATE}", hint="`make template` installs it")
+        raise InputError(f"the cluster has no WorkflowTemplate {TEMPLATE}", hint="`kubectl apply -k workflows` installs it")
     spec: Document = template["spec"]
     return spec
 

@@ -1,21 +1,17 @@
 """The parts of a source's filter that are more than a number: areas of interest and CQL2 expressions.
 
-In: a path, GeoJSON, CQL2 text or JSON, as the configuration has them. Out: a geometry or an expression that can be used, or a
-ValueError that says what is wrong with it. Never: looks at items; that is `policy`.
+A path, GeoJSON, CQL2 text or JSON becomes a geometry or an expression that can be used, or a ValueError says what is wrong with it.
+Shapely and cql2 are imported by the first of them: most configurations have none, and every verb reads one.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cql2 import Expr
-from shapely import is_valid_reason as explain_validity
-from shapely import unary_union
-from shapely.errors import ShapelyError
-from shapely.geometry import shape
-from shapely.geometry.base import BaseGeometry
+if TYPE_CHECKING:
+    from shapely.geometry.base import BaseGeometry
 
 
 class Area:
@@ -38,6 +34,8 @@ class Expression:
     """A CQL2 expression, in text or JSON."""
 
     def __init__(self, given: str | dict[str, Any]) -> None:
+        from cql2 import Expr
+
         self.text = given if isinstance(given, str) else json.dumps(given)
         self.expression = Expr(self.text)
 
@@ -67,6 +65,10 @@ def parse_area(value: object) -> Area:
 
 
 def _union(document: object, name: str) -> BaseGeometry:
+    from shapely import is_valid_reason, unary_union
+    from shapely.errors import ShapelyError
+    from shapely.geometry import shape
+
     try:
         if not isinstance(document, dict):
             raise TypeError  # noqa: TRY301  # said below like every other nonsense
@@ -77,7 +79,7 @@ def _union(document: object, name: str) -> BaseGeometry:
     except (ShapelyError, TypeError, ValueError, AttributeError, KeyError, IndexError):
         raise ValueError(f"{name} is not a GeoJSON geometry, Feature or FeatureCollection") from None
     if area.is_empty or not area.is_valid:
-        raise ValueError(f"the area of {name} is {'empty' if area.is_empty else explain_validity(area)}")
+        raise ValueError(f"the area of {name} is {'empty' if area.is_empty else is_valid_reason(area)}")
     west, south, east, north = area.bounds
     if west < -180 or east > 180 or south < -90 or north > 90:  # degrees
         raise ValueError(f"the area of {name} is not in degrees (EPSG:4326): its bounds are {area.bounds}")

@@ -40,7 +40,7 @@ class NotCreated(InputError):  # noqa: N818  # a state of the cluster that calle
     """The cluster did not take a new object; `status` is its HTTP status."""
 
     def __init__(self, status: int, said: str) -> None:
-        super().__init__(f"the cluster refuses it: {said}", hint="`stac-watch doctor` looks for the cause")
+        super().__init__(f"the cluster refuses it: {said}", hint="`stac-watch cluster doctor` looks for the cause")
         self.status, self.said = status, said
 
 
@@ -129,7 +129,8 @@ class Cluster:
         while True:
             status, document = self._ask("GET", path, query=query, accept=accept)
             if status == 404:
-                raise InputError(f"the cluster has no {path.rpartition('/')[2]}", hint="`stac-watch doctor` says what is missing")
+                named = path.rpartition("/")[2]
+                raise InputError(f"the cluster has no {named}", hint="`stac-watch cluster doctor` says what is missing")
             yield from document.get("items") or []
             token = (document.get("metadata") or {}).get("continue")
             if not token:
@@ -305,7 +306,7 @@ def _metadata(kind: str) -> str:
 
 def _refused(content: bytes) -> Refused:
     said = _document(content).get("message", "")
-    hint = "`stac-watch doctor` lists the permissions that are missing; a poller's are in deploy/base/rbac.yaml"
+    hint = "`stac-watch cluster doctor` lists the permissions that are missing; a poller's are in deploy/base/rbac.yaml"
     return Refused(f"the Kubernetes API refuses us: {said}", hint=hint)
 
 

@@ -55,7 +55,7 @@ ALERTS = (
     Alert(
         "StacWatchDown", "absent(stac_watch_ticks_total)", "10m", "page", "No watcher is scraped: nothing is found or sent.",
         "Pod not scheduled, image missing, configuration wrong (exit 78 in its log).",
-        "`kubectl -n geozarr get pods -l app.kubernetes.io/name=stac-watch`, then `stac-watch doctor`.",
+        "`kubectl -n geozarr get pods -l app.kubernetes.io/name=stac-watch`, then `stac-watch cluster doctor`.",
     ),
     Alert(
         "StacWatchStalled", "time() - max(stac_watch_last_tick_timestamp_seconds) > 900", "5m", "page",
@@ -78,7 +78,7 @@ ALERTS = (
         "StacWatchEngineAiling", 'max(stac_watch_ailing{name="engine"}) == 1', "15m", "page",
         "EventSource or Kubernetes API give no usable answer: events wait in the outbox.",
         "Token, EventSource, permissions, API server.",
-        "`stac-watch doctor`; [the token is wrong](#the-token-is-wrong).",
+        "`stac-watch cluster doctor`; [the token is wrong](#the-token-is-wrong).",
     ),
     Alert(
         "StacWatchSourceAiling", 'max by (name) (stac_watch_ailing{name!="engine"}) == 1', "1h", "ticket",
@@ -118,7 +118,7 @@ ALERTS = (
         'sum(increase(stac_watch_facts_total{fact="succeeded"}[6h])) == 0',
         "30m", "ticket", "Runs are in flight, and none has succeeded for six hours.",
         "A node, an image, a quota, or a source that is throttled.",
-        "`stac-watch runs`, `stac-watch logs`.",
+        "`stac-watch cluster runs`, `stac-watch cluster logs`.",
     ),
     Alert(
         "StacWatchUnreadable", "delta(stac_watch_unreadable_items[6h]) > 0", "5m", "ticket",

@@ -3,8 +3,8 @@
 Kubernetes knows addresses only; names are held by the runner (`--allowed-hosts`) and by the poller (`allowed_hosts`).
 
 Public addresses may be reached at the ports that data is served at; private ones where the configuration names something inside, or
-`stac-watch manifests --network` says so; link-local ones never. The API server has no label to select it by: its addresses are
-those of `--api-server`, else any.
+`stac-watch cluster manifests --network` says so; link-local ones never. The API server has no label to select it by: its addresses
+are those of `--api-server`, else any.
 """
 
 from __future__ import annotations

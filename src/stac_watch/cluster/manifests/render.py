@@ -1,6 +1,6 @@
 """Renders every manifest: which object goes into which file, and how YAML is written.
 
-In: settings. Out: path -> text, the same bytes for the same settings. Never: writes files; `stac-watch manifests` does.
+In: settings. Out: path -> text, the same bytes for the same settings. Never: writes files; `stac-watch cluster manifests` does.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from stac_watch.cluster.manifests import poller as deploy
 from stac_watch.cluster.manifests.settings import AUDIT, BUS, CONFIG_FILE, POLLER, Object, Settings
 from stac_watch.runs.workflow import API_VERSION, CONVERT, TEMPLATE, VOLUME
 
-HEADER = "# Rendered by `stac-watch manifests`: change src/stac_watch/cluster/manifests/ or the configuration, and render again.\n"
+HEADER = (
+    "# Rendered by `stac-watch cluster manifests` from the configuration and src/stac_watch/cluster/manifests/: render it again.\n"
+)
 _KUSTOMIZE = {"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization"}
 _TUNED = "kustomizeconfig.yaml"
 _BASE, _K3D, _PRODUCTION = "deploy/base", "deploy/overlays/k3d", "deploy/overlays/production"
