@@ -13,7 +13,7 @@ from sqlalchemy import NullPool, create_engine, text
 from sqlalchemy import event as sa_event
 
 from stac_watch import app as composition
-from stac_watch.cli.setup import checks
+from stac_watch.cli.checks import checks
 from stac_watch.config.load import load
 from stac_watch.config.model import Limits, Source
 from stac_watch.ledger import schema

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from stac_watch.cli.main import _lines, print_tick, write_news
+from stac_watch.cli.rounds import _lines, print_tick, write_news
 from stac_watch.ledger.records import Move, Tally
 from stac_watch.model.errors import Refused, Temporary
 from stac_watch.model.states import Fact
