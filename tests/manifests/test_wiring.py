@@ -4,7 +4,6 @@ import json
 import re
 from datetime import UTC, datetime, timedelta
 
-import jsonschema
 import pytest
 from command import verbs
 from geozarr_runner.cli import parser
@@ -102,7 +101,7 @@ def test_an_event_becomes_the_workflow_that_it_names(workflow, event, conversion
         "revision": "3f1c", "item_id": conversion.item_id, "attempt": "3", "collection": "sentinel-2-l2a",
         "item_href": conversion.item_href, "lane": "backfill", "reason": "new",
     }  # fmt: skip
-    jsonschema.validate(workflow, crd("workflows"))
+    crd(workflow, "workflows")
 
 
 def test_the_engine_reads_what_the_sensor_wrote(workflow, conversion):
@@ -204,7 +203,7 @@ def test_a_workflow_by_hand_is_complete(template, crd):
     for wrong in ({"engine": "quick"}, {"motor": "fast"}):
         with pytest.raises(errors.InputError):
             one_run(asked | wrong, namespace="geozarr")
-    jsonschema.validate(workflow, crd("workflows"))
+    crd(workflow, "workflows")
 
 
 def test_the_retry_rule_says_what_the_errors_say(template):
