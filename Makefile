@@ -30,8 +30,8 @@ demo: install ## the whole thing on this machine in about a minute
 # -- for developers ------------------------------------------------------------------------------------------------------------
 
 .PHONY: test
-test: install ## everything that needs nothing but Python
-	$(BIN)/pytest -q
+test: install ## everything that needs nothing but Python, on all cores
+	$(BIN)/pytest -q -n auto --dist worksteal -m "not services and not images and not cluster"
 
 .PHONY: lint
 lint: install ## ruff: rules and format; import-linter: who may use whom

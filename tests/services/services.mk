@@ -2,6 +2,7 @@
 
 .PHONY: test-services
 test-services: install ## the tests that need real servers: PostgreSQL with PostGIS, two generations of pgstac, Prometheus, Chromium
+	$(BIN)/pytest -q -n auto --dist worksteal -m services --ignore=tests/services --ignore=tests/browser
 	STAC_WATCH_TEST_SERVICES=1 $(BIN)/pytest -q tests/services tests/browser
 
 .PHONY: pictures
