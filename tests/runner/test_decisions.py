@@ -13,7 +13,7 @@ import pytest
 import zarr
 from geozarr_runner.convert import engine
 from geozarr_runner.convert import stock as convert
-from geozarr_runner.source import preflight, stage
+from geozarr_runner.source import stage
 from geozarr_runner.source.product import Selection, ZarrArray, parse, select
 from geozarr_runner.source.store import Patience, open_source, resolve_href
 from geozarr_runner.verify import verify
@@ -21,29 +21,8 @@ from geozarr_runner.verify import verify
 from stac_watch.model.errors import Defect, InputError, Unavailable
 
 BANDS = "measurements/reflectance"
-ZARR = "application/vnd+zarr"
 MOST = {f"{band}/{chunk}" for band in ("b02", "b03") for chunk in ("0.0", "0.1", "1.0")}
 BASE = "https://objects.example:443/tenant:bucket/S2A_X.zarr"
-
-
-def _item(**assets: tuple[str, str]) -> dict:
-    return {"assets": {name: {"href": href, "type": kind} for name, (href, kind) in assets.items()}}
-
-
-@pytest.mark.parametrize(
-    ("item", "href"),
-    [
-        (_item(product=(BASE, "application/vnd.zarr"), SR=(f"{BASE}/measurements", "application/vnd.zarr")), BASE),
-        (_item(product=(BASE, ""), other=("x.png", "image/png")), BASE),
-        (_item(B02=(f"{BASE}/{BANDS}/r10m/b02", ZARR), AOT=(f"{BASE}/quality/aot", "application/vnd.zarr")), BASE),
-        (_item(reflectance=(f"s3://b/a.zarr/{BANDS}", "application/vnd.zarr; version=3; profile=multiscales")), "s3://b/a.zarr"),
-        (_item(**{level: (f"https://h.example/p/store/{level}", ZARR) for level in ("r10m", "r20m")}), "https://h.example/p/store"),
-        (_item(product=("https://h.example/p.zip", "application/zip"), z=(BASE, "application/vnd.zarr")), BASE),
-    ],
-    ids=["product", "product-without-type", "common-root", "profile", "common-path", "product-is-a-zip"],
-)  # fmt: skip
-def test_the_product_of_an_item(item, href):
-    assert preflight.product_href(item, "here") == href
 
 
 def test_relative_hrefs_are_seen_from_the_item(tmp_path):
@@ -53,12 +32,6 @@ def test_relative_hrefs_are_seen_from_the_item(tmp_path):
     assert resolve_href(opened("https://h.example/items/a.json"), "../p/a.zarr") == "https://h.example/p/a.zarr"
     assert resolve_href(opened(str(tmp_path / "a.json")), "a.zarr") == str(tmp_path / "a.zarr")
     assert resolve_href(opened(str(tmp_path / "a.json")), BASE) == BASE
-
-
-def test_patience_doubles_is_capped_and_listens():
-    patience = Patience(first=0.5, cap=3)
-    assert [patience.delay(n, None) for n in (1, 2, 3, 4, 9)] == [0.5, 1, 2, 3, 3]
-    assert [patience.delay(1, asked) for asked in (2.0, 600.0)] == [2.0, 3]
 
 
 def _band(name: str, *, fill: object = 0) -> ZarrArray:

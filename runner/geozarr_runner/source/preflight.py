@@ -1,7 +1,7 @@
 """What will be converted, from where, and what it will need. Nothing is paid for a product that cannot be converted.
 
-In: what the user gave as `stac_url` and `groups`. Out: a Plan (product, selection, estimate). Never: reads pixels, or loads the
-converter; one metadata document is all that is fetched. `estimate` gives the formula by which volumes are sized.
+One metadata document is all that is fetched; no pixels are read, and the converter is not loaded. `estimate` gives the formula by
+which volumes are sized.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from geozarr_runner.source import product as model
 from geozarr_runner.source.product import Product, Selection, ZarrArray
 from geozarr_runner.source.store import Patience, Source, open_source, resolve_href
 from stac_watch.model.errors import InputError, SourceNotThere
+from stac_watch.model.product import product_href
 
 log = logging.getLogger(__name__)
 
-_ZARR_TYPES = ("application/vnd.zarr", "application/vnd+zarr")
 _METADATA_FILES = (".zgroup", ".zarray", ".zattrs")
 _MIB = 1024**2
 
@@ -110,32 +110,17 @@ def resolve(
     if is_store:
         return "", given
     item = _item(given.read(), stac_url)
-    href = resolve_href(given, product_href(item, stac_url))
-    named = href if given.local is not None else stac_url
-    return str(item.get("id", "")), open_source(href, allowed_hosts=allowed_hosts, patience=patience, wait=wait, named=named)
-
-
-def product_href(item: dict[str, Any], where: str) -> str:
-    """Returns the href of the Zarr product that an item points to: its asset `product`, else the root of its Zarr assets.
-
-    Raises:
-        InputError: no asset is a Zarr.
-    """
-    assets = {k: a for k, a in (item.get("assets") or {}).items() if isinstance(a, dict) and isinstance(a.get("href"), str)}
-    main = assets.get("product")
-    if main and (_is_zarr(main) or urlsplit(main["href"]).path.rstrip("/").endswith(".zarr")):
-        return str(main["href"])
-    hrefs = sorted({a["href"] for a in assets.values() if _is_zarr(a)})
-    if not hrefs:
+    found = product_href(item)
+    if found is None:
+        assets = item.get("assets")
+        names = ", ".join(sorted(assets)) if isinstance(assets, dict) else ""
         raise InputError(
-            f"no asset of the item at {where} is a Zarr product (assets: {', '.join(sorted(assets)) or 'none'})",
+            f"no asset of the item at {stac_url} is a Zarr product (assets: {names or 'none'})",
             hint="give the product's URL itself, or an item with an asset `product`",
         )
-    stores = {_store_root(href) for href in hrefs}
-    root = stores.pop() if len(stores) == 1 else posixpath.commonpath(hrefs)
-    if "://" in hrefs[0] and "://" not in root:  # commonpath folds the slashes of a URL
-        root = root.replace(":/", "://", 1)
-    return root
+    href = resolve_href(given, found)
+    named = href if given.local is not None else stac_url
+    return str(item.get("id", "")), open_source(href, allowed_hosts=allowed_hosts, patience=patience, wait=wait, named=named)
 
 
 def read_metadata(source: Source) -> tuple[bytes, dict[str, Any]]:
@@ -222,15 +207,6 @@ def _item(raw: bytes, where: str) -> dict[str, Any]:
         kind = document.get("type") if isinstance(document, dict) else type(document).__name__
         raise InputError(f"{where} is not a STAC item: its type is {kind!r}, not 'Feature'", hint="give the URL of one item")
     return document
-
-
-def _is_zarr(asset: dict[str, Any]) -> bool:
-    return str(asset.get("type", "")).lower().startswith(_ZARR_TYPES)
-
-
-def _store_root(href: str) -> str:
-    head, dot, _ = href.partition(".zarr/")
-    return head + ".zarr" if dot else href.rstrip("/")
 
 
 def _kind(array: ZarrArray) -> str:

@@ -1,8 +1,7 @@
-"""Where the product is read from: one store behind fsspec, with its faults told apart.
+"""Where the product is read from: one store behind fsspec, with its faults told apart: not there, refused, temporary, illegal.
 
-In: a URL or path, and which hosts are allowed. Out: bytes and files, or an error of the tree: not there, refused, temporary,
-illegal. Never: decides what to read, takes a redirect to a host that is not allowed, or connects to an address that a name was
-made to lead to (`events.check_address`): what is checked is the answer of the look-up that the connection is made with.
+No redirect is followed to a host that is not allowed, and no connection is made to an address that a name was made to lead to
+(`model.hosts.check_address`): what is checked is the answer of the look-up that the connection is made with.
 
 Each object is tried again by itself, with capped exponential backoff and what `Retry-After` asks for; a product of 500 objects
 must not start over because of one 503. S3 credentials and endpoints come from the usual AWS and FSSPEC_S3_* variables.
@@ -17,6 +16,7 @@ import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
@@ -26,6 +26,7 @@ import fsspec
 
 from stac_watch.model.errors import InputError, Refused, SourceNotThere, StacWatchError, Temporary, cannot_write
 from stac_watch.model.hosts import check_address, check_href
+from stac_watch.model.patience import Backoff
 
 if TYPE_CHECKING:
     import aiohttp
@@ -35,18 +36,16 @@ _DENIED = frozenset({401, 403, 407})
 _AGAIN = frozenset({408, 425, 429})
 
 
+_PAUSES = Backoff(timedelta(seconds=0.5), timedelta(seconds=20))
+
+
 @dataclass(frozen=True)
 class Patience:
     """How often and how long one object is tried again, in seconds."""
 
     attempts: int = 5
-    first: float = 0.5
-    cap: float = 20.0
+    pauses: Backoff = _PAUSES
     timeout: float = 60.0  #: silence on a connection after which it counts as stalled; a slow but living transfer may take hours
-
-    def delay(self, attempt: int, asked: float | None) -> float:
-        """Returns the seconds to wait after the `attempt`-th failure (1 = the first), `asked` being the server's Retry-After."""
-        return min(self.cap, max(asked or 0.0, self.first * 2.0 ** (attempt - 1)))
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,8 @@ class Source:
                 known = classify(error, path, target)
                 if not isinstance(known, Temporary) or attempt == self.patience.attempts:
                     raise known from error
-                if self.wait(self.patience.delay(attempt, _retry_after(error))):
+                pause = self.patience.pauses.pause(attempt - 1, asked=_retry_after(error))
+                if self.wait(pause.total_seconds()):
                     raise Temporary(f"called off while waiting to read {path} again") from error
         raise AssertionError("unreachable: attempts is at least 1")
 
@@ -239,10 +239,10 @@ def _status(error: Exception) -> int | None:
     return None
 
 
-def _retry_after(error: Exception) -> float | None:
+def _retry_after(error: Exception) -> timedelta | None:
     headers = getattr(error, "headers", None)
     value = headers.get("Retry-After") if headers is not None else None
-    return float(value) if isinstance(value, str) and value.isdigit() else None
+    return timedelta(seconds=min(int(value), 86400)) if isinstance(value, str) and value.isdecimal() else None
 
 
 def _is_transport(error: Exception) -> bool:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 from stac_watch.model.identity import parse_product_id
 
-ZARR_MEDIA_TYPE = re.compile(r"application/vnd[.+]zarr")
-ROOT = re.compile(r".*?\.zarr(?=/|$)")
+_MEDIA_TYPE = re.compile(r"application/vnd[.+]zarr", re.IGNORECASE)
+_ROOT = re.compile(r".*?\.zarr(?=/|$)")
+_ARCHIVES = (".zip", ".tar", ".gz")
 
 
 def acquisition(item_id: str) -> tuple[str, str] | None:
@@ -24,19 +28,37 @@ def acquisition(item_id: str) -> tuple[str, str] | None:
     return " ".join(what), f"{parts['baseline']} {parts['generation']}"
 
 
-def product_href(document: Mapping[str, object]) -> str | None:
-    """Returns the Zarr root: the asset `product`, else the shortest root of a store that an asset of a Zarr media type lies in.
+def product_href(document: Mapping[str, Any]) -> str | None:
+    """Returns the root of the Zarr store that an item points to; None when it points to none.
 
-    The media type is inconsistent within one real item: `application/vnd.zarr` and `application/vnd+zarr`.
+    1. The asset `product`, if it is a Zarr: by its media type, or by its name. (It may as well be a zip, with the Zarr beside it.)
+    2. Assets of a Zarr media type lead to groups or single bands of a store: its root is what ends in `.zarr`. Of several roots the
+       shortest: what lies beside a product is called like it, and longer.
+    3. Where no path has `.zarr` in it: the folder that these assets have in common.
     """
     assets = document.get("assets")
     if not isinstance(assets, Mapping):
         return None
-    hrefs: dict[str, str] = {
-        name: asset["href"] for name, asset in assets.items() if isinstance(asset, Mapping) and isinstance(asset.get("href"), str)
-    }
-    if "product" in hrefs:
-        return hrefs["product"].rstrip("/")
-    # assets of single bands or groups lead to their store's root: …/X.zarr/measurements/reflectance/r10m -> …/X.zarr
-    zarr = [ROOT.match(h) for name, h in hrefs.items() if ZARR_MEDIA_TYPE.match(str(assets[name].get("type", "")))]
-    return min((m[0] for m in zarr if m), key=lambda h: (len(h), h), default=None)
+    found = {name: asset for name, asset in assets.items() if isinstance(asset, Mapping) and isinstance(asset.get("href"), str)}
+    product = found.get("product")
+    if product is not None and (_is_zarr(product) or product["href"].partition("?")[0].rstrip("/").endswith(".zarr")):
+        return str(product["href"]).rstrip("/")
+    hrefs = sorted({asset["href"].rstrip("/") for asset in found.values() if _is_zarr(asset)})
+    roots = [root[0] for root in map(_ROOT.match, hrefs) if root]
+    return min(roots, key=lambda root: (len(root), root)) if roots else _common([h for h in hrefs if not h.endswith(_ARCHIVES)])
+
+
+def _is_zarr(asset: Mapping[str, Any]) -> bool:
+    """Tells it by the media type, of which one real item has both spellings."""
+    return _MEDIA_TYPE.match(str(asset.get("type", ""))) is not None
+
+
+def _common(hrefs: Sequence[str]) -> str | None:
+    """Returns the folder that hrefs of one host lie in; the only one as it is."""
+    try:
+        parts = [urlsplit(href) for href in hrefs]
+        path = posixpath.commonpath([part.path for part in parts])
+    except ValueError:  # none, no URL, or paths seen from two places
+        return None
+    places = {(part.scheme, part.netloc) for part in parts}
+    return urlunsplit((*places.pop(), path, "", "")) if len(places) == 1 and path.strip("/") else None

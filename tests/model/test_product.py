@@ -1,0 +1,80 @@
+"""Which store an item points to: one rule, which the poller and the runner both follow."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+import pytest
+from geozarr_runner.source import preflight
+from geozarr_runner.source.store import Patience
+
+from stac_watch.model.errors import InputError
+from stac_watch.model.product import product_href
+
+DOT, PLUS = "application/vnd.zarr", "application/vnd+zarr"
+BASE = "https://objects.example:443/tenant:bucket/S2A_X.zarr"
+BANDS = f"{BASE}/measurements/reflectance"
+REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "eopf"
+
+
+def _assets(**assets):
+    return {name: {"href": href, "type": kind} if kind else {"href": href} for name, (href, kind) in assets.items()}
+
+
+CASES = {
+    "product": (_assets(product=(BASE, DOT), SR=(f"{BASE}/measurements", DOT)), BASE),
+    "product-with-slash": (_assets(product=("s3://b/x.zarr/", "")), "s3://b/x.zarr"),
+    "product-by-name-alone": (_assets(product=(BASE, ""), other=("x.png", "image/png")), BASE),
+    "product-by-type-alone": (_assets(product=("https://h.example/p/store", PLUS)), "https://h.example/p/store"),
+    "product-before-others": (_assets(product=("s3://b/x.zarr", ""), other=("s3://b/y.zarr", PLUS)), "s3://b/x.zarr"),
+    "product-is-a-zip": (_assets(product=("https://h.example/p.zip", "application/zip"), z=(BASE, DOT)), BASE),
+    "product-is-a-zip-alone": (_assets(product=("https://h.example/p.zip", "application/zip")), None),
+    "product-without-href": ({"product": {"type": PLUS}}, None),
+    "product-with-a-number": ({"product": {"href": 5, "type": PLUS}, "r": {"href": f"{BANDS}/r10m", "type": PLUS}}, BASE),
+    "both-spellings": (_assets(B02=(f"{BANDS}/r10m/b02", PLUS), AOT=(f"{BASE}/quality/aot", DOT)), BASE),
+    "profile": (_assets(r=("s3://b/a.zarr/measurements", f"{DOT}; version=3; profile=multiscales")), "s3://b/a.zarr"),
+    "upper-case": (_assets(r=("s3://b/a.zarr/measurements", "Application/Vnd+Zarr")), "s3://b/a.zarr"),
+    "a-store-beside": (_assets(a=(f"{BASE[:-5]}_aux.zarr/x", DOT), b=(f"{BANDS}/r10m", DOT), c=(BANDS, DOT)), BASE),
+    "two-of-one-length": (_assets(a=("s3://b/z.zarr/q", DOT), b=("s3://b/a.zarr/q", DOT)), "s3://b/a.zarr"),
+    "store-without-a-suffix": (_assets(a=("https://h.example/p/s/r10m", PLUS), b=("https://h.example/p/s/r20m", PLUS)), "https://h.example/p/s"),
+    "relative": (_assets(a=("../p/a.zarr/x", PLUS)), "../p/a.zarr"),
+    "of-two-hosts": (_assets(a=("https://a.example/s/r10m", PLUS), b=("https://b.example/s/r20m", PLUS)), None),
+    "nothing-in-common": (_assets(a=("https://a.example/s", PLUS), b=("https://a.example/t", PLUS)), None),
+    "no-href": ({"r": {"href": "s3://b/x.zarr/q", "type": PLUS}, "s": {"type": PLUS}}, "s3://b/x.zarr"),
+    "another-type": (_assets(r=("s3://b/x.zarr/q", "application/json")), None),
+    "no-type": (_assets(r=("s3://b/x.zarr", "")), None),
+    "an-archive": (_assets(r=("s3://b/x.zarr.zip", PLUS)), None),
+    "null": ({"product": None}, None), "none": ({}, None), "a-list": ([], None), "nothing": (None, None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("assets", "expected"), CASES.values(), ids=CASES)
+def test_the_store_of_an_item(assets, expected):
+    assert product_href({"assets": assets}) == expected
+
+
+@pytest.mark.parametrize("assets", [assets for assets, _ in CASES.values()], ids=CASES)
+def test_the_runner_opens_the_store_that_the_poller_names(tmp_path, assets):
+    place = tmp_path / "item.json"
+    place.write_text(json.dumps({"type": "Feature", "id": "x", "assets": assets}))
+
+    def opened() -> str:
+        found = preflight.resolve(str(place), allowed_hosts=(), patience=Patience(), wait=threading.Event().wait)
+        return found[1].url
+
+    expected = product_href({"assets": assets})
+    if expected is None:
+        with pytest.raises(InputError, match="is a Zarr product"):
+            opened()
+    else:
+        assert opened() == (str(tmp_path / expected) if "://" not in expected else expected)
+
+
+@pytest.mark.parametrize("path", sorted(REAL.glob("*.json")) or [None], ids=lambda path: path.stem[:32] if path else "none at hand")
+def test_real_items_point_to_the_store_that_is_called_like_them(path):
+    if path is None:
+        pytest.skip("no real items at hand")
+    item = json.loads(path.read_text())
+    assert product_href(item).rpartition("/")[2] == f"{item['id']}.zarr"
