@@ -20,9 +20,8 @@ from typing import TYPE_CHECKING
 from geozarr_runner.process.progress import Progress
 from geozarr_runner.publish import folder as publish
 from geozarr_runner.publish import marker, package
-from geozarr_runner.publish.marker import write_failure
 from geozarr_runner.request import Request
-from stac_watch.model.errors import CannotWrite, Defect, InputError, cannot_write
+from stac_watch.model.errors import CannotWrite, Defect, InputError, cannot_write, write_failure
 from stac_watch.model.identity import parse_product_id
 from stac_watch.model.outcome import MARKER, Counts, Outcome, Package
 from stac_watch.model.stamps import stamp

@@ -20,9 +20,8 @@ from geozarr_runner import build
 from geozarr_runner.process.progress import Progress
 from geozarr_runner.publish import folder as publish
 from geozarr_runner.publish import marker, package
-from geozarr_runner.publish.marker import write_failure
 from geozarr_runner.request import Identity, Request
-from stac_watch.model.errors import Defect
+from stac_watch.model.errors import Defect, write_failure
 from stac_watch.model.outcome import Outcome
 
 

@@ -23,8 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from geozarr_runner.publish import marker
-from geozarr_runner.publish.marker import write_failure
-from stac_watch.model.errors import CannotWrite, InputError, Temporary
+from stac_watch.model.errors import CannotWrite, InputError, Temporary, write_failure
 from stac_watch.model.outcome import MARKER, Outcome
 
 WORK = ".geozarr-runner"

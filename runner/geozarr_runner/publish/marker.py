@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from platform import python_version
 
-from stac_watch.model.errors import CannotWrite, cannot_write
+from stac_watch.model.errors import write_failure
 from stac_watch.model.files import replace_file
 from stac_watch.model.outcome import MARKER, Outcome, outcome_of, read_document
 
@@ -55,9 +55,3 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:  # a source tree without installed metadata
             found[name] = "unknown"
     return found
-
-
-def write_failure(error: OSError, path: object) -> CannotWrite:
-    """Returns the error to raise for whatever the operating system says while `path`, which is ours to write, is written."""
-    known = cannot_write(error, path)
-    return known or CannotWrite(f"cannot write {path}: {error.strerror or error}", hint="check the path, or choose another")

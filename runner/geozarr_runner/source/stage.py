@@ -24,10 +24,10 @@ from typing import Any
 import numcodecs
 import numpy as np
 
-from geozarr_runner.publish.marker import write, write_failure
 from geozarr_runner.source.preflight import Plan
 from geozarr_runner.source.product import Selection, ZarrArray
-from stac_watch.model.errors import InputError, SourceNotThere, StacWatchError
+from stac_watch.model.errors import InputError, SourceNotThere, StacWatchError, write_failure
+from stac_watch.model.files import replace_file
 
 CONNECTIONS = 16  #: 16 fetch a full tile in 1.1 s at 40 ms per request, 4 in 3.1 s; beyond 16 nothing is gained (measured)
 MAX_MISSING_SHARE = 0.5  #: of one array's chunks. A swath edge may leave half a tile empty; more is an upload that has not ended
@@ -200,9 +200,9 @@ def _prepare(plan: Plan, root: Path) -> None:
             path = root / key
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(document))
+        replace_file(stored, plan.metadata, sync=True)  # last: where it lies, the rest is there
     except OSError as error:
         raise write_failure(error, root) from error
-    write(stored, plan.metadata.decode())
 
 
 def _fetch_all(

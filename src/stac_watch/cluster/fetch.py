@@ -19,7 +19,7 @@ from typing import IO
 
 from stac_watch.cluster.runs import LATEST, SELECTOR, check_name, find, is_over, outcome, parameters
 from stac_watch.cluster.volume import Volume, opened
-from stac_watch.model.errors import CannotWrite, InputError, Temporary, cannot_write
+from stac_watch.model.errors import CannotWrite, InputError, Temporary, write_failure
 from stac_watch.model.files import replace_file
 from stac_watch.model.outcome import DATA, MARKER, Outcome, parse_outcome
 from stac_watch.runs.kubernetes_api import Cluster, Document
@@ -166,7 +166,7 @@ def copy(read: Callable[[str, int], Iterator[bytes]], file: Wanted, folder: Path
                 )
             part.replace(final)
     except OSError as error:
-        raise cannot_write(error, folder) or CannotWrite(f"cannot write {folder}: {error}", hint="choose another --out") from error
+        raise write_failure(error, folder, "choose another --out") from error
     return Fetched(file.kind, final, size, digest, fetched)
 
 
@@ -245,7 +245,7 @@ def _made(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise cannot_write(error, folder) or CannotWrite(f"cannot write {folder}: {error}", hint="choose another --out") from error
+        raise write_failure(error, folder, "choose another --out") from error
     return folder
 
 
@@ -253,4 +253,4 @@ def _write(path: Path, content: str) -> None:
     try:
         replace_file(path, content)
     except OSError as error:
-        raise cannot_write(error, path) or CannotWrite(f"cannot write {path}: {error}", hint="choose another --out") from error
+        raise write_failure(error, path, "choose another --out") from error

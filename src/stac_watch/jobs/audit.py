@@ -17,7 +17,7 @@ from pathlib import Path
 
 from stac_watch.discover.intake import Intake
 from stac_watch.ledger.records import ConversionRow, Sighting
-from stac_watch.model.errors import CannotWrite, Unavailable, cannot_write
+from stac_watch.model.errors import Unavailable, write_failure
 from stac_watch.model.files import replace_file
 from stac_watch.model.outcome import Outcome
 from stac_watch.model.states import FINAL, State
@@ -210,7 +210,5 @@ def write(found: Audit, path: Path) -> int:
     try:
         replace_file(path, "".join(f"{line}\n" for line in lines))
     except OSError as error:
-        raise cannot_write(error, path) or CannotWrite(
-            f"cannot write {path}: {error.strerror}", hint="choose another file"
-        ) from error
+        raise write_failure(error, path, "choose another file") from error
     return len(lines)

@@ -118,3 +118,8 @@ def cannot_write(error: OSError, path: object) -> CannotWrite | None:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return CannotWrite(f"no space left while writing {path}", hint="free space there, or choose another output folder")
     return CannotWrite(f"cannot write {path}: {error.strerror}", hint="check the folder's owner and mount, or choose another")
+
+
+def write_failure(error: OSError, path: object, hint: str = "check the path, or choose another") -> CannotWrite:
+    """Returns the error to raise for whatever the operating system says while `path`, which is ours to write, is written."""
+    return cannot_write(error, path) or CannotWrite(f"cannot write {path}: {error.strerror or error}", hint=hint)
