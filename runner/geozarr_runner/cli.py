@@ -268,11 +268,21 @@ def _add_options(command: argparse.ArgumentParser, *, with_output: bool) -> None
     add("--spatial-chunk", default=1024, type=_or_default(_positive, 1024), help="chunk edge in pixels (default 1024)")
     add("--sharding", default=False, type=_or_default(_boolean, default=False), help="true: one file per array (default false)")
     add("--package", default="tar", type=_or_default(_package_kind, "tar"), help="tar (default), tar.gz or none")
-    add("--overwrite", default=False, type=_or_default(_boolean, default=False), help="true: convert again, whatever lies there")
+    add(
+        "--overwrite",
+        default=False,
+        type=_or_default(_boolean, default=False),
+        help="true: convert again, even if an output is there",
+    )
     add("--dask-perf-html", default="", metavar="FILE", help="Dask's performance report; empty = off. Takes the stock engine")
     add("--engine", default="auto", type=_or_default(_engine, "auto"), help="auto (default), fast or stock; the bytes are the same")
-    add("--memory-limit", default="", metavar="SIZE", help="e.g. 2Gi: fewer workers beyond; default: the container's limit")
-    add("--key", default="", help="the conversion's key, 12 hex; default: derived from source and recipe")
+    add(
+        "--memory-limit",
+        default="",
+        metavar="SIZE",
+        help="e.g. 2Gi: no more workers than fit into it; default: the container's limit",
+    )
+    add("--key", default="", help="the conversion's key, 12 hex digits; default: derived from source and recipe")
     add("--revision", default="", help="the item's revision")
     add("--item-id", default="", help="default: what the item or the product says")
     add("--run", default="", help="the run's name")
@@ -282,7 +292,7 @@ def _add_options(command: argparse.ArgumentParser, *, with_output: bool) -> None
     add("--status", default="", metavar="FILE", help='{"stage", "done", "total"}, replaced as work goes on')
     add("--allowed-hosts", default=[], action="append", metavar="HOST", help="repeatable or comma-separated; none = any host")
     add("--attempts", default=5, type=_or_default(_positive, 5), help="attempts per object (default 5)")
-    add("--timeout", default=60.0, type=_or_default(float, 60.0), help="seconds of silence after which a connection is given up")
+    add("--timeout", default=60.0, type=_or_default(float, 60.0), help="seconds of silence after which a connection is closed")
     add("--stall", default=1800.0, type=_or_default(float, 1800.0), help="seconds without a step until it ends with 75; 0 = never")
     add("--debug", action="store_true", help="show tracebacks")
     if not with_output:

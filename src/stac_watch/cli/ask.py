@@ -31,8 +31,8 @@ def items(
     json: JsonOption = False,
     state: Annotated[State | None, typer.Option(help="Only those in this state.")] = None,
     source: Annotated[str | None, typer.Option(help="Only those of this source.")] = None,
-    unreadable: Annotated[bool, typer.Option("--unreadable", help="Those that cannot be read instead, and why.")] = False,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many, the last changed first.")] = 50,
+    unreadable: Annotated[bool, typer.Option("--unreadable", help="List unreadable items instead, and why.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="At most this many, the last changed first.")] = 50,
 ) -> int:
     """List conversions, the last changed first."""
     from stac_watch.app import wall_clock

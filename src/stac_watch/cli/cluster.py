@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from stac_watch.runs.kubernetes_api import Cluster
 
 cluster = group("cluster")
-NamespaceOption = Annotated[str, typer.Option("--namespace", "-n", help="Instead of the configuration's engine.namespace.")]
+NamespaceOption = Annotated[
+    str, typer.Option("--namespace", "-n", help="Namespace; default: the configuration's engine.namespace.")
+]
 RunArgument = Annotated[str, typer.Argument(help="The run's name; @latest = the newest one.")]
 
 
@@ -48,7 +50,7 @@ def runs(
     config: ConfigOption = DEFAULT_CONFIG,
     namespace: NamespaceOption = "",
     json: JsonOption = False,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, help="At most this many.")] = 20,
     ui: Annotated[str, typer.Option(help="Where the Argo UI is reached, for links.")] = "https://localhost:2746",
 ) -> int:
     """Show the runs that the cluster has, or one of them with its steps."""
@@ -72,9 +74,9 @@ def logs(
     run: RunArgument = "@latest",
     config: ConfigOption = DEFAULT_CONFIG,
     namespace: NamespaceOption = "",
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Until the run is over.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow until the run has ended.")] = False,
 ) -> int:
-    """Print what a run's steps wrote, each line with its step; with --follow until it is over, and 1 when it failed."""
+    """Print what a run's steps wrote, each line with its step; with --follow until it has ended, and exit code 1 if it failed."""
     from stac_watch.app import wall_clock
     from stac_watch.cluster import runs as seen
     from stac_watch.cluster.logs import logs as lines
@@ -104,7 +106,7 @@ def fetch(
     out: Annotated[Path, typer.Option(help="Files go to OUT/RUN/.")] = Path("runs"),
     json: JsonOption = False,
 ) -> int:
-    """Copy what a run left on its volume: package, report, item, Dask's report. Run again, it goes on where it stopped."""
+    """Copy what a run left on its volume: package, report, item, Dask's report. Run again to continue where it stopped."""
     from rich.console import Console
 
     from stac_watch.app import helper_name
@@ -129,15 +131,15 @@ def clean(
     config: ConfigOption = DEFAULT_CONFIG,
     namespace: NamespaceOption = "",
     volumes: Annotated[
-        bool, typer.Option("--volumes", help="The volumes of runs that are over or gone, with what is on them.")
+        bool, typer.Option("--volumes", help="The volumes of runs that have ended or are gone, with what is on them.")
     ] = False,
     older_than: Annotated[str, typer.Option(help="Keep what ended more recently.")] = "1h",
     yes: YesOption = False,
     json: JsonOption = False,
 ) -> int:
-    """Remove Workflows that are over, with their pods, but not their volumes; or, with --volumes, these. Lists, and asks.
+    """Remove Workflows that have ended, with their pods but not their volumes; with --volumes, the volumes. List them, and ask.
 
-    Of the local engine: folders of runs that are over, and what was staged for conversions that are.
+    With the local engine: folders of ended runs, and what was staged for conversions that are final.
     """
     from stac_watch.cli.times import read_span
     from stac_watch.cluster.tables import removed, render_cleaning

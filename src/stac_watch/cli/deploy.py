@@ -25,9 +25,9 @@ def manifests(
     out: Annotated[Path, typer.Option(help="Where eventsources/, sensors/, workflows/ and deploy/ go.")] = Path(),
     runner_image: Annotated[str, typer.Option(help="Image of the runs; empty = geozarr-runner:VERSION.")] = "",
     poller_image: Annotated[str, typer.Option(help="Image of the poller; empty = stac-watch:VERSION.")] = "",
-    storage_class: Annotated[str, typer.Option(help="Of every volume; empty = the cluster's default.")] = "",
-    port: Annotated[list[int] | None, typer.Option(help="One more that data or outputs are served at; repeatable.")] = None,
-    network: Annotated[list[str] | None, typer.Option(help="Private one that poller and runs may reach; repeatable.")] = None,
+    storage_class: Annotated[str, typer.Option(help="Storage class of every volume; empty = the cluster's default.")] = "",
+    port: Annotated[list[int] | None, typer.Option(help="One more port that data or outputs are served at; repeatable.")] = None,
+    network: Annotated[list[str] | None, typer.Option(help="A private network that poller and runs may reach; repeatable.")] = None,
     api_server: Annotated[list[str] | None, typer.Option(help="Network of the Kubernetes API; repeatable; none = any.")] = None,
     prometheus: Annotated[str, typer.Option(help="Namespace of a Prometheus with its operator: overlays with monitoring.")] = "",
 ) -> int:
@@ -66,16 +66,18 @@ def submit(
     spatial_chunk: Annotated[str, typer.Option(help="Pixels per chunk side.")] = "",
     sharding: Annotated[str, typer.Option(help="true: one file per array and shard.")] = "",
     package: Annotated[str, typer.Option(help="tar, tar.gz or none.")] = "",
-    overwrite: Annotated[str, typer.Option(help="true: convert again, whatever lies there.")] = "",
+    overwrite: Annotated[str, typer.Option(help="true: convert again, even if an output is there.")] = "",
     engine: Annotated[str, typer.Option(help="auto, fast or stock.")] = "",
-    memory_limit: Annotated[str, typer.Option(help="E.g. 2Gi: fewer workers beyond.")] = "",
+    memory_limit: Annotated[str, typer.Option(help="E.g. 2Gi: no more workers than fit into it.")] = "",
     dask_perf_html: Annotated[str, typer.Option(help="File for Dask's performance report, e.g. /data/dask.html.")] = "",
-    name: Annotated[str, typer.Option(help="The run's name; asked for twice it is one run. Empty = the cluster chooses one.")] = "",
-    wait: Annotated[bool, typer.Option("--wait", help="Until it is over; exits with the runner's code.")] = False,
+    name: Annotated[
+        str, typer.Option(help="The run's name; the same name twice is one run. Empty = the cluster chooses one.")
+    ] = "",
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until the run has ended; exit with the runner's code.")] = False,
     ui: Annotated[str, typer.Option(help="Where the Argo UI is reached, for a link; empty = as engine.ui says.")] = "",
     json: JsonOption = False,
 ) -> int:
-    """Submit one Workflow, without poller or ledger. What is not given is the WorkflowTemplate's default."""
+    """Submit one Workflow, without poller or ledger. Options that are not given take the WorkflowTemplate's defaults."""
     from stac_watch.app import build_cluster
     from stac_watch.cluster.submit import check_template, create, one_run, submission
     from stac_watch.report.as_json import as_json

@@ -29,14 +29,14 @@ def backfill(
     config: ConfigOption = DEFAULT_CONFIG,
     json: JsonOption = False,
     yes: YesOption = False,
-    canary: Annotated[int, typer.Option(min=0, help="So many first; the rest only when they went well.")] = 0,
-    max_items: Annotated[int | None, typer.Option(min=1, help="Admit at most so many.")] = None,
-    max_failures: Annotated[int | None, typer.Option(min=1, help="Stop sending after so many failed.")] = None,
+    canary: Annotated[int, typer.Option(min=0, help="Convert this many first; the rest only if they succeed.")] = 0,
+    max_items: Annotated[int | None, typer.Option(min=1, help="Admit at most this many.")] = None,
+    max_failures: Annotated[int | None, typer.Option(min=1, help="Hold the backfill after this many failures.")] = None,
     follow: Annotated[
-        bool, typer.Option("--follow", help="Stay until it is through; converts by itself while no watcher does.")
+        bool, typer.Option("--follow", help="Stay until all is converted; convert here while no watcher does.")
     ] = False,
 ) -> int:
-    """Convert what was acquired in a range of days: prints the plan, and does it with --yes. Run again, it goes on."""
+    """Convert what was acquired in a range of days: print the plan, or carry it out with --yes. Run again to continue."""
     from stac_watch.cli.following import carry_out
     from stac_watch.cli.times import read_range
     from stac_watch.jobs import backfill as job
@@ -61,11 +61,11 @@ def replay(
     yes: YesOption = False,
     state: Annotated[State | None, typer.Option(help="Those in this state: failed, done or skipped.")] = None,
     since: Annotated[str | None, typer.Option(help="Those that changed since: 10h, 3d, a day or a time.")] = None,
-    error: Annotated[str | None, typer.Option(help="Failed ones whose error has this text.")] = None,
+    error: Annotated[str | None, typer.Option(help="Failed conversions whose error contains this text.")] = None,
     file: Annotated[Path | None, typer.Option(help="Those of a file: ids, keys, or what `audit --file` wrote.")] = None,
     event: Annotated[Path | None, typer.Option(help="Post this stored CloudEvent once more, byte for byte.")] = None,
 ) -> int:
-    """Try again: makes the next attempt of each. Says what it would do, and does it with --yes."""
+    """Try again: make the next attempt of each. Print what would be done, or do it with --yes."""
     from stac_watch.jobs import replay as job
     from stac_watch.report.jobs import render_targets
 
@@ -146,7 +146,7 @@ def audit(
     json: JsonOption = False,
     file: Annotated[Path | None, typer.Option(help="Write the gaps that `replay --file` can close.")] = None,
 ) -> int:
-    """Compare catalog, ledger, runs and outputs over a range of days: 0 only when nothing is missing, stale or doubled."""
+    """Compare catalog, ledger, runs and outputs over a range of days: exit code 0 only if nothing is missing, stale or doubled."""
     from stac_watch.app import visible
     from stac_watch.cli.times import read_range
     from stac_watch.jobs import audit as job

@@ -21,11 +21,11 @@ def _about() -> None:
 def prune(
     context: typer.Context,
     config: ConfigOption = DEFAULT_CONFIG,
-    older_than: Annotated[str, typer.Option(help="Only what did not change for so long.")] = "400d",
+    older_than: Annotated[str, typer.Option(help="Only what has not changed for this long.")] = "400d",
     json: JsonOption = False,
     yes: YesOption = False,
 ) -> int:
-    """Forget what nobody asks for of what is long done or skipped. Works beside a watcher; stopped and run again, it goes on."""
+    """Remove details of what was done or skipped long ago. Works beside a watcher; run again to continue."""
     from stac_watch import app
     from stac_watch.cli.times import read_span
     from stac_watch.jobs import prune as pruning

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 cli = typer.Typer(rich_markup_mode=None)
 ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="The configuration file.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON; its fields are a documented contract.")]
-YesOption = Annotated[bool, typer.Option("--yes", help="Do it; without it, say what would be done.")]
+YesOption = Annotated[bool, typer.Option("--yes", help="Do it; without it, print what would be done.")]
 SourceArgument = Annotated[str, typer.Argument(help="A source's name, as in the configuration.")]
 ItemArgument = Annotated[str, typer.Argument(help="An item's id, or a conversion's key.")]
 DEFAULT_CONFIG = Path("stac-watch.yaml")

@@ -22,7 +22,7 @@ class Log(StrEnum):
 def watch(
     context: typer.Context,
     config: ConfigOption = DEFAULT_CONFIG,
-    once: Annotated[bool, typer.Option(help="One tick to the end.")] = False,
+    once: Annotated[bool, typer.Option(help="One round, to its end.")] = False,
     log: Annotated[
         Log, typer.Option(help="text: a sentence for each round that moved something; json: a line for each move.")
     ] = Log.TEXT,
