@@ -7,7 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("src/stac_watch", "runner/geozarr_runner")
 ALLOWED: frozenset[str] = frozenset(
-    ["Check", "Document", "Finding", "Limits", "Line", "Pixels", "Recipe", "Source", "Step", "Store", "Task", "Window"]
+    ["Document", "Finding", "Limits", "Line", "Pixels", "Recipe", "Source", "Step", "Store", "Task", "Window"]
 )
 
 
