@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from command import Result, call
 from fakes.kubernetes import ARGO, WORKFLOWS, Api, serving, write_kubeconfig
 from fakes.workflows import ended, status, step, template
 from waiting import until
@@ -41,10 +42,8 @@ class World:
         argv = [str(COMMAND), "cluster", "submit", *arguments, "--config", str(self.config)]
         return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=self.environ)
 
-    def submit(self, *arguments: str) -> subprocess.CompletedProcess:
-        process = self.start(*arguments)
-        out, err = process.communicate(timeout=120)
-        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+    def submit(self, *arguments: str) -> Result:
+        return call("cluster", "submit", *arguments, "--config", self.config, KUBECONFIG=self.environ["KUBECONFIG"])
 
     def until_there(self) -> str:
         return next(iter(until(lambda: self.api.workflows)))
@@ -79,10 +78,10 @@ def world(tmp_path):
 def test_created_the_name_alone_on_stdout_and_the_parameters_that_were_given(world):
     asked = ("--output-zarr", "s3://b/o.zarr", "--groups", "/measurements/reflectance/r10m", "--dask-perf-html", "/data/d.html")
     done = world.submit(URL, *asked)
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     [name] = world.api.workflows
-    assert done.stdout == f"{name}\n"
-    assert done.stderr == ""
+    assert done.out == f"{name}\n"
+    assert done.err == ""
     workflow = world.api.workflows[name]
     given = {p["name"]: p["value"] for p in workflow["spec"]["arguments"]["parameters"]}
     assert given == {
@@ -95,26 +94,26 @@ def test_created_the_name_alone_on_stdout_and_the_parameters_that_were_given(wor
 
 def test_asked_for_twice_under_one_name_it_is_one_run(world):
     first, second = (world.submit(URL, "--name", "gz-mine", "--json", "--ui", "https://argo.example/") for _ in range(2))
-    assert json.loads(first.stdout) == {
+    assert json.loads(first.out) == {
         "run": "gz-mine", "namespace": "geozarr", "created": True, "link": "https://argo.example/workflows/geozarr/gz-mine",
         "follow": "stac-watch cluster logs --follow gz-mine",
         "phase": None, "code": None, "reason": None, "hint": None, "seconds": None,
     }  # fmt: skip
-    assert json.loads(second.stdout) == json.loads(first.stdout) | {"created": False}
+    assert json.loads(second.out) == json.loads(first.out) | {"created": False}
     assert list(world.api.workflows) == ["gz-mine"]
     again = world.submit(URL, "--name", "gz-mine")
-    assert (again.returncode, again.stdout) == (0, "gz-mine\n")
-    assert "it was there already" in again.stderr
+    assert (again.code, again.out) == (0, "gz-mine\n")
+    assert "it was there already" in again.err
 
 
-def refused(done: subprocess.CompletedProcess, code: int, *words: str) -> None:
-    assert done.returncode == code, done.stdout + done.stderr
-    error, hint = done.stderr.strip().splitlines()
+def refused(done: Result, code: int, *words: str) -> None:
+    assert done.code == code, done.out + done.err
+    error, hint = done.err.strip().splitlines()
     assert error.startswith("error: ")
     assert hint.startswith("  → ")
-    assert done.stdout == ""
+    assert done.out == ""
     for word in words:
-        assert word in done.stderr
+        assert word in done.err
 
 
 def test_without_the_template_nothing_is_created(world):
@@ -136,15 +135,15 @@ def test_without_the_template_nothing_is_created(world):
 def test_the_api_says_no(world, status, code, words):
     world.api.answers["POST"] = (status, "spec.arguments is wrong")
     done = world.submit(URL)
-    assert (done.returncode, done.stdout) == (code, "")
+    assert (done.code, done.out) == (code, "")
     for word in words:
-        assert word in done.stderr
+        assert word in done.err
     assert world.api.workflows == {}
 
 
 def test_whoever_may_not_read_templates_may_still_make_runs(world):
     world.api.answers["GET"] = (403, "cannot get workflowtemplates")
-    assert world.submit(URL).returncode == 0
+    assert world.submit(URL).code == 0
 
 
 def test_the_api_is_down(world):
@@ -168,20 +167,20 @@ def test_wait_says_where_it_is_and_ends_with_the_runs_own_code(world):
     player = world.play(*acts)
     done = world.submit(URL, "--wait", "--json")
     player.join()
-    assert done.returncode == 0, done.stderr
-    end = json.loads(done.stdout)
+    assert done.code == 0, done.err
+    end = json.loads(done.out)
     assert (end["phase"], end["code"], end["reason"], end["seconds"]) == ("succeeded", 0, "done", 539.0)
-    assert "running: convert 3/10" in done.stderr
+    assert "running: convert 3/10" in done.err
 
 
 def test_wait_tells_of_a_failure(world):
     player = world.play(ended(65, reason="no group /r99m", hint="did you mean /r10m?"))
     done = world.submit(URL, "--wait")
     player.join()
-    assert done.returncode == 65
-    assert re.fullmatch(r"gz-\w+\n", done.stdout)
-    assert "failed (65): no group /r99m" in done.stderr
-    assert "did you mean /r10m?" in done.stderr
+    assert done.code == 65
+    assert re.fullmatch(r"gz-\w+\n", done.out)
+    assert "failed (65): no group /r99m" in done.err
+    assert "did you mean /r10m?" in done.err
 
 
 def test_wait_outlives_an_api_that_goes_away_for_a_while(world):

@@ -3,12 +3,11 @@
 import fcntl
 import json
 import os
-import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from command import Result, call
 
 from stac_watch.ledger.database import open_engine
 from stac_watch.ledger.ledger import Ledger
@@ -18,7 +17,6 @@ from stac_watch.model.item import Item
 from stac_watch.model.states import Fact
 from stac_watch.runs.local import EVENT, LOCK, OUTCOME, WORK, LocalEngine
 
-COMMAND = Path(sys.executable).parent / "stac-watch"
 NOW = datetime.now(UTC).replace(microsecond=0)
 OLD = (NOW - timedelta(days=40)).timestamp()
 
@@ -66,9 +64,8 @@ class Place:
             os.utime(folder, (OLD, OLD))
         return left[0]
 
-    def clean(self, *options: str) -> subprocess.CompletedProcess[str]:
-        argv = [str(COMMAND), "cluster", "clean", "--older-than=30d", "-c", str(self.folder / "stac-watch.yaml"), *options]
-        return subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
+    def clean(self, *options: str) -> Result:
+        return call("cluster", "clean", "--older-than=30d", "-c", self.folder / "stac-watch.yaml", *options)
 
 
 @pytest.fixture
@@ -92,17 +89,17 @@ def test_what_is_over_for_long_goes_and_what_somebody_needs_stays(place):
     with (next(run for run in stays if "living" in (run / EVENT).read_text()) / LOCK).open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         listed = place.clean("--json")
-        assert (listed.returncode, listed.stderr) == (0, "")
-        plan = json.loads(listed.stdout)
+        assert (listed.code, listed.err) == (0, "")
+        plan = json.loads(listed.out)
         key = {
             name: parse_event(event)["data"]["key"] for name, event in (("failed", failed), ("twice", first), ("living", living))
         }
         assert {entry["name"] for entry in plan["remove"]} == {run.name for run in goes} | {key["failed"]}
         assert {entry["name"] for entry in plan["keep"]} == {run.name for run in stays} | {key["twice"], key["living"]}
         assert all(run.exists() for run in goes), "nothing goes unasked"
-        assert "say --yes" in place.clean().stdout
+        assert "say --yes" in place.clean().out
         done = place.clean("--yes")
-        assert (done.returncode, done.stdout.count("removed ")) == (0, 4), done.stderr
+        assert (done.code, done.out.count("removed ")) == (0, 4), done.err
     assert set(place.runs.glob("gz-*")) == stays
     assert {path.name for path in (place.runs / WORK / "stage").iterdir()} == {key["twice"], key["living"]}
     assert place.output.exists()
@@ -126,7 +123,7 @@ def test_what_the_ledger_does_not_know_and_what_is_no_run_stays(place):
     run = place.run(stranger.conversion("stranger"))
     stranger.ledger.close()
     (place.runs / "notes").mkdir()
-    assert place.clean("--yes").returncode == 0
+    assert place.clean("--yes").code == 0
     assert run.exists()
     assert (place.runs / "notes").exists()
     assert LocalEngine(place.runs, command=[], max_in_flight=2, environ={}).headroom() == 2
@@ -134,4 +131,4 @@ def test_what_the_ledger_does_not_know_and_what_is_no_run_stays(place):
 
 def test_volumes_are_a_cluster_s(place):
     refused = place.clean("--volumes", "--yes")
-    assert (refused.returncode, "for a cluster" in refused.stderr) == (78, True)
+    assert (refused.code, "for a cluster" in refused.err) == (78, True)
