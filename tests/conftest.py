@@ -13,11 +13,14 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # test folders are no packages: what stands beside them is for all
 
+from signals import let_children_hear_ctrl_c  # it stands there
+
 pytest_plugins = ("values", "world", "command")  # valid values and a ledger; a catalog with discovery in front; the command line
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Sends every other process's HTTP to a closed port; in this process pytest-socket refuses non-loopback connections."""
+    let_children_hear_ctrl_c()
     os.environ |= {"HTTP_PROXY": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9", "NO_PROXY": "127.0.0.1,localhost,::1"}
     os.environ |= {name.lower(): os.environ[name] for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")}
 
