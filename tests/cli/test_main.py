@@ -1,11 +1,13 @@
 """The entry of the command line: what goes in, and which code and sentences come out."""
 
+import ast
 import json
 import re
 from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parents[2]
 CONFIG = """
 ledger: sqlite:///ledger.db
 sources: [{name: s2, api: "https://stac.example", collection: sentinel-2-l2a}]
@@ -53,3 +55,19 @@ def test_a_wrong_command_line_is_2_and_leads_to_the_help(stac_watch, argv) -> No
     assert (said.code, said.out) == (2, "")
     assert said.err.startswith("error: ")
     assert "`stac-watch --help`" in said.err
+
+
+def test_no_message_of_shipped_code_names_make():
+    """A pod and a wheel have no make: what is printed there must exist there."""
+    shipped = [ROOT / "src" / "stac_watch", ROOT / "runner" / "geozarr_runner"]
+    files = [path for folder in shipped for path in folder.rglob("*") if path.suffix in (".py", ".j2", ".js")]
+    assert len(files) > 150
+    strings = [
+        (path, node.value)
+        for path in files
+        if path.suffix == ".py"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    texts = strings + [(path, path.read_text()) for path in files if path.suffix != ".py"]
+    assert [(path.name, text) for path, text in texts if re.search(r"`make [a-z]|\bmake [a-z-]+ [A-Z_]+=", text)] == []
