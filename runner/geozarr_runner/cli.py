@@ -268,20 +268,10 @@ def _add_options(command: argparse.ArgumentParser, *, with_output: bool) -> None
     add("--spatial-chunk", default=1024, type=_or_default(_positive, 1024), help="chunk edge in pixels (default 1024)")
     add("--sharding", default=False, type=_or_default(_boolean, default=False), help="true: one file per array (default false)")
     add("--package", default="tar", type=_or_default(_package_kind, "tar"), help="tar (default), tar.gz or none")
-    add(
-        "--overwrite",
-        default=False,
-        type=_or_default(_boolean, default=False),
-        help="true: convert again, even if an output is there",
-    )
+    add("--overwrite", default=False, type=_or_default(_boolean, default=False), help="true: convert again, even when done")
     add("--dask-perf-html", default="", metavar="FILE", help="Dask's performance report; empty = off. Takes the stock engine")
     add("--engine", default="auto", type=_or_default(_engine, "auto"), help="auto (default), fast or stock; the bytes are the same")
-    add(
-        "--memory-limit",
-        default="",
-        metavar="SIZE",
-        help="e.g. 2Gi: no more workers than fit into it; default: the container's limit",
-    )
+    add("--memory-limit", default="", metavar="SIZE", help="e.g. 2Gi: fewer workers if needed; default: the container's limit")
     add("--key", default="", help="the conversion's key, 12 hex digits; default: derived from source and recipe")
     add("--revision", default="", help="the item's revision")
     add("--item-id", default="", help="default: what the item or the product says")

@@ -66,9 +66,9 @@ def submit(
     spatial_chunk: Annotated[str, typer.Option(help="Pixels per chunk side.")] = "",
     sharding: Annotated[str, typer.Option(help="true: one file per array and shard.")] = "",
     package: Annotated[str, typer.Option(help="tar, tar.gz or none.")] = "",
-    overwrite: Annotated[str, typer.Option(help="true: convert again, even if an output is there.")] = "",
+    overwrite: Annotated[str, typer.Option(help="true: convert again, even when done.")] = "",
     engine: Annotated[str, typer.Option(help="auto, fast or stock.")] = "",
-    memory_limit: Annotated[str, typer.Option(help="E.g. 2Gi: no more workers than fit into it.")] = "",
+    memory_limit: Annotated[str, typer.Option(help="E.g. 2Gi: fewer workers if needed.")] = "",
     dask_perf_html: Annotated[str, typer.Option(help="File for Dask's performance report, e.g. /data/dask.html.")] = "",
     name: Annotated[
         str, typer.Option(help="The run's name; the same name twice is one run. Empty = the cluster chooses one.")
