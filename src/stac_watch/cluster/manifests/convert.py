@@ -126,7 +126,7 @@ def _argument(parameter: Wanted, settings: Settings) -> Parameter:
 
 
 def _address(parameter: str) -> str:
-    """Returns an expression: a URL without its scheme, `//host/path`, for the links; see `deploy.controller_config`."""
+    """Returns an expression: a URL without its scheme, `//host/path`, for the links; see `poller.controller_config`."""
     return f"{{{{=trimPrefix(trimPrefix(workflow.parameters.{parameter}, 'https:'), 'http:')}}}}"
 
 

@@ -1,6 +1,6 @@
 """Renders every manifest: which object goes into which file, and how YAML is written.
 
-In: settings. Out: path -> text, the same bytes for the same settings. Never: writes files; `stac-watch cluster manifests` does.
+The same settings give the same bytes. `stac-watch cluster manifests` writes the files.
 """
 
 from __future__ import annotations
@@ -12,9 +12,7 @@ from typing import Any
 
 import yaml
 
-from stac_watch.cluster.manifests import audit, events, monitoring, network
-from stac_watch.cluster.manifests import convert as workflow
-from stac_watch.cluster.manifests import poller as deploy
+from stac_watch.cluster.manifests import audit, convert, events, monitoring, network, poller
 from stac_watch.cluster.manifests.settings import AUDIT, BUS, CONFIG_FILE, POLLER, Object, Settings
 from stac_watch.runs.workflow import API_VERSION, CONVERT, TEMPLATE, VOLUME
 
@@ -78,10 +76,10 @@ def _argo(settings: Settings) -> dict[str, File]:
         "sensors/rbac.yaml": events.sensor_account(settings),
         "sensors/geozarr.yaml": events.sensor(settings),
         "sensors/kustomization.yaml": _kustomization(["geozarr.yaml", "rbac.yaml"], settings),
-        "workflows/rbac.yaml": deploy.run_account(settings),
-        "workflows/geozarr-convert.yaml": workflow.convert_template(settings),
+        "workflows/rbac.yaml": poller.run_account(settings),
+        "workflows/geozarr-convert.yaml": convert.convert_template(settings),
         "workflows/kustomization.yaml": _kustomization(["geozarr-convert.yaml", "rbac.yaml"], settings),
-        "deploy/argo/workflow-controller-configmap.yaml": deploy.controller_config(settings),
+        "deploy/argo/workflow-controller-configmap.yaml": poller.controller_config(settings),
         "deploy/argo/kustomization.yaml": {**_KUSTOMIZE, "resources": ["workflow-controller-configmap.yaml"]},
     }
 
@@ -92,10 +90,10 @@ def _base(settings: Settings) -> dict[str, File]:
     generated = {"configMapGenerator": [{"name": POLLER, "files": [CONFIG_FILE]}], "configurations": [_TUNED]}
     return {
         f"{_BASE}/audit.yaml": [audit.audit_template(settings), audit.audit_schedule(settings)],
-        f"{_BASE}/namespace.yaml": deploy.namespace(settings),
+        f"{_BASE}/namespace.yaml": poller.namespace(settings),
         f"{_BASE}/network.yaml": network.policies(settings),
-        f"{_BASE}/poller.yaml": deploy.poller(settings),
-        f"{_BASE}/rbac.yaml": deploy.poller_accounts(settings),
+        f"{_BASE}/poller.yaml": poller.poller(settings),
+        f"{_BASE}/rbac.yaml": poller.poller_accounts(settings),
         f"{_BASE}/{_TUNED}": _tuned(),
         f"{_BASE}/kustomization.yaml": _kustomization(resources, settings, **generated),
     }
@@ -104,7 +102,7 @@ def _base(settings: Settings) -> dict[str, File]:
 def _k3d(settings: Settings) -> dict[str, File]:
     """One node, whatever it is: one replica of the bus, small volumes, requests that fit a laptop."""
     small = {"cpu": "250m", "memory": "512Mi"}
-    template = workflow.convert_template(settings)
+    template = convert.convert_template(settings)
     patch = Patch([_replace(template, CONVERT, "container/resources/requests", small)])
     bus = _bus_patch(settings, {"replicas": 1, "persistence": {"volumeSize": "1Gi"}, "streamConfig": events.stream(1)})
     patches = [{"path": "eventbus.yaml"}, _on_template(TEMPLATE, "convert.yaml")]
@@ -117,10 +115,10 @@ def _k3d(settings: Settings) -> dict[str, File]:
 
 def _production(settings: Settings) -> dict[str, File]:
     """S3 for outputs, PostgreSQL for the ledger, a storage class, a quota. To be edited: class, bucket, quota, images."""
-    template = workflow.convert_template(settings)
+    template = convert.convert_template(settings)
     storage_class = settings.storage_class or _STORAGE_CLASS
-    convert = Patch([_replace(template, VOLUME, "resource/manifest", workflow.claim(storage_class))])
-    bus = {"affinity": deploy.bus_topology(), "persistence": {"storageClassName": storage_class}}
+    volume = Patch([_replace(template, VOLUME, "resource/manifest", convert.claim(storage_class))])
+    bus = {"affinity": poller.bus_topology(), "persistence": {"storageClassName": storage_class}}
     drop_claim = {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
@@ -137,13 +135,13 @@ def _production(settings: Settings) -> dict[str, File]:
     own = ["budget.yaml", "network.yaml", "quota.yaml"]
     return {
         f"{_PRODUCTION}/audit.yaml": _audit_patch(settings),
-        f"{_PRODUCTION}/budget.yaml": deploy.bus_disruption_budget(settings),
+        f"{_PRODUCTION}/budget.yaml": poller.bus_disruption_budget(settings),
         f"{_PRODUCTION}/claim.yaml": drop_claim,
-        f"{_PRODUCTION}/convert.yaml": convert,
+        f"{_PRODUCTION}/convert.yaml": volume,
         f"{_PRODUCTION}/eventbus.yaml": _bus_patch(settings, bus),
         f"{_PRODUCTION}/network.yaml": network.database_policy(settings),
-        f"{_PRODUCTION}/poller.yaml": deploy.poller_in_production(settings),
-        f"{_PRODUCTION}/quota.yaml": deploy.quota(settings),
+        f"{_PRODUCTION}/poller.yaml": poller.poller_in_production(settings),
+        f"{_PRODUCTION}/quota.yaml": poller.quota(settings),
         **_overlay(_PRODUCTION, settings, ["../../base", *own], patches),
     }
 
@@ -174,9 +172,9 @@ def _audit_patch(settings: Settings) -> Patch:
             {"op": "remove", "path": "/spec/affinity"},
             {"op": "remove", "path": f"/spec/volumes/{_index(spec['volumes'], 'state')}"},
             {"op": "remove", "path": f"{step}/volumeMounts/{_index(mounts, 'state')}"},
-            {"op": "add", "path": "/spec/volumes/-", "value": deploy.S3_VOLUME},
-            {"op": "add", "path": f"{step}/volumeMounts/-", "value": deploy.S3_MOUNT},
-            *({"op": "add", "path": f"{step}/env/-", "value": value} for value in deploy.production_environment()),
+            {"op": "add", "path": "/spec/volumes/-", "value": poller.S3_VOLUME},
+            {"op": "add", "path": f"{step}/volumeMounts/-", "value": poller.S3_MOUNT},
+            *({"op": "add", "path": f"{step}/env/-", "value": value} for value in poller.production_environment()),
         ]
     )
 
