@@ -193,7 +193,7 @@ def _shown(console: Console) -> Iterator[Callable[[list[Line], Tick], None]]:
     def report(rows: list[Line], _tick: Tick) -> None:
         for row in rows:
             stage = row.stage.split(" ")[0] if row.state is State.RUNNING else row.stage  # without the count
-            text = f"{row.item}  {row.state.value:8} attempt {row.attempt}  {stage}"
+            text = f"{row.item}  {row.state.value:9} attempt {row.attempt}  {stage}"
             if seen.get(row.key) != text:
                 seen[row.key] = text
                 console.print(text, highlight=False, soft_wrap=True)
