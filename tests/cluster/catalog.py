@@ -1,7 +1,7 @@
 """The catalog that the tests' pod serves: the demo's STAC API and its products, and a door for the test beside them.
 
-In: requests from the poller, the runs, and under `/control` from the test (through a port-forward). Out: items, products.
-Never: anything that a real catalog would not do to its clients; what the test wants of it is named in the request.
+The poller and the runs ask it, and under `/control` the test does, through a port-forward. It does nothing to its clients that no
+real catalog would do; what the test wants of it is named in the request.
 """
 
 import json

@@ -1,6 +1,6 @@
 """What breaks in an installation while it works: one way each, put right by the time it returns where it does not mend by itself.
 
-In: a stack, and a hand on the node's daemons. Out: something was broken. Never: waits for what follows, or judges it.
+None of them waits for what follows, or judges it.
 """
 
 import random

@@ -1,7 +1,7 @@
 """Looks at outputs with other eyes than the runner's own check: plain xarray, source and output side by side.
 
-In: a Workflow or an S3 URL, the stack. Out: "equal to its source", or an assertion that says what is not.
-Never: code of the runner.
+Source and output are opened without any code of the runner; the answer is "equal to its source", or an assertion that says what is
+not.
 """
 
 import json

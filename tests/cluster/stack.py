@@ -1,8 +1,7 @@
 """The whole of stac-watch on a cluster, as an installation has it, and what a test wants to know of it.
 
-In: a Kubectl and a namespace. Out: the rendered manifests applied (overlay k3d), a catalog pod, and questions answered from
-outside: the ledger by the poller's own page and verbs, Workflows by the Kubernetes API. Never: reads or writes what an
-installation's user could not.
+The rendered manifests are applied (overlay k3d) beside a catalog pod. What a test asks is asked from outside: the ledger by the
+poller's own page and verbs, Workflows by the Kubernetes API. Nothing is read or written that an installation's user could not.
 """
 
 import base64
@@ -290,8 +289,8 @@ class Stack:
             runs = self.workflows_of(item_id)
             names = Counter(w["metadata"]["labels"]["stac-watch/attempt"] for w in runs)
             assert max(names.values()) == 1, f"{item_id}: {names}"
-            # the run that did the work: what finds it done already names that one, also where it is a try of its own, whose outcome
-            # Argo did not hear because the API server was away
+            # the run that did the work: what finds it done already names that one, also where it is an attempt of its own, whose
+            # outcome Argo did not hear because the API server was away
             made = {end["run"] for w in runs if (end := outcome(w)).get("code") == 0}
             assert len(made) == 1, f"{item_id} was converted by {made} of {[w['metadata']['name'] for w in runs]}"
             row = rows[item_id]

@@ -1,7 +1,7 @@
 """Docker, podman and a registry as people have them, started for a test and gone afterwards.
 
-In: root on Debian. Out: the environment in which `docker` answers, and a registry's address. Never: the machine's own daemon, its
-store, or its firewall's policy (dockerd would set FORWARD to DROP, and pods of a cluster beside it would be cut off).
+The machine's own daemon, its store and its firewall's policy are left alone: dockerd would set FORWARD to DROP, and pods of a
+cluster beside it would be cut off.
 """
 
 import json

@@ -1,7 +1,7 @@
 """Where images are really built and run on this machine: buildah with chroot isolation, on the base that the harness makes.
 
-In: root on Debian (or a derivative) on x86-64. Out: images in the harness's own store, programs run inside them as a container
-would run them. Never: a container runtime, a registry, or the machine's own store of images.
+Images lie in the harness's own store, and programs run inside them as a container would run them: without a container runtime, a
+registry, or the machine's own store.
 """
 
 import json

@@ -1,7 +1,7 @@
 """The command line behind `make build`, `load`, `push`, `k3d-up`, `argo-install`, `template` and `deploy`: `python tools/kit VERB`.
 
-In: arguments; an empty one is one that was not given, as make passes them. Out: exit code 0; 1 with what failed and the remedy.
-Never: needs anything but the standard library, so that images can be built before the project is installed.
+An empty argument is one that was not given, as make passes them. The exit code is 0, or 1 with what failed and the remedy. Only the
+standard library is needed, so that images can be built before the project is installed.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """docker, podman and buildah, which differ by their names and by a few words.
 
-In: which one, names, folders. Out: images in its store, archives, files taken out of an image. Never: decides what is built.
+What is built is decided elsewhere.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
 """Brings image archives to a cluster on this machine: k3d, kind, minikube, or the one that `make cluster-up` makes.
 
-In: archives, and which cluster; without a word, the one that kubectl's current context names. Out: images in its nodes.
-Never: guesses among several clusters, or touches a remote one: that takes its images from a registry (`make push`).
+Without a word it is the one that kubectl's current context names. It does not guess among several clusters, and touches no remote
+one: that takes its images from a registry (`make push`).
 """
 
 import json

@@ -1,6 +1,6 @@
 """Runs other programs: shows what they say, or captures it; what a person can mend becomes a `KitError` with the remedy.
 
-In: argv lists. Out: nothing, text, or `KitError`. Never: a shell, a prompt of its own, or a silent failure.
+There is no shell, no prompt of its own, and no silent failure.
 """
 
 import shutil

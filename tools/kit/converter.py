@@ -1,8 +1,8 @@
 """The converter at a ref of its own repository, made ready for the image's build (`make build REF=…`).
 
-In: a git URL, a ref, a folder inside the repository. Out: the lock's third-party packages with their hashes (locked.txt), what the
-runner needs beyond them (added.txt), the converter's source. Never: changes a version that the converter's lock names, or runs
-anything of the converter's: that happens inside the image's build.
+The image's build gets the lock's third-party packages with their hashes (locked.txt), what the runner needs beyond them
+(added.txt), and the converter's source. No version that the converter's lock names is changed, and nothing of the converter's is
+run here: that happens inside the build.
 """
 
 import os

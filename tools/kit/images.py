@@ -1,7 +1,7 @@
 """The two images: their names, what goes into a build, and what is written beside it.
 
-In: parameters as people give them to make. Out: images in the builder's store; build/images/<name>-<tag>.cdx.json, their bills of
-materials; archives. Never: a builder's command line (builders.py), or the network, but for what the build itself fetches.
+A bill of materials is written beside each: build/images/<name>-<tag>.cdx.json. The builders' command lines are builders.py's, and
+only the build itself fetches anything.
 """
 
 import re

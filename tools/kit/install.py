@@ -1,7 +1,7 @@
 """Puts both Argos, the WorkflowTemplate and the deploy kit into the cluster that kubectl talks to.
 
-In: versions, an overlay of deploy/overlays, images' names. Out: objects in the cluster; what is still missing, with the
-command that makes it. Never: a changed upstream manifest, a Secret, or a kubeconfig.
+It says what is still missing, with the command that makes it. Upstream's manifests are unchanged, and no Secret or kubeconfig is
+made.
 """
 
 import json

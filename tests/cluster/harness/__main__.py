@@ -1,7 +1,7 @@
 """The command line: `python -m harness VERB`, called by `make cluster-up`, `cluster-down` and `cluster-status`.
 
-In: arguments and the environment. Out: progress on standard error, exit code 0, or 1 with what failed and the end of its log.
-Never: touches a cluster that KUBECONFIG names, except to load images with the command that STAC_WATCH_IMAGE_LOAD gives.
+Progress goes to standard error; the exit code is 0, or 1 with what failed and the end of its log. A cluster that KUBECONFIG names
+is not touched, except to load images with the command that STAC_WATCH_IMAGE_LOAD gives.
 """
 
 import argparse

@@ -1,8 +1,7 @@
 """Installs Argo Events and Argo Workflows from the manifests inside their Go modules, and an S3 server for tests.
 
-In: a cluster that is up. Out: their controllers and argo-server running, images under the official names in containerd, the
-namespace for our runs with the restricted Pod Security Standard enforced. Never: a changed upstream manifest; differences
-are kustomize patches, listed in `_patches`, each with its reason.
+Upstream's manifests are unchanged; what differs are kustomize patches, listed in `_patches`, each with its reason. The images have
+their official names in containerd, and the namespace for our runs enforces the restricted Pod Security Standard.
 """
 
 import hashlib

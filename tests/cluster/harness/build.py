@@ -1,7 +1,7 @@
 """Compiles what the cluster is made of, once per version and machine.
 
-In: `Recipe`, the Go module proxy (checked by the Go checksum database). Out: <cache>/<component>-<version>/ with the binaries,
-the folders to keep and built.json, put there by one rename when complete. Never: builds what is there, writes into the clone.
+Modules come from the Go module proxy, checked by the Go checksum database. What is built lies in <cache>/<component>-<version>/
+with the folders to keep and built.json, put there by one rename when complete; nothing is built twice, or written into the clone.
 """
 
 import fcntl

@@ -1,7 +1,6 @@
 """Brings the cluster up, tells how it is, takes it down.
 
-In: `Places` and `Recipe`. Out: a running single-node Kubernetes with DNS and storage, its kubeconfig at places.KUBECONFIG.
-Never: trusts what an earlier call left; a cluster that is not whole is removed and made anew.
+What an earlier call left is not trusted: a cluster that is not whole is removed and made anew.
 """
 
 import hashlib

@@ -1,6 +1,6 @@
 """Runs other programs: streams to a log, or captures; a failure becomes one error that shows the end of the right log.
 
-In: argv lists. Out: text or `HarnessError`. Never: a shell, or a silent failure.
+There is no shell, and no silent failure.
 """
 
 import os

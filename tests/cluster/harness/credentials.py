@@ -1,7 +1,6 @@
 """Certificates, tokens and kubeconfigs of one cluster.
 
-In: the node's address. Out: files below <state>/pki and <state>/*.conf, readable by root only. Never: a credential that
-outlives `down`; each cluster makes its own.
+They lie below <state>/pki and in <state>/*.conf, readable by root only. None outlives `down`: each cluster makes its own.
 """
 
 import base64

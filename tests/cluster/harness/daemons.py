@@ -1,8 +1,8 @@
 """Starts, stops and finds the processes of the cluster, also those that an earlier, killed call left behind.
 
-In: a `Daemon` each. Out: processes with a log and a record, from which `start_again` can start one after a test stopped it.
-Every process carries a mark in its environment, and every container lies in our cgroup: that is how leftovers are told from
-what is not ours. Never: ends a process that has neither.
+Each has a log and a record, from which `start_again` can start it after a test stopped it. Every process carries a mark in its
+environment, and every container lies in our cgroup: that is how leftovers are told from what is not ours. A process that has
+neither is never ended.
 """
 
 import json

@@ -1,7 +1,7 @@
 """Builds the project's images with `tools/kit` and buildah on a base made here, and hands them to the cluster.
 
-In: the Dockerfiles, their inputs, Debian's archive and PyPI. Out: <cache>/images/NAME.tar (docker-archive) with the digest of
-what went into it; images in containerd. Never: builds twice from the same inputs, or pulls from an image registry.
+What was built lies in <cache>/images/NAME.tar (docker-archive) with the digest of what went into it. Nothing is built twice from
+the same inputs, or pulled from an image registry.
 
 The base stands in for python:3.13-slim under its name: the same Debian release with Debian's CPython. It also holds this
 machine's CA certificates, because package registries may be reached through a proxy with a CA of its own; they are in the

@@ -1,6 +1,6 @@
 """Asks and tells a cluster, by the kubectl that was built or, for a cluster that exists, the one on PATH.
 
-In: a kubeconfig. Out: text or parsed JSON, `HarnessError` otherwise. Never: another cluster than the one it was made for.
+It answers with text or parsed JSON, or raises `HarnessError`, and never speaks to another cluster than the one it was made for.
 """
 
 import json

@@ -1,6 +1,6 @@
 """Writes container images of one layer from files of this machine, and hands image archives to containerd.
 
-In: a name, files, an entry point. Out: a docker-archive, or an image in containerd. Never: pulls.
+Nothing is pulled.
 """
 
 import hashlib

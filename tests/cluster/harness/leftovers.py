@@ -1,7 +1,6 @@
 """Removes everything that a cluster leaves on the machine, whether it was stopped, killed or cut off half way.
 
-In: `Places`. Out: no process, mount, network device, nftables table, cgroup or file of ours. Never: follows a mount when it
-removes files; a mount that stays is an error, not a deleted disk.
+It follows no mount when it removes files; a mount that stays is an error, not a deleted disk.
 """
 
 import shutil

@@ -1,6 +1,6 @@
 """What the machine must be and have: Linux on x86-64, root, cgroups that may be written, Debian packages, free ports.
 
-In: the system as it is. Out: nothing, or `HarnessError` that says what is missing. Never: changes anything but installing packages.
+What is missing is said in a `HarnessError`. Nothing is changed but that packages are installed.
 """
 
 import os

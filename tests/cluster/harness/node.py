@@ -1,7 +1,7 @@
 """The command lines and configuration files of every process of the cluster.
 
-In: `Places`, the binaries, the node's address. Out: `Daemon`s in the order in which they start, and files below <state>.
-Never: starts anything. Everything a component would write elsewhere by default is pointed below <state> or <run>.
+`Daemon`s come in the order in which they start. Everything that a component would write elsewhere by default is pointed below
+<state> or <run>.
 """
 
 import json

@@ -1,6 +1,6 @@
 """Where everything lies, and which versions are asked for.
 
-In: the environment and versions.toml. Out: `Places` and `Recipe`, plain values. Never: creates a file, or reads anything else.
+Plain values, from the environment and versions.toml alone; no file is created.
 """
 
 import tomllib

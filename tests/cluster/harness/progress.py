@@ -1,6 +1,6 @@
 """Shows people what happens: one line per step with its time; on a terminal the running step moves.
 
-In: names of steps and details. Out: standard error only. Never: decides anything.
+It writes to standard error only.
 """
 
 import time

@@ -1,6 +1,6 @@
 """Shows what runs of the cluster.
 
-In: `Places`. Out: a table on the console; `HarnessError` when nothing is up, so that a script can ask. Never: changes anything.
+Where nothing is up it raises `HarnessError`, so that a script can ask.
 """
 
 from rich.console import Console
