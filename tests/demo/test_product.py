@@ -1,11 +1,9 @@
-"""The product is what a real one is: same tree, same encoding, a picture that hangs together; and the converter takes it."""
+"""The product is what a real one is: same tree, same encoding, a picture that hangs together. tests/runner convert it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
-import sys
 from math import ceil
 from pathlib import Path
 
@@ -203,33 +201,3 @@ def test_a_folder_that_cannot_be_written_says_so_and_stays_clean(tmp_path: Path)
     with pytest.raises(CannotWrite, match="file"):
         write_product(tmp_path / "file", PRODUCT, size=72)
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
-
-
-CONVERT = """
-import sys
-from eopf_geozarr.conversion.open_source import open_source_datatree
-from eopf_geozarr.s2_optimization.s2_converter import convert_s2_optimized
-for source in sys.argv[1:]:
-    convert_s2_optimized(open_source_datatree(source), output_path=source + ".out", enable_sharding=False, spatial_chunk=256,
-                         compression_level=3, validate_output=False, keep_scale_offset=False)
-"""
-
-
-def test_the_converter_takes_it(tmp_path: Path) -> None:
-    """In a process of its own: the converter's import asks the network, which tests are not allowed to."""
-    sources = [
-        write_product(tmp_path, PRODUCT, size=144),
-        write_structure(real_structure("S2C_MSIL2A"), tmp_path / "real.zarr", size=144),
-    ]
-    done = subprocess.run(
-        [sys.executable, "-c", CONVERT, *map(str, sources)], capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    for source in sources:
-        with xr.open_zarr(f"{source}.out", group="measurements/reflectance/r720m") as top:
-            assert top.b02.shape == (2, 2)
-        with (
-            xr.open_zarr(f"{source}.out", group="measurements/reflectance/r10m") as new,
-            xr.open_zarr(source, group="measurements/reflectance/r10m") as old,
-        ):
-            np.testing.assert_allclose(new.b02.values, old.b02.values, rtol=1e-6)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import xarray as xr
 import yaml
+from command import call
 from waiting import until
 
 from stac_watch.demo.catalog import Server, Store, create_app, make_item
@@ -22,12 +23,14 @@ from stac_watch.runs.local import LocalEngine
 ROOT = Path(__file__).parents[2]
 REAL = ROOT.parent / "shared" / "data" / "eopf"
 COMMAND = Path(sys.executable).parent / "stac-watch"
+WATCH = (str(COMMAND), "watch", "-c")
 ITEM = "S2A_MSIL2A_20251008T100041_N0511_R122_T32TQM_20251008T122613"
 RESOLUTIONS = ("r10m", "r20m", "r60m")
 
 
-def run(*arguments: str, timeout: float = 180) -> subprocess.CompletedProcess:
-    return subprocess.run([str(COMMAND), *arguments], capture_output=True, text=True, timeout=timeout, check=False)
+def listed(config: Path) -> list[dict]:
+    """What `items --json` says."""
+    return json.loads(call("items", "--json", "-c", config).out)
 
 
 def assert_same(product: Path, output: Path) -> None:
@@ -93,45 +96,43 @@ def publish(world, *, seed: int = 0) -> Path:
     return product
 
 
-@pytest.mark.parametrize("stage", ["stage", "convert", "verify", "package"])
-def test_watcher_and_runner_killed_in_each_stage(world, stage):
+def test_watchers_and_runs_are_killed_in_each_stage_until_it_is_done(world):
+    """A run outlives its watcher in two stages, and dies with it in the others; a third attempt is the last that there is."""
     place, _, _, config = world
     product = publish(world)
-    watcher = subprocess.Popen([str(COMMAND), "watch", "-c", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-    def reached() -> Path | None:
-        for status in place.glob("runs/gz-*/status.json"):
-            if json.loads(status.read_bytes())["stage"] == stage:
-                return status.parent
-        return None
-
-    first = until(reached)
-    watcher.send_signal(signal.SIGKILL)
-    watcher.wait()
-    if stage in ("convert", "package"):  # the run dies too; in the other stages it outlives its watcher
-        os.killpg(int((first / "pid").read_text()), signal.SIGKILL)
-        expected_attempt = 2
-    else:
-        expected_attempt = 1
-    os.environ["STAC_WATCH__ENGINE__LIMITS__RETRY_AFTER"] = "0.1s"
-    try:
-        again = subprocess.Popen([str(COMMAND), "watch", "-c", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    finally:
-        del os.environ["STAC_WATCH__ENGINE__LIMITS__RETRY_AFTER"]
+    environ = os.environ | {"STAC_WATCH__ENGINE__LIMITS__RETRY_AFTER": "0.1s"}
+    attempts = []
+    for stage, together in (("stage", False), ("convert", True), ("verify", False), ("package", True)):
+        watcher = subprocess.Popen([*WATCH, str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environ)
+        run_folder = until(lambda stage=stage: reached(place, stage), by=watcher)
+        watcher.kill()
+        watcher.wait()
+        attempts.append(int(run_folder.name.rpartition("-")[2]))
+        if together:
+            os.killpg(int((run_folder / "pid").read_text()), signal.SIGKILL)
+            (run_folder / "status.json").unlink()  # the next attempt's is waited for
+    assert attempts == [1, 1, 2, 2]
+    last = subprocess.Popen([*WATCH, str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environ)
     output = place / "outputs" / f"{ITEM}.zarr"
-    until((output / "stac-watch.json").exists)
-    lines = until(
-        lambda: [line for line in json.loads(run("items", "--json", "-c", str(config)).stdout) if line["state"] == "done"]
-    )
-    again.send_signal(signal.SIGTERM)
-    assert again.wait(timeout=30) == 0
-    assert [line["attempt"] for line in lines] == [expected_attempt]
+    until((output / "stac-watch.json").exists, by=last)
+    lines = until(lambda: [line for line in listed(config) if line["state"] == "done"], by=last)
+    last.send_signal(signal.SIGTERM)
+    assert last.wait(timeout=30) == 0
+    assert [line["attempt"] for line in lines] == [3]
     assert json.loads((output / "stac-watch.json").read_bytes())["key"] == lines[0]["key"]
     assert_same(product, output)
     outcomes = [json.loads(p.read_bytes()) for p in place.glob("runs/gz-*/outcome.json")]
     assert [o["reason"] for o in outcomes if o["code"] == 0] == ["done"]
     left = [p.name for p in (place / "outputs").iterdir() if not p.name.startswith(ITEM)]
     assert not [name for name in left if "partial" in name]
+
+
+def reached(place: Path, stage: str) -> Path | None:
+    """The folder of a run that is in that stage."""
+    for status in place.glob("runs/gz-*/status.json"):
+        if json.loads(status.read_bytes())["stage"] == stage:
+            return status.parent
+    return None
 
 
 def test_demo_is_interrupted_and_tells_its_story_the_second_time(tmp_path):
@@ -145,13 +146,13 @@ def test_demo_is_interrupted_and_tells_its_story_the_second_time(tmp_path):
     assert LocalEngine(folder / "runs", command=[], max_in_flight=9, environ={}).headroom() == 9, "a run outlived Ctrl-C"
     first.stdout.close()
     first.stderr.close()
-    second = run(*command[1:])
-    assert second.returncode == 0, second.stdout + second.stderr
-    assert "│ NO" not in second.stdout
+    second = call(*command[1:])
+    assert second.code == 0, second.said
+    assert "│ NO" not in second.out
     events = [json.loads(p.read_bytes()) for p in folder.glob("events/*.json")]
     assert len({(e["source"], e["id"]) for e in events}) == len(events) == 7
     assert sorted(e["type"].rpartition(".")[2] for e in events).count("replace") == 1
-    reports = next(line.split()[1] for line in second.stdout.splitlines() if line.startswith("reports"))
+    reports = next(line.split()[1] for line in second.out.splitlines() if line.startswith("reports"))
     assert len(list(folder.glob(reports.removeprefix(f"{folder}/")))) == 4
     outputs = list(folder.glob("outputs/*/*.zarr/stac-watch.json"))
     assert len(outputs) == 4
@@ -171,9 +172,9 @@ def test_real_items_with_products_of_the_real_structure(world):
         dumps = sorted((REAL / "structure").glob("*MSIL2A*.gz"))
         dump = next((d for d in dumps if d.name.startswith(item["id"])), dumps[-1])
         write_structure(json.loads(gzip.decompress(dump.read_bytes())), place / "products" / f"{item['id']}.zarr", size=360)
-    done = run("watch", "--once", "-c", str(config))
-    assert done.returncode == 0, done.stdout + done.stderr
-    lines = json.loads(run("items", "--json", "-c", str(config)).stdout)
+    done = call("watch", "--once", "-c", config)
+    assert done.code == 0, done.said
+    lines = listed(config)
     assert [line["state"] for line in lines] == ["done", "done"]
     for line in lines:
         assert_same(place / "products" / f"{line['item']}.zarr", Path(line["output"]))

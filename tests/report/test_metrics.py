@@ -37,6 +37,14 @@ def served(ledger, make, sources):
             kept.close()
 
 
+@pytest.fixture(scope="module")
+def empty(open_ledger, tmp_path_factory):
+    """A ledger for what does not depend on its database."""
+    ledger = open_ledger(tmp_path_factory.mktemp("empty") / "ledger.db")
+    yield ledger
+    ledger.close()
+
+
 @pytest.fixture
 def statements(ledger):
     """What the ledger is asked from now on."""
@@ -94,8 +102,8 @@ def test_probes_read_as_little_as_they_need(ledger, make, statements):
 
 
 @pytest.mark.parametrize("path", ["/", "/events", "/events?period=day", "/metrics", "/status.json", "/healthz", "/live.js"])
-def test_head_answers_with_headers_only_and_the_connection_goes_on(ledger, make, path):
-    with served(ledger, make, ["a"]) as ask:
+def test_head_answers_with_headers_only_and_the_connection_goes_on(empty, make, path):
+    with served(empty, make, ["a"]) as ask:
         for _ in range(READERS + 6):
             status, text, headers = ask(path, "HEAD")
             assert (status, text) == (200, "")
@@ -105,8 +113,8 @@ def test_head_answers_with_headers_only_and_the_connection_goes_on(ledger, make,
         assert ask("/healthz")[0] == 200
 
 
-def test_head_of_the_stream_says_what_the_stream_is_and_is_no_reader(ledger, make):
-    with served(ledger, make, ["a"]) as ask:
+def test_head_of_the_stream_says_what_the_stream_is_and_is_no_reader(empty, make):
+    with served(empty, make, ["a"]) as ask:
         for _ in range(READERS + 6):
             assert ask("/events", "HEAD")[2]["Content-Type"].startswith("text/event-stream")
         assert ask("/")[0] == 200
