@@ -202,7 +202,7 @@ def two_outputs(product, tmp_path_factory) -> list[Path]:
 def _publish(href: str, built: Path, breaking: int | None = None) -> None:
     store, outcome = upload.open_store(href), marker.read(built)
     fs = store.fs if breaking is None else _Breaking(store.fs, breaking)
-    upload.publish(upload.Store(fs, store.root, href), built, outcome, outcome.key, advance=lambda _: None)
+    upload.publish(upload.ObjectStore(fs, store.root, href), built, outcome, outcome.key, advance=lambda _: None)
 
 
 def test_broken_off_at_any_change_the_old_output_or_none_is_seen_and_the_next_run_completes(bucket, two_outputs, tree):
@@ -258,7 +258,7 @@ def test_what_a_crashed_upload_of_another_key_left_goes_when_no_run_can_be_at_it
     for path in left | others:
         fs.pipe_file(path, b"{}")
     store, outcome = upload.open_store(href), marker.read(two_outputs[1])
-    later = upload.Store(_Later(store.fs, by), store.root, href)
+    later = upload.ObjectStore(_Later(store.fs, by), store.root, href)
     upload.publish(later, two_outputs[1], outcome, outcome.key, advance=lambda _: None)
     beside = {path for path in fs.find(f"{name}/scenes") if not path.startswith((f"{root}/", f"{root}."))}
     assert beside == (others if goes else others | left)
@@ -269,7 +269,7 @@ def test_an_output_is_published_also_where_abandoned_uploads_cannot_be_looked_fo
     name, _ = bucket
     href = f"s3://{name}/o.zarr"
     store, outcome = upload.open_store(href), marker.read(two_outputs[0])
-    later = upload.Store(_Later(store.fs, None), store.root, href)  # the answer to the look is nonsense
+    later = upload.ObjectStore(_Later(store.fs, None), store.root, href)  # the answer to the look is nonsense
     upload.publish(later, two_outputs[0], outcome, outcome.key, advance=lambda _: None)
     assert "abandoned" in caplog.text
     assert upload.already_done(upload.open_store(href)).key == KEYS[0]

@@ -52,7 +52,7 @@ _MD5 = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
-class Store:
+class ObjectStore:
     """One output's place in an object store."""
 
     fs: Any = field(repr=False)
@@ -79,7 +79,7 @@ class _Object:
     etag: str
 
 
-def open_store(href: str) -> Store:
+def open_store(href: str) -> ObjectStore:
     """Returns the store; credentials and endpoint come from AWS_*, FSSPEC_* and the usual files. Nothing is asked yet.
 
     Raises:
@@ -95,10 +95,10 @@ def open_store(href: str) -> Store:
     if not _can_copy(kind):
         raise InputError(f"output {href!r} cannot be written: {scheme} copies nothing", hint="give a path or an s3:// address")
     fs = kind(skip_instance_cache=True, use_listings_cache=False)
-    return Store(fs, fs._strip_protocol(href).rstrip("/"), href.rstrip("/"))  # noqa: SLF001  # fsspec's own name for it; no other
+    return ObjectStore(fs, fs._strip_protocol(href).rstrip("/"), href.rstrip("/"))  # noqa: SLF001  # fsspec's own name for it; no other
 
 
-def service(store: Store) -> Service | None:
+def service(store: ObjectStore) -> Service | None:
     """Returns where an S3 client sends its requests; None for other stores."""
     if "s3" not in store.fs.protocol:
         return None
@@ -107,7 +107,7 @@ def service(store: Store) -> Service | None:
     return Service(str(meta.endpoint_url), "" if meta.region_name == "aws-global" else str(meta.region_name or ""))
 
 
-def already_done(store: Store) -> Outcome | None:
+def already_done(store: ObjectStore) -> Outcome | None:
     """Returns the marker of an output that is whole: everything it counts is there.
 
     Raises:
@@ -127,7 +127,7 @@ def already_done(store: Store) -> Outcome | None:
     return found if counted and packed else None
 
 
-def check_free(store: Store, key: str, *, overwrite: bool) -> None:
+def check_free(store: ObjectStore, key: str, *, overwrite: bool) -> None:
     """Makes sure, before anything is converted, that the address may be taken.
 
     Raises:
@@ -143,7 +143,7 @@ def check_free(store: Store, key: str, *, overwrite: bool) -> None:
         )
 
 
-def publish(store: Store, built: Path, outcome: Outcome, key: str, *, advance: Callable[[int], None]) -> None:
+def publish(store: ObjectStore, built: Path, outcome: Outcome, key: str, *, advance: Callable[[int], None]) -> None:
     """Uploads a finished output and its companions, in the order that the module's description gives.
 
     Raises:
@@ -178,7 +178,7 @@ def publish(store: Store, built: Path, outcome: Outcome, key: str, *, advance: C
     _remove_abandoned(store)
 
 
-def _give_up_silence(store: Store) -> None:
+def _give_up_silence(store: ObjectStore) -> None:
     """Has an S3 client send objects without asking first whether it may.
 
     Asked (`Expect: 100-continue`), aiobotocore waits for the answer without a time-out: a connection that was lost at that moment
@@ -208,7 +208,7 @@ def _can_copy(kind: type[Any]) -> bool:
     return any({"cp_file", "_cp_file"} & vars(c).keys() for c in kind.__mro__ if c not in (AbstractFileSystem, AsyncFileSystem))
 
 
-def _put(store: Store, prefix: str, files: dict[str, Path], advance: Callable[[int], None]) -> None:
+def _put(store: ObjectStore, prefix: str, files: dict[str, Path], advance: Callable[[int], None]) -> None:
     """Uploads what is not there yet with the same size and MD5."""
     there = _list(store, prefix) if len(files) > 1 else {}
     wanted = {name: path for name, path in files.items() if not _same(path, there.get(name))}
@@ -221,7 +221,7 @@ def _put(store: Store, prefix: str, files: dict[str, Path], advance: Callable[[i
         advance(len(some))
 
 
-def _require(store: Store, prefix: str, files: dict[str, Path], *, exact: bool) -> None:
+def _require(store: ObjectStore, prefix: str, files: dict[str, Path], *, exact: bool) -> None:
     """Compares a listing with what was sent.
 
     Raises:
@@ -242,7 +242,7 @@ def _require(store: Store, prefix: str, files: dict[str, Path], *, exact: bool) 
         )
 
 
-def _list(store: Store, prefix: str) -> dict[str, _Object]:
+def _list(store: ObjectStore, prefix: str) -> dict[str, _Object]:
     try:
         found = store.fs.find(prefix, detail=True)
     except FileNotFoundError:
@@ -254,11 +254,11 @@ def _list(store: Store, prefix: str) -> dict[str, _Object]:
     }
 
 
-def _content(store: Store, prefix: str) -> dict[str, _Object]:
+def _content(store: ObjectStore, prefix: str) -> dict[str, _Object]:
     return {name: found for name, found in _list(store, prefix).items() if name not in (MARKER, NOTE)}
 
 
-def _size(store: Store, path: str) -> int:
+def _size(store: ObjectStore, path: str) -> int:
     try:
         return int(store.fs.info(path)["size"])
     except FileNotFoundError:
@@ -269,17 +269,17 @@ def _same(path: Path, found: _Object | None) -> bool:
     return found is not None and found.size == path.stat().st_size and found.etag == _md5(path)
 
 
-def _note(store: Store, key: str) -> None:
+def _note(store: ObjectStore, key: str) -> None:
     store.fs.pipe_file(store.at(NOTE), json.dumps({"key": key}).encode())
 
 
-def _remove(store: Store, paths: list[str]) -> None:
+def _remove(store: ObjectStore, paths: list[str]) -> None:
     there = [path for path in paths if store.fs.exists(path)] if len(paths) <= 2 else paths  # of two we do not know
     if there:
         store.fs.rm(there)
 
 
-def _remove_abandoned(store: Store) -> None:
+def _remove_abandoned(store: ObjectStore) -> None:
     """Removes what crashed uploads of other keys left; by the store's own clock, and only where it lists by the start of a name."""
     if "s3" not in store.fs.protocol:
         return
@@ -305,7 +305,7 @@ def _md5(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def _talking(store: Store) -> Iterator[None]:
+def _talking(store: ObjectStore) -> Iterator[None]:
     """Turns what s3fs and botocore raise into our errors."""
     try:
         yield

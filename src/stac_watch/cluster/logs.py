@@ -23,7 +23,7 @@ _ARGO = re.compile(
 
 
 @dataclass(frozen=True)
-class Line:
+class LogLine:
     """One line; `ours` tells what Kubernetes says of a step that writes nothing yet."""
 
     step: str
@@ -31,7 +31,7 @@ class Line:
     ours: bool = False
 
 
-def logs(cluster: Cluster, name: str, *, follow: bool, wait: Callable[[float], bool]) -> Iterator[Line]:
+def logs(cluster: Cluster, name: str, *, follow: bool, wait: Callable[[float], bool]) -> Iterator[LogLine]:
     """Yields a run's lines; with `follow` until it is over, or `wait` says stop.
 
     Raises:
@@ -50,12 +50,12 @@ def logs(cluster: Cluster, name: str, *, follow: bool, wait: Callable[[float], b
                 why = waiting(pod)
                 if why and waits.get(who) != why:
                     waits[who] = why
-                    yield Line(step, why, ours=True)
+                    yield LogLine(step, why, ours=True)
                 continue
             shown.add(who)
             for text in _whole(cluster, who, follow=follow and not over, wait=wait):
                 if not _ARGO.search(text):
-                    yield Line(step, text)
+                    yield LogLine(step, text)
         if over or not follow or wait(PAUSE):
             return
 
