@@ -20,9 +20,9 @@ from stac_watch.ledger import schema
 from stac_watch.ledger.database import open_engine
 from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.migrations import STEPS
-from stac_watch.ledger.records import Move, Place, Queue, Scope
+from stac_watch.ledger.records import Audited, Move, Place, Queue, Scope
 from stac_watch.model.errors import ConfigError, Exit
-from stac_watch.model.item import SkipReason
+from stac_watch.model.item import SkipReason, Unreadable
 from stac_watch.model.outcome import Outcome
 from stac_watch.model.states import Fact, State
 from stac_watch.report import explain, items, status
@@ -40,6 +40,14 @@ TO_1 = (  # what the first version did not have, taken away
     "ALTER TABLE outbox DROP COLUMN source", "ALTER TABLE unreadable RENAME TO quarantine",
     "CREATE INDEX outbox_by_due ON outbox (priority, due)",
     "UPDATE schema_version SET version = 1",
+)  # fmt: skip
+
+
+TO_3 = (  # the words that version 0.1.0 wrote
+    *(f"UPDATE {table} SET {column} = '{old}' WHERE {column} = '{new}'" for old, new in (("dead", "failed"), ("sent", "submitted"))
+      for table, column in (("conversion", "state"), ("history", "src"), ("history", "dst"), ("funnel", "state"))),
+    "ALTER TABLE unreadable RENAME TO quarantine", "ALTER TABLE probe RENAME COLUMN invalidated TO doubted",
+    """UPDATE audited SET gaps = '{"dead": 1, "lost": 2}'""", "UPDATE schema_version SET version = 3",
 )  # fmt: skip
 
 
@@ -69,6 +77,28 @@ def test_an_older_ledger_gets_what_the_code_says(ledger, database, make):
     assert differences(database) == []
     assert ledger.conversions.find() == before
     assert ledger.counts.funnel() == {Place("s2", "live", State.QUEUED, ""): 1, Place("s2", "live", State.SKIPPED, "too_old"): 1}
+
+
+def test_the_words_of_an_older_ledger_are_changed_on_both_databases(ledger, database, make):
+    ledger.items.commit("s2", [make.sighting(item_id=name) for name in "abc"], [Unreadable("odd", "no asset")], None, make.now)
+    a, b = (ledger.conversions.find(item_id=name)[0] for name in "ab")
+    ledger.conversions.move(a, Move(Fact.ACCEPTED, "accepted"), make.now)
+    ledger.conversions.move(b, Move(Fact.FAILED_PERMANENT, "corrupt", reason="corrupt"), make.now)
+    ledger.sources.note_abilities("s2", {}, make.now)
+    ledger.sources.note_audit(Audited("s2", make.now, make.now, make.now, {"failed": 1, "lost": 2}))
+
+    def seen():
+        histories = [ledger.conversions.history(row.key) for row in (a, b)]
+        return ledger.conversions.find(), histories, ledger.counts.funnel(), ledger.absences.unreadable(), ledger.sources.audits()
+
+    before = seen()
+    with create_engine(database, poolclass=NullPool).begin() as db:
+        for statement in TO_3:
+            db.execute(text(statement.replace(":", r"\:")))
+        assert {state for (state,) in db.execute(text("SELECT state FROM conversion"))} == {"queued", "sent", "dead"}
+    ledger.prepare()
+    assert differences(database) == []
+    assert seen() == before
 
 
 def test_a_ledger_of_the_first_version_goes_on_where_it_was(tmp_path, open_ledger, invariants, make):
