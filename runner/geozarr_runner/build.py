@@ -1,7 +1,6 @@
 """Builds an output, and what lies beside it, under hidden names: plan -> stage -> convert -> verify -> package -> report -> marker.
 
-In: a Request and a Target. Out: a folder with its marker, ready to be renamed. Never: touches a final name, or leaves a half-built
-output behind; what was staged is kept, so that the next attempt goes on from there.
+What fails leaves no half-built output; what was staged is kept, so that the next attempt goes on from there.
 """
 
 from __future__ import annotations

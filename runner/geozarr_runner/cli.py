@@ -1,7 +1,8 @@
 """geozarr-runner: the command line. Values come from arguments and the environment only; nothing goes through a shell.
 
-In: strings, as Workflow parameters are (empty = default). Out: exit code (stac_watch.errors), an outcome file, one line of
-what, where and what next on standard error. Never: loads the geospatial stack to print help, or shows a traceback without --debug.
+All arguments are strings, as Workflow parameters are; an empty one is the default. Every end leaves an exit code
+(`stac_watch.model.errors`), an outcome file, and one line of what, where and what next on standard error. The geospatial stack is
+not loaded to print help.
 """
 
 from __future__ import annotations

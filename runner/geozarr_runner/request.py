@@ -1,7 +1,4 @@
-"""What one run is asked to do: identity, recipe, places, patience.
-
-In: nothing. Out: frozen dataclasses. Never: behaviour.
-"""
+"""What one run is asked to do: identity, recipe, places, patience."""
 
 from __future__ import annotations
 

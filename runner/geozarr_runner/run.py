@@ -1,8 +1,5 @@
 """One conversion from beginning to end: the order of the steps, and nothing else.
 
-In: a Request. Out: the Outcome of an output that is whole under its final name. Never: prints, exits, or publishes what was not
-verified.
-
 already done? -> lock -> finished by a killed attempt? -> build -> rename; for object stores, the same locally, then upload.
 Whatever the moment of a crash, the same request again ends in the same output: staged objects are kept, half-built folders are not.
 """

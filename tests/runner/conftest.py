@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import shutil
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -33,6 +35,7 @@ class Files:
     """A folder over HTTP. `faults` maps the end of a path to what to answer: statuses, one per request, the last for ever."""
 
     url: str
+    item: bytes = b""  # at /item.json
     faults: dict[str, list[str]] = field(default_factory=dict)
     requests: Counter[str] = field(default_factory=Counter)
     stalled: threading.Event = field(default_factory=threading.Event)  # set when silence may end
@@ -54,8 +57,10 @@ class _Handler(SimpleHTTPRequestHandler):
         fault = next((queue for end, queue in self.files.faults.items() if self.path.endswith(end)), None)
         answer = (fault.pop(0) if len(fault) > 1 else fault[0]) if fault else "ok"
         if not self.path.endswith(("json", ".zmetadata")) and self.files.gated in self.path:
-            self.files.gate.wait(30)
-        if answer == "ok":
+            self.files.gate.wait(600)  # beyond a test's deadlines: opened by itself it would fail a slow machine
+        if answer == "ok" and self.path == "/item.json":
+            self._answer(200, self.files.item)
+        elif answer == "ok":
             super().do_GET()
         elif answer == "stall":  # headers and a few bytes, then silence until the test ends
             self._answer(200, b"x" * 10, length=1000)
@@ -92,9 +97,31 @@ class _Handler(SimpleHTTPRequestHandler):
 
 
 @pytest.fixture(scope="session")
-def product(tmp_path_factory) -> Path:
-    """A whole product, small. Read only."""
-    return write_product(tmp_path_factory.mktemp("product"), ITEM_ID, size=720)
+def made_once(tmp_path_factory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """Returns a function that makes a folder once a session, whichever of pytest's processes asks first. To be read only."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def make(name: str, fill: Callable[[Path], object]) -> Path:
+        folder, done = shared / f"made-{name}", shared / f"made-{name}.done"
+        with (shared / f"made-{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # of a test process that died meanwhile
+                folder.mkdir()
+                fill(folder)
+                done.touch()
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def product(made_once, tmp_path_factory) -> Path:
+    """A whole product, small. Read only; what lies beside it is this process's own."""
+    made = made_once("product", lambda folder: write_product(folder, ITEM_ID, size=720))
+    mine = tmp_path_factory.mktemp("product") / f"{ITEM_ID}.zarr"
+    return Path(shutil.copytree(made / mine.name, mine, copy_function=os.link))
 
 
 @pytest.fixture
@@ -110,11 +137,10 @@ def files(product) -> Iterator[Files]:
     files.gate.set()
     with loopback.serving(partial(_Handler, files=files, directory=str(product.parent))) as url:
         files.url = url
-        item = {
+        files.item = json.dumps({
             "type": "Feature", "stac_version": "1.1.0", "id": ITEM_ID,
             "assets": {"product": {"href": f"{files.url}/{product.name}", "type": "application/vnd+zarr"}},
-        }  # fmt: skip
-        (product.parent / "item.json").write_text(json.dumps(item))
+        }).encode()  # fmt: skip
         yield files
         files.gate.set()
         files.stalled.set()
@@ -148,11 +174,13 @@ def runner(tmp_path, capsys):
 
 
 @pytest.fixture(scope="session")
-def converted(product, tmp_path_factory) -> Path:
+def converted(product, made_once) -> Path:
     """The whole product, converted once for all who only look. Key 0…01."""
-    output = tmp_path_factory.mktemp("converted") / f"{ITEM_ID}.zarr"
-    assert main(arguments(product, output, key="000000000001", engine="fast")) == 0
-    return output
+
+    def convert(folder: Path) -> None:
+        assert main(arguments(product, folder / product.name, key="000000000001", engine="fast")) == 0
+
+    return made_once("converted", convert) / product.name
 
 
 @pytest.fixture(scope="session")

@@ -21,14 +21,16 @@ KEY = "0000000000cc"
 
 
 def _start(source: str, output: Path, status: Path, attempt: int, outcome: Path) -> subprocess.Popen[bytes]:
-    command = program(source, output, groups=GROUPS, key=KEY, engine="fast", attempt=attempt, status=status, outcome=outcome)
+    command = program(
+        source, output, groups=GROUPS, key=KEY, engine="fast", attempt=attempt, status=status, outcome=outcome, timeout=600
+    )
     progress = {"ARGO_PROGRESS_FILE": str(status.with_suffix(".argo"))}
     return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, env={**os.environ, **progress})
 
 
 def _await(process: subprocess.Popen[bytes], reached: Callable[[], bool]) -> None:
-    """Waits until the run has come so far; fails when it ends before, or takes a minute."""
-    until(reached, 60, by=process, every=0.001)
+    """Waits until the run has come so far; fails when it ends before, or takes ten minutes."""
+    until(reached, 600, by=process, every=0.001)
 
 
 def _stage_is(status: Path, stage: str) -> Callable[[], bool]:
@@ -40,7 +42,7 @@ def _fetching(files) -> bool:
 
 
 def _end(process: subprocess.Popen[bytes]) -> bytes:
-    return process.communicate(timeout=30)[1]
+    return process.communicate(timeout=600)[1]
 
 
 def test_killed_in_every_stage_and_started_again_gives_the_same_output(files, product, runner, tree, tmp_path):
@@ -197,7 +199,7 @@ def _children(pid: int) -> list[int]:
 
 def _await_end(pid: int) -> None:
     """Waits for the end of a metadata pass; whose parent was killed is reaped by init, in its own time."""
-    until(lambda: not _runs(pid), 10)
+    until(lambda: not _runs(pid))
 
 
 def _runs(pid: int) -> bool:

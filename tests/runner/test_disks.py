@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from command_line import program
+from command_line import arguments
+from geozarr_runner.cli import main
 
 GROUPS = "measurements/reflectance/r20m measurements/reflectance/r60m"
 _BLOCK = 4096  #: bytes; tmpfs counts in pages
@@ -34,9 +35,8 @@ def mounted(tmp_path) -> Iterator[Callable[[str], Path]]:
         subprocess.run(["umount", volume], check=True)
 
 
-def _run(source: object, output: Path, outcome: Path, **more: object) -> subprocess.CompletedProcess[str]:
-    command = program(source, output, outcome=outcome, **{"groups": GROUPS, **more})
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+def _run(source: object, output: Path, outcome: Path, **more: object) -> int:
+    return main(arguments(source, output, outcome=outcome, **{"groups": GROUPS, **more}))
 
 
 def _blocks(*folders: Path) -> int:
@@ -50,8 +50,7 @@ def needs(product, tmp_path_factory) -> dict[str, int]:
     """What a run of GROUPS takes on its volume, stage after stage."""
     folder = tmp_path_factory.mktemp("needs")
     output = folder / "o.zarr"
-    ended = _run(str(product), output, folder / "outcome.json")
-    assert ended.returncode == 0, ended.stderr
+    assert _run(product, output, folder / "outcome.json") == 0
     read = [p for group in GROUPS.split() for p in (product / group).rglob("*") if p.is_file()]
     metadata = [p for p in product.rglob(".z*") if p.is_file()]
     return {
@@ -61,40 +60,40 @@ def needs(product, tmp_path_factory) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("stage", ["stage", "convert", "package"])
-def test_a_disk_that_is_full_in_each_stage(files, product, mounted, needs, tmp_path, stage):
+def test_a_disk_that_is_full_in_each_stage(files, product, mounted, needs, tmp_path, capsys, stage):
     """Half of what the stage needs is left to it. The next attempt, given the room, goes on from what was staged."""
     before = sum(need for name, need in needs.items() if list(needs).index(name) < list(needs).index(stage))
     volume = mounted(f"size={(before + needs[stage] // 2) // _BLOCK * _BLOCK}")
     source, output, outcome = f"{files.url}/{product.name}", volume / "o.zarr", tmp_path / "outcome.json"
-    ended = _run(source, output, outcome)
-    found = json.loads(outcome.read_text())
-    assert (ended.returncode, found["code"], found["stage"]) == (73, 73, stage), ended.stderr
+    code = _run(source, output, outcome)
+    said, found = capsys.readouterr().err, json.loads(outcome.read_text())
+    assert (code, found["code"], found["stage"]) == (73, 73, stage), said
     assert f"no space left while writing {volume}" in found["reason"]
     assert "free space there" in found["hint"]
     assert "the run needs up to" in found["hint"]
-    assert "Traceback" not in ended.stderr
+    assert "Traceback" not in said
     assert not output.exists()
     assert [p.name for p in volume.iterdir() if "partial" in p.name] == []
     assert shutil.disk_usage(volume).used <= needs["stage"] + _BLOCK, "what was half-built still fills the volume"
     subprocess.run(["mount", "-o", "remount,size=64m", volume], check=True)
     requests = files.requests.total()
-    assert _run(source, output, outcome, attempt=2).returncode == 0
+    assert _run(source, output, outcome, attempt=2) == 0
     if stage != "stage":
         assert files.requests.total() - requests < 5, "objects that were staged were fetched again"
 
 
 def test_a_disk_that_cannot_be_written_is_said_before_anything_is_fetched(files, product, mounted, tmp_path):
     volume = mounted("ro,size=1m")
-    ended = _run(f"{files.url}/{product.name}", volume / "o.zarr", tmp_path / "outcome.json")
+    code = _run(f"{files.url}/{product.name}", volume / "o.zarr", tmp_path / "outcome.json")
     found = json.loads((tmp_path / "outcome.json").read_text())
-    assert (ended.returncode, found["code"]) == (73, 73), ended.stderr
+    assert (code, found["code"]) == (73, 73)
     assert f"cannot write {volume}/o.zarr: Read-only file system" in found["reason"]
     assert not any("/measurements/" in path for path in files.requests)
 
 
-def test_an_outcome_that_cannot_be_written_does_not_hide_how_the_run_ended(product, mounted, tmp_path):
+def test_an_outcome_that_cannot_be_written_does_not_hide_how_the_run_ended(product, mounted, tmp_path, capsys):
     volume = mounted("ro,size=1m")
-    ended = _run(str(product), tmp_path / "o.zarr", volume / "outcome.json", groups="no/such/group")
-    assert ended.returncode == 65
-    assert "no group" in ended.stderr
-    assert "cannot write" in ended.stderr
+    assert _run(product, tmp_path / "o.zarr", volume / "outcome.json", groups="no/such/group") == 65
+    said = capsys.readouterr().err
+    assert "no group" in said
+    assert "cannot write" in said

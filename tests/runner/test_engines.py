@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from stac_watch.model.errors import InputError
 
 BANDS = "measurements/reflectance"
 FAST = engine.Options(engine="fast")
+LAYOUTS = {"cpm260": False, "tiled": True}
 ITEM_ID = "S2A_MSIL2A_20251008T100041_N0511_R122_T32TQM_20251008T122613"
 
 
@@ -33,21 +35,22 @@ def _convert(product: Path, folder: Path, asked: str, chunk: int, groups: str = 
     return convert.convert(product, _selection(product, groups), folder, options, level="L2A")
 
 
-@pytest.fixture(scope="module")
-def with_everything(tmp_path_factory) -> dict[str, Path]:
+@pytest.fixture(scope="session")
+def with_everything(made_once) -> dict[str, Path]:
     """Both layouts, at a size that leaves remainders in every level, with reflectances around 0 and an absent chunk."""
-    products = {}
-    for name, tiled, size in (("cpm260", False, 1080), ("tiled", True, 1080)):
-        product = write_product(tmp_path_factory.mktemp(name), ITEM_ID, size=size, tiled=tiled)
-        group = zarr.open_group(str(product), mode="r+", use_consolidated=False)
-        for path in (f"{BANDS}/r10m/b08", f"{BANDS}/r60m/b01"):
-            values = group[path][...]
-            values[:60, -60:] = np.random.default_rng(1).integers(990, 1010, (60, 60))  # the offset's DN: sums cancel, nearly
-            group[path][...] = values
-        products[name] = product
-    for band in (products["tiled"] / BANDS / "r10m").glob("b*"):
-        (band / "0.0").unlink()  # legal when all bands lack it: nodata
-    return products
+    return {name: made_once(name, partial(_with_everything, tiled=tiled)) / f"{ITEM_ID}.zarr" for name, tiled in LAYOUTS.items()}
+
+
+def _with_everything(folder: Path, *, tiled: bool) -> None:
+    product = write_product(folder, ITEM_ID, size=1080, tiled=tiled)
+    group = zarr.open_group(str(product), mode="r+", use_consolidated=False)
+    for path in (f"{BANDS}/r10m/b08", f"{BANDS}/r60m/b01"):
+        values = group[path][...]
+        values[:60, -60:] = np.random.default_rng(1).integers(990, 1010, (60, 60))  # the offset's DN: sums cancel, nearly
+        group[path][...] = values
+    if tiled:
+        for band in (product / BANDS / "r10m").glob("b*"):
+            (band / "0.0").unlink()  # legal when all bands lack it: nodata
 
 
 @pytest.mark.parametrize(

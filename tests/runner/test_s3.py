@@ -14,14 +14,12 @@ from pathlib import Path
 
 import fsspec
 import pytest
-from command_line import arguments
-from geozarr_runner.cli import main
 from geozarr_runner.publish import bucket as upload
 from geozarr_runner.publish import marker
 from waiting import until
 
 from stac_watch.model.errors import CannotWrite
-from stac_watch.model.outcome import MARKER
+from stac_watch.model.outcome import MARKER, Counts, Outcome
 
 SMALL = {"groups": "measurements/reflectance/r60m conditions/geometry"}
 KEYS = ("00000000005a", "00000000005b")
@@ -191,11 +189,25 @@ class _Breaking:
 
 
 @pytest.fixture(scope="module")
-def two_outputs(product, tmp_path_factory) -> list[Path]:
-    """An old output and a new one that has other arrays."""
-    outputs = [tmp_path_factory.mktemp(key) / "o.zarr" for key in KEYS]
-    for output, key, groups in zip(outputs, KEYS, ("conditions/geometry", "conditions/meteorology/ecmwf"), strict=True):
-        assert main(arguments(product, output, key=key, groups=groups, package="none")) == 0
+def two_outputs(tmp_path_factory) -> list[Path]:
+    """An old output and a new one: one object is the same, one differs, each has one that the other lacks, and a report beside."""
+    stores = (
+        {"zarr.json": "old", "a/zarr.json": "a", "a/c/0": "same", "b/c/0": "old", "b/c/1": "gone"},
+        {"zarr.json": "new", "a/zarr.json": "a", "a/c/0": "same", "b/c/0": "new", "c/c/0": "added"},
+    )
+    outputs = []
+    for store, key in zip(stores, KEYS, strict=True):
+        output = tmp_path_factory.mktemp(key) / "o.zarr"
+        for name, text in store.items():
+            (output / name).parent.mkdir(parents=True, exist_ok=True)
+            (output / name).write_text(text)
+        output.with_name("o.zarr.report.html").write_text(key)
+        size = sum(map(len, store.values()))
+        whole = Outcome(
+            code=0, key=key, counts=Counts(files=len(store), bytes_written=size), files={"report": "o.zarr.report.html"}
+        )
+        (output / MARKER).write_text(whole.as_json())
+        outputs.append(output)
     return outputs
 
 

@@ -1,7 +1,6 @@
 """The numbers of the fast engine: decoded values and block means, to the last bit those of xarray and dask. Pure.
 
-In: packed values and what the metadata says of them. Out: what eopf-geozarr would write. Never: used by `verify`, which has its own
-arithmetic: a judge does not ask the accused.
+`verify` has arithmetic of its own: a judge does not ask the accused.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """The part of a conversion that is done while the source is still being fetched.
 
-In: a conversion's selection, folder and options; the staged source once its small arrays are there, then one big array after the
-other. Out: the fast engine at work. Never: begins what the stock engine does, or leaves a process, a thread or a file behind.
+The metadata pass begins once the small arrays are staged, a band once all of its chunks are. The stock engine begins nothing early.
 """
 
 from __future__ import annotations

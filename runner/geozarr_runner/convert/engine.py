@@ -1,7 +1,4 @@
-"""What a recipe asks of the converter, which arrays the fast engine writes, and which conversions are the stock one's. Pure.
-
-In: a selection, as the source's metadata describes it. Out: arrays, derivations, or the reason for the stock engine. Never: I/O.
-"""
+"""What a recipe asks of the converter, which arrays the fast engine writes, and which conversions are the stock one's. Pure."""
 
 from __future__ import annotations
 

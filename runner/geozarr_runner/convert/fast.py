@@ -1,8 +1,7 @@
 """The fast engine: eopf-geozarr writes structure, metadata and small arrays; the pixels of the big ones are written here.
 
-In: the staged source, the selection, an empty folder. Out: the same store, bit for bit, as the converter writes alone, in less than
-half the time. Never: guesses metadata. What the converter wrote is compared with what was assumed here; if it differs, nothing is
-adopted and `convert` takes the stock engine.
+The store is the same, bit for bit, as the converter writes alone, in less than half the time. No metadata is guessed: what the
+converter wrote is compared with what was assumed here; if it differs, nothing is adopted and `convert` takes the stock engine.
 
 Why: a stock conversion is three times the physical floor, because each of 3,000 chunks is handed from a dask worker to zarr's event
 loop to a codec thread and back. Here one thread takes one band: decode, look up, compress, write; all of it outside the GIL.

@@ -1,10 +1,9 @@
 """The metadata pass of the fast engine: `python -m geozarr_runner.convert.skeleton PARENT_PID`, with what to do on standard input.
 
-In: source, selection, folder, chunk edge. Out: everything of the output but the chunks of the big arrays, written by eopf-geozarr
-through its public functions; on standard output, as JSON, what the validators say of it. Never: reads a big array, or outlives
-the runner that started it.
+It writes everything of the output but the chunks of the big arrays, by eopf-geozarr's public functions, and prints as JSON what the
+validators say of it. It ends with the runner that started it.
 
-How: every big array is replaced, in memory, by one that knows its shape only; its dask graph is recognised by a tag and not
+Every big array is replaced, in memory, by one that knows its shape only; its dask graph is recognised by a tag and not
 computed. An array that is computed all the same raises.
 """
 

@@ -1,7 +1,6 @@
 """Runs eopf-geozarr 0.12.0 in this process, with each of its known faults worked around here and nowhere else.
 
-In: the staged source, the selection, an empty folder. Out: a GeoZarr (Zarr v3) in that folder. Never: writes into a folder
-that holds anything, reads from the network, or is believed: `verify` compares what came out with what went in.
+It is not believed: `verify` compares what came out with what went in.
 
 | fault of the converter | what is done about it |
 | --- | --- |

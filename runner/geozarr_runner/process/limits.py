@@ -1,7 +1,7 @@
 """How many threads this container can afford: its CPU limit, and what its memory limit leaves room for.
 
-In: what was asked for, and the kernel's word about the control groups of this process. Out: a number of workers, at least one.
-Never: fails because memory is short; one worker is tried whatever the limit, and the log says so.
+One worker is tried however short memory is, and the log says so. Not `dask.system` and `distributed.system`: they see no limit
+above the own group, and take `memory.low`, which is a promise and no limit, for one.
 
 A limit may lie on the process's own group or on any above it: a pod's on the pod, a session's on its slice. Within a container the
 group is the root of what can be seen. Sources: Linux, Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/; cgroups(7).

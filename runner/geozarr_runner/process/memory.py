@@ -1,7 +1,4 @@
-"""Has the process use freed memory again, rather than fetch each buffer from the kernel anew.
-
-In: nothing. Out: an allocator that keeps what it was given back. Never: imports numpy, or anything else that takes long.
-"""
+"""Has the process use freed memory again, rather than fetch each buffer from the kernel anew."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What can be seen of a run while it works: a status file, Argo's progress file, a bar on a terminal, and log lines.
 
-In: stages and steps. Out: `{"stage", "done", "total"}` replaced atomically, `N/M` for the whole run, JSON or human log lines that
-carry item, run and stage. Never: ends a run because progress could not be written.
+The status file is `{"stage", "done", "total"}`, Argo's has `N/M` for the whole run, log lines carry item, run and stage. A run does
+not end because its progress could not be written.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Ends a run in which nothing gets on any more: a request that nobody answers, a lock that nobody gives back.
 
-In: what counts as getting on, and how long it may take. Out: the stacks of all threads on standard error, last words, an exit code.
-Never: judges how fast a run is, or waits for the thread that hangs.
+It leaves the stacks of all threads on standard error. How fast a run is does not matter to it.
 
-Why: an upload was seen to stand still in a library that waited for an answer without a time-out (`upload`). Its Workflow would have
+An upload was seen to stand still in a library that waited for an answer without a time-out (`upload`). Its Workflow would have
 held its slot until its deadline, six hours later, and nobody would have known why.
 """
 

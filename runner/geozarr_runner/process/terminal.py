@@ -1,7 +1,4 @@
-"""The progress bar that a person sees. Loaded only on a terminal.
-
-In: stage, done, total. Out: one line that is redrawn. Never: writes to a file or a pipe.
-"""
+"""The progress bar that a person sees. Loaded only on a terminal."""
 
 from __future__ import annotations
 

@@ -1,8 +1,5 @@
 """An output in an object store: uploaded, verified by listing, the marker last.
 
-In: a finished output on this machine and its address: s3://, or any for which fsspec has a file system. Out: the same under that
-address. Never: removes an old output before the new one is whole, or lets a marker stand for something that is not.
-
 An object store renames nothing, so the order of writing is what keeps readers safe. Two documents decide what a reader sees: the
 store's root metadata (`zarr.json`, without which it does not open) and the marker (without which it is not whole).
 

@@ -1,8 +1,5 @@
 """The final name: who may take it, what lies under it, and how a finished output gets there in one step.
 
-In: an output path and a key. Out: "already done", a fresh folder to build in, and at the end the output under its name.
-Never: builds under the final name, removes an output before the new one is whole, or removes one that is not ours.
-
 Everything is built in a hidden sibling (same file system), flushed, then renamed. An output with another key is exchanged
 atomically (renameat2 with RENAME_EXCHANGE, Linux >= 3.15; where the file system lacks it, two renames). A reader sees the old
 output or the new one. Light on purpose: the answer "already done" must not cost the import of a geospatial stack.

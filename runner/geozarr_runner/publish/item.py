@@ -1,7 +1,6 @@
 """The STAC item of an output, written beside it: what it is, where it came from, how it was made.
 
-In: the outcome, the product's own metadata, the companions' names. Out: a STAC 1.1 item as JSON. Never: invents; what the product
-does not say is left out. Hrefs are relative, so that output and companions can be moved together.
+What the product does not say is left out. Hrefs are relative, so that output and companions can be moved together.
 
 Sources: STAC 1.1.0; extensions projection 2.0, raster 2.0, file 2.1, processing 1.2, storage 2.0.
 """

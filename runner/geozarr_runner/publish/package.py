@@ -1,7 +1,6 @@
 """Packs an output into one archive, in one pass: what is hashed is what was written.
 
-In: a finished store and where the archive goes. Out: its size and SHA-256. Never: changes the store, or leaves an archive under its
-final name; `publish` renames it.
+The archive has a name of its own until `publish` renames it.
 """
 
 from __future__ import annotations

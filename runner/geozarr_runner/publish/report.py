@@ -1,9 +1,8 @@
 """What a person wants to see of a conversion: one HTML page without scripts, the same as JSON, and a true-colour quicklook.
 
-In: the outcome, what `verify` found, the output. Out: three files in a folder. Never: judges (the checks did), reads a band at full
-resolution (an overview of about a thousand pixels shows the same), or needs a network: CSS, SVG and the picture are in the page.
-
-No scripts, because Argo's UI serves artifacts under a Content-Security-Policy that forbids them and allows inline styles.
+CSS, SVG and the picture are in the page. The picture is made of an overview: a thousand pixels show the same as a band at full
+resolution. No scripts, because Argo's UI serves artifacts under a Content-Security-Policy that forbids them and allows inline
+styles.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """The product as its metadata tells it: groups, arrays, and the key of every chunk. Pure.
 
-In: the documents of a Zarr v2 store (`.zmetadata`, or the same collected by walking), and a choice of groups. Out: which arrays
-and objects a conversion of that choice needs, and what the output will hold. Never: I/O, pixels, or a guess where metadata is
-missing.
+A choice of groups becomes the arrays and objects that a conversion of it needs, and what the output will hold. Where metadata is
+missing nothing is guessed.
 
 Sources: Zarr v2 storage specification (keys, fill values, `.zmetadata`); eopf-geozarr 0.12.0, `s2_optimization` (what it takes).
 """

@@ -1,7 +1,6 @@
 """Brings the objects that a conversion needs onto the work volume, each whole or not at all, and accounts for every one.
 
-In: a Plan and a folder. Out: a local store and the list of what is legally absent. Never: downloads a quicklook, downloads twice
-what an earlier attempt left, or takes a hole for nodata.
+What an earlier attempt left is not fetched again; an absent chunk is nodata only where the other bands say so, too.
 
 Why stage at all: the converter reads some chunks three to five times (4.9x the bytes, measured), takes a missing chunk for fill
 values without a word, and never tries again. Staged, network faults end before the conversion begins.

@@ -1,7 +1,7 @@
 """Asks two validators that are not ours whether the output's metadata is GeoZarr.
 
-In: a store with its metadata, chunks or not. Out: one check per validator. Never: looks at pixels (`verify` does), or changes
-anything. Runs where eopf-geozarr is loaded already: after the metadata pass, or after a stock conversion.
+They look at metadata alone; chunks need not be there. This runs where eopf-geozarr is loaded already: after the metadata pass, or
+after a stock conversion.
 
 geozarr-toolkit is pointed at the reflectance group: at the root, which has no `spatial:dimensions` of its own, it finds fault.
 """

@@ -1,8 +1,7 @@
 """What the output has to hold, computed from the staged source by rules of our own: the CF rule and plain block means.
 
-In: selection and source; levels of the output for the overviews below them. Out: a task per array, with its shape and a function
-from a block to the values expected there.
-Never: uses the converter, xarray's decoding, or the fast engine's arithmetic.
+Neither the converter nor xarray's decoding nor the fast engine's arithmetic is used: each of them is what is judged. An overview is
+expected to be what the level of the output that it is made of says.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
 """Asks the output, pixel by pixel, whether it is what the source says. Metadata is not believed.
 
-In: the staged source, the selection, the output. Out: named checks with verdicts, and each band's share of NaN. Never: uses
-the converter, or xarray's decoding, as its own judge: source values are decoded here by the CF rule (scale * packed + offset,
-fill = NaN).
+Source values are decoded by the CF rule (scale * packed + offset, fill = NaN), and not by the converter or xarray.
 
 The converter's `validate` calls a store with two bands full of holes compliant (measured, 0.12.0): hence this stage. It must
 stay always on, so it must be cheap: beyond `EVERYTHING` pixels, chunks of large arrays are sampled; every chunk that is absent, and
