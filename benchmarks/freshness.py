@@ -24,6 +24,7 @@ import requests
 from result import Goal, Result
 
 from stac_watch.catalog.client import FIELDS, Catalog
+from stac_watch.catalog.http import CatalogHttp
 from stac_watch.config.model import Limits, Poll, Recipe, Source
 from stac_watch.demo.items import COLLECTION, make_collection, make_item
 from stac_watch.ledger.database import open_engine
@@ -82,7 +83,7 @@ def ours(api: str, folder: Path, over: threading.Event, seen: Callable[[str], No
 
     ledger.listen(heard)
     now, rng = lambda: datetime.now(UTC), random.Random(1)  # noqa: S311  # jitter
-    catalog = Catalog(api, COLLECTION, now=now, sleep=time.sleep, rng=rng, fields=FIELDS, hosts=source.hosts())
+    catalog = Catalog(CatalogHttp(api, now=now, sleep=time.sleep, rng=rng, hosts=source.hosts()), COLLECTION, fields=FIELDS)
     limits = Limits(rate="1000/s", max_in_flight=100_000)
     Watcher(Parts(
         sources=(source,), recipe=Recipe(), limits=limits, ledger=ledger, engine=Yes(), catalogs={"s2": catalog},

@@ -32,6 +32,7 @@ import requests
 from result import Goal, Result
 
 from stac_watch.catalog.client import SWEEP_PAGE, Catalog
+from stac_watch.catalog.http import CatalogHttp
 from stac_watch.catalog.probe import probe
 from stac_watch.catalog.reader import sweep_leaves
 from stac_watch.catalog.windows import Window, days
@@ -87,7 +88,8 @@ def cpu_seconds() -> float:
 
 def ours(url: str, count: int, workers: int) -> dict[str, float]:
     """Sweeps everything; memory is measured from the first tenth on, when every buffer is there."""
-    catalog = Catalog(url, COLLECTION, now=lambda: datetime.now(UTC), sleep=time.sleep, rng=random.Random(1))  # noqa: S311  # jitter
+    rng = random.Random(1)  # noqa: S311  # jitter
+    catalog = Catalog(CatalogHttp(url, now=lambda: datetime.now(UTC), sleep=time.sleep, rng=rng), COLLECTION)
     probe(catalog, 1000)
     started, read, memory = time.monotonic(), 0, []
     end = START + timedelta(days=count / PER_DAY + 1)
@@ -127,7 +129,8 @@ def rust(url: str, count: int, limit: int) -> dict[str, float]:
 
 def idle(url: str, count: int, times: int) -> dict[str, float]:  # noqa: ARG001  # as the others
     """Polls that find nothing new; `items` is how many."""
-    catalog = Catalog(url, COLLECTION, now=lambda: datetime.now(UTC), sleep=time.sleep, rng=random.Random(1))  # noqa: S311  # jitter
+    rng = random.Random(1)  # noqa: S311  # jitter
+    catalog = Catalog(CatalogHttp(url, now=lambda: datetime.now(UTC), sleep=time.sleep, rng=rng), COLLECTION)
     probe(catalog, 1000)
     first, started = resident(), time.monotonic()
     for _ in range(times):

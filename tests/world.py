@@ -11,6 +11,7 @@ import pytest
 
 from stac_watch.catalog.abilities import restore
 from stac_watch.catalog.client import Catalog
+from stac_watch.catalog.http import CatalogHttp
 from stac_watch.config.model import Recipe, Source
 from stac_watch.demo.catalog import COLLECTION, FaultControl, Server, Store, create_app, make_item
 from stac_watch.discover.intake import Intake
@@ -37,7 +38,8 @@ class World:
 
     def catalog(self, **over) -> Catalog:
         timeout = over.pop("timeout", (2, 5))
-        return Catalog(self.url, COLLECTION, now=self.clock, sleep=self.slept.append, rng=random.Random(1), timeout=timeout, **over)
+        http = CatalogHttp(self.url, now=self.clock, sleep=self.slept.append, rng=random.Random(1), timeout=timeout)
+        return Catalog(http, COLLECTION, **over)
 
     def item(self, number: int, *, version: int = 1, **changes) -> dict:
         """Item `number`, sensed an hour after the one before and published another hour later."""

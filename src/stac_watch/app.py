@@ -117,13 +117,13 @@ def serving(config: Config, parts: Parts) -> Iterator[tuple[str, Callable[[Tick]
 def build_catalog(source: Source, rng: random.Random) -> Catalog:
     """Returns a source's catalog, which reads of an item what the source's rules need."""
     from stac_watch.catalog.client import FIELDS, Catalog
+    from stac_watch.catalog.http import CatalogHttp
     from stac_watch.discover.policy import fields_for
 
     fields = (*FIELDS, *fields_for(source.filter))
     whole = source.filter.cql2 is not None  # an expression may name any property
-    return Catalog(
-        source.api, source.collection, now=wall_clock, sleep=time.sleep, rng=rng, fields=fields, whole=whole, hosts=source.hosts()
-    )
+    http = CatalogHttp(source.api, now=wall_clock, sleep=time.sleep, rng=rng, hosts=source.hosts())
+    return Catalog(http, source.collection, fields=fields, whole=whole)
 
 
 def build_engine(config: Config, environ: Mapping[str, str]) -> Engine:

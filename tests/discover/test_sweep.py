@@ -227,11 +227,13 @@ STOPPED = """
 import random, sys, threading, time
 from datetime import UTC, datetime, timedelta
 from stac_watch.catalog.client import Catalog
+from stac_watch.catalog.http import CatalogHttp
 from stac_watch.catalog.reader import sweep_leaves
 from stac_watch.catalog.windows import days
 
 start = datetime(2025, 11, 20, tzinfo=UTC)
-catalog = Catalog(sys.argv[1], "c", now=lambda: datetime.now(UTC), sleep=time.sleep, rng=random.Random(1))
+http = CatalogHttp(sys.argv[1], now=lambda: datetime.now(UTC), sleep=time.sleep, rng=random.Random(1))
+catalog = Catalog(http, "c")
 windows = days("datetime", start, start + timedelta(days=4))
 threading.Thread(target=lambda: list(sweep_leaves(catalog, windows, 10, workers=2)), daemon=True).start()
 sys.stdin.readline()

@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import event as sa_event
 
 from stac_watch.catalog.client import Catalog
+from stac_watch.catalog.http import CatalogHttp
 from stac_watch.config.model import Limits, Recipe, Source
 from stac_watch.demo.catalog import Server, Store, create_app, make_item
 from stac_watch.discover.intake import Intake
@@ -202,7 +203,8 @@ def build(tmp_path: Path):
         ledger.prepare()
         opened.append((server, store, ledger))
         asked = Source(name="demo", api=server.url, collection=COLLECTION, **source)
-        catalog = Catalog(asked.api, asked.collection, now=clock, sleep=lambda _: None, rng=random.Random(1))
+        http = CatalogHttp(asked.api, now=clock, sleep=lambda _: None, rng=random.Random(1))
+        catalog = Catalog(http, asked.collection)
         return World(
             server.url, store, clock, Plant(clock, fault), ledger, asked, catalog, Recipe(output="/outputs/{item_id}.zarr")
         )

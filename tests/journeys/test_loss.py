@@ -39,7 +39,7 @@ def play(build):
 def final(world):
     ledger = world.ledger
     rows = sorted((r.item_id, r.state.value) for r in ledger.conversions.find())
-    held = {r.item_id for r in ledger.conversions.find() if world.plant.outputs.get(r.output_zarr, {}).get("key") == r.key}
+    held = {r.item_id for r in ledger.conversions.find() if (made := world.plant.outputs.get(r.output_zarr)) and made.key == r.key}
     return rows, held, dict(ledger.counts.funnel())
 
 

@@ -21,6 +21,7 @@ from status_page import ask, serve
 from waiting import until
 
 from stac_watch.catalog.client import Catalog
+from stac_watch.catalog.http import CatalogHttp
 from stac_watch.config.model import Limits, Source
 from stac_watch.demo.catalog import Server, Store, create_app, make_collection
 from stac_watch.ledger.database import open_engine
@@ -214,7 +215,8 @@ def test_a_catalog_that_does_not_answer_is_said_until_it_does_and_is_not_our_fau
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     other = Source(name="other", api=f"http://127.0.0.1:{port}", collection="sentinel-2-l2a")
-    catalog = Catalog(other.api, other.collection, now=here.world.clock, sleep=lambda _: None, rng=random.Random(1))
+    http = CatalogHttp(other.api, now=here.world.clock, sleep=lambda _: None, rng=random.Random(1))
+    catalog = Catalog(http, other.collection)
     parts = here.world.parts
     here.watcher = Watcher(replace(parts, sources=(*parts.sources, other), catalogs={**parts.catalogs, "other": catalog}))
     here.turn()

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from stac_watch.catalog.client import Catalog
+from stac_watch.catalog.http import CatalogHttp
 from stac_watch.config.model import Limits, Recipe, Source
 from stac_watch.demo.catalog import Server, Store, create_app, make_item
 from stac_watch.ledger.database import open_engine
@@ -81,7 +82,7 @@ def world(tmp_path_factory):
         ledger.prepare()
         source = Source(name="s2", api=server.url, collection="sentinel-2-l2a", poll={"since": "3650d"})
         rng = random.Random(1)
-        catalog = Catalog(source.api, source.collection, now=lambda: NOW, sleep=lambda _: None, rng=rng)
+        catalog = Catalog(CatalogHttp(source.api, now=lambda: NOW, sleep=lambda _: None, rng=rng), source.collection)
         parts = Parts(
             sources=(source,), recipe=Recipe(output="/data/{item_id}.zarr"), limits=Limits(), ledger=ledger, engine=plant,
             catalogs={"s2": catalog}, read_marker=lambda _: None, now=lambda: NOW, wait=lambda _: False, rng=rng, holder="test",

@@ -12,6 +12,7 @@ import pgstac_servers as servers
 import requests
 
 from stac_watch.catalog.client import Catalog
+from stac_watch.catalog.http import CatalogHttp
 from stac_watch.catalog.probe import probe
 from stac_watch.config.model import Source
 from stac_watch.demo.items import make_item
@@ -70,9 +71,9 @@ class Place:
             assert not last, answer.text
 
     def catalog(self, *, api: str | None = None, probed: bool = True, **over) -> Catalog:
-        catalog = Catalog(
-            api or self.api.url, self.collection, now=lambda: datetime.now(UTC), sleep=time.sleep, rng=random.Random(1), **over
-        )
+        timeout = {"timeout": over.pop("timeout")} if "timeout" in over else {}
+        http = CatalogHttp(api or self.api.url, now=lambda: datetime.now(UTC), sleep=time.sleep, rng=random.Random(1), **timeout)
+        catalog = Catalog(http, self.collection, **over)
         if probed:
             probe(catalog, 1000)
         return catalog

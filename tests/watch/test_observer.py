@@ -6,6 +6,7 @@ import time
 import pytest
 
 from stac_watch.catalog.client import Catalog
+from stac_watch.catalog.http import CatalogHttp
 from stac_watch.config.model import Limits, Recipe, Source
 from stac_watch.demo.catalog import COLLECTION, Server, Store, create_app
 from stac_watch.model.errors import ConfigError
@@ -34,7 +35,8 @@ def watcher(world, urls, **over) -> Watcher:
     )
     now = over.pop("now", world.clock)
     catalogs = {
-        s.name: Catalog(s.api, s.collection, now=now, sleep=lambda _: None, rng=random.Random(1), timeout=(1, 3)) for s in sources
+        s.name: Catalog(CatalogHttp(s.api, now=now, sleep=lambda _: None, rng=random.Random(1), timeout=(1, 3)), s.collection)
+        for s in sources
     }
     parts = Parts(
         sources=sources, recipe=Recipe(), limits=Limits(rate="1/d"), ledger=world.ledger, engine=FullEngine(), catalogs=catalogs,

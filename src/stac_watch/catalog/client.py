@@ -1,8 +1,7 @@
 """The STAC API, asked one window at a time.
 
-In: a window, ids, or one item's id. Out: pages of item documents as dicts, with the server's own time.
-Never: follows a server's `next` token (on pgstac an item id that a re-publish moves: the rest of the pages is lost with HTTP 200),
-or builds pystac objects (they leak 63 KB per item and die on assets without an href).
+A server's `next` token is not followed (on pgstac it is an item id that a re-publish moves: the rest of the pages is lost with HTTP
+200). Items are dicts: pystac's objects leak 63 KB each and die on assets without an href.
 
 pystac-client's `ItemSearch` writes the parameters, for POST and for GET; `http` sends them. What a server can do is not taken from
 what it claims: `abilities` holds what `probe` found out by asking.
@@ -10,8 +9,7 @@ what it claims: `abilities` holds what `probe` found out by asking.
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, cast
@@ -20,7 +18,7 @@ from urllib.parse import quote
 from pystac_client import ItemSearch
 
 from stac_watch.catalog.abilities import Abilities
-from stac_watch.catalog.http import ATTEMPTS, CONNECT, READ, BadAnswer, CatalogHttp, Rejected, Reply
+from stac_watch.catalog.http import ATTEMPTS, BadAnswer, CatalogHttp, Rejected, Reply
 from stac_watch.catalog.windows import FAR, SECOND, Span, Window, bounds, interval
 from stac_watch.model.errors import CatalogUnavailable, ConfigError
 from stac_watch.model.item import ItemDocument
@@ -53,24 +51,18 @@ class Catalog:
 
     def __init__(
         self,
-        api: str,
+        http: CatalogHttp,
         collection: str,
         *,
-        now: Callable[[], datetime],
-        sleep: Callable[[float], None],
-        rng: random.Random,
-        timeout: tuple[float, float] = (CONNECT, READ),
         fields: Sequence[str] = FIELDS,
         whole: bool = False,
         abilities: Abilities | None = None,
-        hosts: tuple[str, ...] = (),
     ) -> None:
-        self.api = api
+        self.api = http.api
         self.collection = collection
         self.abilities = abilities or Abilities()
         self._fields, self._whole = tuple(fields), whole
-        self._now = now
-        self._http = CatalogHttp(api, now=now, sleep=sleep, rng=rng, timeout=timeout, hosts=hosts)
+        self._http = http
         self._landing: dict[str, Any] | None = None
 
     def clock(self) -> datetime:

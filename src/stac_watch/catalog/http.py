@@ -1,8 +1,7 @@
 """One request to a catalog, answered by a JSON document or by a sentence of what is wrong.
 
-In: a URL of the catalog, a method, parameters. Out: the document, the server's own time, how long it took.
-Never: waits for ever, follows a redirect (a POST would become a GET without its body: other items, HTTP 200), leaves the
-catalog's origin, goes on asking a server that does not answer, or says a word to an address that `events.check_address` refuses.
+Every wait ends. A redirect is not followed (a POST would become a GET without its body: other items, HTTP 200), the catalog's
+origin is not left, a server that does not answer is left alone, and nothing is said to an address that `check_address` refuses.
 
 `StacApiIO` of pystac-client 0.9.1 is the base. What that version gets wrong is set right here: `Client.open` drops the time-out of
 the I/O object it is given, POST is never retried, Retry-After is not read on POST, and neither a truncated body nor one that is no

@@ -1,8 +1,7 @@
 """What a catalog can do, found out by asking it and not by what it claims.
 
-In: a catalog. Out: `Abilities`, and what was found in words. Never: changes anything; asks for more than one page; believes a
-conformance class. Every answer here decides how windows are asked; research behind it: pgstac 0.9.11 and 0.10.0 both compare a
-stamp as text unless it is declared, servers ignore `sortby`, `filter`, `fields` and `limit` without a word.
+No conformance class is believed. Every answer here decides how windows are asked; research behind it: pgstac 0.9.11 and 0.10.0 both
+compare a stamp as text unless it is declared, servers ignore `sortby`, `filter`, `fields` and `limit` without a word.
 """
 
 from __future__ import annotations

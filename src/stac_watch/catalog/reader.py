@@ -1,7 +1,7 @@
 """A window, read completely: whatever the server's limits are, and whichever single item it cannot serve.
 
-In: a catalog, a window. Out: leaves, oldest first, each one complete. Never: follows `next`; takes a full page for a whole
-window; gives a window up because of one item in it.
+It comes as leaves, oldest first, each one complete: a full page is not taken for a whole window, and no window is given up because
+of one item in it.
 """
 
 from __future__ import annotations

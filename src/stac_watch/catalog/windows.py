@@ -1,7 +1,6 @@
 """Which span of the change stamp, or of the acquisition time, is asked next. Pure.
 
-In: cursor, overlap, the server's own time, how late items were. Out: half-open windows `[start, end)`, and how a server is asked
-for them. Never: I/O; a live window that ends after the server's clock plus its allowance; a server token.
+Windows are half-open, `[start, end)`; no live one ends after the server's own clock and its allowance.
 """
 
 from __future__ import annotations

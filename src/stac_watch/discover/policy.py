@@ -1,7 +1,6 @@
 """Whether a changed item is converted, and if not, under which name. Pure.
 
-In: an item and the source's rules. Out: `Admit` or `Skip` with a reason from a closed list.
-Never: I/O; drops anything without a name.
+Nothing is dropped without a reason from a closed list.
 """
 
 from __future__ import annotations

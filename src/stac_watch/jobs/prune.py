@@ -1,7 +1,7 @@
 """Forgets what nobody asks for any more, so that a ledger of many years is not mostly moves of conversions that are long done.
 
-In: a ledger, a span. Out: counts by table, and with `yes` they are gone. Never: what an audit, discovery, a replay or the funnel
-reads; what moves, or has failed; a transaction that keeps a watcher waiting for more than a moment.
+Nothing goes that an audit, discovery, a replay or the funnel reads, that moves, or that has failed; and no transaction keeps a
+watcher waiting for more than a moment.
 
 What goes, of conversions that are done or skipped and did not change for so long: events of earlier attempts, moves between the
 first and the last, the parts of an outcome that stand elsewhere too. The last event stays, byte for byte, but packed: the next

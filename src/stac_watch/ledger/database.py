@@ -1,7 +1,4 @@
-"""Opens the ledger's database: SQLite in WAL mode (default), or PostgreSQL.
-
-In: a database URL. Out: a SQLAlchemy engine. Never: creates tables or asks anything.
-"""
+"""Opens the ledger's database: SQLite in WAL mode (default), or PostgreSQL."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Brings an older ledger up to date, one step for each schema version. The DDL is Alembic's, alike on both databases.
 
-In: a connection with an open transaction. Out: the current schema. Never: runs on a newer one, or commits.
+A newer ledger is refused; the caller commits.
 
 A step is written once and never changed; it says everything by itself and does not read `schema`, which moves on. Tables that a
 step does not know are created from `schema` after the last one.

@@ -1,7 +1,6 @@
 """The ledger's tables, for SQLite and PostgreSQL alike.
 
-In: nothing. Out: SQLAlchemy metadata. Never: queries; those are the named methods of `ledger`. A change here needs a step in
-`migrations`; a test compares the two.
+A change here needs a step in `migrations`; a test compares the two.
 Invariants that the ledger keeps: a conversion is `queued` exactly when one outbox row with its key exists, and `funnel` counts
 the conversions.
 """

@@ -1,10 +1,8 @@
 """The SQL that every tick, or every conversion, needs: built once.
 
-In: nothing; values are given when a statement is run. Out: SQLAlchemy statements. Never: runs one; those who do are `queries`,
-`sums`, `moves`, `observations` and `ledger`, which also build on the spot what is asked for now and then.
-
-Why: to build a statement, and to find that it is the same as last time, costs more than to run it: 269 against 108 µs for one row
-of a SQLite ledger, and a conversion takes thirty of them.
+The ledger's parts run them, with values; what is asked for now and then they build on the spot. To build a statement, and to find
+that it is the same as last time, costs more than to run it: 269 against 108 µs for one row of a SQLite ledger, and a conversion
+takes thirty of them.
 """
 
 from __future__ import annotations

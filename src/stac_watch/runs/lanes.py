@@ -1,7 +1,5 @@
 """Whose turn it is: how the room for runs is shared between lanes and sources, and when a backfill stops. Pure.
 
-In: what waits and what is in flight, by queue. Out: the queue to send from next; what a backfill may send. Never: I/O.
-
 Shares are of the runs in flight, not of the turns taken: a slot that comes free once a minute must not always go to the same lane.
 """
 

@@ -1,7 +1,6 @@
 """Believes nothing because it was sent: compares what should run with what does, and reports facts.
 
-In: unfinished conversions, runs as they are now, markers of outputs. Out: one move at most per conversion, decided by the pure
-`decide`. Never: starts anything; takes absence for failure before its time.
+At most one move per conversion follows from what is seen, by the pure `decide`. Absence is not failure before its time.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The loop: discover, reconcile, dispatch; again and again, or once to the end.
 
-In: the parts that `app` put together. Out: ticks, reported as they happen. Never: keeps anything in memory that the ledger does not
-hold: killed at any moment and started again, it goes on as if nothing had happened.
+It keeps nothing in memory that the ledger does not hold: killed at any moment and started again, it goes on as if nothing had
+happened.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class Watcher:
             return facts, sent
         self._engine_at = None
         try:
-            facts = self._look()
+            facts = self._reconcile()
             sent = dispatch(p.ledger, p.engine, self._throttle, p.rng, p.now)
             if self._throttle.breaker.open_until is None or p.ledger.outbox.next_due() is None:
                 self._ailing.pop(ENGINE, None)
@@ -141,7 +141,7 @@ class Watcher:
             self._engine_at = p.now() + REFUSED_PAUSE
         return facts, sent
 
-    def _look(self) -> Mapping[Fact, int]:
+    def _reconcile(self) -> Mapping[Fact, int]:
         """Looks at the runs, as often as it is cheap."""
         p, began = self._p, self._p.now()
         if self._look_at is not None and timedelta(0) < self._look_at - began <= LONGEST_PAUSE:  # longer: the clock was set

@@ -1,7 +1,6 @@
 """What the loop says of itself while it works: when its last round ended, what is wrong now, and counts since the process began.
 
-In: ticks, from the loop's thread. Out: a `Pulse`, for whoever asks in another thread. Never: anything that must survive the
-process; that is the ledger's.
+The loop's thread writes it, others read it. What must survive the process is the ledger's.
 """
 
 from __future__ import annotations
