@@ -1,7 +1,4 @@
-"""Waiting for what a process, a thread or a server brings about: looked at again and again, with a deadline.
-
-In: what to look for, who is to bring it about. Out: what was found. Never: a wait of a fixed length.
-"""
+"""Waiting for what a process, a thread or a server brings about: looked at again and again, with a deadline."""
 
 import subprocess
 import threading

@@ -1,7 +1,4 @@
-"""The status page as a reader meets it: served on loopback, in front of a world whose watcher goes on when the test says so.
-
-In: a world, and where the page's links lead. Out: what the page answers. Never: a page made without a server.
-"""
+"""The status page as a reader meets it: served on loopback, in front of a world whose watcher goes on when the test says so."""
 
 import time
 import urllib.error

@@ -1,8 +1,7 @@
-"""Pure: CQL2 to SQLite, as far as an index helps; what is beyond goes to the `cql2` package, one item at a time.
+"""CQL2 to SQLite, as far as an index helps; what is beyond goes to the `cql2` package, one item at a time.
 
-In: a CQL2 expression as JSON, and whether `updated` is compared as text or as time. Out: a WHERE clause and its parameters.
-Never: runs SQL, interpolates a value into it, or decides semantics that `cql2` has: comparisons of properties with literals become
-columns or `json_extract`; everything else (spatial, temporal, functions) becomes `cql2_matches(expression, core)`.
+Comparisons of properties with literals become columns or `json_extract`, with their values as parameters. Everything else (spatial,
+temporal, functions) becomes `cql2_matches(expression, core)`, so that its semantics are those of `cql2`.
 
 Text mode does what pgstac does with properties that are not declared as queryables: it compares strings, fails on timestamp
 literals, and its temporal operators look at `datetime` whatever property they are given (measured with pgstac 0.9.11).

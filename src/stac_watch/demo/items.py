@@ -1,7 +1,6 @@
-"""Pure: STAC documents of the demo catalog, in the shape of the EOPF Sentinel Zarr Samples catalog.
+"""STAC documents of the demo catalog, in the shape of the EOPF Sentinel Zarr Samples catalog: 15 KB like the real ones.
 
-In: a product id, the URLs of catalog and product, times. Out: an item or collection as a plain dict, 15 KB like the real ones.
-Never: reads the product; an item may point to a product that is not there, as in real catalogs.
+An item may point to a product that is not there, as in real catalogs.
 
 Source: items of the EOPF catalog of November 2025 (properties, the 22 assets, and their inconsistent media types).
 """

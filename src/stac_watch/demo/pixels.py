@@ -1,7 +1,6 @@
-"""Pure: the values of every array of a product, by what its path says it is.
+"""The values of every array of a product, by what its path says it is.
 
-In: a scene, the tile, an array's path and its (already reduced) Zarr metadata. Out: a numpy array of exactly that shape and dtype.
-Never: invents structure; an array that no rule knows is filled with its fill value, so a newer product's structure still works.
+An array that no rule knows is filled with its fill value, so that a newer product's structure still works.
 """
 
 from __future__ import annotations

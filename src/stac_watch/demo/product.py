@@ -1,8 +1,7 @@
 """Writes a small Sentinel-2-like product: Zarr v2 with the structure of a real EOPF L2A, and a plausible picture in it.
 
-In: a folder and an item id, or a structure document dumped from a real product; an edge length and a seed. Out: one `.zarr` folder
-with consolidated metadata, under its final name only when it is whole; the same arguments give the same bytes.
-Never: imports zarr or xarray (the runner reads what this writes, with other code), reads the clock, downloads anything.
+It lies under its final name only when it is whole, and the same arguments give the same bytes. Neither zarr nor xarray is used: the
+runner reads with other code what this writes.
 """
 
 from __future__ import annotations

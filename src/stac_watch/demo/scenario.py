@@ -1,8 +1,6 @@
 """The demo's story: a catalog that lives while it is watched, told in about a minute, and checked at its end.
 
-In: a folder, and the parts that `app` puts together. Out: a live table, the status page, a summary, an exit code.
-Never: takes a shortcut: the watcher, the ledger, the engine and the runner are the real ones; only the catalog and the pixels are
-made up.
+Watcher, ledger, engine and runner are the real ones; only the catalog and the pixels are made up.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""Pure: a plausible Sentinel-2 scene as arrays: terrain, water, fields, forest, snow, clouds and their spectra.
+"""A plausible Sentinel-2 scene as arrays: terrain, water, fields, forest, snow, clouds and their spectra.
 
-In: an edge length in 10 m pixels, a name for the ground (the tile) and one for the day (item and seed). Out: reflectance per
-band and resolution, and the classification that belongs to it. Never: files, metadata, global random state.
+The tile's name decides the ground, item and seed the day.
 
 How: multi-octave value noise gives height and moisture; they decide what covers the ground; each cover has a spectrum. Mixing is
 linear, so a coarser resolution is the block mean of the finer one and all bands and resolutions agree with each other.

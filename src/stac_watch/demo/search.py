@@ -1,7 +1,6 @@
-"""Pure: what a STAC search request asks for, and how a page answers it.
+"""What a STAC search request asks for, and how a page answers it.
 
-In: query parameters (GET) or a JSON body (POST). Out: a `Query` for the store, a projection, `next` links. Never: reads a
-database or a socket; a request that cannot be understood is a `BadRequestError` that names the parameter and the value.
+A request that cannot be understood is a `BadRequestError` that names the parameter and the value.
 
 Source: STAC API 1.0 item search with the fields, sort and filter extensions; `next` tokens hold sort values, so a page that was
 re-published or deleted in the meantime loses nothing.

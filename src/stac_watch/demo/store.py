@@ -1,7 +1,6 @@
 """The demo catalog's memory: items and collections in SQLite, in a file or in memory.
 
-In: STAC documents, queries. Out: documents as they were put, pages in a stable order, value-keyset positions. Never: HTTP, faults,
-the wall clock: a document that becomes visible later does so when a caller says what time it is.
+A document that becomes visible later does so when a caller says what time it is.
 
 One connection behind a lock: SQLite answers in microseconds to milliseconds, and tests put from one thread while the server reads.
 """

@@ -1,8 +1,7 @@
-"""Pure: the structure document of an EOPF Sentinel-2 L2A Zarr v2 product, written from rules.
+"""The structure document of an EOPF Sentinel-2 L2A Zarr v2 product at its real size (10,980 px), written from rules.
 
-In: a product id. Out: the tree of groups and arrays with their Zarr v2 metadata and attributes at the real size (10,980 px), in the
-same JSON form in which consolidated structures of real products are dumped (`members`, `attributes`, `.zarray` fields).
-Never: pixels, files, sizes other than the real one; `product` reduces and writes.
+It has the JSON form in which consolidated structures of real products are dumped (`members`, `attributes`, `.zarray` fields);
+`product` reduces and writes it.
 
 Source: names, dtypes, chunks, fill values and attributes of EOPF CPM 2.6 L2A products (EOPF Sentinel Zarr Samples, 2025).
 """

@@ -1,7 +1,4 @@
-"""Pure: where a Sentinel-2 tile lies, from its MGRS name alone.
-
-In: a tile name such as `T32TQM`. Out: its UTM zone, the corner of its 109.8 km grid in metres, its footprint in degrees.
-Never: reads a tile list; the grid follows from the rule that real tiles obey (checked against three of them in the tests).
+"""Where a Sentinel-2 tile lies, from its MGRS name alone: the grid follows from the rule that real tiles obey.
 
 Source: NGA.STND.0037 (MGRS lettering); Sentinel-2 tiles start at the 100 km square's upper left corner, moved outwards to the
 next multiple of 60 m so that the 10, 20 and 60 m grids share it.
