@@ -1,6 +1,5 @@
 """The configuration: one YAML file, validated before anything starts, every default with its reason.
 
-In: a file and an environment (as arguments). Out: a frozen `Config`. Never: reads `os.environ`, connects, creates folders.
 Overrides: `STAC_WATCH__ENGINE__LIMITS__RATE=1/s`, `STAC_WATCH__SOURCES__S2_L2A__API=…` (a source by its name or number).
 pydantic-settings is not used: it reads the process environment by itself and cannot reach into the list of sources.
 """
