@@ -50,7 +50,11 @@ def open_ledger(config: Config, *, upgrade: bool = True) -> Ledger:
     from stac_watch.ledger.ledger import Ledger
 
     ledger = Ledger(open_engine(config.ledger))
-    ledger.prepare(upgrade=upgrade)
+    try:
+        ledger.prepare(upgrade=upgrade)
+    except BaseException:
+        ledger.close()
+        raise
     return ledger
 
 

@@ -3,7 +3,6 @@
 import json
 import socket
 import subprocess
-import sys
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler
@@ -12,26 +11,23 @@ from pathlib import Path
 import loopback
 import pytest
 import yaml
+from command import Result
+from command import call as run
 
 from stac_watch.demo.catalog import Server, Store, create_app, make_collection, make_item
 from stac_watch.demo.product import write_product
 
-COMMAND = Path(sys.executable).parent / "stac-watch"
 ITEM = "S2A_MSIL2A_20251008T100041_N0511_R122_T32TQM_20251008T122613"
 
 
-def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
-    return subprocess.run([str(COMMAND), *arguments], capture_output=True, text=True, timeout=120, check=False, cwd=cwd)
-
-
-def refused(result: subprocess.CompletedProcess, code: int, *words: str) -> None:
-    assert result.returncode == code, result.stdout + result.stderr
-    assert "Traceback" not in result.stderr
-    error, hint = result.stderr.strip().splitlines()[-2:]
+def refused(result: Result, code: int, *words: str) -> None:
+    assert result.code == code, result.said
+    assert "Traceback" not in result.err
+    error, hint = result.err.strip().splitlines()[-2:]
     assert error.startswith("error: ")
     assert hint.startswith("  → ")
     for word in words:
-        assert word in result.stderr, f"{word!r} is not in: {result.stderr}"
+        assert word in result.err, f"{word!r} is not in: {result.err}"
 
 
 def settings(folder: Path, api: str = "http://127.0.0.1:9", **changes: object) -> Path:
@@ -171,13 +167,13 @@ def test_product_that_cannot_be_converted(tmp_path, spoil, groups, state, code, 
         sensed = datetime(2025, 10, 8, 10, 0, 41, tzinfo=UTC)
         store.put(make_item(ITEM, catalog_url=server.url, product_href=href, updated=datetime.now(UTC), datetime=sensed))
         result = run("watch", "--once", "-c", str(path), cwd=tmp_path)
-        assert result.returncode == (1 if state == "failed" else 0), result.stdout + result.stderr
-        shown = run("items", "--json", "-c", str(path), cwd=tmp_path).stdout if state else result.stdout
-        status = run("status", "--json", "-c", str(path), cwd=tmp_path).stdout
+        assert result.code == (1 if state == "failed" else 0), result.said
+        shown = run("items", "--json", "-c", str(path), cwd=tmp_path).out if state else result.out
+        status = run("status", "--json", "-c", str(path), cwd=tmp_path).out
     if state == "failed":
         (line,) = json.loads(shown)
         assert line["state"] == state
-        explained = json.loads(run("explain", ITEM, "--json", "-c", str(path), cwd=tmp_path).stdout)
+        explained = json.loads(run("explain", ITEM, "--json", "-c", str(path), cwd=tmp_path).out)
         assert explained[0]["outcome"]["code"] == code
         for word in words:
             assert word in line["reason"], line["reason"]
@@ -205,7 +201,7 @@ def test_disk_of_the_ledger_is_full(tmp_path, tiny_disk):
     with Store(None) as store, Server(create_app(store, now=lambda: datetime.now(UTC))) as server:
         store.put_collection(make_collection())
         path = settings(tmp_path, server.url, ledger=f"sqlite:///{tiny_disk}/ledger.db")
-        assert run("watch", "--once", "-c", str(path), cwd=tmp_path).returncode == 0
+        assert run("watch", "--once", "-c", str(path), cwd=tmp_path).code == 0
         sensed = datetime(2025, 10, 8, 10, 0, 41, tzinfo=UTC)
         for n in range(40):
             item_id = ITEM.replace("R122", f"R{n:03}")
@@ -216,7 +212,7 @@ def test_disk_of_the_ledger_is_full(tmp_path, tiny_disk):
             file.write(b"0" * 9_000_000)
         refused(run("watch", "--once", "-c", str(path), cwd=tmp_path), 73, "cannot write the ledger", "free space")
         ballast.unlink()
-        assert json.loads(run("items", "--json", "-c", str(path), cwd=tmp_path).stdout) == []
+        assert json.loads(run("items", "--json", "-c", str(path), cwd=tmp_path).out) == []
         again = run("watch", "--once", "-c", str(path), cwd=tmp_path)
-        assert again.returncode == 0, again.stderr
-        assert len(json.loads(run("items", "--json", "--limit", "100", "-c", str(path), cwd=tmp_path).stdout)) == 40
+        assert again.code == 0, again.err
+        assert len(json.loads(run("items", "--json", "--limit", "100", "-c", str(path), cwd=tmp_path).out)) == 40

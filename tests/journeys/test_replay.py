@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from command import call
 
 from stac_watch.demo.catalog import Server, Store, create_app, make_item
 from stac_watch.demo.product import write_product
@@ -18,10 +19,9 @@ ITEM = "S2A_MSIL2A_20251008T100041_N0511_R122_T32TQM_20251008T122613"
 
 
 def stac_watch(config: Path, *arguments: str) -> str:
-    command = [str(BIN / "stac-watch"), *arguments, "--config", str(config)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    said = call(*arguments, "--config", config)
+    assert said.code == 0, said.said
+    return said.out
 
 
 @pytest.fixture

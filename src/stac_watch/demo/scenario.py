@@ -120,8 +120,7 @@ def play(
     with _fresh(folder) as place:
         products = place / "products"
         products.mkdir()
-        store = Store(place / "catalog.db")
-        with Server(create_app(store, products=products, now=_now), port=port) as server:
+        with Store(place / "catalog.db") as store, Server(create_app(store, products=products, now=_now), port=port) as server:
             console.print(f"demo catalog: {server.url}   everything lies in {place}")
             story = Story(store, server.url, products, size, _now)
             story.open()

@@ -1,0 +1,46 @@
+"""The program as it is installed ends with the code that `main` returns: a process for each (1 is in test_malicious_item)."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+COMMAND = Path(sys.executable).parent / "stac-watch"
+SETTINGS = """
+ledger: sqlite:///ledger.db
+sources: [{name: s2, api: "http://127.0.0.1:9", collection: sentinel-2-l2a}]
+recipe: {output: "outputs/{item_id}.zarr"}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "stac-watch.yaml").write_text(SETTINGS)
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "thesis.txt").write_text("precious")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "word"),
+    [
+        (["--version"], 0, ""),
+        (["wach"], 2, "wach"),
+        (["explain", "S2A_NOWHERE"], 65, "S2A_NOWHERE"),
+        (["demo", "--folder=thesis"], 69, "not a demo's folder"),
+        (["watch", "--once"], 75, "connection refused"),
+        (["status", "--config=other.yaml"], 78, "other.yaml"),
+    ],
+)
+def test_a_process_ends_with_the_code(folder, argv, code, word):
+    done = subprocess.run([str(COMMAND), *argv], cwd=folder, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == code, done.stdout + done.stderr
+    assert word in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_what_cannot_be_written_is_73(folder):
+    (folder / "outputs").write_text("a file where the folder should be")
+    done = subprocess.run([str(COMMAND), "watch", "--once"], cwd=folder, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 73, done.stderr
