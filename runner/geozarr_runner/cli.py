@@ -27,7 +27,7 @@ from geozarr_runner.process import memory
 from geozarr_runner.process.progress import Bar, Lines, Progress, log_to
 from geozarr_runner.process.stall import Watchdog
 from geozarr_runner.publish import marker
-from geozarr_runner.request import Identity, Recipe, Request
+from geozarr_runner.request import Identity, Request, RunRecipe
 from geozarr_runner.run import run
 from stac_watch.model.errors import Defect, Exit, StacWatchError
 from stac_watch.model.identity import check_item_id, conversion_key, parse_event_id
@@ -215,7 +215,7 @@ def _complain(error: StacWatchError, stage: str | None, *, debug: bool = False) 
 
 
 def _request(arguments: argparse.Namespace) -> Request:
-    recipe = Recipe(
+    recipe = RunRecipe(
         groups=arguments.groups, spatial_chunk=arguments.spatial_chunk, sharding=arguments.sharding,
         package=arguments.package, dask_perf_html=arguments.dask_perf_html,
         engine=arguments.engine,
@@ -234,7 +234,7 @@ def _request(arguments: argparse.Namespace) -> Request:
     )  # fmt: skip
 
 
-def _derived_key(stac_url: str, revision: str, recipe: Recipe) -> str:
+def _derived_key(stac_url: str, revision: str, recipe: RunRecipe) -> str:
     """Returns a key for use by hand: equal for the same source and recipe."""
     asked = json.dumps([sorted(recipe.groups.split()), recipe.spatial_chunk, recipe.sharding, recipe.package])
     return conversion_key("by-hand", "", stac_url.rstrip("/"), revision, asked)

@@ -26,7 +26,7 @@ class Identity:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class RunRecipe:
     """What is asked of the converter and the packer."""
 
     groups: str = ""
@@ -44,7 +44,7 @@ class Request:
     identity: Identity
     stac_url: str
     output_zarr: str
-    recipe: Recipe = field(default_factory=Recipe)
+    recipe: RunRecipe = field(default_factory=RunRecipe)
     overwrite: bool = False
     work: Path | None = None  # default: beside the output; for s3://, in the current folder
     allowed_hosts: tuple[str, ...] = ()

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
-from geozarr_runner.convert import arithmetic, engine
+from geozarr_runner.convert import adopt, arithmetic, engine
 from geozarr_runner.convert import fast as chunks
 from geozarr_runner.convert import stock as convert
 from geozarr_runner.source.product import parse, select
@@ -93,27 +93,27 @@ def test_chunks_are_not_adopted_by_metadata_they_were_not_made_for(converted, tm
     folder, beside = tmp_path / "o", tmp_path / "o-chunks"
     (folder / path).mkdir(parents=True)
     (beside / path / "c").mkdir(parents=True)
-    made_for = {path: (tuple(document["shape"]), chunks.chunk_shape(document))}
+    made_for = {path: (tuple(document["shape"]), adopt.chunk_shape(document))}
     (folder / path / "zarr.json").write_text(json.dumps(document | change))
-    with pytest.raises(chunks.Unexpected, match=path) as refusal:
-        chunks.adopt(beside, folder, made_for)
+    with pytest.raises(adopt.Unexpected, match=path) as refusal:
+        adopt.adopt(beside, folder, made_for)
     assert words in str(refusal.value)
     assert not (folder / path / "c").exists()
     (folder / path / "zarr.json").write_text(json.dumps(document))
-    chunks.adopt(beside, folder, made_for)
+    adopt.adopt(beside, folder, made_for)
     assert (folder / path / "c").exists()
 
 
 def test_an_array_that_the_converter_did_not_write_is_a_refusal_too(tmp_path):
-    with pytest.raises(chunks.Unexpected, match="wrote no a/b"):
-        chunks.adopt(tmp_path, tmp_path, {"a/b": ((1, 1), (1, 1))})
+    with pytest.raises(adopt.Unexpected, match="wrote no a/b"):
+        adopt.adopt(tmp_path, tmp_path, {"a/b": ((1, 1), (1, 1))})
 
 
 def test_a_failing_metadata_pass_gives_way_to_the_stock_engine(own_product, tmp_path):
     """The fast engine must say so, and `convert` must not take half of its work."""
     selection = _selection(own_product, f"{BANDS}/r60m")
     (own_product / ".zmetadata").write_text("{")
-    with pytest.raises(chunks.Unexpected, match="the metadata pass ended with 1"):
+    with pytest.raises(adopt.Unexpected, match="the metadata pass ended with 1"):
         chunks.write(own_product, selection, tmp_path / "o", chunk=1024, workers=1, advance=lambda _: None)
     assert not (tmp_path / "o-chunks").exists()
 

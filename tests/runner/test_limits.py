@@ -32,7 +32,7 @@ def test_memory_limits_are_read_as_kubernetes_writes_them(text, size):
 
 def test_a_limit_that_is_not_a_size_is_bad_input(product, runner, tmp_path):
     with pytest.raises(InputError, match="'much' is not a size"):
-        limits.memory_limit("much", limits.Limits(None, None))
+        limits.memory_limit("much", limits.Granted(None, None))
     ended = runner(product, tmp_path / "o.zarr", memory_limit="much", groups="conditions/geometry")
     assert (ended.code, "write it as Kubernetes does" in ended.said) == (65, True)
 
@@ -45,7 +45,7 @@ def test_the_smaller_of_what_is_asked_and_what_is_granted_counts():
         ("9Gi", 3 * GIB, 3 * GIB),
         ("1Gi", None, GIB),
     ):
-        assert limits.memory_limit(asked, limits.Limits(granted, None)) == want
+        assert limits.memory_limit(asked, limits.Granted(granted, None)) == want
 
 
 V2 = "0::/kubepods/pod7/c1"
@@ -79,7 +79,7 @@ def test_what_the_kernel_grants(tmp_path, membership, files, want):
         (mount / name).parent.mkdir(parents=True, exist_ok=True)
         (mount / name).write_text(text + "\n")
     assert dataclasses.astuple(limits.granted(tmp_path / "self", mount)) == want
-    assert limits.granted(tmp_path / "no-proc", mount) == limits.Limits(None, None)
+    assert limits.granted(tmp_path / "no-proc", mount) == limits.Granted(None, None)
 
 
 def test_fewer_workers_rather_than_out_of_memory(product, caplog):
@@ -153,7 +153,7 @@ def _in_group(group: Group, *command: object) -> subprocess.CompletedProcess[str
 def test_limits_of_a_real_control_group_are_seen(group):
     group.limit(2 * GIB, 1.5)
     ended = _in_group(group, sys.executable, "-c", "from geozarr_runner.process import limits; print(limits.granted())")
-    assert ended.stdout.strip() == f"Limits(memory={2 * GIB}, cpus=1.5)", ended.stderr
+    assert ended.stdout.strip() == f"Granted(memory={2 * GIB}, cpus=1.5)", ended.stderr
 
 
 @pytest.fixture(scope="module")

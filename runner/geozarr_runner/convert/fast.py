@@ -22,18 +22,18 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from itertools import product as cartesian
 from pathlib import Path
-from typing import Any
 
 import numcodecs
 import numpy as np
 from numcodecs import blosc
 
+from geozarr_runner.convert.adopt import Unexpected, adopt, chunk_shape, metadata
 from geozarr_runner.convert.arithmetic import Pixels, block_mean, lookup
 from geozarr_runner.convert.engine import in_order, injections
 from geozarr_runner.source.product import OVERVIEWS, REFLECTANCE, Selection, ZarrArray
@@ -45,18 +45,6 @@ type Verdicts = Callable[[], tuple[Check, ...]]
 
 _BASE = f"{REFLECTANCE}/r60m"  #: what overviews are made of
 _STRIP = 216  #: rows of a 10 m band averaged at a time: a multiple of 2 and 6, 19 MB as float64
-_CODECS = [
-    {"name": "bytes", "configuration": {"endian": "little"}},
-    {
-        "name": "blosc",
-        "configuration": {"typesize": 4, "cname": "zstd", "clevel": 3, "shuffle": "shuffle", "blocksize": 0},
-    },
-]
-"""What `create_uniform_encoding` of eopf-geozarr 0.12.0 writes for every array, whatever is asked."""
-
-
-class Unexpected(Exception):  # noqa: N818  # never leaves the runner; reads as the sentence it is
-    """The converter did not write the metadata that the chunks here were made for."""
 
 
 def write(
@@ -191,35 +179,6 @@ class Writer:
         return pixels
 
 
-def chunk_shape(metadata: Mapping[str, Any]) -> tuple[int, int]:
-    """Returns the chunk shape that an array's `zarr.json` states."""
-    rows, columns = metadata["chunk_grid"]["configuration"]["chunk_shape"]
-    return rows, columns
-
-
-def adopt(beside: Path, folder: Path, written: Mapping[str, tuple[tuple[int, int], tuple[int, int]]]) -> None:
-    """Compares every array's metadata with what its chunks were made for, then renames the chunks into place.
-
-    Raises:
-        Unexpected: names the first array that differs, and in what.
-    """
-    for path, (shape, chunks) in sorted(written.items()):
-        found = _metadata(folder, path)
-        wanted = {
-            "node_type": "array", "shape": list(shape), "data_type": "float32", "fill_value": "NaN", "codecs": _CODECS,
-            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(chunks)}},
-            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-        }  # fmt: skip
-        for name, value in wanted.items():
-            if found.get(name) != value:
-                raise Unexpected(f"{path} has {name} {json.dumps(found.get(name))}, not {json.dumps(value)}")
-        if (folder / path / "c").exists():
-            raise Unexpected(f"{path} has chunks already: the converter computed what it was not to compute")
-    for path in written:
-        if (beside / path / "c").exists():  # absent when all of it is nodata
-            (beside / path / "c").rename(folder / path / "c")
-
-
 class Bands:
     """The native bands and those made of them, written by threads; each as soon as its source is there."""
 
@@ -294,7 +253,7 @@ def _write_overviews(writer: Writer, name: str, values: Pixels, selection: Selec
     for level in selection.overviews:
         parent, factor = OVERVIEWS[level]
         path = f"{REFLECTANCE}/{level}/{name}"
-        shape = chunk_shape(_metadata(folder, path))
+        shape = chunk_shape(metadata(folder, path))
         levels[level] = block_mean(levels[parent], factor, shape[1])
         writer.cut(path, levels[level], None, shape)
 
@@ -355,11 +314,3 @@ def _single_threaded_blosc() -> Iterator[None]:
         yield
     finally:
         blosc.use_threads = before
-
-
-def _metadata(folder: Path, path: str) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads((folder / path / "zarr.json").read_bytes())
-    except FileNotFoundError as error:
-        raise Unexpected(f"the converter wrote no {path}") from error
-    return found

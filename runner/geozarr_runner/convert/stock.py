@@ -90,6 +90,7 @@ def convert(
     if begun is None and folder.exists() and any(folder.iterdir()):
         raise Defect(f"{folder} is not empty: the converter would skip what is there and keep its holes")
     from geozarr_runner.convert import fast as chunks
+    from geozarr_runner.convert.adopt import Unexpected
 
     reason = reason_for_stock(selection, options, level)
     if reason and options.engine == "fast":
@@ -98,7 +99,7 @@ def convert(
         try:
             size, workers = options.spatial_chunk, options.workers
             verdicts = chunks.write(source, selection, folder, chunk=size, workers=workers, advance=advance, begun=begun)
-        except chunks.Unexpected as error:
+        except Unexpected as error:
             if options.engine == "fast":
                 raise Defect(f"the fast engine does not fit this converter: {error}", hint="say --engine stock") from error
             log.warning("the fast engine gives way to the stock one: %s", error)

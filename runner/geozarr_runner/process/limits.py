@@ -33,7 +33,7 @@ _UNITS = {"": 1, **{u: 1000**n for n, u in enumerate("kMGT", 1)}, **{f"{u}i": 10
 
 
 @dataclass(frozen=True)
-class Limits:
+class Granted:
     """What the kernel grants this process; None = no limit."""
 
     memory: int | None  # bytes
@@ -52,7 +52,7 @@ def parse_size(text: str) -> int:
     return int(float(match[1]) * _UNITS[match[2]])
 
 
-def granted(membership: Path = MEMBERSHIP, mount: Path = MOUNT) -> Limits:
+def granted(membership: Path = MEMBERSHIP, mount: Path = MOUNT) -> Granted:
     """Returns the tightest limits on this process's control groups, of whichever version."""
     memory: list[int] = []
     cpus: list[float] = []
@@ -61,10 +61,10 @@ def granted(membership: Path = MEMBERSHIP, mount: Path = MOUNT) -> Limits:
         quotas = [_numbers(folder / "cpu.max"), _numbers(folder / "cpu.cfs_quota_us") + _numbers(folder / "cpu.cfs_period_us")]
         cpus += [found[0] / found[1] for found in quotas if len(found) == 2 and found[0] > 0]  # quota and period; -1 is v1's "none"
     known = [n for n in memory if n < 2**60]  # v1 writes a number beyond any machine for "no limit"
-    return Limits(min(known, default=None), min(cpus, default=None))
+    return Granted(min(known, default=None), min(cpus, default=None))
 
 
-def memory_limit(asked: str, found: Limits) -> int | None:
+def memory_limit(asked: str, found: Granted) -> int | None:
     """Returns the bytes that may be used: what was asked for, at most the container's limit; None = as much as there is.
 
     Raises:

@@ -20,10 +20,10 @@ import numpy as np
 import zarr
 
 from geozarr_runner.source.product import NATIVE_LEVELS, OVERVIEWS, REFLECTANCE
-from geozarr_runner.verify.verify import Finding
+from geozarr_runner.verify.verify import Compared
 from stac_watch.model.outcome import Outcome
 
-type Pixels = np.ndarray[Any, np.dtype[Any]]
+type Samples = np.ndarray[Any, np.dtype[Any]]
 
 LEVELS = (*NATIVE_LEVELS, *OVERVIEWS)
 SUFFIXES = {"report": ".report.html", "report_json": ".report.json", "quicklook": ".quicklook.png"}
@@ -46,7 +46,7 @@ class Subject:
 
 
 def write(
-    folder: Path, name: str, output: Path, outcome: Outcome, findings: tuple[Finding, ...], subject: Subject
+    folder: Path, name: str, output: Path, outcome: Outcome, findings: tuple[Compared, ...], subject: Subject
 ) -> dict[str, Path]:
     """Writes the report's files into `folder` and returns them by their name in the outcome.
 
@@ -74,7 +74,7 @@ def write(
 
 
 def describe(
-    output: Path, arrays: Mapping[str, Any], outcome: Outcome, findings: tuple[Finding, ...], subject: Subject
+    output: Path, arrays: Mapping[str, Any], outcome: Outcome, findings: tuple[Compared, ...], subject: Subject
 ) -> dict[str, Any]:
     """Returns the report as a JSON document: what the page shows, and nothing else."""
     return {
@@ -143,7 +143,7 @@ def bars(histogram: list[int], width: int = 144, height: int = 26) -> str:
     return "".join([*points, f"V{height}Z"])
 
 
-def _bands(arrays: Mapping[str, Any], findings: Mapping[str, Finding]) -> Iterator[dict[str, Any]]:
+def _bands(arrays: Mapping[str, Any], findings: Mapping[str, Compared]) -> Iterator[dict[str, Any]]:
     names = sorted(
         {path.rpartition("/")[2] for path, node in arrays.items() if path.startswith(REFLECTANCE) and node.ndim == 2}
     )  # (y, x)

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from geozarr_runner.source import product as model
 from geozarr_runner.source.product import Product, Selection, ZarrArray
-from geozarr_runner.source.store import Patience, Source, open_source, resolve_href
+from geozarr_runner.source.store import Patience, SourceStore, open_source, resolve_href
 from stac_watch.model.errors import InputError, SourceNotThere
 from stac_watch.model.product import product_href
 
@@ -60,7 +60,7 @@ class Plan:
     """A product that can be converted, and what converting it means."""
 
     item_id: str
-    source: Source
+    source: SourceStore
     metadata: bytes  # the consolidated metadata as read; staged as it is
     product: Product
     selection: Selection
@@ -103,7 +103,7 @@ def plan(
 
 def resolve(
     stac_url: str, *, allowed_hosts: tuple[str, ...], patience: Patience, wait: Callable[[float], bool]
-) -> tuple[str, Source]:
+) -> tuple[str, SourceStore]:
     """Returns the item's id (empty for a bare product) and the product's store."""
     given = open_source(stac_url, allowed_hosts=allowed_hosts, patience=patience, wait=wait)
     is_store = urlsplit(stac_url).path.rstrip("/").endswith(".zarr") or (given.local is not None and given.local.is_dir())
@@ -123,7 +123,7 @@ def resolve(
     return str(item.get("id", "")), open_source(href, allowed_hosts=allowed_hosts, patience=patience, wait=wait, named=named)
 
 
-def read_metadata(source: Source) -> tuple[bytes, dict[str, Any]]:
+def read_metadata(source: SourceStore) -> tuple[bytes, dict[str, Any]]:
     """Returns the consolidated metadata, as bytes and as documents by key.
 
     Raises:
@@ -167,7 +167,7 @@ def product_name(url: str) -> str:
     return posixpath.basename(urlsplit(url).path.rstrip("/")).removesuffix(".zarr") or "product"
 
 
-def _without_consolidated(source: Source, absent: SourceNotThere) -> tuple[bytes, dict[str, Any]]:
+def _without_consolidated(source: SourceStore, absent: SourceNotThere) -> tuple[bytes, dict[str, Any]]:
     if source.local is not None and (source.local / ".zgroup").is_file():
         documents = _walk(source)
         return json.dumps({"zarr_consolidated_format": 1, "metadata": documents}).encode(), documents
@@ -183,7 +183,7 @@ def _without_consolidated(source: Source, absent: SourceNotThere) -> tuple[bytes
     raise SourceNotThere(f"no product at {source.url}: it has no .zmetadata", hint=absent.hint) from absent
 
 
-def _walk(source: Source) -> dict[str, Any]:
+def _walk(source: SourceStore) -> dict[str, Any]:
     root = source.local
     if root is None:
         raise AssertionError("only local stores are walked")

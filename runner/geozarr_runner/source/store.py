@@ -49,7 +49,7 @@ class Patience:
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceStore:
     """One store, or one document. `local` is its folder when it lies on this machine."""
 
     url: str
@@ -113,7 +113,7 @@ class Source:
 
 def open_source(
     url: str, *, allowed_hosts: tuple[str, ...], patience: Patience, wait: Callable[[float], bool], named: str = ""
-) -> Source:
+) -> SourceStore:
     """Returns the source behind a URL or a local path. Nothing is read yet.
 
     Args:
@@ -131,12 +131,12 @@ def open_source(
     scheme = urlsplit(url).scheme if "://" in url else ""
     if scheme in ("", "file"):
         path = str(Path(urlsplit(url).path if scheme else url).absolute())
-        return Source(path, fsspec.filesystem("file"), path, patience, wait)
+        return SourceStore(path, fsspec.filesystem("file"), path, patience, wait)
     if scheme == "s3":
-        return Source(url, fsspec.filesystem("s3", skip_instance_cache=True), url.removeprefix("s3://"), patience, wait)
+        return SourceStore(url, fsspec.filesystem("s3", skip_instance_cache=True), url.removeprefix("s3://"), patience, wait)
     inside = allowed_hosts or (urlsplit(named or url).hostname or "",)
     check_literal(url, inside)
-    return Source(url, _http(allowed_hosts, inside, patience), url, patience, wait)
+    return SourceStore(url, _http(allowed_hosts, inside, patience), url, patience, wait)
 
 
 def check_literal(url: str, inside: tuple[str, ...]) -> None:
@@ -150,7 +150,7 @@ def check_literal(url: str, inside: tuple[str, ...]) -> None:
         check_address(host, str(ipaddress.ip_address(host)), inside)
 
 
-def resolve_href(base: Source, href: str) -> str:
+def resolve_href(base: SourceStore, href: str) -> str:
     """Returns `href` as an absolute URL or path, seen from the document at `base`."""
     if "://" in href or href.startswith("/"):
         return href if "://" in href or base.local else urljoin(base.url, href)

@@ -72,7 +72,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Finding:
+class Compared:
     """What comparing one output array with its expectation showed."""
 
     path: str
@@ -97,7 +97,7 @@ class Verification:
     """The verdict on an output."""
 
     checks: tuple[Check, ...]
-    findings: tuple[Finding, ...] = field(repr=False)
+    findings: tuple[Compared, ...] = field(repr=False)
     sample: Sample
 
     @property
@@ -140,7 +140,7 @@ def verify(
     tasks = sorted((task for task in wanted if task.path in there), key=lambda task: -task.reads)  # threads end together
     sample = _sample(seed, [task.reads for task in tasks], everything, sampled, small)
 
-    def one(task: Task) -> Finding:
+    def one(task: Task) -> Compared:
         finding = compare(task, there[task.path], output, sample)
         advance(1)
         return finding
@@ -160,18 +160,18 @@ def count(selection: Selection) -> int:
     return len(selection.arrays) * (2 if selection.overviews else 1)
 
 
-def compare(task: Task, array: Any, store: Path, sample: Sample) -> Finding:  # noqa: ANN401  # zarr.Array
+def compare(task: Task, array: Any, store: Path, sample: Sample) -> Compared:  # noqa: ANN401  # zarr.Array
     """Compares one output array with its expectation, one chunk at a time; a shard may hold a whole band, a chunk never does."""
     pixels = nan = wrong = holes = false_data = 0
     missing, where = set(), ""
     if array.shape != task.shape:
-        return Finding(task.path, task.kind, where=f"its shape is {array.shape}, not {task.shape}")
+        return Compared(task.path, task.kind, where=f"its shape is {array.shape}, not {task.shape}")
     expect, whole = task.expect(), task.reads <= sample.small or sample.share >= 1
     for block, key in _chosen(task.path, array, store, None if whole else sample):
         try:
             got = np.asarray(array[block])
         except (RuntimeError, ValueError) as error:  # what codecs raise; a broken source chunk is `stage`'s to judge
-            return Finding(task.path, task.kind, pixels, where=f"{key} cannot be decoded: {error}")
+            return Compared(task.path, task.kind, pixels, where=f"{key} cannot be decoded: {error}")
         want = expect(block)
         pixels += got.size
         here = _difference(got, want, task.kind)
@@ -182,7 +182,7 @@ def compare(task: Task, array: Any, store: Path, sample: Sample) -> Finding:  # 
             where = f"at [{at}] the output has {got[here.first]}, the source {want[here.first]}"
         if not (store / task.path / key).exists() and not is_fill(want, array.fill_value):
             missing.add(f"{task.path}/{key}")
-    return Finding(task.path, task.kind, pixels, nan, wrong, holes, false_data, tuple(sorted(missing)), whole, where)
+    return Compared(task.path, task.kind, pixels, nan, wrong, holes, false_data, tuple(sorted(missing)), whole, where)
 
 
 @dataclass(frozen=True)
@@ -284,7 +284,7 @@ def _structure(selection: Selection, output: Path, there: dict[str, Any], expect
     return Check("structure", "passed", f"{len(wanted)} groups, {len(there)} arrays, consolidated")
 
 
-def _verdicts(findings: tuple[Finding, ...]) -> Iterator[Check]:
+def _verdicts(findings: tuple[Compared, ...]) -> Iterator[Check]:
     names: dict[Kind, str] = {
         "native": "native values", "injected": "injected bands", "overview": "overviews", "coordinate": "coordinates",
     }  # fmt: skip
@@ -311,7 +311,7 @@ def _verdicts(findings: tuple[Finding, ...]) -> Iterator[Check]:
     yield Check("chunks", "failed" if keys else "passed", detail)
 
 
-def _shares(findings: tuple[Finding, ...]) -> list[tuple[str, float, float]]:
+def _shares(findings: tuple[Compared, ...]) -> list[tuple[str, float, float]]:
     """Returns the lowest and highest NaN share of the bands, for each level."""
     levels: dict[str, list[float]] = {}
     for finding in findings:
@@ -320,11 +320,11 @@ def _shares(findings: tuple[Finding, ...]) -> list[tuple[str, float, float]]:
     return [(level, min(shares), max(shares)) for level, shares in sorted(levels.items(), key=lambda pair: metres(pair[0]))]
 
 
-def _is_band(finding: Finding) -> bool:
+def _is_band(finding: Compared) -> bool:
     return finding.path.startswith(f"{REFLECTANCE}/") and finding.path.rpartition("/")[2].startswith("b")
 
 
-def _blame(bad: list[Finding]) -> str:
+def _blame(bad: list[Compared]) -> str:
     first = bad[0]
     counts = [f"{n} {word}" for n, word in ((first.wrong, "wrong"), (first.holes, "holes"), (first.false_data, "not NaN")) if n]
     more = f" (and {len(bad) - 1} more arrays)" if len(bad) > 1 else ""

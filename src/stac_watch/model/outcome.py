@@ -16,8 +16,6 @@ MARKER = "stac-watch.json"
 DATA = "/data"
 """Where a run's volume is mounted: what lies there has a path that begins with it."""
 
-type Document = Mapping[str, Any]
-
 
 @dataclass(frozen=True)
 class Check:
@@ -103,7 +101,7 @@ def read_document(text: str | bytes) -> dict[str, Any] | None:
     return document if isinstance(document, dict) else None
 
 
-def outcome_of(document: Document | None) -> Outcome | None:
+def outcome_of(document: Mapping[str, Any] | None) -> Outcome | None:
     """Returns the outcome that a document says, without members that have not their form; None when nothing is left."""
     given = document or {}
     said = {name: found for name, read in _READERS.items() if name in given and (found := read(given[name])) is not None}
