@@ -1,6 +1,7 @@
 """Valid values to start from: a test says only what is different about its own."""
 
 import contextlib
+import functools
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import NullPool, RowMapping, create_engine, text
+from sqlalchemy import Engine, NullPool, RowMapping, create_engine, text
 
 from stac_watch.ledger.database import open_engine
 from stac_watch.ledger.ledger import Ledger
@@ -120,9 +121,15 @@ def ledger(database: str) -> Iterator[Ledger]:
     ledger.close()
 
 
+@functools.cache
+def checking(url: str) -> Engine:
+    """Opens a database for checks: kept, because what an engine has compiled costs more than a check."""
+    return create_engine(url, poolclass=NullPool)
+
+
 def check_invariants(place: Path | str) -> None:
     """What holds in a ledger after every transaction, read by plain SQL and not by the ledger's own code."""
-    engine = create_engine(place if isinstance(place, str) else f"sqlite:///{place}", poolclass=NullPool)
+    engine = checking(place if isinstance(place, str) else f"sqlite:///{place}")
     with contextlib.closing(engine.connect()) as db:
 
         def rows(table: str, order: str = "1") -> list[RowMapping]:
