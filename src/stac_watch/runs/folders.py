@@ -1,7 +1,7 @@
 """What may be removed of the local engine's folder: runs that ended, and what was staged for conversions that are over.
 
-In: the folder, the ledger's rows. Out: a plan; when told to, what of it was removed. Never: a run that lives, the run whose end the
-watcher has yet to read, what the next attempt goes on from, or an output: those lie elsewhere.
+A run that lives stays, and so do the run whose end the watcher has yet to read and what the next attempt goes on from. Outputs lie
+elsewhere.
 """
 
 from __future__ import annotations
