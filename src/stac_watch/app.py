@@ -1,6 +1,6 @@
 """The composition root: the only place that knows concrete classes, the wall clock and randomness.
 
-Each function imports the part that it makes: a verb that asks the ledger must not wait for HTTP, geometry and Kubernetes clients.
+A configuration and an environment become the parts that the verbs work with. What takes long to import is imported where it is made.
 """
 
 from __future__ import annotations

@@ -42,6 +42,8 @@ def migrate(tx: sa.Connection, *, upgrade: bool = True) -> None:
         for version in range(found + 1, t.SCHEMA_VERSION + 1):
             STEPS[version](tx, op)
     t.metadata.create_all(tx)
+    if tx.dialect.name == "postgresql":
+        tx.exec_driver_sql("CREATE INDEX IF NOT EXISTS outbox_posted ON outbox (key) WHERE posts > 0")
     if found != t.SCHEMA_VERSION:
         tx.execute(sa.delete(t.schema_version))
         tx.execute(sa.insert(t.schema_version).values(version=t.SCHEMA_VERSION))

@@ -8,7 +8,7 @@ takes thirty of them.
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
     BindParameter,
@@ -33,14 +33,15 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.dialects.postgresql import Insert as PostgresInsert
-from sqlalchemy.dialects.sqlite import Insert as SqliteInsert
 
 from stac_watch.ledger import schema as t
 from stac_watch.model.event import PRIORITY
 from stac_watch.model.states import FINAL, IN_FLIGHT, State
 
-type Upsert = SqliteInsert | PostgresInsert
+if TYPE_CHECKING:
+    from sqlalchemy.dialects import postgresql, sqlite
+
+type Upsert = sqlite.Insert | postgresql.Insert
 
 NEVER: ColumnElement[int] = literal_column("0")
 """In `posts > 0`, spelled as the partial index `outbox_posted` does: with a bound 0 it is not used."""
@@ -199,4 +200,10 @@ def claim(dialect: str) -> Upsert:
 
 
 def _insert(dialect: str, table: Table) -> Upsert:
-    return SqliteInsert(table) if dialect == "sqlite" else PostgresInsert(table)
+    if dialect == "sqlite":
+        from sqlalchemy.dialects import sqlite
+
+        return sqlite.Insert(table)
+    from sqlalchemy.dialects import postgresql  # who asks a SQLite ledger does not wait for it: a tenth of `status`
+
+    return postgresql.Insert(table)

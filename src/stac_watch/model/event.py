@@ -14,9 +14,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from cloudevents.core.bindings.http import HTTPMessage, from_structured_event, to_structured_event
-from cloudevents.core.v1.event import CloudEvent
-
 from stac_watch.model.errors import IdentityError, InputError
 from stac_watch.model.identity import check_item_id, conversion_key, event_id, parse_event_id, source_of, tile_of
 from stac_watch.model.stamps import stamp
@@ -96,6 +93,9 @@ def build_event(conversion: Conversion, attempt: int) -> bytes:
         IdentityError: an id that cannot become a name.
         InputError: the event would exceed 16 KiB.
     """
+    from cloudevents.core.bindings.http import to_structured_event  # who only asks the ledger needs neither
+    from cloudevents.core.v1.event import CloudEvent
+
     check_item_id(conversion.item_id)
     check_item_id(conversion.collection)
     c = conversion
@@ -144,6 +144,8 @@ def parse_event(body: bytes) -> dict[str, Any]:
     Raises:
         InputError: not a CloudEvent of ours in structured JSON mode.
     """
+    from cloudevents.core.bindings.http import HTTPMessage, from_structured_event
+
     hint = "events are printed by `stac-watch event ITEM`"
     try:
         event = from_structured_event(HTTPMessage(headers={"content-type": CONTENT_TYPE}, body=body))
