@@ -1,6 +1,7 @@
 """The composition root: the only place that knows concrete classes, the wall clock and randomness.
 
-A configuration and an environment become the parts that the verbs work with. What takes long to import is imported where it is made.
+A configuration and an environment become the parts that the verbs work with. What takes long to import is imported where it is
+made.
 """
 
 from __future__ import annotations
