@@ -1,7 +1,7 @@
 # Tests against real servers, which they start and stop by themselves. Included by the Makefile.
 
 .PHONY: test-services
-test-services: install ## the tests that need real servers: PostgreSQL with PostGIS, two generations of pgstac, Prometheus, Chromium
+test-services: install ## the tests that need real servers: PostgreSQL with PostGIS, two generations of pgstac, S3, Prometheus, Chromium
 	$(BIN)/pytest -q -n auto --dist worksteal -m services --ignore=tests/services --ignore=tests/browser
 	STAC_WATCH_TEST_SERVICES=1 $(BIN)/pytest -q tests/services tests/browser
 
