@@ -1,7 +1,8 @@
 """A runner that converts nothing: same arguments, same outcome, same marker rules as geozarr-runner, in 50 ms.
 
 For journeys that start dozens of runs to prove the watcher. Each conversion that it really makes is one line in $CONVERSIONS, so
-that a second one for the same key cannot hide. A product's metadata say how long it takes (`seconds`) and how it ends (`exit`).
+that a second one for the same key cannot hide. A product's metadata say how long it takes (`seconds`; `while` a file is there) and
+how it ends (`exit`).
 """
 
 import json
@@ -33,6 +34,8 @@ def main() -> int:
         with urllib.request.urlopen(given["stac-url"] + "/.zmetadata", timeout=5) as answer:
             told = json.load(answer)
         time.sleep(told.get("seconds", 0))
+        while "while" in told and Path(told["while"]).exists():
+            time.sleep(0.02)
     except Ended:
         result |= {"code": 143, "reason": "ended by SIGTERM"}
     except urllib.error.HTTPError as error:

@@ -203,7 +203,7 @@ def test_disk_of_the_ledger_is_full(tmp_path, tiny_disk):
         path = settings(tmp_path, server.url, ledger=f"sqlite:///{tiny_disk}/ledger.db")
         assert run("watch", "--once", "-c", str(path), cwd=tmp_path).code == 0
         sensed = datetime(2025, 10, 8, 10, 0, 41, tzinfo=UTC)
-        for n in range(40):
+        for n in range(4):  # each is a run later on
             item_id = ITEM.replace("R122", f"R{n:03}")
             href = f"{server.url}/products/{item_id}.zarr"
             store.put(make_item(item_id, catalog_url=server.url, product_href=href, updated=datetime.now(UTC), datetime=sensed))
@@ -215,4 +215,4 @@ def test_disk_of_the_ledger_is_full(tmp_path, tiny_disk):
         assert json.loads(run("items", "--json", "-c", str(path), cwd=tmp_path).out) == []
         again = run("watch", "--once", "-c", str(path), cwd=tmp_path)
         assert again.code == 0, again.err
-        assert len(json.loads(run("items", "--json", "--limit", "100", "-c", str(path), cwd=tmp_path).out)) == 40
+        assert len(json.loads(run("items", "--json", "-c", str(path), cwd=tmp_path).out)) == 4
