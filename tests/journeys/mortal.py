@@ -2,7 +2,7 @@
 
 Protocol: `{"config": FILE, "die_at": N}` per line; answers `{"status": exit status or -signal, "points": passed}`. Commit points
 are before and after every transaction of the ledger, and before and after every submission to the engine. The parent imports
-everything once, so that killing a watcher a hundred times takes seconds.
+everything once, what `app` imports where it is used too, so that killing a watcher a hundred times takes seconds.
 """
 
 import json
@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sqlalchemy import event as sa_event
+from sqlalchemy.dialects import postgresql, sqlite  # noqa: F401  # see above
 
 from stac_watch import app
 from stac_watch.config.load import load
@@ -24,6 +25,7 @@ from stac_watch.ledger.database import open_engine
 from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.session import Session
 from stac_watch.runs.local import LocalEngine
+from stac_watch.runs.markers import read_marker
 from stac_watch.watch.loop import Watcher
 
 STANDIN = Path(__file__).with_name("standin_runner.py")
@@ -91,6 +93,7 @@ def watch_once(config: Path, die_at: int) -> int:
 
 
 def main() -> None:
+    read_marker("/nowhere")  # fsspec imports what reads a file when it is asked to
     for line in sys.stdin:
         task = json.loads(line)
         reader, writer = os.pipe()
