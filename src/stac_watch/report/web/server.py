@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from time import monotonic
 from typing import Any
 
 import uvicorn
@@ -46,7 +48,7 @@ def serving(
             "http": "h11", "ws": "none", "lifespan": "off", "loop": "asyncio", "log_config": None, "log_level": "error",
             "access_log": False, "server_header": False, "proxy_headers": False, "timeout_graceful_shutdown": grace,
         }  # fmt: skip
-        server = uvicorn.Server(uvicorn.Config(app, **(usual | settings)))
+        server = _Server(uvicorn.Config(app, **(usual | settings)))
         # a daemon: should it hang, its program's end must not wait for it
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name=name, daemon=True)
         thread.start()
@@ -54,8 +56,43 @@ def serving(
             yield f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
         finally:
             stopping()
-            server.should_exit = True
+            server.stop()
             thread.join(2 * grace)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's, told when to stop: of itself it looks whether it is to ten times a second, and takes 0.2 s for it."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._asked = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def stop(self) -> None:
+        """Ends it, from another thread."""
+        self.should_exit = True
+        if self._loop is not None:  # else it has not begun to wait, and sees it before it does
+            with suppress(RuntimeError):  # it ended already
+                self._loop.call_soon_threadsafe(self._asked.set)
+
+    async def main_loop(self) -> None:
+        """Waits until it is to stop."""
+        self._loop = asyncio.get_running_loop()
+        while not await self.on_tick(0):  # sets the time of the Date header, in seconds
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._asked.wait(), 1.0)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Lets answers that are under way end, for as long as the grace is."""
+        for listener in (*self.servers, *(sockets or ())):
+            listener.close()
+        state, until = self.server_state, monotonic() + (self.config.timeout_graceful_shutdown or 0)
+        for connection in list(state.connections):
+            connection.shutdown()
+        while (state.connections or state.tasks) and monotonic() < until:  # noqa: ASYNC110  # uvicorn's sets tell nobody
+            await asyncio.sleep(0.01)
+        for task in state.tasks:
+            task.cancel()
 
 
 @contextmanager
