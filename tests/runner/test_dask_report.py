@@ -9,7 +9,7 @@ import subprocess
 import pytest
 from command_line import program
 
-SMALL = "measurements/reflectance/r60m conditions/geometry"
+SMALL = "measurements/reflectance/r20m conditions/geometry"
 
 
 class _Scripts(html.parser.HTMLParser):
@@ -66,7 +66,7 @@ def test_the_report_is_there_lies_beside_the_output_and_changes_nothing(converte
     assert beside.read_bytes() == asked.read_bytes()
     item = json.loads((tmp_path / "o.zarr.item.json").read_text())
     assert item["assets"]["dask_report"]["href"] == "./o.zarr.dask.html"
-    assert runner(product, tmp_path / "plain" / "o.zarr", groups=SMALL, package="none", engine="fast").code == 0
+    assert runner(product, tmp_path / "plain" / "o.zarr", groups=SMALL, package="none", engine="stock").code == 0
     assert tree(tmp_path / "o.zarr") == tree(tmp_path / "plain" / "o.zarr")
 
 

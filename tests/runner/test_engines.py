@@ -22,6 +22,7 @@ from stac_watch.model.errors import InputError
 
 BANDS = "measurements/reflectance"
 FAST = engine.Options(engine="fast")
+OF_EACH_KIND = f"{BANDS} quality/mask quality/atmosphere/r20m conditions/mask/l2a_classification/r20m"  # of what has pixels
 LAYOUTS = {"cpm260": False, "tiled": True}
 ITEM_ID = "S2A_MSIL2A_20251008T100041_N0511_R122_T32TQM_20251008T122613"
 
@@ -57,8 +58,8 @@ def _with_everything(folder: Path, *, tiled: bool) -> None:
     ("layout", "chunk", "groups"),
     [
         ("cpm260", 1024, ""),
-        ("cpm260", 200, ""),  # chunks that cross the source's, and some without data
-        ("tiled", 170, ""),
+        ("cpm260", 200, OF_EACH_KIND),  # chunks that cross the source's, and some without data
+        ("tiled", 170, OF_EACH_KIND),
         ("tiled", 1024, f"{BANDS}/r10m {BANDS}/r20m conditions/geometry"),  # no r60m: a scaffold is trimmed
     ],
 )

@@ -142,7 +142,7 @@ def test_over_http_from_an_item_each_object_is_fetched_once_and_no_quicklook(fil
 
 def test_another_key_replaces_the_output_and_the_same_source_gives_the_same_bytes(product, runner, tree, tmp_path):
     output = tmp_path / "scene.zarr"
-    options = {"groups": f"/{BANDS}/r60m  conditions/geometry", "spatial_chunk": "", "sharding": "", "package": "tar.gz"}
+    options = {"groups": "/quality/atmosphere/r60m  conditions/geometry", "spatial_chunk": "", "sharding": "", "package": "tar.gz"}
     assert runner(product, output, key="00000000000a", **options).code == 0
     first = tree(output)
     assert runner(product, output, key="00000000000b", **options).code == 0
@@ -161,12 +161,14 @@ def test_a_lost_package_is_made_again_without_converting(product, converted, run
     assert hashlib.sha256(archive.read_bytes()).hexdigest() == marker["package"]["sha256"]
 
 
-@pytest.mark.parametrize("sharding", ["false", "true"])
-def test_an_output_that_lost_a_chunk_is_not_taken_for_whole(product, runner, tree, tmp_path, sharding):
-    output, options = tmp_path / "o.zarr", {"groups": f"{BANDS}/r60m", "key": "000000000003", "sharding": sharding}
+@pytest.mark.parametrize(
+    ("sharding", "groups", "array"), [("false", "quality/atmosphere/r60m", "aot"), ("true", f"{BANDS}/r60m", "b02")]
+)
+def test_an_output_that_lost_a_chunk_is_not_taken_for_whole(product, runner, tree, tmp_path, sharding, groups, array):
+    output, options = tmp_path / "o.zarr", {"groups": groups, "key": "000000000003", "sharding": sharding}
     assert runner(product, output, spatial_chunk=50, **options).code == 0
     whole = tree(output)
-    lost = next(p for p in (output / BANDS / "r60m" / "b02" / "c").rglob("*") if p.is_file())
+    lost = next(p for p in (output / groups / array / "c").rglob("*") if p.is_file())
     lost.unlink()
     ended = runner(product, output, spatial_chunk=50, **options)
     assert (ended.code, ended.outcome["reason"]) == (0, "done")

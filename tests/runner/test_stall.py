@@ -16,7 +16,7 @@ def test_a_run_that_waits_for_a_product_that_never_comes_is_temporary_and_shows_
         f"{files.url}/{product.name}",
         tmp_path / "o.zarr",
         groups="measurements/reflectance/r60m",
-        stall=3,
+        stall=1,
         timeout=600,
         outcome=outcome,
     )
@@ -24,7 +24,7 @@ def test_a_run_that_waits_for_a_product_that_never_comes_is_temporary_and_shows_
     assert ended.returncode == 75, ended.stderr
     assert "most recent call first" in ended.stderr
     said = json.loads(outcome.read_text())
-    assert (said["code"], said["reason"]) == (75, "nothing got on for 3 s")
+    assert (said["code"], said["reason"]) == (75, "nothing got on for 1 s")
 
 
 def test_what_gets_on_however_slowly_is_left_alone(tmp_path):
