@@ -124,7 +124,7 @@ def test_one_item_without_properties_says_nothing_of_the_others(world):
     assert (tally.admitted, tally.unreadable) == (19, 1)
 
 
-def test_on_a_slow_server_polls_look_at_recent_acquisitions_and_once_per_sweep_at_all(world):
+def test_on_a_slow_server_polls_look_at_recent_acquisitions_and_once_per_sweep_at_all_until_it_got_an_index(world):
     world.fill(20)
     world.faults.set(slow=EXPENSIVE + 0.05)
 
@@ -149,12 +149,7 @@ def test_on_a_slow_server_polls_look_at_recent_acquisitions_and_once_per_sweep_a
     assert world.poll().admitted == 1
     assert slow_ones() > 0
     assert len(world.states()) == 22
-
-
-def test_a_slow_server_that_got_an_index_is_asked_for_everything_again(world):
-    world.fill(20)
-    world.faults.set(slow=EXPENSIVE + 0.05)
-    world.poll()
+    # and when it got an index it is asked for everything again
     world.faults.set(slow=0.0)
     world.clock.forward(days=1)
     world.poll()

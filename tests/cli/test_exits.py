@@ -29,7 +29,7 @@ def folder(tmp_path):
         (["wach"], 2, "wach"),
         (["explain", "S2A_NOWHERE"], 65, "S2A_NOWHERE"),
         (["demo", "--folder=thesis"], 69, "not a demo's folder"),
-        (["watch", "--once"], 75, "connection refused"),
+        (["watch", "--once"], 75, "http://127.0.0.1:9 cannot be reached (connection refused)"),
         (["status", "--config=other.yaml"], 78, "other.yaml"),
     ],
 )
@@ -37,6 +37,10 @@ def test_a_process_ends_with_the_code(folder, argv, code, word):
     done = subprocess.run([str(COMMAND), *argv], cwd=folder, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == code, done.stdout + done.stderr
     assert word in done.stderr
+    if code:
+        error, hint = done.stderr.strip().splitlines()[-2:]
+        assert error.startswith("error: ")
+        assert hint.startswith("  → ")
     assert "Traceback" not in done.stderr
 
 

@@ -91,10 +91,6 @@ def test_no_configuration_and_wrong_usage(tmp_path):
     refused(run("items", "--state", "lost", "-c", str(settings(tmp_path)), cwd=tmp_path), 2, "lost")
 
 
-def test_catalog_down(tmp_path):
-    refused(run("watch", "--once", "-c", str(settings(tmp_path)), cwd=tmp_path), 75, "127.0.0.1:9", "connection refused")
-
-
 def test_catalog_answers_html(tmp_path):
     with answering(b"<html>maintenance</html>", "text/html") as url:
         refused(run("watch", "--once", "-c", str(settings(tmp_path, url)), cwd=tmp_path), 75, url, "not JSON")

@@ -146,7 +146,7 @@ def reached(place: Path, stage: str) -> Path | None:
 
 def test_demo_is_interrupted_and_tells_its_story_the_second_time(tmp_path):
     folder = tmp_path / "demo"
-    command = [str(COMMAND), "demo", "--folder", str(folder), "--size", "360"]
+    command = [str(COMMAND), "demo", "--folder", str(folder), "--size", "72"]
     first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     until(lambda: list(folder.glob("runs/gz-*/status.json")))
     first.send_signal(signal.SIGINT)

@@ -19,6 +19,7 @@ from pydantic import SecretStr
 from stac_watch.cluster.manifests.render import render
 from stac_watch.cluster.manifests.settings import settings_of
 from stac_watch.config.load import load
+from stac_watch.demo.catalog import Server, Store, create_app
 from stac_watch.ledger.database import open_engine, shown_url
 from stac_watch.model.errors import ConfigError, Refused
 from stac_watch.model.event import Conversion, build_event
@@ -87,12 +88,17 @@ def event() -> bytes:
 
 
 @pytest.fixture
-def config(tmp_path, webhook) -> Path:
-    """An installation for Argo whose kubeconfig names a cluster that is not there."""
+def config(tmp_path, webhook) -> Iterator[Path]:
+    """An installation for Argo whose kubeconfig names a cluster that is not there; its catalog answers, with no collection."""
+    with Store() as store, Server(create_app(store, now=lambda: datetime.now(UTC))) as catalog:
+        yield installed(tmp_path, webhook.url, catalog.url)
+
+
+def installed(tmp_path: Path, webhook: str, api: str) -> Path:
     path = tmp_path / "stac-watch.yaml"
-    sources = [{"name": "s2", "api": "http://127.0.0.1:9", "collection": "c"}]
+    sources = [{"name": "s2", "api": api, "collection": "c"}]
     path.write_text(yaml.safe_dump({
-        "ledger": f"sqlite:///{tmp_path}/ledger.db", "sources": sources, "engine": {"kind": "argo", "webhook": webhook.url},
+        "ledger": f"sqlite:///{tmp_path}/ledger.db", "sources": sources, "engine": {"kind": "argo", "webhook": webhook},
     }))  # fmt: skip
     cluster = {"name": "c", "cluster": {"server": "http://127.0.0.1:9"}}
     context = {"name": "c", "context": {"cluster": "c", "user": "u"}}
