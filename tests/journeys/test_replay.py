@@ -17,6 +17,8 @@ from stac_watch.demo.product import write_product
 BIN = Path(sys.executable).parent
 ITEM = "S2A_MSIL2A_20251008T100041_N0511_R122_T32TQM_20251008T122613"
 
+GROUP = "/measurements/reflectance/r20m"  # one is converted in half the time of three
+
 
 def stac_watch(config: Path, *arguments: str) -> str:
     said = call(*arguments, "--config", config)
@@ -38,7 +40,7 @@ def converted(tmp_path):
         document = {
             "ledger": f"sqlite:///{tmp_path}/ledger.db",
             "sources": [{"name": "s2", "api": server.url, "collection": "sentinel-2-l2a", "poll": {"since": "3650d"}}],
-            "recipe": {"output": f"{tmp_path}/outputs/{{item_id}}.zarr", "package": "none"},
+            "recipe": {"output": f"{tmp_path}/outputs/{{item_id}}.zarr", "package": "none", "groups": GROUP},
             "engine": {"kind": "local", "folder": f"{tmp_path}/runs"},
         }
         config.write_text(yaml.safe_dump(document))
@@ -94,7 +96,7 @@ def rerun(config: Path, run: str) -> dict:
     data = json.loads((folder / "event.json").read_bytes())["data"]
     given = {
         "stac-url": data["stac_url"], "output-zarr": data["output_zarr"], "key": data["key"], "run": run,
-        "attempt": str(data["attempt"]), "overwrite": data["options"]["overwrite"], "package": "none",
+        "groups": data["groups"], "attempt": str(data["attempt"]), "overwrite": data["options"]["overwrite"], "package": "none",
     }  # fmt: skip
     options = [f"--{name}={value}" for name, value in given.items()]
     target = folder / "again.json"
