@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from command import call
 
 from stac_watch.ledger.records import Move
 from stac_watch.model.outcome import Outcome
@@ -38,12 +39,21 @@ def say(build, tmp_path):
         assert done.returncode in (0, 1), done.stderr
         return done.stdout
 
+    def _call(verb):
+        done = call(*verb.replace("ITEM", items[0]).split(), "-c", config)
+        assert done.code in (0, 1), done.said
+        return done.out
+
+    _say.call = _call
     return _say
 
 
-def test_lines_fit_eighty_columns_and_a_pipe_gets_no_escape(say):
-    for verb in VERBS:
-        text = say(verb, COLUMNS="80")
+def test_lines_fit_eighty_columns_and_a_pipe_gets_no_escape(say, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    for name in ("NO_COLOR", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    for verb in VERBS:  # one as a process, into a pipe; a call writes into what is no terminal either
+        text = say(verb, COLUMNS="80") if verb == "status" else say.call(verb)
         assert "\x1b" not in text, verb
         assert [line for line in text.splitlines() if len(line) > 80] == [], verb
         assert len(text.splitlines()) > 3, verb
