@@ -2,8 +2,8 @@
 
 In docs/ a fence that says `runs` is run; of README every `$` line is, unless it is excused here. A YAML fence is a file, and its
 first line says its name. The real catalog is replaced in the way that docs/reference/configuration.md offers, by the environment.
-README's commands convert a product. Those of docs/ are an installation's whose runner is the stand-in of tests/journeys: what they
-show is the verbs, and a conversion costs twenty seconds of processor time.
+README's commands convert a product, and two arrays of it: all of them are test_main_job's. Those of docs/ are an installation's
+whose runner is the stand-in of tests/journeys: what they show is the verbs, and a conversion costs seconds of processor time.
 """
 
 import json
@@ -113,6 +113,7 @@ def test_the_commands_of_a_page_run(page, catalog, installation, tmp_path):
     environ = os.environ | {
         "PATH": f"{home}/bin:{os.environ['PATH']}",
         "CONVERSIONS": str(tmp_path / "conversions"),  # the stand-in's
+        "STAC_WATCH__RECIPE__GROUPS": "quality/atmosphere/r60m",
         "STAC_WATCH__SOURCES__S2_L2A__API": catalog,
         "STAC_WATCH__SOURCES__S2_L2A__ALLOWED_HOSTS": "[127.0.0.1]",
     }
