@@ -105,7 +105,7 @@ def test_the_api_server_is_down_for_a_minute(stack, harness, own_cluster):
     faults.api_server_down(stack, daemon(harness), None, seconds=60)
     stack.await_done(*items, seconds=400)
     stack.check(*items)
-    # Argo 4.0.5's watch of a ConfigMap can break then, and be read again and again: 60,000 lines of log a second, a core for the log
+    # Argo 4.0.5 may read an ended watch of a ConfigMap for ever now: 60,000 lines of log a second, which take a core
     faults.kill_controller(stack)
 
 
