@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 sys.path.insert(0, str(Path(__file__).parent))  # test folders are no packages: what stands beside them is for all
 
@@ -21,6 +22,9 @@ pytest_plugins = ("values", "world", "command")  # valid values and a ledger; a 
 def pytest_configure(config: pytest.Config) -> None:
     """Sends every other process's HTTP to a closed port; in this process pytest-socket refuses non-loopback connections."""
     let_children_hear_ctrl_c()
+    # an example that takes 200 ms on a machine with other work is no fault of the code
+    settings.register_profile("any-machine", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("any-machine")
     os.environ |= {"HTTP_PROXY": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9", "NO_PROXY": "127.0.0.1,localhost,::1"}
     os.environ |= {name.lower(): os.environ[name] for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")}
 
