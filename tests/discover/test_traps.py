@@ -76,7 +76,10 @@ SERVERS = {
         ("services/test_churn.py", "test_no_final_state_is_missed_and_nothing_is_announced_twice"),
     ],
     "a stamp without an index costs a second a poll": [
-        ("catalog/test_probe.py", "test_on_a_slow_server_polls_look_at_recent_acquisitions_and_once_per_sweep_at_all"),
+        (
+            "catalog/test_probe.py",
+            "test_on_a_slow_server_polls_look_at_recent_acquisitions_and_once_per_sweep_at_all_until_it_got_an_index",
+        ),
     ],
     "a bulk load keeps stamps as they are spelled": [
         (PGSTAC, "test_a_stamp_that_was_loaded_as_it_was_spelled_is_found_by_the_sweep_at_latest"),
