@@ -7,7 +7,6 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from time import monotonic
 from typing import Any
 
 import uvicorn
@@ -61,7 +60,7 @@ def serving(
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's, told when to stop: of itself it looks whether it is to ten times a second, and takes 0.2 s for it."""
+    """uvicorn's, told when to stop: of itself it looks ten times a second whether it is to."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -81,18 +80,6 @@ class _Server(uvicorn.Server):
         while not await self.on_tick(0):  # sets the time of the Date header, in seconds
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._asked.wait(), 1.0)
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Lets answers that are under way end, for as long as the grace is."""
-        for listener in (*self.servers, *(sockets or ())):
-            listener.close()
-        state, until = self.server_state, monotonic() + (self.config.timeout_graceful_shutdown or 0)
-        for connection in list(state.connections):
-            connection.shutdown()
-        while (state.connections or state.tasks) and monotonic() < until:  # noqa: ASYNC110  # uvicorn's sets tell nobody
-            await asyncio.sleep(0.01)
-        for task in state.tasks:
-            task.cancel()
 
 
 @contextmanager
