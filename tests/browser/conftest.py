@@ -26,7 +26,7 @@ from stac_watch.model.states import Fact, State
 from stac_watch.report.links import Links
 from stac_watch.report.web.answers import serving
 from stac_watch.report.web.site import Site
-from stac_watch.runs.engine import Phase, Run
+from stac_watch.runs.engine import Phase, Run, Runs
 from stac_watch.watch.loop import Tick
 from stac_watch.watch.pulse import Recorder
 
@@ -152,10 +152,8 @@ def fill(here: Installation) -> None:
     here.ledger.lease.hold("watcher-7d9f, process 7", lambda: here.clock[0])
     here.clock[0] = end
     rows = {here.ledger.conversions.find(item_id=item)[0].key: n for n, item in enumerate(running[:3])}
-    runs = {
-        (k, 1): Run(f"gz-{k}", k, 1, Phase.RUNNING, ("stage", "convert", "verify")[n], (31 + 40 * n, 120)) for k, n in rows.items()
-    }
-    here.pulse.note(Tick(runs=runs))
+    runs = [Run(f"gz-{k}", k, 1, Phase.RUNNING, ("stage", "convert", "verify")[n], (31 + 40 * n, 120)) for k, n in rows.items()]
+    here.pulse.note(Tick(runs=Runs(runs)))
 
 
 @pytest.fixture(scope="session")
