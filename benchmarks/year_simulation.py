@@ -174,7 +174,7 @@ class Year:
         failed = self.operator.conversions.find(state=State.FAILED, limit=replay.MOST)
         waits = [place for place in self.operator.counts.funnel() if place.state not in FINAL]
         hopeless = all(row.reason == HOPELESS or self.operator.conversions.superseded(row) for row in failed)
-        swept = self.operator.sources.sweep("s2", "recent")
+        swept = self.operator.sources.state("s2", ()).sweeps.get("recent")
         return not waits and hopeless and swept is not None and swept.done_at is not None
 
     def audit(self) -> auditing.Audit:

@@ -69,7 +69,7 @@ class World:
     def sweep(self) -> Tally:
         """Sweeps until nothing is due."""
         intake = self.intake()
-        kept = self.ledger.sources.abilities("s2")
+        kept = self.ledger.sources.state("s2", ()).abilities
         assert kept is not None, "poll first"
         intake.catalog.abilities = restore(kept[0])
         total = Tally()

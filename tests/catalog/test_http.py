@@ -180,7 +180,7 @@ def test_a_server_that_clips_the_limit_without_a_word_loses_nothing(world):
     world.faults.set(ignore=frozenset({"limit"}))  # ten at most, whatever was asked for
     assert read(world, limit=1000) == wanted
     assert world.poll().admitted == 35
-    assert world.ledger.sources.abilities("s2")[0]["max_page"] == 10
+    assert world.ledger.sources.state("s2", ()).abilities[0]["max_page"] == 10
 
 
 def test_a_server_that_drips_is_not_waited_for_for_ever(world):

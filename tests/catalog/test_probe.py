@@ -50,38 +50,38 @@ def test_a_server_that_ignores_time_is_refused(world):
 def test_it_is_kept_for_a_day_and_renewed_after_an_error(world):
     world.fill(20)
     world.poll()
-    assert world.ledger.sources.abilities("s2")[0]["typed"] is True
+    assert world.ledger.sources.state("s2", ()).abilities[0]["typed"] is True
     world.faults.set(text_updated=True)
     world.clock.forward(hours=23)
     world.poll()
-    assert world.ledger.sources.abilities("s2")[0]["typed"] is True
+    assert world.ledger.sources.state("s2", ()).abilities[0]["typed"] is True
     world.clock.forward(hours=2)
     world.poll()
-    assert world.ledger.sources.abilities("s2")[0]["typed"] is False
+    assert world.ledger.sources.state("s2", ()).abilities[0]["typed"] is False
     world.faults.set(text_updated=False, wire=("500",) * 200)
     with pytest.raises(Exception, match="500"):
         world.poll()
-    assert world.ledger.sources.abilities("s2")[2] is True
+    assert world.ledger.sources.state("s2", ()).abilities[2] is True
     world.faults.set(wire=())
     world.poll()
-    assert world.ledger.sources.abilities("s2")[0]["typed"] is True
+    assert world.ledger.sources.state("s2", ()).abilities[0]["typed"] is True
 
 
 def test_an_empty_collection_is_looked_at_again_soon(world):
     world.store.put_collection({"type": "Collection", "id": "sentinel-2-l2a", "links": []})
     world.faults.set(text_updated=True)
     world.poll()
-    assert world.ledger.sources.abilities("s2")[0]["samples"] == 0
+    assert world.ledger.sources.state("s2", ()).abilities[0]["samples"] == 0
     world.clock.forward(minutes=11)
     world.fill(5, updated=world.clock())
     assert world.poll().admitted == 5
-    assert world.ledger.sources.abilities("s2")[0]["samples"] == 5
+    assert world.ledger.sources.state("s2", ()).abilities[0]["samples"] == 5
 
 
 def test_items_without_the_usual_stamp_are_watched_by_another(world):
     world.fill(20, properties={"updated": None, "published": None})
     assert world.poll().admitted == 20
-    found = world.ledger.sources.abilities("s2")[0]
+    found = world.ledger.sources.state("s2", ()).abilities[0]
     assert (found["stamp"], found["rejected"][0]) == ("created", "`updated` is missing or no time on 20 of 20 items")
 
 
@@ -98,7 +98,7 @@ def test_what_was_found_is_said_in_words():
 def test_abilities_survive_the_ledger_and_those_of_another_version_do_not(world):
     found = Abilities(method="GET", rejected=("`updated` is missing",))
     world.ledger.sources.note_abilities("s2", asdict(found), world.clock())
-    assert restore(world.ledger.sources.abilities("s2")[0]) == found
+    assert restore(world.ledger.sources.state("s2", ()).abilities[0]) == found
     assert restore({"method": "GET"}) is None
 
 
@@ -120,7 +120,7 @@ def test_one_item_without_properties_says_nothing_of_the_others(world):
     wanted = world.fill(20)
     world.faults.set(no_properties=(wanted[19],))
     tally = world.poll()
-    assert world.ledger.sources.abilities("s2")[0]["stamp"] == "updated"
+    assert world.ledger.sources.state("s2", ()).abilities[0]["stamp"] == "updated"
     assert (tally.admitted, tally.unreadable) == (19, 1)
 
 
@@ -134,8 +134,8 @@ def test_on_a_slow_server_polls_look_at_recent_acquisitions_and_once_per_sweep_a
         return taken
 
     world.poll()
-    assert world.ledger.sources.abilities("s2")[0]["idle"] > EXPENSIVE
-    assert "once per sweep" in "\n".join(words(restore(world.ledger.sources.abilities("s2")[0])))
+    assert world.ledger.sources.state("s2", ()).abilities[0]["idle"] > EXPENSIVE
+    assert "once per sweep" in "\n".join(words(restore(world.ledger.sources.state("s2", ()).abilities[0])))
     assert slow_ones() > 0  # the probe, and the first poll without the limit
     old = world.clock() - timedelta(days=300)
     world.clock.forward(minutes=5)
@@ -153,14 +153,14 @@ def test_on_a_slow_server_polls_look_at_recent_acquisitions_and_once_per_sweep_a
     world.faults.set(slow=0.0)
     world.clock.forward(days=1)
     world.poll()
-    assert world.ledger.sources.abilities("s2")[0]["idle"] < EXPENSIVE
-    assert "once per sweep" not in "\n".join(words(restore(world.ledger.sources.abilities("s2")[0])))
+    assert world.ledger.sources.state("s2", ()).abilities[0]["idle"] < EXPENSIVE
+    assert "once per sweep" not in "\n".join(words(restore(world.ledger.sources.state("s2", ()).abilities[0])))
 
 
 def test_where_the_product_is_asked_for_alone_items_without_one_are_still_read(world):
     world.fill(30)
     world.poll()
-    assert world.ledger.sources.abilities("s2")[0]["product"] is True
+    assert world.ledger.sources.state("s2", ()).abilities[0]["product"] is True
     world.clock.forward(minutes=1)
     bare = world.item(40, updated=world.clock())
     store = bare["assets"].pop("product")["href"]

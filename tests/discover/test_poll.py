@@ -253,7 +253,7 @@ def test_a_whole_window_is_not_put_off_by_a_clock_that_was_wrong_once(world):
     world.settings["poll"] = {"since": "400d", "sweep": "6h", "sweep_back": "14d"}
     world.fill(1)
     world.poll()
-    found, at, _ = world.ledger.sources.abilities("s2")
+    found, at, _ = world.ledger.sources.state("s2", ()).abilities
     world.ledger.sources.note_abilities("s2", found | {"idle": 1.0, "samples": 5}, at)
     world.poll()
     world.ledger.sources.set_position("s2:updated:all", world.clock() + timedelta(days=30), world.clock())

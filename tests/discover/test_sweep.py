@@ -134,13 +134,13 @@ def test_it_goes_on_where_it_stopped_and_a_step_is_a_few_days(watched):
     intake.catalog.assume(typed=True)
     watched.clock.forward(hours=6)
     sweep(intake)
-    row = watched.ledger.sources.sweep("s2", "recent")
+    row = watched.ledger.sources.state("s2", ()).sweeps.get("recent")
     assert (row.number, row.done_at) == (2, None)
     assert row.position - row.start == timedelta(days=DAYS)
     sweep(watched.intake(intake.catalog))
-    assert watched.ledger.sources.sweep("s2", "recent").position - row.start == timedelta(days=2 * DAYS)
+    assert watched.ledger.sources.state("s2", ()).sweeps.get("recent").position - row.start == timedelta(days=2 * DAYS)
     watched.sweep()
-    assert watched.ledger.sources.sweep("s2", "recent").done_at == watched.clock()
+    assert watched.ledger.sources.state("s2", ()).sweeps.get("recent").done_at == watched.clock()
 
 
 def test_once_a_week_everything_is_compared_from_the_first_item_on(world):
@@ -152,7 +152,7 @@ def test_once_a_week_everything_is_compared_from_the_first_item_on(world):
     assert again(world).admitted == 0
     world.clock.forward(days=37)
     assert world.sweep().admitted == 1
-    row = world.ledger.sources.sweep("s2", "all")
+    row = world.ledger.sources.state("s2", ()).sweeps.get("all")
     assert row.start.isoformat() == "2025-11-20T00:00:00+00:00"
     assert row.done_at is not None
 
@@ -202,7 +202,7 @@ def test_one_item_that_is_dated_ages_ago_makes_no_sweep_of_every_day_since_then(
         world.store.put(world.item(number, datetime=moment, updated="2015-06-30T00:00:00Z"))
     world.clock.forward(days=5)
     world.sweep()  # gives up after 200 steps; 2,000 years of days are 184,000
-    row = world.ledger.sources.sweep("s2", "all")
+    row = world.ledger.sources.state("s2", ()).sweeps.get("all")
     assert (row.start, row.done_at) == (datetime(1, 1, 1, tzinfo=UTC), world.clock())
     assert len(world.ledger.absences.preexisting("s2", [world.item(n)["id"] for n in range(5)])) == 5  # met, every one
 
@@ -217,7 +217,7 @@ def test_a_catalog_that_does_not_say_when_it_begins_is_swept_from_the_beginning_
     world.clock.forward(days=3)
     intake = world.intake()
     intake.catalog.abilities = Abilities(sorts=False)
-    while (row := world.ledger.sources.sweep("s2", "all")) is None:
+    while (row := world.ledger.sources.state("s2", ()).sweeps.get("all")) is None:
         assert sweep(intake) is not None
     assert row.start == datetime(1, 1, 1, tzinfo=UTC)
     assert row.position > LAUNCH  # all before it was one window

@@ -87,8 +87,8 @@ class World:
     def remember(self) -> None:
         """Keeps what this ledger knows of the catalog, for `seed`."""
         ledger = Ledger(open_engine(self.ledger))
-        self.abilities = ledger.sources.abilities("demo")[0]
-        self.sweeps = [row for kind in ("recent", "all") if (row := ledger.sources.sweep("demo", kind)) is not None]
+        self.abilities = ledger.sources.state("demo", ()).abilities[0]
+        self.sweeps = [row for kind in ("recent", "all") if (row := ledger.sources.state("demo", ()).sweeps.get(kind)) is not None]
         assert self.sweeps
         ledger.close()
 

@@ -89,7 +89,13 @@ def test_the_words_of_an_older_ledger_are_changed_on_both_databases(ledger, data
 
     def seen():
         histories = [ledger.conversions.history(row.key) for row in (a, b)]
-        return ledger.conversions.find(), histories, ledger.counts.funnel(), ledger.absences.unreadable(), ledger.sources.audits()
+        return (
+            ledger.conversions.find(),
+            histories,
+            ledger.counts.funnel(),
+            ledger.absences.unreadable(),
+            ledger.sources.remembered(()).audits,
+        )
 
     before = seen()
     with create_engine(database, poolclass=NullPool).begin() as db:
@@ -141,8 +147,8 @@ def test_a_ledger_of_0_1_0_goes_on_under_the_words_of_the_glossary(tmp_path, ope
     assert dead.outcome == Outcome(code=65, reason="no group /x in store 123")
     assert ledger.counts.funnel()[Place("s2", "live", State.SUBMITTED, "")] == 1
     assert ledger.absences.unreadable() == [("s2", "odd", "no asset with an href is a Zarr store")]
-    assert ledger.sources.abilities("s2")[2] is True
-    assert ledger.sources.audits()["s2"].gaps == {"failed": 1}
+    assert ledger.sources.state("s2", ()).abilities[2] is True
+    assert ledger.sources.remembered(()).audits["s2"].gaps == {"failed": 1}
     later = make.now + timedelta(hours=1)
     ledger.conversions.move(dead, Move(Fact.REPLAYED, "asked for", lane="replay"), later)
     (sent,) = ledger.conversions.find(state=State.SUBMITTED)

@@ -144,12 +144,12 @@ def test_an_id_that_is_markup_to_rich_is_shown_and_hides_no_other_gap(world):
         assert "S2A[/x]" in shown
         assert "S2A_FILE" in shown
     assert GOOD in audited.stdout
-    assert ledger.sources.audits()["s2"].gaps["unreadable"] == len(MALICIOUS)
+    assert ledger.sources.remembered(()).audits["s2"].gaps["unreadable"] == len(MALICIOUS)
 
 
 def test_an_audit_is_noted_also_when_what_it_found_cannot_be_kept(world, tmp_path):
     _, ledger, _, config = world
-    before = ledger.sources.audits().get("s2")
+    before = ledger.sources.remembered(()).audits.get("s2")
     ended = say(config, "audit", "s2", "--start=2025-10-07", "--end=2025-10-09", f"--file={tmp_path}")
     assert ended.returncode == 73, ended.stderr
-    assert ledger.sources.audits()["s2"] != before
+    assert ledger.sources.remembered(()).audits["s2"] != before

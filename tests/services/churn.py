@@ -135,12 +135,12 @@ class Ours:
 
     def finish(self) -> None:
         """One more poll and two whole sweeps, which is what is promised: visible for longer than one sweep."""
-        row = self.ledger.sources.sweep("s2", "recent")
+        row = self.ledger.sources.state("s2", ()).sweeps.get("recent")
         until, deadline = (row.number if row else 0) + 3, time.monotonic() + 120
         self.round()
         while time.monotonic() < deadline:
             self.round(poll=False)
-            row = self.ledger.sources.sweep("s2", "recent")
+            row = self.ledger.sources.state("s2", ()).sweeps.get("recent")
             if row is not None and row.number >= until:
                 return
         raise AssertionError(f"two sweeps did not end in two minutes: {self.failed}")

@@ -44,10 +44,10 @@ def poll(place, ledger, now=None):
 
 def sweep(place, ledger, shift=timedelta()):
     intake = Intake(place.source(sweep="1s"), Recipe(), place.catalog(), ledger, lambda: datetime.now(UTC) + shift)
-    before = ledger.sources.sweep("s2", "recent")
+    before = ledger.sources.state("s2", ()).sweeps.get("recent")
     for _ in range(20):
         sweep_days(intake)
-        row = ledger.sources.sweep("s2", "recent")
+        row = ledger.sources.state("s2", ()).sweeps.get("recent")
         if row.done_at is not None and (before is None or row.number > before.number):
             return row
     raise AssertionError("the sweep does not end")

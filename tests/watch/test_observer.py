@@ -97,4 +97,4 @@ def test_once_sees_the_whole_of_a_sweep(world):
     world.fill(3)
     loop = watcher(world, {"s2": world.url})
     assert loop.tick(to_the_end=True).tallies["s2"].admitted == 3
-    assert world.ledger.sources.sweep("s2", "recent").done_at is not None
+    assert world.ledger.sources.state("s2", ()).sweeps.get("recent").done_at is not None

@@ -44,11 +44,6 @@ class Sources:
         with self._session.write() as tx:
             moves.set_cursor(tx, name, position, now)
 
-    def abilities(self, source: str) -> tuple[dict[str, Any], datetime, bool] | None:
-        """Returns what was found, when, and whether it is invalidated since; None when the catalog was never probed."""
-        with self._session.read() as tx:
-            return _abilities(tx.execute(sql.ABILITIES, {"of_source": source}).first())
-
     def note_abilities(self, source: str, found: Mapping[str, Any], now: datetime) -> None:
         """Keeps what a probe found."""
         row = {"source": source, "found": dict(found), "at": now, "invalidated": 0}
@@ -65,11 +60,6 @@ class Sources:
         with self._session.read() as tx:
             return {r.bucket: r.n for r in tx.execute(sql.LATENESS, {"of_source": source})}
 
-    def sweep(self, source: str, kind: str) -> SweepRow | None:
-        """Returns the last or current sweep of that kind."""
-        with self._session.read() as tx:
-            return next((_sweep(r) for r in tx.execute(sql.SWEEPS, {"of_source": source}) if r.kind == kind), None)
-
     def note_sweep(self, row: SweepRow, cursor: tuple[str, datetime] | None = None) -> None:
         """Keeps how far a sweep is, and where one that is done leaves a cursor."""
         values = asdict(row)
@@ -82,11 +72,6 @@ class Sources:
         """Keeps what an audit of a source found, in place of the one before."""
         with self._session.write() as tx:
             moves.put(tx, t.audited, [asdict(audited)], ("source",), "at", "start", "end", "gaps")
-
-    def audits(self) -> dict[str, Audited]:
-        """Returns what the last audit of each source found."""
-        with self._session.read() as tx:
-            return _audits(tx)
 
     def remembered(self, cursors: Collection[str]) -> Remembered:
         """Returns what discovery remembers of every source, and these cursors: five statements."""

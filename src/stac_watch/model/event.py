@@ -1,4 +1,4 @@
-"""Identity: the key, the run's name, and the CloudEvent of one attempt. Built here and parsed here, nowhere else.
+"""The CloudEvent of one attempt, and the name of its run. Built here and parsed here, nowhere else.
 
 The strings are safe as names of Workflows, labels, files and URLs; the bytes are what is stored, posted and replayed. The same
 input always gives the same bytes.
