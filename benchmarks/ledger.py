@@ -112,7 +112,7 @@ def measure(url: str, items: int) -> dict[str, float]:
             db.exec_driver_sql(_spelled(statement.format(last=items - 1), db.dialect.name))
     with create_engine(url, isolation_level="AUTOCOMMIT").connect() as db:
         db.exec_driver_sql("ANALYZE")
-    before = ledger.counts.size()
+    before = ledger.counts.sums(NOW).ledger_bytes
     sources = [Source(name="s2", api="https://stac.example", collection="sentinel-2-l2a")]
     none, throttle, rng, limits = NoEngine(), Throttle(TokenBucket(2)), random.Random(1), Limits()  # noqa: S311  # jitter
     ids = [f"S2A_{number}" for number in range(0, items, max(1, items // 1000))]
@@ -139,7 +139,7 @@ def measure(url: str, items: int) -> dict[str, float]:
     for row in waiting:
         ledger.conversions.move(row, Move(Fact.ACCEPTED, "accepted"), NOW)
     figures["moved"] = len(waiting) / (time.perf_counter() - began)
-    figures["bytes"] = (ledger.counts.size() - before) / len(new)
+    figures["bytes"] = (ledger.counts.sums(NOW).ledger_bytes - before) / len(new)
     ledger.close()
     return figures
 

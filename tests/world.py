@@ -14,7 +14,7 @@ from stac_watch.catalog.client import Catalog
 from stac_watch.catalog.http import CatalogHttp
 from stac_watch.config.model import Recipe, Source
 from stac_watch.demo.catalog import COLLECTION, FaultControl, Server, Store, create_app, make_item
-from stac_watch.discover.intake import Intake
+from stac_watch.discover.intake import Intake, add
 from stac_watch.discover.poll import poll
 from stac_watch.discover.sweep import sweep
 from stac_watch.ledger.database import open_engine
@@ -77,7 +77,7 @@ class World:
             found = sweep(intake)
             if found is None:
                 return total
-            total = Tally(*(a + b for a, b in zip(vars(total).values(), vars(found).values(), strict=True)))
+            total = add(total, found)
         raise AssertionError("the sweep does not end")
 
     def states(self) -> dict[str, str]:

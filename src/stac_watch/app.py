@@ -51,11 +51,7 @@ def open_ledger(config: Config, *, upgrade: bool = True) -> Ledger:
     from stac_watch.ledger.ledger import Ledger
 
     ledger = Ledger(open_engine(config.ledger))
-    try:
-        ledger.prepare(upgrade=upgrade)
-    except BaseException:
-        ledger.close()
-        raise
+    ledger.prepare(upgrade=upgrade)
     return ledger
 
 

@@ -87,8 +87,8 @@ class World:
     def remember(self) -> None:
         """Keeps what this ledger knows of the catalog, for `seed`."""
         ledger = Ledger(open_engine(self.ledger))
-        self.abilities = ledger.sources.state("demo", ()).abilities[0]
-        self.sweeps = [row for kind in ("recent", "all") if (row := ledger.sources.state("demo", ()).sweeps.get(kind)) is not None]
+        known = ledger.sources.state("demo", ())
+        self.abilities, self.sweeps = known.abilities[0], list(known.sweeps.values())
         assert self.sweeps
         ledger.close()
 

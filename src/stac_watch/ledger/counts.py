@@ -96,11 +96,6 @@ class Census:
         with self._session.read() as tx:
             return tx.execute(query).scalar_one()
 
-    def size(self) -> int:
-        """Returns how many bytes the ledger takes on its disk."""
-        with self._session.read() as tx:
-            return self._bytes(tx)
-
     def _bytes(self, tx: Connection) -> int:
         pages = "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()"
         query = pages if tx.dialect.name == "sqlite" else "SELECT pg_database_size(current_database())"
