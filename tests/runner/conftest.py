@@ -119,7 +119,7 @@ def made_once(tmp_path_factory) -> Callable[[str, Callable[[Path], object]], Pat
 @pytest.fixture(scope="session")
 def product(made_once, tmp_path_factory) -> Path:
     """A whole product, small. Read only; what lies beside it is this process's own."""
-    made = made_once("product", lambda folder: write_product(folder, ITEM_ID, size=720))
+    made = made_once("product", lambda folder: write_product(folder, ITEM_ID, size=756))
     mine = tmp_path_factory.mktemp("product") / f"{ITEM_ID}.zarr"
     return Path(shutil.copytree(made / mine.name, mine, copy_function=os.link))
 

@@ -20,7 +20,7 @@ def _product(name: str, folder: Path) -> Path:
     file = STRUCTURES / f"{name}.zarr-structure.json.gz"
     if not file.exists():
         pytest.skip(f"the structure of {name} is not at hand")
-    return write_structure(json.loads(gzip.decompress(file.read_bytes())), folder / f"{name}.zarr", size=720)
+    return write_structure(json.loads(gzip.decompress(file.read_bytes())), folder / f"{name}.zarr", size=756)
 
 
 @pytest.mark.parametrize(

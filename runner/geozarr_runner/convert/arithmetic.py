@@ -16,14 +16,15 @@ type Pixels = np.ndarray[Any, np.dtype[Any]]
 
 
 def lookup(array: ZarrArray, dtype: str = "<f4") -> Pixels | None:
-    """Returns the decoded value of each packed one; None when they are equal. Computed in float64, as xarray decodes.
+    """Returns the decoded value of each packed one; None when they are equal.
 
-    float32 arithmetic would not do: near zero `v * scale + offset` is off by up to 6e-5 of the value (measured).
+    Computed in float64, as xarray decodes what is packed. float32 arithmetic would not do: near zero `v * scale + offset` is off by
+    up to 6e-5 of the value (measured).
     """
     scale, offset = array.attributes.get("scale_factor"), array.attributes.get("add_offset")
     if scale is None and offset is None and array.fill_value is None:
         return None
-    table = np.arange(np.iinfo(array.dtype).max + 1, dtype=np.float64)
+    table = np.arange(np.iinfo(array.dtype).max + 1, dtype=precision(array))
     if scale is not None:
         table *= scale
     if offset is not None:
@@ -31,6 +32,11 @@ def lookup(array: ZarrArray, dtype: str = "<f4") -> Pixels | None:
     if array.fill_value is not None:
         table[int(str(array.fill_value))] = np.nan
     return table.astype(dtype)
+
+
+def precision(array: ZarrArray) -> str:
+    """Returns the type that xarray decodes an integer of up to two bytes to: float64 when it is packed."""
+    return "<f8" if array.attributes.keys() & {"scale_factor", "add_offset"} else "<f4"
 
 
 def block_mean(values: Pixels, factor: int, columns: int = 0) -> Pixels:

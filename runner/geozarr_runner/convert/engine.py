@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -78,6 +80,7 @@ def injections(selection: Selection) -> dict[str, tuple[ZarrArray, int]]:
 
 
 def _is_simple(array: ZarrArray) -> bool:
+    """Says whether an array has a form that `fast` reads and decodes as zarr-python and xarray do."""
     dtype = np.dtype(array.dtype)
     return (
         len(array.shape) == 2  # (y, x)
@@ -85,6 +88,27 @@ def _is_simple(array: ZarrArray) -> bool:
         and dtype.itemsize <= 2  # bytes: `lookup` has an entry for each value
         and dtype.isnative
         and not array.filters
+        and array.order == "C"
+        and not array.unknown
         and (array.compressor or {}).get("id") == "blosc"
-        and (array.fill_value is None or isinstance(array.fill_value, int))
+        and _is_plain_fill(array.fill_value, dtype)
+        and _is_plainly_packed(array)
+    )
+
+
+def _is_plain_fill(fill: object, dtype: np.dtype[Any]) -> bool:
+    return fill is None or (type(fill) is int and 0 <= fill <= np.iinfo(dtype).max)
+
+
+def _is_plainly_packed(array: ZarrArray) -> bool:
+    """Says whether the CF attributes are those that `lookup` knows: two numbers, and no other word on what is missing."""
+    attributes = array.attributes
+    numbers = [attributes[name] for name in ("scale_factor", "add_offset") if name in attributes]
+    missing = [attributes[name] for name in ("_FillValue", "missing_value") if name in attributes]
+    return (
+        all(type(n) in (int, float) and math.isfinite(n) for n in numbers)
+        and all(type(value) is int and value == array.fill_value for value in missing)
+        and type(attributes.get("scale_factor", 1.0)) is float  # xarray decodes to the type of this number
+        and "_Unsigned" not in attributes
+        and attributes.get("dtype") != "bool"
     )

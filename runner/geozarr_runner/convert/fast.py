@@ -34,7 +34,7 @@ import numpy as np
 from numcodecs import blosc
 
 from geozarr_runner.convert.adopt import Unexpected, adopt, chunk_shape, metadata
-from geozarr_runner.convert.arithmetic import Pixels, block_mean, lookup
+from geozarr_runner.convert.arithmetic import Pixels, block_mean, lookup, precision
 from geozarr_runner.convert.engine import in_order, injections
 from geozarr_runner.source.product import OVERVIEWS, REFLECTANCE, Selection, ZarrArray
 from stac_watch.model.errors import Defect, Exit
@@ -127,7 +127,7 @@ class Writer:
             try:
                 data = (self.source / key).read_bytes()
             except FileNotFoundError:  # `stage` has judged that it is legal
-                part[...] = array.fill_value
+                part[...] = array.fill_value or 0  # null reads as 0
                 continue
             single = array.chunks == array.shape
             decoded = whole if single else self._buffer("chunk", array.chunks, array.dtype)
@@ -234,13 +234,17 @@ class Bands:
 
 
 def _means(packed: Pixels, array: ZarrArray, made: list[tuple[str, int]]) -> Iterator[tuple[str, Pixels]]:
-    """Yields the injected bands, float32; averaged in float64 as the converter does, a strip at a time, decoded once for all."""
-    table = lookup(array, "<f8")
-    if not made or table is None:
+    """Yields the injected bands, float32; averaged as precisely as the converter does.
+
+    A strip at a time, decoded once for all.
+    """
+    if not made:
         return
+    table = lookup(array, precision(array))
     strips: list[list[Pixels]] = [[] for _ in made]
     for i in range(0, packed.shape[0], _STRIP):
-        values = np.take(table, packed[i : i + _STRIP], mode="wrap")
+        strip = packed[i : i + _STRIP]
+        values = strip.astype("<f4") if table is None else np.take(table, strip, mode="wrap")
         for means, (_, factor) in zip(strips, made, strict=True):
             means.append(block_mean(values, factor).astype(np.float32))
     for means, (path, _) in zip(strips, made, strict=True):

@@ -58,6 +58,7 @@ def write(source: Path, selection: Selection, folder: Path, chunk: int) -> tuple
         tree = converter.open_source_datatree(str(source))
         convert.prune(tree, selection)
         convert.keep_nodata(tree)
+        convert.forget_filters(tree)
         empty(tree, selection, chunk)
         with _computing_only_the_rest():
             convert.run_converter(converter, tree, folder, engine.Options(chunk))

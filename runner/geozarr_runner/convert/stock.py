@@ -9,6 +9,7 @@ It is not believed: `verify` compares what came out with what went in.
 | a retry into the same folder skips what is there and keeps holes (`stream_write_dataset`) | a fresh folder per attempt |
 | nodata of injected bands becomes reflectance 0.0 (`_coarsen_variable`) | `keep_nodata` |
 | a missing chunk reads as fill value without a word | `stage` accounts for each before, `verify` after |
+| the source's Zarr v2 filters go into the v3 output, which has no such codecs | `forget_filters` |
 | `groups` is ignored for Sentinel-2 | `prune` before, `trim` after |
 """
 
@@ -47,6 +48,7 @@ _HARMLESS = (
     (".*'extra' configuration is set to `'allow'`.*", "pydantic"),  # of eopf-geozarr's typed dictionaries
     (".*`MISSING` sentinel is no longer experimental.*", "(eopf_geozarr|geozarr_toolkit|zarr_cm)"),  # pydantic 2.14 moved it
     (".*`@` matmul instead of `\\*` mul operator.*", "rioxarray"),  # affine 3, about rioxarray
+    (".*has multiple fill values.*", "xarray"),  # `_FillValue` and `missing_value`: both are missing, as CF says
     (".*Failed to open Zarr store with consolidated metadata.*", "eopf_geozarr"),  # local stores may be unconsolidated
 )
 _CHATTER = ("Could not use distributed features", "Unknown encoding keys")
@@ -117,6 +119,7 @@ def _stock(source: Path, selection: Selection, folder: Path, options: Options, a
         tree = converter.open_source_datatree(str(source))
         prune(tree, selection)
         keep_nodata(tree)
+        forget_filters(tree)
         with _scheduler(options, _written(folder, selection, advance)):
             run_converter(converter, tree, folder, options)
         if selection.scaffold is not None:
@@ -193,6 +196,17 @@ def keep_nodata(tree: Any) -> None:  # noqa: ANN401  # idem
             for name in dataset.data_vars:
                 dataset[name].attrs.pop("fill_value", None)
                 dataset[name].encoding.pop("_FillValue", None)
+            tree[path].dataset = dataset
+
+
+def forget_filters(tree: Any) -> None:  # noqa: ANN401  # idem
+    """Removes the filters that the source's chunks were stored with; the values do not depend on them."""
+    for path in [g.strip("/") for g in tree.groups]:
+        dataset = tree[path].to_dataset(inherit=False) if path else None
+        filtered = [v for v in dataset.variables.values() if v.encoding.get("filters")] if dataset is not None else []
+        for variable in filtered:
+            variable.encoding.pop("filters")
+        if filtered:
             tree[path].dataset = dataset
 
 

@@ -29,6 +29,9 @@ QUICKLOOKS = ("quality/l1c_quicklook", "quality/l2a_quicklook")
 MAX_OBJECTS = 200_000
 """More than 60 times what the most finely chunked real product has (3,014); beyond it, metadata is wrong or hostile."""
 _KEY = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*")
+_ZARRAY = {
+    "zarr_format", "shape", "chunks", "dtype", "compressor", "fill_value", "order", "filters", "dimension_separator",
+}  # fmt: skip
 _ROOT_MEMBERS = {"measurements", "quality", "conditions"}
 _PRODUCT_TYPES = {"S02MSIL1C": "L1C", "S02MSIL2A": "L2A"}
 
@@ -46,6 +49,8 @@ class ZarrArray:
     separator: str
     attributes: Mapping[str, Any] = field(repr=False)
     filters: tuple[Any, ...] = ()
+    order: str = "C"  # of a chunk's elements: C, or F for columns first
+    unknown: tuple[str, ...] = ()  # keys of `.zarray` that the specification does not have
 
     @property
     def group(self) -> str:
@@ -263,6 +268,8 @@ def _array(path: str, document: Mapping[str, Any], attributes: Mapping[str, Any]
         separator=separator,
         attributes=attributes,
         filters=tuple(document.get("filters") or ()),
+        order=str(document.get("order", "C")),
+        unknown=tuple(sorted(document.keys() - _ZARRAY)),
     )
 
 

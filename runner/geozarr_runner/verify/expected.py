@@ -1,45 +1,21 @@
-"""What the output has to hold, computed from the staged source by rules of our own: the CF rule and plain block means.
+"""What the output has to hold: the staged source as `source` reads it, and plain block means of it.
 
-Neither the converter nor xarray's decoding nor the fast engine's arithmetic is used: each of them is what is judged. An overview is
-expected to be what the level of the output that it is made of says.
+Neither the converter nor the fast engine's reader and arithmetic are used: each of them is what is judged. An overview is expected
+to be what the level of the output that it is made of says.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from itertools import product as cartesian
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
 from geozarr_runner.source.product import OVERVIEWS, REFLECTANCE, Selection, ZarrArray
-from geozarr_runner.source.stage import read_chunk
+from geozarr_runner.verify.source import Block, Packed, Source, Values
 
-type Values = np.ndarray[Any, np.dtype[Any]]
-type Block = tuple[slice, ...]
 type Kind = Literal["native", "injected", "overview", "coordinate"]
-
-HELD = 190_000_000  #: bytes of decoded source chunks that one worker keeps: three of four of a 10 m band, and the next
-
-
-def decode(packed: Values, array: ZarrArray) -> Values:
-    """Returns values by the CF rule: fill -> NaN, scale * packed + offset in float64; float32 as in the output, 8 bytes excepted.
-
-    Source: CF conventions 1.11, section 8.1 (packed data), section 2.5.1 (missing data).
-    """
-    if packed.dtype.kind not in "iufb":
-        return packed
-    if packed.dtype.kind == "u" and packed.dtype.itemsize <= 2 and packed.size > 2**17:  # bytes; more pixels than values
-        every = np.arange(np.iinfo(packed.dtype).max + 1, dtype=packed.dtype)
-        return np.asarray(decode(every, array)[packed])
-    values = packed.astype(np.float64)
-    values *= float(array.attributes.get("scale_factor", 1.0))
-    values += float(array.attributes.get("add_offset", 0.0))
-    if array.fill_value is not None and array.fill_value != "NaN":
-        values[packed == array.fill_value] = np.nan
-    return values if packed.dtype.itemsize > 4 else values.astype(np.float32)  # bytes; coordinates are not rounded
 
 
 def block_mean(values: Values, factor: int) -> Values:
@@ -74,51 +50,16 @@ class Task:
     expect: Callable[[], Callable[[Block], Values]]  # opens what is needed, late: a full band takes 240 MB
 
 
-@dataclass
-class Packed:
-    """A source array, packed, a block at a time. Holds decoded chunks, up to a band of 10 m: neighbours are asked for next."""
-
-    root: Path
-    array: ZarrArray
-    _held: dict[tuple[int, ...], Values] = field(default_factory=dict)
-
-    def block(self, block: Block) -> Values:
-        """Returns the values of a block, put together of the chunks that it touches."""
-        spans = [range(s.start // n, -(-s.stop // n)) for s, n in zip(block, self.array.chunks, strict=True)]
-        out = np.empty([s.stop - s.start for s in block], dtype=self.array.dtype)
-        for index in cartesian(*spans):
-            chunk = self._decoded(index)
-            starts = [i * n for i, n in zip(index, self.array.chunks, strict=True)]
-            common = [(max(s.start, o), min(s.stop, o + n)) for s, o, n in zip(block, starts, self.array.chunks, strict=True)]
-            there = tuple(slice(a - o, b - o) for (a, b), o in zip(common, starts, strict=True))
-            here = tuple(slice(a - s.start, b - s.start) for (a, b), s in zip(common, block, strict=True))
-            out[here] = chunk[there]
-        return out
-
-    def _decoded(self, index: tuple[int, ...]) -> Values:
-        if index not in self._held:
-            name = self.array.separator.join(map(str, index)) or "0"
-            path = self.root / self.array.path / name
-            fill = 0 if self.array.fill_value is None else self.array.fill_value  # `stage` judged which chunks may be absent
-            while self._held and sum(chunk.nbytes for chunk in self._held.values()) > HELD:
-                del self._held[next(iter(self._held))]
-            self._held[index] = (
-                read_chunk(self.array, path) if path.exists() else np.full(self.array.chunks, fill, self.array.dtype)
-            )
-        return self._held[index]
-
-
-def from_source(root: Path, array: ZarrArray) -> Callable[[Block], Values]:
+def from_source(source: Source, path: str) -> Callable[[Block], Values]:
     """Returns what a native array of the output has to hold."""
-    packed = Packed(root, array)
-    return lambda block: decode(packed.block(block), array)
+    return Packed(source.variable(path)).block
 
 
-def from_finer(root: Path, array: ZarrArray, level: str) -> Callable[[Block], Values]:
+def from_finer(source: Source, array: ZarrArray, level: str) -> Callable[[Block], Values]:
     """Returns what a band has to hold that the converter made of a finer one."""
-    packed = Packed(root, array)
+    packed = Packed(source.variable(array.path))
     factor = metres(level) // metres(array.group.rpartition("/")[2])
-    return lambda block: block_mean(decode(packed.block(_scaled(block, factor)), array), factor)
+    return lambda block: block_mean(packed.block(_scaled(block, factor)), factor)
 
 
 def from_output(array: Any, factor: int) -> Callable[[Block], Values]:  # noqa: ANN401  # zarr.Array
@@ -138,18 +79,18 @@ def metres(level: str) -> int:
     return int(level.strip("rm"))
 
 
-def tasks_of(selection: Selection, root: Path, there: dict[str, Any], product_level: str) -> Iterator[Task]:
+def tasks_of(selection: Selection, source: Source, there: dict[str, Any], product_level: str) -> Iterator[Task]:
     """Yields what the output has to hold, array by array; `there` are its own arrays, of which overviews are made."""
     by_path = {a.path: a for a in selection.arrays if a.group in selection.groups}
     for path, array in by_path.items():
         if not is_time(array) and (array.shape or path in there):  # the converter drops scalar coordinates
             kind: Kind = "coordinate" if array.is_coordinate else "native"
-            yield Task(path, kind, array.shape, array.pixels, lambda a=array: from_source(root, a))  # type: ignore[misc]
+            yield Task(path, kind, array.shape, array.pixels, lambda p=path: from_source(source, p))  # type: ignore[misc]
     for path, origin in _injected(by_path, selection, product_level).items():
         level = path.split("/")[-2]
         factor = metres(level) // metres(origin.group.rpartition("/")[2])
         shape = tuple(n // factor for n in origin.shape)
-        yield Task(path, "injected", shape, origin.pixels, lambda o=origin, n=level: from_finer(root, o, n))  # type: ignore[misc]
+        yield Task(path, "injected", shape, origin.pixels, lambda o=origin, n=level: from_finer(source, o, n))  # type: ignore[misc]
     for level in selection.overviews:
         parent, factor = OVERVIEWS[level]
         for name, above in _members(there, f"{REFLECTANCE}/{parent}").items():

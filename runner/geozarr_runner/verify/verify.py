@@ -1,6 +1,6 @@
 """Asks the output, pixel by pixel, whether it is what the source says. Metadata is not believed.
 
-Source values are decoded by the CF rule (scale * packed + offset, fill = NaN), and not by the converter or xarray.
+Source values are read by zarr-python and decoded by xarray (see `source`), never by the fast engine's code.
 
 The converter's `validate` calls a store with two bands full of holes compliant (measured, 0.12.0): hence this stage. It must
 stay always on, so it must be cheap: beyond `EVERYTHING` pixels, chunks of large arrays are sampled; every chunk that is absent, and
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -24,7 +25,8 @@ from zarr.core.group import GroupMetadata
 
 from geozarr_runner.source.product import REFLECTANCE, Selection
 from geozarr_runner.source.stage import blosc_lengths
-from geozarr_runner.verify.expected import Block, Kind, Task, Values, is_time, metres, tasks_of
+from geozarr_runner.verify.expected import Kind, Task, is_time, metres, tasks_of
+from geozarr_runner.verify.source import Block, Source, Values
 from stac_watch.model.outcome import Check
 
 RTOL = {"native": 1e-6, "injected": 1e-5, "overview": 1e-5, "coordinate": 1e-12}
@@ -135,7 +137,7 @@ def verify(
     """
     target = zarr.open_group(str(output), mode="r", use_consolidated=False)
     there = {path: node for path, node in target.members(max_depth=None) if isinstance(node, zarr.Array)}
-    wanted = list(tasks_of(selection, root, there, level))
+    wanted = list(tasks_of(selection, Source(root), there, level))
     structure = _structure(selection, output, there, {task.path for task in wanted})
     tasks = sorted((task for task in wanted if task.path in there), key=lambda task: -task.reads)  # threads end together
     sample = _sample(seed, [task.reads for task in tasks], everything, sampled, small)
@@ -145,7 +147,8 @@ def verify(
         advance(1)
         return finding
 
-    with ThreadPoolExecutor(workers, thread_name_prefix="verify") as pool:
+    with warnings.catch_warnings(), ThreadPoolExecutor(workers, thread_name_prefix="verify") as pool:
+        warnings.filterwarnings("ignore", message=".*has multiple fill values.*")  # all of them are missing, as CF says
         try:
             findings = tuple(pool.map(one, tasks))
         except BaseException:  # a signal too: what has not begun does not begin

@@ -26,17 +26,19 @@ from stac_watch.demo.tiles import Tile, parse_tile
 from stac_watch.model.errors import CannotWrite, InputError, cannot_write
 from stac_watch.model.identity import check_item_id, tile_of
 
-SIZE_STEP = 72  # 720 m over 10 m: what makes every overview of the pyramid a whole number of pixels
+SIZE_STEP = 12  # pixels of 10 m: an even number of 20 m and a whole one of 60 m; coarser levels have remainders, as real tiles do
+SMALLEST = 72  # 720 m: one pixel of the coarsest level
 _LEVEL = re.compile(r"r(10|20|60)m")
 
 
-def write_product(folder: Path, item_id: str, *, size: int = 720, seed: int = 0, tiled: bool = False) -> Path:
+def write_product(folder: Path, item_id: str, *, size: int = 756, seed: int = 0, tiled: bool = False) -> Path:
     """Writes `<folder>/<item_id>.zarr`, an L2A product of size x size pixels at 10 m, and returns its path.
 
     Args:
         folder: made when absent.
         item_id: a Sentinel-2 product id; its tile decides the ground, the whole of it the day.
-        size: edge of r10m in pixels of 10 m, from the tile's upper left corner; a multiple of 72, or the real 10,980.
+        size: edge of r10m in pixels of 10 m, from the tile's upper left corner; a multiple of 12, at least 72. 756 leaves
+            the remainder that a real tile does.
         seed: another one gives another day (clouds, swath edge, noise) over the same ground.
         tiled: small chunks as in products of early 2025, instead of one or four per band.
 
@@ -54,8 +56,11 @@ def write_structure(structure: Node, path: Path, *, size: int, seed: int = 0) ->
         InputError: no Sentinel-2 id in the structure, a size that does not fit, or `path` exists already.
         CannotWrite: the folder is not writable or full.
     """
-    if size < SIZE_STEP or (size % SIZE_STEP and size != SIZES[10]):
-        raise InputError(f"size {size} is not a multiple of {SIZE_STEP}", hint=f"for example 720, or {SIZES[10]} for the real size")
+    if size < SMALLEST or size % SIZE_STEP:
+        raise InputError(
+            f"size {size} is not a multiple of {SIZE_STEP} from {SMALLEST} on",
+            hint=f"for example 756, or {SIZES[10]} for the real size",
+        )
     if path.exists():
         raise InputError(f"product {path.name} exists already in {path.parent}", hint="remove it or choose another folder")
     product = str(structure["attributes"]["stac_discovery"]["id"]).removesuffix(".SAFE")
