@@ -64,7 +64,7 @@ class Cluster:
         n = len(self.catalog.plan.sensing)
         self.results = bytearray(len(self.catalog.plan.visible))
         self.holds = array("q", [-1]) * n  # by item: the publication whose product its output was made of
-        self._marker, self._attempt = array("Q", bytes(8 * n)), array("H", bytes(2 * n))
+        self._marker, self._attempt = [""] * n, array("H", bytes(2 * n))
         self._runs: dict[str, dict[int, _Run]] = {}
         self._ends: list[tuple[float, str, int]] = []
         self._forget: list[tuple[float, str, int]] = []
@@ -119,7 +119,7 @@ class Cluster:
         i = number_of(output.rpartition("/")[2].removesuffix(".zarr"))
         if self.holds[i] < 0:
             return None
-        return Outcome(code=0, key=f"{self._marker[i]:012x}", attempt=self._attempt[i], revision=str(self.holds[i]))
+        return Outcome(code=0, key=self._marker[i], attempt=self._attempt[i], revision=str(self.holds[i]))
 
     # -- what becomes of events ----------------------------------------------------------------------------------------
 
@@ -195,7 +195,7 @@ class Cluster:
 
     def _write(self, run: _Run) -> None:
         """Does what the runner does: nothing where the output carries the key already."""
-        i, key = run.item, int(run.key, 16)
+        i, key = run.item, run.key
         if self.holds[i] >= 0 and self._marker[i] == key and not run.overwrite:
             self.seen["runs that found their work done"] += 1
             return

@@ -246,7 +246,8 @@ def _finish(
         outcome = Outcome(
             code=0, reason="done", hint="", stage="publish",
             key=target.key, revision=request.identity.revision, run=request.identity.run, attempt=target.attempt,
-            item_id=plan.item_id, source=plan.source.url, output_zarr=target.href, package=packed,
+            item_id=plan.item_id, fence=request.identity.fence, installation=request.identity.installation,
+            source=plan.source.url, output_zarr=target.href, package=packed,
             versions=marker.versions(), seconds=dict(progress.seconds),
             counts=Counts(len(plan.selection.arrays), made.staged.objects, files, made.staged.bytes, size),
             checks=(*made.verified.checks, *made.converted.checks), groups=plan.selection.groups, engine=made.converted.engine,

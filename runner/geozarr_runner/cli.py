@@ -29,10 +29,10 @@ from geozarr_runner.process.stall import Watchdog
 from geozarr_runner.publish import marker
 from geozarr_runner.request import Identity, Request, RunRecipe
 from geozarr_runner.run import run
-from stac_watch.model.errors import Defect, Exit, StacWatchError
+from stac_watch.model.errors import Defect, Exit, InputError, StacWatchError
 from stac_watch.model.identity import check_item_id, conversion_key, parse_event_id
 from stac_watch.model.outcome import Counts, Outcome
-from stac_watch.model.stamps import stamp
+from stac_watch.model.stamps import ordered_stamp, parse_stamp, stamp
 
 _GRACE = 8  #: seconds after a signal until the process ends by force; Kubernetes kills after 30, we promise 10
 
@@ -192,6 +192,7 @@ def _outcome(request: Request, progress: Progress, code: Exit, reason: str, hint
     return Outcome(
         code=int(code), reason=reason, hint=hint, stage=progress.stage, key=identity.key, revision=identity.revision,
         run=identity.run, attempt=identity.attempt, item_id=identity.item_id, source=source or request.stac_url,
+        fence=identity.fence, installation=identity.installation,
         output_zarr=request.output_zarr, package=None, versions=marker.versions(), seconds=dict(progress.seconds),
         counts=Counts(), finished=stamp(datetime.now(UTC).replace(microsecond=0)),
     )  # fmt: skip
@@ -225,13 +226,24 @@ def _request(arguments: argparse.Namespace) -> Request:
     key = arguments.key or _derived_key(arguments.stac_url, arguments.revision, recipe)
     parse_event_id(f"{key}-{arguments.attempt}")
     return Request(
-        identity=Identity(key, arguments.revision, arguments.run, arguments.attempt, arguments.item_id),
+        identity=Identity(
+            key, arguments.revision, arguments.run, arguments.attempt, arguments.item_id,
+            fence=_fence(arguments.fence), installation=arguments.installation,
+        ),
         stac_url=arguments.stac_url, output_zarr=arguments.output_zarr, recipe=recipe, overwrite=arguments.overwrite,
         work=Path(arguments.work) if arguments.work else None,
         allowed_hosts=tuple(host for value in arguments.allowed_hosts for host in value.replace(",", " ").split()),
         attempts=arguments.attempts, timeout=arguments.timeout,
         memory_limit=arguments.memory_limit,
     )  # fmt: skip
+
+
+def _fence(text: str) -> str:
+    """Returns the fence as it is compared, whatever spelling of the same time was given."""
+    moment = parse_stamp(text)
+    if text and moment is None:
+        raise InputError(f"--fence {text[:80]!r} is not an RFC 3339 time", hint="give the item's `updated`, or nothing")
+    return ordered_stamp(moment) if moment is not None else ""
 
 
 def _derived_key(stac_url: str, revision: str, recipe: RunRecipe) -> str:
@@ -273,11 +285,13 @@ def _add_options(command: argparse.ArgumentParser, *, with_output: bool) -> None
     add("--dask-perf-html", default="", metavar="FILE", help="Dask's performance report; empty = off. Takes the stock engine")
     add("--engine", default="auto", type=_or_default(_engine, "auto"), help="auto (default), fast or stock; the bytes are the same")
     add("--memory-limit", default="", metavar="SIZE", help="e.g. 2Gi: fewer workers if needed; default: the container's limit")
-    add("--key", default="", help="the conversion's key, 12 hex digits; default: derived from source and recipe")
+    add("--key", default="", help="the conversion's key, 20 hex digits; default: derived from source and recipe")
     add("--revision", default="", help="the item's revision")
     add("--item-id", default="", help="default: what the item or the product says")
     add("--run", default="", help="the run's name")
     add("--attempt", default=1, type=_or_default(_positive, 1), help="default 1")
+    add("--fence", default="", help="an RFC 3339 time that orders the item's revisions: an output with a later one is left alone")
+    add("--installation", default="", help="whose run this is: another installation's output is left alone")
     add("--work", default="", metavar="DIR", help="where sources are staged; default: .geozarr-runner beside the output")
     add("--outcome", default="", metavar="FILE", help="the outcome as JSON, written whatever happens")
     add("--status", default="", metavar="FILE", help='{"stage", "done", "total"}, replaced as work goes on')

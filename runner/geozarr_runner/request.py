@@ -23,6 +23,8 @@ class Identity:
     run: str = ""
     attempt: int = 1
     item_id: str = ""
+    fence: str = ""  # orders the item's revisions; empty = not known
+    installation: str = ""  # whose run it is; empty = nobody's, it was started by hand
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,7 @@ def build(config: Config, environ: Mapping[str, str], wait: Callable[[float], bo
     return Parts(
         sources=config.sources,
         recipe=config.recipe,
+        installation=config.installation,
         limits=config.engine.limits,
         engine=build_engine(config, environ),
         ledger=open_ledger(config),
@@ -110,7 +111,7 @@ def serving(config: Config, parts: Parts) -> Iterator[tuple[str, Callable[[Tick]
     pulse = Recorder(parts.now)
     parts.ledger.listen(pulse.hear)
     links = Links(partial(log_of, config), partial(file_of, config), partial(run_page, config))
-    site = Site(parts.ledger, parts.sources, parts.limits, pulse.read, parts.now, version("stac-watch"), links)
+    site = Site(parts.ledger, parts.sources, parts.limits, pulse.read, parts.now, version("stac-watch"), links, config.installation)
     with answers.serving(site, config.web.host, config.web.port) as url:
         yield url, pulse.note
 

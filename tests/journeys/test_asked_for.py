@@ -254,7 +254,7 @@ def test_a_stored_event_is_posted_once_more_byte_for_byte(finished):
     with pytest.raises(InputError, match="byte for byte"):
         replay.stored(body.replace(b'"groups": ""', b'"groups": "x"'), finished.ledger)
     with pytest.raises(InputError, match="no event"):
-        replay.stored(body.replace(row.key.encode(), b"0" * 12).replace(row.key[:10].encode(), b"0" * 10), finished.ledger)
+        replay.stored(body.replace(row.key.encode(), b"0" * 20).replace(row.key[:16].encode(), b"0" * 16), finished.ledger)
 
 
 def test_a_waiting_event_that_a_person_posts_is_sent(archive):

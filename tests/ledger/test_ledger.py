@@ -54,7 +54,9 @@ def test_a_new_item_is_queued_with_its_event_and_the_cursor_in_one_step(ledger, 
         State.QUEUED, 1, "live", None, seen.conversion.output_zarr,
     )  # fmt: skip
     assert ledger.sources.position("s2:updated") == make.now
-    assert ledger.items.known("s2", [make.item_id, "other"]) == {make.item_id: Known("rev-a", row.key, State.QUEUED)}
+    assert ledger.items.known("s2", [make.item_id, "other"]) == {
+        make.item_id: Known("rev-a", row.key, State.QUEUED, updated=make.now)
+    }
     assert [h.why for h in ledger.conversions.history(row.key)] == ["create seen in s2"]
     assert [e.event_id for e in ledger.outbox.due(make.now, 10)] == [f"{row.key}-1"]
 

@@ -22,6 +22,7 @@ from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.migrations import STEPS
 from stac_watch.ledger.records import Audited, Move, Place, Queue, Scope
 from stac_watch.model.errors import ConfigError, Exit
+from stac_watch.model.event import parse_event
 from stac_watch.model.item import SkipReason, Unreadable
 from stac_watch.model.outcome import Outcome
 from stac_watch.model.states import Fact, State
@@ -37,7 +38,8 @@ TO_1 = (  # what the first version did not have, taken away
     *(f"DROP INDEX {name}" for name in ("item_by_sensing", "item_by_update", "item_by_sight", "conversion_by_source",
       "conversion_by_change", "outbox_by_age", "outbox_by_due", "outbox_posted")),
     "ALTER TABLE conversion DROP COLUMN cause", "ALTER TABLE conversion DROP COLUMN waits_for",
-    "ALTER TABLE outbox DROP COLUMN source", "ALTER TABLE unreadable RENAME TO quarantine",
+    "ALTER TABLE conversion DROP COLUMN fence", "ALTER TABLE outbox DROP COLUMN source",
+    "ALTER TABLE unreadable RENAME TO quarantine",
     "CREATE INDEX outbox_by_due ON outbox (priority, due)",
     "UPDATE schema_version SET version = 1",
 )  # fmt: skip
@@ -47,7 +49,8 @@ TO_3 = (  # the words that version 0.1.0 wrote
     *(f"UPDATE {table} SET {column} = '{old}' WHERE {column} = '{new}'" for old, new in (("dead", "failed"), ("sent", "submitted"))
       for table, column in (("conversion", "state"), ("history", "src"), ("history", "dst"), ("funnel", "state"))),
     "ALTER TABLE unreadable RENAME TO quarantine", "ALTER TABLE probe RENAME COLUMN invalidated TO doubted",
-    """UPDATE audited SET gaps = '{"dead": 1, "lost": 2}'""", "UPDATE schema_version SET version = 3",
+    """UPDATE audited SET gaps = '{"dead": 1, "lost": 2}'""",
+    "ALTER TABLE conversion DROP COLUMN fence", "UPDATE schema_version SET version = 3",
 )  # fmt: skip
 
 
@@ -153,6 +156,35 @@ def test_a_ledger_of_0_1_0_goes_on_under_the_words_of_the_glossary(tmp_path, ope
     ledger.conversions.move(dead, Move(Fact.REPLAYED, "asked for", lane="replay"), later)
     (sent,) = ledger.conversions.find(state=State.SUBMITTED)
     ledger.conversions.move(sent, Move(Fact.RUN_SEEN, "run x is running"), later)
+    invariants(tmp_path / "ledger.db")
+    ledger.close()
+
+
+@pytest.mark.parametrize("dump", [FIRST, LANDED])
+def test_what_was_done_under_a_shorter_key_is_not_converted_again(tmp_path, open_ledger, invariants, make, dump):
+    """Rows, events and runs keep the keys that their markers carry; an unchanged item is no news, whatever its key would be now."""
+    with contextlib.closing(sqlite3.connect(tmp_path / "ledger.db")) as db:
+        db.executescript(dump.read_text())
+    ledger = open_ledger(tmp_path / "ledger.db")
+    before = ledger.conversions.find()
+    later = make.now + timedelta(hours=1)
+    (done,) = ledger.conversions.find(state=State.DONE)
+    assert (len(done.key), done.fence) == (12, "")
+    known = ledger.items.known("s2", [row.item_id for row in before])
+    assert known[done.item_id].revision == done.revision, "discovery compares revisions"
+    (skipped,) = ledger.conversions.find(state=State.SKIPPED)
+    same = make.sighting(SkipReason.TOO_OLD, item_id=skipped.item_id, revision=skipped.revision)
+    assert len(same.conversion.key) == 20
+    assert ledger.items.commit("s2", [same], [], None, later).skipped == 0, "it is skipped once"
+    assert ledger.conversions.find() == before
+    newer = make.sighting(item_id=done.item_id, revision="rev-b")
+    assert ledger.items.commit("s2", [newer], [], None, later).admitted == 1
+    assert ledger.conversions.get(newer.conversion.key).fence == "2026-03-01T12:00:00.000000Z"
+    (failed,) = ledger.conversions.find(state=State.FAILED)
+    ledger.conversions.move(failed, Move(Fact.REPLAYED, "asked for", lane="replay"), later)
+    again = ledger.conversions.get(failed.key)
+    assert again.run.endswith(f"-{failed.key[:10]}-{failed.attempt + 1}")
+    assert parse_event(ledger.conversions.events(failed.key)[-1])["data"]["run"] == again.run
     invariants(tmp_path / "ledger.db")
     ledger.close()
 

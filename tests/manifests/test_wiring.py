@@ -94,12 +94,14 @@ def test_an_event_becomes_the_workflow_that_it_names(workflow, event, conversion
     assert ours == {
         "stac-watch/key": conversion.key, "stac-watch/attempt": "3", "stac-watch/lane": "backfill", "stac-watch/reason": "new",
         "stac-watch/tile": "T32TQM", "stac-watch/collection": "sentinel-2-l2a", "stac-watch/source": "s2-l2a",
+        "stac-watch/installation": "prod",
     }  # fmt: skip
     assert arguments(workflow) == {
         "stac_url": conversion.product_href, "output_zarr": conversion.output_zarr, "groups": conversion.groups,
         **conversion.options, "key": conversion.key,
         "revision": "3f1c", "item_id": conversion.item_id, "attempt": "3", "collection": "sentinel-2-l2a",
         "item_href": conversion.item_href, "lane": "backfill", "reason": "new",
+        "fence": conversion.fence, "installation": "prod",
     }  # fmt: skip
     crd(workflow, "workflows")
 

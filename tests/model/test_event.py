@@ -10,7 +10,17 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from stac_watch.model.errors import IdentityError, InputError
-from stac_watch.model.event import MAX_EVENT_BYTES, MAX_NAME, PRIORITY, Conversion, build_event, next_attempt, parse_event, run_name
+from stac_watch.model.event import (
+    MAX_EVENT_BYTES,
+    MAX_NAME,
+    PRIORITY,
+    Conversion,
+    build_event,
+    fence_of,
+    next_attempt,
+    parse_event,
+    run_name,
+)
 from stac_watch.model.hosts import check_href
 from stac_watch.model.identity import (
     ITEM_ID,
@@ -60,14 +70,16 @@ GOLDEN_INPUT = Conversion(
     item_href="https://stac.example/collections/sentinel-2-l2a/items/S2A", product_href="https://objects.example/a/x.zarr",
     output_zarr="s3://out/x.zarr", groups="measurements/reflectance", bbox=(11.39, 41.4, 12.76, 42.43),
     options={"spatial_chunk": "1024", "package": "tar"}, source_name="s2-l2a",
+    fence="2025-10-08T12:26:13.734678Z", installation="prod",
 )  # fmt: skip
 GOLDEN = (
-    b'{"specversion": "1.0", "id": "a7a6c7283b54-1", "type": "org.ogc.api.collection.item.create", '
+    b'{"specversion": "1.0", "id": "a7a6c7283b545f43158e-1", "type": "org.ogc.api.collection.item.create", '
     b'"source": "https://stac.example/collections/sentinel-2-l2a", '
     b'"subject": "S2A_MSIL2A_20251008T100041_N0511_R122_T32TQM_20251008T122613", "time": "2025-10-08T12:26:13.734678Z", '
     b'"datacontenttype": "application/json", "dataschema": "urn:stac-watch:conversion:1", '
-    b'"data": {"run": "gz-t32tqm-20251008t100041-a7a6c7283b-1", "key": "a7a6c7283b54", "attempt": 1, "lane": "live", '
-    b'"priority": 0, "reason": "new", "source_name": "s2-l2a", "collection": "sentinel-2-l2a", '
+    b'"data": {"run": "gz-t32tqm-20251008t100041-a7a6c7283b545f43-1", "key": "a7a6c7283b545f43158e", "attempt": 1, "lane": "live", '
+    b'"priority": 0, "reason": "new", "source_name": "s2-l2a", "fence": "2025-10-08T12:26:13.734678Z", '
+    b'"installation": "prod", "collection": "sentinel-2-l2a", '
     b'"item_id": "S2A_MSIL2A_20251008T100041_N0511_R122_T32TQM_20251008T122613", '
     b'"item_href": "https://stac.example/collections/sentinel-2-l2a/items/S2A", '
     b'"product_href": "https://objects.example/a/x.zarr", "revision": "0123456789abcdef", '
@@ -90,9 +102,47 @@ def test_an_event_that_was_stored_before_it_had_the_source_s_name_is_still_one()
         parse_event(GOLDEN.replace(b'"source_name": "s2-l2a"', b'"source_name": 7'))
 
 
+def test_what_an_earlier_version_named_keeps_its_name():
+    """Its rows go on under keys of 12 digits, of which their runs' names have ten: their markers and Workflows carry them."""
+    key = "a7a6c7283b54"
+    before = (
+        GOLDEN.replace(GOLDEN_INPUT.key[:16].encode() + b'-1"', key[:10].encode() + b'-1"')
+        .replace(GOLDEN_INPUT.key.encode(), key.encode())
+        .replace(b'"fence": "2025-10-08T12:26:13.734678Z", "installation": "prod", ', b"")
+    )
+    assert parse_event(before)["data"]["run"] == "gz-t32tqm-20251008t100041-a7a6c7283b-1"
+    body, run = next_attempt(before, 2, reason="retry", fence="2025-10-08T12:26:13.734679Z")
+    assert (parse_event(body)["data"]["run"], run[-13:]) == (run, "-a7a6c7283b-2")
+    assert parse_event(body)["data"]["fence"] == "2025-10-08T12:26:13.734679Z"
+    assert parse_event_id(f"{key}-7") == (key, 7)
+    for wrong in ("a7a6c7283b5", "a7a6c7283b54a", GOLDEN_INPUT.key + "0", "A7A6C7283B54"):
+        with pytest.raises(IdentityError):
+            parse_event_id(f"{wrong}-1")
+
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("updated", "before", "fence"),
+    [
+        (NOON - timedelta(hours=1), "", "2026-03-01T11:00:00.000000Z"),
+        (NOON.astimezone(timezone(timedelta(hours=5))), "", "2026-03-01T12:00:00.000000Z"),
+        (None, "", "2026-03-01T12:00:00.000000Z"),  # a catalog without stamps: when it was seen
+        (NOON.replace(year=9999), "", "2026-03-01T12:00:00.000000Z"),  # what has not happened yet would never be followed
+        (NOON - timedelta(hours=1), "2026-03-01T10:59:59.999999Z", "2026-03-01T11:00:00.000000Z"),
+        (NOON - timedelta(hours=1), "2026-03-01T11:00:00.000000Z", "2026-03-01T11:00:00.000001Z"),  # changed, and not stamped anew
+        (None, "2026-03-02T00:00:00.000000Z", "2026-03-02T00:00:00.000001Z"),  # the clock was set back
+    ],
+)
+def test_a_fence_is_when_the_item_changed_and_always_behind_the_one_before(updated, before, fence):
+    assert fence_of(updated, NOON, before) == fence
+    assert before < fence
+
+
 def test_the_key_is_the_documented_hash():
     parts = "https://stac.example\x1fc\x1fi\x1fr\x1fx"
-    assert conversion_key("https://stac.example/", "c", "i", "r", "x") == hashlib.sha256(parts.encode()).hexdigest()[:12]
+    assert conversion_key("https://stac.example/", "c", "i", "r", "x") == hashlib.sha256(parts.encode()).hexdigest()[:20]
 
 
 @given(st.lists(st.tuples(IDS, IDS, IDS, IDS, IDS), min_size=2, max_size=5, unique=True))
@@ -124,8 +174,8 @@ def test_distinct_keys_or_attempts_have_distinct_names_and_ids(one, other, first
 
 def test_a_name_says_where_and_when_in_utc():
     west = datetime(2025, 10, 8, 23, 0, 41, tzinfo=timezone(timedelta(hours=-7)))
-    assert run_name(replace(GOLDEN_INPUT, datetime=west), 3) == "gz-t32tqm-20251009t060041-a7a6c7283b-3"
-    assert run_name(replace(GOLDEN_INPUT, item_id="Some_Other.Item"), 1).startswith("gz-some-other-item-20251008t100041-")
+    assert run_name(replace(GOLDEN_INPUT, datetime=west), 3) == "gz-t32tqm-20251009t060041-a7a6c7283b545f43-3"
+    assert run_name(replace(GOLDEN_INPUT, item_id="Some_Other.Item"), 1).startswith("gz-some-other-ite-20251008t100041-")
 
 
 @pytest.mark.parametrize("attempt", [0, -1])
@@ -166,7 +216,7 @@ def test_an_event_is_a_cloudevent_whose_data_the_sensor_can_map(conversion, atte
     assert {type(value) for value in data.values()} == {str}
     assert set(data) == {
         "run", "key", "lane", "reason", "collection", "item_id", "item_href", "product_href", "revision", "datetime", "tile",
-        "stac_url", "output_zarr", "groups", "source_name",
+        "stac_url", "output_zarr", "groups", "source_name", "fence", "installation",
     }  # fmt: skip
 
 
@@ -285,7 +335,7 @@ def broken(**over):
     "body",
     [
         b"", b"{}", b"[]", b"null", b"1", b'"x"', b"\xff\xfe", GOLDEN[:-1], GOLDEN.replace(b"conversion:1", b"conversion:2"),
-        GOLDEN.replace(b'"specversion": "1.0", ', b""), GOLDEN.replace(b'"a7a6c7283b54-1"', b'"x"'),
+        GOLDEN.replace(b'"specversion": "1.0", ', b""), GOLDEN.replace(b'"a7a6c7283b545f43158e-1"', b'"x"'),
         GOLDEN.replace(b'"output_zarr"', b'"output"'), broken(data={"run": "../../etc/cron.d"}), broken(data={"run": "gz-x/y-1"}),
         broken(data={"run": ""}), broken(data={"key": "000000000000"}), broken(data={"attempt": 2}), broken(id="a7a6c7283b54-0"),
         broken(data={"item_id": "../x"}), broken(data={"output_zarr": None}), broken(data={"options": ["x"]}),
@@ -307,7 +357,7 @@ def test_a_field_that_the_engines_need_is_missed_by_name(field):
 
 
 @pytest.mark.parametrize(
-    "value", ["", "abc-1", "A7a6c7283b54-1", "a7a6c7283b54", "a7a6c7283b54-0", "a7a6c7283b54-01", "a7a6c7283b54-1\n"]
+    "value", ["", "abc-1", "A7a6c7283b54-1", "a7a6c7283b54", "a7a6c7283b54-0", "a7a6c7283b54-01", "a7a6c7283b545f43158e-1\n"]
 )
 def test_an_event_id_has_one_form(value):
     with pytest.raises(IdentityError):

@@ -8,7 +8,8 @@ from stac_watch.model.outcome import Check, Counts, Outcome, Package, outcome_of
 
 WHOLE = {
     "code": 0, "reason": "done", "hint": "", "stage": "publish", "key": "0123", "revision": "r", "run": "gz-x-1", "attempt": 1,
-    "item_id": "S2A", "source": "https://objects.example/x.zarr", "output_zarr": "/data/o.zarr",
+    "item_id": "S2A", "fence": "2026-03-01T00:00:00.000000Z", "installation": "prod",
+    "source": "https://objects.example/x.zarr", "output_zarr": "/data/o.zarr",
     "package": {"href": "/data/o.zarr.tar", "bytes": 7, "sha256": "ab"}, "versions": {"python": "3.12.1"},
     "seconds": {"stage": 1.5},
     "counts": {"arrays": 1, "chunks": 2, "files": 3, "bytes_read": 4, "bytes_written": 5},

@@ -251,17 +251,17 @@ def test_runs_are_found_by_key_every_attempt_and_no_other(bench):
     key = parse_event(event)["data"]["key"]
     assert [(r.key, r.attempt) for r in engine.runs([key])] == [(key, 1), (key, 2)]
     assert engine.runs([]) == []
-    assert engine.runs(["0" * 12]) == []
-    assert engine.runs([key[:10] + "zz"]) == []  # the folder's name holds ten of twelve characters
+    assert engine.runs(["0" * 20]) == []
+    assert engine.runs([key[:16] + "zzzz"]) == []  # the folder's name holds sixteen of twenty characters
 
 
 def test_what_else_lies_in_the_folder_is_left_alone(bench):
     engine, event = bench.engine(), bench.event("exit 0")
     key = parse_event(event)["data"]["key"]
-    for name in ("gz-x", "gz-", "other", f"gz-a-{key[:10]}-1", f"gz-b-{key[:10]}-1", f"gz-c-{key[:10]}-1"):
+    for name in ("gz-x", "gz-", "other", f"gz-a-{key[:16]}-1", f"gz-b-{key[:16]}-1", f"gz-c-{key[:16]}-1"):
         (bench.folder / name).mkdir(parents=True)
-    (bench.folder / f"gz-a-{key[:10]}-1" / EVENT).write_text("{")  # a disk that was full, a power cut
-    (bench.folder / f"gz-b-{key[:10]}-1" / EVENT).write_text("{}")
+    (bench.folder / f"gz-a-{key[:16]}-1" / EVENT).write_text("{")  # a disk that was full, a power cut
+    (bench.folder / f"gz-b-{key[:16]}-1" / EVENT).write_text("{}")
     (bench.folder / "gz-file").write_text("")
     assert engine.runs([key]) == []
     assert engine.headroom() == 2
@@ -323,8 +323,16 @@ def test_a_runner_that_is_not_there_gives_no_clear_answer_and_takes_no_room(benc
 
 
 def test_arguments_are_the_runner_s_options(make):
-    data = parse_event(build_event(make.conversion(groups="a b", options={"spatial_chunk": "512"}), 3))["data"]
+    data = parse_event(
+        build_event(
+            make.conversion(
+                groups="a b", fence="2026-03-01T12:00:00.000000Z", installation="prod", options={"spatial_chunk": "512"}
+            ),
+            3,
+        )
+    )["data"]
     assert arguments(data) == [
         f"--stac-url={make.href}", f"--output-zarr={data['output_zarr']}", "--groups=a b", f"--key={data['key']}",
-        "--revision=rev-a", f"--item-id={make.item_id}", f"--run={data['run']}", "--attempt=3", "--spatial-chunk=512",
+        "--revision=rev-a", f"--item-id={make.item_id}", f"--run={data['run']}", "--attempt=3",
+        "--fence=2026-03-01T12:00:00.000000Z", "--installation=prod", "--spatial-chunk=512",
     ]  # fmt: skip

@@ -117,7 +117,8 @@ class Recipe(Group):
 
     def digest_fields(self) -> str:
         """Returns what distinguishes two recipes, as one string that goes into the key."""
-        return f"groups={' '.join(sorted(self.groups.split()))};chunk={self.spatial_chunk};sharding={self.sharding}"
+        groups = " ".join(sorted(self.groups.split()))
+        return f"groups={groups};chunk={self.spatial_chunk};sharding={self.sharding};package={self.package};output={self.output}"
 
 
 class Limits(Group):
@@ -185,6 +186,9 @@ class Config(Group):
     """Database URL: sqlite:///FILE, or postgresql+psycopg://…; with a password only from STAC_WATCH__LEDGER or `ledger_file`."""
     ledger_file: Path | None = None
     """File that holds the database URL, as a mounted Secret does; read at the start, and replaces `ledger`."""
+    installation: str = Field(default="default", pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
+    """This watcher's name among those that write to the same bucket; it is in markers, labels and metrics. A run never replaces
+    the output of another installation. Keep it for good: a watcher under a new name may not replace what it made before."""
     sources: tuple[Source, ...] = Field(min_length=1)
     """What is watched; names are unique."""
     recipe: Recipe = Recipe()

@@ -22,7 +22,7 @@ from stac_watch.discover.overlap import lateness_bucket
 from stac_watch.discover.policy import Skip, judge
 from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.records import Findings, Known, Sighting, SourceState, Tally
-from stac_watch.model.event import Conversion, Lane
+from stac_watch.model.event import Conversion, Lane, fence_of
 from stac_watch.model.identity import conversion_key, tile_of
 from stac_watch.model.item import Item, ItemDocument, SkipReason, Unreadable
 from stac_watch.model.product import acquisition
@@ -62,6 +62,7 @@ class Intake:
     catalog: Catalog
     ledger: Ledger
     now: Callable[[], datetime]
+    installation: str = ""  # whose conversions are asked for
 
     def state(self) -> SourceState:
         """Returns what the ledger remembers of the source."""
@@ -155,6 +156,7 @@ class Intake:
             verdict = judge(item, rules, now, document)
             reason = verdict.reason if isinstance(verdict, Skip) else SkipReason.SUPERSEDED if item_id in newer else None
             asked = conversion(item, self.source, self.recipe, lane, replaced=item_id in replaced)
+            asked = replace(asked, fence=fence_of(item.updated, now), installation=self.installation)
             sightings.append(Sighting(item, asked, reason))
         return sightings
 

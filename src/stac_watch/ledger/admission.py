@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -18,7 +19,7 @@ from stac_watch.ledger import statements as sql
 from stac_watch.ledger.moves import rows_of
 from stac_watch.ledger.records import ConversionRow, Move, Moved, Place, Sighting
 from stac_watch.ledger.session import MOVED, chunked
-from stac_watch.model.event import Lane, build_event, run_name
+from stac_watch.model.event import Conversion, build_event, fence_of, run_name
 from stac_watch.model.identity import event_id
 from stac_watch.model.item import SkipReason
 from stac_watch.model.states import FINAL, Fact, State, next_state
@@ -29,18 +30,35 @@ def admit(tx: Connection, source: str, sightings: Sequence[Sighting], now: datet
     items = chunked(tx, sql.KEYS, [s.item.item_id for s in sightings], of_source=source)
     previous: dict[str, str] = {r.item_id: r.key for r in items}
     rows = rows_of(tx, {s.conversion.key for s in sightings} | set(previous.values()))
+    before = {s.item.item_id: rows.get(previous.get(s.item.item_id, "")) for s in sightings}
+    sightings = [s for s in sightings if s.conversion.key in rows or not _skipped_before(s, before[s.item.item_id])]
+    sightings = [_fenced(s, before[s.item.item_id], now) for s in sightings]
     moved = _insert(tx, source, [s for s in sightings if s.conversion.key not in rows], now)
     for s in sightings:
         row = rows.get(s.conversion.key)
         if row is not None and s.skip is None:
-            moved += _readmit(tx, row, s.conversion.lane, now)
-        before = previous.get(s.item.item_id)
-        if before is not None and before != s.conversion.key and before in rows:
+            moved += _readmit(tx, row, s.conversion, now)
+        old = before[s.item.item_id]
+        if old is not None and old.key != s.conversion.key:
             why = f"revision {s.item.revision} took its place"
-            moves.skip(tx, rows[before], Move(Fact.SUPERSEDED, why, reason=SkipReason.SUPERSEDED), now)
+            moves.skip(tx, old, Move(Fact.SUPERSEDED, why, reason=SkipReason.SUPERSEDED), now)
     changing = ("revision", "key", "updated", "sensing", "tile", "bbox", "cloud_cover", "last_seen")
+    if not sightings:
+        return moved
     moves.put(tx, t.item, [_item_values(source, s, now) for s in sightings], ("source", "item_id"), *changing)
     return moved
+
+
+def _skipped_before(s: Sighting, before: ConversionRow | None) -> bool:
+    """Tells whether this very revision is skipped already, under the key of another recipe: it is not skipped twice."""
+    return s.skip is not None and before is not None and (before.state, before.revision) == (State.SKIPPED, s.item.revision)
+
+
+def _fenced(s: Sighting, before: ConversionRow | None, now: datetime) -> Sighting:
+    """Puts what was seen behind the revision that it follows, whatever the catalog's clock says."""
+    if before is None or before.key == s.conversion.key:
+        return s
+    return replace(s, conversion=replace(s.conversion, fence=fence_of(s.item.updated, now, before.fence)))
 
 
 def _insert(tx: Connection, source: str, sightings: Sequence[Sighting], now: datetime) -> list[State]:
@@ -55,7 +73,7 @@ def _insert(tx: Connection, source: str, sightings: Sequence[Sighting], now: dat
         conversions.append({
             "key": key, "source": source, "item_id": c.item_id, "revision": c.revision, "state": state.value, "attempt": 1,
             "failures": 0, "waits": 0, "lane": c.lane, "reason": cause or None, "cause": cause, "run": run,
-            "output_zarr": c.output_zarr, "queued_at": now, "created_at": now, "changed_at": now,
+            "output_zarr": c.output_zarr, "fence": c.fence, "queued_at": now, "created_at": now, "changed_at": now,
         })  # fmt: skip
         events.append({"id": event_id(key, 1), "key": key, "attempt": 1, "body": build_event(c, 1), "created_at": now})
         if state is State.QUEUED:
@@ -73,12 +91,13 @@ def _insert(tx: Connection, source: str, sightings: Sequence[Sighting], now: dat
     return states
 
 
-def _readmit(tx: Connection, row: ConversionRow, lane: Lane, now: datetime) -> list[State]:
+def _readmit(tx: Connection, row: ConversionRow, asked: Conversion, now: datetime) -> list[State]:
     if row.state is State.SKIPPED:
-        asked = None if lane == "live" else lane  # what comes back by itself keeps its lane
-        return [moves.apply(tx, row, Move(Fact.ADMITTED, "the source's rules admit it now", lane=asked), now)]
+        lane = None if asked.lane == "live" else asked.lane  # what comes back by itself keeps its lane
+        return [moves.apply(tx, row, Move(Fact.ADMITTED, "the source's rules admit it now", lane=lane, fence=asked.fence), now)]
     if row.state in FINAL:  # this very revision was here before another one; what stands under its name now is the other's
-        return [moves.apply(tx, row, Move(Fact.REPLAYED, "the item returned to an earlier revision"), now)]
+        returned = Move(Fact.REPLAYED, "the item returned to an earlier revision", fence=asked.fence)
+        return [moves.apply(tx, row, returned, now)]
     return []
 
 

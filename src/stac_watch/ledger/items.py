@@ -33,7 +33,7 @@ class Items:
         """Returns what is known of these items, by id."""
         with self._session.read() as tx:
             rows = chunked(tx, sql.KNOWN, item_ids, of_source=source)
-            return {r.item_id: Known(r.revision, r.key, State(r.state)) for r in rows}
+            return {r.item_id: Known(r.revision, r.key, State(r.state), r.cause, r.updated) for r in rows}
 
     def current(self, source: str, item_ids: Collection[str]) -> dict[str, ConversionRow]:
         """Returns the conversions of these items' current revisions, by item id."""

@@ -107,4 +107,12 @@ def _to_4(tx: sa.Connection, op: Operations) -> None:
             tx.execute(sa.text(f"UPDATE audited SET gaps = {cast} WHERE source = :source"), {"gaps": renamed, "source": source})  # noqa: S608
 
 
-STEPS: dict[int, Callable[[sa.Connection, Operations], None]] = {2: _to_2, 3: _to_3, 4: _to_4}
+def _to_5(tx: sa.Connection, op: Operations) -> None:
+    """Longer keys, and a fence for each conversion. What has a key of 12 digits keeps it: its runs and markers carry it."""
+    if tx.dialect.name == "postgresql":  # SQLite does not hold a text to its length
+        for table in ("item", "conversion", "event", "outbox", "history"):
+            op.alter_column(table, "key", type_=sa.String(20))
+    op.add_column("conversion", sa.Column("fence", sa.String(32)))
+
+
+STEPS: dict[int, Callable[[sa.Connection, Operations], None]] = {2: _to_2, 3: _to_3, 4: _to_4, 5: _to_5}

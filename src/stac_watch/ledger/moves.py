@@ -76,7 +76,7 @@ def _next_event(tx: Connection, row: ConversionRow, attempt: int, move: Move) ->
         raise Defect(f"conversion {row.key} has no event")
     admitted = "backfill" if move.lane == "backfill" else "updated"
     why = {Fact.REPLAYED: "replay", Fact.ADMITTED: admitted}.get(move.fact, "retry")
-    return next_attempt(last, attempt, reason=why, lane=move.lane, overwrite=move.overwrite)
+    return next_attempt(last, attempt, reason=why, lane=move.lane, overwrite=move.overwrite, fence=move.fence)
 
 
 def count(tx: Connection, places: Mapping[Place, int] | Counter[Place]) -> None:
@@ -105,6 +105,8 @@ def _changes(row: ConversionRow, move: Move, state: State, now: datetime) -> dic
     fact, reason = move.fact, move.reason
     cause = {State.SKIPPED: (reason or "")[:LENGTH], State.FAILED: fingerprint(reason or "it gave no reason")}.get(state, "")
     changes: dict[str, Any] = {"state": state.value, "changed_at": now, "reason": reason, "cause": cause, "waits_for": None}
+    if move.fence:
+        changes["fence"] = move.fence
     if move.outcome is not None:
         changes |= {"outcome": move.outcome, "exit_code": move.outcome.code}
     if fact in (Fact.FAILED_TEMPORARY, Fact.VANISHED):
@@ -141,4 +143,4 @@ def rows_of(tx: Connection, keys: Collection[str]) -> dict[str, ConversionRow]:
 def conversion_of(row: Row[Any]) -> ConversionRow:
     """Returns the value of a row of the table `conversion`."""
     values = dict(row._mapping)  # noqa: SLF001  # SQLAlchemy's documented name for it
-    return ConversionRow(**{**values, "state": State(values["state"])})
+    return ConversionRow(**{**values, "state": State(values["state"]), "fence": values["fence"] or ""})

@@ -47,6 +47,7 @@ class Known:
     key: str
     state: State
     cause: str = ""  # skip reason, or the fingerprint of the error
+    updated: datetime | None = None  # when the catalog said that it changed
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ class ConversionRow:
     created_at: datetime
     changed_at: datetime
     cause: str = ""  # skip reason, or the fingerprint of the error
+    fence: str = ""  # orders the revisions of an item; empty = not known
     waits_for: str | None = None  # why its run does not start
 
 
@@ -205,6 +207,7 @@ class Move:
     reason: str | None = None  # skip reason, or the error that people should see
     outcome: Outcome | None = None
     lane: Lane | None = None
+    fence: str = ""  # the item returned to this revision: it is the newest again
     overwrite: bool = False  # the next attempt converts again although an output with the key exists
 
 

@@ -32,7 +32,7 @@ from sqlalchemy import (
 
 from stac_watch.model.outcome import Outcome, outcome_of
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 
 class Stamp(TypeDecorator[datetime]):
@@ -106,7 +106,7 @@ item = Table(
     Column("source", String(64), primary_key=True),
     Column("item_id", String(128), primary_key=True),
     Column("revision", String(32), nullable=False),
-    Column("key", String(12), nullable=False),  # of the current revision's conversion
+    Column("key", String(20), nullable=False),  # of the current revision's conversion
     Column("updated", Stamp),
     Column("sensing", Stamp, nullable=False),
     Column("tile", String(8), nullable=False),
@@ -122,7 +122,7 @@ item = Table(
 conversion = Table(
     "conversion",
     metadata,
-    Column("key", String(12), primary_key=True),
+    Column("key", String(20), primary_key=True),
     Column("source", String(64), nullable=False),
     Column("item_id", String(128), nullable=False),
     Column("revision", String(32), nullable=False),
@@ -138,6 +138,7 @@ conversion = Table(
     Column("exit_code", Integer),
     Column("run", String(63)),
     Column("output_zarr", Text, nullable=False),
+    Column("fence", String(32)),  # orders the revisions of an item; null in rows of an earlier version
     Column("outcome", Ending),
     Column("created_at", Stamp, nullable=False),
     Column("changed_at", Stamp, nullable=False),
@@ -152,7 +153,7 @@ event = Table(
     "event",
     metadata,
     Column("id", String(32), primary_key=True),
-    Column("key", String(12), ForeignKey("conversion.key"), nullable=False),
+    Column("key", String(20), ForeignKey("conversion.key"), nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("body", Body, nullable=False),  # byte for byte what is posted
     Column("created_at", Stamp, nullable=False),
@@ -162,7 +163,7 @@ event = Table(
 outbox = Table(
     "outbox",
     metadata,
-    Column("key", String(12), ForeignKey("conversion.key"), primary_key=True),
+    Column("key", String(20), ForeignKey("conversion.key"), primary_key=True),
     Column("event_id", String(32), ForeignKey("event.id"), nullable=False),
     Column("source", String(64), nullable=False),
     Column("priority", Integer, nullable=False),
@@ -179,7 +180,7 @@ history = Table(
     "history",
     metadata,
     Column("id", _serial, primary_key=True, autoincrement=True),
-    Column("key", String(12), ForeignKey("conversion.key"), nullable=False),
+    Column("key", String(20), ForeignKey("conversion.key"), nullable=False),
     Column("src", String(16)),
     Column("fact", String(20), nullable=False),
     Column("dst", String(16), nullable=False),

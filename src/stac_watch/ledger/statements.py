@@ -82,7 +82,7 @@ ABILITIES = select(t.probe.c.found, t.probe.c.at, t.probe.c.invalidated).where(t
 LATENESS = select(t.lateness.c.bucket, t.lateness.c.n).where(t.lateness.c.source == _source)
 SWEEPS = select(t.sweep).where(t.sweep.c.source == _source)
 KNOWN = (
-    select(_i.item_id, _i.revision, _i.key, _c.state)
+    select(_i.item_id, _i.revision, _i.key, _c.state, _c.cause, _i.updated)
     .join(t.conversion, _c.key == _i.key)
     .where(_i.source == _source, _one_of(_i.item_id))
 )

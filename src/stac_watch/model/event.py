@@ -11,12 +11,12 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from stac_watch.model.errors import IdentityError, InputError
-from stac_watch.model.identity import check_item_id, conversion_key, event_id, parse_event_id, source_of, tile_of
-from stac_watch.model.stamps import stamp
+from stac_watch.model.identity import check_item_id, conversion_key, event_id, key_in_name, parse_event_id, source_of, tile_of
+from stac_watch.model.stamps import ordered_stamp, parse_stamp, stamp
 
 CONTENT_TYPE = "application/cloudevents+json"
 DATA_SCHEMA = "urn:stac-watch:conversion:1"
@@ -29,8 +29,9 @@ MAPPED = (
     "run", "key", "lane", "reason", "collection", "item_id", "item_href", "product_href", "revision", "datetime", "tile",
     "stac_url", "output_zarr", "groups",
 )  # fmt: skip
-LATER = ("source_name",)
-"""Mapped, too. Events that were stored before this field existed lack it; the Sensor has a default for them."""
+LATER = {"source_name": "unknown", "fence": "", "installation": ""}
+"""Mapped, too. Events that were stored before these fields existed lack them; the Sensor has these defaults for them."""
+_SLUG = 14  # characters of an item id that is no Sentinel-2 product's: it leaves six digits to the attempt
 
 
 Kind = Literal["create", "replace", "delete"]
@@ -59,16 +60,33 @@ class Conversion:
     bbox: tuple[float, ...] = ()
     options: dict[str, str] = field(default_factory=dict)
     source_name: str = ""  # the source's name in the configuration
+    fence: str = ""  # orders the revisions of an item, see `fence_of`; empty = not known
+    installation: str = ""  # whose conversion it is
 
     @property
     def key(self) -> str:
-        """First 12 hex digits of a SHA-256 over catalog root, collection, item id, revision and recipe."""
+        """First 20 hex digits of a SHA-256 over catalog root, collection, item id, revision and recipe."""
         return conversion_key(self.catalog, self.collection, self.item_id, self.revision, self.recipe)
 
     @property
     def tile(self) -> str:
         """MGRS tile as in the product's id (`T32TQM`), empty when the id has none."""
         return tile_of(self.item_id)
+
+
+def fence_of(updated: datetime | None, now: datetime, before: str = "") -> str:
+    """Returns the fence of a revision: a later one sorts behind an earlier one.
+
+    It is when the catalog says that the item changed; where it says nothing, or what has not happened yet, when it was seen.
+
+    Args:
+        updated: the item's own change stamp, aware.
+        now: when it is seen.
+        before: the fence of the revision that it follows, behind which it is put in any case.
+    """
+    fence = ordered_stamp(min(updated, now) if updated is not None else now)
+    last = parse_stamp(before)
+    return fence if last is None or fence > before else ordered_stamp(last + timedelta(microseconds=1))
 
 
 def run_name(conversion: Conversion, attempt: int) -> str:
@@ -78,9 +96,9 @@ def run_name(conversion: Conversion, attempt: int) -> str:
     """
     if attempt < 1:
         raise IdentityError(f"attempt {attempt} is not a positive number")
-    where = (conversion.tile or _slug(conversion.item_id, 20)).lower()
+    where = (conversion.tile or _slug(conversion.item_id, _SLUG)).lower()
     when = conversion.datetime.astimezone(UTC).strftime("%Y%m%dt%H%M%S")
-    name = f"gz-{where}-{when}-{conversion.key[:10]}-{attempt}"
+    name = f"gz-{where}-{when}-{key_in_name(conversion.key)}-{attempt}"
     if len(name) > MAX_NAME:
         raise IdentityError(f"run name {name!r} has {len(name)} characters, more than {MAX_NAME}")
     return name
@@ -101,7 +119,8 @@ def build_event(conversion: Conversion, attempt: int) -> bytes:
     c = conversion
     data: dict[str, Any] = {
         "run": run_name(c, attempt), "key": c.key, "attempt": attempt, "lane": c.lane, "priority": PRIORITY[c.lane],
-        "reason": c.reason, "source_name": c.source_name, "collection": c.collection, "item_id": c.item_id,
+        "reason": c.reason, "source_name": c.source_name, "fence": c.fence, "installation": c.installation,
+        "collection": c.collection, "item_id": c.item_id,
         "item_href": c.item_href,
         "product_href": c.product_href, "revision": c.revision, "datetime": stamp(c.datetime), "tile": c.tile,
         "bbox": list(c.bbox), "stac_url": c.product_href, "output_zarr": c.output_zarr, "groups": c.groups,
@@ -121,15 +140,20 @@ def build_event(conversion: Conversion, attempt: int) -> bytes:
     return body
 
 
-def next_attempt(body: bytes, attempt: int, *, reason: str, lane: Lane | None = None, overwrite: bool = False) -> tuple[bytes, str]:
+def next_attempt(
+    body: bytes, attempt: int, *, reason: str, lane: Lane | None = None, overwrite: bool = False, fence: str = ""
+) -> tuple[bytes, str]:
     """Returns the event of a later attempt of the same key, and its run's name; everything else stays as first decided.
 
-    With `overwrite` the run converts again although an output with the key is there; so do the attempts after it.
+    With `overwrite` the run converts again although an output with the key is there; so do the attempts after it. A `fence` takes
+    the place of the event's own: the item returned to this revision after it had another.
     """
     document = json.loads(body)
     data = document["data"]
     run = f"{data['run'].rpartition('-')[0]}-{attempt}"
     data |= {"run": run, "attempt": attempt, "reason": reason}
+    if fence:
+        data |= {"fence": fence}
     if lane is not None:
         data |= {"lane": lane, "priority": PRIORITY[lane]}
     if overwrite:
@@ -169,7 +193,7 @@ def parse_event(body: bytes) -> dict[str, Any]:
     check_item_id(data["item_id"])
     key, attempt = parse_event_id(str(event.get_id()))
     # the run's name becomes a folder or a Workflow: whoever wrote the event, it must be the one that the id implies
-    named = RUN.fullmatch(data["run"]) and data["run"].endswith(f"-{key[:10]}-{attempt}")
+    named = RUN.fullmatch(data["run"]) and data["run"].endswith(f"-{key_in_name(key)}-{attempt}")
     if not named or (data["key"], data["attempt"]) != (key, attempt):
         raise IdentityError(f"run {data['run'][:80]!r} is not the one of event {event.get_id()!r}", hint=hint)
     return {**document, "data": data}

@@ -16,10 +16,21 @@ _PRODUCT_ID = re.compile(
 )
 
 
+KEY_DIGITS, NAME_DIGITS = 20, 16
+"""Hex digits of a key, and of those the ones in its runs' names: 80 and 64 bits, so that nobody finds a second one by trying."""
+_FORMER = {12: 10}  # digits of keys before schema 5, and of those in their runs' names: what has such a key keeps it
+_KEY = "|".join(f"[0-9a-f]{{{digits}}}" for digits in (KEY_DIGITS, *_FORMER))
+
+
 def conversion_key(catalog: str, collection: str, item_id: str, revision: str, recipe: str) -> str:
     """Returns the key: equal for equal work, different for different work."""
     parts = (catalog.rstrip("/"), collection, item_id, revision, recipe)
-    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:12]
+    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:KEY_DIGITS]
+
+
+def key_in_name(key: str) -> str:
+    """Returns what the names of a key's runs hold of it."""
+    return key[: _FORMER.get(len(key), NAME_DIGITS)]
 
 
 def tile_of(item_id: str) -> str:
@@ -42,9 +53,9 @@ def parse_event_id(value: str) -> tuple[str, int]:
     """Splits an event id into key and attempt.
 
     Raises:
-        IdentityError: it is not `<12 hex>-<number>`.
+        IdentityError: it is not `<20 hex>-<number>`; 12 hex digits are a key of an earlier version.
     """
-    match = re.fullmatch(r"([0-9a-f]{12})-([1-9]\d*)", value)
+    match = re.fullmatch(rf"({_KEY})-([1-9]\d*)", value, re.ASCII)
     if not match:
         raise IdentityError(f"event id {value!r} is not <key>-<attempt>", hint="print a right one with `stac-watch event ITEM`")
     return match[1], int(match[2])

@@ -62,6 +62,8 @@ class Outcome:
     run: str = ""
     attempt: int = 0
     item_id: str = ""
+    fence: str = ""  # orders the revisions of the item
+    installation: str = ""  # whose conversion it was
     source: str = ""
     output_zarr: str = ""
     package: Package | None = None
@@ -168,7 +170,8 @@ def _counts(value: object) -> Counts | None:
 
 _READERS: dict[str, Callable[[object], Any]] = {
     "code": _whole, "reason": _text, "hint": _text, "stage": _text, "key": _text, "revision": _text, "run": _text,
-    "attempt": _whole, "item_id": _text, "source": _text, "output_zarr": _text, "package": _package, "versions": _map_of(_text),
+    "attempt": _whole, "item_id": _text,
+    "fence": _text, "installation": _text, "source": _text, "output_zarr": _text, "package": _package, "versions": _map_of(_text),
     "seconds": _map_of(_number), "counts": _counts, "checks": _list_of(_check), "groups": _list_of(_text), "engine": _text,
     "files": _map_of(_text), "finished": _text,
 }  # fmt: skip

@@ -11,6 +11,11 @@ def stamp(value: datetime) -> str:
     return text.replace("+00:00", "Z")
 
 
+def ordered_stamp(value: datetime) -> str:
+    """Returns a time that sorts as text as it does in time: always UTC, always microseconds."""
+    return value.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+
 def parse_stamp(value: object) -> datetime | None:
     """Returns an aware datetime for an RFC 3339 string (catalogs mix `…13Z`, `….734678Z` and `+00:00`), else None."""
     if not isinstance(value, str):

@@ -36,6 +36,7 @@ class Loop:
     facts: Mapping[Fact, int] = field(default_factory=dict)
     posts: Mapping[str, int] = field(default_factory=dict)
     sightings: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    installation: str = ""  # whose loop it is
     steps: Mapping[tuple[str, str, str], Histogram] = field(default_factory=dict)  # by source, lane and step
 
 
@@ -98,7 +99,8 @@ def _failures(whole: Totals) -> dict[tuple[str, ...], float]:
 
 
 def _of_loop(loop: Loop, sources: tuple[str, ...]) -> Iterator[Metric]:
-    yield InfoMetricFamily(f"{PREFIX}_build", "Which stac-watch this is", value={"version": loop.version})
+    which = {"version": loop.version, "installation": loop.installation}
+    yield InfoMetricFamily(f"{PREFIX}_build", "Which stac-watch this is, and of which installation", value=which)
     yield _counter("ticks", "Rounds of the loop", {(): loop.ticks})
     yield _gauge("last_tick_timestamp_seconds", "When the last round ended", {(): loop.last_tick.timestamp()})
     yield _gauge("leads", "1 when this watcher has the ledger, 0 when it stands by", {(): loop.leads})

@@ -22,6 +22,7 @@ from typing import Any
 from stac_watch.model.errors import Exit, InputError, StacWatchError, cannot_write
 from stac_watch.model.event import parse_event
 from stac_watch.model.files import replace_file
+from stac_watch.model.identity import key_in_name
 from stac_watch.model.outcome import Outcome, parse_outcome, read_document
 from stac_watch.runs.engine import Answer, Phase, Receipt, Run
 
@@ -89,7 +90,7 @@ class LocalEngine:
 
     def runs(self, keys: Sequence[str]) -> list[Run]:
         """Reads the folders of these keys."""
-        wanted = {key[:10] for key in keys}
+        wanted = {key_in_name(key) for key in keys}
         found = []
         for run in sorted(self._folder.glob("gz-*")):
             data = event_of(run) if run.name.split("-")[-2] in wanted else None
@@ -155,7 +156,8 @@ def arguments(data: Mapping[str, Any]) -> list[str]:
     given = {
         "stac-url": data["stac_url"], "output-zarr": data["output_zarr"], "groups": data.get("groups", ""),
         "key": data["key"], "revision": data["revision"], "item-id": data["item_id"], "run": data["run"],
-        "attempt": str(data["attempt"]), **{str(k).replace("_", "-"): str(v) for k, v in options.items()},
+        "attempt": str(data["attempt"]), "fence": data.get("fence", ""), "installation": data.get("installation", ""),
+        **{str(k).replace("_", "-"): str(v) for k, v in options.items()},
     }  # fmt: skip
     return [f"--{name}={value}" for name, value in given.items()]
 

@@ -31,6 +31,7 @@ LABELS = {
     "stac-watch/reason": "reason",
     "stac-watch/tile": "tile",
     "stac-watch/collection": "collection",
+    "stac-watch/installation": "installation",
 }
 """Label of a Workflow -> key of the event's data. The Sensor sets them, so they are there before the controller looks."""
 KEY_LABEL, ATTEMPT_LABEL = "stac-watch/key", "stac-watch/attempt"
@@ -66,6 +67,10 @@ PARAMETERS = (
     Parameter("revision", "the item's revision", "revision", "", "revision"),
     Parameter("item_id", "the STAC item's id", "item_id", "", "item-id"),
     Parameter("attempt", "which attempt for this key", "attempt", "1", "attempt"),
+    Parameter("fence", "orders an item's revisions: an output with a later one is left alone; empty = not known", "fence", "",
+              "fence"),
+    Parameter("installation", "whose conversion it is: another one's output is left alone; empty = nobody's", "installation", "",
+              "installation"),
     Parameter("collection", "the STAC collection, for people", "collection", ""),
     Parameter("item_href", "the item's own URL, for people", "item_href", ""),
     Parameter("lane", "live, backfill, replay or hand, for people", "lane", "hand"),

@@ -53,11 +53,12 @@ class Parts:
     beat: float = 1.0  # seconds between looks at the engine
     patience: float = 5.0  # seconds that a round waits for sources; one that hangs goes on in its own thread
     holder: str = ""  # this watcher's name in the lease; empty = it does not ask for one
+    installation: str = ""  # whose outputs it makes
     gives_way: bool = False  # it leaves the ledger to any watcher that does not
 
     def intake(self, source: Source) -> Intake:
         """Returns what documents of a source pass through."""
-        return Intake(source, self.recipe, self.catalogs[source.name], self.ledger, self.now)
+        return Intake(source, self.recipe, self.catalogs[source.name], self.ledger, self.now, self.installation)
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,6 @@ MAX_MESSAGES = 5_000_000  # the default of 50,000 evicts unprocessed events of a
 MAX_AGE = "336h"  # the default of 7 days is shorter than a holiday
 DEPENDENCY = "item"
 OPTIONS = "options."  # below an event's data; each has the template's default
-ABSENT = "unknown"  # for what events that were stored by an earlier version lack: without a value they would be tried, and dropped
 
 
 def event_bus(settings: Settings, *, replicas: int = 3, size: str = "10Gi") -> Object:
@@ -183,7 +182,7 @@ def _workflow() -> Object:
 def _mapping() -> list[Object]:
     """Returns one entry for each value that goes from the event into the Workflow."""
     options = {p.data_key: p.default for p in mapped() if p.data_key.startswith(OPTIONS)}
-    defaults = {**dict.fromkeys(LATER, ABSENT), **options}
+    defaults = {**LATER, **options}  # without a value an event that lacks one would be tried for minutes, and dropped
 
     def entry(key: str, dest: str, **more: bool) -> Object:
         absent = {"value": defaults[key]} if key in defaults else {}

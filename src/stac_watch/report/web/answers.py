@@ -95,7 +95,8 @@ class _Families(Collector):
             whole = None  # said by `ledger_up`; what the loop counted is told all the same
         pulse = self._site.pulse()
         loop = Loop(
-            version=self._site.version, ticks=pulse.ticks, last_tick=pulse.at, leads=pulse.ticks > 0 and not pulse.standby,
+            version=self._site.version, installation=self._site.installation,
+            ticks=pulse.ticks, last_tick=pulse.at, leads=pulse.ticks > 0 and not pulse.standby,
             ailing=frozenset(pulse.ailing), answered=pulse.answered, problems=pulse.problems, facts=pulse.facts, posts=pulse.posts,
             sightings=pulse.sightings, steps={place: (d.cumulated(), d.total) for place, d in pulse.steps.items()},
         )  # fmt: skip

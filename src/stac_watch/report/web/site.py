@@ -69,9 +69,11 @@ class Site:
         now: Callable[[], datetime],
         version: str,
         links: Links | None = None,
+        installation: str = "",
     ) -> None:
         self.ledger, self.sources, self.limits = ledger, sources, limits
         self.pulse, self.now, self.version, self.links = pulse, now, version, links or Links()
+        self.installation = installation
         self._totals, self._status, self._reading = Kept[Totals](), Kept[Status](), Kept[Reading]()
         self._pages = threading.Lock()  # a page is made once for all who wait for it
 
