@@ -3,7 +3,7 @@
 import json
 import random
 import sqlite3
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import event as sa_event
@@ -11,6 +11,7 @@ from sqlalchemy import event as sa_event
 from stac_watch import app as composition
 from stac_watch.config.load import load
 from stac_watch.config.model import Limits, Recipe
+from stac_watch.ledger import schema as t
 from stac_watch.ledger.database import open_engine
 from stac_watch.ledger.lease import LEASE
 from stac_watch.ledger.ledger import Ledger
@@ -34,27 +35,52 @@ def clock(make):
 
 
 @pytest.fixture
+def wait(clock, database, ledger):
+    """Lets time pass: on PostgreSQL a lease's time is the server's, so there the lease itself becomes older."""
+
+    def later(by):
+        clock.now += by
+        if database.startswith("postgresql"):
+            with ledger._engine.begin() as tx:
+                tx.exec_driver_sql(f"UPDATE lease SET until = until - interval '{by.total_seconds()} s'")
+
+    return later
+
+
+@pytest.fixture
+def ends(clock, database):
+    """Tells whether a lease ends when one that is renewed now does."""
+
+    def now(until):
+        at = datetime.now(UTC) if database.startswith("postgresql") else clock.now
+        return abs(until - at - LEASE) < timedelta(seconds=5)
+
+    return now
+
+
+@pytest.fixture
 def other(ledger, database):
     ledger = Ledger(open_engine(database))
     yield ledger
     ledger.close()
 
 
-def test_a_second_watcher_waits_and_takes_over_when_the_first_says_nothing_any_more(ledger, other, clock):
+def test_a_second_watcher_waits_and_takes_over_when_the_first_says_nothing_any_more(ledger, other, clock, wait, ends):
     assert ledger.lease.hold("a", clock)
     assert not other.lease.hold("b", clock)
-    assert other.lease.holder() == ("a", clock.now + LEASE)
-    clock.now += LEASE - timedelta(seconds=1)
+    holder, until = other.lease.holder()
+    assert (holder, ends(until)) == ("a", True)
+    wait(LEASE - timedelta(seconds=1))
     assert not other.lease.hold("b", clock)
-    clock.now += timedelta(seconds=1)
+    wait(timedelta(seconds=1))
     assert other.lease.hold("b", clock)
     assert (ledger.lease.is_held, other.lease.is_held) == (True, True)  # the first does not know it yet
 
 
-def test_who_was_overtaken_can_write_nothing_any_more(ledger, other, clock, make, consistent):
+def test_who_was_overtaken_can_write_nothing_any_more(ledger, other, clock, wait, make, consistent):
     ledger.lease.hold("a", clock)
     ledger.items.commit("s2", [make.sighting()], [], None, clock())
-    clock.now += LEASE
+    wait(LEASE)
     other.lease.hold("b", clock)
     row = ledger.conversions.get(make.conversion().key)
     with pytest.raises(LeaseLost):
@@ -70,10 +96,10 @@ def test_who_was_overtaken_can_write_nothing_any_more(ledger, other, clock, make
     consistent()
 
 
-def test_each_write_renews_and_so_does_each_tick(ledger, other, clock, make):
+def test_each_write_renews_and_so_does_each_tick(ledger, other, clock, wait, make):
     ledger.lease.hold("a", clock)
     for number in range(10):
-        clock.now += LEASE / 2
+        wait(LEASE / 2)
         if number % 2:
             ledger.items.commit("s2", [make.sighting(item_id=f"item-{number}")], [], None, clock())
         else:
@@ -111,21 +137,43 @@ def test_a_followed_backfill_gives_way_to_a_watcher_and_takes_over_when_none_is_
     assert ledger.lease.hold("backfill", clock, gives_way=True)
 
 
-def test_a_wish_is_over_when_the_one_who_had_it_says_nothing_any_more(ledger, other, clock):
+def test_a_wish_is_over_when_the_one_who_had_it_says_nothing_any_more(ledger, other, clock, wait, ends):
     ledger.lease.hold("backfill", clock, gives_way=True)
     other.lease.hold("watcher", clock)
-    clock.now += LEASE
+    wait(LEASE)
     assert ledger.lease.hold("backfill", clock, gives_way=True)
-    assert ledger.lease.holder() == ("backfill", clock.now + LEASE)
+    holder, until = ledger.lease.holder()
+    assert (holder, ends(until)) == ("backfill", True)
 
 
-def test_watchers_do_not_give_way_to_each_other(ledger, other, clock):
+def test_watchers_do_not_give_way_to_each_other(ledger, other, clock, wait):
     ledger.lease.hold("a", clock)
     for _ in range(5):
-        clock.now += LEASE / 3
+        wait(LEASE / 3)
         assert not other.lease.hold("b", clock)
         assert ledger.lease.hold("a", clock)
     assert not ledger.lease.hold("backfill", clock, gives_way=True), "two who follow backfills have no wish that counts"
+
+
+@pytest.mark.parametrize("ahead", [timedelta(minutes=2), timedelta(days=1), timedelta(days=365)], ids=str)
+def test_a_lease_that_was_written_by_a_clock_that_ran_ahead_holds_nobody_up(ledger, other, clock, make, database, ahead):
+    assert ledger.lease.hold("a", clock)
+    now = datetime.now(UTC) if database.startswith("postgresql") else clock.now
+    with ledger._engine.begin() as tx:
+        tx.execute(t.lease.update().values(until=now + ahead))
+    assert other.lease.hold("b", clock)
+    with pytest.raises(LeaseLost):
+        ledger.items.commit("s2", [make.sighting()], [], None, clock())
+
+
+@pytest.mark.parametrize("by", [-timedelta(days=1), -timedelta(hours=1), timedelta(days=1)], ids=str)
+def test_a_watcher_whose_clock_is_set_keeps_its_lease(ledger, other, clock, database, by):
+    assert ledger.lease.hold("a", clock)
+    clock.now += by
+    assert ledger.lease.hold("a", clock)
+    assert not other.lease.hold("b", clock)
+    if database.startswith("postgresql"):  # one clock for all: it does not matter how far theirs are apart
+        assert not other.lease.hold("b", Clock(clock.now + timedelta(hours=6)))
 
 
 def test_two_watchers_that_have_host_name_and_process_number_in_common_are_two(tmp_path):

@@ -7,15 +7,19 @@ a wrong option needs none of them (held by tests/cli/test_imports.py).
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from stac_watch.model.errors import Exit, Temporary
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -32,6 +36,8 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON; its fields
 YesOption = Annotated[bool, typer.Option("--yes", help="Do it; without it, print what would be done.")]
 SourceArgument = Annotated[str, typer.Argument(help="A source's name, as in the configuration.")]
 ItemArgument = Annotated[str, typer.Argument(help="An item's id, or a conversion's key.")]
+GRACE = 28.0
+"""Seconds from SIGTERM to the end: Kubernetes kills after 30, and runs of this machine are given 24 of them."""
 DEFAULT_CONFIG = Path("stac-watch.yaml")
 
 
@@ -123,20 +129,46 @@ def acting(context: typer.Context, config: Path, *, stop_runs: bool = False) -> 
                     stop_runs=stop_runs and parts.ledger.lease.is_held
                 )  # a standby's end is not that of another's runs
             finally:  # a second Ctrl-C while runs are awaited must not leave the next watcher waiting
-                parts.ledger.lease.release()
+                with suppress(Temporary):  # a ledger that does not answer lets the lease run out by itself
+                    parts.ledger.lease.release()
                 parts.ledger.close()
 
 
 @contextmanager
-def stopping() -> Iterator[Callable[[float], bool]]:
-    """Turns SIGTERM into an orderly end: yields a wait that is cut short by it. Ctrl-C stays KeyboardInterrupt."""
+def stopping(grace: float = GRACE) -> Iterator[Callable[[float], bool]]:
+    """Turns SIGTERM into an orderly end: yields a wait that is cut short by it. Ctrl-C stays KeyboardInterrupt.
+
+    It ends within `grace` seconds, whatever the program waits for: Python runs a handler only between two steps of the main thread,
+    and a database that does not answer is one step. So the number goes through a pipe, which the kernel's own handler writes.
+    """
     stop = threading.Event()
 
     def ask(_number: int, _frame: FrameType | None) -> None:
         stop.set()
 
+    hears, says = socket.socketpair()
+    says.setblocking(False)
+    ended = threading.Event()
+    last = threading.Thread(target=_end_by_force, args=(hears, stop, ended, grace), name="last resort", daemon=True)
     before = signal.signal(signal.SIGTERM, ask)
+    told = signal.set_wakeup_fd(says.fileno(), warn_on_full_buffer=False)
+    last.start()
     try:
         yield stop.wait
     finally:
+        ended.set()
+        signal.set_wakeup_fd(told)
         signal.signal(signal.SIGTERM, before)
+        says.close()
+        last.join()
+        hears.close()
+
+
+def _end_by_force(hears: socket.socket, stop: threading.Event, ended: threading.Event, grace: float) -> None:
+    """Waits for SIGTERM, and then for an orderly end; nothing is lost without one, for the ledger survives any."""
+    while signal.SIGTERM not in (heard := hears.recv(64)):
+        if not heard:  # the other end was closed
+            return
+    stop.set()
+    if not ended.wait(grace):
+        os._exit(Exit.TERMINATED)

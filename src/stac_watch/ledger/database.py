@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,20 @@ from sqlalchemy.exc import ArgumentError, DisconnectionError, NoSuchModuleError
 from stac_watch.model.errors import CannotWrite, ConfigError
 
 WRITE_LOCK = 0x57AC  # any number, the same for all; PostgreSQL's advisory locks are per database
+TCP = {"keepalives": 1, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 30_000}
+"""libpq's settings: a server that lost its power or network is given up after half a minute, not after the kernel's hours."""
 
 
-def open_engine(url: str) -> Engine:
+@dataclass(frozen=True)
+class Waits:
+    """How long PostgreSQL lets a client of ours wait, in seconds."""
+
+    lock: float = 10  # for who writes; longer than any transaction of ours but a migration
+    statement: float = 300
+    idle: float = 30  # inside a transaction, saying nothing: the server ends it, for everybody else waits for its lock
+
+
+def open_engine(url: str, waits: Waits = Waits()) -> Engine:
     """Opens a SQLite or PostgreSQL database.
 
     Raises:
@@ -29,7 +41,7 @@ def open_engine(url: str) -> Engine:
     if parsed.get_backend_name() == "sqlite":
         return _open_sqlite(url, parsed.database)
     try:
-        return _open_postgresql(url)
+        return _open_postgresql(url, waits)
     except (NoSuchModuleError, ModuleNotFoundError) as error:
         raise ConfigError(
             f"ledger {parsed.render_as_string()!r}: {error}",
@@ -42,8 +54,17 @@ def shown_url(url: str) -> str:
     return make_url(url).render_as_string(hide_password=True)
 
 
-def _open_postgresql(url: str) -> Engine:
-    engine = create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 10})
+def _open_postgresql(url: str, waits: Waits) -> Engine:
+    # the values that a statement was given are ids of items: an error of ours is a sentence, and not a dump of them
+    engine = create_engine(url, pool_pre_ping=True, hide_parameters=True, connect_args={"connect_timeout": 10, **TCP})
+
+    @sa_event.listens_for(engine, "connect")
+    def _limit(connection: Any, _record: Any) -> None:  # noqa: ANN401  # DBAPI objects
+        limits = {
+            "lock_timeout": waits.lock, "statement_timeout": waits.statement, "idle_in_transaction_session_timeout": waits.idle,
+        }  # fmt: skip
+        connection.execute("; ".join(f"SET {name} = {seconds * 1000:.0f}" for name, seconds in limits.items()))
+        connection.commit()  # else the first rollback would take them back
 
     @sa_event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
@@ -67,7 +88,7 @@ def _open_sqlite(url: str, database: str | None) -> Engine:
             f"cannot make the ledger's folder {path.parent}: {error.strerror}", hint="choose another `ledger:`"
         ) from error
     # connections stay open: the last one to close writes the whole WAL into the file, which was a third of a watcher's work
-    engine = create_engine(url, max_overflow=-1, connect_args={"timeout": 30})
+    engine = create_engine(url, max_overflow=-1, hide_parameters=True, connect_args={"timeout": 30})
 
     @sa_event.listens_for(engine, "connect")
     def _configure(connection: Any, record: Any) -> None:  # noqa: ANN401  # DBAPI objects

@@ -2,6 +2,9 @@
 
 `hold` sets the session's guard the first time it succeeds. From then on every write of this process is fenced, by whichever thread:
 a watcher that was paused past its lease cannot write over what the next one did.
+
+Its time is PostgreSQL's own, one clock for all who may watch; that of a SQLite file is its machine's. A lease that ends later than
+one can was written before the clock was set back, and holds nobody up.
 """
 
 from __future__ import annotations
@@ -39,19 +42,20 @@ class Lease:
         One that gives way has it only while nobody who does not give way wants it: a backfill that is followed must not keep a
         watcher from discovering what is new.
         """
-        moment = now()
-        if gives_way and self._wanted(holder, moment):
+        if gives_way and self._wanted(holder, now):
             self.release()
             return False
-        if self._renewed is not None and moment - self._renewed < LEASE / 3:
+        asked = now()
+        if self._renewed is not None and timedelta(0) <= asked - self._renewed < LEASE / 3:  # below 0: the clock was set back
             return True  # an idle watcher need not write every second; if it was lost meanwhile, the next write says so
         with self._session.begin() as tx:
+            moment = _time(tx, now)
             mine = self._claim(tx, WATCH, holder, moment)
             if mine:
                 tx.execute(sql.GIVE_BACK, {"of_name": WISH, "of_holder": holder})
             elif not gives_way:
                 self._claim(tx, WISH, holder, moment)
-        self._renewed = moment if mine else None
+        self._renewed = asked if mine else None
         if mine:
             self._fence, self._session.guard = (holder, now), self._renew
         return mine
@@ -59,13 +63,15 @@ class Lease:
     def _claim(self, tx: Connection, name: str, holder: str, moment: datetime) -> bool:
         """Writes one's name where there is none, or one whose time is over; tells whether it stands there."""
         mine = {"name": name, "holder": holder, "until": moment + LEASE}
-        tx.execute(sql.claim(tx.dialect.name), {**mine, "moment": moment})
+        tx.execute(sql.claim(tx.dialect.name), {**mine, "moment": moment, "latest": moment + LEASE})
         return bool(tx.execute(sql.HOLDER, {"of_name": name}).scalar() == holder)
 
-    def _wanted(self, holder: str, moment: datetime) -> bool:
+    def _wanted(self, holder: str, now: Callable[[], datetime]) -> bool:
         """Tells whether somebody else watches, or wishes to."""
         with self._session.read() as tx:
-            return bool(tx.execute(select(t.lease.c.name).where(t.lease.c.holder != holder, t.lease.c.until > moment)).first())
+            moment, until = _time(tx, now), t.lease.c.until
+            others = select(t.lease.c.name).where(t.lease.c.holder != holder, until > moment, until <= moment + LEASE)
+            return bool(tx.execute(others).first())
 
     @property
     def is_held(self) -> bool:
@@ -89,6 +95,15 @@ class Lease:
         if self._fence is None:
             return
         holder, now = self._fence
-        if tx.execute(sql.RENEW, {"of_name": WATCH, "of_holder": holder, "until": now() + LEASE}).rowcount != 1:
+        by_hand = {} if tx.dialect.name == "postgresql" else {"until": now() + LEASE}
+        renewed = tx.execute(sql.renew(tx.dialect.name, LEASE), {"of_name": WATCH, "of_holder": holder, **by_hand})
+        if renewed.rowcount != 1:
             self._renewed = None
             raise LeaseLost("another watcher took over the ledger", hint="this one waits until it is free again")
+
+
+def _time(tx: Connection, now: Callable[[], datetime]) -> datetime:
+    if tx.dialect.name != "postgresql":
+        return now()
+    found: datetime = tx.execute(select(sql.CLOCK)).scalar_one()
+    return found

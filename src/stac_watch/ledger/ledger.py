@@ -10,13 +10,13 @@ from stac_watch.ledger.conversions import Conversions
 from stac_watch.ledger.counts import Census
 from stac_watch.ledger.items import Items
 from stac_watch.ledger.lease import Lease
-from stac_watch.ledger.migrations import migrate
+from stac_watch.ledger.migrations import is_current, migrate
 from stac_watch.ledger.orders import Orders
 from stac_watch.ledger.outbox import Outbox
 from stac_watch.ledger.pruning import Pruning
-from stac_watch.ledger.session import Session, unwritable
+from stac_watch.ledger.session import Busy, Session, trouble
 from stac_watch.ledger.sources import Sources
-from stac_watch.model.errors import ConfigError
+from stac_watch.model.errors import CannotWrite, ConfigError
 
 
 class Ledger:
@@ -39,18 +39,24 @@ class Ledger:
     def prepare(self, *, upgrade: bool = True) -> None:
         """Creates the tables where there are none, and brings an older ledger up to date if it may; closes what cannot be used.
 
+        One that is up to date is only read: who asks need not wait for who writes.
+
         Raises:
             ConfigError: the database cannot be reached, is no ledger, is of a newer schema, or of an older one that must stay.
             CannotWrite: its disk is full or read-only.
+            Busy: another client holds it, and does not let go.
         """
         try:
-            with self._engine.begin() as tx:
-                migrate(tx, upgrade=upgrade)
+            with self._engine.execution_options(reads=True).connect() as tx:
+                current = is_current(tx)
+            if not current:
+                with self._engine.begin() as tx:
+                    migrate(tx, upgrade=upgrade)
         except DBAPIError as error:
             self.close()
-            refused = unwritable(self._engine, error)
-            if refused is not None:
-                raise refused from error
+            found = trouble(self._engine, error)
+            if isinstance(found, CannotWrite | Busy):
+                raise found from error
             where = self._engine.url.render_as_string()
             hint = "check that `ledger:` names a database of ours, that it can be reached, and that its folder can be written"
             said = " ".join(str(error.orig).split())

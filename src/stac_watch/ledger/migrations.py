@@ -21,12 +21,19 @@ if TYPE_CHECKING:
     from alembic.operations import Operations
 
 
+def is_current(tx: sa.Connection) -> bool:
+    """Tells whether there is nothing to do; writes nothing, and waits for nobody."""
+    return _version(tx) == t.SCHEMA_VERSION
+
+
 def migrate(tx: sa.Connection, *, upgrade: bool = True) -> None:
     """Creates a new ledger, or takes an older one to the current schema if it may.
 
     Raises:
         ConfigError: the ledger is of a newer schema, or of an older one and must stay so.
     """
+    if tx.dialect.name == "postgresql":
+        tx.exec_driver_sql("SET LOCAL statement_timeout = 0")  # a step over a million rows takes what it takes
     found = _version(tx)
     differs = f"the ledger {tx.engine.url.render_as_string()} has schema {found}, this stac-watch knows {t.SCHEMA_VERSION}"
     if found is not None and found > t.SCHEMA_VERSION:

@@ -7,17 +7,24 @@ from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, Select
-from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
+from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, InternalError, OperationalError
 
 from stac_watch.ledger.records import Moved
-from stac_watch.model.errors import CannotWrite, Defect, Temporary
+from stac_watch.model.errors import CannotWrite, Defect, StacWatchError, Temporary, Unavailable
 
 CHUNK = 5_000  # values in one IN list; SQLite takes 32,766, PostgreSQL 65,535
+DAMAGED = ("malformed", "file is not a database", "invalid page", "could not read block", "data corrupted")
+UNWRITABLE = ("full", "readonly", "read-only", "No space", "I/O error")
+BUSY = ("database is locked", "lock timeout", "statement timeout", "starting up", "too many clients", "remaining connection slots")
 MOVED = "moved"  # what a transaction has moved so far, kept with its connection
 
 
 class StaleState(Defect):
     """Somebody else moved the conversion first; what was decided about it no longer holds."""
+
+
+class Busy(Temporary):
+    """Another client of the database works longer than is waited for, or stands still inside a transaction."""
 
 
 class LeaseLost(Temporary):
@@ -67,18 +74,35 @@ def answering(engine: Engine) -> Iterator[None]:
     """Turns a database that cannot answer, or cannot take what is written, into an error of ours."""
     try:
         yield
-    except (OperationalError, InterfaceError, InternalError) as error:  # the latter two: a connection that was cut, a failover
-        refused = unwritable(engine, error) if isinstance(error, OperationalError) else None
-        if refused is not None:
-            raise refused from error
-        raise Temporary(f"the ledger {_where(engine)} did not answer: {_said(error)}", hint="it is tried again") from error
+    except DatabaseError as error:
+        found = trouble(engine, error)
+        if found is None:
+            raise
+        raise found from error
+    except InterfaceError as error:
+        raise _silent(engine, error) from error
 
 
-def unwritable(engine: Engine, error: DBAPIError) -> CannotWrite | None:
-    """Returns the error to raise when the database says that it cannot be written, else None."""
-    if not any(word in _said(error) for word in ("full", "readonly", "read-only", "No space", "I/O error")):
-        return None
-    return CannotWrite(f"cannot write the ledger {_where(engine)}: {_said(error)}", hint="free space there, or check its mount")
+def trouble(engine: Engine, error: DBAPIError) -> StacWatchError | None:
+    """Returns what an error of the database means; None where it is a mistake of ours, in SQL or in values."""
+    said = _said(error)
+    if any(word in said for word in DAMAGED):
+        hint = "stop the watcher, keep the file, and restore a backup (docs/operations.md); what happened since is found again"
+        return Unavailable(f"the ledger {_where(engine)} is damaged: {said}", hint=hint)
+    if isinstance(error, OperationalError) and any(word in said for word in UNWRITABLE):
+        return CannotWrite(f"cannot write the ledger {_where(engine)}: {said}", hint="free space there, or check its mount")
+    if isinstance(error, OperationalError) and any(word in said for word in BUSY):
+        hint = "another program of ours works, or stands still inside a transaction; it is tried again"
+        return Busy(f"the ledger {_where(engine)} did not answer: {said}", hint=hint)
+    if isinstance(
+        error, OperationalError | InterfaceError | InternalError
+    ):  # the latter two: a connection that was cut, a failover
+        return _silent(engine, error)
+    return None
+
+
+def _silent(engine: Engine, error: DBAPIError) -> Temporary:
+    return Temporary(f"the ledger {_where(engine)} did not answer: {_said(error)}", hint="it is tried again")
 
 
 def _where(engine: Engine) -> str:

@@ -7,6 +7,7 @@ takes thirty of them.
 
 from __future__ import annotations
 
+from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from sqlalchemy import (
     BindParameter,
     Column,
     ColumnElement,
+    DateTime,
     Delete,
     Exists,
     Insert,
@@ -150,7 +152,6 @@ MOVE: Update = update(t.conversion).where(
 )
 TAKE_OUT: Delete = delete(t.outbox).where(_o.key == _key)
 POST: Update = update(t.outbox).where(_o.key == _key, _o.event_id == bindparam("of_event"))
-RENEW: Update = update(t.lease).where(_l.name == bindparam("of_name"), _l.holder == bindparam("of_holder"))
 GIVE_BACK: Delete = delete(t.lease).where(_l.name == bindparam("of_name"), _l.holder == bindparam("of_holder"))
 HOLDER = select(_l.holder, _l.until).where(_l.name == bindparam("of_name"))
 
@@ -191,10 +192,25 @@ def miss(dialect: str) -> Upsert:
 
 
 @cache
+def renew(dialect: str, lasts: timedelta) -> Update:
+    """Returns what prolongs a lease, by the database's own clock where it has one; `until` is given where it has none."""
+    statement = update(t.lease).where(_l.name == bindparam("of_name"), _l.holder == bindparam("of_holder"))
+    return statement.values(until=CLOCK + lasts) if dialect == "postgresql" else statement
+
+
+CLOCK = func.clock_timestamp(type_=DateTime(timezone=True))
+"""PostgreSQL's clock: one for all watchers of a ledger, however far those of their hosts are apart."""
+
+
+@cache
 def claim(dialect: str) -> Upsert:
-    """Returns an insert into the lease table that leaves alone what somebody else holds at `moment`."""
+    """Returns an insert into the lease table that leaves alone what somebody else holds at `moment`.
+
+    One that ends after `latest` was written by a clock that has been set since: nobody holds that.
+    """
     statement = _insert(dialect, t.lease)
-    free = or_(_l.holder == statement.excluded.holder, _l.until <= bindparam("moment"))
+    over = or_(_l.until <= bindparam("moment"), _l.until > bindparam("latest"))
+    free = or_(_l.holder == statement.excluded.holder, over)
     taken = {c: statement.excluded[c] for c in ("holder", "until")}
     return statement.on_conflict_do_update(index_elements=["name"], set_=taken, where=free)
 
