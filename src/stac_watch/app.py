@@ -185,8 +185,16 @@ def _local(config: Config, engine: LocalSettings, environ: Mapping[str, str]) ->
         engine.folder.resolve(),
         command=[runner, "run", f"--allowed-hosts={','.join(hosts)}"],
         max_in_flight=engine.limits.max_in_flight,
+        deadline=engine.deadline,
+        memory=engine.memory or _share_of_memory(engine.limits.max_in_flight),
         environ={name: value for name, value in environ.items() if not name.startswith(ENV_PREFIX)},
     )
+
+
+def _share_of_memory(runs: int) -> int:
+    """Returns the bytes that each of so many runs may have: they leave a fifth of the machine to others; a full tile needs 2 GB."""
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(4 << 30, whole * 4 // 5 // runs)
 
 
 def check_output(config: Config) -> None:

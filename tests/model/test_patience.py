@@ -28,8 +28,9 @@ def test_a_breaker_opens_ever_longer_and_closes_with_the_first_answer():
     now = NOW
     for _ in range(12):
         breaker.failed(now, "HTTP 503")
-        rests.append((breaker.open_until or now) - now)
-        now = breaker.open_until or now
+        until = breaker.rest.until if breaker.rest is not None else now
+        rests.append(until - now)
+        now = until
         assert not breaker.is_open(now)  # one may try
     assert rests[:5] == [timedelta(0), timedelta(0), 2 * SECOND, 4 * SECOND, 8 * SECOND]
     assert rests[-1] == BACKOFF.longest

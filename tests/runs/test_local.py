@@ -4,16 +4,21 @@ import contextlib
 import fcntl
 import json
 import os
+import resource
 import signal
+import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from waiting import until
 
+from stac_watch.model.errors import Temporary
 from stac_watch.model.event import build_event, next_attempt, parse_event, run_name
 from stac_watch.runs.engine import Answer, Phase
-from stac_watch.runs.local import EVENT, LOCK, LOG, PID, LocalEngine, arguments
+from stac_watch.runs.local import EVENT, LOCK, LOG, PID, LocalEngine, arguments, is_alive
+from stac_watch.runs.processes import signal_group
 
 SCRIPT = """
 import json, os, signal, sys, time
@@ -58,9 +63,10 @@ class Bench:
         (place / "runner.py").write_text(SCRIPT)
         self.engines: list[LocalEngine] = []
 
-    def engine(self, *, command=None, room=2, environ=None) -> LocalEngine:
+    def engine(self, *, command=None, room=2, environ=None, **limits) -> LocalEngine:
         command = command or [sys.executable, str(self.place / "runner.py")]
-        self.engines.append(LocalEngine(self.folder, command=command, max_in_flight=room, environ=environ or {"MARK": "x"}))
+        environ = environ or {"MARK": "x"}
+        self.engines.append(LocalEngine(self.folder, command=command, max_in_flight=room, environ=environ, **limits))
         return self.engines[-1]
 
     def event(self, groups="wait", item_id="item-a", attempt=1, **over) -> bytes:
@@ -295,6 +301,82 @@ def test_closing_touches_no_process_that_got_an_ended_run_s_number(bench):
     run = bench.ended(engine, event)
     (bench.folder / run.name / PID).write_text(str(os.getpid()))
     engine.close(stop_runs=True)  # this process would be gone
+
+
+def test_closing_signals_no_stranger_while_others_look(bench):
+    """The number is somebody else's by now, and a second program asks for the room again and again: nothing of it lives."""
+    engine, event = bench.engine(), bench.event("exit 0")
+    engine.submit(event)
+    run = bench.ended(engine, event)
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True) as stranger:
+        (bench.folder / run.name / PID).write_text(str(stranger.pid))
+        with (bench.folder / run.name / LOCK).open() as looked:
+            fcntl.flock(looked, fcntl.LOCK_SH)  # as `is_alive` does
+            engine.close(stop_runs=True)
+        with (bench.folder / run.name / LOCK).open() as held:
+            fcntl.flock(held, fcntl.LOCK_EX)  # a run of that folder lives: not the process that has the number
+            assert not signal_group(stranger.pid, bench.folder / run.name / LOCK, signal.SIGTERM)
+        assert stranger.poll() is None
+        stranger.kill()
+
+
+def test_many_who_look_take_each_other_for_no_run(bench):
+    engine, event = bench.engine(room=3), bench.event("exit 0")
+    engine.submit(event)
+    run = bench.ended(engine, event)
+    with contextlib.ExitStack() as looking:
+        for _ in range(5):
+            fcntl.flock(looking.enter_context((bench.folder / run.name / LOCK).open()), fcntl.LOCK_SH)
+        assert not is_alive(bench.folder / run.name)
+        assert engine.headroom() == 3
+
+
+def test_a_run_that_takes_too_long_is_ended_and_has_failed_for_now(bench):
+    engine, event = bench.engine(), bench.event()
+    engine.submit(event)
+    bench.working(engine, event)
+    strict = bench.engine(deadline=timedelta(0))  # of another watcher of the same folder
+    run = bench.ended(strict, event)
+    assert (run.phase, run.outcome.code) == (Phase.FAILED, 75)
+    assert "longer than it may" in run.outcome.reason
+    assert engine.headroom() == 2
+
+
+def test_a_run_that_stands_still_is_killed_after_its_deadline(bench):
+    engine, event = bench.engine(deadline=timedelta(seconds=-20)), bench.event()
+    engine.submit(event)
+    until(lambda: bench.started())
+    os.kill(bench.started()[0][1], signal.SIGSTOP)  # it hears no SIGTERM
+    assert bench.ended(engine, event).outcome.code == 75
+
+
+def test_a_product_cannot_have_more_memory_than_its_run(bench):
+    greedy = bench.place / "greedy.py"
+    greedy.write_text(f"import sys\ntry:\n    x = bytearray(3 << 30)\nexcept MemoryError:\n    sys.argv[0] = {str(bench.place)!r}"
+                      f" + '/x'\n    exec(open({str(bench.place / 'runner.py')!r}).read())\n")  # fmt: skip
+    engine, event = bench.engine(command=[sys.executable, str(greedy)], memory=1 << 30), bench.event("exit 75")
+    engine.submit(event)
+    assert bench.ended(engine, event).outcome.code == 75  # else it is killed, or ends with nothing
+
+
+def test_without_descriptors_nothing_has_vanished(bench):
+    engine, event = bench.engine(), bench.event()
+    engine.submit(event)
+    bench.working(engine, event)
+    key = parse_event(event)["data"]["key"]
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.ExitStack() as opened:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+            with contextlib.suppress(OSError):
+                while True:
+                    opened.enter_context(open(os.devnull))  # noqa: PTH123
+            for asked in (engine.headroom, lambda: engine.runs([key])):
+                with pytest.raises(Temporary, match="Too many open files"):
+                    asked()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert bench.look(engine, event).phase is Phase.RUNNING
 
 
 @pytest.mark.parametrize("junk", [b"", b"junk", b"{}", b"\xff"], ids=["empty", "text", "no event", "no text"])

@@ -154,10 +154,10 @@ class CatalogHttp(StacApiIO):
 
     def _rested(self) -> None:
         with self._lock:
-            until = self._breaker.open_until
-            if until is not None and self._breaker.is_open(self._now()):
+            rest = self._breaker.rest
+            if rest is not None and rest.lasts(self._now()):
                 raise CatalogUnavailable(
-                    f"catalog {self.api} does not answer; it is left alone until {until:%H:%M:%S} UTC",
+                    f"catalog {self.api} does not answer; it is left alone until {rest.until:%H:%M:%S} UTC",
                     hint="`stac-watch check` asks it now",
                 )
 

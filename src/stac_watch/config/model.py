@@ -23,7 +23,7 @@ from pydantic import (
 )
 
 from stac_watch.config.areas import Area, Expression, parse_area, parse_expression
-from stac_watch.config.values import Duration, Host, HttpUrl, Rate, _output_template
+from stac_watch.config.values import Duration, Host, HttpUrl, Rate, Size, _output_template
 from stac_watch.model.errors import ConfigError
 
 OURS = frozenset({"engine", "ledger"})  # what pages, metrics and `status` call the watcher's own parts beside its sources
@@ -168,6 +168,11 @@ class LocalSettings(Group):
     """One folder per run: event, log, outcome."""
     limits: Limits = Limits(max_in_flight=2)
     """As above; one run uses about a core and 2 GB for a full tile."""
+    deadline: Duration = timedelta(hours=6)
+    """How long a run may take, as on a cluster; then it is ended, and that attempt has failed. A full tile takes minutes."""
+    memory: Size | None = None
+    """Memory of its own that a run may have, for example `6Gi`; a product that makes it want more fails alone. Empty = four fifths
+    of the machine's, shared between `max_in_flight` runs, and at least 4Gi."""
 
 
 class Web(Group):

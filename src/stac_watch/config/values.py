@@ -39,6 +39,15 @@ def parse_rate(value: object) -> float:
     return float(match[1]) / _UNITS[match[2]]
 
 
+def parse_size(value: object) -> int:
+    """Returns bytes from `6Gi`, `1800M`, `2000000000`: the quantities of Kubernetes."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(|k|M|G|T|Ki|Mi|Gi|Ti)B?", str(value).strip())
+    if not match or float(match[1]) <= 0:
+        raise ValueError(f"{value!r} is not a size; write for example 6Gi or 1800M")
+    base, power = (1024, "KMGT") if match[2].endswith("i") else (1000, "kMGT")
+    return int(float(match[1]) * base ** (power.index(match[2][0]) + 1 if match[2] else 0))
+
+
 def _http_url(value: str) -> str:
     if not re.fullmatch(r"https?://[^\s{}@]+", value):
         raise ValueError(f"{value!r} is not an http(s) URL (credentials never go into the URL)")
@@ -71,6 +80,7 @@ def _output_template(value: str) -> str:
 
 
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
+Size = Annotated[int, BeforeValidator(parse_size)]
 Rate = Annotated[float, BeforeValidator(parse_rate)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 Host = Annotated[str, AfterValidator(_host)]

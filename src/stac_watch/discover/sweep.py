@@ -21,6 +21,7 @@ from stac_watch.discover.intake import BASELINE, ORIGIN, Comparison, Intake, add
 from stac_watch.discover.items import read_item
 from stac_watch.ledger.records import Findings, SourceState, SweepRow, Tally
 from stac_watch.model.item import Item
+from stac_watch.model.patience import waited
 
 DAYS = 4  # windows of one step
 ASKED = 100  # unreadable items that are asked for one by one after a sweep of everything
@@ -152,4 +153,4 @@ def _current(intake: Intake, state: SourceState) -> SweepRow | None:
 def _due(row: SweepRow | None, every: timedelta, now: datetime, *, first: datetime) -> bool:
     if row is None:
         return now >= first
-    return row.done_at is None or now - row.begun_at >= every
+    return row.done_at is None or waited(row.begun_at, now, every)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from stac_watch.ledger import statements as sql
@@ -38,6 +38,11 @@ class Outbox:
         """Returns when the next event in the outbox is due."""
         with self._session.read() as tx:
             return tx.execute(sql.NEXT_DUE).scalar()
+
+    def bring_forward(self, now: datetime, slack: timedelta) -> int:
+        """Makes due what waits for a time that was set by a clock that was further; returns how many events that are."""
+        with self._session.write() as tx:
+            return tx.execute(sql.BRING_FORWARD, {"now": now, "future": now + slack}).rowcount
 
     def load(self, now: datetime) -> Load | None:
         """Returns how much is where and what is unclear, for who sends; None when no event is due."""

@@ -151,6 +151,14 @@ MOVE: Update = update(t.conversion).where(
     _c.key == _key, _c.state == bindparam("from_state"), _c.attempt == bindparam("from_attempt")
 )
 TAKE_OUT: Delete = delete(t.outbox).where(_o.key == _key)
+BRING_FORWARD: Update = (
+    update(t.outbox)
+    .values(due=bindparam("now", type_=_o.due.type))
+    .where(
+        _o.due > bindparam("now", type_=_o.due.type),
+        _o.event_id.in_(select(t.event.c.id).where(t.event.c.key == _o.key, t.event.c.created_at > bindparam("future"))),
+    )
+)
 POST: Update = update(t.outbox).where(_o.key == _key, _o.event_id == bindparam("of_event"))
 GIVE_BACK: Delete = delete(t.lease).where(_l.name == bindparam("of_name"), _l.holder == bindparam("of_holder"))
 HOLDER = select(_l.holder, _l.until).where(_l.name == bindparam("of_name"))

@@ -17,6 +17,7 @@ from pydantic import SecretStr
 
 from stac_watch.model.errors import InputError, Refused, Temporary
 from stac_watch.model.event import CONTENT_TYPE, parse_event
+from stac_watch.model.patience import Rest, waited
 from stac_watch.runs.engine import Answer, Phase, Receipt, Run
 from stac_watch.runs.kubernetes_api import Cluster
 from stac_watch.runs.workflow import COMPLETED_LABEL, GROUP, KEY_LABEL, PLURAL, distinct, illegal_label, run_of
@@ -49,7 +50,7 @@ class ArgoEngine:
         self._http = urllib3.PoolManager(timeout=POST_TIMEOUT, retries=False, maxsize=2)
         self._accepted: dict[str, datetime] = {}  # names of runs that were accepted and not seen yet: they take room, too
         self._read: dict[str, tuple[str, Run]] = {}  # uid -> resourceVersion and what that version says, the last looked at last
-        self._full_until: datetime | None = None
+        self._full: Rest | None = None
 
     @property
     def namespace(self) -> str:
@@ -159,14 +160,15 @@ class ArgoEngine:
 
     def headroom(self) -> int:
         """Counts unfinished Workflows of ours, and accepted events whose Workflow was not seen yet."""
-        if self._full_until is not None and self._now() < self._full_until:
+        if self._full is not None and self._full.lasts(self._now()):
             return 0
         names = {m["name"] for m in self._listed(f"{KEY_LABEL},{COMPLETED_LABEL}!=true")}
         self._seen(names)
         # an event that the bus lost must not take room for ever; it is sent again after the same time
-        self._accepted = {name: at for name, at in self._accepted.items() if self._now() - at < self._confirm_after}
+        now = self._now()
+        self._accepted = {name: at for name, at in self._accepted.items() if not waited(at, now, self._confirm_after)}
         room = max(0, self._max_in_flight - len(names) - len(self._accepted))
-        self._full_until = None if room else self._now() + FULL_FOR
+        self._full = None if room else Rest(now, now + FULL_FOR)
         return room
 
     def close(self, *, stop_runs: bool) -> None:  # noqa: ARG002  # Workflows live on, that is what a cluster is for

@@ -3,6 +3,9 @@
 The folder is named like the run, and holds the event, the runner's log, status and outcome. A run outlives the watcher, as a
 Workflow does. Liveness is a file lock that the runner's process inherits: the kernel drops it when the process ends, however it
 ends, so a process id that was given to somebody else is never mistaken for a run.
+
+A run has a deadline, as a Workflow has, and a share of the machine's memory: what a product makes it do must not cost its
+neighbours theirs.
 """
 
 from __future__ import annotations
@@ -14,29 +17,44 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from stac_watch.model.errors import Exit, InputError, StacWatchError, cannot_write
+from stac_watch.model.errors import Exit, InputError, StacWatchError, Temporary, cannot_write
 from stac_watch.model.event import parse_event
 from stac_watch.model.files import replace_file
 from stac_watch.model.identity import key_in_name
 from stac_watch.model.outcome import Outcome, parse_outcome, read_document
+from stac_watch.runs import processes
 from stac_watch.runs.engine import Answer, Phase, Receipt, Run
 
 EVENT, LOCK, LOG, STATUS, OUTCOME, PID = "event.json", "run.lock", "runner.log", "status.json", "outcome.json", "pid"
+LATE = "late"
+"""Written into a run's folder when its deadline has passed, before it is told to end."""
 WORK = ".work"
 """Where runs stage sources, under the folder: `stage/<key>` stays after a failure, for the next attempt."""
 
 GRACE = 12.0  # seconds; the runner promises to end within 10 after SIGTERM
+DEADLINE = timedelta(hours=6)
+MOST = 4 << 20  # bytes of a file of a run that are read: an outcome has some kilobytes
 
 
 class LocalEngine:
     """Runs of this machine, under `folder`."""
 
-    def __init__(self, folder: Path, *, command: Sequence[str], max_in_flight: int, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        command: Sequence[str],
+        max_in_flight: int,
+        environ: Mapping[str, str],
+        deadline: timedelta = DEADLINE,
+        memory: int | None = None,  # bytes that a run may have; None = as many as there are
+    ) -> None:
+        self._deadline, self._memory = deadline, memory
         self._folder = folder
         self._command = list(command)
         self._max_in_flight = max_in_flight
@@ -85,14 +103,24 @@ class LocalEngine:
         except OSError:  # with its event but without a process the folder would be that of a run that was killed
             (run / EVENT).unlink()
             raise
+        if self._memory is not None:
+            processes.limit_memory(child.pid, self._memory)
         self._children[run.name] = child
         replace_file(run / PID, str(child.pid))
 
     def runs(self, keys: Sequence[str]) -> list[Run]:
-        """Reads the folders of these keys."""
+        """Reads the folders of these keys, and tells runs whose deadline has passed to end.
+
+        Raises:
+            Temporary: this machine cannot look, as when descriptors are used up.
+        """
+        with _looking(self._folder):
+            return self._runs(keys)
+
+    def _runs(self, keys: Sequence[str]) -> list[Run]:
         wanted = {key_in_name(key) for key in keys}
         found = []
-        for run in sorted(self._folder.glob("gz-*")):
+        for run in sorted(_folders(self._folder)):
             data = event_of(run) if run.name.split("-")[-2] in wanted else None
             if data is not None and data.get("key") in keys and data.get("run") == run.name:
                 found.append(self._look(run, data))
@@ -106,29 +134,50 @@ class LocalEngine:
         common["started"] = datetime.fromtimestamp((run / EVENT).stat().st_mtime, UTC)
         alive = is_alive(run)
         outcome = parse_outcome(_read(run / OUTCOME))
+        if not alive and (run / LATE).exists() and (outcome is None or outcome.code == Exit.TERMINATED):
+            reason = f"it took longer than it may: {self._deadline}"
+            outcome = Outcome(code=int(Exit.TEMPORARY), reason=reason, hint="raise engine.deadline if that is normal here")
+            return Run(**common, phase=Phase.FAILED, stage=outcome.stage, outcome=outcome)
         if outcome is not None and not alive:
             phase = Phase.SUCCEEDED if outcome.code == 0 else Phase.FAILED
             ended = datetime.fromtimestamp((run / OUTCOME).stat().st_mtime, UTC)
             return Run(**common, phase=phase, stage=outcome.stage, outcome=outcome, ended=ended)
         if alive:
+            self._mind_the_deadline(run)
             stage, progress = _standing(read_document(_read(run / STATUS)) or {})
             return Run(**common, phase=Phase.RUNNING, stage=stage, progress=progress)
         # no lock and no outcome: the process was killed before it could say anything
         outcome = Outcome(code=137, reason="the run's process ended without an outcome", hint=f"see {run / LOG}")
         return Run(**common, phase=Phase.FAILED, outcome=outcome)
 
+    def _mind_the_deadline(self, run: Path) -> None:
+        """Tells a run to end that has lived too long; kills one that was told so and lives."""
+        lived = processes.age(_leader(run) or 0, run / LOCK)
+        if lived is None or lived < self._deadline.total_seconds():
+            return
+        told = (run / LATE).exists()
+        if not told:
+            replace_file(run / LATE, "")
+        if not told or lived > self._deadline.total_seconds() + GRACE:
+            self._signal(run, signal.SIGKILL if told else signal.SIGTERM)
+
     def headroom(self) -> int:
-        """Counts the folders whose lock is held."""
-        alive = sum(is_alive(run) for run in self._folder.glob("gz-*"))
+        """Counts the folders whose lock is held.
+
+        Raises:
+            Temporary: this machine cannot look, as when descriptors are used up.
+        """
+        with _looking(self._folder):
+            alive = sum(is_alive(run) for run in _folders(self._folder))
         return max(0, self._max_in_flight - alive)
 
     def close(self, *, stop_runs: bool) -> None:
         """Ends every run of this folder in order (SIGTERM, SIGKILL after 12 s), or leaves them to end by themselves."""
         if stop_runs:
-            alive = ended = [run for run in self._folder.glob("gz-*") if is_alive(run)]
+            alive = ended = [run for run in _folders(self._folder) if is_alive(run)]
             for number in (signal.SIGTERM, signal.SIGKILL):
                 for run in alive:
-                    _signal(run, number)
+                    self._signal(run, number)
                 alive = self._await_end(alive, GRACE)
             for run in ended:
                 if not (run / OUTCOME).exists() and not is_alive(run):  # it had not come so far that it could say so itself
@@ -139,6 +188,14 @@ class LocalEngine:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     child.wait(GRACE)  # the lock went first; the process itself is gone a moment later
                 del self._children[name]
+
+    def _signal(self, run: Path, number: signal.Signals) -> None:
+        """Signals a run's processes: those of the group in which its lock is held, whoever has the number in `pid` by now."""
+        child, leader = self._children.get(run.name), _leader(run)
+        if processes.HANDLES and leader is not None:
+            processes.signal_group(leader, run / LOCK, number)
+        elif child is not None:
+            child.send_signal(number)
 
     def _await_end(self, alive: list[Path], seconds: float) -> list[Path]:
         deadline = time.monotonic() + seconds
@@ -162,9 +219,9 @@ def arguments(data: Mapping[str, Any]) -> list[str]:
     return [f"--{name}={value}" for name, value in given.items()]
 
 
-def _try_lock(descriptor: int) -> bool:
+def _try_lock(descriptor: int, kind: int = fcntl.LOCK_EX) -> bool:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
@@ -177,20 +234,38 @@ def event_of(run: Path) -> dict[str, Any] | None:
 
 
 def is_alive(run: Path) -> bool:
-    """Tells whether a run folder's process lives."""
+    """Tells whether a run folder's process lives. Who looks shares the lock: two that look do not take each other for a run."""
     try:
         with (run / LOCK).open("r") as lock:
-            return not _try_lock(lock.fileno())
+            return not _try_lock(lock.fileno(), fcntl.LOCK_SH)
     except (FileNotFoundError, NotADirectoryError):
         return False
 
 
-def _signal(run: Path, number: signal.Signals) -> None:
-    """Signals a run's process group; its lock is held, so the number in `pid` is still its own."""
+def _folders(folder: Path) -> list[Path]:
+    """Returns the run folders. `glob` takes a folder that cannot be opened for an empty one: every run would have vanished."""
     try:
-        os.killpg(int((run / PID).read_text()), number)
-    except (FileNotFoundError, ValueError, ProcessLookupError):
-        return  # it ended meanwhile, or was started by a watcher that was killed before it could note the number
+        with os.scandir(folder) as entries:
+            return [folder / entry.name for entry in entries if entry.name.startswith("gz-")]
+    except FileNotFoundError:  # nothing was started yet
+        return []
+
+
+def _leader(run: Path) -> int | None:
+    """Returns the number that a run's process had; None where whoever started it was killed before it could note it."""
+    try:
+        return int((run / PID).read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+@contextlib.contextmanager
+def _looking(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        hint = "it is tried again; `ulimit -n` and the disk below that folder are what usually lacks"
+        raise Temporary(f"cannot look at the runs in {folder}: {error.strerror or error}", hint=hint) from error
 
 
 def _standing(status: Mapping[str, Any]) -> tuple[str, tuple[int, int] | None]:
@@ -202,6 +277,7 @@ def _standing(status: Mapping[str, Any]) -> tuple[str, tuple[int, int] | None]:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            return file.read(MOST)
     except (FileNotFoundError, NotADirectoryError):
         return b""

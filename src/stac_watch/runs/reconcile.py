@@ -17,7 +17,7 @@ from stac_watch.model.causes import fingerprint
 from stac_watch.model.errors import Exit
 from stac_watch.model.item import SkipReason
 from stac_watch.model.outcome import Outcome
-from stac_watch.model.patience import Backoff
+from stac_watch.model.patience import Backoff, waited
 from stac_watch.model.states import Fact, State
 from stac_watch.runs.engine import Engine, Phase, Run, Runs
 
@@ -48,7 +48,7 @@ def decide(
         return Move(Fact.RUN_SEEN, at) if row.state in (State.QUEUED, State.SUBMITTED) else None
     if row.state is State.RUNNING:
         return _retry(row, Fact.VANISHED, f"run {row.run} is gone without an outcome", now, limits, superseded=superseded)
-    if row.state is State.SUBMITTED and now - row.changed_at >= limits.confirm_after:
+    if row.state is State.SUBMITTED and waited(row.changed_at, now, limits.confirm_after):
         if superseded:
             why = f"no run {limits.confirm_after} after it was accepted, and a newer revision is there"
             return Move(Fact.SUPERSEDED, why, reason=SkipReason.SUPERSEDED)
@@ -143,7 +143,7 @@ def reconcile(
         run = runs.of(row)
         ended = run is None or run.phase in (Phase.SUCCEEDED, Phase.FAILED)
         # an accepted event's output is looked for when its run is overdue: once, not at every look at five hundred of them
-        patient = run is None and row.state is State.SUBMITTED and now() - row.changed_at < limits.confirm_after
+        patient = run is None and row.state is State.SUBMITTED and not waited(row.changed_at, now(), limits.confirm_after)
         marker = read_marker(row.output_zarr) if ended and not patient else None
         move = decide(row, run, marker, now(), limits, superseded=ended and ledger.conversions.superseded(row))
         if move is None:

@@ -18,8 +18,9 @@ from stac_watch.discover.intake import Intake
 from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.records import ConversionRow, Tally
 from stac_watch.ledger.session import LeaseLost
-from stac_watch.model.errors import Refused, StacWatchError, Temporary
+from stac_watch.model.errors import CannotWrite, Refused, StacWatchError, Temporary
 from stac_watch.model.outcome import Outcome
+from stac_watch.model.patience import CLOCKS, Rest
 from stac_watch.model.states import Fact, State
 from stac_watch.runs.dispatch import Sent, dispatch
 from stac_watch.runs.engine import Engine, Runs
@@ -88,9 +89,10 @@ class Watcher:
         caps = {s.name: s.max_in_flight for s in parts.sources if s.max_in_flight is not None}
         self._throttle = Throttle(TokenBucket(parts.limits.rate), caps=caps, max_in_flight=parts.limits.max_in_flight)
         self._observers = [Observer(parts.intake(source), parts.rng) for source in (parts.sources if observing else ())]
-        self._engine_at: datetime | None = None  # when an engine that refused us is asked again
-        self._look_at: datetime | None = None  # when the runs are looked at again
-        self._given_up_at: datetime | None = None  # when failed conversions were looked at last
+        self._refused: Rest | None = None  # of an engine that refused us
+        self._looked: Rest | None = None  # between two looks at the runs
+        self._gave_up: Rest | None = None  # between two looks at failed conversions
+        self._clock: datetime | None = None  # as it was at the last round
         self._runs = Runs()  # as they were looked at last
         self._ailing: dict[str, StacWatchError] = {}  # until a source answers, or the engine works
 
@@ -122,13 +124,14 @@ class Watcher:
         """Reconciles and dispatches; an engine that refuses us, or does not answer, stops neither the loop nor discovery."""
         p, sent = self._p, Sent()
         facts: Mapping[Fact, int] = {}
-        if self._engine_at is not None and p.now() < self._engine_at:
+        if self._refused is not None and self._refused.lasts(p.now()):
             return facts, sent
-        self._engine_at = None
+        self._refused = None
         try:
+            self._mind_the_clock()
             facts = self._reconcile()
             sent = dispatch(p.ledger, p.engine, self._throttle, p.rng, p.now)
-            if self._throttle.breaker.open_until is None or p.ledger.outbox.next_due() is None:
+            if self._throttle.breaker.rest is None or p.ledger.outbox.next_due() is None:
                 self._ailing.pop(ENGINE, None)
             elif sent.unknown:
                 hint = "events wait; `stac-watch check` asks it now"
@@ -137,19 +140,29 @@ class Watcher:
             raise
         except Temporary as error:
             problems[ENGINE] = error
-        except Refused as error:
+        except OSError as error:  # descriptors, processes or memory are used up, or a disk is away: it passes, or a person helps
+            hint = "it is tried again; see this machine's limits, memory and disks"
+            problems[ENGINE] = Temporary(f"this machine cannot do it: {error}", hint=hint)
+        except (Refused, CannotWrite) as error:
             problems[ENGINE] = error
-            self._engine_at = p.now() + REFUSED_PAUSE
+            self._refused = Rest(p.now(), p.now() + REFUSED_PAUSE)
         return facts, sent
 
     def _reconcile(self) -> Mapping[Fact, int]:
         """Looks at the runs, as often as it is cheap."""
         p, began = self._p, self._p.now()
-        if self._look_at is not None and timedelta(0) < self._look_at - began <= LONGEST_PAUSE:  # longer: the clock was set
+        if self._looked is not None and self._looked.lasts(began):
             return {}
         facts = reconcile(p.ledger, p.engine, p.limits, p.read_marker, p.now, self._given_up(), self._see)
-        self._look_at = None if facts else p.now() + min(LONGEST_PAUSE, SHARE * (p.now() - began))
+        ended = p.now()
+        self._looked = None if facts else Rest(ended, ended + min(LONGEST_PAUSE, SHARE * (ended - began)))
         return facts
+
+    def _mind_the_clock(self) -> None:
+        """Lets nothing wait for a time that was set by another clock: the first round, and each after the clock was set back."""
+        before, self._clock = self._clock, self._p.now()
+        if before is None or self._clock < before - CLOCKS:
+            self._p.ledger.outbox.bring_forward(self._clock, CLOCKS)
 
     def _see(self, runs: Runs) -> None:
         self._runs = runs
@@ -157,9 +170,9 @@ class Watcher:
     def _given_up(self) -> list[ConversionRow]:
         """Returns failed conversions, as rarely as the longest pause between two looks."""
         now = self._p.now()
-        if self._given_up_at is not None and timedelta(0) <= now - self._given_up_at < LONGEST_PAUSE:
+        if self._gave_up is not None and self._gave_up.lasts(now):
             return []
-        self._given_up_at = now
+        self._gave_up = Rest(now, now + LONGEST_PAUSE)
         return self._p.ledger.conversions.find(state=State.FAILED, since=now - KEPT, limit=MOST_GIVEN_UP)
 
     def run(self, report: Callable[[Tick], None]) -> None:
