@@ -45,6 +45,11 @@ argo-install: .tools/bin/uv ## pinned Argo Workflows and Argo Events, from their
 template: .tools/bin/uv ## the WorkflowTemplate alone [NAMESPACE IMAGE TAG DRY_RUN=server]
 	$(KIT) template $(BOTH_IMAGES) --namespace=$(call quote,$(NAMESPACE)) --dry-run=$(call quote,$(DRY_RUN))
 
+.PHONY: manifests
+manifests: install ## render the committed YAML anew, from its two examples of a configuration
+	@$(BIN)/stac-watch cluster manifests --config=deploy/base/stac-watch.yaml
+	@$(BIN)/stac-watch cluster manifests --config=deploy/overlays/production/stac-watch.yaml --overlay=production
+
 .PHONY: deploy
 deploy: .tools/bin/uv ## everything, by kubectl apply -k [OVERLAY=k3d IMAGE POLLER_IMAGE TAG DRY_RUN=server]
 	$(KIT) deploy $(BOTH_IMAGES) --overlay=$(call quote,$(OVERLAY)) --dry-run=$(call quote,$(DRY_RUN))

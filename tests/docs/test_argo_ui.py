@@ -18,7 +18,10 @@ SYSTEM = ("app.kubernetes.io/", "events.argoproj.io/", "stac-watch/", "workflows
 
 @pytest.fixture(scope="module")
 def objects():
-    settings = Settings("", "geozarr", ("s2-l2a",), ("objects.eodc.eu",), "runner:1", "poller:1")
+    settings = Settings(
+        config="", namespace="geozarr", sources=("s2-l2a",), allowed_hosts=("objects.eodc.eu",), output="s3://b/{item_id}",
+        slots=20, runner_image="runner:1", poller_image="poller:1",
+    )  # fmt: skip
     texts = [text for name, text in render(settings).items() if name.endswith(".yaml")]
     return [found for text in texts for found in yaml.safe_load_all(text) if found and "kind" in found]
 

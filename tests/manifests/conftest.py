@@ -10,13 +10,14 @@ import jsonschema
 import pytest
 import yaml
 
-from stac_watch.cluster.manifests.render import render
+from stac_watch.cluster.manifests.render import render, render_production
 from stac_watch.cluster.manifests.settings import settings_of
 from stac_watch.config.load import load
 from stac_watch.model.event import Conversion, build_event
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "deploy" / "base" / "stac-watch.yaml"
+PRODUCTION = ROOT / "deploy" / "overlays" / "production" / "stac-watch.yaml"
 SCHEMAS = ROOT.parent / "shared" / "data" / "argo"
 
 
@@ -26,8 +27,14 @@ def settings():
 
 
 @pytest.fixture(scope="session")
-def rendered(settings):
-    return render(settings)
+def production():
+    return settings_of(load(PRODUCTION, {}), PRODUCTION.read_text())
+
+
+@pytest.fixture(scope="session")
+def rendered(settings, production):
+    """Every committed file: two examples of a configuration, of which one suits the overlay `production`."""
+    return {**render(settings), **render_production(production)}
 
 
 @pytest.fixture(scope="session")
@@ -35,7 +42,7 @@ def objects(rendered):
     """Every Kubernetes object, without kustomize's own files and the overlays' patches, by (kind, name)."""
     found = {}
     for path, text in rendered.items():
-        if Path(path).name.startswith("kustomiz") or path.endswith(("base/stac-watch.yaml", ".json")):
+        if Path(path).name.startswith("kustomiz") or path.endswith(("/stac-watch.yaml", ".json")):
             continue
         if "overlays" in path and Path(path).name not in {"budget.yaml", "network.yaml", "quota.yaml"}:
             continue

@@ -37,14 +37,26 @@ def test_every_pod_is_restricted(objects):
             security = spec["securityContext"]
             assert security["allowPrivilegeEscalation"] is False, (name, container)
             assert security["capabilities"]["drop"] == ["ALL"], (name, container)
-    assert seen == {"poller", "preflight", "volume", "convert", "audit", "stac", "geozarr", "bus"}
+    assert seen == {"poller", "preflight", "volume", "convert", "release", "audit", "stac", "geozarr", "bus"}
 
 
 def test_argos_own_containers_are_named_as_far_as_the_pod_has_them(objects):
     """A resource step has no `wait`; a patch that names it makes the pod invalid."""
-    expected = {"preflight": {"init", "wait", "main"}, "convert": {"init", "wait", "main"}, "volume": {"init", "main"}}
+    expected = {
+        "preflight": {"init", "wait", "main"},
+        "convert": {"init", "wait", "main"},
+        "volume": {"init", "main"},
+        "release": {"init", "main"},
+    }
     found = {name: set(containers) for name, _, containers in pods(objects) if name in expected}
     assert found == expected
+
+
+def test_every_container_says_what_it_asks_for(objects):
+    """A quota on requests refuses pods in which one container does not: `must specify requests.cpu for: init,wait`."""
+    for name, _, containers in pods(objects):
+        for container, spec in containers.items():
+            assert {"cpu", "memory"} <= spec.get("resources", {}).get("requests", {}).keys(), (name, container)
 
 
 def test_our_root_file_systems_are_read_only(objects):
@@ -72,7 +84,10 @@ def test_secrets_are_only_named(objects, rendered):
         ("geozarr-sensor", {("argoproj.io", "workflows"): {"get", "create", "patch"}}),
         (
             "geozarr-run",
-            {("argoproj.io", "workflowtaskresults"): {"create", "patch"}, ("", "persistentvolumeclaims"): {"create", "get"}},
+            {
+                ("argoproj.io", "workflowtaskresults"): {"create", "patch"},
+                ("", "persistentvolumeclaims"): {"create", "delete", "get"},
+            },
         ),
         ("stac-watch", {("argoproj.io", "workflows"): {"get", "list", "watch"}}),
         (

@@ -66,7 +66,9 @@ def test_prometheus_scrapes_the_watcher_and_evaluates_every_rule(tmp_path):
         store.put(make_item(item, catalog_url=catalog.url, product_href=f"{catalog.url}/products/{item}.zarr", updated=now))
         (tmp_path / "prometheus.yaml").write_text(yaml.safe_dump({
             "global": {"scrape_interval": "2s", "evaluation_interval": "2s"}, "rule_files": ["rules.yaml"],
-            "scrape_configs": [{"job_name": "stac-watch", "static_configs": [{"targets": [target]}]}],
+            "scrape_configs": [
+                {"job_name": "stac-watch", "static_configs": [{"targets": [target], "labels": {"namespace": "geozarr"}}]},
+            ],
         }))  # fmt: skip
         argv = [prometheus, f"--config.file={tmp_path}/prometheus.yaml", f"--storage.tsdb.path={tmp_path}/tsdb",
                 f"--web.listen-address=127.0.0.1:{port}"]  # fmt: skip

@@ -11,7 +11,7 @@ import typer
 
 from stac_watch.cli.cluster import cluster
 from stac_watch.cli.terminal import DEFAULT_CONFIG, ConfigOption, JsonOption, environ_of, loaded, stopping
-from stac_watch.model.errors import ConfigError, Exit
+from stac_watch.model.errors import ConfigError, Exit, InputError
 
 if TYPE_CHECKING:
     from stac_watch.cluster.submit import Submission
@@ -30,9 +30,10 @@ def manifests(
     network: Annotated[list[str] | None, typer.Option(help="A private network that poller and runs may reach; repeatable.")] = None,
     api_server: Annotated[list[str] | None, typer.Option(help="Network of the Kubernetes API; repeatable; none = any.")] = None,
     prometheus: Annotated[str, typer.Option(help="Namespace of a Prometheus with its operator: overlays with monitoring.")] = "",
+    overlay: Annotated[str, typer.Option(help="production: only that overlay, with this configuration; empty = everything.")] = "",
 ) -> int:
     """Render every manifest for this configuration."""
-    from stac_watch.cluster.manifests.render import render
+    from stac_watch.cluster.manifests.render import can_be_production, render, render_production
     from stac_watch.cluster.manifests.settings import settings_of
 
     settings = settings_of(
@@ -46,13 +47,18 @@ def manifests(
         api_servers=api_server or (),
         prometheus=prometheus,
     )
-    files = render(settings)
+    if overlay not in ("", "production"):
+        raise InputError(f"--overlay {overlay!r} cannot be rendered alone", hint="`--overlay production`, or leave it out")
+    files = render_production(settings) if overlay else render(settings)
     for name, text in files.items():
         path = out / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
-    overlay = out / "deploy" / "overlays" / "production"
-    print(f"{len(files)} files under {out.absolute()}; apply them with `kubectl apply -k {overlay}`")
+    suits = "production" if can_be_production(settings) else "k3d"
+    folder = out / "deploy" / "overlays" / suits
+    print(f"{len(files)} files under {out.absolute()}; apply them with `kubectl apply -k {folder}`")
+    if suits != "production":
+        print(f"  → no overlay production: recipe.output {settings.output} is on volumes that go with their runs", file=sys.stderr)
     return Exit.OK
 
 

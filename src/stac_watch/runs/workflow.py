@@ -20,7 +20,7 @@ from stac_watch.runs.engine import Phase, Run
 GROUP, VERSION, PLURAL = "argoproj.io", "v1alpha1", "workflows"
 API_VERSION = f"{GROUP}/{VERSION}"
 TEMPLATE = "geozarr-convert"
-PREFLIGHT, VOLUME, CONVERT = "preflight", "volume", "convert"
+PREFLIGHT, VOLUME, CONVERT, RELEASE = "preflight", "volume", "convert", "release"
 OUTCOME, SIZE = "outcome", "size"
 
 LABELS = {
@@ -151,8 +151,8 @@ def _attempt(label: str) -> int:
 
 
 def _pods(status: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yields the pod nodes, oldest first; a retried step has one for each attempt."""
-    nodes = [n for n in (status.get("nodes") or {}).values() if n.get("type") == "Pod"]
+    """Yields the pod nodes, oldest first; a retried step has one for each attempt. How the volume was given back says nothing."""
+    nodes = [n for n in (status.get("nodes") or {}).values() if n.get("type") == "Pod" and n.get("templateName") != RELEASE]
     yield from sorted(nodes, key=lambda n: (n.get("startedAt") or "", n.get("finishedAt") or "~", n.get("name", "")))
 
 

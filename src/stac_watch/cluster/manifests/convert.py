@@ -1,4 +1,4 @@
-"""The WorkflowTemplate `geozarr-convert`, in Hera: one conversion as preflight -> volume -> convert.
+"""The WorkflowTemplate `geozarr-convert`, in Hera: one conversion as preflight -> volume -> convert, and at its end -> release.
 
 No step runs a shell, and a value of an event stands nowhere but in an argument of a container.
 
@@ -36,7 +36,7 @@ from stac_watch.cluster.manifests.settings import (
 )
 from stac_watch.model.errors import Exit
 from stac_watch.model.outcome import DATA
-from stac_watch.runs.workflow import CONVERT, OUTCOME, PARAMETERS, PREFLIGHT, SIZE, TEMPLATE, VOLUME
+from stac_watch.runs.workflow import CONVERT, OUTCOME, PARAMETERS, PREFLIGHT, RELEASE, SIZE, TEMPLATE, VOLUME
 from stac_watch.runs.workflow import Parameter as Wanted
 
 RETRY_EXIT_CODES = (int(Exit.TEMPORARY), 137, int(Exit.TERMINATED))
@@ -46,6 +46,7 @@ KEEP_SUCCESS, KEEP_FAILURE = 3 * 86400, 14 * 86400  # seconds; the reconciler re
 TOKEN_FOLDER = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105  # where client-go looks, and no secret
 SIZE_FILE, OUTCOME_FILE = f"{TMP}/size", f"{TMP}/outcome.json"
 _P = "{{{{workflow.parameters.{}}}}}".format
+_REMOTE = "{{=workflow.parameters.output_zarr contains '://'}}"
 
 
 def convert_template(settings: Settings) -> Object:
@@ -59,6 +60,7 @@ def convert_template(settings: Settings) -> Object:
             "workflows.argoproj.io/description": "Converts one product on a volume of its own: preflight, volume, convert.",
         },
         entrypoint="main",
+        on_exit="end",
         service_account_name=RUN,
         arguments=[_argument(p, settings) for p in PARAMETERS],
         active_deadline_seconds=DEADLINE,
@@ -97,6 +99,9 @@ def convert_template(settings: Settings) -> Object:
             Task(name=PREFLIGHT, template=preflight)
             Task(name=VOLUME, template=volume, arguments=size, depends=PREFLIGHT)
             Task(name=CONVERT, template=convert, depends=VOLUME)
+        release = _release()
+        with DAG(name="end"):
+            Task(name=RELEASE, template=release, when=_REMOTE, continue_on=m.ContinueOn(error=True, failed=True))
     document: Object = template.to_dict()
     return document
 
@@ -217,12 +222,29 @@ def _volume(settings: Settings) -> Resource:
     )
 
 
+def _release() -> Resource:
+    """Returns the step that gives the volume of a run back, however the run ended, when its output is in an object store.
+
+    Nothing of worth is on it then: another attempt is another run with a volume of its own. Kept for the three days that the
+    Workflow is kept, 11 GiB each, volumes were what ended first: 62 runs a day in a quota of 2 TiB.
+    """
+    gone = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "{{workflow.name}}"}}
+    return Resource(
+        name=RELEASE,
+        action="delete",
+        flags=["--wait=false"],
+        manifest=yaml.safe_dump(gone, sort_keys=True),
+        retry_strategy=RetryStrategy(limit="3", retry_policy="Always", backoff=m.Backoff(duration="10s", factor=3, cap="2m")),
+        pod_spec_patch=restrict("init", "main"),
+    )
+
+
 def _outcome() -> Parameter:
     return Parameter(name=OUTCOME, value_from=m.ValueFrom(path=OUTCOME_FILE, default=""))
 
 
 def restrict(*names: str, without_token: bool = False) -> str:
-    """Returns the patch that puts Argo's own containers under the restricted profile; `wait` also tells progress sooner.
+    """Returns the patch that bounds Argo's own containers and puts them under the restricted profile; `wait` tells progress sooner.
 
     A patch must name only containers that the pod has: a resource step has no `wait`. `without_token` leaves the account's token to
     Argo's containers, short-lived as ever, and takes it from `main`, which reads what strangers wrote. Argo's own way to that end
@@ -231,7 +253,8 @@ def restrict(*names: str, without_token: bool = False) -> str:
     token = {"volumeMounts": [{"name": "argo-token", "mountPath": TOKEN_FOLDER, "readOnly": True}]} if without_token else {}
     containers: list[Object] = []
     for name in names:
-        patch: Object = {"name": name, "securityContext": container_security(read_only=False), **token}
+        bounds = {"resources": _argo_resources(), "securityContext": container_security(read_only=False)}
+        patch: Object = {"name": name, **bounds, **token}
         if name == "wait":
             patch["env"] = [{"name": "ARGO_PROGRESS_PATCH_TICK_DURATION", "value": "10s"}]
         containers.append(patch)
@@ -240,6 +263,11 @@ def restrict(*names: str, without_token: bool = False) -> str:
     if without_token:
         pod |= {"automountServiceAccountToken": False, "volumes": [{"name": "argo-token", "projected": _token()}]}
     return yaml.safe_dump(pod)
+
+
+def _argo_resources() -> Object:
+    """Returns what Argo's own containers get. Without, a quota refuses each pod: `must specify requests.cpu for: init,wait`."""
+    return {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"cpu": "1", "memory": "256Mi"}}
 
 
 def _token() -> Object:

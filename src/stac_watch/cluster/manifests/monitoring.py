@@ -8,6 +8,7 @@ dashboard schema 39.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from stac_watch.cluster.manifests.settings import EVENT_SOURCE, POLLER, SENSOR, Object, Settings, meta
@@ -15,6 +16,7 @@ from stac_watch.cluster.manifests.settings import EVENT_SOURCE, POLLER, SENSOR, 
 API = "monitoring.coreos.com/v1"
 RUNBOOK = "docs/runbook.md#alerts"  # its table is written from ALERTS: `make docs`
 ARGO_EVENTS_METRICS = 7777
+_METRIC = re.compile(r"\b((?:stac_watch|argo_events)_[a-z_]+)(\{)?")
 
 
 @dataclass(frozen=True)
@@ -29,14 +31,13 @@ class Alert:
     cause: str  # what it mostly is
     action: str  # what to do first; the runbook's table is written from here
 
-    @property
-    def rule(self) -> Object:
-        """As Prometheus reads it."""
+    def rule(self, namespace: str) -> Object:
+        """Returns the alert as Prometheus reads it, for one namespace."""
         return {
             "alert": self.name,
-            "expr": self.expr,
+            "expr": of_namespace(self.expr, namespace),
             "for": self.after,
-            "labels": {"severity": self.severity},
+            "labels": {"severity": self.severity, "namespace": namespace},
             "annotations": {"summary": self.summary, "runbook": RUNBOOK},
         }
 
@@ -263,9 +264,19 @@ def monitors(settings: Settings) -> list[Object]:
     ]
 
 
+def of_namespace(expr: str, namespace: str) -> str:
+    """Returns an expression that sees one namespace only.
+
+    `absent` and `max` over everything that a Prometheus scrapes hide a dead production behind a healthy staging, and other teams'
+    Sensors are not ours to be woken for.
+    """
+    chosen = f'namespace="{namespace}"'
+    return _METRIC.sub(lambda found: f"{found[1]}{{{chosen}," if found[2] else f"{found[1]}{{{chosen}}}", expr)
+
+
 def rules(settings: Settings) -> Object:
-    """Returns the alerts."""
-    groups = [{"name": "stac-watch", "rules": [alert.rule for alert in ALERTS]}]
+    """Returns the alerts, each for this installation's namespace."""
+    groups = [{"name": "stac-watch", "rules": [alert.rule(settings.namespace) for alert in ALERTS]}]
     return {"apiVersion": API, "kind": "PrometheusRule", "metadata": meta(POLLER, settings), "spec": {"groups": groups}}
 
 

@@ -5,6 +5,8 @@ Secrets are only named here: they are made by hand or by a secret store.
 
 from __future__ import annotations
 
+import math
+
 import yaml
 
 from stac_watch.cluster.manifests.events import account
@@ -36,8 +38,9 @@ STATE_SIZE = "5Gi"  # a million items take about 1 GB with their events
 READ = ["get", "list", "watch"]
 S3_VOLUME: Object = {"name": "s3", "secret": {"secretName": S3_SECRET}}
 S3_MOUNT: Object = {"name": "s3", "mountPath": S3_FOLDER, "readOnly": True}
-PRODUCTION_OUTPUT = "s3://geozarr/{collection}/{item_id}.zarr"
-MAX_WORKFLOWS = 20  # at once in the controller; thousands have taken clusters down (argo-workflows#10441, #12802)
+BESIDE = 4  # Workflows beside the poller's own limit: runs by hand, the audit
+RUN_CPU, RUN_MEMORY, RUN_VOLUME = 1.1, 3, 12  # cores, GiB and GiB that one run asks for at most, Argo's containers included
+BUS_VOLUMES, BUS_STORAGE = 3, 30  # of the bus, and GiB
 
 
 def namespace(settings: Settings) -> Object:
@@ -51,11 +54,11 @@ def namespace(settings: Settings) -> Object:
 
 
 def run_account(settings: Settings) -> list[Object]:
-    """Returns the account of the runs: they report to Argo, and make their volume."""
+    """Returns the account of the runs: they report to Argo, make their volume, and give it back."""
     return account(
         RUN,
         settings,
-        [([GROUP], ["workflowtaskresults"], ["create", "patch"]), ([""], ["persistentvolumeclaims"], ["create", "get"])],
+        [([GROUP], ["workflowtaskresults"], ["create", "patch"]), ([""], ["persistentvolumeclaims"], ["create", "delete", "get"])],
     )
 
 
@@ -152,14 +155,23 @@ def production_environment() -> list[Object]:
     """Returns what production says otherwise than the configuration file."""
     return [
         {"name": "STAC_WATCH__LEDGER", "valueFrom": {"secretKeyRef": {"name": LEDGER_SECRET, "key": "url"}}},
-        {"name": "STAC_WATCH__RECIPE__OUTPUT", "value": PRODUCTION_OUTPUT},
         *s3_environment(),
     ]
 
 
 def quota(settings: Settings) -> Object:
-    """Returns an example of a quota: about what 20 runs at once and a fortnight of kept volumes take."""
-    hard = {"persistentvolumeclaims": "200", "requests.cpu": "40", "requests.memory": "96Gi", "requests.storage": "2Ti"}
+    """Returns a quota that follows from how many runs there may be at once.
+
+    Each has one volume, which goes when the run ends. Once more as many are for runs that somebody terminates: their volumes stay
+    until their Workflows go.
+    """
+    runs = settings.slots + BESIDE
+    hard = {
+        "persistentvolumeclaims": str(2 * runs + BUS_VOLUMES),
+        "requests.cpu": str(math.ceil(runs * RUN_CPU) + 2),
+        "requests.memory": f"{runs * RUN_MEMORY + 4}Gi",
+        "requests.storage": f"{2 * runs * RUN_VOLUME + BUS_STORAGE}Gi",
+    }
     return {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": meta("geozarr", settings), "spec": {"hard": hard}}
 
 
@@ -202,7 +214,7 @@ def controller_config(settings: Settings) -> Object:
     data = {
         "columns": columns,
         "links": [link("STAC item", "item"), link("Product", "product")],
-        "parallelism": MAX_WORKFLOWS + 4,  # some for runs by hand and the audit, beside the poller's own limit
+        "parallelism": settings.slots + BESIDE,  # thousands at once have taken clusters down (argo-workflows#10441, #12802)
         "workflowRestrictions": {"templateReferencing": "Strict"},
     }
     return {

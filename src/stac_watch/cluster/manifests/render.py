@@ -14,7 +14,8 @@ import yaml
 
 from stac_watch.cluster.manifests import audit, convert, events, monitoring, network, poller
 from stac_watch.cluster.manifests.settings import AUDIT, BUS, CONFIG_FILE, POLLER, Object, Settings
-from stac_watch.runs.workflow import API_VERSION, CONVERT, TEMPLATE, VOLUME
+from stac_watch.model.errors import ConfigError
+from stac_watch.runs.workflow import API_VERSION, CONVERT, TEMPLATE
 
 HEADER = (
     "# Rendered by `stac-watch cluster manifests` from the configuration and src/stac_watch/cluster/manifests/: render it again.\n"
@@ -23,16 +24,37 @@ _KUSTOMIZE = {"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomiz
 _TUNED = "kustomizeconfig.yaml"
 _BASE, _K3D, _PRODUCTION = "deploy/base", "deploy/overlays/k3d", "deploy/overlays/production"
 _MONITORING, _DASHBOARD = "deploy/components/monitoring", "dashboard.json"
-_STORAGE_CLASS = "standard"
 
 
 def render(settings: Settings) -> dict[str, str]:
-    """Returns every file of eventsources/, sensors/, workflows/ and deploy/, by its path."""
-    documents = {**_argo(settings), **_base(settings), **_k3d(settings), **_production(settings), **_monitoring(settings)}
+    """Returns every file of eventsources/, sensors/, workflows/ and deploy/, by its path; production's where it can be."""
+    documents = {**_argo(settings), **_base(settings), **_k3d(settings), **_monitoring(settings)}
     texts = {path: dump(content) for path, content in documents.items()}
     texts[f"{_BASE}/{CONFIG_FILE}"] = settings.config
     texts[f"{_MONITORING}/{_DASHBOARD}"] = json.dumps(monitoring.dashboard(), indent=1) + "\n"
+    if can_be_production(settings):
+        texts |= render_production(settings)
     return dict(sorted(texts.items()))
+
+
+def can_be_production(settings: Settings) -> bool:
+    """Whether outputs outlive the Workflows that made them: a run's volume goes with its Workflow."""
+    return "://" in settings.output
+
+
+def render_production(settings: Settings) -> dict[str, str]:
+    """Returns the files of the overlay `production`, with a configuration of its own.
+
+    Raises:
+        ConfigError: outputs would lie on the volumes of the runs.
+    """
+    if not can_be_production(settings):
+        raise ConfigError(
+            f"recipe.output is {settings.output!r}: outputs on the volumes of runs go with their Workflows, after three days",
+            hint="set `recipe: {output: s3://BUCKET/{collection}/{item_id}.zarr}` for the overlay production",
+        )
+    texts = {path: dump(content) for path, content in _production(settings).items()}
+    return {**texts, f"{_PRODUCTION}/{CONFIG_FILE}": settings.config}
 
 
 @dataclass(frozen=True)
@@ -114,11 +136,8 @@ def _k3d(settings: Settings) -> dict[str, File]:
 
 
 def _production(settings: Settings) -> dict[str, File]:
-    """S3 for outputs, PostgreSQL for the ledger, a storage class, a quota. To be edited: class, bucket, quota, images."""
-    template = convert.convert_template(settings)
-    storage_class = settings.storage_class or _STORAGE_CLASS
-    volume = Patch([_replace(template, VOLUME, "resource/manifest", convert.claim(storage_class))])
-    bus = {"affinity": poller.bus_topology(), "persistence": {"storageClassName": storage_class}}
+    """Outputs in an object store, PostgreSQL for the ledger, a bus that outlives a node, a quota."""
+    bus = {"affinity": poller.bus_topology()}
     drop_claim = {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
@@ -129,20 +148,19 @@ def _production(settings: Settings) -> dict[str, File]:
         {"path": "eventbus.yaml"},
         {"path": "poller.yaml"},
         {"path": "claim.yaml"},
-        _on_template(TEMPLATE, "convert.yaml"),
         _on_template(AUDIT, "audit.yaml"),
     ]
     own = ["budget.yaml", "network.yaml", "quota.yaml"]
+    config = {"name": POLLER, "files": [CONFIG_FILE], "behavior": "replace"}
     return {
         f"{_PRODUCTION}/audit.yaml": _audit_patch(settings),
         f"{_PRODUCTION}/budget.yaml": poller.bus_disruption_budget(settings),
         f"{_PRODUCTION}/claim.yaml": drop_claim,
-        f"{_PRODUCTION}/convert.yaml": volume,
         f"{_PRODUCTION}/eventbus.yaml": _bus_patch(settings, bus),
         f"{_PRODUCTION}/network.yaml": network.database_policy(settings),
         f"{_PRODUCTION}/poller.yaml": poller.poller_in_production(settings),
         f"{_PRODUCTION}/quota.yaml": poller.quota(settings),
-        **_overlay(_PRODUCTION, settings, ["../../base", *own], patches),
+        **_overlay(_PRODUCTION, settings, ["../../base", *own], patches, configMapGenerator=[config]),
     }
 
 
@@ -179,10 +197,10 @@ def _audit_patch(settings: Settings) -> Patch:
     )
 
 
-def _overlay(folder: str, settings: Settings, resources: list[str], patches: list[Object]) -> dict[str, File]:
+def _overlay(folder: str, settings: Settings, resources: list[str], patches: list[Object], **own: object) -> dict[str, File]:
     images = [_image(settings.poller_image), _image(settings.runner_image)]
     components = {"components": ["../../components/monitoring"]} if settings.prometheus else {}
-    more = {"patches": patches, "configurations": [_TUNED], "images": images, **components}
+    more = {"patches": patches, "configurations": [_TUNED], "images": images, **components, **own}
     return {f"{folder}/{_TUNED}": _tuned(), f"{folder}/kustomization.yaml": _kustomization(resources, settings, **more)}
 
 

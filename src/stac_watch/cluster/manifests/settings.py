@@ -44,6 +44,8 @@ class Settings:
     namespace: str
     sources: tuple[str, ...]  # names, for the audit
     allowed_hosts: tuple[str, ...]  # of all sources; the runs get them, too
+    output: str  # the recipe's, as the configuration has it
+    slots: int  # runs at once
     runner_image: str
     poller_image: str
     storage_class: str = ""  # of every volume; empty = the cluster's default
@@ -85,6 +87,8 @@ def settings_of(
         namespace=config.engine.namespace,
         sources=tuple(source.name for source in config.sources),
         allowed_hosts=tuple(hosts),
+        output=config.recipe.output,
+        slots=config.engine.limits.max_in_flight,
         runner_image=runner_image or f"geozarr-runner:{release}",
         poller_image=poller_image or f"stac-watch:{release}",
         storage_class=storage_class,
