@@ -37,7 +37,7 @@ def test_the_overlap_in_use_and_what_it_is_sized_by_are_said(ledger, make):
     ledger.items.commit("s2", [], [], None, make.now, Findings(lateness={11: 300}))
     found, text = said(ledger, make, source())
     assert (found["s2"].overlap, found["s2"].lateness_samples) == (2 * 2**11, 10_000)
-    expected = "search by POST, 500 items a page, windows on `updated` as text, `fields` is ignored, 6 ms to find nothing"
+    expected = "search by POST, 500 items a page, windows on `updated` as text, `fields` cannot be used, 6 ms to find nothing"
     assert (found["s2"].catalog, found["s2"].probed) == (expected, make.now)
     assert f"s2: {expected}" in text
     assert "68 min (lateness of 10000 items)" in text

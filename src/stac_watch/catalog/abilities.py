@@ -25,6 +25,10 @@ class Abilities:
     samples: int = 1  # items that were looked at
     stamps: tuple[str, ...] = ("updated",)  # change stamps that could be used; the first one is
     rejected: tuple[str, ...] = ()  # change stamps that cannot be used, and why
+    empty_404: bool = False  # a search that finds nothing is answered 404
+    notes: tuple[str, ...] = ()  # what else a person should know
+    doubts: tuple[str, ...] = ()  # what could not be found out, because the server was in trouble: it is asked again soon
+    doubted: int = 0  # probes in a row that ended in doubts
 
     def page(self, wanted: int) -> int:
         """Returns how many items to ask for at once."""
@@ -41,14 +45,15 @@ def restore(found: dict[str, Any]) -> Abilities | None:
     names = {f.name for f in fields(Abilities)}
     if set(found) != names:
         return None
-    return Abilities(**{**found, "stamps": tuple(found["stamps"]), "rejected": tuple(found["rejected"])})
+    return Abilities(**{**found, **{name: tuple(found[name]) for name in ("stamps", "rejected", "notes", "doubts")}})
 
 
 def words(a: Abilities) -> list[str]:
     """Returns what was found and what follows, a sentence each."""
+    doubts = [f"in doubt, and asked again soon: {doubt}" for doubt in a.doubts]
     if not a.samples:
-        return ["the collection is empty: nothing is known yet, it is looked at again in ten minutes"]
-    told = [f"search by {a.method}, {a.max_page} items a page", *(f"{reason}" for reason in a.rejected)]
+        return ["the collection is empty: nothing is known yet, it is looked at again in ten minutes", *a.notes, *doubts]
+    told = [*doubts, f"search by {a.method}, {a.max_page} items a page", *a.rejected, *a.notes]
     if a.stamp == "datetime":
         told.append("no change stamp can be used: the last days are read again by acquisition time")
     elif a.typed:
@@ -58,11 +63,11 @@ def words(a: Abilities) -> list[str]:
     if others := [f"`{name}`" for name in a.stamps if name != a.stamp]:
         told.append(f"{' and '.join(others)} could be used in its place")
     if not a.fields:
-        told.append("`fields` is ignored: whole items are read, some twenty times the bytes")
+        told.append("`fields` cannot be used: whole items are read, some twenty times the bytes")
     elif not a.product:
         told.append("not every item has an asset `product`: all assets are read, some ten times the bytes")
     if not a.sorts:
-        told.append("`sortby` is ignored: a second with more items than a page cannot be read")
+        told.append("`sortby` cannot be used: a second with more items than a page cannot be read")
     if not a.honest_next:
         told.append("complete pages have a `next` too: whether there is more is told by their length")
     cost = f"a query that finds nothing takes {a.idle * 1000:.0f} ms"
@@ -76,7 +81,8 @@ def summary(a: Abilities) -> str:
         return "the collection is empty"
     how = "acquisition time" if a.stamp == "datetime" else f"`{a.stamp}` as {'time' if a.typed else 'text'}"
     told = [f"search by {a.method}, {a.max_page} items a page", f"windows on {how}"]
-    told += [f"`{name}` is ignored" for name, honoured in (("fields", a.fields), ("sortby", a.sorts)) if not honoured]
+    told += ["in doubt"] if a.doubts else []
+    told += [f"`{name}` cannot be used" for name, honoured in (("fields", a.fields), ("sortby", a.sorts)) if not honoured]
     return ", ".join([*told, f"{a.idle * 1000:.0f} ms to find nothing"])
 
 

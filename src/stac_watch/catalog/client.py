@@ -18,9 +18,11 @@ from urllib.parse import quote
 from pystac_client import ItemSearch
 
 from stac_watch.catalog.abilities import Abilities
-from stac_watch.catalog.http import ATTEMPTS, BadAnswer, CatalogHttp, Rejected, Reply
+from stac_watch.catalog.answers import BadAnswer, Rejected, TooLarge
+from stac_watch.catalog.http import ATTEMPTS, CatalogHttp, Reply
+from stac_watch.catalog.places import Places
 from stac_watch.catalog.windows import FAR, SECOND, Span, Window, bounds, interval
-from stac_watch.model.errors import CatalogUnavailable, ConfigError
+from stac_watch.model.errors import CatalogUnavailable, ConfigError, Refused
 from stac_watch.model.item import ItemDocument
 from stac_watch.model.product import product_href
 from stac_watch.model.stamps import parse_stamp
@@ -28,7 +30,7 @@ from stac_watch.model.stamps import parse_stamp
 # whole properties: on pgstac each path inside costs more than the bytes that it saves (1,000 items: 0.7 s, with eleven paths 2.2 s)
 FIELDS = ("id", "collection", "bbox", "assets", "properties")
 PROPERTIES = (  # what is kept of them: a sweep has some thousand items in memory
-    "datetime", "start_datetime", "updated", "published", "created", "deprecated", "eo:cloud_cover", "grid:code",
+    "datetime", "start_datetime", "end_datetime", "updated", "published", "created", "deprecated", "eo:cloud_cover", "grid:code",
     "processing:version", "processing:software",
 )  # fmt: skip
 LEAN = ("-links",)  # stac-fastapi writes 1 KB of them for each item, also where `fields` has none
@@ -41,7 +43,7 @@ class ItemPage:
 
     items: list[ItemDocument]
     full: bool  # there may be more in this window
-    server_now: datetime
+    server_now: datetime  # when the server made it: what a cache has kept shows nothing of what came since
     seconds: float = 0.0
     has_next: bool = False
 
@@ -63,57 +65,41 @@ class Catalog:
         self.abilities = abilities or Abilities()
         self._fields, self._whole = tuple(fields), whole
         self._http = http
-        self._landing: dict[str, Any] | None = None
+        self.places = Places(http, collection)
 
     def clock(self) -> datetime:
         """Asks for the collection; returns the server's time.
 
         Raises:
-            ConfigError: there is no such collection, or the API redirects.
+            ConfigError: there is no such collection, `api:` is no root of a STAC API, or it redirects.
             CatalogUnavailable: no usable answer.
+            Refused: it wants credentials, or others.
         """
-        try:
-            return self._http.ask(self._url()).server_now
-        except Rejected as error:
-            if error.status != 404:
-                raise
-            raise ConfigError(
-                f"catalog {self.api} has no collection {self.collection!r}",
-                hint=f"see {self.api}/collections for those there are, and correct `collection:`",
-            ) from None
-
-    def landing(self) -> dict[str, Any]:
-        """Returns the landing page, asked for once.
-
-        Raises:
-            CatalogUnavailable: there is none that is STAC.
-        """
-        if self._landing is None:
-            document = self._http.ask(self.api + "/").document
-            if not isinstance(document.get("links"), list):
-                raise CatalogUnavailable(
-                    f"catalog {self.api} answered JSON that is not STAC",
-                    hint="`api:` is the root of a STAC API, its landing page has `links`",
-                )
-            self._landing = document
-        return self._landing
+        self.places.landing()  # what is wrong with the root is said first: everything below it is wrong then, too
+        return self.places.described().server_now
 
     def queryables(self) -> dict[str, Any]:
         """Returns what the collection declares as queryable; nothing where it does not say."""
         try:
-            found = self._http.ask(f"{self._url()}/queryables").document.get("properties")
-        except (Rejected, BadAnswer):
+            found = self._http.ask(f"{self.places.collection_url}/queryables").document.get("properties")
+        except (Rejected, BadAnswer, ConfigError, Refused):
             return {}
         return found if isinstance(found, dict) else {}
 
     def item(self, item_id: str) -> ItemDocument | None:
         """Returns one item as it is now; None when the catalog says that there is none."""
         try:
-            return cast("ItemDocument", self._http.ask(f"{self._url()}/items/{quote(item_id, safe='')}").document)
+            answer = self._http.ask(f"{self.places.collection_url}/items/{quote(item_id, safe='')}")
         except Rejected as error:
             if error.status in (404, 410):
                 return None
             raise
+        document = answer.document
+        if answer.status == 204 or (
+            document.get("type") != "Feature" and str(document.get("code")).startswith(("404", "NotFound"))
+        ):
+            return None
+        return cast("ItemDocument", document)
 
     def search(
         self,
@@ -163,44 +149,73 @@ class Catalog:
                     if found is not None:
                         return found
         try:
-            start = self._http.ask(self._url()).document["extent"]["temporal"]["interval"][0][0]
+            start = self.places.described().document["extent"]["temporal"]["interval"][0][0]
         except (KeyError, IndexError, TypeError):
             return None
         return parse_stamp(start)
 
     def fetch(self, item_ids: Sequence[str]) -> list[ItemDocument]:
-        """Asks for items by id."""
+        """Asks for items by id; for fewer at once where the server does not take so many, and at last for each by itself."""
         size = self.abilities.page(100)
-        chunks = (item_ids[start : start + size] for start in range(0, len(item_ids), size))
-        whole = self._fields
-        return [i for chunk in chunks for i in self.ask({"ids": list(chunk)}, limit=max(1, len(chunk)), fields=whole).items]
+        found = list[ItemDocument]()
+        for start in range(0, len(item_ids), size):
+            chunk = list(item_ids[start : start + size])
+            try:
+                found += self.ask({"ids": chunk}, limit=max(1, len(chunk)), fields=self._fields).items
+            except (TooLarge, Rejected):
+                if len(chunk) > 1:
+                    half = len(chunk) // 2
+                    found += self.fetch(chunk[:half]) + self.fetch(chunk[half:])
+                elif (item := self.item(chunk[0])) is not None:
+                    found.append(item if self._whole else _slim(item))
+        return found
 
     def answers(self) -> bool:
-        """Tells whether the server can answer a search that finds nothing."""
+        """Tells whether the server can answer a search that finds nothing; a refusal is an answer."""
         try:
             self.search(Window("datetime", FAR, FAR + SECOND), limit=1, attempts=2)
+        except Rejected:
+            return True
         except CatalogUnavailable:
             return False
         return True
 
-    def ask(self, query: dict[str, Any], *, limit: int, fields: Sequence[str] | None = None, attempts: int = ATTEMPTS) -> ItemPage:
+    def gently(self, gently: bool) -> None:  # as the switch that it is
+        """Keeps to a few requests a second, or no longer, where the server is not visibly one's own."""
+        self._http.gently(gently)
+
+    def ask(
+        self,
+        query: dict[str, Any],
+        *,
+        limit: int,
+        fields: Sequence[str] | None = None,
+        attempts: int = ATTEMPTS,
+        anywhere: bool = False,
+    ) -> ItemPage:
         """Asks for one page of a search; `query` has the parameters of pystac-client's `ItemSearch`.
+
+        Args:
+            query: what is asked.
+            limit: items that are wanted at most.
+            fields: what of each item; None = what the source needs, empty = everything.
+            attempts: whole requests before it is given up.
+            anywhere: in every collection.
 
         Raises:
             CatalogUnavailable: no usable answer after all attempts.
         """
-        named: Any = {"filter_lang": "cql2-json", **query} if "filter" in query else query
-        search = ItemSearch(
-            self._search_url(),
-            method=self.abilities.method,
-            collections=[self.collection],
-            limit=limit,
-            fields=self._asked() if fields is None else list(fields),
-            stac_io=self._http,
-            **named,
-        )
+        if "filter" in query:
+            query = {"filter_lang": "cql2-json", **query}
+        query = {
+            **query,
+            "limit": limit,
+            "fields": (self._asked() if fields is None or not self.abilities.fields else list(fields)) or None,
+        }
+        if not anywhere:
+            query["collections"] = [self.collection]
         for _ in range(ATTEMPTS):
-            answer = self._http.ask(search.url or "", self.abilities.method, search.get_parameters(), attempts=attempts)
+            answer = self._answer(query, attempts)
             page = self._page(answer, limit)
             if fields is None and self.abilities.product:
                 page = replace(page, items=self._with_assets(page.items))
@@ -210,18 +225,37 @@ class Catalog:
             f"catalog {self.api} answers an empty page and says that there is more", hint="tell its operator; it is asked again"
         )
 
+    def _answer(self, query: dict[str, Any], attempts: int) -> Reply:
+        method = self.abilities.method
+
+        def parameters(url: str) -> dict[str, Any]:
+            return ItemSearch(url, method=method, stac_io=self._http, **query).get_parameters()
+
+        try:
+            return self.places.search(method, parameters, attempts)
+        except Rejected as error:
+            if error.status != 404 or not self.abilities.empty_404:
+                raise
+            now = self.places.described().server_now  # still there: nothing was found
+            return Reply({}, now, 0.0, now, 204)
+
     def _page(self, answer: Reply, limit: int) -> ItemPage:
-        features, links = answer.document.get("features"), answer.document.get("links")
+        if answer.status == 204:
+            return ItemPage([], full=False, server_now=answer.as_of, seconds=answer.seconds)
+        features = answer.document.get("features")
         if not isinstance(features, list):
-            raise CatalogUnavailable(f"{self.api} answered without a list of features", hint="is it a STAC API?")
+            raise CatalogUnavailable(f"{self.api} answered a search without a list of features", hint="is it a STAC API?")
+        links = answer.document.get("links")
         more = isinstance(links, list) and any(isinstance(link, dict) and link.get("rel") == "next" for link in links)
         full = len(features) >= limit or (more and self.abilities.honest_next)
         items = [cast("ItemDocument", f) for f in features if isinstance(f, dict)]
         items = items if self._whole else [_slim(item) for item in items]
-        return ItemPage(items, full, answer.server_now, answer.seconds, has_next=more)
+        return ItemPage(items, full, answer.as_of, answer.seconds, has_next=more)
 
     def _asked(self) -> list[str]:
         """Returns what is asked of each item; 21 of its 22 assets are bands, and nine tenths of its bytes."""
+        if not self.abilities.fields:
+            return []
         if not self.abilities.product:
             return list(self._fields)
         return [*("assets.product" if name == "assets" else name for name in self._fields), *LEAN]
@@ -237,15 +271,6 @@ class Catalog:
     def assume(self, **found: Any) -> None:  # noqa: ANN401  # the fields of Abilities
         """Changes what is believed of the server."""
         self.abilities = replace(self.abilities, **found)
-
-    def _search_url(self) -> str:
-        for link in self.landing()["links"]:
-            if isinstance(link, dict) and link.get("rel") == "search" and isinstance(link.get("href"), str):
-                return self._http.here(link["href"].split("?", 1)[0])
-        raise CatalogUnavailable(f"{self.api} has no search", hint="it must conform to STAC API - Item Search")
-
-    def _url(self) -> str:
-        return f"{self.api}/collections/{quote(self.collection, safe='')}"
 
 
 def _slim(item: ItemDocument) -> ItemDocument:

@@ -1,7 +1,8 @@
 """One request to a catalog, answered by a JSON document or by a sentence of what is wrong.
 
-Every wait ends. A redirect is not followed (a POST would become a GET without its body: other items, HTTP 200), the catalog's
-origin is not left, a server that does not answer is left alone, and nothing is said to an address that `check_address` refuses.
+Every wait ends. The catalog's origin is not left, and nothing is said to an address that `check_address` refuses. Of redirects only
+those are followed that add or take away a slash (a POST would become a GET without its body: other items, HTTP 200). A server that
+does not answer is left alone, one that limits how often it may be asked is asked as often as it says.
 
 `StacApiIO` of pystac-client 0.9.1 is the base. What that version gets wrong is set right here: `Client.open` drops the time-out of
 the I/O object it is given, POST is never retried, Retry-After is not read on POST, and neither a truncated body nor one that is no
@@ -10,49 +11,42 @@ JSON is asked for again.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
-import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
+from datetime import datetime, timedelta
 from time import monotonic
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urljoin, urlsplit, urlunsplit
 
 import requests
 from pystac_client.stac_api_io import StacApiIO
-from urllib3 import HTTPConnectionPool
 
-from stac_watch.model.errors import CatalogUnavailable, ConfigError, IdentityError, Refused
-from stac_watch.model.hosts import check_address
+from stac_watch.catalog import answers
+from stac_watch.catalog.answers import BadAnswer, NoJson, Rejected, Throttled, TooLarge
+from stac_watch.catalog.connections import garbled, guard, reason, speaks_plain, speaks_tls, untrusted
+from stac_watch.catalog.credentials import ANONYMOUS, Credentials
+from stac_watch.catalog.pace import GENTLE, AskingPace
+from stac_watch.model.errors import CatalogUnavailable, ConfigError, IdentityError, Refused, StacWatchError
+from stac_watch.model.hosts import is_inside
 from stac_watch.model.patience import Backoff, Breaker
 
 CONNECT, READ = 5.0, 60.0  # seconds; EODC answers a full page in 2.3 s, a big un-indexed query took 1.6 s on pgstac
 TOTAL = 180.0  # seconds for a whole answer: a read time-out alone lets a server drip a byte a minute for ever
 MAX_BYTES = 256 * 1024 * 1024  # 10,000 items of 19 KB are 190 MB; what is more is no page
+MAX_WORDS = 64 * 1024  # bytes that are read of an answer that is a refusal
 ATTEMPTS = 4  # whole requests, body included; beyond that the window waits for the next poll
 MAX_RETRY_AFTER = 120.0  # seconds that are waited at once; a server that asks for more is left alone until then
-LONGEST_RETRY_AFTER = 86_400.0  # seconds; what asks for more is a mistake, and would end a source for good
 AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504, 507})
+LARGE = frozenset({413, 414, 431})
+NOT_IMPLEMENTED = 501  # the only 5xx that is an answer
 PAUSES = Backoff(timedelta(seconds=1), timedelta(seconds=MAX_RETRY_AFTER))  # between attempts
 OPENS_AT = 5  # requests that failed in a row, each with all its attempts, before the catalog is left alone
 RESTS = Backoff(timedelta(seconds=30), timedelta(minutes=15))
 _CHUNK = 1 << 16
-
-
-class BadAnswer(CatalogUnavailable):
-    """The server cannot answer this request (5xx, time-out, a body that cannot be read); it may be able to answer a smaller one."""
-
-
-class Rejected(CatalogUnavailable):
-    """The server does not take this request (4xx)."""
-
-    def __init__(self, message: str, *, status: int, hint: str = "") -> None:
-        super().__init__(message, hint=hint)
-        self.status = status
 
 
 @dataclass(frozen=True)
@@ -60,40 +54,26 @@ class Reply:
     """One document as the server gave it."""
 
     document: dict[str, Any]
-    server_now: datetime
+    server_now: datetime  # the server's clock now
     seconds: float
+    as_of: datetime  # when the document was made: earlier, where a cache has kept it
+    status: int = 200
 
 
-class Guarded(requests.adapters.HTTPAdapter):
-    """Asks `judge(host, address)` about each new connection before anything is sent over it.
+@dataclass(frozen=True)
+class _Heard:
+    """What came back on the wire."""
 
-    The address is the socket's own, so no second look-up can differ from the first. Behind a proxy, whose name the operator wrote,
-    the proxy connects, and its rules hold.
-    """
+    method: str
+    url: str
+    status: int
+    headers: answers.Headers
+    raw: bytes
 
-    def __init__(self, judge: Callable[[str, str], None]) -> None:
-        self._judge = judge
-        super().__init__()
-
-    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401  # requests' own signature
-        """Makes the pools' connections ask."""
-        super().init_poolmanager(*arguments, **options)
-        pools = self.poolmanager.pool_classes_by_scheme
-        self.poolmanager.pool_classes_by_scheme = {scheme: self._asking(pool) for scheme, pool in pools.items()}
-
-    def _asking(self, pool: type[HTTPConnectionPool]) -> type[HTTPConnectionPool]:
-        judge = self._judge
-
-        class Connection(pool.ConnectionCls):  # type: ignore[name-defined,misc]  # its own class for each scheme
-            def connect(self) -> None:
-                super().connect()
-                try:
-                    judge(self.host, self.sock.getpeername()[0])
-                except IdentityError:
-                    self.close()
-                    raise
-
-        return type(pool.__name__, (pool,), {"ConnectionCls": Connection})
+    @property
+    def asked(self) -> str:
+        """The request as people are told of it: without parameters, which may be long."""
+        return f"{self.method} {self.url.partition('?')[0]}"
 
 
 class CatalogHttp(StacApiIO):
@@ -109,41 +89,43 @@ class CatalogHttp(StacApiIO):
         timeout: tuple[float, float] = (CONNECT, READ),
         total: float = TOTAL,
         hosts: tuple[str, ...] = (),
+        credentials: Credentials = ANONYMOUS,
+        agent: str = "stac-watch",
     ) -> None:
         super().__init__(timeout=timeout, max_retries=None)
         self.api = api
-        inside = (*hosts, urlsplit(api).hostname or "")
-        for scheme in ("http://", "https://"):
-            self.session.mount(scheme, Guarded(lambda host, address: check_address(host, address, inside)))
+        guard(self.session, (*hosts, urlsplit(api).hostname or ""))
         self._now, self._sleep, self._rng, self._total = now, sleep, rng, total
+        self._credentials = credentials
         self._breaker, self._lock = Breaker(OPENS_AT, RESTS), threading.Lock()
-        self.session.headers["Accept"] = "application/geo+json, application/json"
+        self._pace = AskingPace()
+        self._answered: set[str] = set()  # methods that were answered
+        self._slashed: dict[str, str] = {}  # URLs that are right with another end
+        self.session.headers.update({"Accept": "application/geo+json, application/json", "User-Agent": agent})
 
     def ask(self, url: str, method: str = "GET", parameters: dict[str, Any] | None = None, *, attempts: int = ATTEMPTS) -> Reply:
         """Asks, and asks again, until there is an answer that can be read.
 
         Raises:
-            BadAnswer: the server cannot answer this request.
+            BadAnswer: the server cannot answer this request; `TooLarge` where a smaller one may do.
             Rejected: it does not take it (4xx).
             CatalogUnavailable: it cannot be reached, or wants to be left alone.
             ConfigError: it redirects, or its name leads to an address that nobody may be sent to.
             Refused: it wants credentials, or others.
         """
         self._rested()
+        self._keep_pace()
         for tried in range(1, attempts + 1):
             try:
                 answer = self._once(self.here(url), method, parameters)
             except _AgainError as again:
-                if again.wait > MAX_RETRY_AFTER or tried == attempts:
-                    asked = timedelta(seconds=again.wait) if again.wait > MAX_RETRY_AFTER else None
-                    if asked is not None or attempts >= ATTEMPTS:  # fewer attempts are an experiment, and expected to fail
-                        with self._lock:
-                            self._breaker.failed(self._now(), asked=asked)
-                    raise again.error from again.__cause__
-                self._sleep(PAUSES.pause(tried - 1, self._rng, asked=timedelta(seconds=again.wait)).total_seconds())
+                self._give_up(again, last=tried == attempts, experiment=attempts < ATTEMPTS)
+                wait = max(again.wait, self._pace.gap) if isinstance(again.error, Throttled) else again.wait
+                self._sleep(PAUSES.pause(tried - 1, self._rng, asked=timedelta(seconds=wait)).total_seconds())
             else:
                 with self._lock:
                     self._breaker.worked()
+                    self._answered.add(method)
                 return answer
         raise AssertionError("unreachable")
 
@@ -152,43 +134,129 @@ class CatalogHttp(StacApiIO):
         own, given = urlsplit(self.api), urlsplit(url)
         return urlunsplit((own.scheme, own.netloc, given.path, given.query, ""))
 
+    def gently(self, gently: bool) -> None:  # as the switch that it is
+        """Keeps to a few requests a second, or no longer, where the server is not visibly one's own."""
+        with self._lock:
+            self._pace.least = GENTLE if gently and not is_inside(urlsplit(self.api).hostname or "") else 0.0
+
+    def _give_up(self, again: _AgainError, *, last: bool, experiment: bool) -> None:
+        """Raises what is wrong after the last attempt, or where the server wants a pause that nobody waits for."""
+        if not (last or again.wait > MAX_RETRY_AFTER):
+            return
+        asked = timedelta(seconds=again.wait) if again.wait > MAX_RETRY_AFTER else None
+        if asked is not None or not experiment:  # an experiment is expected to fail
+            with self._lock:
+                self._breaker.failed(self._now(), again.error.message, asked=asked)
+        raise again.error from again.__cause__
+
     def _rested(self) -> None:
         with self._lock:
             rest = self._breaker.rest
             if rest is not None and rest.lasts(self._now()):
                 raise CatalogUnavailable(
-                    f"catalog {self.api} does not answer; it is left alone until {rest.until:%H:%M:%S} UTC",
-                    hint="`stac-watch check` asks it now",
+                    f"catalog {self.api} does not answer; it is left alone until {rest.until:%H:%M:%S} UTC ({self._breaker.said})",
+                    hint="it is asked again then; `stac-watch check` asks it now",
                 )
+
+    def _keep_pace(self) -> None:
+        with self._lock:
+            wait = self._pace.wait(monotonic())
+        if wait > 0:
+            self._sleep(wait)
 
     def _once(self, url: str, method: str, parameters: dict[str, Any] | None) -> Reply:
         started = monotonic()
-        body = {"json": parameters} if method == "POST" else {"params": parameters}
+        heard = self._exchange(self._slashed.get(url, url), method, parameters, started)
+        if 300 <= heard.status < 400 and (target := self._other_end(heard)) is not None:
+            heard = self._exchange(target, method, parameters, started)
+            if heard.status < 300 and len(self._slashed) < 100:
+                self._slashed[url] = target
+        if heard.status == 401 and self._credentials.renewed():
+            heard = self._exchange(heard.url, method, parameters, started)
+        made = answers.moment(heard.headers.get("Date", "")) or self._now()
         try:
-            with self.session.request(method, url, **body, timeout=self.timeout, allow_redirects=False, stream=True) as response:  # type: ignore[arg-type]  # the two ways of requests to be given a request's parameters
-                self._judge(response)
-                raw = self._body(response, started)
-                date = response.headers.get("Date", "")
+            server_now = made + answers.age(heard.headers)
+        except OverflowError:  # a `Date` at the calendar's end
+            server_now = made
+        with self._lock:
+            self._pace.heard(heard.headers, server_now, monotonic())
+        self._judge(heard, server_now)
+        document = {} if heard.status == 204 else self._document(heard)
+        return Reply(document, server_now, monotonic() - started, made, heard.status)
+
+    def _exchange(self, url: str, method: str, parameters: dict[str, Any] | None, started: float) -> _Heard:
+        body = {"json": parameters} if method == "POST" else {"params": parameters}
+        auth = self._credentials or None
+        try:
+            with self.session.request(
+                method, url, **body, timeout=self.timeout, allow_redirects=False, stream=True, auth=auth  # type: ignore[arg-type]  # the two ways of requests to be given a request's parameters
+            ) as response:  # fmt: skip
+                raw = self._body(response, started) if 200 <= response.status_code < 300 else _refusal(response)
+                return _Heard(method, url, response.status_code, response.headers, raw)
         except IdentityError as error:
             raise ConfigError(f"catalog {self.api}: {error.message}", hint=error.hint) from error
         except (requests.RequestException, OSError) as error:
-            raise self._again(f"cannot be reached ({_reason(error)})", error) from error
-        return Reply(self._document(raw), self._time(date), monotonic() - started)
+            raise self._unreachable(f"{method} {url.partition('?')[0]}", error) from error
 
-    def _judge(self, response: requests.Response) -> None:
-        status = response.status_code
+    def _other_end(self, heard: _Heard) -> str | None:
+        """Returns where a redirect leads that only adds or takes away a slash; anything else is no way to go."""
+        target = urljoin(heard.url, heard.headers.get("Location", ""))
+        if not answers.same_but_slash(heard.url, target):
+            return None
+        asked = urlsplit(heard.url)
+        return urlunsplit((asked.scheme, asked.netloc, urlsplit(target).path, asked.query, ""))
+
+    def _judge(self, heard: _Heard, server_now: datetime) -> None:
+        status = heard.status
         if 200 <= status < 300:
             return
         if 300 <= status < 400:
-            target = response.headers.get("Location", "elsewhere")
-            raise ConfigError(f"catalog {self.api} redirects to {target}", hint="write that URL into `api:`")
-        said = f"catalog {self.api} answered HTTP {status}"
-        if status in AGAIN or status >= 500:
-            kind = CatalogUnavailable if status == 429 else BadAnswer
-            raise _AgainError(kind(said, hint=_HINT), wait=self._retry_after(response))
+            raise self._moved(heard)
+        words = self._credentials.mask(answers.words(heard.raw))
+        said = f"{heard.asked} answered HTTP {status}" + (f": {words}" if words else "")
+        if answers.throttles(status, heard.headers, words):
+            self._pace.slower()
+            error = Throttled(said, hint="the catalog limits how often it may be asked; it is asked again, and more slowly")
+            raise _AgainError(error, wait=answers.pause(heard.headers, server_now))
+        if status in LARGE:
+            raise TooLarge(said, hint="`poll.page` sets how many items are asked for at once")
+        if status in AGAIN or (status >= 500 and status != NOT_IMPLEMENTED):
+            raise _AgainError(BadAnswer(said, hint=TROUBLE), wait=answers.pause(heard.headers, server_now))
         if status in (401, 403):
-            raise Refused(said, hint="the catalog wants credentials, or has blocked this address: ask its operator")
-        raise Rejected(said, status=status, hint=_HINT)
+            refused = Refused(said, hint=self._wanted(heard))
+            if status == 403 and heard.method in self._answered:  # gateways that limit the rate say this, too
+                self._pace.slower()
+                raise _AgainError(refused)
+            raise refused
+        if urlsplit(heard.url).scheme == "http" and answers.wants_tls(words):
+            raise self._scheme("https", said)
+        raise Rejected(said, status=status, words=words, hint=NOT_TAKEN)
+
+    def _moved(self, heard: _Heard) -> StacWatchError:
+        given = heard.headers.get("Location", "")
+        target = urljoin(heard.url, given)
+        said = f"{heard.asked} redirects (HTTP {heard.status}) to {answers.printable(target)}"
+        if not given:
+            return BadAnswer(f"{heard.asked} answered HTTP {heard.status} and no Location", hint=TROUBLE)
+        if answers.leads_to_login(target):
+            return Refused(f"{said}: the catalog wants a login", hint=self._wanted(heard))
+        asked, path = heard.url.partition("?")[0], target.partition("?")[0]
+        rest = asked.removeprefix(self.api).rstrip("/")
+        if asked.startswith(self.api) and path.rstrip("/").endswith(rest):
+            root = path.rstrip("/").removesuffix(rest)
+            return ConfigError(said, hint=f"the catalog has moved: write {answers.printable(root)} into `api:`")
+        return ConfigError(said, hint=f"is {self.api} the root of the STAC API? Its own address is followed nowhere else")
+
+    def _wanted(self, heard: _Heard) -> str:
+        """Returns what to do where credentials are wanted, or others."""
+        if self._credentials:
+            return (
+                f"the catalog does not take the credentials of `auth:` ({self._credentials.kind}): are they right, and still good?"
+            )
+        asked = heard.headers.get("WWW-Authenticate", "").split(" ")[0].lower()
+        way = {"basic": "basic: {user: NAME, env: PASSWORD}"}.get(asked, "bearer: {env: TOKEN}")
+        blocked = "" if heard.status == 401 else "; or it has blocked this address: ask its operator"
+        return f"the catalog wants credentials: give the source `auth: {{{way}}}` (docs/how-it-works.md#credentials){blocked}"
 
     def _body(self, response: requests.Response, started: float) -> bytes:
         parts, size = [], 0
@@ -199,39 +267,47 @@ class CatalogHttp(StacApiIO):
                 said = f"catalog {self.api} sends more than {MAX_BYTES >> 20} MiB"
                 raise _AgainError(BadAnswer(said, hint="lower `poll.page`"))
             if monotonic() - started > self._total:
-                raise _AgainError(BadAnswer(f"catalog {self.api} took more than {self._total:.0f} s for one answer", hint=_HINT))
+                raise _AgainError(BadAnswer(f"catalog {self.api} took more than {self._total:.0f} s for one answer", hint=TROUBLE))
         return b"".join(parts)
 
-    def _document(self, raw: bytes) -> dict[str, Any]:
+    def _document(self, heard: _Heard) -> dict[str, Any]:
         try:
-            document = json.loads(raw.decode("utf-8"))
+            document = json.loads(heard.raw)  # bytes: a byte order mark, and UTF-16, are read
         except (ValueError, RecursionError) as error:  # UnicodeDecodeError is the former
-            raise _AgainError(BadAnswer(f"catalog {self.api} answered something that is not JSON", hint=_HINT)) from error
+            text = heard.raw[:MAX_WORDS].decode("utf-8", errors="replace")
+            page = answers.page(text)
+            what = {"html": "an HTML page", "xml": "XML"}.get(page, "something that is not JSON")
+            named = f" ({self._credentials.mask(answers.title(text))!r})" if answers.title(text) else ""
+            said = f"{heard.asked} answered {what}{named}, which is not JSON"
+            if page == "html" and answers.wants_login(text):
+                raise Refused(f"{said}: the catalog wants a login", hint=self._wanted(heard)) from error
+            raise _AgainError(NoJson(said, page=page, text=text, hint=TROUBLE)) from error
         if not isinstance(document, dict):
-            raise _AgainError(BadAnswer(f"catalog {self.api} answered JSON that is not STAC", hint=_HINT))
+            raise _AgainError(BadAnswer(f"{heard.asked} answered JSON that is not STAC", hint=TROUBLE))
         return document
 
-    def _again(self, what: str, error: Exception) -> _AgainError:
+    def _unreachable(self, asked: str, error: Exception) -> Exception:
+        said = f"{asked}: {self.api} cannot be reached ({reason(error)})"
+        if self.api.startswith("https:") and speaks_plain(error):
+            return self._scheme("http", said)
+        if self.api.startswith("http:") and not self._answered and garbled(error) and speaks_tls(self.api):
+            return self._scheme("https", said)
+        if untrusted(error):
+            hint = "its certificate is not trusted here: REQUESTS_CA_BUNDLE names a file with the authority that signed it"
+            return _AgainError(CatalogUnavailable(said, hint=hint))
         # an answer that broke off, or did not come in time, may be this request's fault; a refused connection cannot be
         kind = BadAnswer if isinstance(error, _BROKEN) else CatalogUnavailable
-        return _AgainError(kind(f"catalog {self.api} {what}", hint=_HINT))
+        return _AgainError(kind(said, hint=REACH))
 
-    def _retry_after(self, response: requests.Response) -> float:
-        """Returns what the server asks to wait, in seconds, a day at most: a number, or a date by its own clock."""
-        given = response.headers.get("Retry-After", "").strip()
-        if re.fullmatch(r"[0-9]+", given):  # isdigit() takes ², too
-            return min(float(given), LONGEST_RETRY_AFTER)
-        until = _moment(given)
-        if until is None:
-            return 0.0
-        asked = (until - self._time(response.headers.get("Date", ""))).total_seconds()
-        return min(max(0.0, asked), LONGEST_RETRY_AFTER)
-
-    def _time(self, date: str) -> datetime:
-        return _moment(date) or self._now()
+    def _scheme(self, right: str, said: str) -> ConfigError:
+        url = f"{right}://{self.api.partition('://')[2]}"
+        what = "does not speak TLS" if right == "http" else "speaks TLS"
+        return ConfigError(f"{said}: {urlsplit(self.api).netloc} {what}", hint=f"write {url} into `api:`")
 
 
-_HINT = "check `api:` and the network; `stac-watch check` shows what answers"
+TROUBLE = "the server is in trouble, not the configuration: it is asked again"
+NOT_TAKEN = "the server does not take this request, and its own words say why; is `api:` the root of a STAC API?"
+REACH = "check `api:` and the network; `stac-watch check` shows what answers"
 _BROKEN = (
     requests.exceptions.ReadTimeout, requests.exceptions.ChunkedEncodingError, requests.exceptions.ContentDecodingError,
 )  # fmt: skip
@@ -240,25 +316,18 @@ _BROKEN = (
 class _AgainError(Exception):
     """This request may be repeated; `wait` seconds if the server said so."""
 
-    def __init__(self, error: CatalogUnavailable, *, wait: float = 0.0) -> None:
+    def __init__(self, error: StacWatchError, *, wait: float = 0.0) -> None:
         super().__init__(error.message)
         self.error, self.wait = error, wait
 
 
-def _moment(date: str) -> datetime | None:
-    """Returns the time that an HTTP date names, UTC where it has no zone; None where it names none of the calendar."""
-    try:
-        parsed = parsedate_to_datetime(date)
-        return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
-    except (ValueError, OverflowError, TypeError):
-        return None
-
-
-def _reason(error: BaseException) -> str:
-    while error.__context__ is not None and not isinstance(error, OSError):
-        error = error.__context__
-    text = str(error)
-    for known in ("Connection refused", "Name or service not known", "timed out", "Connection reset", "certificate"):
-        if known.lower() in text.lower():
-            return known.lower()
-    return text.splitlines()[0][:160] if text else type(error).__name__
+def _refusal(response: requests.Response) -> bytes:
+    """Returns how a refusal begins: its words are wanted, not its end."""
+    parts, size, started = [], 0, monotonic()
+    with contextlib.suppress(requests.RequestException, OSError):
+        for chunk in response.iter_content(1024):
+            parts.append(chunk)
+            size += len(chunk)
+            if size > MAX_WORDS or monotonic() - started > CONNECT:
+                break
+    return b"".join(parts)

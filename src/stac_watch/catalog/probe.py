@@ -1,102 +1,192 @@
 """What a catalog can do, found out by asking it and not by what it claims.
 
 No conformance class is believed. Every answer here decides how windows are asked; research behind it: pgstac 0.9.11 and 0.10.0 both
-compare a stamp as text unless it is declared, servers ignore `sortby`, `filter`, `fields` and `limit` without a word.
+compare a stamp as text unless it is declared, servers ignore `sortby`, `filter`, `fields` and `limit` without a word, and others
+refuse them.
+
+A refusal (4xx) is an answer: the next smaller request is asked. Trouble (5xx, 429, a time-out) is none: what could not be asked
+stays as it was known, or is assumed in the way that loses nothing, and is asked again soon.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, replace
-from datetime import datetime, timedelta
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
 from stac_watch.catalog.abilities import STAMPS, Abilities
-from stac_watch.catalog.client import LEAN, SWEEP_PAGE, Catalog, ItemPage
-from stac_watch.catalog.http import BadAnswer, Rejected
+from stac_watch.catalog.answers import BadAnswer, Rejected, TooLarge, printable
+from stac_watch.catalog.client import LEAN, SWEEP_PAGE, Catalog
+from stac_watch.catalog.sample import ATTEMPTS, SAMPLE, first_sample, in_few_words
 from stac_watch.catalog.windows import FAR, SECOND, Window, floor_second
 from stac_watch.model.errors import CatalogUnavailable, ConfigError, Refused
 from stac_watch.model.item import ItemDocument
-from stac_watch.model.stamps import parse_stamp, stamp
+from stac_watch.model.patience import Backoff
+from stac_watch.model.stamps import parse_stamp
 
 GOOD_FOR = timedelta(days=1)
 GOOD_FOR_EMPTY = timedelta(minutes=10)  # an empty collection tells nothing: it is looked at again soon
-SAMPLE = 20
-ATTEMPTS = 2
+DOUBTED = Backoff(timedelta(minutes=1), timedelta(hours=1))  # how long doubts rest, from the second probe on that ends in some
+SIZES = (
+    1000,
+    500,
+    250,
+    200,
+    100,
+    50,
+    20,
+    10,
+    5,
+    1,
+)  # items a page that are tried where more are refused: what servers have as limits
+STAMPED = ("stamp", "typed", "filters", "stamps", "rejected")
+FAR_SECOND = Window("datetime", FAR, FAR + SECOND)
+LONG_AGO = Window("datetime", datetime(1900, 1, 1, tzinfo=UTC), datetime(1900, 1, 2, tzinfo=UTC))
+ODD = 0.1  # of neighbours that may be out of order where a server sorts: stamps of another form
+
+CAUTIOUS = Abilities(stamp="datetime", filters=False, sorts=False, stamps=(), max_page=100, samples=0)
+"""What is assumed where nothing could be found out: slow, and nothing is lost by it."""
 
 
-def probe(catalog: Catalog, wanted: int) -> Abilities:
+def good_for(found: Abilities) -> timedelta:
+    """Returns how long abilities are believed."""
+    if found.doubts:
+        return timedelta(0) if found.doubted <= 1 else DOUBTED.pause(found.doubted - 2)
+    return GOOD_FOR if found.samples else GOOD_FOR_EMPTY
+
+
+def probe(catalog: Catalog, wanted: int, earlier: Abilities | None = None) -> Abilities:
     """Finds out what the catalog can do for its collection, in about two dozen cheap requests.
 
     Args:
         catalog: it believes what was found when this returns.
         wanted: items per request that the source wants.
+        earlier: what was known of it; it stays so where the server is in trouble.
 
     Raises:
         ConfigError: there is no such collection, the API redirects, or it cannot be asked for a time.
         CatalogUnavailable: no usable answer.
+        Refused: it wants credentials, or others.
     """
-    catalog.assume(**asdict(Abilities()))
-    sample = _sample(catalog, catalog.clock())
+    catalog.gently(True)
+    try:
+        return _probed(catalog, wanted, earlier)
+    finally:
+        catalog.gently(False)
+
+
+def _probed(catalog: Catalog, wanted: int, earlier: Abilities | None) -> Abilities:
+    kept = earlier if earlier is not None and earlier.samples else CAUTIOUS
+    catalog.abilities = replace(CAUTIOUS, fields=True, samples=1)
+    sample, doubts = first_sample(catalog, catalog.clock())
+    found = _Findings(catalog, kept, doubts)
     catalog.assume(samples=len(sample.items))
     if sample.items:
-        _check_time(catalog)
-        catalog.assume(**_stamp(catalog, sample.items))
-        catalog.assume(sorts=_sorts(catalog))
-        catalog.assume(**_others(catalog))
-        catalog.assume(**_page_size(catalog, sample.items, max(wanted, SWEEP_PAGE)))
-        catalog.assume(product=catalog.abilities.fields and _product_alone(catalog, sample.items))
-    catalog.assume(idle=_idle(catalog, sample.server_now))
+        found.ask("whether `datetime` is honoured", (), lambda: _check_time(catalog))
+        found.ask(
+            "which stamp can be filtered",
+            ("stamp", "typed", "filters", "stamps", "rejected"),
+            lambda: _stamp(catalog, sample.items),
+        )
+        found.ask("whether `sortby` is honoured", ("sorts",), lambda: _sorts(catalog))
+        found.ask("which other stamps are sorted", (), lambda: _others(catalog))
+        found.ask("how many items come at once", ("honest_next", "max_page"), lambda: _page_size(catalog, sample.items, wanted))
+        found.ask("whether assets come alone", ("product",), lambda: {"product": _product_alone(catalog, sample.items)})
+        found.ask("what a query costs", ("idle",), lambda: {"idle": _idle(catalog, sample.server_now)})
+        catalog.assume(notes=(*catalog.abilities.notes, *_strange(catalog, sample.items)))
+    doubted = 1 + (earlier.doubted if earlier is not None else 0) if found.doubts else 0
+    catalog.assume(doubts=tuple(found.doubts), doubted=doubted)
     return catalog.abilities
 
 
-def _sample(catalog: Catalog, server_now: datetime) -> ItemPage:
+@dataclass
+class _Findings:
+    """What is found out, question by question; what trouble leaves open is as it was kept."""
+
+    catalog: Catalog
+    kept: Abilities
+    doubts: list[str]
+
+    def ask(self, what: str, names: tuple[str, ...], question: Callable[[], dict[str, Any]]) -> None:
+        """Asks one question; its answer is believed."""
+        try:
+            answer = question()
+        except ConfigError:
+            raise
+        except (CatalogUnavailable, Refused) as error:  # refused: gateways that limit the rate say that, too
+            self.doubts.append(f"{what}: {error.message}")
+            answer = {name: getattr(self.kept, name) for name in names}
+        self.catalog.assume(**answer)
+
+
+def _check_time(catalog: Catalog) -> dict[str, Any]:
+    """Asks for the year 9999, where no instant is; items without an end may be there. A server may say "none" by 404."""
+    items, found, window = list[ItemDocument](), dict[str, Any](), FAR_SECOND
     try:
-        return catalog.ask({}, limit=SAMPLE, attempts=ATTEMPTS)
-    except BadAnswer:
-        for back in (1, 7, 30, 365):  # days: one item that the server cannot serve must not hide all the others
-            try:
-                return catalog.ask({"datetime": f"../{stamp(server_now - timedelta(days=back))}"}, limit=SAMPLE, attempts=ATTEMPTS)
-            except BadAnswer:
-                continue
-        raise
-    except (Rejected, ConfigError):
-        catalog.assume(method="GET")  # many read-only APIs have no POST, and some proxies redirect it
-        return catalog.ask({}, limit=SAMPLE)
-
-
-def _check_time(catalog: Catalog) -> None:
-    if catalog.search(Window("datetime", FAR, FAR + SECOND), limit=1).items:
+        items = catalog.search(window, limit=catalog.abilities.page(SAMPLE), attempts=ATTEMPTS).items
+    except Rejected as error:
+        if error.status != 404:  # such a year is no year to some
+            window = LONG_AGO
+            items = catalog.search(window, limit=catalog.abilities.page(SAMPLE), attempts=ATTEMPTS).items
+        else:
+            found = {"empty_404": True}
+    if any(_outside(item, window) for item in items):
         raise ConfigError(
             f"catalog {catalog.api} ignores `datetime` in a search: nothing that it returns is known to be complete",
             hint="is `api:` a STAC API with item search?",
         )
+    return found
+
+
+def _outside(item: ItemDocument, window: Window) -> bool:
+    """Tells whether an item certainly does not lie in a window of the acquisition time."""
+    instant, end = parse_stamp(_property(item, "datetime")), parse_stamp(_property(item, "end_datetime"))
+    start = instant or parse_stamp(_property(item, "start_datetime"))
+    last = instant or end
+    return (last is not None and last < window.start) or (start is not None and start >= window.end)
 
 
 def _stamp(catalog: Catalog, items: list[ItemDocument]) -> dict[str, Any]:
-    """Returns the change stamps that can be asked for, and how the first of them, which is used, is compared."""
-    declared, rejected = catalog.queryables(), []
+    """Returns the change stamps that can be asked for, and how the first of them, which is used, is compared.
+
+    A stamp is used where most items have it: a sweep finds the others.
+    """
+    declared, rejected, notes = catalog.queryables(), list[str](), list[str]()
     # an item without properties says nothing of the others; it is unreadable when it is read
     items = [item for item in items if isinstance(item.get("properties"), dict)] or items
     modes: dict[str, bool] = {}  # of each stamp that works: compared as time
+    trouble: CatalogUnavailable | Refused | None = None
     for name in STAMPS:
         stamped = [(str(i.get("id")), parsed) for i in items if (parsed := parse_stamp(_property(i, name)))]
-        if len(stamped) < len(items):
-            rejected.append(f"`{name}` is missing or no time on {len(items) - len(stamped)} of {len(items)} items")
+        missing = f"`{name}` is missing or no time on {len(items) - len(stamped)} of {len(items)} items"
+        if 2 * len(stamped) <= len(items):
+            rejected.append(missing)
             continue
         says = declared.get(name)
         typed = isinstance(says, dict) and says.get("format") == "date-time"
         why = "is ignored by `filter`"
         for mode in (typed, not typed):
             catalog.assume(typed=mode)
-            works, why = _selects(catalog, name, *stamped[0])
+            try:
+                works, why = _selects(catalog, name, *stamped[0])
+            except Rejected as error:
+                works, why = False, f"cannot be filtered ({in_few_words(error)})"
+            except (CatalogUnavailable, Refused) as error:
+                works, trouble = False, error
+                why = "could not be asked for"
             if works:
                 modes[name] = mode
+                if len(stamped) < len(items):
+                    notes.append(f"{missing}: such items are found by sweeps")
                 break
         else:
             rejected.append(f"`{name}` {why}")
-    told = {"stamps": tuple(modes), "rejected": tuple(rejected)}
+        if trouble is not None and not modes:
+            raise trouble
+    told = {"stamps": tuple(modes), "rejected": tuple(rejected), "notes": (*catalog.abilities.notes, *notes)}
     if modes:
         stamp = next(iter(modes))
         return told | {"stamp": stamp, "typed": modes[stamp], "filters": True}
@@ -106,83 +196,115 @@ def _stamp(catalog: Catalog, items: list[ItemDocument]) -> dict[str, Any]:
 
 def _selects(catalog: Catalog, name: str, item_id: str, moment: datetime) -> tuple[bool, str]:
     """Tells whether a window around a known stamp has its item and a window in the year 9999 has none."""
-    second = floor_second(moment)
-    try:
-        if catalog.search(Window(name, FAR, FAR + SECOND), limit=1, attempts=ATTEMPTS).items:
-            return False, "is ignored by `filter`"
-        page = catalog.search(Window(name, second, second + SECOND), limit=catalog.abilities.page(1000), attempts=ATTEMPTS)
-    except (CatalogUnavailable, Refused) as error:
-        return False, f"cannot be filtered ({error.message})"
+    second, size = floor_second(moment), catalog.abilities.page(1000)
+    if catalog.search(Window(name, FAR, FAR + SECOND), limit=1).items:
+        return False, "is ignored by `filter`"
+    page = catalog.search(Window(name, second, second + SECOND), limit=size)
     return page.full or any(item.get("id") == item_id for item in page.items), "is filtered wrongly: its own second is empty"
 
 
 def _filters_ids(catalog: Catalog, items: list[ItemDocument]) -> bool:
     condition = {"op": "=", "args": [{"property": "id"}, str(items[0].get("id"))]}
     try:
-        found = catalog.ask({"filter": condition}, limit=2, attempts=ATTEMPTS).items
-    except CatalogUnavailable:
+        found = catalog.ask({"filter": condition}, limit=catalog.abilities.page(2), attempts=ATTEMPTS).items
+    except Rejected:
         return False
     return [item.get("id") for item in found] == [items[0].get("id")]
 
 
-def _sorts(catalog: Catalog) -> bool:
-    """Tells whether ascending is not descending, for windows and for sweeps, by what comes back."""
-    return all(_sorts_by(catalog, name) for name in dict.fromkeys((catalog.abilities.stamp, "datetime")))
+def _sorts(catalog: Catalog) -> dict[str, Any]:
+    """Returns whether ascending is not descending, for windows and for sweeps, by what comes back."""
+    try:
+        return {"sorts": all(_sorts_by(catalog, name) for name in dict.fromkeys((catalog.abilities.stamp, "datetime")))}
+    except Rejected as error:
+        return {"sorts": False, "notes": (*catalog.abilities.notes, f"`sortby` is refused ({in_few_words(error)})")}
 
 
 def _others(catalog: Catalog) -> dict[str, Any]:
     """Returns the stamps that could take the place of the one in use, which must be sorted too, and why others cannot."""
     a = catalog.abilities
-    usable = [name for name in a.stamps if name == a.stamp or _sorts_by(catalog, name)]
+    usable = [name for name in a.stamps if name == a.stamp or (a.sorts and _sorts_by(catalog, name))]
     unsorted = (f"`{name}` is ignored by `sortby`" for name in a.stamps if name not in usable)
     return {"stamps": tuple(usable), "rejected": (*a.rejected, *unsorted)}
 
 
 def _sorts_by(catalog: Catalog, name: str) -> bool:
-    """Within a second a text order is not the order of time."""
-    first: list[datetime] = []
-    last: list[datetime] = []
-    try:
-        for found, sign in ((first, "+"), (last, "-")):
-            page = catalog.ask({"sortby": [f"{sign}properties.{name}", f"{sign}id"]}, limit=SAMPLE, attempts=ATTEMPTS)
-            found += _moments(page.items, name)
-    except BadAnswer:
-        return True  # an item that cannot be served says nothing about the order
-    except CatalogUnavailable:
-        return False
-    if name == "datetime" and not (first and last):
-        return True  # these items have no instant, only start and end
-    rising = all(a <= b + SECOND for a, b in pairwise(first))
-    falling = all(a + SECOND >= b for a, b in pairwise(last))
-    return rising and falling and bool(first) and bool(last) and first[0] <= last[0] + SECOND
+    """Within a second a text order is not the order of time, and an odd stamp among many says nothing of the server."""
+    pages: list[list[datetime]] = []
+    query: dict[str, Any] = {}
+    if name != "datetime" and catalog.abilities.filters:  # what has no stamp comes first, or last, and fills the page
+        least = "1970-01-01T00:00:00" + (".000000Z" if catalog.abilities.typed else "")
+        query = {"filter": {"op": ">=", "args": [{"property": name}, least]}}
+    for sign in ("+", "-"):
+        try:
+            asked = query | {"sortby": [f"{sign}properties.{name}", f"{sign}id"]}
+            page = catalog.ask(asked, limit=catalog.abilities.page(SAMPLE), attempts=ATTEMPTS)
+        except TooLarge:
+            raise
+        except BadAnswer:
+            if not catalog.answers():
+                raise
+            return True  # an item that cannot be served says nothing about the order
+        pages.append(list(_moments(page.items, name)))
+    first, last = pages
+    if not (first and last):
+        return name == "datetime"  # these items have no instant, only start and end
+    wrong = sum(a > b + SECOND for a, b in pairwise(first)) + sum(a + SECOND < b for a, b in pairwise(last))
+    middle = sorted(first)[len(first) // 2] <= sorted(last)[len(last) // 2] + SECOND
+    return wrong <= ODD * (len(first) + len(last)) and middle
 
 
 def _page_size(catalog: Catalog, sample: list[ItemDocument], wanted: int) -> dict[str, Any]:
     """Returns whether `fields` is honoured, how many items come at most, and whether a complete page has no `next`."""
-    bare = ("id", "collection")
-    single = catalog.ask({"ids": [str(sample[0].get("id"))]}, limit=SAMPLE, fields=bare, attempts=ATTEMPTS)
-    # `links` and the like do not count: stac-fastapi adds them to whatever was left
-    found: dict[str, Any] = {"fields": not any("assets" in i for i in single.items), "honest_next": not single.has_next}
-    wanted = replace(catalog.abilities, fields=found["fields"]).page(wanted)
+    bare, size = ("id", "collection"), catalog.abilities.page(SAMPLE)
+    catalog.assume(max_page=Abilities().max_page)
+    found: dict[str, Any] = {"honest_next": True, "fields": catalog.abilities.fields}
     try:
-        page = catalog.ask({}, limit=wanted, fields=bare, attempts=ATTEMPTS)
-    except BadAnswer:  # an item that cannot be served says nothing about the size
-        return found | {"max_page": wanted}
-    clipped = page.has_next and len(page.items) < wanted
-    return found | {"max_page": len(page.items) if clipped else wanted}
+        single = catalog.ask({"ids": [str(sample[0].get("id"))]}, limit=size, fields=bare, attempts=ATTEMPTS)
+        found["honest_next"] = not single.has_next
+    except Rejected:  # `ids` is not taken
+        single = catalog.ask({}, limit=1, fields=bare, attempts=ATTEMPTS)
+    # `links` and the like do not count: stac-fastapi adds them to whatever was left
+    found["fields"] = found["fields"] and not any("assets" in i for i in single.items)
+    catalog.assume(fields=found["fields"])
+    largest = catalog.abilities.page(max(wanted, SWEEP_PAGE))
+    refused = ""
+    for size in (largest, *(s for s in SIZES if s < largest)):
+        try:
+            page = catalog.ask({}, limit=size, fields=bare, attempts=ATTEMPTS)
+        except (Rejected, TooLarge) as error:
+            refused = f"more than {{}} items at once are refused ({in_few_words(error)})"
+            continue
+        except BadAnswer:  # an item that cannot be served says nothing about the size
+            return found | {"max_page": size}
+        clipped = page.has_next and len(page.items) < size
+        notes = (*catalog.abilities.notes, *([refused.replace("{}", str(size))] if refused else []))
+        return found | {"max_page": max(1, len(page.items)) if clipped else size, "notes": notes}
+    return found | {"max_page": 1}
 
 
 def _product_alone(catalog: Catalog, sample: list[ItemDocument]) -> bool:
     """Tells whether all items have an asset `product`, and it comes when it is asked for without the others."""
     hrefs = {str(item.get("id")): _product(item) for item in sample}
-    if None in hrefs.values():
+    if not catalog.abilities.fields or None in hrefs.values():
         return False
+    lean = ("id", "collection", "assets.product", *LEAN)
     try:
-        lean = ("id", "collection", "assets.product", *LEAN)
-        found = catalog.ask({"ids": list(hrefs)}, limit=SAMPLE, fields=lean, attempts=ATTEMPTS).items
-    except CatalogUnavailable:
+        found = catalog.ask({"ids": list(hrefs)}, limit=catalog.abilities.page(SAMPLE), fields=lean, attempts=ATTEMPTS).items
+    except Rejected:
         return False
-    return {str(item.get("id")): _product(item) for item in found} == hrefs and all(_asset_count(item) == 1 for item in found)
+    return {str(item.get("id")): _product(item) for item in found} == hrefs and all(_asset_count(i) == 1 for i in found)
+
+
+def _strange(catalog: Catalog, sample: list[ItemDocument]) -> list[str]:
+    """Returns what a person should know who reads of a catalog that works, and of which nothing can be used."""
+    others = Counter(str(item.get("collection")) for item in sample if item.get("collection") not in (None, catalog.collection))
+    if not others:
+        return []
+    name, count = others.most_common(1)[0]
+    none = " and cannot be used" if count == len(sample) else ""
+    these = f"{count} of {len(sample)} items belong to collection {printable(name)!r}{none}"
+    return [f"{these}; write that into `collection:` to convert them"]
 
 
 def _asset_count(item: ItemDocument) -> int:
@@ -199,7 +321,10 @@ def _product(item: ItemDocument) -> object:
 def _idle(catalog: Catalog, server_now: datetime) -> float:
     """Returns the fastest of three polls that find nothing, in seconds: what the query costs, and not the network's mood."""
     window = Window(catalog.abilities.stamp, floor_second(server_now) + timedelta(days=3650), FAR)
-    return min(catalog.search(window, limit=1, attempts=ATTEMPTS).seconds for _ in range(3))
+    try:
+        return min(catalog.search(window, limit=1, attempts=ATTEMPTS).seconds for _ in range(3))
+    except Rejected:
+        return 0.0
 
 
 def _moments(items: list[ItemDocument], name: str) -> Iterator[datetime]:

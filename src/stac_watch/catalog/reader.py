@@ -14,8 +14,8 @@ from datetime import datetime
 from itertools import islice
 from typing import Any
 
+from stac_watch.catalog.answers import BadAnswer
 from stac_watch.catalog.client import Catalog, ItemPage
-from stac_watch.catalog.http import BadAnswer
 from stac_watch.catalog.windows import Window, after, bisect
 from stac_watch.model.errors import CatalogUnavailable
 from stac_watch.model.item import ItemDocument, Unreadable

@@ -13,7 +13,7 @@ from datetime import datetime
 
 from stac_watch.catalog.abilities import STAMPS, restore
 from stac_watch.catalog.client import Catalog
-from stac_watch.catalog.probe import GOOD_FOR, GOOD_FOR_EMPTY, probe
+from stac_watch.catalog.probe import good_for, probe
 from stac_watch.catalog.reader import Leaf, hidden_name, leaves
 from stac_watch.catalog.windows import days
 from stac_watch.config.model import Recipe, Source
@@ -74,14 +74,15 @@ class Intake:
 
     def ensure_abilities(self, state: SourceState | None = None) -> None:
         """Lets the catalog's abilities be those that the ledger knows; probes it when that was a day ago, or it erred since."""
-        kept, now = (state or self.state()).abilities, self.now()
+        kept, now, abilities = (state or self.state()).abilities, self.now(), None
         if kept is not None:
             found, at, invalidated = kept
             abilities = restore(found)
-            if abilities is not None and not invalidated and now - at < (GOOD_FOR if abilities.samples else GOOD_FOR_EMPTY):
+            if abilities is not None and not invalidated and now - at < good_for(abilities):
                 self.catalog.abilities = abilities
                 return
-        self.ledger.sources.note_abilities(self.source.name, asdict(probe(self.catalog, self.source.poll.page)), now)
+        probed = probe(self.catalog, self.source.poll.page, abilities)
+        self.ledger.sources.note_abilities(self.source.name, asdict(probed), now)
 
     def read_days(self, start: datetime, end: datetime, lane: Lane) -> Iterator[tuple[Leaf, Comparison]]:
         """Yields what was acquired in `[start, end)`, day by day, oldest first."""

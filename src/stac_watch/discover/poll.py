@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from stac_watch.catalog.abilities import EXPENSIVE
-from stac_watch.catalog.http import BadAnswer, Rejected
+from stac_watch.catalog.answers import BadAnswer, Rejected
 from stac_watch.catalog.reader import leaves
 from stac_watch.catalog.windows import advance, next_window
 from stac_watch.discover.intake import ORIGIN, Intake, add, hidden_names
