@@ -32,6 +32,7 @@ from geozarr_runner.run import run
 from stac_watch.model.errors import Defect, Exit, InputError, StacWatchError
 from stac_watch.model.identity import check_item_id, conversion_key, parse_event_id
 from stac_watch.model.outcome import Counts, Outcome
+from stac_watch.model.signatures import masked, unsigned
 from stac_watch.model.stamps import ordered_stamp, parse_stamp, stamp
 
 _GRACE = 8  #: seconds after a signal until the process ends by force; Kubernetes kills after 30, we promise 10
@@ -60,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         bar=_bar() if sys.stderr.isatty() else None,
         monotonic=time.monotonic,
     )
-    name = request.identity.item_id or request.stac_url.rstrip("/").rpartition("/")[2]
+    name = request.identity.item_id or unsigned(request.stac_url).rstrip("/").rpartition("/")[2]
     lines = Lines(item=name, run=request.identity.run, progress=progress, as_json=not sys.stderr.isatty())
     command = _preflight if arguments.command == "preflight" else _convert
     memory.keep_freed()
@@ -90,7 +91,7 @@ def _preflight(arguments: argparse.Namespace, request: Request, progress: Progre
             item_id=request.identity.item_id, package=request.recipe.package,
         )  # fmt: skip
     found = {
-        "item_id": plan.item_id, "product": plan.source.url, "level": plan.product.level, "seen": plan.seen,
+        "item_id": plan.item_id, "product": masked(plan.source.url), "level": plan.product.level, "seen": plan.seen,
         "groups": list(plan.selection.groups), "overviews": list(plan.selection.overviews),
         "arrays": len(plan.selection.arrays), "objects": len(plan.selection.keys), "raw_bytes": plan.selection.raw_bytes,
         "estimate": {"staged": plan.estimate.staged, "output": plan.estimate.output, "package": plan.estimate.package},
@@ -99,7 +100,7 @@ def _preflight(arguments: argparse.Namespace, request: Request, progress: Progre
     if arguments.size_file:
         marker.write(Path(arguments.size_file), plan.estimate.quantity)
     if sys.stdout.isatty():
-        print(f"{plan.product.level} {plan.item_id} at {plan.source.url} ({plan.seen})")
+        print(f"{plan.product.level} {plan.item_id} at {masked(plan.source.url)} ({plan.seen})")
         print(tree(plan.product, plan.selection.groups))
         print(f"* = will be converted; {found['objects']} objects, a volume of {found['size']} is enough")
     else:
@@ -249,7 +250,7 @@ def _fence(text: str) -> str:
 def _derived_key(stac_url: str, revision: str, recipe: RunRecipe) -> str:
     """Returns a key for use by hand: equal for the same source and recipe."""
     asked = json.dumps([sorted(recipe.groups.split()), recipe.spatial_chunk, recipe.sharding, recipe.package])
-    return conversion_key("by-hand", "", stac_url.rstrip("/"), revision, asked)
+    return conversion_key("by-hand", "", unsigned(stac_url).rstrip("/"), revision, asked)
 
 
 def parser() -> argparse.ArgumentParser:

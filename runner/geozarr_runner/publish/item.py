@@ -19,6 +19,7 @@ from geozarr_runner.request import Service
 from geozarr_runner.source.preflight import Plan
 from geozarr_runner.source.product import REFLECTANCE, ZarrArray
 from stac_watch.model.outcome import Outcome
+from stac_watch.model.signatures import unsigned
 from stac_watch.model.stamps import parse_stamp
 
 SUFFIX = ".item.json"
@@ -68,7 +69,8 @@ def describe(
     }
     _add_assets(item, outcome, plan, name, companions)
     remote = stac_url.startswith(("http://", "https://", "s3://"))
-    item.add_link(pystac.Link("derived_from", stac_url if remote else outcome.source, "application/json" if remote else None))
+    origin = unsigned(stac_url) if remote else outcome.source
+    item.add_link(pystac.Link("derived_from", origin, "application/json" if remote else None))
     if service is not None:
         _add_storage(item, outcome.output_zarr, service)
     item.stac_extensions.sort()

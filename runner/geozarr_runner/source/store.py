@@ -93,7 +93,10 @@ class SourceStore:
         return ", ".join(details) or "there, size unknown"
 
     def _path(self, key: str) -> str:
-        return f"{self.root.rstrip('/')}/{key}" if key else self.root
+        if not key:
+            return self.root
+        place, mark, query = self.root.partition("?") if self.local is None else (self.root, "", "")
+        return f"{place.rstrip('/')}/{key}{mark}{query}"  # a signature is every object's
 
     def _persist(self, call: Callable[[], Any], path: str, target: Path | None = None) -> Any:  # noqa: ANN401  # what fsspec returns
         for attempt in range(1, self.patience.attempts + 1):

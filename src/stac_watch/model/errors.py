@@ -24,6 +24,8 @@ import errno
 from enum import IntEnum
 from typing import ClassVar
 
+from stac_watch.model.signatures import masked
+
 
 class Exit(IntEnum):
     """Exit codes of `stac-watch` and `geozarr-runner`; a public contract."""
@@ -44,14 +46,13 @@ class Exit(IntEnum):
 
 
 class StacWatchError(Exception):
-    """Base of the tree: one line of what and where, and a hint of what to do next."""
+    """Base of the tree: one line of what and where, and a hint of what to do next; what signs a URL in it is masked."""
 
     exit_code: ClassVar[Exit] = Exit.DEFECT
 
     def __init__(self, message: str, *, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message, self.hint = masked(message), masked(hint)
+        super().__init__(self.message)
 
 
 class ConfigError(StacWatchError):

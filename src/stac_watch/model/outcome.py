@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from stac_watch.model.signatures import masked
+
 MARKER = "stac-watch.json"
 """The marker's name inside an output."""
 DATA = "/data"
@@ -79,8 +81,12 @@ class Outcome:
     empty: frozenset[str] = frozenset()  # members that were given, and hold what a missing one means
 
     def document(self, *, whole: bool = False) -> dict[str, Any]:
-        """Returns the JSON document: what is said, as it is stored and shown; the `whole` with empty members, too."""
+        """Returns the JSON document: what is said, as it is stored and shown; the `whole` with empty members, too.
+
+        What signs a URL is masked: it lies beside outputs, where many may read.
+        """
         members = {name: _plain(getattr(self, name)) for name in _READERS}
+        members |= {name: masked(members[name]) for name in ("source", "reason", "hint")}
         said = {name: value for name, value in members.items() if whole or name in self.empty or value != _NOTHING[name]}
         return {**said, **self.others}
 

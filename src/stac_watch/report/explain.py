@@ -19,6 +19,7 @@ from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.records import ConversionRow, HistoryRow, ItemRow, Order, OutboxRow
 from stac_watch.model.errors import InputError
 from stac_watch.model.outcome import Outcome
+from stac_watch.model.signatures import masked
 from stac_watch.model.stamps import stamp
 from stac_watch.model.states import State
 from stac_watch.report.lines import Line, line
@@ -117,7 +118,7 @@ def explanation(
         item=item,
         rule=history[0].why if history else "",
         history=history,
-        events=[json.loads(body) for body in bodies],
+        events=[json.loads(masked(body.decode())) for body in bodies],
         posts=around.waits.posts if around.waits else 0,
         outcome=row.outcome,
         next=what_next(row, now, limits, around),
