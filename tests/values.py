@@ -145,7 +145,7 @@ def check_invariants(place: Path | str) -> None:
         assert outbox.keys() == {key for key, row in conversions.items() if row["state"] == "queued"}
         for item in rows("item"):
             current = conversions[item["key"]]
-            same = ("source", "item_id", "revision")
+            same = ("item_id", "revision")  # of two sources over one collection it is the one's that admitted it
             assert [current[name] for name in same] == [item[name] for name in same]
         for key, row in conversions.items():
             check_events(key, row, events[key], outbox.get(key))

@@ -35,11 +35,12 @@ from stac_watch.runs.reconcile import reconcile
 FIRST, LANDED = (Path(__file__).with_name(f"ledger-{version}.sql") for version in (1, 3))
 TO_1 = (  # what the first version did not have, taken away
     *(f"DROP TABLE {name}" for name in ("funnel", "lease", "backfill", "probe", "lateness", "sweep", "baseline", "absent")),
+    "DROP TABLE moved",
     *(f"DROP INDEX {name}" for name in ("item_by_sensing", "item_by_update", "item_by_sight", "conversion_by_source",
       "conversion_by_change", "outbox_by_age", "outbox_by_due", "outbox_posted")),
     "ALTER TABLE conversion DROP COLUMN cause", "ALTER TABLE conversion DROP COLUMN waits_for",
     "ALTER TABLE conversion DROP COLUMN fence", "ALTER TABLE outbox DROP COLUMN source",
-    "ALTER TABLE unreadable RENAME TO quarantine",
+    "ALTER TABLE item DROP COLUMN trace", "ALTER TABLE unreadable RENAME TO quarantine",
     "CREATE INDEX outbox_by_due ON outbox (priority, due)",
     "UPDATE schema_version SET version = 1",
 )  # fmt: skip
@@ -48,6 +49,7 @@ TO_1 = (  # what the first version did not have, taken away
 TO_3 = (  # the words that version 0.1.0 wrote
     *(f"UPDATE {table} SET {column} = '{old}' WHERE {column} = '{new}'" for old, new in (("dead", "failed"), ("sent", "submitted"))
       for table, column in (("conversion", "state"), ("history", "src"), ("history", "dst"), ("funnel", "state"))),
+    "ALTER TABLE baseline DROP COLUMN revision", "ALTER TABLE item DROP COLUMN trace", "DROP TABLE moved",
     "ALTER TABLE unreadable RENAME TO quarantine", "ALTER TABLE probe RENAME COLUMN invalidated TO doubted",
     """UPDATE audited SET gaps = '{"dead": 1, "lost": 2}'""",
     "ALTER TABLE conversion DROP COLUMN fence", "UPDATE schema_version SET version = 3",

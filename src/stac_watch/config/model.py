@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -20,10 +20,12 @@ from pydantic import (
     InstanceOf,
     SecretStr,
     field_validator,
+    model_validator,
 )
 
 from stac_watch.config.areas import Area, Expression, parse_area, parse_expression
-from stac_watch.config.values import Duration, Host, HttpUrl, Rate, Size, _output_template
+from stac_watch.config.sharing import default_output, meeting
+from stac_watch.config.values import Duration, Host, HttpUrl, Rate, SameHost, Size, _output_template
 from stac_watch.model.errors import ConfigError
 
 OURS = frozenset({"engine", "ledger"})  # what pages, metrics and `status` call the watcher's own parts beside its sources
@@ -96,6 +98,13 @@ class Source(Group):
     """Hosts (and buckets) that product hrefs may name, `*.example.org` for a whole domain; empty = only the catalog's own host.
     A network (`10.0.0.0/8`) lets public names lead to private addresses of it (docs/security.md)."""
 
+    same_as: tuple[tuple[SameHost, ...], ...] = ()
+    """Hosts that are one store under several names, as `[[objects.example.org, data.example.org]]`: a product on one is the same
+    on the other. One with the same path and the same `file:checksum` is recognised without it."""
+    moved: Literal["hold", "convert"] = "hold"
+    """Items of which nothing changed but the product's host: more than five in a week, or than a tenth of those known, are held,
+    because a store that moved is no new product; `convert` converts all of them again."""
+
     def hosts(self) -> tuple[str, ...]:
         """Returns the hosts that product hrefs may name."""
         return self.allowed_hosts or (urlsplit(self.api).hostname or "",)
@@ -107,7 +116,9 @@ class Recipe(Group):
     groups: str = ""
     """Space-separated Zarr groups; empty = the whole product."""
     output: Annotated[str, AfterValidator(_output_template)] = "var/outputs/{collection}/{item_id}.zarr"
-    """Path or s3:// URL; fields: collection, item_id, tile, key. It must name item_id or key, so that no two outputs share one."""
+    """Path or s3:// URL; fields: catalog (its host and path), collection, item_id, tile, key. It must name item_id or key, so that
+    no two outputs share one; with sources of several catalogs or collections also what tells these apart, as a folder. By default
+    `{catalog}` is in it where two catalogs have collections of one name."""
     spatial_chunk: int = Field(default=1024, ge=64, le=10_980)
     """Pixels per chunk side: 1024 converts 2.3 times faster than the converter's 256 and makes 13 times fewer files."""
     sharding: bool = False
@@ -212,6 +223,21 @@ class Config(Group):
         if ours := sorted(OURS.intersection(names)):
             raise ValueError(f"a source is named {ours[0]!r}, and so is a part of the watcher itself; choose another name")
         return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _outputs_apart(cls, given: Any) -> Any:  # noqa: ANN401  # as the file gives it
+        """Puts the catalog into the default output where collections of one name would meet in it."""
+        recipe = given.get("recipe", {}) if isinstance(given, dict) else None
+        if isinstance(recipe, dict) and "output" not in recipe and (output := default_output(given.get("sources"))):
+            return {**given, "recipe": {**recipe, "output": output}}
+        return given
+
+    @model_validator(mode="after")
+    def _no_two_for_one_output(self) -> Self:
+        if wrong := meeting(self.sources, self.recipe.output):
+            raise ValueError(wrong)
+        return self
 
     def source(self, name: str) -> Source:
         """Returns the source of that name.

@@ -13,7 +13,7 @@ from pydantic import (
     BeforeValidator,
 )
 
-OUTPUT_FIELDS = frozenset({"collection", "item_id", "tile", "key"})
+OUTPUT_FIELDS = frozenset({"catalog", "collection", "item_id", "tile", "key"})
 MAX_DURATION = 36_500 * 86_400  # beyond it, "now less this" leaves the calendar
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -67,6 +67,12 @@ def _host(value: str) -> str:
     return value
 
 
+def _same_host(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*(:\d{1,5})?", value):
+        raise ValueError(f"{value!r} is not a host; write objects.example.org, or with its port, without scheme and path")
+    return value
+
+
 def _output_template(value: str) -> str:
     try:
         fields = {name for _, name, _, _ in Formatter().parse(value) if name is not None}
@@ -84,3 +90,4 @@ Size = Annotated[int, BeforeValidator(parse_size)]
 Rate = Annotated[float, BeforeValidator(parse_rate)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 Host = Annotated[str, AfterValidator(_host)]
+SameHost = Annotated[str, AfterValidator(_same_host)]

@@ -7,7 +7,7 @@ a source. Each window's items and events, the cursor, and all else that it tells
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 
@@ -17,9 +17,11 @@ from stac_watch.catalog.probe import good_for, probe
 from stac_watch.catalog.reader import Leaf, hidden_name, leaves
 from stac_watch.catalog.windows import days
 from stac_watch.config.model import Recipe, Source
+from stac_watch.config.sharing import catalog_name
 from stac_watch.discover.items import read_item
 from stac_watch.discover.overlap import lateness_bucket
 from stac_watch.discover.policy import Skip, judge
+from stac_watch.discover.revisions import recognise
 from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.records import Findings, Known, Sighting, SourceState, Tally
 from stac_watch.model.event import Conversion, Lane, fence_of
@@ -42,9 +44,12 @@ class Comparison:
     fresh: list[Item]  # not known before, or of another revision
     known: dict[str, Known]
     readable: frozenset[str]  # ids of all that can be read
+    shared: dict[str, Known] = field(default_factory=dict)  # not known before, and converted or under way for another source
+    moved: frozenset[str] = frozenset()  # of the fresh ones those of which nothing changed but the product's host
+    places: dict[str, str] = field(default_factory=dict)  # of unchanged ones that wait: where the product can be had now
     older: dict[str, str] = field(default_factory=dict)  # items that a newer processing takes the place of, and why
 
-    def without(self, item_ids: set[str]) -> Comparison:
+    def without(self, item_ids: Collection[str]) -> Comparison:
         """Returns the same without these items' news."""
         return replace(
             self,
@@ -97,6 +102,8 @@ class Intake:
         """Reads documents and compares them with what is known; writes nothing."""
         items, unreadable = self._read(documents)
         known = self.ledger.items.known(self.source.name, list(items))
+        as_known = recognise(items, known, self.source, self.ledger, self.now(), lane)
+        items = as_known.items
         fresh = {i for i, (item, _) in items.items() if i not in known or known[i].revision != item.revision}
         # an unchanged item is judged again only where a rule kept it out: a property may have come, or the rules have changed
         news = {i: items[i] for i in items if i in fresh or known[i].state is State.SKIPPED}
@@ -105,10 +112,13 @@ class Intake:
         admitted = {s.item.item_id for s in sightings if s.skip is None}
         return Comparison(
             sightings=sightings,
-            unreadable=unreadable,
+            unreadable=[*unreadable, *as_known.held],
             fresh=[items[i][0] for i in items if i in fresh],
             known=known,
             readable=frozenset(items),
+            shared=self._shared(sightings, known),
+            moved=as_known.moved,
+            places=as_known.places,
             older={i: f"{by} is a newer processing of the same acquisition" for i, by in older.items() if by in admitted},
         )
 
@@ -132,7 +142,13 @@ class Intake:
         """
         found = besides or Findings(readable=seen.readable)
         late = (lateness_bucket(late_after, i.updated) for i in seen.fresh if i.updated is not None) if late_after else ()
-        found = replace(found, superseded=seen.older, lateness=Counter(bucket for bucket in late if bucket is not None))
+        found = replace(
+            found,
+            superseded=seen.older,
+            places=seen.places,
+            moved=seen.moved,
+            lateness=Counter(bucket for bucket in late if bucket is not None),
+        )
         unreadable = [*seen.unreadable, leaf.hidden] if leaf is not None and leaf.hidden is not None else seen.unreadable
         return self.ledger.items.commit(self.source.name, seen.sightings, unreadable, cursor, self.now(), found)
 
@@ -140,12 +156,18 @@ class Intake:
         source, unreadable = self.source, list[Unreadable]()
         items: dict[str, tuple[Item, ItemDocument]] = {}
         for document in documents:
-            entry = read_item(document, collection=source.collection, api=source.api, on=source.on, allowed_hosts=source.hosts())
+            entry = read_document(document, source)
             if isinstance(entry, Unreadable):
                 unreadable.append(entry)
             else:
                 items[entry.item_id] = (entry, document)
         return items, unreadable
+
+    def _shared(self, sightings: Sequence[Sighting], known: Mapping[str, Known]) -> dict[str, Known]:
+        """Returns what another source has admitted of what this one does not know yet."""
+        keys = {s.conversion.key: s.item.item_id for s in sightings if s.item.item_id not in known}
+        decided = self.ledger.items.decided(keys) if keys else {}
+        return {keys[key]: k for key, k in decided.items() if k.state is not State.SKIPPED}
 
     def _judge(
         self, news: Mapping[str, tuple[Item, ItemDocument]], replaced: set[str], newer: set[str], lane: Lane
@@ -184,11 +206,22 @@ def hidden_names(leaf: Leaf) -> tuple[str, str] | None:
     return (hidden_name(span.field, span.start), hidden_name(span.field, span.end)) if leaf.hidden is None else None
 
 
+def read_document(document: ItemDocument, source: Source) -> Item | Unreadable:
+    """Reads an item of a source."""
+    return read_item(
+        document, collection=source.collection, api=source.api, on=source.on, allowed_hosts=source.hosts(), same_as=source.same_as
+    )
+
+
 def conversion(item: Item, source: Source, recipe: Recipe, lane: Lane, *, replaced: bool) -> Conversion:
     """Returns what an item's event asks for."""
     key = conversion_key(source.api, item.collection, item.item_id, item.revision, recipe.digest_fields())
     output = recipe.output.format(
-        collection=item.collection, item_id=item.item_id, tile=item.tile or tile_of(item.item_id), key=key
+        catalog=catalog_name(source.api),
+        collection=item.collection,
+        item_id=item.item_id,
+        tile=item.tile or tile_of(item.item_id),
+        key=key,
     )
     reason = "backfill" if lane == "backfill" else "updated" if replaced else "new"
     return Conversion(

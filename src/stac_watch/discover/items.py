@@ -1,15 +1,18 @@
 """What an item document says: an `Item`, or an `Unreadable` where nothing can be done with it. Pure.
 
 A revision is a short hash of what matters in an item: product href, deprecated, processing versions, checksum; never of the whole
-JSON, because on pgstac 0.9 one collection update rewrites every item's JSON.
+JSON, because on pgstac 0.9 one collection update rewrites every item's JSON. Of the href it takes what names the product: no
+signature, and one name for a host that has several.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
-from typing import Any, Literal
+import re
+from collections.abc import Mapping, Sequence
+from typing import Literal
+from urllib.parse import SplitResult, urlsplit
 
 from stac_watch.catalog.abilities import STAMPS
 from stac_watch.model.errors import IdentityError
@@ -17,13 +20,22 @@ from stac_watch.model.hosts import check_href
 from stac_watch.model.identity import TILE, check_item_id
 from stac_watch.model.item import Item, ItemDocument, Unreadable
 from stac_watch.model.product import product_href
+from stac_watch.model.signatures import unsigned
 from stac_watch.model.stamps import parse_stamp
+
+type Hosts = Sequence[Sequence[str]]
 
 
 def read_item(
-    document: ItemDocument, *, collection: str, api: str, on: Literal["content", "restamp"], allowed_hosts: tuple[str, ...]
+    document: ItemDocument,
+    *,
+    collection: str,
+    api: str,
+    on: Literal["content", "restamp"],
+    allowed_hosts: tuple[str, ...],
+    same_as: Hosts = (),
 ) -> Item | Unreadable:
-    """Reads one item document as the catalog gave it."""
+    """Reads one item document as the catalog gave it; `same_as` holds hosts that are one under several names."""
     raw_id = document.get("id")
     if not isinstance(raw_id, str):
         return Unreadable(repr(raw_id)[:80], "the item has no id")
@@ -46,11 +58,12 @@ def read_item(
     except IdentityError as error:
         return Unreadable(shown, error.message)
     updated = next((s for s in (parse_stamp(properties.get(f)) for f in STAMPS) if s), None)
+    first, *others = _names(href, same_as)
     tile = str(properties.get("grid:code", "")).replace("MGRS-", "T", 1)
     return Item(
         collection=collection,
         item_id=item_id,
-        revision=_revision(properties, document, href, on),
+        revision=revision_of(document, first, on),
         updated=updated,
         datetime=sensing,
         product_href=href,
@@ -60,22 +73,69 @@ def read_item(
         cloud_cover=_number(properties.get("eo:cloud_cover")),
         tile=tile if TILE.fullmatch(tile) else "",  # it may become part of a path
         deprecated=properties.get("deprecated") is True,
+        trace=trace_of(document, href, on),
+        others=frozenset(revision_of(document, name, on) for name in others),
+        released=parse_stamp(properties.get("published")) or parse_stamp(properties.get("created")),
     )
 
 
-def _revision(properties: Mapping[str, Any], document: ItemDocument, href: str, on: str) -> str:
+def revision_of(document: ItemDocument, href: str, on: str) -> str:
+    """Returns the revision that an item has, or had while its product lay at `href`."""
+    properties = document.get("properties")
+    properties = properties if isinstance(properties, Mapping) else {}
     software = properties.get("processing:software")
-    assets = document.get("assets")
-    product = assets.get("product") if isinstance(assets, Mapping) else None
     parts = [
-        href,
+        unsigned(href),
         str(properties.get("deprecated") is True),
         str(properties.get("processing:version", "")),
         repr(sorted(software.items())) if isinstance(software, Mapping) else "",
-        str(product.get("file:checksum", "")) if isinstance(product, Mapping) else "",
+        checksum_of(document),
         str(properties.get("updated", "")) if on == "restamp" else "",
     ]
     return hashlib.blake2b("\x1f".join(parts).encode(errors="backslashreplace"), digest_size=8).hexdigest()
+
+
+def trace_of(document: ItemDocument, href: str, on: str) -> str:
+    """Returns the revision as it would be on any host."""
+    return revision_of(document, _place(href), on)
+
+
+def checksum_of(document: ItemDocument) -> str:
+    """Returns what the item says of its product's bytes, nothing where it does not."""
+    assets = document.get("assets")
+    product = assets.get("product") if isinstance(assets, Mapping) else None
+    return str(product.get("file:checksum", "")) if isinstance(product, Mapping) else ""
+
+
+def host_of(href: str) -> str:
+    """Returns host and port of a URL, or the bucket."""
+    return _split(href).netloc
+
+
+def _place(href: str) -> str:
+    """Returns what an href has besides scheme, host and port, however many slashes it is spelled with."""
+    parts = _split(unsigned(href))
+    path = re.sub(r"/{2,}", "/", parts.path).rstrip("/")
+    return f"{path}?{parts.query}" if parts.query else path
+
+
+def _names(href: str, same_as: Hosts) -> list[str]:
+    """Returns the href under the first name of its host, then under all the others, schemes included."""
+    parts = _split(href)
+    group = next((g for g in same_as if {parts.netloc.lower(), (parts.hostname or "").lower()} & {n.lower() for n in g}), None)
+    if group is None:
+        return [href]
+    schemes = dict.fromkeys(("https", "http", parts.scheme))
+    ports = dict.fromkeys(("", f":{port}" if (port := parts.netloc.rpartition(":")[2]).isdigit() else ""))
+    names = [parts._replace(scheme=s, netloc=name + port).geturl() for name in group for port in ports for s in schemes]
+    return list(dict.fromkeys((*names, href)))
+
+
+def _split(href: str) -> SplitResult:
+    try:
+        return urlsplit(href)
+    except ValueError:  # a bracket that opens an IPv6 address and does not close it
+        return SplitResult("", "", href, "", "")
 
 
 def _bbox(value: object) -> tuple[float, ...]:

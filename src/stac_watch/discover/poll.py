@@ -11,6 +11,7 @@ from stac_watch.catalog.abilities import EXPENSIVE
 from stac_watch.catalog.answers import BadAnswer, Rejected
 from stac_watch.catalog.reader import leaves
 from stac_watch.catalog.windows import advance, next_window
+from stac_watch.discover.baseline import preexisting
 from stac_watch.discover.intake import ORIGIN, Intake, add, hidden_names
 from stac_watch.discover.overlap import overlap_of
 from stac_watch.ledger.records import Findings, SourceState, Tally
@@ -44,7 +45,10 @@ def _poll(intake: Intake, state: SourceState) -> Tally:
     for leaf, seen in intake.scan(leaves(catalog, window, source.poll.page, floor=floor), "live"):
         cursor = advance(cursor, leaf.window, leaf.server_now)
         # with a floor a window was not read completely: what is hidden may lie below it
-        found = Findings(readable=seen.readable, cleared=hidden_names(leaf) if floor is None else None)
+        old = preexisting(intake, seen, state, polled=True)
+        seen = seen.without(old.ids)
+        cleared = hidden_names(leaf) if floor is None else None
+        found = Findings(readable=seen.readable, cleared=cleared, preexisting=old.to_note)
         total = add(total, intake.commit(seen, leaf, cursor=(intake.cursor(stamp), cursor), late_after=before, besides=found))
     if floor is None and catalog.abilities.idle > EXPENSIVE:
         intake.ledger.sources.set_position(intake.cursor(f"{stamp}:all"), cursor, intake.now())

@@ -17,8 +17,8 @@ from itertools import islice
 from stac_watch.catalog.client import SWEEP_PAGE
 from stac_watch.catalog.reader import Leaf, is_hidden, sweep_leaves
 from stac_watch.catalog.windows import DAY, EARLIEST, archive, floor_day
-from stac_watch.discover.intake import BASELINE, ORIGIN, Comparison, Intake, add, hidden_names
-from stac_watch.discover.items import read_item
+from stac_watch.discover.baseline import preexisting
+from stac_watch.discover.intake import BASELINE, ORIGIN, Comparison, Intake, add, hidden_names, read_document
 from stac_watch.ledger.records import Findings, SourceState, SweepRow, Tally
 from stac_watch.model.item import Item
 from stac_watch.model.patience import waited
@@ -70,8 +70,8 @@ def sweep(intake: Intake) -> Tally | None:
 def _commit(intake: Intake, leaf: Leaf, seen: Comparison, before: _Before) -> Tally:
     """Writes down how a window of the catalog differs from the ledger, where it does."""
     source, ledger = intake.source.name, intake.ledger
-    old = _before_watching(intake, seen, before.state)
-    seen = seen.without(old)
+    old = preexisting(intake, seen, before.state, polled=False)
+    seen = seen.without(old.ids)
     present = {i for d in leaf.documents if isinstance(i := d.get("id"), str)}
     missing = ledger.items.acquired(source, leaf.window.start, leaf.window.end) - present if leaf.hidden is None else set()
     names = hidden_names(leaf)
@@ -81,32 +81,13 @@ def _commit(intake: Intake, leaf: Leaf, seen: Comparison, before: _Before) -> Ta
         leaf,
         late_after=before.state.positions.get(intake.catalog.abilities.stamp),
         besides=Findings(
-            readable=seen.readable & before.unreadable, cleared=names if hidden else None, preexisting=old,
+            readable=seen.readable & before.unreadable, cleared=names if hidden else None, preexisting=old.to_note,
             present=present & before.absent, missing=missing, sweep=before.row.number if missing else 0,
         ),
     )  # fmt: skip
     if missing:
         _look_for(intake, ledger.absences.missed_twice(source, missing))
     return tally
-
-
-def _before_watching(intake: Intake, seen: Comparison, state: SourceState) -> set[str]:
-    """Returns which unknown items were there before the source was watched.
-
-    A day that is swept for the first time shows what was there: of it only what is stamped since the start is new. Whatever a
-    later sweep of that day shows besides has appeared since, whatever its stamp says.
-    """
-    unknown = [i for i in seen.fresh if i.item_id not in seen.known]
-    if not unknown:
-        return set()
-    origin, swept_from = state.positions.get(ORIGIN), state.positions.get(BASELINE)
-    first = [i for i in unknown if swept_from is None or i.datetime < swept_from]
-    based = intake.ledger.absences.preexisting(intake.source.name, [i.item_id for i in unknown])
-    return based | {i.item_id for i in first if origin is not None and _stamp(intake, i) < origin}
-
-
-def _stamp(intake: Intake, item: Item) -> datetime:
-    return item.datetime if intake.catalog.abilities.stamp == "datetime" else item.updated or item.datetime
 
 
 def _look_for(intake: Intake, candidates: Iterable[str]) -> None:
@@ -116,7 +97,7 @@ def _look_for(intake: Intake, candidates: Iterable[str]) -> None:
         if document is None:
             intake.ledger.absences.withdraw(source.name, item_id, intake.now())
             continue
-        item = read_item(document, collection=source.collection, api=source.api, on=source.on, allowed_hosts=source.hosts())
+        item = read_document(document, source)
         if isinstance(item, Item):
             intake.ledger.absences.move_item(source.name, item_id, item.datetime)
 

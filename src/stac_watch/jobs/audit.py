@@ -130,7 +130,8 @@ def _against_catalog(intake: Intake, start: datetime, end: datetime) -> tuple[se
         unreadable = [*seen.unreadable, leaf.hidden] if leaf.hidden is not None else seen.unreadable
         gaps += [_gap(GapKind.UNREADABLE, source, entry.item_id, None, entry.why) for entry in unreadable]
         rows = intake.ledger.items.current(source, [s.item.item_id for s in seen.sightings])
-        gaps += [gap for s in seen.sightings if (gap := unknown(source, s, rows.get(s.item.item_id)))]
+        news = [s for s in seen.sightings if s.item.item_id not in seen.shared]
+        gaps += [gap for s in news if (gap := unknown(source, s, rows.get(s.item.item_id)))]
     return shown, gaps
 
 

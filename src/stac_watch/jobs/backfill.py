@@ -121,9 +121,10 @@ def _tally(seen: Comparison, leaf: Leaf) -> Counter[str]:
     new = {s.item.item_id for s in seen.sightings}
     counts = Counter({"items": len(leaf.documents), "unreadable": len(seen.unreadable) + (leaf.hidden is not None)})
     for s in seen.sightings:
-        counts["to_do" if s.skip is None else "skipped"] += 1
-    for item_id, known in seen.known.items():
-        if item_id not in new:
+        if s.item.item_id not in seen.shared:
+            counts["to_do" if s.skip is None else "skipped"] += 1
+    for item_id, known in (seen.known | seen.shared).items():
+        if item_id not in new or item_id in seen.shared:
             counts[known.state.value if known.state in FINAL else "unfinished"] += 1
     return counts
 
@@ -175,7 +176,7 @@ def admit(intake: Intake, request: BackfillRequest) -> Iterator[tuple[datetime, 
     start = intake.ledger.sources.position(name) or request.start
     for leaf, seen in intake.read_days(start, request.end, "backfill"):
         room = None if request.max_items is None else request.max_items - admitted
-        wanted = [s for s in seen.sightings if s.skip is None]
+        wanted = [s for s in seen.sightings if s.skip is None and s.item.item_id not in seen.shared]
         cut = room is not None and len(wanted) > room
         if cut:
             seen = replace(seen, sightings=wanted[:room], older={})

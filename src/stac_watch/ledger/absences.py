@@ -23,10 +23,15 @@ class Absences:
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    def preexisting(self, source: str, item_ids: Sequence[str]) -> set[str]:
-        """Returns those of the items that were there before the source was watched."""
+    def preexisting(self, source: str, item_ids: Sequence[str]) -> dict[str, str | None]:
+        """Returns those of the items that were there before the source was watched, and their traces, None where not known."""
         with self._session.read() as tx:
-            return {r.item_id for r in chunked(tx, sql.BASED, item_ids, of_source=source)}
+            return {r.item_id: r.revision for r in chunked(tx, sql.BASED, item_ids, of_source=source)}
+
+    def moved(self, source: str, since: datetime) -> set[str]:
+        """Returns the items that were announced since then although nothing changed but the host of their product."""
+        with self._session.read() as tx:
+            return set(tx.execute(sql.MOVED, {"of_source": source, "since": since}).scalars())
 
     def missed_twice(self, source: str, missing: Collection[str]) -> list[str]:
         """Returns those of the missing that an earlier sweep did not find either."""
@@ -44,14 +49,15 @@ class Absences:
     def withdraw(self, source: str, item_id: str, now: datetime) -> bool:
         """Notes that the catalog no longer has an item; False while a run for it may exist, which is waited for.
 
-        What waits or has failed is skipped; what is done stays done: an output does not vanish with its source.
+        What waits or has failed is skipped; what is done stays done: an output does not vanish with its source. A conversion of
+        another source is left to that one.
         """
         a = t.absent.c
         with self._session.write() as tx:
             key = tx.execute(sql.CURRENT_KEY, {"of_source": source, "of_item": item_id}).scalar()
             row = rows_of(tx, [key]).get(key) if key is not None else None
             gone = Move(Fact.WITHDRAWN, "two sweeps did not find it, and the catalog answers 404", reason=SkipReason.WITHDRAWN)
-            if row is not None and not moves.skip(tx, row, gone, now) and row.state not in FINAL:
+            if row is not None and row.source == source and not moves.skip(tx, row, gone, now) and row.state not in FINAL:
                 return False
             tx.execute(update(t.absent).where(a.source == source, a.item_id == item_id).values(withdrawn_at=now))
             return True

@@ -24,28 +24,34 @@ from stac_watch.model.identity import event_id
 from stac_watch.model.item import SkipReason
 from stac_watch.model.states import FINAL, Fact, State, next_state
 
+AFTER_ADMISSION = frozenset({SkipReason.WITHDRAWN.value, SkipReason.SUPERSEDED.value})
+"""Skipped for what happened later: some source had admitted it before."""
+
 
 def admit(tx: Connection, source: str, sightings: Sequence[Sighting], now: datetime) -> list[State]:
-    """Applies sightings of different items; returns the states that they led to, none where nothing moved."""
+    """Applies sightings of different items; returns the states that they led to, none where nothing moved.
+
+    One item and one recipe are one conversion, whichever sources see it: it is of the first that admitted it, and what another
+    thinks of it neither moves it nor takes its place.
+    """
     items = chunked(tx, sql.KEYS, [s.item.item_id for s in sightings], of_source=source)
     previous: dict[str, str] = {r.item_id: r.key for r in items}
     rows = rows_of(tx, {s.conversion.key for s in sightings} | set(previous.values()))
     before = {s.item.item_id: rows.get(previous.get(s.item.item_id, "")) for s in sightings}
     sightings = [s for s in sightings if s.conversion.key in rows or not _skipped_before(s, before[s.item.item_id])]
     sightings = [_fenced(s, before[s.item.item_id], now) for s in sightings]
+    if not sightings:
+        return []
+    changing = ("revision", "trace", "key", "updated", "sensing", "tile", "bbox", "cloud_cover", "last_seen")
+    moves.put(tx, t.item, [_item_values(source, s, now) for s in sightings], ("source", "item_id"), *changing)
     moved = _insert(tx, source, [s for s in sightings if s.conversion.key not in rows], now)
     for s in sightings:
-        row = rows.get(s.conversion.key)
+        row, old = rows.get(s.conversion.key), before[s.item.item_id]
         if row is not None and s.skip is None:
-            moved += _readmit(tx, row, s.conversion, now)
-        old = before[s.item.item_id]
-        if old is not None and old.key != s.conversion.key:
+            moved += _readmit(tx, row, s.conversion, old, now)
+        if old is not None and old.key != s.conversion.key and (s.skip is None or old.source == source):
             why = f"revision {s.item.revision} took its place"
             moves.skip(tx, old, Move(Fact.SUPERSEDED, why, reason=SkipReason.SUPERSEDED), now)
-    changing = ("revision", "key", "updated", "sensing", "tile", "bbox", "cloud_cover", "last_seen")
-    if not sightings:
-        return moved
-    moves.put(tx, t.item, [_item_values(source, s, now) for s in sightings], ("source", "item_id"), *changing)
     return moved
 
 
@@ -91,20 +97,27 @@ def _insert(tx: Connection, source: str, sightings: Sequence[Sighting], now: dat
     return states
 
 
-def _readmit(tx: Connection, row: ConversionRow, asked: Conversion, now: datetime) -> list[State]:
+def _readmit(tx: Connection, row: ConversionRow, asked: Conversion, before: ConversionRow | None, now: datetime) -> list[State]:
+    """Queues what rules kept out until now, and what is the item's revision once more; nothing else moves what is there."""
     if row.state is State.SKIPPED:
-        lane = None if asked.lane == "live" else asked.lane  # what comes back by itself keeps its lane
-        return [moves.apply(tx, row, Move(Fact.ADMITTED, "the source's rules admit it now", lane=lane, fence=asked.fence), now)]
-    if row.state in FINAL:  # this very revision was here before another one; what stands under its name now is the other's
-        returned = Move(Fact.REPLAYED, "the item returned to an earlier revision", fence=asked.fence)
-        return [moves.apply(tx, row, returned, now)]
+        lane = row.lane if asked.lane == "live" else asked.lane  # what comes back by itself keeps its lane
+        reason = "backfill" if lane == "backfill" else "updated"
+        stays = asked.source_name not in ("", row.source) and row.cause in AFTER_ADMISSION
+        anew = None if stays else replace(asked, lane=lane, reason=reason)
+        admitted = Move(Fact.ADMITTED, "the source's rules admit it now", lane=lane, fence=asked.fence, conversion=anew)
+        return [moves.apply(tx, row, admitted, now)]
+    # another source may have seen it return before, and asked for it
+    returned = before is not None and before.key != row.key and before.queued_at >= row.queued_at
+    if row.state in FINAL and returned:  # what stands under its name now is the other's
+        again = Move(Fact.REPLAYED, "the item returned to an earlier revision", fence=asked.fence)
+        return [moves.apply(tx, row, again, now)]
     return []
 
 
 def _item_values(source: str, s: Sighting, now: datetime) -> dict[str, Any]:
     item = s.item
     return {
-        "source": source, "item_id": item.item_id, "revision": item.revision, "key": s.conversion.key, "updated": item.updated,
-        "sensing": item.datetime, "tile": item.tile, "bbox": list(item.bbox), "cloud_cover": item.cloud_cover,
-        "first_seen": now, "last_seen": now,
+        "source": source, "item_id": item.item_id, "revision": item.revision, "trace": item.trace, "key": s.conversion.key,
+        "updated": item.updated, "sensing": item.datetime, "tile": item.tile, "bbox": list(item.bbox),
+        "cloud_cover": item.cloud_cover, "first_seen": now, "last_seen": now,
     }  # fmt: skip

@@ -5,7 +5,7 @@ Functions within a transaction: who calls them opens it.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import datetime
 
 from sqlalchemy import Connection, Table, delete
@@ -16,6 +16,7 @@ from stac_watch.ledger import statements as sql
 from stac_watch.ledger.moves import rows_of
 from stac_watch.ledger.records import Findings, Move
 from stac_watch.ledger.session import CHUNK, chunked
+from stac_watch.model.event import relocated
 from stac_watch.model.item import SkipReason
 from stac_watch.model.states import Fact
 
@@ -28,8 +29,13 @@ def note(tx: Connection, source: str, found: Findings, now: datetime) -> None:
         rows = [{"source": source, "bucket": bucket, "n": n} for bucket, n in found.lateness.items()]
         tx.execute(sql.add(tx.dialect.name, t.lateness, ("source", "bucket")), rows)
     if found.preexisting:
-        rows = [{"source": source, "item_id": item_id} for item_id in found.preexisting]
-        tx.execute(sql.unless_there(tx.dialect.name, t.baseline), rows)
+        rows = [{"source": source, "item_id": i, "revision": trace} for i, trace in found.preexisting.items()]
+        moves.put(tx, t.baseline, rows, ("source", "item_id"), "revision")
+    if found.moved:
+        rows = [{"source": source, "item_id": i, "at": now} for i in found.moved]
+        moves.put(tx, t.moved, rows, ("source", "item_id"), "at")
+    if found.places:
+        _relocate(tx, source, found.places)
     if found.present:
         _delete(tx, t.absent, source, found.present)
     if found.missing:
@@ -45,7 +51,17 @@ def supersede(tx: Connection, source: str, found: Findings, now: datetime) -> No
     keys = {r.item_id: r.key for r in chunked(tx, sql.KEYS, list(found.superseded), of_source=source)}
     rows = rows_of(tx, keys.values())
     for item_id, key in keys.items():
-        moves.skip(tx, rows[key], Move(Fact.SUPERSEDED, found.superseded[item_id], reason=SkipReason.SUPERSEDED), now)
+        if rows[key].source == source:
+            moves.skip(tx, rows[key], Move(Fact.SUPERSEDED, found.superseded[item_id], reason=SkipReason.SUPERSEDED), now)
+
+
+def _relocate(tx: Connection, source: str, places: Mapping[str, str]) -> None:
+    """Lets events that were never posted name the place where their product can be had now; the others stay as they went out."""
+    keys = {r.key: r.item_id for r in chunked(tx, sql.KEYS, list(places), of_source=source)}
+    for row in list(chunked(tx, sql.WAITING, list(keys))):
+        body = relocated(bytes(row.body), places[keys[row.key]])
+        if row.posts == 0 and body != row.body:
+            tx.execute(sql.REWRITE, {"of_event": row.event_id, "rewritten": body})
 
 
 def forget_unreadable(tx: Connection, source: str, item_ids: Collection[str], names: tuple[str, str] | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import fields
@@ -33,7 +34,23 @@ class Items:
         """Returns what is known of these items, by id."""
         with self._session.read() as tx:
             rows = chunked(tx, sql.KNOWN, item_ids, of_source=source)
-            return {r.item_id: Known(r.revision, r.key, State(r.state), r.cause, r.updated) for r in rows}
+            return {r.item_id: Known(r.revision, r.key, State(r.state), r.cause, r.updated, r.trace) for r in rows}
+
+    def total(self, source: str) -> int:
+        """Returns how many conversions there are of a source's items, in whatever state."""
+        with self._session.read() as tx:
+            return sum(r.n for r in tx.execute(sql.FUNNEL) if r.source == source)
+
+    def decided(self, keys: Collection[str]) -> dict[str, Known]:
+        """Returns what is known of conversions by key, of whichever source they are."""
+        with self._session.read() as tx:
+            return {r.key: Known(r.revision, r.key, State(r.state), r.cause) for r in chunked(tx, sql.STATES, list(keys))}
+
+    def hrefs(self, keys: Collection[str]) -> dict[str, str]:
+        """Returns where the products of conversions lay when they were last asked for, by key."""
+        with self._session.read() as tx:
+            rows = chunked(tx, sql.LAST_EVENTS, list(keys))
+            return {r.key: str(json.loads(r.body)["data"]["product_href"]) for r in rows}
 
     def current(self, source: str, item_ids: Collection[str]) -> dict[str, ConversionRow]:
         """Returns the conversions of these items' current revisions, by item id."""

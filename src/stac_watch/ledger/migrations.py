@@ -122,4 +122,11 @@ def _to_5(tx: sa.Connection, op: Operations) -> None:
     op.add_column("conversion", sa.Column("fence", sa.String(32)))
 
 
-STEPS: dict[int, Callable[[sa.Connection, Operations], None]] = {2: _to_2, 3: _to_3, 4: _to_4, 5: _to_5}
+def _to_6(tx: sa.Connection, op: Operations) -> None:
+    """Revisions apart from their hosts, also of what was there before the watch: not known of what was noted until now."""
+    op.add_column("item", sa.Column("trace", sa.String(32)))
+    if "baseline" in sa.inspect(tx).get_table_names():
+        op.add_column("baseline", sa.Column("revision", sa.String(32)))
+
+
+STEPS: dict[int, Callable[[sa.Connection, Operations], None]] = {2: _to_2, 3: _to_3, 4: _to_4, 5: _to_5, 6: _to_6}

@@ -15,7 +15,7 @@ from stac_watch.ledger.records import ConversionRow, Move, Moved, Place
 from stac_watch.ledger.session import MOVED, StaleState, chunked
 from stac_watch.model.causes import LENGTH, fingerprint
 from stac_watch.model.errors import Defect
-from stac_watch.model.event import PRIORITY, Lane, next_attempt
+from stac_watch.model.event import PRIORITY, Lane, build_event, next_attempt, run_name
 from stac_watch.model.identity import event_id
 from stac_watch.model.states import NEXT_ATTEMPT, Fact, State, next_state
 
@@ -30,8 +30,11 @@ def apply(tx: Connection, row: ConversionRow, move: Move, now: datetime) -> Stat
     state = next_state(row.state, fact)
     fresh = fact in NEXT_ATTEMPT
     attempt = row.attempt + 1 if fresh else row.attempt
-    lane = move.lane or row.lane
+    lane, source = move.lane or row.lane, row.source
     changes = _changes(row, move, state, now) | {"attempt": attempt, "lane": lane}
+    if move.conversion is not None:
+        source = move.conversion.source_name or source
+        changes |= {"source": source, "output_zarr": move.conversion.output_zarr}
     if row.state is State.QUEUED:  # nothing else is in the outbox
         tx.execute(sql.TAKE_OUT, {"of_key": row.key})
     body = b""
@@ -44,14 +47,14 @@ def apply(tx: Connection, row: ConversionRow, move: Move, now: datetime) -> Stat
         values = {"id": event_id(row.key, attempt), "key": row.key, "attempt": attempt, "body": body, "created_at": now}
         tx.execute(sql.into(t.event), values)
     if state is State.QUEUED:
-        sensing = tx.execute(sql.SENSING, {"of_source": row.source, "of_item": row.item_id}).scalar_one()
-        tx.execute(sql.into(t.outbox), outbox_values(row.source, row.key, attempt, lane, sensing, move.due or now))
+        sensing = tx.execute(sql.SENSING, {"of_source": source, "of_item": row.item_id}).scalar_one()
+        tx.execute(sql.into(t.outbox), outbox_values(source, row.key, attempt, lane, sensing, move.due or now))
     tx.execute(sql.into(t.history), history_values(row.key, row.state, fact, state, attempt, now, move.why))
     run = changes.get("run", row.run)
     tx.info[MOVED].append(
-        Moved(row.source, row.item_id, row.key, lane, attempt, run, row.state, fact, state, now, row.changed_at, move.why)
+        Moved(source, row.item_id, row.key, lane, attempt, run, row.state, fact, state, now, row.changed_at, move.why)
     )
-    before, after = Place(row.source, row.lane, row.state, row.cause), Place(row.source, lane, state, changes["cause"])
+    before, after = Place(row.source, row.lane, row.state, row.cause), Place(source, lane, state, changes["cause"])
     if before != after:
         count(tx, {before: -1, after: 1})
     return state
@@ -71,6 +74,8 @@ def skip(tx: Connection, row: ConversionRow, move: Move, now: datetime) -> bool:
 
 
 def _next_event(tx: Connection, row: ConversionRow, attempt: int, move: Move) -> tuple[bytes, str]:
+    if move.conversion is not None:
+        return build_event(move.conversion, attempt), run_name(move.conversion, attempt)
     last = tx.execute(sql.LAST_EVENT, {"of_key": row.key}).scalar()
     if last is None:
         raise Defect(f"conversion {row.key} has no event")

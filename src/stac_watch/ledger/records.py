@@ -30,7 +30,9 @@ class Findings:
     readable: Collection[str] = ()  # ids of items that can be read
     cleared: tuple[str, str] | None = None  # what was hidden under a name in `[low, high)` is so no longer
     lateness: Mapping[int, int] = field(default_factory=dict)  # new items by how late they were: see `Sources.lateness`
-    preexisting: Collection[str] = ()  # items that were there before the source was watched
+    preexisting: Mapping[str, str] = field(default_factory=dict)  # items that were there before the watch, and their traces
+    places: Mapping[str, str] = field(default_factory=dict)  # where the products of items that wait can be had now
+    moved: Collection[str] = ()  # items that are announced although nothing changed but the host of their product
     present: Collection[str] = ()  # items that were missing, and are there
     missing: Collection[str] = ()  # items that this sweep did not find
     sweep: int = 0  # its number
@@ -48,6 +50,7 @@ class Known:
     state: State
     cause: str = ""  # skip reason, or the fingerprint of the error
     updated: datetime | None = None  # when the catalog said that it changed
+    trace: str | None = None  # the revision, whatever host the product lies on; None where an earlier version noted it
 
 
 @dataclass(frozen=True)
@@ -209,6 +212,7 @@ class Move:
     lane: Lane | None = None
     fence: str = ""  # the item returned to this revision: it is the newest again
     overwrite: bool = False  # the next attempt converts again although an output with the key exists
+    conversion: Conversion | None = None  # the next attempt asks for this, of whichever source; None = for the same as before
 
 
 @dataclass(frozen=True)

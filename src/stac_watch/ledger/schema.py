@@ -31,8 +31,9 @@ from sqlalchemy import (
 )
 
 from stac_watch.model.outcome import Outcome, outcome_of
+from stac_watch.model.signatures import masked
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 
 class Stamp(TypeDecorator[datetime]):
@@ -56,14 +57,14 @@ class Stamp(TypeDecorator[datetime]):
 
 
 class Words(TypeDecorator[str]):
-    """Text that may come from elsewhere: NUL and lone surrogates, which PostgreSQL refuses, are spelled out."""
+    """Text that may come from elsewhere, for people: NUL and lone surrogates are spelled out, what signs a URL is masked."""
 
     impl = Text
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002  # interface
         """Returns what every database can store."""
-        return value.replace("\0", "\\0").encode(errors="backslashreplace").decode() if value is not None else None
+        return masked(value.replace("\0", "\\0").encode(errors="backslashreplace").decode()) if value is not None else None
 
 
 class Ending(TypeDecorator[Outcome]):
@@ -107,6 +108,7 @@ item = Table(
     Column("item_id", String(128), primary_key=True),
     Column("revision", String(32), nullable=False),
     Column("key", String(20), nullable=False),  # of the current revision's conversion
+    Column("trace", String(32)),  # the revision, whatever host the product lies on; null in rows of an earlier version
     Column("updated", Stamp),
     Column("sensing", Stamp, nullable=False),
     Column("tile", String(8), nullable=False),
@@ -285,6 +287,15 @@ baseline = Table(  # items that were there before the source was watched, and ar
     metadata,
     Column("source", String(64), primary_key=True),
     Column("item_id", String(128), primary_key=True),
+    Column("revision", String(32)),  # as of its trace: whatever the host; null = noted before this was kept
+)
+
+moved = Table(  # items of which nothing changed but the host of the product, and which were announced for it
+    "moved",
+    metadata,
+    Column("source", String(64), primary_key=True),
+    Column("item_id", String(128), primary_key=True),
+    Column("at", Stamp, nullable=False),
 )
 
 absent = Table(  # items that a sweep did not find where they were

@@ -84,13 +84,20 @@ ABILITIES = select(t.probe.c.found, t.probe.c.at, t.probe.c.invalidated).where(t
 LATENESS = select(t.lateness.c.bucket, t.lateness.c.n).where(t.lateness.c.source == _source)
 SWEEPS = select(t.sweep).where(t.sweep.c.source == _source)
 KNOWN = (
-    select(_i.item_id, _i.revision, _i.key, _c.state, _c.cause, _i.updated)
+    select(_i.item_id, _i.revision, _i.key, _c.state, _c.cause, _i.updated, _i.trace)
     .join(t.conversion, _c.key == _i.key)
     .where(_i.source == _source, _one_of(_i.item_id))
 )
 KEYS = select(_i.item_id, _i.key).where(_i.source == _source, _one_of(_i.item_id))
 CURRENT = select(t.conversion).join(t.item, _i.key == _c.key).where(_i.source == _source, _one_of(_i.item_id))
-BASED = select(_b.item_id).where(_b.source == _source, _one_of(_b.item_id))
+BASED = select(_b.item_id, _b.revision).where(_b.source == _source, _one_of(_b.item_id))
+MOVED = select(t.moved.c.item_id).where(t.moved.c.source == _source, t.moved.c.at >= bindparam("since"))
+LAST_EVENTS = (
+    select(t.event.c.key, t.event.c.body)
+    .join(t.conversion, and_(_c.key == t.event.c.key, _c.attempt == t.event.c.attempt))
+    .where(_one_of(t.event.c.key))
+)
+STATES = select(_c.key, _c.revision, _c.state, _c.cause).where(_one_of(_c.key))
 ACQUIRED = select(_i.item_id).where(_i.source == _source, _i.sensing >= bindparam("start"), _i.sensing < bindparam("end"))
 ABSENT = select(t.absent.c.item_id).where(t.absent.c.source == _source)
 UNREADABLE = select(_q.item_id).where(_q.source == _source)
@@ -160,6 +167,7 @@ BRING_FORWARD: Update = (
     )
 )
 POST: Update = update(t.outbox).where(_o.key == _key, _o.event_id == bindparam("of_event"))
+REWRITE: Update = update(t.event).where(t.event.c.id == bindparam("of_event")).values(body=bindparam("rewritten"))
 GIVE_BACK: Delete = delete(t.lease).where(_l.name == bindparam("of_name"), _l.holder == bindparam("of_holder"))
 HOLDER = select(_l.holder, _l.until).where(_l.name == bindparam("of_name"))
 
@@ -182,12 +190,6 @@ def add(dialect: str, table: Table, on: tuple[str, ...]) -> Upsert:
     """Returns an insert that adds to the `n` of a row that is there already."""
     statement = _insert(dialect, table)
     return statement.on_conflict_do_update(index_elements=on, set_={"n": table.c.n + statement.excluded.n})
-
-
-@cache
-def unless_there(dialect: str, table: Table) -> Upsert:
-    """Returns an insert that leaves a row alone that is there already."""
-    return _insert(dialect, table).on_conflict_do_nothing()
 
 
 @cache

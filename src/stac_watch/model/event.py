@@ -162,6 +162,16 @@ def next_attempt(
     return json.dumps(document).encode(), run
 
 
+def relocated(body: bytes, product_href: str) -> bytes:
+    """Returns an event that asks for the same, of a product that is to be had there now: under a fresh signature, on a new host."""
+    document = json.loads(body)
+    data = document["data"]
+    if data["product_href"] == product_href:
+        return body
+    stac_url = product_href if data["stac_url"] == data["product_href"] else data["stac_url"]
+    return json.dumps({**document, "data": {**data, "product_href": product_href, "stac_url": stac_url}}).encode()
+
+
 def parse_event(body: bytes) -> dict[str, Any]:
     """Returns the event's attributes and, under `data`, its data.
 

@@ -7,6 +7,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import TypedDict
 
+type Moment = datetime
+
 
 class ItemDocument(TypedDict, total=False):
     """A STAC item as a catalog gave it: a JSON object of which nothing else is sure, not even that it has an id."""
@@ -36,6 +38,9 @@ class Item:
     cloud_cover: float | None  # percent
     tile: str
     deprecated: bool
+    trace: str = ""  # revision, whatever host the product lies on
+    others: frozenset[str] = frozenset()  # revisions of this very product under the other names of its host
+    released: Moment | None = None  # when it says that it was first there: `published`, else `created`
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.records import ConversionRow, Tally
 from stac_watch.ledger.session import LeaseLost
 from stac_watch.model.errors import CannotWrite, Refused, StacWatchError, Temporary
+from stac_watch.model.identity import source_of
 from stac_watch.model.outcome import Outcome
 from stac_watch.model.patience import CLOCKS, Rest
 from stac_watch.model.states import Fact, State
@@ -95,6 +96,7 @@ class Watcher:
         self._clock: datetime | None = None  # as it was at the last round
         self._runs = Runs()  # as they were looked at last
         self._ailing: dict[str, StacWatchError] = {}  # until a source answers, or the engine works
+        self._renamed = False  # what sources with a new name had is theirs
 
     def tick(self, *, to_the_end: bool = False) -> Tick:
         """One round: asks the sources whose time has come, looks at the engine, sends what there is room for.
@@ -213,11 +215,22 @@ class Watcher:
             if p.holder and not p.ledger.lease.hold(p.holder, p.now, gives_way=p.gives_way):
                 holder = p.ledger.lease.holder()
                 return Tick(standby=holder[0] if holder else "another watcher")
+            self._take_over_renamed()
             return self.tick(to_the_end=to_the_end)
         except LeaseLost:
             return Tick(standby="another watcher")
         except Temporary as error:  # the ledger does not answer: nothing can be done until it does, and nothing else is wrong
             return Tick(problems={LEDGER: error}, ailing={**self._ailing, LEDGER: error})
+
+    def _take_over_renamed(self) -> None:
+        """Lets what the ledger has of a source go on under its new name; once, and only who has the ledger."""
+        if not self._renamed:
+            names: dict[str, str] = {}
+            for source in self._p.sources:
+                names.setdefault(source_of(source.api, source.collection), source.name)
+            for old, new in self._p.ledger.renaming.orphans(names).items():
+                self._p.ledger.renaming.rename(old, new)
+        self._renamed = True
 
     def _settled(self) -> bool:
         due = self._p.ledger.outbox.next_due()

@@ -1,0 +1,111 @@
+"""What was there before the watch is no news until it changes, and what comes late is, whatever is said of its time."""
+
+from datetime import timedelta
+
+import pytest
+
+STAMPS = ("updated", "created", "published")
+
+
+@pytest.fixture
+def archive(world):
+    """Fifty items that were there before the watch began an hour ago."""
+    world.settings["poll"] = {"since": "1h", "sweep_all": "off"}
+    world.fill(50)
+    assert world.poll().admitted == 0
+    return world
+
+
+def restamp(world, count=50, *, only=STAMPS, **changes):
+    old = [world.item(n) for n in range(count)]
+    new = [world.item(n, updated=world.clock(), **changes) for n in range(count)]
+    for before, after in zip(old, new, strict=True):
+        after["properties"] |= {name: before["properties"][name] for name in STAMPS if name not in only}
+    world.store.put_many(new)
+
+
+def test_a_mass_re_stamp_after_the_first_sweep_is_no_news(archive):
+    archive.sweep()
+    archive.clock.forward(minutes=5)
+    restamp(archive)
+    assert archive.poll().admitted == 0
+    archive.clock.forward(hours=6)
+    assert archive.sweep().admitted == 0
+    assert archive.states() == {}
+
+
+def test_a_mass_re_stamp_before_the_first_sweep_is_told_by_when_items_were_first_there(archive):
+    archive.clock.forward(minutes=5)
+    restamp(archive, only=("updated",))
+    assert archive.poll().admitted == 0
+    assert archive.sweep().admitted == 0
+    archive.clock.forward(hours=6)
+    restamp(archive)
+    assert archive.poll().admitted == archive.sweep().admitted == 0
+
+
+@pytest.mark.parametrize("found_by", ["poll", "sweep"])
+def test_what_was_there_and_changes_is_news(archive, found_by):
+    archive.sweep()
+    archive.clock.forward(minutes=5)
+    archive.store.put(archive.item(7, version=2, **({"updated": archive.clock()} if found_by == "poll" else {})))
+    assert archive.poll().admitted == (found_by == "poll")
+    archive.clock.forward(hours=6)
+    assert archive.sweep().admitted == (found_by == "sweep")
+    restamp(archive, 8, version=2)
+    assert archive.poll().admitted == 7  # the other seven have changed now, too
+    assert len(archive.ledger.conversions.find()) == 8
+
+
+def test_what_was_there_is_no_news_under_another_signature_or_host(archive):
+    archive.settings["allowed_hosts"] = ["127.0.0.1", "data.example.org"]
+    archive.sweep()
+    for change in ("?sig=1&se=2", "?sig=2&se=3", "data.example.org"):
+        items = [archive.item(n, updated=archive.clock() + timedelta(minutes=1)) for n in range(50)]
+        for asset in (asset for item in items for asset in item["assets"].values()):
+            asset["href"] = asset["href"] + change if "?" in change else asset["href"].replace(archive.url, f"https://{change}")
+        archive.store.put_many(items)
+        archive.clock.forward(minutes=2)
+        assert archive.poll().admitted == 0
+        archive.clock.forward(hours=6)
+        assert archive.sweep().admitted == 0
+
+
+def test_an_old_acquisition_that_is_published_now_is_new_where_polls_go_by_acquisition_time(world):
+    """Its stamp says so, though the catalog cannot be asked for stamps; also where its day was never swept."""
+    world.settings["poll"] = {"since": "1h", "sweep": "6h", "sweep_back": "2d", "sweep_all": "8h"}
+    world.fill(50)
+    catalog = world.catalog()
+    world.poll()
+    world.sweep()
+    state = world.ledger.sources.state("s2", ()).abilities
+    world.ledger.sources.note_abilities("s2", {**state[0], "stamp": "datetime", "stamps": []}, world.clock())
+    world.clock.forward(minutes=5)
+    late = world.item(-700, updated=world.clock())  # a month before
+    world.store.put(late)
+    del catalog
+    assert world.poll().admitted == 0
+    world.clock.forward(hours=9)
+    world.sweep()
+    assert late["id"] in world.states()
+    assert len(world.states()) == 1
+
+
+def test_what_a_swept_day_shows_later_is_new_though_it_says_that_it_is_old(archive):
+    archive.sweep()
+    archive.clock.forward(hours=6)
+    loaded = archive.item(60, updated="2025-11-01T00:00:00Z")
+    bare = archive.item(61, properties=dict.fromkeys(STAMPS))
+    archive.store.put_many([loaded, bare])
+    assert archive.sweep().admitted == 2
+
+
+def test_a_note_without_a_revision_is_amended_by_the_next_sweep(archive):
+    """Ledgers of earlier versions noted that an item was there, and no more."""
+    archive.sweep()
+    with archive.ledger._session.write() as tx:
+        tx.exec_driver_sql("UPDATE baseline SET revision = NULL")
+    archive.clock.forward(hours=6)
+    assert archive.sweep().admitted == 0
+    restamp(archive)
+    assert archive.poll().admitted == 0
