@@ -117,7 +117,7 @@ def _readmit(tx: Connection, row: ConversionRow, asked: Conversion, before: Conv
 def _item_values(source: str, s: Sighting, now: datetime) -> dict[str, Any]:
     item = s.item
     return {
-        "source": source, "item_id": item.item_id, "revision": item.revision, "trace": item.trace, "key": s.conversion.key,
+        "source": source, "item_id": item.item_id, "revision": item.revision, "trace": item.trace or None, "key": s.conversion.key,
         "updated": item.updated, "sensing": item.datetime, "tile": item.tile, "bbox": list(item.bbox),
         "cloud_cover": item.cloud_cover, "first_seen": now, "last_seen": now,
     }  # fmt: skip
