@@ -1,7 +1,8 @@
 """The whole of stac-watch on a cluster, as an installation has it, and what a test wants to know of it.
 
-The rendered manifests are applied (overlay k3d) beside a catalog pod. What a test asks is asked from outside: the ledger by the
-poller's own page and verbs, Workflows by the Kubernetes API. Nothing is read or written that an installation's user could not.
+The rendered manifests are applied (overlay k3d unless said otherwise) beside a catalog pod. What a test asks is asked from outside:
+the ledger by the poller's own page and verbs, Workflows by the Kubernetes API. Nothing is read or written that an installation's
+user could not.
 """
 
 import base64
@@ -48,6 +49,8 @@ class Stack:
     token: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
     config: dict[str, Any] = field(default_factory=dict)
     ports: set[int] = field(default_factory=lambda: {S3_PORT})  # beside those that the configuration names
+    overlay: str = "k3d"
+    options: tuple[str, ...] = ()  # more of `cluster manifests`
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     @property
@@ -57,9 +60,10 @@ class Stack:
 
     # -- putting it up ---------------------------------------------------------------------------------------------------------
 
-    def up(self) -> None:
-        """Applies everything and waits until an event would become a Workflow."""
+    def up(self, prepare: Callable[[], None] = lambda: None) -> None:
+        """Applies everything and waits until an event would become a Workflow; `prepare` is called in the fresh namespace."""
         self._begin()
+        prepare()
         self._put_catalog()
         self.apply()
         self.await_ready()
@@ -98,13 +102,14 @@ class Stack:
             f"--config={settings}",
             f"--out={self.folder}",
             *(f"--port={p}" for p in self.ports),
+            *self.options,
         ]
         subprocess.run(argv, check=True, capture_output=True, text=True)
 
     def apply(self) -> None:
-        """Renders, and applies the overlay for one node, as `make deploy` does."""
+        """Renders, and applies the overlay, as `make deploy` does."""
         self.render()
-        overlay = self.folder / "deploy" / "overlays" / "k3d"
+        overlay = self.folder / "deploy" / "overlays" / self.overlay
         self.kubectl("apply", "--server-side", "--force-conflicts", "-k", overlay)
 
     def configure(self, **parts: dict[str, Any]) -> None:

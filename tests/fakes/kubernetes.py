@@ -61,6 +61,7 @@ class Api:
     forbidden: tuple = ()  # ends of paths that are answered with 403
     page: int = 500  # objects of a list that come at once, at most
     pod_waits: dict | None = None  # state.waiting of every new pod
+    requests_quota: bool = False  # a ResourceQuota counts requests, so every container must say what it asks for
     cuts: list = field(default_factory=list)  # bytes after which the next transfers break off
     pace: threading.Event | None = None  # with it, a transfer stops after its first block until it is set
     sent: list = field(default_factory=list)  # (program's arguments, bytes of stdout)
@@ -72,6 +73,14 @@ class Api:
     lock: threading.RLock = field(default_factory=threading.RLock)
     _by_key: dict = field(default_factory=dict)  # a conversion's key -> paths: a scan would be measured with the client
     _encoded: dict = field(default_factory=dict)  # path -> (metadata, object) as JSON, of what nobody changes in place
+
+    def judged(self, pod):
+        """What admission says of a pod that it does not take, as the quota's evaluator of Kubernetes 1.34 says it."""
+        containers = [*pod["spec"]["initContainers"], *pod["spec"]["containers"]]
+        silent = [c["name"] for c in containers if "cpu" not in c.get("resources", {}).get("requests", {})]
+        if self.requests_quota and silent:
+            return f'pods "gz" is forbidden: failed quota: geozarr: must specify requests.cpu for: {",".join(silent)}'
+        return ""
 
     def add(self, path, document):
         with self.lock:
@@ -250,6 +259,9 @@ class Handler(Exec, BaseHTTPRequestHandler):
             what = f"{about['resource']}/{about['subresource']}" if about["subresource"] else about["resource"]
             return self.answer(201, {"status": {"allowed": (about["verb"], what) not in self.api.refused}})
         name, kind = document["metadata"].get("name"), path.rpartition("/")[2]
+        if dict(self.pairs).get("dryRun") == "All":
+            said = self.api.judged(document)
+            return self.answer(403, {"message": said}) if said else self.answer(201, document)
         if f"{path}/{name}" in self.api.objects:
             return self.answer(409, {"message": f'{kind} "{name}" already exists'})
         if kind == "pods":

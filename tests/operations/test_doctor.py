@@ -8,6 +8,7 @@ from fakes.kubernetes import ARGO, CORE, NAMESPACE
 from fakes.workflows import ROOT, template
 
 from stac_watch.cluster import diagnosis
+from stac_watch.cluster.admission import pods_of
 from stac_watch.cluster.diagnosis import Verdict
 from stac_watch.cluster.doctor import KINDS, Expected, examine, tools
 from stac_watch.cluster.manifests import settings as names
@@ -152,6 +153,11 @@ BROKEN = {
              "pod gz-a-convert: ImagePullBackOff: not found"),
     "no storage": (delete(f"{CLASSES}/standard"), "storage", "no storage class is the default"),
     "volume": (pending_claim, "volumes", "gz-a waits: exceeded quota"),
+    "pods that a quota does not take": (
+        lambda api: [setattr(api, "requests_quota", True),
+                     change(TEMPLATE, "spec", "templates", 0, "podSpecPatch", value="{}")(api)],
+        "admission", "preflight: failed quota: geozarr: must specify requests.cpu for: init,wait",
+    ),
 }  # fmt: skip
 
 
@@ -164,6 +170,24 @@ def test_each_broken_thing_is_named_with_its_remedy(whole, findings, case):
     [finding] = [f for f in found if f.check == check]
     assert says in finding.found
     assert finding.remedy
+
+
+def test_the_rendered_pods_are_taken_under_a_quota_that_counts_requests(whole, findings):
+    whole.requests_quota = True
+    assert bad(findings()) == []
+    asked = [a for a in whole.asked if a.query.get("dryRun")]
+    assert len(asked) == 4
+    assert not whole.created
+
+
+def test_a_pod_of_a_run_is_the_one_that_argo_makes(settings):
+    pods = dict(pods_of(convert_template(settings)["spec"]))
+    spec = pods["convert"]["spec"]
+    main = next(c for c in spec["containers"] if c["name"] == "main")
+    assert {m["name"] for m in main["volumeMounts"]} <= {v["name"] for v in spec["volumes"]}
+    assert "{{" not in json.dumps(pods)
+    assert spec["automountServiceAccountToken"] is False
+    assert {c["name"] for c in pods["volume"]["spec"]["containers"]} == {"main"}
 
 
 def test_what_works_and_will_not_always_is_a_warning(whole, findings):

@@ -29,9 +29,12 @@ GUARD = 'folder=$1; shift; "$@" </dev/null & read -r _; kill -QUIT $! && wait $!
 
 
 class Postgres:
-    """A running server. As root it runs as the user `postgres`, because PostgreSQL refuses to be root."""
+    """A running server. As root it runs as the user `postgres`, because PostgreSQL refuses to be root.
 
-    def __init__(self, settings: Sequence[str] = FAST) -> None:
+    `clients` are networks beside loopback that may come in, as the pods of a cluster on this machine.
+    """
+
+    def __init__(self, settings: Sequence[str] = FAST, *, clients: Sequence[str] = ()) -> None:
         found = programs()
         assert found is not None, "PostgreSQL 15 is not installed: apt-get install postgresql-15"
         self._bin = found
@@ -45,9 +48,10 @@ class Postgres:
             self.port = probe.getsockname()[1]
         data = self._folder / "data"
         self._run("initdb", "-D", data, "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync")
-        options = [
-            f"-c{setting}" for setting in (*settings, "listen_addresses=127.0.0.1", f"unix_socket_directories={self._folder}")
-        ]
+        with (data / "pg_hba.conf").open("a") as rules:
+            rules.writelines(f"host all all {network} trust\n" for network in clients)
+        listen = "listen_addresses=*" if clients else "listen_addresses=127.0.0.1"
+        options = [f"-c{setting}" for setting in (*settings, listen, f"unix_socket_directories={self._folder}")]
         with (self._folder / "log").open("wb") as log:
             self._guard = subprocess.Popen(
                 ["/bin/sh", "-c", GUARD, "guard", self._folder, self._bin / "postgres", "-D", data, "-p", str(self.port), *options],

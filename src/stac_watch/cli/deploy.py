@@ -30,6 +30,8 @@ def manifests(
     network: Annotated[list[str] | None, typer.Option(help="A private network that poller and runs may reach; repeatable.")] = None,
     api_server: Annotated[list[str] | None, typer.Option(help="Network of the Kubernetes API; repeatable; none = any.")] = None,
     prometheus: Annotated[str, typer.Option(help="Namespace of a Prometheus with its operator: overlays with monitoring.")] = "",
+    bus_replicas: Annotated[int, typer.Option(min=1, help="Servers of the event bus: 1, 3 or 5; one outlives no node.")] = 3,
+    bus_size: Annotated[str, typer.Option(help="Volume of each server of the event bus.")] = "10Gi",
     overlay: Annotated[str, typer.Option(help="production: only that overlay, with this configuration; empty = everything.")] = "",
 ) -> int:
     """Render every manifest for this configuration."""
@@ -46,6 +48,8 @@ def manifests(
         networks=network or (),
         api_servers=api_server or (),
         prometheus=prometheus,
+        bus_replicas=bus_replicas,
+        bus_size=bus_size,
     )
     if overlay not in ("", "production"):
         raise InputError(f"--overlay {overlay!r} cannot be rendered alone", hint="`--overlay production`, or leave it out")

@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from stac_watch.cluster.logs import waiting
+from stac_watch.cluster.manifests.settings import quantity
 from stac_watch.runs.workflow import TEMPLATE, VOLUME
 
 KUBERNETES = (1, 25)
@@ -297,18 +298,6 @@ def quota(documents: Sequence[Mapping[str, Any]]) -> Finding:
             "`stac-watch cluster clean --volumes`, or raise the ResourceQuota",
         )
     return Finding("quota", Verdict.OK, "none" if not documents else "not used up")
-
-
-def quantity(text: str) -> float:
-    """Returns a Kubernetes quantity as a number."""
-    match = re.fullmatch(r"([0-9.]+)([EPTGMk]i?|Ki|m)?", text)
-    if match is None:
-        return 0.0
-    unit = match[2] or ""
-    if unit == "m":
-        return float(match[1]) / 1000
-    power = " kMGTPE".index(unit[0].replace("K", "k")) if unit else 0
-    return float(match[1]) * float((1024 if unit.endswith("i") else 1000) ** power)
 
 
 def is_ready(pod: Mapping[str, Any]) -> bool:

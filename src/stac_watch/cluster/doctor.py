@@ -1,7 +1,7 @@
 """Looks at an installation from outside and says what is wrong: one finding for each question, with its remedy.
 
-Findings come in the order in which they depend on each other. It changes nothing and reads no Secret's value; what cannot be asked
-is said to be unknown.
+Findings come in the order in which they depend on each other. It changes nothing (pods are created by dry run only) and reads no
+Secret's value; what cannot be asked is said to be unknown.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from stac_watch.cluster import diagnosis
+from stac_watch.cluster import admission, diagnosis
 from stac_watch.cluster.diagnosis import Finding, Verdict
 from stac_watch.cluster.runs import NAME_LABEL, SELECTOR
 from stac_watch.cluster.volume import image_of
@@ -95,6 +95,7 @@ def _questions(c: Cluster, expected: Expected) -> Iterator[tuple[str, _Question]
     yield "storage", lambda: _storage(c)
     yield "volumes", lambda: _volumes(c)
     yield "quota", lambda: iter([diagnosis.quota(c.items(c.core("resourcequotas")))])
+    yield "admission", lambda: _admission(c)
 
 
 def _kinds(c: Cluster) -> Iterator[Finding]:
@@ -213,6 +214,12 @@ def _storage(c: Cluster) -> Iterator[Finding]:
 def _volumes(c: Cluster) -> Iterator[Finding]:
     claims = c.items(c.core("persistentvolumeclaims"), SELECTOR)
     yield diagnosis.pending(claims, c.items(c.core("events")))
+
+
+def _admission(c: Cluster) -> Iterator[Finding]:
+    spec = _run_pod(c)
+    if spec is not None:  # that it is missing its own line says
+        yield admission.examine(c, spec)
 
 
 def _poller_pod(c: Cluster, expected: Expected) -> Document | None:

@@ -148,13 +148,13 @@ class Cluster:
         }
         return bool((self.create(REVIEWS, review).get("status") or {}).get("allowed"))
 
-    def create(self, path: str, document: Mapping[str, Any]) -> Document:
-        """Creates an object and returns it as the cluster has it.
+    def create(self, path: str, document: Mapping[str, Any], *, dry_run: bool = False) -> Document:
+        """Creates an object and returns it as the cluster has it; by dry run everything is judged, and nothing kept.
 
         Raises:
             NotCreated: the cluster refuses it, and says why.
         """
-        status, answer = self._ask("POST", path, dict(document))
+        status, answer = self._ask("POST", path, dict(document), query={"dryRun": "All"} if dry_run else {})
         if status >= 400:
             raise NotCreated(status, str(answer.get("message", status)))
         return answer

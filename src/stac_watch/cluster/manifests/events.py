@@ -39,8 +39,9 @@ DEPENDENCY = "item"
 OPTIONS = "options."  # below an event's data; each has the template's default
 
 
-def event_bus(settings: Settings, *, replicas: int = 3, size: str = "10Gi") -> Object:
+def event_bus(settings: Settings) -> Object:
     """Returns a JetStream bus that keeps what it accepted: on volumes, for 14 days; 3 replicas survive the loss of a node."""
+    replicas = settings.bus_replicas
     container = {"securityContext": container_security(read_only=False)}
     chosen = {"storageClassName": settings.storage_class} if settings.storage_class else {}
     spread = {
@@ -62,7 +63,7 @@ def event_bus(settings: Settings, *, replicas: int = 3, size: str = "10Gi") -> O
             "jetstream": {
                 "version": NATS,
                 "replicas": replicas,
-                "persistence": {"accessMode": "ReadWriteOnce", "volumeSize": size, **chosen},
+                "persistence": {"accessMode": "ReadWriteOnce", "volumeSize": settings.bus_size, **chosen},
                 "streamConfig": stream(replicas),
                 "affinity": {"podAntiAffinity": spread},
                 "serviceAccountName": NO_API,

@@ -30,6 +30,7 @@ from stac_watch.cluster.manifests.settings import (
     labels,
     meta,
     pod_security,
+    quantity,
     s3_environment,
 )
 from stac_watch.runs.workflow import GROUP, TEMPLATE
@@ -40,7 +41,6 @@ S3_VOLUME: Object = {"name": "s3", "secret": {"secretName": S3_SECRET}}
 S3_MOUNT: Object = {"name": "s3", "mountPath": S3_FOLDER, "readOnly": True}
 BESIDE = 4  # Workflows beside the poller's own limit: runs by hand, the audit
 RUN_CPU, RUN_MEMORY, RUN_VOLUME = 1.1, 3, 12  # cores, GiB and GiB that one run asks for at most, Argo's containers included
-BUS_VOLUMES, BUS_STORAGE = 3, 30  # of the bus, and GiB
 
 
 def namespace(settings: Settings) -> Object:
@@ -166,11 +166,12 @@ def quota(settings: Settings) -> Object:
     until their Workflows go.
     """
     runs = settings.slots + BESIDE
+    storage = 2 * runs * RUN_VOLUME + math.ceil(settings.bus_replicas * quantity(settings.bus_size) / 2**30)
     hard = {
-        "persistentvolumeclaims": str(2 * runs + BUS_VOLUMES),
+        "persistentvolumeclaims": str(2 * runs + settings.bus_replicas),
         "requests.cpu": str(math.ceil(runs * RUN_CPU) + 2),
         "requests.memory": f"{runs * RUN_MEMORY + 4}Gi",
-        "requests.storage": f"{2 * runs * RUN_VOLUME + BUS_STORAGE}Gi",
+        "requests.storage": f"{storage}Gi",
     }
     return {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": meta("geozarr", settings), "spec": {"hard": hard}}
 

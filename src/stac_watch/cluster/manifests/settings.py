@@ -7,6 +7,7 @@ Source: Kubernetes Pod Security Standards, profile "restricted".
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -52,6 +53,8 @@ class Settings:
     ports: tuple[int, ...] = (80, 443)  # that catalogs, products and object stores are served at
     networks: tuple[str, ...] = ()  # private ones that poller and runs may reach; public ones they always may
     api_servers: tuple[str, ...] = ()  # networks of the Kubernetes API; empty = not known, so any
+    bus_replicas: int = 3  # servers of the bus, and copies of an event: an odd number; one outlives no node
+    bus_size: str = "10Gi"  # of each server's volume
     prometheus: str = ""  # namespace of the Prometheus that may look; empty = monitoring, and no objects of its operator
     scheme: str = "https"  # of the links in the Argo UI
 
@@ -67,6 +70,8 @@ def settings_of(
     networks: Iterable[str] = (),
     api_servers: Iterable[str] = (),
     prometheus: str = "",
+    bus_replicas: int = 3,
+    bus_size: str = "10Gi",
 ) -> Settings:
     """Returns the settings for a configuration; `text` is its file, which becomes the poller's ConfigMap. The rest: see `Settings`.
 
@@ -78,6 +83,8 @@ def settings_of(
             f"engine.kind is {config.engine.kind}, and manifests are for argo",
             hint="set `engine: {kind: argo, webhook: …}`; deploy/base/stac-watch.yaml is an example",
         )
+    if not quantity(bus_size):
+        raise ConfigError(f"--bus-size {bus_size!r} is no size", hint="write it as Kubernetes does: 10Gi")
     release = version("stac-watch")
     hosts = sorted({host for source in config.sources for host in source.hosts()})
     apis = [urlsplit(source.api) for source in config.sources]
@@ -96,6 +103,8 @@ def settings_of(
         networks=_networks([h for h in hosts if "/" in h] + list(networks), anywhere=any(map(is_inside, named))),
         api_servers=_networks(api_servers),
         prometheus=prometheus,
+        bus_replicas=bus_replicas,
+        bus_size=bus_size,
         scheme="http" if all(api.scheme == "http" for api in apis) else "https",
     )
 
@@ -106,6 +115,18 @@ def _networks(given: Iterable[str], *, anywhere: bool = False) -> tuple[str, ...
         return tuple(sorted({str(ip_network(network)) for network in given} | set(PRIVATE if anywhere else ())))
     except ValueError as error:
         raise ConfigError(f"not a network: {error}", hint="write it as 10.0.0.0/8 or 192.0.2.7/32") from None
+
+
+def quantity(text: str) -> float:
+    """Returns a Kubernetes quantity as a number."""
+    match = re.fullmatch(r"([0-9.]+)([EPTGMk]i?|Ki|m)?", text)
+    if match is None:
+        return 0.0
+    unit = match[2] or ""
+    if unit == "m":
+        return float(match[1]) / 1000
+    power = " kMGTPE".index(unit[0].replace("K", "k")) if unit else 0
+    return float(match[1]) * float((1024 if unit.endswith("i") else 1000) ** power)
 
 
 def labels(name: str) -> dict[str, str]:
