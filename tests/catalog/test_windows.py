@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from stac_watch.catalog.windows import (
     AHEAD,
+    FAR,
     Span,
     Window,
     advance,
@@ -100,13 +101,25 @@ def test_bisecting_to_the_end_gives_each_second_once_in_order(length):
 
 
 @given(MOMENTS, LENGTHS, MOMENTS)
-def test_the_next_window_reaches_from_before_the_cursor_to_past_the_server_s_clock(cursor, overlap, server_now):
+def test_the_next_window_reaches_from_before_the_cursor_into_the_future(cursor, overlap, server_now):
     window = next_window("updated", cursor, overlap, server_now)
     assert window.start <= cursor - overlap < window.start + timedelta(seconds=1)
     assert window.seconds >= 1
     assert (window.start.microsecond, window.end.microsecond) == (0, 0)
+    assert window.end == FAR
     if server_now > cursor:
-        assert server_now < window.end <= server_now + AHEAD
+        assert server_now < window.knee <= server_now + AHEAD
+
+
+@given(MOMENTS, MOMENTS)
+def test_an_open_window_is_halved_at_the_server_s_clock_first_and_in_few_steps(cursor, server_now):
+    window, steps = next_window("updated", cursor, timedelta(minutes=15), server_now), 0
+    while window.knee is not None:
+        first, second = bisect(window)
+        assert (first.start, first.end, second.end) == (window.start, second.start, window.end)
+        assert first.end == window.knee
+        window, steps = second, steps + 1
+    assert steps <= 24  # 8,000 years
 
 
 @given(MOMENTS, WINDOWS, MOMENTS)

@@ -44,8 +44,26 @@ CASES = {
     "nothing-in-common": (_assets(a=("https://a.example/s", PLUS), b=("https://a.example/t", PLUS)), None),
     "no-href": ({"r": {"href": "s3://b/x.zarr/q", "type": PLUS}, "s": {"type": PLUS}}, "s3://b/x.zarr"),
     "another-type": (_assets(r=("s3://b/x.zarr/q", "application/json")), None),
-    "no-type": (_assets(r=("s3://b/x.zarr", "")), None),
+    "no-type": (_assets(r=("s3://b/x.zarr", "")), "s3://b/x.zarr"),
+    "no-type-inside": (_assets(r=("s3://b/x.ZARR/q/b02", ""), t=("s3://b/t.png", "")), "s3://b/x.ZARR"),
+    "no-type-and-one-with": (_assets(a=("s3://b/a.zarr/q", ""), r=("s3://b/xx.zarr/q", PLUS)), "s3://b/xx.zarr"),
+    "x-zarr": (_assets(r=("s3://b/a.zarr/q", "application/x-zarr")), "s3://b/a.zarr"),
+    "zarr": (_assets(r=("s3://b/a.zarr/q", "application/zarr")), "s3://b/a.zarr"),
+    "version-in-the-type": (_assets(r=("s3://b/p/a", "application/vnd.zarr;version=3")), "s3://b/p/a"),
+    "signed": (_assets(r=(f"{BANDS}/r10m?sig=a%2Fb.zarr&se=1", DOT)), f"{BASE}?sig=a%2Fb.zarr&se=1"),
     "an-archive": (_assets(r=("s3://b/x.zarr.zip", PLUS)), None),
+    "a-product-that-is-an-archive": (_assets(product=("s3://b/x.zarr.zip?sig=1", PLUS), r=(f"{BANDS}/r10m", PLUS)), BASE),
+    "a-zipped-type": (_assets(r=("s3://b/x.zarr/q", "application/vnd.zarr+zip")), None),
+    "an-alternate": (
+        {"product": {"href": "eodata://x.zarr", "type": DOT, "alternate": {"s3": {"href": "s3://b/x"}, "https": {"href": BASE}}}},
+        BASE,
+    ),
+    "an-alternate-of-a-zip": (
+        {"product": {"href": "s3://b/x.zip", "type": "application/zip", "alternate": {"zarr": {"href": BASE, "type": DOT}}}},
+        BASE,
+    ),
+    "an-alternate-beside": ({"product": {"href": BASE, "type": DOT, "alternate": {"s3": {"href": "s3://b/x.zarr"}}}}, BASE),
+    "alternates-that-are-none": ({"product": {"href": BASE, "type": DOT, "alternate": {"s3": None, "a": {"href": 5}}}}, BASE),
     "null": ({"product": None}, None), "none": ({}, None), "a-list": ([], None), "nothing": (None, None),
 }  # fmt: skip
 
@@ -53,6 +71,14 @@ CASES = {
 @pytest.mark.parametrize(("assets", "expected"), CASES.values(), ids=CASES)
 def test_the_store_of_an_item(assets, expected):
     assert product_href({"assets": assets}) == expected
+
+
+def test_an_href_is_relative_to_its_item():
+    item = "https://stac.example/api/collections/c/items/i"
+    relative = {"assets": {"product": {"href": "../../../data/x.zarr", "type": DOT}}}
+    assert product_href(relative, item) == "https://stac.example/api/data/x.zarr"
+    assert product_href({"assets": {"product": {"href": "/data/x.zarr"}}}, item) == "https://stac.example/data/x.zarr"
+    assert product_href({"assets": {"product": {"href": "s3://b/x.zarr"}}}, item) == "s3://b/x.zarr"
 
 
 @pytest.mark.parametrize("assets", [assets for assets, _ in CASES.values()], ids=CASES)

@@ -109,6 +109,7 @@ class Catalog:
         extra: dict[str, Any] | None = None,
         floor: datetime | None = None,
         descending: bool = False,
+        by_id: bool = False,
         attempts: int = ATTEMPTS,
     ) -> ItemPage:
         """Asks for one window in one request, oldest first (or last, with `descending`).
@@ -119,6 +120,7 @@ class Catalog:
             extra: a CQL2 condition that must hold besides.
             floor: only items acquired since then.
             descending: newest first.
+            by_id: in the order of ids instead.
             attempts: whole requests before it is given up.
 
         Raises:
@@ -136,7 +138,7 @@ class Catalog:
         if conditions:
             query["filter"] = conditions[0] if len(conditions) == 1 else {"op": "and", "args": conditions}
         if self.abilities.sorts:
-            query["sortby"] = _order(window.field, descending=descending)
+            query["sortby"] = _order("id" if by_id else window.field, descending=descending)
         return self.ask(query, limit=limit, attempts=attempts)
 
     def first(self) -> datetime | None:
@@ -282,4 +284,6 @@ def _slim(item: ItemDocument) -> ItemDocument:
 
 def _order(field: str, *, descending: bool) -> list[dict[str, str]]:
     direction = "desc" if descending else "asc"
+    if field == "id":
+        return [{"field": "id", "direction": direction}]
     return [{"field": f"properties.{field}", "direction": direction}, {"field": "id", "direction": direction}]

@@ -75,6 +75,15 @@ class _Heard:
         """The request as people are told of it: without parameters, which may be long."""
         return f"{self.method} {self.url.partition('?')[0]}"
 
+    @property
+    def target(self) -> str:
+        """Where a redirect leads; empty where it does not say."""
+        given = self.headers.get("Location", "")
+        try:
+            return urljoin(self.url, given) if given else ""
+        except ValueError:  # no URL
+            return ""
+
 
 class CatalogHttp(StacApiIO):
     """Requests to one catalog; safe to use from several threads. `hosts`: see `check_address`; empty = the catalog's own."""
@@ -200,7 +209,7 @@ class CatalogHttp(StacApiIO):
 
     def _other_end(self, heard: _Heard) -> str | None:
         """Returns where a redirect leads that only adds or takes away a slash; anything else is no way to go."""
-        target = urljoin(heard.url, heard.headers.get("Location", ""))
+        target = heard.target
         if not answers.same_but_slash(heard.url, target):
             return None
         asked = urlsplit(heard.url)
@@ -233,11 +242,10 @@ class CatalogHttp(StacApiIO):
         raise Rejected(said, status=status, words=words, hint=NOT_TAKEN)
 
     def _moved(self, heard: _Heard) -> StacWatchError:
-        given = heard.headers.get("Location", "")
-        target = urljoin(heard.url, given)
+        target = heard.target
         said = f"{heard.asked} redirects (HTTP {heard.status}) to {answers.printable(target)}"
-        if not given:
-            return BadAnswer(f"{heard.asked} answered HTTP {heard.status} and no Location", hint=TROUBLE)
+        if not target:
+            return BadAnswer(f"{heard.asked} answered HTTP {heard.status} without saying where to", hint=TROUBLE)
         if answers.leads_to_login(target):
             return Refused(f"{said}: the catalog wants a login", hint=self._wanted(heard))
         asked, path = heard.url.partition("?")[0], target.partition("?")[0]

@@ -47,7 +47,10 @@ def _offered(link: dict[str, Any], api: str) -> Iterator[Endpoint]:
 def resolve(href: str, api: str) -> str:
     """Returns a link's target: relative to the root, without the parameters that it proposes."""
     path: str = re.split(r"[?{#]", href, maxsplit=1)[0]
-    return urljoin(f"{api}/", path)
+    try:
+        return urljoin(f"{api}/", path)
+    except ValueError:  # no URL
+        return api
 
 
 def links(document: dict[str, Any], rel: str) -> list[dict[str, Any]]:
@@ -94,7 +97,7 @@ def _root(document: dict[str, Any], api: str) -> str:
     """Returns where the root may be: where the document says, if that is above; else the URL without what is below a root."""
     cut = _BELOW.sub("", api)
     for link in links(document, "root"):
-        path = urlsplit(urljoin(f"{api}/", link["href"])).path.rstrip("/")
+        path = urlsplit(resolve(link["href"], api)).path.rstrip("/")
         if path != urlsplit(api).path and urlsplit(api).path.startswith(path):
             return printable(f"{urlsplit(api).scheme}://{urlsplit(api).netloc}{path}")
     return cut if cut != api else "the URL of its root, which its link `root` names,"

@@ -217,7 +217,8 @@ def _sorts(catalog: Catalog) -> dict[str, Any]:
     try:
         return {"sorts": all(_sorts_by(catalog, name) for name in dict.fromkeys((catalog.abilities.stamp, "datetime")))}
     except Rejected as error:
-        return {"sorts": False, "notes": (*catalog.abilities.notes, f"`sortby` is refused ({in_few_words(error)})")}
+        refused = {"notes": (*catalog.abilities.notes, f"`sortby` is refused ({in_few_words(error)})")}
+        return refused | {"sorts": False, "stamps": catalog.abilities.stamps[:1]}
 
 
 def _others(catalog: Catalog) -> dict[str, Any]:

@@ -1,7 +1,10 @@
 """A window, read completely: whatever the server's limits are, and whichever single item it cannot serve.
 
 It comes as leaves, oldest first, each one complete: a full page is not taken for a whole window, and no window is given up because
-of one item in it.
+of one item in it, or because of a second that cannot be told apart: that is said, and the rest is read.
+
+An item without an instant, with a start and an end, lies in every window of the acquisition time between the two. Halving does not
+make fewer of these; such a window is walked by id.
 """
 
 from __future__ import annotations
@@ -14,12 +17,11 @@ from datetime import datetime
 from itertools import islice
 from typing import Any
 
-from stac_watch.catalog.answers import BadAnswer
+from stac_watch.catalog.answers import BadAnswer, Rejected
 from stac_watch.catalog.client import Catalog, ItemPage
-from stac_watch.catalog.windows import Window, after, bisect
-from stac_watch.model.errors import CatalogUnavailable
+from stac_watch.catalog.windows import SECOND, Window, after, bisect
 from stac_watch.model.item import ItemDocument, Unreadable
-from stac_watch.model.stamps import stamp
+from stac_watch.model.stamps import parse_stamp, stamp
 
 _HIDDEN = "(unreadable) "
 CAREFUL = 64  # items per request where one of them is known to break the answer
@@ -41,7 +43,7 @@ def leaves(catalog: Catalog, window: Window, limit: int, *, floor: datetime | No
     A request that the server cannot answer (5xx, a body that breaks off) is made smaller until what it cannot serve is alone.
 
     Raises:
-        CatalogUnavailable: the server answers nothing at all, or one second cannot be told apart.
+        CatalogUnavailable: the server answers nothing at all.
     """
     size, pending = catalog.abilities.page(limit), [window]
     while pending:
@@ -49,16 +51,21 @@ def leaves(catalog: Catalog, window: Window, limit: int, *, floor: datetime | No
         halves = bisect(current)
         try:
             page = catalog.search(current, limit=size, floor=floor)
-            if not page.full or halves is None:
-                yield Leaf(current, _whole_second(catalog, current, page, size), page.server_now)
+            if not page.full:
+                yield Leaf(current, list(page.items), page.server_now)
                 continue
+            if halves is None or _lasting(current, page.items):
+                leaf = _walked(catalog, current, page, size, alone=halves is None)
+                if leaf is not None:
+                    yield leaf
+                    continue
         except BadAnswer as error:
             if not catalog.answers():  # an outage, not one item
                 raise
             if halves is None:
                 yield _around_poison(catalog, current, min(size, CAREFUL), error)
                 continue
-        pending += [halves[1], halves[0]]
+        pending += [halves[1], halves[0]] if halves else []
 
 
 def hidden_name(field: str, second: datetime) -> str:
@@ -98,17 +105,83 @@ def _begun(catalog: Catalog, window: Window, limit: int) -> Future[list[Leaf]]:
     return found
 
 
-def _whole_second(catalog: Catalog, window: Window, page: ItemPage, limit: int) -> list[ItemDocument]:
-    documents = list(page.items)
+def _lasting(window: Window, items: list[ItemDocument]) -> bool:
+    """Tells whether a full page of a window of the acquisition time holds items that both its halves would hold, too."""
+    if window.field != "datetime":
+        return False
+    return any(isinstance(p := item.get("properties"), dict) and parse_stamp(p.get("datetime")) is None for item in items)
+
+
+def _walked(catalog: Catalog, window: Window, page: ItemPage, limit: int, *, alone: bool) -> Leaf | None:
+    """Reads on after a full page, by value and id or by id alone; nothing where it cannot be and the window can be halved instead.
+
+    Args:
+        catalog: where it is read.
+        window: what the page is the first of.
+        page: what came first.
+        limit: items per request.
+        alone: the window cannot be halved.
+    """
+    documents = {str(item.get("id")): item for item in page.items}
+    try:
+        following = _by_id(catalog, window, limit) if window.field == "datetime" else _by_value(catalog, window, page, limit)
+        for items in following:
+            documents |= {str(item.get("id")): item for item in items}
+    except _StuckError as error:
+        covering = sum(_covers(item, window) for item in page.items)
+        if not alone and covering < limit:
+            return None
+        why = f"{catalog.api} has more items with {window.field} {stamp(window.start)} than it returns at once, and {error}"
+        return Leaf(window, list(documents.values()), page.server_now, Unreadable(hidden_name(window.field, window.start), why))
+    return Leaf(window, list(documents.values()), page.server_now)
+
+
+def _covers(item: ItemDocument, window: Window) -> bool:
+    """Tells whether an item lies in every part of a window of the acquisition time; without an end it goes on."""
+    properties = item.get("properties")
+    if window.field != "datetime" or not isinstance(properties, dict) or parse_stamp(properties.get("datetime")) is not None:
+        return False
+    start, end = parse_stamp(properties.get("start_datetime")), parse_stamp(properties.get("end_datetime"))
+    return (start is None or start <= window.start) and (end is None or end >= window.end - SECOND)
+
+
+def _by_value(catalog: Catalog, window: Window, page: ItemPage, limit: int) -> Iterator[list[ItemDocument]]:
     while page.full:
-        following = catalog.search(window, limit=limit, extra=_beyond(catalog, window, page))
+        following = _search(catalog, window, limit, _beyond(catalog, window, page))
         if following.items and following.items[0].get("id") == page.items[0].get("id"):
-            raise _cannot_go_on(catalog, window, "the server ignores the condition that leads on")
+            raise _StuckError("the server ignores the condition that leads on")
         page = following
-        documents += page.items
         if not page.items:
-            break
-    return documents
+            return
+        yield page.items
+
+
+def _by_id(catalog: Catalog, window: Window, limit: int) -> Iterator[list[ItemDocument]]:
+    """Yields pages in the order of ids, which no change of an item moves."""
+    if not (catalog.abilities.filters and catalog.abilities.sorts):
+        raise _StuckError("the server neither filters nor sorts")
+    last, seen = "", set[str]()
+    while True:
+        page = _search(catalog, window, limit, {"op": ">", "args": [{"property": "id"}, last]} if last else None, by_id=True)
+        ids = [i for item in page.items if isinstance(i := item.get("id"), str)]
+        if not seen.isdisjoint(ids) or (page.full and not ids):
+            raise _StuckError("the server ignores the condition that leads on")
+        yield page.items
+        if not page.full:
+            return
+        seen.update(ids)
+        last = ids[-1]
+
+
+def _search(catalog: Catalog, window: Window, limit: int, extra: dict[str, Any] | None, *, by_id: bool = False) -> ItemPage:
+    try:
+        return catalog.search(window, limit=limit, extra=extra, by_id=by_id)
+    except Rejected as error:
+        raise _StuckError(f"the server does not take the condition that leads on ({error.message})") from error
+
+
+class _StuckError(Exception):
+    """A window that cannot be read to its end."""
 
 
 def _around_poison(catalog: Catalog, window: Window, limit: int, error: BadAnswer) -> Leaf:
@@ -147,23 +220,19 @@ def _up_to_poison(
         server_now = page.server_now
         if not page.full or not page.items:
             return documents, server_now, True
-        condition = _beyond(catalog, window, page, descending=descending)
+        try:
+            condition = _beyond(catalog, window, page, descending=descending)
+        except _StuckError:
+            return documents, server_now, False
 
 
 def _beyond(catalog: Catalog, window: Window, page: ItemPage, *, descending: bool = False) -> dict[str, Any]:
     if not (catalog.abilities.filters and catalog.abilities.sorts):
-        raise _cannot_go_on(catalog, window, "the server neither filters nor sorts")
+        raise _StuckError("the server neither filters nor sorts")
     last = page.items[-1] if page.items else {}
     properties = last.get("properties")
     value = properties.get(window.field) if isinstance(properties, dict) else None
     ident = last.get("id")
     if not isinstance(value, str) or not isinstance(ident, str):
-        raise _cannot_go_on(catalog, window, f"the last item of a full page has no {window.field!r}")
+        raise _StuckError(f"the last item of a full page has no {window.field!r}")
     return after(window, value, ident, descending=descending)
-
-
-def _cannot_go_on(catalog: Catalog, window: Window, why: str) -> CatalogUnavailable:
-    return CatalogUnavailable(
-        f"{catalog.api} has more items with {window.field} {stamp(window.start)} than it returns at once, and {why}",
-        hint="raise `poll.page`, or ask the catalog's operator to honour `fields`, `filter` and `sortby`",
-    )

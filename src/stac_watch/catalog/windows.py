@@ -1,6 +1,6 @@
 """Which span of the change stamp, or of the acquisition time, is asked next. Pure.
 
-Windows are half-open, `[start, end)`; no live one ends after the server's own clock and its allowance.
+Windows are half-open, `[start, end)`. A live one is open to the future: whatever the clocks say, what can be seen is seen.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ SECOND = timedelta(seconds=1)
 MICROSECOND = timedelta(microseconds=1)
 DAY = timedelta(days=1)
 FAR = datetime(9999, 1, 1, tzinfo=UTC)  # where no item is
+LATEST = FAR - timedelta(days=3_650)  # what a clock may say at most
 EARLIEST = datetime(1, 1, 1, tzinfo=UTC)  # where a catalog does not say when it begins
 LAUNCH = datetime(2015, 6, 23, tzinfo=UTC)  # of Sentinel-2A; what is dated before it has no time, or a wrong one: 0001, 1970
 
@@ -34,6 +35,7 @@ class Window:
     field: str
     start: datetime
     end: datetime
+    knee: datetime | None = None  # where a long one is halved first: before it lies nearly everything
 
     @property
     def seconds(self) -> int:
@@ -54,12 +56,16 @@ def floor_day(moment: datetime) -> datetime:
 def next_window(
     field: str, cursor: datetime, overlap: timedelta, server_now: datetime, *, origin: datetime | None = None
 ) -> Window:
-    """Returns the window from the cursor, less the overlap, to a little past the server's clock; never from before the origin."""
+    """Returns the window from the cursor, less the overlap, and on into the future; never from before the origin.
+
+    Its knee is a little past the server's clock. A publisher's clock, or the server's own, may be hours off: an end there would
+    delay what it stamps for so long.
+    """
     start = cursor - overlap
     if origin is not None:
         start = max(start, min(origin, cursor))
     start = floor_second(start)
-    return Window(field, start, max(floor_second(server_now + AHEAD), start + SECOND))
+    return Window(field, start, FAR, knee=max(floor_second(min(server_now, LATEST) + AHEAD), start + SECOND))
 
 
 def days(field: str, start: datetime, end: datetime) -> Iterator[Window]:
@@ -80,11 +86,19 @@ def archive(start: datetime, end: datetime) -> Iterator[Window]:
 
 
 def bisect(window: Window) -> tuple[Window, Window] | None:
-    """Splits a window that came back full; None when it is one second already."""
+    """Splits a window that came back full, at its knee if it has one; None when it is one second already.
+
+    What lies beyond a knee gets another one, a day further and then ever further: 8,000 years of the future are not halved.
+    """
     if window.seconds <= 1:
         return None
-    middle = window.start + timedelta(seconds=window.seconds // 2)
-    return Window(window.field, window.start, middle), Window(window.field, middle, window.end)
+    knee = window.knee
+    if knee is None or not window.start < knee < window.end:
+        middle = window.start + timedelta(seconds=window.seconds // 2)
+        return Window(window.field, window.start, middle), Window(window.field, middle, window.end)
+    further = max(DAY, 2 * min(knee - window.start, timedelta(days=365_000)))
+    beyond = knee + further if window.end - knee > further else None
+    return Window(window.field, window.start, knee), Window(window.field, knee, window.end, knee=beyond)
 
 
 def bounds(window: Window, *, typed: bool = False) -> dict[str, Any]:

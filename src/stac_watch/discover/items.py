@@ -19,7 +19,7 @@ from stac_watch.model.errors import IdentityError
 from stac_watch.model.hosts import check_href
 from stac_watch.model.identity import TILE, check_item_id
 from stac_watch.model.item import Item, ItemDocument, Unreadable
-from stac_watch.model.product import product_href
+from stac_watch.model.product import product_hrefs
 from stac_watch.model.signatures import unsigned
 from stac_watch.model.stamps import parse_stamp
 
@@ -51,10 +51,11 @@ def read_item(
         return Unreadable(shown, "neither datetime nor start_datetime is an RFC 3339 time")
     try:
         item_id = check_item_id(raw_id)
-        href = product_href(document)
+        # built, not taken: a self link names whatever host the catalog believes to have
+        item_href = f"{api}/collections/{collection}/items/{item_id}"
+        href = _allowed(product_hrefs(document, item_href), allowed_hosts)
         if href is None:
             return Unreadable(item_id, "no asset with an href is a Zarr store")
-        check_href(href, allowed_hosts)
     except IdentityError as error:
         return Unreadable(shown, error.message)
     updated = next((s for s in (parse_stamp(properties.get(f)) for f in STAMPS) if s), None)
@@ -67,8 +68,7 @@ def read_item(
         updated=updated,
         datetime=sensing,
         product_href=href,
-        # built, not taken: a self link names whatever host the catalog believes to have
-        item_href=f"{api}/collections/{collection}/items/{item_id}",
+        item_href=item_href,
         bbox=_bbox(document.get("bbox")),
         cloud_cover=_number(properties.get("eo:cloud_cover")),
         tile=tile if TILE.fullmatch(tile) else "",  # it may become part of a path
@@ -77,6 +77,19 @@ def read_item(
         others=frozenset(revision_of(document, name, on) for name in others),
         released=parse_stamp(properties.get("published")) or parse_stamp(properties.get("created")),
     )
+
+
+def _allowed(hrefs: Sequence[str], allowed_hosts: tuple[str, ...]) -> str | None:
+    """Returns the first href that may be read; what is wrong with the first of all is raised where none may."""
+    wrong: IdentityError | None = None
+    for href in hrefs:
+        try:
+            return check_href(href, allowed_hosts)
+        except IdentityError as error:
+            wrong = wrong or error
+    if wrong is not None:
+        raise wrong
+    return None
 
 
 def revision_of(document: ItemDocument, href: str, on: str) -> str:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urljoin, urlsplit, urlunsplit
 
 from stac_watch.model.identity import parse_product_id
 
-_MEDIA_TYPE = re.compile(r"application/vnd[.+]zarr", re.IGNORECASE)
-_ROOT = re.compile(r".*?\.zarr(?=/|$)")
-_ARCHIVES = (".zip", ".tar", ".gz")
+_MEDIA_TYPE = re.compile(r"application/(x-|vnd[.+])?zarr([+.-]?v?\d+)?\s*(;|$)", re.IGNORECASE)
+_ROOT = re.compile(r"[^?#]*?\.zarr(?=/|$|[?#])", re.IGNORECASE)
+_ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z")
+_SCHEMES = ("", "http", "https", "s3", "file")  # that a product is read by; an alternate takes the place of others
+type _Assets = Mapping[str, tuple[str, str]]  # by name: href and media type
 
 
 def acquisition(item_id: str) -> tuple[str, str] | None:
@@ -28,29 +30,75 @@ def acquisition(item_id: str) -> tuple[str, str] | None:
     return " ".join(what), f"{parts['baseline']} {parts['generation']}"
 
 
-def product_href(document: Mapping[str, Any]) -> str | None:
-    """Returns the root of the Zarr store that an item points to; None when it points to none.
+def product_href(document: Mapping[str, Any], base: str = "") -> str | None:
+    """Returns the root of the Zarr store that an item points to, the first of `product_hrefs`; None when it points to none."""
+    return next(iter(product_hrefs(document, base)), None)
+
+
+def product_hrefs(document: Mapping[str, Any], base: str = "") -> list[str]:
+    """Returns every URL by which an item points to its Zarr store, the one to take first.
 
     1. The asset `product`, if it is a Zarr: by its media type, or by its name. (It may as well be a zip, with the Zarr beside it.)
     2. Assets of a Zarr media type lead to groups or single bands of a store: its root is what ends in `.zarr`. Of several roots the
-       shortest: what lies beside a product is called like it, and longer.
+       shortest: what lies beside a product is called like it, and longer. Where none has such a type, those without any are asked.
     3. Where no path has `.zarr` in it: the folder that these assets have in common.
+
+    Alternates (the extension alternate-assets: the same by S3, say) come after what they are alternates of, unless that has a
+    scheme by which nothing is read here. An archive is no store, whatever its type says.
+
+    Args:
+        document: the item.
+        base: the item's own URL, which a relative href is relative to.
     """
     assets = document.get("assets")
     if not isinstance(assets, Mapping):
-        return None
-    found = {name: asset for name, asset in assets.items() if isinstance(asset, Mapping) and isinstance(asset.get("href"), str)}
-    product = found.get("product")
-    if product is not None and (_is_zarr(product) or product["href"].partition("?")[0].rstrip("/").endswith(".zarr")):
-        return str(product["href"]).rstrip("/")
-    hrefs = sorted({asset["href"].rstrip("/") for asset in found.values() if _is_zarr(asset)})
-    roots = [root[0] for root in map(_ROOT.match, hrefs) if root]
-    return min(roots, key=lambda root: (len(root), root)) if roots else _common([h for h in hrefs if not h.endswith(_ARCHIVES)])
+        return []
+    given = {name: asset for name, asset in assets.items() if isinstance(asset, Mapping)}
+    kinds = {str(kind) for asset in given.values() if isinstance(a := asset.get("alternate"), Mapping) for kind in a}
+    found = [_store(dict(_variant(given, kind))) for kind in ("", *sorted(kinds, key=lambda k: (not k.startswith("http"), k)))]
+    hrefs = dict.fromkeys(_absolute(href, base) for href in found if href is not None)
+    return sorted(hrefs, key=lambda href: _scheme(href) not in _SCHEMES)
 
 
-def _is_zarr(asset: Mapping[str, Any]) -> bool:
-    """Tells it by the media type, of which one real item has both spellings."""
-    return _MEDIA_TYPE.match(str(asset.get("type", ""))) is not None
+def _variant(assets: Mapping[str, Mapping[str, Any]], kind: str) -> Iterator[tuple[str, tuple[str, str]]]:
+    """Yields the assets as they are, or their alternates of one kind; no archives."""
+    for name, asset in assets.items():
+        alternates = asset.get("alternate")
+        entry = alternates.get(kind) if kind and isinstance(alternates, Mapping) else None if kind else asset
+        href = entry.get("href") if isinstance(entry, Mapping) else None
+        if isinstance(href, str) and href and not _path(href).lower().endswith(_ARCHIVES):
+            given = entry.get("type", asset.get("type")) if isinstance(entry, Mapping) else None
+            yield name, (href, given.strip() if isinstance(given, str) else "")
+
+
+def _store(assets: _Assets) -> str | None:
+    product = assets.get("product")
+    if product is not None and (_MEDIA_TYPE.match(product[1]) or _path(product[0]).lower().endswith(".zarr")):
+        return product[0].rstrip("/")
+    hrefs = sorted({href.rstrip("/") for href, kind in assets.values() if _MEDIA_TYPE.match(kind)})
+    if not hrefs:
+        hrefs = sorted({href for href, kind in assets.values() if not kind and _ROOT.match(href)})
+    roots = [f"{root[0]}{_query(href)}" for href in hrefs if (root := _ROOT.match(href))]
+    return min(roots, key=lambda root: (len(_path(root)), root)) if roots else _common(hrefs)
+
+
+def _absolute(href: str, base: str) -> str:
+    try:
+        return urljoin(base, href)
+    except ValueError:  # no URL: whoever opens it says so
+        return href
+
+
+def _path(href: str) -> str:
+    return re.split(r"[?#]", href, maxsplit=1)[0].rstrip("/")
+
+
+def _query(href: str) -> str:
+    return "".join(href.partition("?")[1:]).partition("#")[0]
+
+
+def _scheme(href: str) -> str:
+    return href.partition("://")[0].lower() if "://" in href else ""
 
 
 def _common(hrefs: Sequence[str]) -> str | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import re
+from datetime import UTC, datetime, timedelta
 
 
 def stamp(value: datetime) -> str:
@@ -17,11 +18,20 @@ def ordered_stamp(value: datetime) -> str:
 
 
 def parse_stamp(value: object) -> datetime | None:
-    """Returns an aware datetime for an RFC 3339 string (catalogs mix `…13Z`, `….734678Z` and `+00:00`), else None."""
+    """Returns an aware datetime for an RFC 3339 string (catalogs mix `…13Z`, `….734678Z` and `+00:00`), else None.
+
+    RFC 3339 allows `t` and `z` in lower case, and 60 as a leap second, which is the second after 59 here.
+    """
     if not isinstance(value, str):
         return None
+    text, leap = value.upper(), timedelta(0)
+    if ":60" in text and (found := _LEAP.match(text)):
+        text, leap = f"{found[1]}:59{found[2]}", timedelta(seconds=1)
     try:
-        parsed = datetime.fromisoformat(value)
+        parsed = datetime.fromisoformat(text) + leap
         return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
     except (ValueError, OverflowError):  # overflow: year 1 or 9999 with an offset that leads out of the calendar
         return None
+
+
+_LEAP = re.compile(r"(.*T\d\d:\d\d):60(\D.*|)$")
