@@ -22,13 +22,14 @@ from geozarr_runner.publish import marker, package
 from geozarr_runner.request import Request
 from stac_watch.model.errors import CannotWrite, Defect, InputError, cannot_write, write_failure
 from stac_watch.model.identity import parse_product_id
-from stac_watch.model.outcome import MARKER, Counts, Outcome, Package
+from stac_watch.model.outcome import MARKER, Check, Counts, Outcome, Package
 from stac_watch.model.stamps import stamp
 
 if TYPE_CHECKING:
     from geozarr_runner.convert.engine import Options
     from geozarr_runner.convert.fast import Begun
     from geozarr_runner.convert.stock import Converted
+    from geozarr_runner.source.complete import Allowance
     from geozarr_runner.source.preflight import Plan
     from geozarr_runner.source.stage import Eager, Staged
     from geozarr_runner.verify.verify import Verification
@@ -46,6 +47,11 @@ class _Made:
     staged: Staged
     converted: Converted
     verified: Verification
+
+    @property
+    def checks(self) -> tuple[Check, ...]:
+        """What was asked of source and output."""
+        return (self.staged.completeness, *self.verified.checks, *self.converted.checks)
 
 
 def build(
@@ -111,20 +117,24 @@ def _stage_and_convert(
     from geozarr_runner.convert.early import Early
     from geozarr_runner.process import limits
     from geozarr_runner.source import stage
+    from geozarr_runner.source.complete import Allowance
 
     options = _options(request, target, limits.workers(plan.selection, request.memory_limit))
+    looked = Allowance(request.identity.attempt, request.allow_empty)
     with Early(plan.selection, target.partial, options, plan.product.level) as early:
-        staged = _stage(plan, folder, progress, called_off, stage.Eager(early.rank, early.begin, early.arrived))
+        staged = _stage(plan, folder, progress, called_off, looked, stage.Eager(early.rank, early.begin, early.arrived))
         try:
             return _convert(plan, staged, target, options, progress, early.begun)
         except (RuntimeError, ValueError, TypeError) as error:  # what codecs raise, numcodecs and zarr alike
             early.close()
-            staged = _mended(plan, staged, folder, progress, called_off, error)
+            staged = _mended(plan, staged, folder, progress, called_off, looked, error)
             shutil.rmtree(target.partial, ignore_errors=True)
             return _convert(plan, staged, target, options, progress)
 
 
-def _mended(plan: Plan, staged: Staged, folder: Path, progress: Progress, called_off: threading.Event, error: Exception) -> Staged:
+def _mended(
+    plan: Plan, staged: Staged, folder: Path, progress: Progress, called_off: threading.Event, looked: Allowance, error: Exception
+) -> Staged:
     """Fetches once more what cannot be decoded; what failed for another reason, or again, is raised."""
     from geozarr_runner.source import stage
 
@@ -134,18 +144,20 @@ def _mended(plan: Plan, staged: Staged, folder: Path, progress: Progress, called
     log.warning("%d staged chunks cannot be decoded, first %s", len(broken), broken[0])
     if plan.source.local is None:
         stage.discard(staged, broken)
-        staged = _stage(plan, folder, progress, called_off)
+        staged = _stage(plan, folder, progress, called_off, looked)
         broken = [key for key in stage.corrupt(plan.selection, staged.root) if key in broken]
     if broken:
         raise stage.corrupt_source(broken, plan.source.url) from error
     return staged
 
 
-def _stage(plan: Plan, folder: Path, progress: Progress, called_off: threading.Event, eager: Eager | None = None) -> Staged:
+def _stage(
+    plan: Plan, folder: Path, progress: Progress, called_off: threading.Event, looked: Allowance, eager: Eager | None = None
+) -> Staged:
     from geozarr_runner.source import stage
 
     with progress.during("stage", len(plan.selection.keys)) as advance, _writing(folder, plan):
-        staged = stage.stage(plan, folder, advance=advance, called_off=called_off, eager=eager)
+        staged = stage.stage(plan, folder, advance=advance, called_off=called_off, eager=eager, looked=looked)
     log.info(
         "%d objects there, %d legally absent, %.1f MB fetched in %.1f s",
         staged.objects, len(staged.absent), staged.bytes / 1e6, progress.seconds["stage"],
@@ -172,7 +184,8 @@ def _convert(
         found = verify.verify(
             staged.root, selection, target.partial, level=plan.product.level, workers=workers, seed=target.key, advance=advance
         )
-    checks = (*found.checks, *converted.checks)
+    made = _Made(staged, converted, found)
+    checks = made.checks
     for check in checks:
         log.info("check %s: %s (%s)", check.name, check.verdict, check.detail[:200])
     first = next((check for check in checks if check.verdict == "failed"), None)
@@ -181,7 +194,7 @@ def _convert(
             f"the output is not what the source says: check {first.name!r} failed: {first.detail}",
             hint="nothing was published; please report it with the versions in the outcome",
         )
-    return _Made(staged, converted, found)
+    return made
 
 
 @contextlib.contextmanager
@@ -250,7 +263,7 @@ def _finish(
             source=plan.source.url, output_zarr=target.href, package=packed,
             versions=marker.versions(), seconds=dict(progress.seconds),
             counts=Counts(len(plan.selection.arrays), made.staged.objects, files, made.staged.bytes, size),
-            checks=(*made.verified.checks, *made.converted.checks), groups=plan.selection.groups, engine=made.converted.engine,
+            checks=made.checks, groups=plan.selection.groups, engine=made.converted.engine,
             finished=stamp(now().replace(microsecond=0)),
         )  # fmt: skip
         with progress.during("report"):

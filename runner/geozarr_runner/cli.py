@@ -232,6 +232,7 @@ def _request(arguments: argparse.Namespace) -> Request:
             fence=_fence(arguments.fence), installation=arguments.installation,
         ),
         stac_url=arguments.stac_url, output_zarr=arguments.output_zarr, recipe=recipe, overwrite=arguments.overwrite,
+        allow_empty=arguments.allow_empty,
         work=Path(arguments.work) if arguments.work else None,
         allowed_hosts=tuple(host for value in arguments.allowed_hosts for host in value.replace(",", " ").split()),
         attempts=arguments.attempts, timeout=arguments.timeout,
@@ -283,6 +284,7 @@ def _add_options(command: argparse.ArgumentParser, *, with_output: bool) -> None
     add("--sharding", default=False, type=_or_default(_boolean, default=False), help="true: one file per array (default false)")
     add("--package", default="tar", type=_or_default(_package_kind, "tar"), help="tar (default), tar.gz or none")
     add("--overwrite", default=False, type=_or_default(_boolean, default=False), help="true: convert again, even when done")
+    add("--allow-empty", default=False, type=_or_default(_boolean, default=False), help="true: take missing chunks for nodata")
     add("--dask-perf-html", default="", metavar="FILE", help="Dask's performance report; empty = off. Takes the stock engine")
     add("--engine", default="auto", type=_or_default(_engine, "auto"), help="auto (default), fast or stock; the bytes are the same")
     add("--memory-limit", default="", metavar="SIZE", help="e.g. 2Gi: fewer workers if needed; default: the container's limit")

@@ -48,6 +48,7 @@ class Request:
     output_zarr: str
     recipe: RunRecipe = field(default_factory=RunRecipe)
     overwrite: bool = False
+    allow_empty: bool = False  # a person takes missing chunks for nodata
     work: Path | None = None  # default: beside the output; for s3://, in the current folder
     allowed_hosts: tuple[str, ...] = ()
     attempts: int = 5  # per object

@@ -14,15 +14,13 @@ import pytest
 import zarr
 from geozarr_runner.convert import engine
 from geozarr_runner.convert import stock as convert
-from geozarr_runner.source import stage
-from geozarr_runner.source.product import Selection, ZarrArray, parse, select
+from geozarr_runner.source.product import parse, select
 from geozarr_runner.source.store import Patience, open_source, resolve_href
 from geozarr_runner.verify import verify
 
 from stac_watch.model.errors import Defect, InputError, Unavailable
 
 BANDS = "measurements/reflectance"
-MOST = {f"{band}/{chunk}" for band in ("b02", "b03") for chunk in ("0.0", "0.1", "1.0")}
 BASE = "https://objects.example:443/tenant:bucket/S2A_X.zarr"
 
 
@@ -33,29 +31,6 @@ def test_relative_hrefs_are_seen_from_the_item(tmp_path):
     assert resolve_href(opened("https://h.example/items/a.json"), "../p/a.zarr") == "https://h.example/p/a.zarr"
     assert resolve_href(opened(str(tmp_path / "a.json")), "a.zarr") == str(tmp_path / "a.zarr")
     assert resolve_href(opened(str(tmp_path / "a.json")), BASE) == BASE
-
-
-def _band(name: str, *, fill: object = 0) -> ZarrArray:
-    return ZarrArray(f"{BANDS}/r10m/{name}", (20, 20), (10, 10), "<u2", fill, None, ".", {"_ARRAY_DIMENSIONS": ["y", "x"]})
-
-
-@pytest.mark.parametrize(
-    ("absent", "fill", "beside", "illegal"),
-    [
-        ({"b02/0.0", "b03/0.0"}, 0, 0.0, set()),  # a swath edge: every band lacks the corner
-        ({"b02/0.0"}, 0, 0.0, set()),  # the other band has the corner, all nodata
-        ({"b02/0.0"}, 0, 0.004, set()),  # bands see the edge a few pixels apart
-        ({"b02/0.0"}, 0, 0.8, {"b02/0.0"}),  # the other band has data there
-        ({"b02/0.0"}, None, 0.0, {"b02/0.0"}),  # no fill value: a hole means nothing
-        (MOST, 0, 0.0, MOST),
-    ],
-    ids=["edge", "beside-empty", "beside-nearly-empty", "beside-full", "no-fill-value", "too-many"],
-)  # fmt: skip
-def test_which_absent_chunks_can_be_nodata(absent, fill, beside, illegal):
-    selection = Selection((f"{BANDS}/r10m",), (), None, (_band("b02", fill=fill), _band("b03")))
-    keys = frozenset(f"{BANDS}/r10m/{key}" for key in absent)
-    found = stage.incomplete(selection, keys, lambda _array, _key: beside)
-    assert set(found) == {f"{BANDS}/r10m/{key}" for key in illegal}
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """Brings the objects that a conversion needs onto the work volume, each whole or not at all, and accounts for every one.
 
-What an earlier attempt left is not fetched again; an absent chunk is nodata only where the other bands say so, too.
+What an earlier attempt left is not fetched again; an absent chunk is nodata only where nobody sees data; see `complete`.
 
 Why stage at all: the converter reads some chunks three to five times (4.9x the bytes, measured), takes a missing chunk for fill
 values without a word, and never tries again. Staged, network faults end before the conversion begins.
@@ -23,16 +23,16 @@ from typing import Any
 import numcodecs
 import numpy as np
 
+from geozarr_runner.source import complete
+from geozarr_runner.source.complete import Allowance, Odd
 from geozarr_runner.source.preflight import Plan
 from geozarr_runner.source.product import Selection, ZarrArray
 from stac_watch.model.errors import InputError, SourceNotThere, StacWatchError, write_failure
 from stac_watch.model.files import replace_file
+from stac_watch.model.outcome import Check
 
 CONNECTIONS = 16  #: 16 fetch a full tile in 1.1 s at 40 ms per request, 4 in 3.1 s; beyond 16 nothing is gained (measured)
-MAX_MISSING_SHARE = 0.5  #: of one array's chunks. A swath edge may leave half a tile empty; more is an upload that has not ended
-MAX_VALID_SHARE = (
-    0.01  #: bands of one group see the same ground: where this share of a sibling's pixels is valid, a hole is no nodata
-)
+_FIRST_LOOK = Allowance()
 _BLOSC_HEADER = struct.Struct("<4B3I")  # version, versionlz, flags, typesize, nbytes, blocksize, cbytes (c-blosc README_HEADER)
 
 
@@ -44,6 +44,16 @@ class Staged:
     absent: frozenset[str]  # chunk keys that are legally absent: all fill
     objects: int
     bytes: int  # fetched by this attempt
+    odd: tuple[Odd, ...] = ()  # absent chunks that others see data in, and that a person takes for nodata
+
+    @property
+    def completeness(self) -> Check:
+        """What became of the chunks that are not there."""
+        if self.odd:
+            detail = f"{len(self.odd)} chunks are missing and taken for nodata, as was asked: {self.odd[0].key} (…)"
+        else:
+            detail = f"{self.objects} chunks are there, {len(self.absent)} are absent where no array sees data"
+        return Check("completeness", "passed", detail)
 
 
 @dataclass(frozen=True)
@@ -56,7 +66,13 @@ class Eager:
 
 
 def stage(
-    plan: Plan, folder: Path, *, advance: Callable[[int], None], called_off: threading.Event, eager: Eager | None = None
+    plan: Plan,
+    folder: Path,
+    *,
+    advance: Callable[[int], None],
+    called_off: threading.Event,
+    eager: Eager | None = None,
+    looked: Allowance = _FIRST_LOOK,
 ) -> Staged:
     """Makes the product local. A local product is used where it lies.
 
@@ -66,6 +82,7 @@ def stage(
         advance: told of every object that is there.
         called_off: ends the downloads early.
         eager: who is told of what has arrived. Nobody is when the product is local already.
+        looked: how absent chunks are taken.
 
     Raises:
         SourceNotThere: chunks are missing that cannot be empty: still being uploaded.
@@ -73,7 +90,7 @@ def stage(
         Temporary | Refused | CannotWrite: see `source.classify`.
     """
     if plan.source.local is not None:
-        return _in_place(plan, plan.source.local, advance)
+        return _in_place(plan, plan.source.local, advance, looked)
     root = folder / "product.zarr"
     _prepare(plan, root)
     by_key = {key: array for array in plan.selection.arrays for key in array.chunk_keys()}
@@ -82,44 +99,8 @@ def stage(
     if eager is not None:
         wanted.sort(key=lambda key: eager.rank(by_key[key].path))
     fetched, absent = _fetch_all(plan, root, by_key, wanted, advance, called_off, eager)
-    require_complete(plan.selection, absent, root, plan.source.url)
-    return Staged(root, absent, len(by_key) - len(absent), fetched)
-
-
-def require_complete(selection: Selection, absent: frozenset[str], root: Path, where: str) -> None:
-    """Raises SourceNotThere unless every absent chunk can be nothing but nodata."""
-    illegal = incomplete(selection, absent, lambda array, key: _valid_share(array, root / key))
-    if illegal:
-        shown = ", ".join(illegal[:5]) + (f" and {len(illegal) - 5} more" if len(illegal) > 5 else "")  # a line's worth
-        raise SourceNotThere(
-            f"{where} is still being uploaded: {len(illegal)} of {len(selection.keys)} chunks are missing ({shown})",
-            hint="it is tried again later; if it stays, tell the catalog's operator which chunks are missing",
-        )
-
-
-def incomplete(selection: Selection, absent: frozenset[str], valid_share: Callable[[ZarrArray, str], float]) -> list[str]:
-    """Returns the absent chunks that cannot be all nodata. Pure but for `valid_share`.
-
-    Zarr v2 allows a writer to leave out a chunk that holds nothing but the fill value. So an absent chunk is credible only in an
-    array that has a fill value, when at most half of the array is absent, and when the bands beside it on the same grid have
-    (next to) nothing there either. `valid_share(array, key)` gives the share of valid pixels in a chunk that is there.
-    """
-    illegal = []
-    for array in selection.arrays:
-        keys = list(array.chunk_keys())
-        gone = [key for key in keys if key in absent]
-        if not gone:
-            continue
-        if array.fill_value is None or len(gone) > MAX_MISSING_SHARE * len(keys):
-            illegal += gone
-            continue
-        beside = [a for a in selection.arrays if a.group == array.group and a.shape == array.shape and a.chunks == array.chunks]
-        for key in gone:
-            rest = key.removeprefix(array.path)
-            there = [(a, a.path + rest) for a in beside if a.fill_value is not None and a.path + rest not in absent]
-            if any(valid_share(a, k) > MAX_VALID_SHARE for a, k in there):
-                illegal.append(key)
-    return illegal
+    odd = complete.require(plan.selection, absent, root, plan.source.url, looked)
+    return Staged(root, absent, len(by_key) - len(absent), fetched, odd)
 
 
 def corrupt(selection: Selection, root: Path) -> list[str]:
@@ -173,7 +154,7 @@ def blosc_lengths(path: Path) -> tuple[int, int] | None:
     return decoded, stored
 
 
-def _in_place(plan: Plan, root: Path, advance: Callable[[int], None]) -> Staged:
+def _in_place(plan: Plan, root: Path, advance: Callable[[int], None], looked: Allowance) -> Staged:
     absent, cut = set(), []
     for array in plan.selection.arrays:
         for key in array.chunk_keys():
@@ -184,8 +165,8 @@ def _in_place(plan: Plan, root: Path, advance: Callable[[int], None]) -> Staged:
             advance(1)
     if cut:
         raise corrupt_source(cut, plan.source.url)
-    require_complete(plan.selection, frozenset(absent), root, plan.source.url)
-    return Staged(root, frozenset(absent), len(plan.selection.keys) - len(absent), 0)
+    odd = complete.require(plan.selection, frozenset(absent), root, plan.source.url, looked)
+    return Staged(root, frozenset(absent), len(plan.selection.keys) - len(absent), 0, odd)
 
 
 def _prepare(plan: Plan, root: Path) -> None:
@@ -290,15 +271,6 @@ def _most_telling(failures: list[BaseException]) -> BaseException:
         if known and len(known) == len(failures)
         else next(f for f in failures if not isinstance(f, StacWatchError))
     )
-
-
-def _valid_share(array: ZarrArray, path: Path) -> float:
-    try:
-        values = read_chunk(array, path)
-    except (RuntimeError, ValueError, TypeError):
-        return 1.0
-    valid = ~np.isnan(values) if array.fill_value == "NaN" else values != array.fill_value
-    return float(np.mean(valid))
 
 
 def _undecodable(array: ZarrArray, path: Path) -> bool:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from geozarr_runner.source.product import OVERVIEWS, REFLECTANCE, Selection, ZarrArray
-from geozarr_runner.verify.source import Block, Packed, Source, Values
+from geozarr_runner.verify.source import Block, Packed, SourceReader, Values
 
 type Kind = Literal["native", "injected", "overview", "coordinate"]
 
@@ -50,12 +50,12 @@ class Task:
     expect: Callable[[], Callable[[Block], Values]]  # opens what is needed, late: a full band takes 240 MB
 
 
-def from_source(source: Source, path: str) -> Callable[[Block], Values]:
+def from_source(source: SourceReader, path: str) -> Callable[[Block], Values]:
     """Returns what a native array of the output has to hold."""
     return Packed(source.variable(path)).block
 
 
-def from_finer(source: Source, array: ZarrArray, level: str) -> Callable[[Block], Values]:
+def from_finer(source: SourceReader, array: ZarrArray, level: str) -> Callable[[Block], Values]:
     """Returns what a band has to hold that the converter made of a finer one."""
     packed = Packed(source.variable(array.path))
     factor = metres(level) // metres(array.group.rpartition("/")[2])
@@ -79,7 +79,7 @@ def metres(level: str) -> int:
     return int(level.strip("rm"))
 
 
-def tasks_of(selection: Selection, source: Source, there: dict[str, Any], product_level: str) -> Iterator[Task]:
+def tasks_of(selection: Selection, source: SourceReader, there: dict[str, Any], product_level: str) -> Iterator[Task]:
     """Yields what the output has to hold, array by array; `there` are its own arrays, of which overviews are made."""
     by_path = {a.path: a for a in selection.arrays if a.group in selection.groups}
     for path, array in by_path.items():

@@ -27,7 +27,7 @@ _WORTH_A_TABLE = 2**17  # pixels; twice as many as there are values of two bytes
 
 
 @dataclass
-class Source:
+class SourceReader:
     """A Zarr v2 store on this machine. Groups are opened once, whichever thread asks first."""
 
     root: Path

@@ -26,7 +26,7 @@ from zarr.core.group import GroupMetadata
 from geozarr_runner.source.product import REFLECTANCE, Selection
 from geozarr_runner.source.stage import blosc_lengths
 from geozarr_runner.verify.expected import Kind, Task, is_time, metres, tasks_of
-from geozarr_runner.verify.source import Block, Source, Values
+from geozarr_runner.verify.source import Block, SourceReader, Values
 from stac_watch.model.outcome import Check
 
 RTOL = {"native": 1e-6, "injected": 1e-5, "overview": 1e-5, "coordinate": 1e-12}
@@ -137,7 +137,7 @@ def verify(
     """
     target = zarr.open_group(str(output), mode="r", use_consolidated=False)
     there = {path: node for path, node in target.members(max_depth=None) if isinstance(node, zarr.Array)}
-    wanted = list(tasks_of(selection, Source(root), there, level))
+    wanted = list(tasks_of(selection, SourceReader(root), there, level))
     structure = _structure(selection, output, there, {task.path for task in wanted})
     tasks = sorted((task for task in wanted if task.path in there), key=lambda task: -task.reads)  # threads end together
     sample = _sample(seed, [task.reads for task in tasks], everything, sampled, small)

@@ -1,0 +1,169 @@
+"""Is the product whole? A writer may leave out what holds nothing but the fill value; an upload that has not ended looks alike.
+
+An absent chunk is judged by the ground that it is of. Reflectance, atmosphere, scene classification and detector footprints have
+data wherever a tile was seen: where one of them, in whatever resolution, has data and another lacks the chunk, it is missing.
+Where none has data it is nodata, were it the whole tile. Quality flags and probabilities may be 0 anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from geozarr_runner.source.ground import Flags, blocks, cells_of, deep, within
+from geozarr_runner.source.product import NATIVE_LEVELS, REFLECTANCE, Selection, ZarrArray
+from stac_watch.model.errors import SourceNotThere
+
+SEES = (REFLECTANCE, "quality/atmosphere", "conditions/mask/detector_footprint", "conditions/mask/l2a_classification")
+"""Groups whose arrays have data on all ground that the sensor saw: 0 means that it did not."""
+NODATA = 0.01  #: share of a chunk's pixels flagged as nodata by one band, from which on every other band's flags must say so, too
+_SHOWN = 4
+
+
+@dataclass(frozen=True)
+class Odd:
+    """An absent chunk that cannot be all nodata."""
+
+    key: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """How absent chunks are taken."""
+
+    times: int = 1  # that the product was looked at, this one included
+    allow_empty: bool = False  # a person says that they are nodata
+
+
+def require(selection: Selection, absent: frozenset[str], root: Path, where: str, looked: Allowance) -> tuple[Odd, ...]:
+    """Checks that absent chunks can be nothing but nodata. Returns those that cannot, and are allowed all the same.
+
+    Raises:
+        SourceNotThere: some cannot; says which, and who sees data there.
+    """
+    odd = judge(selection, absent, root)
+    if not odd or looked.allow_empty:
+        return odd
+    shown = "; ".join(f"{o.key}: {o.why}" for o in odd[:_SHOWN]) + (f"; and {len(odd) - _SHOWN} more" if len(odd) > _SHOWN else "")
+    again = f", at {looked.times} looks" if looked.times > 1 else ""
+    raise SourceNotThere(
+        f"{where} is still being uploaded: {len(odd)} of {len(selection.keys)} chunks are missing{again} ({shown})",
+        hint="it is looked at again later; if it stays, tell the catalog's operator which chunks are missing, "
+        "or take them for nodata: geozarr-runner run --allow-empty true",
+    )
+
+
+def judge(selection: Selection, absent: frozenset[str], root: Path) -> tuple[Odd, ...]:
+    """Returns the absent chunks that cannot be all nodata. Reads pixels only when ground is missing."""
+    if not absent:
+        return ()
+    witnesses = _Witnesses(selection, absent, root)
+    gone = [(array, [key for key in array.chunk_keys() if key in absent]) for array in selection.arrays]
+    return tuple(odd for array, keys in gone for odd in _judged(array, keys, witnesses))
+
+
+def _judged(array: ZarrArray, gone: list[str], witnesses: _Witnesses) -> Iterator[Odd]:
+    if not array.shape or not gone:
+        return  # a scalar may be its fill value
+    if not _on_ground(array):
+        whole = len(gone) == len(list(array.chunk_keys()))
+        if array.is_coordinate and array.pixels > 1:
+            if not witnesses.hold_nothing(array.group):
+                yield from (Odd(key, "coordinates cannot be all alike") for key in gone)
+        elif array.pixels > 1 and (whole or array.fill_value != "NaN"):
+            yield from (Odd(key, "no such values are all alike") for key in gone)
+    elif _sees(array):
+        yield from (Odd(key, f"{seen} has data there") for key in gone if (seen := witnesses.of_ground(array, key)))
+    elif array.attributes.get("flag_masks"):
+        yield from (Odd(key, f"{seen} flags nodata there") for key in gone if (seen := witnesses.of_flags(array, key)))
+
+
+class _Witnesses:
+    """Who has data on which ground; each array is read once, and only when it is asked."""
+
+    def __init__(self, selection: Selection, absent: frozenset[str], root: Path) -> None:
+        self._arrays = sorted((a for a in selection.arrays if _on_ground(a)), key=lambda a: a.pixels)
+        self._selection, self._absent, self._root = selection, absent, root
+        self._seeing = [a for a in self._arrays if _sees(a)]
+        self._cells = cells_of(a.shape for a in self._seeing)
+        self._deep: dict[str, Flags] = {}
+
+    def hold_nothing(self, group: str) -> bool:
+        """Says whether a group of flags is absent as a whole, its axes included: nothing was flagged."""
+        inside = [a for a in self._selection.arrays if a.group == group]
+        return not group.startswith(SEES) and all(key in self._absent for a in inside for key in a.chunk_keys())
+
+    def of_ground(self, array: ZarrArray, key: str) -> str:
+        """Returns an array that has data on the ground of a chunk; empty when none has."""
+        block = _blocks_by_key(array)[key][-2:]
+        where = within((block[0], block[1]), (array.shape[-2], array.shape[-1]), self._cells)
+        return next((a.path for a in self._seeing if a is not array and self._deep_of(a)[where].any()), "")
+
+    def of_flags(self, array: ZarrArray, key: str) -> str:
+        """Returns the flags of another band that say nodata in the same chunk; where one band has no data, none has."""
+        bit = _nodata_bit(array)
+        rest = key.removeprefix(array.path)
+        for other in self._arrays:
+            alike = other.group == array.group and other.shape == array.shape and other.chunks == array.chunks
+            if bit and alike and _nodata_bit(other) == bit and other.path + rest not in self._absent:
+                values = self._read(other, _blocks_by_key(other)[other.path + rest])
+                if values is not None and np.mean((values & bit) != 0) > NODATA:
+                    return other.path
+        return ""
+
+    def _deep_of(self, array: ZarrArray) -> Flags:
+        if array.path not in self._deep:
+            self._deep[array.path] = deep(self._parts(array), (array.shape[-2], array.shape[-1]), self._cells)
+        return self._deep[array.path]
+
+    def _parts(self, array: ZarrArray) -> Iterator[tuple[int, int, Flags]]:
+        for key, block in _blocks_by_key(array).items():
+            if key not in self._absent and (values := self._read(array, block)) is not None:
+                yield block[-2].start, block[-1].start, _valid(array, values)
+
+    def _read(self, array: ZarrArray, block: tuple[slice, ...]) -> Any:  # noqa: ANN401  # pixels (y, x), or None
+        """Reads a chunk by zarr-python; None when it cannot be decoded: whether it is corrupt is found out by who needs it."""
+        import zarr
+
+        try:
+            values = np.asarray(zarr.open_array(str(self._root / array.path), mode="r", zarr_format=2)[block])
+        except (RuntimeError, ValueError, TypeError, FileNotFoundError):
+            return None
+        return values.reshape(-1, *values.shape[-2:])[0]
+
+
+def _on_ground(array: ZarrArray) -> bool:
+    dimensions = array.attributes.get("_ARRAY_DIMENSIONS")
+    return isinstance(dimensions, list) and dimensions[-2:] == ["y", "x"] and array.group.rpartition("/")[2] in NATIVE_LEVELS
+
+
+def _sees(array: ZarrArray) -> bool:
+    return array.group.startswith(SEES)
+
+
+def _valid(array: ZarrArray, values: Any) -> Flags:  # noqa: ANN401  # pixels
+    names = ("_FillValue", "missing_value")
+    missing = [array.fill_value, *(array.attributes.get(name) for name in names)]
+    valid = ~np.isnan(values) if values.dtype.kind == "f" else values != 0
+    for value in missing:
+        if type(value) in (int, float):
+            valid &= values != value
+    return np.asarray(valid)
+
+
+def _nodata_bit(array: ZarrArray) -> int:
+    masks, meanings = array.attributes.get("flag_masks"), array.attributes.get("flag_meanings")
+    words = meanings.split() if isinstance(meanings, str) else meanings
+    if not isinstance(masks, list) or not isinstance(words, list) or np.dtype(array.dtype).kind != "u":
+        return 0
+    found = [mask for mask, word in zip(masks, words, strict=False) if "NODATA" in str(word).upper() and type(mask) is int]
+    return found[0] if found else 0
+
+
+def _blocks_by_key(array: ZarrArray) -> dict[str, tuple[slice, ...]]:
+    return dict(zip(array.chunk_keys(), blocks(array.shape, array.chunks), strict=True))

@@ -1,0 +1,188 @@
+"""A missing chunk is told from one that was left out because it holds nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from geozarr_runner.source import complete, ground
+from geozarr_runner.source.product import Selection, parse, select
+
+from stac_watch.demo.product import write_product
+from stac_watch.model.errors import SourceNotThere
+
+BANDS = "measurements/reflectance"
+MASKS = "conditions/mask"
+ITEM_ID = "S2A_MSIL2A_20251008T100041_N0511_R122_T32TQM_20251008T122613"
+
+
+@pytest.fixture
+def tiled(made_once, tmp_path) -> Path:
+    """A product of six by six chunks in each array, with a swath edge. Chunks may be removed, not written to."""
+    made = made_once("tiled-for-absences", lambda folder: write_product(folder, ITEM_ID, size=360, tiled=True))
+    mine = tmp_path / f"{ITEM_ID}.zarr"
+    return Path(shutil.copytree(made / mine.name, mine, copy_function=os.link))
+
+
+def _selection(product: Path, groups: str = "") -> Selection:
+    return select(parse(json.loads((product / ".zmetadata").read_text())["metadata"], "here"), groups)
+
+
+def _judged(product: Path, groups: str = "") -> tuple[complete.Odd, ...]:
+    selection = _selection(product, groups)
+    return complete.judge(selection, frozenset(key for key in selection.keys if not (product / key).exists()), product)
+
+
+def _remove(product: Path, arrays: str, chunks: str) -> set[str]:
+    """Removes chunks by pattern and returns their keys; the tile's lower left corner is ground with data."""
+    gone = {
+        p.relative_to(product).as_posix()
+        for p in product.rglob("*")
+        if p.is_file() and re.fullmatch(arrays, p.parent.relative_to(product).as_posix()) and re.fullmatch(chunks, p.name)
+    }
+    assert gone
+    for key in gone:
+        (product / key).unlink()
+    return gone
+
+
+@pytest.mark.parametrize(
+    ("arrays", "chunks", "groups"),
+    [
+        (f"{BANDS}/r10m/b..", "[345].[0-5]", BANDS),
+        (f"{BANDS}/r10m/b..", "[345].[0-5]", f"{BANDS}/r10m"),  # only the scaffold is left to see it
+        (f"{BANDS}/r10m/b..", "4.1", BANDS),
+        (f"{BANDS}/r20m/b..", "4.1", BANDS),
+        (f"{BANDS}/r60m/b..", "4.1", ""),
+        (f"{BANDS}/r10m/b03", "4.1", BANDS),
+        (f"{BANDS}/r60m/b09", "[0-5].[0-5]", BANDS),
+        (f"{MASKS}/l2a_classification/r20m/scl", "[345].[0-5]", ""),
+        ("quality/atmosphere/r10m/.*", "[345].[0-5]", ""),
+        (f"{MASKS}/detector_footprint/r.*/b..", "4.1", ""),
+    ],
+)
+def test_a_chunk_is_missing_where_another_array_has_data(tiled, arrays, chunks, groups):
+    gone = _remove(tiled, arrays, chunks)
+    odd = _judged(tiled, groups)
+    lacking_data = {o.key for o in odd}
+    assert lacking_data <= gone
+    assert any("4.1" in key for key in lacking_data)
+    assert all(" has data there" in o.why for o in odd)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "chunks"),
+    [
+        (f"{BANDS}/r10m/x", "0"),
+        ("conditions/meteorology/cams/aod550|conditions/meteorology/cams/aod469", "0.*"),
+        ("conditions/geometry/sun_angles", "0.*"),
+        ("conditions/geometry/band", "0"),
+    ],
+)
+def test_axes_angles_and_weather_cannot_be_all_alike(tiled, arrays, chunks):
+    gone = _remove(tiled, arrays, chunks)
+    assert {o.key for o in _judged(tiled)} == gone
+
+
+def test_flags_of_one_band_tell_of_nodata_that_the_others_must_flag(tiled):
+    metadata = json.loads((tiled / ".zmetadata").read_text())["metadata"]
+    assert metadata["quality/mask/r10m/b02/.zarray"]["fill_value"] is None
+    flagged = zarr.open_array(str(tiled / "quality/mask/r10m/b02"), mode="r")[...] != 0
+    edge = flagged.shape[0] // 6
+    full = next(f"{i}.{j}" for i, j in np.ndindex(6, 6) if flagged[i * edge : (i + 1) * edge, j * edge : (j + 1) * edge].any())
+    gone = _remove(tiled, "quality/mask/r10m/b03", re.escape(full))
+    assert [(o.key, o.why) for o in _judged(tiled)] == [(next(iter(gone)), "quality/mask/r10m/b02 flags nodata there")]
+
+
+type Values = np.ndarray
+
+
+def _zero(_path: str, values: Values) -> Values:
+    return np.zeros_like(values)
+
+
+def _corner(_path: str, values: Values) -> Values:
+    """A quarter of the tile was seen."""
+    steps = np.arange(values.shape[0]) / values.shape[0]
+    return np.where(steps[None, :] + steps[:, None] > 0.7, 0, values)
+
+
+def _ragged(path: str, values: Values) -> Values:
+    """Each band ends at the edge of the swath a little elsewhere."""
+    steps = np.arange(values.shape[0]) / values.shape[0]
+    return np.where(steps[None, :] + steps[:, None] > 0.7 + int(path[-2:], 16) / 4000, 0, values)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "edit", "groups"),
+    [
+        ("quality/mask/.*|.*l1c_classification.*/b00|quality/probability/.*/(cld|snw)", _zero, ""),
+        (".*/(valid_)?time|.*/number|.*/surface|.*/step", _zero, ""),
+        (f"{BANDS}/.*/b..|quality/atmosphere/.*/(aot|wvp)|.*/scl|.*footprint.*/b..", _corner, ""),
+        (f"{BANDS}/.*/b..", _ragged, BANDS),
+        (f"{BANDS}/.*/b..", _corner, BANDS),
+        (f"{BANDS}/.*/b..", _zero, BANDS),
+        ("quality/mask/r20m/.*", _zero, ""),
+    ],
+    ids=["no-flags", "times-of-zero", "corner", "ragged", "corner-of-reflectance", "nodata", "flags-and-axes"],
+)
+def test_what_holds_nothing_may_be_left_out(made_once, tmp_path, arrays, edit, groups):
+    made = made_once("tiled-for-absences", lambda folder: write_product(folder, ITEM_ID, size=360, tiled=True))
+    product = tmp_path / "p.zarr"
+    shutil.copytree(made / f"{ITEM_ID}.zarr", product, copy_function=os.link)
+    changed = 0
+    for path in parse(json.loads((product / ".zmetadata").read_text())["metadata"], "here").arrays:
+        if re.fullmatch(arrays, path):
+            stored = zarr.open_array(str(product / path), mode="r+")
+            values = stored[...]
+            shutil.rmtree(product / path / "c", ignore_errors=True)
+            for chunk in list((product / path).glob("[0-9]*")):
+                chunk.unlink()
+            stored[...] = edit(path, values)  # zarr-python leaves empty chunks out, those of a null fill value, too
+            changed += 1
+    assert changed
+    selection = _selection(product, groups)
+    assert not all((product / key).exists() for key in selection.keys)
+    assert _judged(product, groups) == ()
+
+
+def test_what_is_odd_is_said_and_a_person_may_allow_it(tiled, runner, tmp_path):
+    _remove(tiled, f"{BANDS}/r10m/b..", "4.1")
+    asked: Callable = partial(runner, tiled, tmp_path / "o.zarr", groups=f"{BANDS}/r10m {BANDS}/r60m", package="none")
+    refused = asked(attempt=3)
+    assert refused.code == 66
+    reason = refused.outcome["reason"]
+    for word in (f"{BANDS}/r10m/b02/4.1", "has data there", "at 3 looks", "4 of "):
+        assert word in reason
+    assert "--allow-empty" in refused.outcome["hint"]
+    allowed = asked(allow_empty="true")
+    assert allowed.code == 0
+    said = next(c for c in allowed.outcome["checks"] if c["name"] == "completeness")
+    assert "4 chunks are missing and taken for nodata" in said["detail"]
+
+
+def test_the_first_ones_are_shown(tiled):
+    gone = _remove(tiled, f"{BANDS}/r10m/b..", "[345].[0-5]")
+    selection = _selection(tiled, BANDS)
+    with pytest.raises(SourceNotThere, match=r"and \d+ more\)") as refusal:
+        complete.require(selection, frozenset(gone), tiled, "here", complete.Allowance())
+    assert len(refusal.value.message) < 700
+
+
+def test_cells_are_shared_by_resolutions_and_end_with_the_tile():
+    assert ground.cells_of([(1830, 1830), (24, 24)]) == 24
+    assert ground.cells_of([(10980, 10980)]) == ground.CELLS
+    whole = [(0, 0, np.ones((61, 61), bool))]
+    assert ground.deep(whole, (61, 61), 20).all()
+    left = ground.deep([(0, 0, np.ones((61, 30), bool))], (61, 61), 20)
+    assert left[:, :8].all()
+    assert not left[:, 9:].any()
+    assert ground.within((slice(30, 61), slice(0, 1)), (61, 61), 20) == (slice(10, 20), slice(0, 1))
