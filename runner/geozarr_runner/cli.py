@@ -30,6 +30,7 @@ from geozarr_runner.publish import marker
 from geozarr_runner.request import Identity, Request, RunRecipe
 from geozarr_runner.run import run
 from stac_watch.model.errors import Defect, Exit, InputError, StacWatchError
+from stac_watch.model.hosts import narrowed
 from stac_watch.model.identity import check_item_id, conversion_key, parse_event_id
 from stac_watch.model.outcome import Counts, Outcome
 from stac_watch.model.signatures import masked, unsigned
@@ -234,7 +235,7 @@ def _request(arguments: argparse.Namespace) -> Request:
         stac_url=arguments.stac_url, output_zarr=arguments.output_zarr, recipe=recipe, overwrite=arguments.overwrite,
         allow_empty=arguments.allow_empty,
         work=Path(arguments.work) if arguments.work else None,
-        allowed_hosts=tuple(host for value in arguments.allowed_hosts for host in value.replace(",", " ").split()),
+        allowed_hosts=narrowed(_hosts(arguments.source_hosts), _hosts(arguments.allowed_hosts)),
         attempts=arguments.attempts, timeout=arguments.timeout,
         memory_limit=arguments.memory_limit,
     )  # fmt: skip
@@ -246,6 +247,10 @@ def _fence(text: str) -> str:
     if text and moment is None:
         raise InputError(f"--fence {text[:80]!r} is not an RFC 3339 time", hint="give the item's `updated`, or nothing")
     return ordered_stamp(moment) if moment is not None else ""
+
+
+def _hosts(values: Sequence[str]) -> tuple[str, ...]:
+    return tuple(host for value in values for host in value.replace(",", " ").split())
 
 
 def _derived_key(stac_url: str, revision: str, recipe: RunRecipe) -> str:
@@ -299,6 +304,7 @@ def _add_options(command: argparse.ArgumentParser, *, with_output: bool) -> None
     add("--outcome", default="", metavar="FILE", help="the outcome as JSON, written whatever happens")
     add("--status", default="", metavar="FILE", help='{"stage", "done", "total"}, replaced as work goes on')
     add("--allowed-hosts", default=[], action="append", metavar="HOST", help="repeatable or comma-separated; none = any host")
+    add("--source-hosts", default=[], action="append", metavar="HOST", help="of those, the ones of the item's source; none = all")
     add("--attempts", default=5, type=_or_default(_positive, 5), help="attempts per object (default 5)")
     add("--timeout", default=60.0, type=_or_default(float, 60.0), help="seconds of silence after which a connection is closed")
     add("--stall", default=1800.0, type=_or_default(float, 1800.0), help="seconds without a step until it ends with 75; 0 = never")

@@ -63,6 +63,7 @@ def conversion():
             "spatial_chunk": "512", "sharding": "true", "package": "none", "overwrite": "true", "dask_perf_html": "/data/dask.html",
         },
         source_name="s2-l2a", fence="2026-03-01T12:00:00.000000Z", installation="prod",
+        allowed_hosts="objects.eodc.eu",
     )  # fmt: skip
 
 

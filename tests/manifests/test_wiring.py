@@ -101,7 +101,7 @@ def test_an_event_becomes_the_workflow_that_it_names(workflow, event, conversion
         **conversion.options, "key": conversion.key,
         "revision": "3f1c", "item_id": conversion.item_id, "attempt": "3", "collection": "sentinel-2-l2a",
         "item_href": conversion.item_href, "lane": "backfill", "reason": "new",
-        "fence": conversion.fence, "installation": "prod",
+        "fence": conversion.fence, "installation": "prod", "source_hosts": "objects.eodc.eu",
     }  # fmt: skip
     crd(workflow, "workflows")
 
@@ -167,6 +167,7 @@ def test_the_runner_takes_the_arguments(workflow, template, conversion, command)
     assert (parsed.spatial_chunk, parsed.sharding, parsed.package, parsed.overwrite) == (512, True, "none", True)
     assert (parsed.key, parsed.attempt, parsed.run, parsed.item_id) == (conversion.key, 3, "gz-run", conversion.item_id)
     assert parsed.allowed_hosts == ["data.eodc.eu,objects.eodc.eu"]
+    assert parsed.source_hosts == ["objects.eodc.eu"]
     assert (parsed.engine, parsed.memory_limit) == ("auto", "")
     paths = {o["name"]: o["valueFrom"]["path"] for o in step["outputs"]["parameters"]}
     assert paths["outcome"] == parsed.outcome

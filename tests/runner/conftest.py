@@ -38,6 +38,7 @@ class Files:
     item: bytes = b""  # at /item.json
     faults: dict[str, list[str]] = field(default_factory=dict)
     requests: Counter[str] = field(default_factory=Counter)
+    headers: list[dict[str, str]] = field(default_factory=list)  # of each request
     stalled: threading.Event = field(default_factory=threading.Event)  # set when silence may end
     gate: threading.Event = field(default_factory=threading.Event)  # chunks wait here; open unless a test closes it
     gated: str = ""  # part of the paths that do; all of them when it is empty
@@ -54,6 +55,7 @@ class _Handler(SimpleHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.files.requests[self.path] += 1
+        self.files.headers.append(dict(self.headers))
         fault = next((queue for end, queue in self.files.faults.items() if self.path.endswith(end)), None)
         answer = (fault.pop(0) if len(fault) > 1 else fault[0]) if fault else "ok"
         if not self.path.endswith(("json", ".zmetadata")) and self.files.gated in self.path:

@@ -142,6 +142,25 @@ def test_hosts_are_checked_for_the_item_its_product_and_redirects(files, product
     assert "'localhost'" in ended.said
 
 
+def test_a_run_asks_its_own_source_s_hosts_and_not_those_of_another(files, product, runner, tmp_path):
+    """All of a deployment's hosts are allowed; of these its event names the source's, and an evil product leads to another's."""
+    everybody = {"allowed_hosts": "127.0.0.1, localhost, *.example.com, 10.0.0.0/8"}
+    files.faults = {"/.zmetadata": ["to http://localhost:1/.zmetadata"]}
+    ended = runner(f"{files.url}/{product.name}", tmp_path / "o.zarr", source_hosts="127.0.0.1", **everybody)
+    assert (ended.code, "'localhost'" in ended.said) == (65, True)
+    assert runner(f"{files.url}/item.json", tmp_path / "o.zarr", source_hosts="a.example.com", **everybody).code == 65
+    ended = runner(f"{files.url}/item.json", tmp_path / "o.zarr", source_hosts="127.0.0.2", **everybody)
+    assert (ended.code, "not one of those that runs may ask" in ended.said) == (65, True)
+
+
+def test_nobody_is_sent_what_netrc_holds(files, product, runner, tmp_path, monkeypatch):
+    (tmp_path / "netrc").write_text("default login somebody password hunter2\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    runner(f"{files.url}/{product.name}", tmp_path / "o.zarr", command="preflight")
+    assert files.headers
+    assert not [h for h in files.headers if "authorization" in {name.lower() for name in h}]
+
+
 def test_a_503_that_passes_is_not_even_noticed(files, product, converted, tree, runner, tmp_path):
     chunk = _chunk(product, f"{TWO}/aot").relative_to(product).as_posix()
     files.faults = {chunk: ["503", "drop", "ok"], "/.zmetadata": ["429", "ok"]}

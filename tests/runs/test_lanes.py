@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stac_watch.ledger.records import Order, Queue
-from stac_watch.runs.lanes import WEIGHT, allowed, next_queue
+from stac_watch.runs.lanes import WEIGHT, allowed, next_queue, reserved
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 ORDER = Order("s2", NOW, NOW, NOW, 0, None, None)
@@ -105,3 +105,23 @@ def test_under_steady_turnover_no_lane_starves(ends):
 )
 def test_a_backfill_s_brake(order, done, failed, in_flight, expected):
     assert allowed(order, done=done, failed=failed, in_flight=in_flight, room=9) == expected
+
+
+@pytest.mark.parametrize(
+    ("names", "room", "most"),
+    [("a", 20, 20), ("ab", 20, 19), ("abc", 20, 18), ("ab", 2, 1), ("abc", 2, 1), ("ab", 1, 1), ("abcdefgh", 4, 2)],
+)
+def test_a_source_that_keeps_its_slots_leaves_one_to_each_other(names, room, most):
+    assert reserved(names, room, {}) == dict.fromkeys(names, most)
+
+
+def test_a_limit_of_its_own_is_what_a_source_has():
+    assert reserved(("a", "b"), 20, {"a": 20}) == {"a": 20, "b": 19}
+
+
+def test_an_evil_source_whose_runs_never_end_stops_no_other():
+    evil, good = Queue("evil", "live"), Queue("good", "live")
+    caps = reserved(("evil", "good"), 2, {})
+    held = fill([evil], 2, caps)
+    assert held == {evil: 1}
+    assert fill([evil, good], 1, caps, held)[good] == 1

@@ -408,7 +408,11 @@ def test_arguments_are_the_runner_s_options(make):
     data = parse_event(
         build_event(
             make.conversion(
-                groups="a b", fence="2026-03-01T12:00:00.000000Z", installation="prod", options={"spatial_chunk": "512"}
+                groups="a b",
+                fence="2026-03-01T12:00:00.000000Z",
+                installation="prod",
+                options={"spatial_chunk": "512"},
+                allowed_hosts="a.example,10.0.0.0/8",
             ),
             3,
         )
@@ -416,5 +420,6 @@ def test_arguments_are_the_runner_s_options(make):
     assert arguments(data) == [
         f"--stac-url={make.href}", f"--output-zarr={data['output_zarr']}", "--groups=a b", f"--key={data['key']}",
         "--revision=rev-a", f"--item-id={make.item_id}", f"--run={data['run']}", "--attempt=3",
-        "--fence=2026-03-01T12:00:00.000000Z", "--installation=prod", "--spatial-chunk=512",
+        "--fence=2026-03-01T12:00:00.000000Z", "--installation=prod",
+        "--source-hosts=a.example,10.0.0.0/8", "--spatial-chunk=512",
     ]  # fmt: skip

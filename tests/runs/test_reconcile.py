@@ -6,7 +6,7 @@ import pytest
 
 from stac_watch.config.model import Limits
 from stac_watch.ledger.records import Move
-from stac_watch.model.errors import Exit
+from stac_watch.model.errors import NO_SPACE, Exit
 from stac_watch.model.item import SkipReason
 from stac_watch.model.outcome import Outcome, outcome_of
 from stac_watch.model.states import TRANSITIONS, Fact, State
@@ -188,6 +188,16 @@ def test_a_source_that_is_not_there_is_asked_again_ever_more_rarely(look, make, 
     move = look(State.RUNNING, Phase.FAILED, Exit.SOURCE_NOT_THERE, waits=waits, failures=2)
     assert (move.fact, move.due) == (Fact.NOT_READY, make.now + spans[pause])
     assert move.reason.startswith("source not there yet")
+
+
+def test_a_disk_that_is_full_is_waited_for_and_no_other_place_that_cannot_be_written(look, make):
+    full = {"code": int(Exit.CANNOT_WRITE), "reason": f"{NO_SPACE} while writing /outputs/x.zarr"}
+    move = look(State.RUNNING, Phase.FAILED, outcome=full, waits=1, failures=2)
+    assert (move.fact, move.due, move.reason) == (Fact.NOT_READY, make.now + timedelta(hours=1), full["reason"])
+    late = make.row().queued_at + LIMITS.not_ready_for
+    assert look(State.RUNNING, Phase.FAILED, outcome=full, now=late).fact is Fact.FAILED_PERMANENT
+    other = full | {"reason": "cannot write s3://bucket/x.zarr: no such bucket"}
+    assert look(State.RUNNING, Phase.FAILED, outcome=other).fact is Fact.FAILED_PERMANENT
 
 
 def test_a_source_that_never_came_is_failed(look, make):

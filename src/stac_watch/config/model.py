@@ -93,7 +93,8 @@ class Source(Group):
     reprocessing: Literal["all", "newest"] = "all"
     """A new processing (baseline, generation) of the same acquisition has a new id: convert all of them, or the newest only."""
     max_in_flight: int | None = Field(default=None, ge=1)
-    """Unfinished runs of this source, so that a big one leaves room for others; empty = only the engine's limit."""
+    """Unfinished runs of this source, so that a big one leaves room for others; empty = the engine's limit, less one slot for each
+    other source (half of the slots at most): a source whose products take for ever stops nobody else."""
     allowed_hosts: tuple[Host, ...] = ()
     """Hosts (and buckets) that product hrefs may name, `*.example.org` for a whole domain; empty = only the catalog's own host.
     A network (`10.0.0.0/8`) lets public names lead to private addresses of it (docs/security.md)."""

@@ -133,13 +133,14 @@ def execute(
     Raises:
         CatalogUnavailable: a catalog gives no usable answer; what was moved before stays moved.
     """
-    results = [_again(t, ledger, now()) for t in targets if not t.from_catalog]
+    hosts = {name: ",".join(intake.source.hosts()) for name, intake in intakes.items()}
+    results = [_again(t, ledger, hosts.get(t.source, ""), now()) for t in targets if not t.from_catalog]
     for name in dict.fromkeys(t.source for t in targets if t.from_catalog):
         results += _fetched([t.item for t in targets if t.from_catalog and t.source == name], intakes[name])
     return results
 
 
-def _again(target: ReplayTarget, ledger: Ledger, now: datetime) -> ReplayTarget:
+def _again(target: ReplayTarget, ledger: Ledger, hosts: str, now: datetime) -> ReplayTarget:
     row = ledger.conversions.get(target.key or "")
     if target.refusal is not None or row is None:
         return target
@@ -148,7 +149,8 @@ def _again(target: ReplayTarget, ledger: Ledger, now: datetime) -> ReplayTarget:
         if current.refusal is not None:
             return current
         again = row.state is State.DONE  # whoever asks for what is done wants it made again, not to hear that it is done
-        ledger.conversions.move(row, Move(Fact.REPLAYED, "a person asked for it", lane="replay", overwrite=again), now)
+        asked = Move(Fact.REPLAYED, "a person asked for it", lane="replay", overwrite=again, allowed_hosts=hosts)
+        ledger.conversions.move(row, asked, now)
     except StaleState:
         return ReplayTarget(row.item_id, row.source, row.key, row.state, "", "it moved meanwhile")
     return ReplayTarget(row.item_id, row.source, row.key, State.QUEUED, f"attempt {row.attempt + 1}", None)

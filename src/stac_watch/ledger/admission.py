@@ -109,7 +109,8 @@ def _readmit(tx: Connection, row: ConversionRow, asked: Conversion, before: Conv
     # another source may have seen it return before, and asked for it
     returned = before is not None and before.key != row.key and before.queued_at >= row.queued_at
     if row.state in FINAL and returned:  # what stands under its name now is the other's
-        again = Move(Fact.REPLAYED, "the item returned to an earlier revision", fence=asked.fence)
+        hosts = asked.allowed_hosts if asked.source_name in ("", row.source) else ""
+        again = Move(Fact.REPLAYED, "the item returned to an earlier revision", fence=asked.fence, allowed_hosts=hosts)
         return [moves.apply(tx, row, again, now)]
     return []
 

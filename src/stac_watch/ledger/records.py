@@ -211,6 +211,7 @@ class Move:
     outcome: Outcome | None = None
     lane: Lane | None = None
     fence: str = ""  # the item returned to this revision: it is the newest again
+    allowed_hosts: str = ""  # of the source as it is configured now, comma-separated; empty = as they were
     overwrite: bool = False  # the next attempt converts again although an output with the key exists
     conversion: Conversion | None = None  # the next attempt asks for this, of whichever source; None = for the same as before
 

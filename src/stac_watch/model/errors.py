@@ -112,12 +112,16 @@ class Refused(StacWatchError):  # noqa: N818  # the answer, as HTTP 401/403 give
 WRITE_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG})
 
 
+NO_SPACE = "no space left"
+"""What every sentence about a full disk says: that passes, other reasons why nothing can be written do not."""
+
+
 def cannot_write(error: OSError, path: object) -> CannotWrite | None:
     """Returns the error to raise when `error` says that `path` cannot be written, else None."""
     if error.errno not in WRITE_ERRNOS:
         return None
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return CannotWrite(f"no space left while writing {path}", hint="free space there, or choose another output folder")
+        return CannotWrite(f"{NO_SPACE} while writing {path}", hint="free space there, or choose another output folder")
     return CannotWrite(f"cannot write {path}: {error.strerror}", hint="check the folder's owner and mount, or choose another")
 
 

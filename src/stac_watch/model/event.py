@@ -29,7 +29,7 @@ MAPPED = (
     "run", "key", "lane", "reason", "collection", "item_id", "item_href", "product_href", "revision", "datetime", "tile",
     "stac_url", "output_zarr", "groups",
 )  # fmt: skip
-LATER = {"source_name": "unknown", "fence": "", "installation": ""}
+LATER = {"source_name": "unknown", "fence": "", "installation": "", "allowed_hosts": ""}
 """Mapped, too. Events that were stored before these fields existed lack them; the Sensor has these defaults for them."""
 _SLUG = 14  # characters of an item id that is no Sentinel-2 product's: it leaves six digits to the attempt
 
@@ -62,6 +62,7 @@ class Conversion:
     source_name: str = ""  # the source's name in the configuration
     fence: str = ""  # orders the revisions of an item, see `fence_of`; empty = not known
     installation: str = ""  # whose conversion it is
+    allowed_hosts: str = ""  # that the run may fetch from, comma-separated: those of the item's own source
 
     @property
     def key(self) -> str:
@@ -120,6 +121,7 @@ def build_event(conversion: Conversion, attempt: int) -> bytes:
     data: dict[str, Any] = {
         "run": run_name(c, attempt), "key": c.key, "attempt": attempt, "lane": c.lane, "priority": PRIORITY[c.lane],
         "reason": c.reason, "source_name": c.source_name, "fence": c.fence, "installation": c.installation,
+        "allowed_hosts": c.allowed_hosts,
         "collection": c.collection, "item_id": c.item_id,
         "item_href": c.item_href,
         "product_href": c.product_href, "revision": c.revision, "datetime": stamp(c.datetime), "tile": c.tile,
@@ -141,12 +143,20 @@ def build_event(conversion: Conversion, attempt: int) -> bytes:
 
 
 def next_attempt(
-    body: bytes, attempt: int, *, reason: str, lane: Lane | None = None, overwrite: bool = False, fence: str = ""
+    body: bytes,
+    attempt: int,
+    *,
+    reason: str,
+    lane: Lane | None = None,
+    overwrite: bool = False,
+    fence: str = "",
+    allowed_hosts: str = "",
 ) -> tuple[bytes, str]:
     """Returns the event of a later attempt of the same key, and its run's name; everything else stays as first decided.
 
     With `overwrite` the run converts again although an output with the key is there; so do the attempts after it. A `fence` takes
-    the place of the event's own: the item returned to this revision after it had another.
+    the place of the event's own: the item returned to this revision after it had another. So do `allowed_hosts`: the source's
+    may have changed since.
     """
     document = json.loads(body)
     data = document["data"]
@@ -154,6 +164,8 @@ def next_attempt(
     data |= {"run": run, "attempt": attempt, "reason": reason}
     if fence:
         data |= {"fence": fence}
+    if allowed_hosts:
+        data |= {"allowed_hosts": allowed_hosts}
     if lane is not None:
         data |= {"lane": lane, "priority": PRIORITY[lane]}
     if overwrite:

@@ -78,6 +78,29 @@ def check_address(host: str, address: str, allowed_hosts: tuple[str, ...]) -> No
     )
 
 
+def narrowed(own: tuple[str, ...], allowed: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns the hosts that one run may ask: its source's own, each of which must be among those that are allowed to all.
+
+    Raises:
+        IdentityError: one is not.
+    """
+    for host in own if allowed else ():
+        within = host in allowed or (_within(host, allowed) if "/" in host else _host_allowed(host.removeprefix("*"), allowed))
+        if not within:
+            hint = "an event names hosts of its source; the deployment's are in the configuration it was rendered from"
+            raise IdentityError(f"host {host[:80]!r} is not one of those that runs may ask", hint=hint)
+    return own or allowed
+
+
+def _within(network: str, allowed: tuple[str, ...]) -> bool:
+    try:
+        inner = ipaddress.ip_network(network, strict=False)
+    except ValueError:
+        return False
+    outer = (ipaddress.ip_network(entry, strict=False) for entry in allowed if "/" in entry)
+    return any(o.version == inner.version and o.supernet_of(inner) for o in outer)  # type: ignore[arg-type]  # of one version
+
+
 def is_inside(host: str) -> bool:
     """Tells whether a host is visibly not public: an address, or a name that the public DNS does not have."""
     return _address(host) is not None or "." not in host or host.endswith(INSIDE)

@@ -48,7 +48,7 @@ class Fact(StrEnum):
     FAILED_PERMANENT = "failed_permanent"  #: the run failed in a way that will not pass, or no attempts are left
     INTERRUPTED = "interrupted"  #: the run was ended from outside (SIGTERM, eviction): next attempt, not counted as a failure
     VANISHED = "vanished"  #: the run was seen and is gone without an outcome: next attempt
-    NOT_READY = "not_ready"  #: exit 66, the source is not there yet: next attempt, later
+    NOT_READY = "not_ready"  #: exit 66, the source is not there yet; 73, a disk is full: next attempt, later
     REPLAYED = "replayed"  #: a person asked for it
     WITHDRAWN = "withdrawn"  #: the item is gone from the catalog
     SUPERSEDED = "superseded"  #: a newer revision of the item replaced it

@@ -31,6 +31,20 @@ def next_queue(waiting: Collection[Queue], in_flight: Mapping[Queue, int], caps:
     )
 
 
+def reserved(sources: Collection[str], room: int, own: Mapping[str, int]) -> dict[str, int]:
+    """Returns the most runs in flight of each source: so many that each other source finds one slot free, whatever this one holds.
+
+    At most half of the room is kept free in this way. A source with a limit of its own has that.
+
+    Args:
+        sources: their names.
+        room: the most runs in flight of all.
+        own: limits of their own.
+    """
+    kept = min(len(sources) - 1, room // 2)
+    return {name: own.get(name, max(1, room - kept)) for name in sources}
+
+
 def allowed(order: Order, *, done: int, failed: int, in_flight: int, room: int) -> int | str:
     """Returns how many more events of a backfill may go out now, or the sentence that says why none goes from now on.
 

@@ -214,6 +214,7 @@ def arguments(data: Mapping[str, Any]) -> list[str]:
         "stac-url": data["stac_url"], "output-zarr": data["output_zarr"], "groups": data.get("groups", ""),
         "key": data["key"], "revision": data["revision"], "item-id": data["item_id"], "run": data["run"],
         "attempt": str(data["attempt"]), "fence": data.get("fence", ""), "installation": data.get("installation", ""),
+        "source-hosts": data.get("allowed_hosts", ""),
         **{str(k).replace("_", "-"): str(v) for k, v in options.items()},
     }  # fmt: skip
     return [f"--{name}={value}" for name, value in given.items()]

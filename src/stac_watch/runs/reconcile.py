@@ -14,7 +14,7 @@ from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.records import ConversionRow, Move
 from stac_watch.ledger.session import StaleState
 from stac_watch.model.causes import fingerprint
-from stac_watch.model.errors import Exit
+from stac_watch.model.errors import NO_SPACE, Exit
 from stac_watch.model.item import SkipReason
 from stac_watch.model.outcome import Outcome
 from stac_watch.model.patience import Backoff, waited
@@ -73,6 +73,8 @@ def _failed(row: ConversionRow, outcome: Outcome, now: datetime, limits: Limits,
     if superseded:
         return Move(Fact.SUPERSEDED, f"failed ({code}: {why}), and a newer revision is there", reason=SkipReason.SUPERSEDED)
     if code == Exit.SOURCE_NOT_THERE:
+        return _not_ready(row, f"source not there yet: {why}", outcome, now, limits)
+    if code == Exit.CANNOT_WRITE and NO_SPACE in why:  # who filled a disk is another, and it is full for everybody on it
         return _not_ready(row, why, outcome, now, limits)
     if code in ENDED_FROM_OUTSIDE and row.attempt < ENOUGH:
         return Move(Fact.INTERRUPTED, why, reason=why, outcome=outcome)
@@ -82,11 +84,12 @@ def _failed(row: ConversionRow, outcome: Outcome, now: datetime, limits: Limits,
 
 
 def _not_ready(row: ConversionRow, why: str, outcome: Outcome, now: datetime, limits: Limits) -> Move:
+    """Looks again later and ever later: at a source that is not there, at a place that cannot be written."""
     if now - row.queued_at >= limits.not_ready_for:
-        reason = f"source not there after {limits.not_ready_for}: {why}"
+        reason = f"after {limits.not_ready_for} still: {why}"
         return Move(Fact.FAILED_PERMANENT, reason, reason=reason, outcome=outcome)
     wait = limits.not_ready[min(row.waits, len(limits.not_ready) - 1)]
-    return Move(Fact.NOT_READY, why, due=now + wait, reason=f"source not there yet: {why}", outcome=outcome)
+    return Move(Fact.NOT_READY, why, due=now + wait, reason=why, outcome=outcome)
 
 
 def _retry(

@@ -78,7 +78,10 @@ PARAMETERS = (
     Parameter("engine", "auto: fast where it can; fast or stock: that one. The bytes are the same", "", "auto", "engine",
               ("auto", "fast", "stock")),
     Parameter("memory_limit", "e.g. 2Gi: fewer workers beyond; empty = the container's limit", "", "", "memory-limit"),
-    Parameter("allowed_hosts", "hosts that the run may fetch from, comma-separated; empty = any", "", "", "allowed-hosts"),
+    Parameter("source_hosts", "of the hosts below, those of the item's own source; empty = all of them", "allowed_hosts", "",
+              "source-hosts"),
+    Parameter("allowed_hosts", "hosts that runs may fetch from, comma-separated; empty = any. No event sets it", "", "",
+              "allowed-hosts"),
 )  # fmt: skip
 """The public contract of the WorkflowTemplate, in its order: the Sensor writes the event's values by index."""
 

@@ -25,6 +25,7 @@ from stac_watch.model.patience import CLOCKS, Rest
 from stac_watch.model.states import Fact, State
 from stac_watch.runs.dispatch import Sent, dispatch
 from stac_watch.runs.engine import Engine, Runs
+from stac_watch.runs.lanes import reserved
 from stac_watch.runs.pace import Throttle, TokenBucket
 from stac_watch.runs.reconcile import reconcile
 from stac_watch.watch.observer import Observer
@@ -87,7 +88,8 @@ class Watcher:
 
     def __init__(self, parts: Parts, *, observing: bool = True) -> None:
         self._p = parts
-        caps = {s.name: s.max_in_flight for s in parts.sources if s.max_in_flight is not None}
+        own = {s.name: s.max_in_flight for s in parts.sources if s.max_in_flight is not None}
+        caps = reserved([s.name for s in parts.sources], parts.limits.max_in_flight, own)
         self._throttle = Throttle(TokenBucket(parts.limits.rate), caps=caps, max_in_flight=parts.limits.max_in_flight)
         self._observers = [Observer(parts.intake(source), parts.rng) for source in (parts.sources if observing else ())]
         self._refused: Rest | None = None  # of an engine that refused us
