@@ -226,7 +226,7 @@ def _http(allowed_hosts: tuple[str, ...], inside: tuple[str, ...], patience: Pat
     async def session(**options: Any) -> aiohttp.ClientSession:  # noqa: ANN401  # fsspec's own signature
         opened = aiohttp.ClientSession(connector=Connector(resolver=Resolver()), **options)
         # `trust_env` is for proxies; with it aiohttp 3.14 also sends what ~/.netrc has for a host, or for any, to whoever asks
-        opened._get_netrc_auth = lambda _host: None  # type: ignore[method-assign]  # noqa: SLF001
+        opened._get_netrc_auth = lambda _host: None  # type: ignore[assignment,method-assign]  # noqa: SLF001
         return opened
 
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=min(30.0, patience.timeout), sock_read=patience.timeout)

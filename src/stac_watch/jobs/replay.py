@@ -180,7 +180,7 @@ def _fetched(ids: Sequence[str], intake: Intake) -> list[ReplayTarget]:
         elif item in moved and row is not None:
             results.append(ReplayTarget(item, source.name, row.key, row.state, f"attempt {row.attempt}", None))
         elif row is not None:
-            results.append(_again(_target(row, ledger), ledger, intake.now()))
+            results.append(_again(_target(row, ledger), ledger, ",".join(source.hosts()), intake.now()))
     return results
 
 
