@@ -7,6 +7,8 @@ Shapely and cql2 are imported by the first of them: most configurations have non
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +71,8 @@ def _union(document: object, name: str) -> BaseGeometry:
     from shapely.errors import ShapelyError
     from shapely.geometry import shape
 
+    from stac_watch.config.globe import onto_globe
+
     try:
         if not isinstance(document, dict):
             raise TypeError  # noqa: TRY301  # said below like every other nonsense
@@ -81,9 +85,23 @@ def _union(document: object, name: str) -> BaseGeometry:
     if area.is_empty or not area.is_valid:
         raise ValueError(f"the area of {name} is {'empty' if area.is_empty else is_valid_reason(area)}")
     west, south, east, north = area.bounds
-    if west < -180 or east > 180 or south < -90 or north > 90:  # degrees
+    if west < -360 or east > 360 or south < -90 or north > 90:  # degrees
         raise ValueError(f"the area of {name} is not in degrees (EPSG:4326): its bounds are {area.bounds}")
-    return area
+    if any(180 < length < 360 for length in _edges(area)):
+        raise ValueError(
+            f"the area of {name} has an edge across more than half the globe: where it crosses the antimeridian, split it at 180"
+            " degrees (RFC 7946), or go on counting beyond; where it is that wide, give the edge a point in between"
+        )
+    return onto_globe(area) or area
+
+
+def _edges(area: BaseGeometry) -> Iterator[float]:
+    """Yields how many degrees of longitude the edges of polygons cover."""
+    for part in getattr(area, "geoms", [area]):
+        if hasattr(part, "geoms"):
+            yield from _edges(part)
+        elif part.geom_type == "Polygon":
+            yield from (abs(b[0] - a[0]) for a, b in pairwise(part.exterior.coords))
 
 
 def parse_expression(value: object) -> Expression:

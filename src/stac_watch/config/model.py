@@ -25,7 +25,7 @@ from pydantic import (
 
 from stac_watch.config.areas import Area, Expression, parse_area, parse_expression
 from stac_watch.config.sharing import default_output, meeting
-from stac_watch.config.values import Duration, Host, HttpUrl, Rate, SameHost, Size, _output_template
+from stac_watch.config.values import Bbox, Duration, Host, HttpUrl, Rate, SameHost, Size, Tile, _output_template
 from stac_watch.model.errors import ConfigError
 
 OURS = frozenset({"engine", "ledger"})  # what pages, metrics and `status` call the watcher's own parts beside its sources
@@ -40,8 +40,9 @@ class Group(BaseModel):
 class Filter(Group):
     """Which items of the collection are wanted. Every condition that is given must hold."""
 
-    bbox: tuple[float, float, float, float] | None = None
-    """west, south, east, north in degrees (EPSG:4326)."""
+    bbox: Bbox | None = None
+    """west, south, east, north in degrees (EPSG:4326); west > east crosses the antimeridian. An item counts by its geometry, or its
+    bbox."""
     intersects: Annotated[InstanceOf[Area], BeforeValidator(parse_area)] | None = None
     """Area of interest: path of a GeoJSON file in degrees (EPSG:4326), or GeoJSON. An item counts by its geometry, or its bbox."""
     cql2: Annotated[InstanceOf[Expression], BeforeValidator(parse_expression)] | None = None
@@ -50,8 +51,8 @@ class Filter(Group):
     """Percent; an item without eo:cloud_cover is skipped under a reason of its own, never silently."""
     max_age: Duration | None = None
     """Age of the acquisition when it is first seen: upstream re-stamps old ones in floods. A backfill or a replay is exempt."""
-    tiles: tuple[str, ...] = ()
-    """MGRS tiles as in `T32TQM`."""
+    tiles: tuple[Tile, ...] = ()
+    """MGRS tiles: `T32TQM` or `32TQM`, in any case."""
 
 
 class Poll(Group):

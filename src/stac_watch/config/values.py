@@ -67,6 +67,26 @@ def _host(value: str) -> str:
     return value
 
 
+def parse_tile(value: str) -> str:
+    """Returns an MGRS tile as products are called after it, `T32TQM`, from that, `32TQM`, `MGRS-32TQM`, in any case."""
+    match = re.fullmatch(r"(?:MGRS-|T)?(\d{1,2})([C-HJ-NP-X][A-HJ-NP-Z]{2})", value.strip().upper())
+    if not match or not 1 <= int(match[1]) <= 60:
+        raise ValueError(
+            f"{value!r} is no MGRS tile; write it as T32TQM: zone 01 to 60, a band C to X, two letters, none of them I or O"
+        )
+    return f"T{int(match[1]):02}{match[2]}"
+
+
+def _bbox(value: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+    west, south, east, north = value
+    if not (-180 <= west <= 180 and -180 <= east <= 180 and -90 <= south <= north <= 90):
+        raise ValueError(
+            f"{list(value)} is not west, south, east, north in degrees: longitudes within 180, latitudes within 90, south below"
+            " north; west > east crosses the antimeridian"
+        )
+    return value
+
+
 def _same_host(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*(:\d{1,5})?", value):
         raise ValueError(f"{value!r} is not a host; write objects.example.org, or with its port, without scheme and path")
@@ -90,4 +110,6 @@ Size = Annotated[int, BeforeValidator(parse_size)]
 Rate = Annotated[float, BeforeValidator(parse_rate)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 Host = Annotated[str, AfterValidator(_host)]
+Bbox = Annotated[tuple[float, float, float, float], AfterValidator(_bbox)]
+Tile = Annotated[str, AfterValidator(parse_tile)]
 SameHost = Annotated[str, AfterValidator(_same_host)]

@@ -17,7 +17,7 @@ from urllib.parse import SplitResult, urlsplit
 from stac_watch.catalog.abilities import STAMPS
 from stac_watch.model.errors import IdentityError
 from stac_watch.model.hosts import check_href
-from stac_watch.model.identity import TILE, check_item_id
+from stac_watch.model.identity import check_item_id
 from stac_watch.model.item import Item, ItemDocument, Unreadable
 from stac_watch.model.product import product_hrefs
 from stac_watch.model.signatures import unsigned
@@ -60,7 +60,8 @@ def read_item(
         return Unreadable(shown, error.message)
     updated = next((s for s in (parse_stamp(properties.get(f)) for f in STAMPS) if s), None)
     first, *others = _names(href, same_as)
-    tile = str(properties.get("grid:code", "")).replace("MGRS-", "T", 1)
+    code = re.fullmatch(r"MGRS-(\d{1,2})([A-Z]{3})", str(properties.get("grid:code", "")).upper())
+    tile = f"T{code[1]:0>2}{code[2]}" if code else ""
     return Item(
         collection=collection,
         item_id=item_id,
@@ -71,7 +72,7 @@ def read_item(
         item_href=item_href,
         bbox=_bbox(document.get("bbox")),
         cloud_cover=_number(properties.get("eo:cloud_cover")),
-        tile=tile if TILE.fullmatch(tile) else "",  # it may become part of a path
+        tile=tile,
         deprecated=properties.get("deprecated") is True,
         trace=trace_of(document, href, on),
         others=frozenset(revision_of(document, name, on) for name in others),

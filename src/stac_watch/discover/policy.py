@@ -5,18 +5,15 @@ Nothing is dropped without a reason from a closed list.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from cql2 import Expr
-from shapely.errors import ShapelyError
-from shapely.geometry import box, shape
-from shapely.geometry.base import BaseGeometry
 
+from stac_watch.config.globe import area_of, footprint
 from stac_watch.config.model import Filter
 from stac_watch.model.identity import tile_of
-from stac_watch.model.item import Item, SkipReason
+from stac_watch.model.item import Item, ItemDocument, SkipReason
 
 
 @dataclass(frozen=True)
@@ -31,14 +28,14 @@ class Skip:
     reason: SkipReason
 
 
-def judge(item: Item, rules: Filter, now: datetime, document: Mapping[str, object] | None = None) -> Admit | Skip:
+def judge(item: Item, rules: Filter, now: datetime, document: ItemDocument | None = None) -> Admit | Skip:
     """Returns the verdict; the first rule that says no names the reason.
 
     Args:
         item: the item as it was read.
         rules: the source's filter.
         now: for its age.
-        document: the item as the catalog gave it, where `intersects` or `cql2` need more than the item.
+        document: the item as the catalog gave it, where an area or `cql2` need more than the item.
     """
     for reason in _objections(item, rules, now, document or {}):
         return Skip(reason)
@@ -47,10 +44,10 @@ def judge(item: Item, rules: Filter, now: datetime, document: Mapping[str, objec
 
 def fields_for(rules: Filter) -> tuple[str, ...]:
     """Returns what of an item document these rules need besides the usual."""
-    return ("geometry",) if rules.intersects is not None or rules.cql2 is not None else ()
+    return ("geometry",) if any(rule is not None for rule in (rules.bbox, rules.intersects, rules.cql2)) else ()
 
 
-def _objections(item: Item, rules: Filter, now: datetime, document: Mapping[str, object]) -> list[SkipReason]:
+def _objections(item: Item, rules: Filter, now: datetime, document: ItemDocument) -> list[SkipReason]:
     found = []
     if item.deprecated:
         found.append(SkipReason.DEPRECATED)
@@ -70,40 +67,19 @@ def _objections(item: Item, rules: Filter, now: datetime, document: Mapping[str,
     return found
 
 
-def _outside(item: Item, rules: Filter, document: Mapping[str, object]) -> SkipReason | None:
-    if rules.bbox is not None:
-        if not item.bbox:
-            return SkipReason.NO_BBOX
-        if not _box(item.bbox).intersects(_box(rules.bbox)):
-            return SkipReason.OUTSIDE_AREA
-    if rules.intersects is not None:
-        footprint = _footprint(item, document)
-        if footprint is None:
-            return SkipReason.NO_BBOX
-        if not footprint.intersects(rules.intersects.geometry):
-            return SkipReason.OUTSIDE_AREA
-    return None
+def _outside(item: Item, rules: Filter, document: ItemDocument) -> SkipReason | None:
+    areas = [area_of(rules.bbox)] if rules.bbox is not None else []
+    areas += [rules.intersects.geometry] if rules.intersects is not None else []
+    if not areas:
+        return None
+    place = footprint(document, item.bbox)
+    if place is None:
+        return SkipReason.NO_BBOX
+    return None if all(area is not None and place.intersects(area) for area in areas) else SkipReason.OUTSIDE_AREA
 
 
-def _footprint(item: Item, document: Mapping[str, object]) -> BaseGeometry | None:
-    """The item's geometry, or its bbox where it has none that can be used."""
-    try:
-        geometry = shape(document["geometry"])  # type: ignore[arg-type]  # whatever it is: shapely says
-        if not geometry.is_empty and geometry.is_valid:
-            return geometry
-    except (ShapelyError, TypeError, ValueError, AttributeError, KeyError, IndexError):
-        pass  # what shapely says of nonsense differs by type
-    return _box(item.bbox) if item.bbox else None
-
-
-def _unmet(expression: Expr, document: Mapping[str, object]) -> SkipReason | None:
+def _unmet(expression: Expr, document: ItemDocument) -> SkipReason | None:
     try:
         return None if expression.matches(dict(document)) else SkipReason.NO_MATCH
     except Exception:  # noqa: BLE001  # cql2 raises bare Exception where SQL says NULL: a property that the item does not have
         return SkipReason.CANNOT_MATCH
-
-
-def _box(bbox: tuple[float, ...]) -> BaseGeometry:
-    """Returns the area of a bbox; one that crosses the antimeridian (west > east, RFC 7946) is two."""
-    west, south, east, north = bbox
-    return box(west, south, east, north) if west <= east else box(west, south, 180, north).union(box(-180, south, east, north))
