@@ -12,11 +12,13 @@ from stac_watch.catalog.abilities import words
 from stac_watch.catalog.client import Catalog
 from stac_watch.catalog.probe import probe
 from stac_watch.config.model import ArgoSettings, Config, Source
+from stac_watch.discover.outlook import outlook
 from stac_watch.discover.overlap import overlap_of
 from stac_watch.ledger.database import shown_url
 from stac_watch.model.errors import Refused
 
 if TYPE_CHECKING:
+    from stac_watch.ledger.ledger import Ledger
     from stac_watch.runs.argo import ArgoEngine
 
 
@@ -67,8 +69,18 @@ def _checked_catalog(config: Config, source: Source, catalog: Catalog) -> str:
     try:
         ledger.sources.note_abilities(source.name, asdict(found), wall_clock())
         overlap = overlap_of(source, found.stamp, ledger.sources.lateness(source.name))
+        unreadable = _unreadable(ledger, source)
     finally:
         ledger.close()
     skew = (server_now - wall_clock()).total_seconds()
     told = [*words(found), f"overlap {overlap.total_seconds() / 60:.0f} min, its clock is {skew:+.0f} s from ours"]
+    told += [*outlook(source, catalog, wall_clock()).words(source.filter), *unreadable]
     return "\n      ".join([f"{catalog.collection} at {catalog.api}", *told])
+
+
+def _unreadable(ledger: Ledger, source: Source) -> list[str]:
+    """Returns what the watcher could not act on, with the first reason."""
+    found = [why for name, _, why in ledger.absences.unreadable() if name == source.name]
+    return (
+        [f"warning: {len(found)} items cannot be acted on, the first: {found[0]} → stac-watch items --unreadable"] if found else []
+    )

@@ -60,6 +60,7 @@ class BackfillPlan:
     end: datetime
     goes_on_at: datetime | None  # where an earlier run of the same range stopped
     days: list[Day]
+    reasons: dict[str, int]  # of the skipped ones
     to_do: int
     gigabytes: float
     hours: float
@@ -89,8 +90,10 @@ def plan(intake: Intake, limits: Limits, request: BackfillRequest) -> BackfillPl
     intake.ensure_abilities()
     source, ledger = intake.source, intake.ledger
     found: dict[str, Counter[str]] = {}
+    reasons = Counter[str]()
     for leaf, seen in intake.read_days(request.start, request.end, "backfill"):
         found.setdefault(f"{leaf.window.start:%Y-%m-%d}", Counter()).update(_tally(seen, leaf))
+        reasons.update(_reasons(seen))
     rows = [Day(day=day, **{name: counts[name] for name in _COUNTED}) for day, counts in sorted(found.items())]
     to_do = sum(day.to_do for day in rows)
     to_do = min(to_do, request.max_items) if request.max_items is not None else to_do
@@ -105,6 +108,7 @@ def plan(intake: Intake, limits: Limits, request: BackfillRequest) -> BackfillPl
         end=request.end,
         goes_on_at=position if position is not None and position < request.end else None,
         days=rows,
+        reasons=dict(reasons.most_common()),
         to_do=to_do,
         gigabytes=round(to_do * size / 1e9, 1),
         hours=round(hours, 2),
@@ -127,6 +131,13 @@ def _tally(seen: Comparison, leaf: Leaf) -> Counter[str]:
         if item_id not in new or item_id in seen.shared:
             counts[known.state.value if known.state in FINAL else "unfinished"] += 1
     return counts
+
+
+def _reasons(seen: Comparison) -> Iterator[str]:
+    """Yields why items are skipped: as they are judged now, or as it is known of what is not judged."""
+    judged = {s.item.item_id: s.skip for s in seen.sightings}
+    yield from (skip.value for item_id, skip in judged.items() if skip is not None and item_id not in seen.shared)
+    yield from (k.cause for item_id, k in seen.known.items() if item_id not in judged and k.state is State.SKIPPED)
 
 
 def usual(rows: Iterable[ConversionRow]) -> tuple[float, float]:

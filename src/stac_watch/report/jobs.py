@@ -35,7 +35,9 @@ def render_plan(plan: BackfillPlan) -> RenderableType:
         table.add_row(f"… {len(shown) - DAYS} more", *("" for _ in columns))
     table.add_row("all", *(str(sum(getattr(day, name) for day in plan.days)) for name in columns), style="bold")
     basis = "as measured here" if plan.measured else "as is usual for a full Sentinel-2 tile"
-    notes = [Text(f"to do: {plan.to_do} items, about {plan.gigabytes:g} GB and {plan.hours:g} h ({plan.limit}; {basis})")]
+    skipped = ", ".join(f"{n} {reason}" for reason, n in plan.reasons.items())
+    notes = [Text(f"skipped: {skipped}")] if skipped else []
+    notes += [Text(f"to do: {plan.to_do} items, about {plan.gigabytes:g} GB and {plan.hours:g} h ({plan.limit}; {basis})")]
     if plan.goes_on_at is not None:
         notes.append(Text(f"an earlier run of this range stopped at {stamp(plan.goes_on_at)}; --yes goes on there"))
     if plan.held is not None:

@@ -1,0 +1,77 @@
+"""What a source's rules make of the newest items: a filter that can match nothing is said before it skips for weeks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime
+
+from stac_watch.catalog.client import Catalog
+from stac_watch.config.model import Filter, Source
+from stac_watch.discover.intake import read_document
+from stac_watch.discover.policy import Skip, judge
+from stac_watch.model.causes import fingerprint
+from stac_watch.model.item import Item, SkipReason
+
+NEWEST = 400  # items: a day of a third of the globe
+
+_LOOK_AT = {
+    SkipReason.OUTSIDE_AREA: "filter.bbox and filter.intersects: west, south, east, north, longitude first",
+    SkipReason.NO_BBOX: "an area is configured, and these items do not say where they lie",
+    SkipReason.TOO_CLOUDY: "filter.max_cloud_cover: per cent, 0 to 100",
+    SkipReason.NO_CLOUD_COVER: "filter.max_cloud_cover is set, and these items have no eo:cloud_cover",
+    SkipReason.TOO_OLD: "filter.max_age: counted from the acquisition",
+    SkipReason.OTHER_TILE: "filter.tiles: is the catalog of another region, or do its items not name their tile in grid:code?",
+    SkipReason.NO_MATCH: "filter.cql2: how do these items spell what it compares?",
+    SkipReason.CANNOT_MATCH: "filter.cql2 names a property that these items do not have",
+}
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What would become of the newest items."""
+
+    items: int
+    matching: int
+    skipped: dict[SkipReason, int]  # by the first rule that says no
+    unreadable: int
+    examples: list[str]  # of reasons for it, one of each kind
+
+    def words(self, rules: Filter) -> list[str]:
+        """Returns it in sentences, warnings included."""
+        if not self.items:
+            return []
+        parts = [f"{n} {reason.value}" for reason, n in self.skipped.items()]
+        parts += [f"{self.unreadable} unreadable"] if self.unreadable else []
+        told = [f"of the newest {self.items} items {self.matching} match" + (f"; {', '.join(parts)}" if parts else "")]
+        if not self.matching:
+            hints = [hint for reason in self.skipped if (hint := _LOOK_AT.get(reason))]
+            told.append(f"warning: nothing that the catalog has would be converted → {'; '.join(hints) or 'see below'}")
+        told += [f"unreadable, for example: {why}" for why in self.examples[:3]]
+        if rules.max_cloud_cover is not None and 0 < rules.max_cloud_cover <= 1:
+            told.append(
+                f"warning: max_cloud_cover {rules.max_cloud_cover:g} is less than one per cent or so: it is no share"
+                f" → write {rules.max_cloud_cover * 100:g} if that is what you mean"
+            )
+        return told
+
+
+def outlook(source: Source, catalog: Catalog, now: datetime) -> Outlook:
+    """Asks for a page of the newest items and judges them; writes nothing.
+
+    Raises:
+        CatalogUnavailable: no usable answer.
+    """
+    newest = {"sortby": ["-properties.datetime", "-id"]} if catalog.abilities.sorts else {}
+    documents = catalog.ask(newest, limit=catalog.abilities.page(NEWEST)).items
+    skipped, unreadable, matching = Counter[SkipReason](), list[str](), 0
+    for document in documents:
+        item = read_document(document, source)
+        if not isinstance(item, Item):
+            unreadable.append(item.why)
+        elif isinstance(verdict := judge(item, source.filter, now, document), Skip):
+            skipped[verdict.reason] += 1
+        else:
+            matching += 1
+    examples = {fingerprint(why): why for why in reversed(unreadable)}
+    return Outlook(len(documents), matching, dict(skipped.most_common()), len(unreadable), list(examples.values()))
