@@ -16,9 +16,11 @@ It is not believed: `verify` compares what came out with what went in.
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import shutil
+import sys
 import urllib.error
 import urllib.request
 import warnings
@@ -51,8 +53,8 @@ _HARMLESS = (
     (".*has multiple fill values.*", "xarray"),  # `_FillValue` and `missing_value`: both are missing, as CF says
     (".*Failed to open Zarr store with consolidated metadata.*", "eopf_geozarr"),  # local stores may be unconsolidated
 )
-_CHATTER = ("Could not use distributed features", "Unknown encoding keys")
-"""Warnings that the converter logs for every group of every product: no dask client, CF encodings it does not know."""
+_CHATTER = "Unknown encoding keys"
+"""A warning that the converter logs for every group of every product: CF encodings it does not know."""
 
 
 @dataclass(frozen=True)
@@ -144,12 +146,29 @@ def load() -> Converter:
     real = urllib.request.urlopen
     urllib.request.urlopen = closed
     try:
-        from eopf_geozarr.conversion.open_source import open_source_datatree
-        from eopf_geozarr.s2_optimization.s2_converter import convert_s2_optimized
+        with _uncollected():
+            from eopf_geozarr.conversion.open_source import open_source_datatree
+            from eopf_geozarr.s2_optimization import s2_multiscale
+            from eopf_geozarr.s2_optimization.s2_converter import convert_s2_optimized
     finally:
         urllib.request.urlopen = real
+    s2_multiscale.DISTRIBUTED_AVAILABLE = False  # else it draws a progress bar for each group, on a cluster that there is not
     _route_structlog()
     return Converter(open_source_datatree, convert_s2_optimized)
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Has no garbage looked for in a first import, nor ever again in what it brought: half a million objects that stay."""
+    if "eopf_geozarr" in sys.modules or not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+        gc.freeze()
+    finally:
+        gc.enable()
 
 
 def require_xarray(mean: Callable[..., Any] | None = None) -> None:
@@ -291,7 +310,9 @@ def _scheduler(options: Options, written: Callable[[], None]) -> Iterator[None]:
             yield
         return
     from distributed import Client, performance_report
+    from eopf_geozarr.s2_optimization import s2_multiscale
 
+    s2_multiscale.DISTRIBUTED_AVAILABLE = True  # see `load`: here there is a cluster
     target = Path(options.dask_perf_html)
     target.parent.mkdir(parents=True, exist_ok=True)
     with (
