@@ -1,5 +1,6 @@
 """What all tests share: nothing leaves the machine, not even from processes that a test starts; services, where they are."""
 
+import gc
 import importlib.util
 import os
 import sys
@@ -27,6 +28,16 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("any-machine")
     os.environ |= {"HTTP_PROXY": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9", "NO_PROXY": "127.0.0.1,localhost,::1"}
     os.environ |= {name.lower(): os.environ[name] for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")}
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Half as many processes again as there are cores: a third of their time is waiting, for other processes and for pauses."""
+    return len(os.sched_getaffinity(0)) * 3 // 2
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected stays: the search for garbage need not look through it again and again."""
+    gc.freeze()
 
 
 @dataclass

@@ -5,7 +5,9 @@ are before and after every transaction of the ledger, and before and after every
 everything once, what `app` imports where it is used too, so that killing a watcher a hundred times takes seconds.
 """
 
+import gc
 import json
+import netrc
 import os
 import random
 import signal
@@ -16,6 +18,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import cloudevents.core.bindings.http
+import dateutil.parser
 from sqlalchemy import event as sa_event
 from sqlalchemy.dialects import postgresql, sqlite  # noqa: F401  # see above
 
@@ -28,6 +32,7 @@ from stac_watch.runs.local import LocalEngine
 from stac_watch.runs.markers import read_marker
 from stac_watch.watch.loop import Watcher
 
+LATE = (cloudevents, dateutil, netrc)  # see above
 STANDIN = Path(__file__).with_name("standin_runner.py")
 
 
@@ -94,6 +99,7 @@ def watch_once(config: Path, die_at: int) -> int:
 
 def main() -> None:
     read_marker("/nowhere")  # fsspec imports what reads a file when it is asked to
+    gc.freeze()  # what was imported is not looked through in each child
     for line in sys.stdin:
         task = json.loads(line)
         reader, writer = os.pipe()

@@ -77,7 +77,8 @@ class World:
             yaml.safe_dump(
                 {
                     "ledger": self.ledger,
-                    "sources": [{"name": "demo", "api": self.server.url, "collection": COLLECTION}],
+                    # five days are swept, in two steps: a day more is the same transaction again
+                    "sources": [{"name": "demo", "api": self.server.url, "collection": COLLECTION, "poll": {"sweep_back": "5d"}}],
                     "recipe": {"output": f"{place}/outputs/{{item_id}}.zarr"},
                     "engine": {"kind": "local", "folder": f"{place}/runs", "limits": {"rate": "1000/s", "max_in_flight": 4}},
                 }

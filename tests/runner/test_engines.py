@@ -59,7 +59,7 @@ def _with_everything(folder: Path, *, tiled: bool) -> None:
     [
         ("cpm260", 1024, ""),
         ("cpm260", 200, OF_EACH_KIND),  # chunks that cross the source's, and some without data
-        ("tiled", 170, OF_EACH_KIND),
+        ("tiled", 170, f"{BANDS} quality/atmosphere/r20m"),
         ("tiled", 1024, f"{BANDS}/r10m {BANDS}/r20m conditions/geometry"),  # no r60m: a scaffold is trimmed
     ],
 )

@@ -166,11 +166,11 @@ def test_a_lost_package_is_made_again_without_converting(product, converted, run
 )
 def test_an_output_that_lost_a_chunk_is_not_taken_for_whole(product, runner, tree, tmp_path, sharding, groups, array):
     output, options = tmp_path / "o.zarr", {"groups": groups, "key": "000000000003", "sharding": sharding}
-    assert runner(product, output, spatial_chunk=50, **options).code == 0
+    assert runner(product, output, spatial_chunk=70, **options).code == 0  # r60m is 120 wide
     whole = tree(output)
     lost = next(p for p in (output / groups / array / "c").rglob("*") if p.is_file())
     lost.unlink()
-    ended = runner(product, output, spatial_chunk=50, **options)
+    ended = runner(product, output, spatial_chunk=70, **options)
     assert (ended.code, ended.outcome["reason"]) == (0, "done")
     assert tree(output) == whole
 
