@@ -26,6 +26,7 @@ from stac_watch.model.states import IN_FLIGHT, State
 if TYPE_CHECKING:
     from stac_watch.catalog.client import Catalog
     from stac_watch.config.model import ArgoSettings, Config, LocalSettings, Source
+    from stac_watch.ledger.copying import Copied
     from stac_watch.ledger.ledger import Ledger
     from stac_watch.report.lines import Line
     from stac_watch.runs.argo import ArgoEngine
@@ -53,6 +54,19 @@ def open_ledger(config: Config, *, upgrade: bool = True) -> Ledger:
     ledger = Ledger(open_engine(config.ledger))
     ledger.prepare(upgrade=upgrade)
     return ledger
+
+
+def copy_ledger(source: str, target: str, *, wait: Callable[[float], bool], show: Callable[[str, int, int], None]) -> Copied:
+    """Copies a ledger from one database URL to another; see `ledger.copying`."""
+    from stac_watch.ledger.copying import copy
+    from stac_watch.ledger.database import open_engine
+
+    engines = open_engine(source), open_engine(target)
+    try:
+        return copy(*engines, wall_clock(), wait=wait, show=show)
+    finally:
+        for engine in engines:
+            engine.dispose()
 
 
 def ledger_file(config: Config) -> str | None:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 import pytest
 from sqlalchemy import create_engine, text
 
+from stac_watch.ledger.copying import copy
 from stac_watch.ledger.database import WRITE_LOCK, Waits, open_engine
 from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.session import Busy
@@ -95,3 +96,27 @@ def test_a_server_that_lost_its_network_is_given_up_within_a_minute(url):
     assert int(asked["keepalives_idle"]) + int(asked["keepalives_interval"]) * int(asked["keepalives_count"]) <= 60
     assert int(asked["tcp_user_timeout"]) <= 60_000
     assert limits == ["10s", "5min", "30s"]
+
+
+def test_a_ledger_moves_to_postgresql_and_back_and_goes_on(url, make, tmp_path):
+    """A pilot on SQLite becomes production: what is copied is used, and numbers go on behind the last one."""
+    small, back = f"sqlite:///{tmp_path}/small.db", f"sqlite:///{tmp_path}/back.db"
+    first = Ledger(open_engine(small))
+    first.prepare()
+    first.items.commit("s2", [make.sighting(item_id=f"item-{n}") for n in range(5)], [], None, make.now)
+    first.close()
+    for source, target in ((small, url), (url, back)):
+        engines = open_engine(source), open_engine(target)
+        try:
+            done = copy(*engines, make.now, chunk=2)
+        finally:
+            for engine in engines:
+                engine.dispose()
+        assert done.complete
+        assert (done.rows["item"], done.rows["outbox"], done.rows["history"]) == (5, 5, 5)
+    for moved in (url, back):
+        ledger = Ledger(open_engine(moved))
+        ledger.prepare(upgrade=False)
+        assert ledger.items.commit("s2", [make.sighting(item_id="one-more")], [], None, make.now).admitted == 1
+        assert len(ledger.conversions.find()) == 6
+        ledger.close()

@@ -1,13 +1,16 @@
-"""The verb about the ledger itself: `ledger prune`."""
+"""The verbs about the ledger itself: `ledger prune`, `ledger copy`."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from stac_watch.cli.terminal import DEFAULT_CONFIG, ConfigOption, JsonOption, YesOption, group, loaded, show, stopping
-from stac_watch.model.errors import Exit
+from stac_watch.cli.terminal import DEFAULT_CONFIG, ConfigOption, JsonOption, YesOption, environ_of, group, loaded, show, stopping
+from stac_watch.model.errors import ConfigError, Exit
 
 ledger = group("ledger")
 
@@ -41,3 +44,58 @@ def prune(
             opened.close()
     show(found, json, lambda view: render_pruning(view, app.ledger_file(settings)))
     return Exit.OK if found.complete else Exit.INTERRUPTED
+
+
+@ledger.command()
+def copy(
+    context: typer.Context,
+    source: Annotated[str, typer.Argument(metavar="FROM", help="Database URL, env:NAME, or @FILE that holds it.")],
+    target: Annotated[str, typer.Argument(metavar="TO", help="As FROM; an empty database, or a file that is not there yet.")],
+    json: JsonOption = False,
+) -> int:
+    """Copy a ledger into another database, and compare both. Stop the watcher first; run again to continue."""
+    from stac_watch import app
+    from stac_watch.report.jobs import render_copy
+
+    environ = environ_of(context)
+    urls = _url(source, environ), _url(target, environ)
+    with stopping() as wait, _progress(quiet=json) as told:
+        copied = app.copy_ledger(*urls, wait=wait, show=told)
+    show(copied, json, render_copy)
+    return Exit.OK if copied.complete else Exit.INTERRUPTED
+
+
+def _url(given: str, environ: Mapping[str, str]) -> str:
+    """Returns the URL that an argument names; arguments are seen by every process of a machine, so none holds a password."""
+    from stac_watch.ledger.database import has_password
+
+    if given.startswith("env:"):
+        if url := environ.get(given[4:], "").strip():
+            return url
+        raise ConfigError(f"{given}: the environment has no {given[4:]}", hint="export it, or name a file as @FILE")
+    if given.startswith("@"):
+        try:
+            return Path(given[1:]).read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise ConfigError(f"cannot read {given[1:]}: {error.strerror}", hint="name a file that holds a database URL") from None
+    if has_password(given):
+        raise ConfigError("a password must not stand in an argument", hint="put the URL into a file and write @FILE, or env:NAME")
+    return given
+
+
+@contextmanager
+def _progress(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """Yields what shows how far a copy is: bars on a terminal, nothing in a pipe."""
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+    bars: dict[str, TaskID] = {}
+    console = Console(stderr=True)
+    with Progress(console=console, disable=quiet or not console.is_terminal) as shown:
+
+        def told(name: str, done: int, total: int) -> None:
+            if name not in bars:
+                bars[name] = shown.add_task(name, total=total)
+            shown.update(bars[name], completed=done)
+
+        yield told

@@ -49,6 +49,14 @@ def open_engine(url: str, waits: Waits = Waits()) -> Engine:
         ) from None
 
 
+def has_password(url: str) -> bool:
+    """Tells whether a database URL holds a password."""
+    try:
+        return bool(make_url(url).password)
+    except ArgumentError:  # what it is instead, `open_engine` says
+        return False
+
+
 def shown_url(url: str) -> str:
     """Returns a database URL as people may see it: without its password."""
     return make_url(url).render_as_string(hide_password=True)

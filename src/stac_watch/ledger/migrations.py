@@ -21,9 +21,13 @@ if TYPE_CHECKING:
     from alembic.operations import Operations
 
 
+UNFINISHED = 0
+"""The version of a ledger into which another one is being copied: no verb but that one uses it."""
+
+
 def is_current(tx: sa.Connection) -> bool:
     """Tells whether there is nothing to do; writes nothing, and waits for nobody."""
-    return _version(tx) == t.SCHEMA_VERSION
+    return version_of(tx) == t.SCHEMA_VERSION
 
 
 def migrate(tx: sa.Connection, *, upgrade: bool = True) -> None:
@@ -34,7 +38,10 @@ def migrate(tx: sa.Connection, *, upgrade: bool = True) -> None:
     """
     if tx.dialect.name == "postgresql":
         tx.exec_driver_sql("SET LOCAL statement_timeout = 0")  # a step over a million rows takes what it takes
-    found = _version(tx)
+    found = version_of(tx)
+    if found == UNFINISHED:
+        said = f"the ledger {tx.engine.url.render_as_string()} is an unfinished copy"
+        raise ConfigError(said, hint="the same `stac-watch ledger copy` goes on with it")
     differs = f"the ledger {tx.engine.url.render_as_string()} has schema {found}, this stac-watch knows {t.SCHEMA_VERSION}"
     if found is not None and found > t.SCHEMA_VERSION:
         raise ConfigError(differs, hint="install the newer stac-watch")
@@ -48,15 +55,21 @@ def migrate(tx: sa.Connection, *, upgrade: bool = True) -> None:
         op = Operations(MigrationContext.configure(tx))
         for version in range(found + 1, t.SCHEMA_VERSION + 1):
             STEPS[version](tx, op)
-    t.metadata.create_all(tx)
-    if tx.dialect.name == "postgresql":
-        tx.exec_driver_sql("CREATE INDEX IF NOT EXISTS outbox_posted ON outbox (key) WHERE posts > 0")
+    create(tx)
     if found != t.SCHEMA_VERSION:
         tx.execute(sa.delete(t.schema_version))
         tx.execute(sa.insert(t.schema_version).values(version=t.SCHEMA_VERSION))
 
 
-def _version(tx: sa.Connection) -> int | None:
+def create(tx: sa.Connection) -> None:
+    """Makes the tables and indexes that are not there."""
+    t.metadata.create_all(tx)
+    if tx.dialect.name == "postgresql":
+        tx.exec_driver_sql("CREATE INDEX IF NOT EXISTS outbox_posted ON outbox (key) WHERE posts > 0")
+
+
+def version_of(tx: sa.Connection) -> int | None:
+    """Returns a ledger's schema version; None where there is no ledger."""
     if not sa.inspect(tx).has_table(t.schema_version.name):
         return None
     return tx.execute(sa.select(t.schema_version.c.version)).scalar()

@@ -15,6 +15,7 @@ from stac_watch.jobs.audit import Audit
 from stac_watch.jobs.backfill import BackfillPlan
 from stac_watch.jobs.prune import Pruned
 from stac_watch.jobs.replay import ReplayTarget
+from stac_watch.ledger.copying import Copied
 from stac_watch.model.stamps import stamp
 
 SHOWN = 50  # lines; --json and files have all
@@ -76,6 +77,19 @@ def render_audit(found: Audit) -> RenderableType:
     if len(found.gaps) > SHOWN:
         table.add_row(f"… {len(found.gaps) - SHOWN} more", "", "", "", "")
     return Group(head, Text(", ".join(f"{n} {kind}" for kind, n in found.kinds.items()), style="bold red"), table)
+
+
+def render_copy(found: Copied) -> RenderableType:
+    """Returns how many rows of each table a copy has."""
+    table = Table(header_style="bold")
+    table.add_column("table")
+    table.add_column("rows", justify="right")
+    for name, n in found.rows.items():
+        if n:
+            table.add_row(name, f"{n:,}")
+    if found.complete:
+        return Group(table, Text("every row is there, and equal to its source's; name the copy as `ledger:`"))
+    return Group(table, Text("stopped before the end; the same command goes on", style="yellow"))
 
 
 def render_pruning(found: Pruned, file: str | None) -> RenderableType:
