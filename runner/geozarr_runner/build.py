@@ -169,8 +169,9 @@ def _convert(
     plan: Plan, staged: Staged, target: publish.Target, options: Options, progress: Progress, begun: Begun | None = None
 ) -> _Made:
     from geozarr_runner.convert import stock as convert
-    from geozarr_runner.verify import verify
+    from geozarr_runner.verify import georeferencing, verify
 
+    georeferencing.require_axes(plan.selection, staged.root, plan.source.url)
     selection, workers = plan.selection, options.workers
     with progress.during("convert", len(selection.arrays)) as advance, _writing(target.partial, plan):
         converted = convert.convert(

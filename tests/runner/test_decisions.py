@@ -110,18 +110,18 @@ def _first(values):
         (f"{BANDS}/r20m/b08", lambda p: _set(p, 0.7, _first), {"injected bands"}),
         ("quality/atmosphere/r60m/aot", lambda p: _set(p, 9.0, _first), {"native values"}),
         (f"{BANDS}/r60m/b02", lambda p: _set(p, np.nan, _first), {"nodata", "overviews"}),
-        (f"{BANDS}/r10m/x", lambda p: _shift(p, 5.0), {"coordinates"}),
-        (f"{BANDS}/r20m/y", lambda p: _shift(p, 1), {"coordinates"}),
-        (f"{BANDS}/r360m/x", lambda p: _shift(p, 60.0), {"coordinates"}),
-        (f"{BANDS}/r10m/b02", lambda p: _reshape(p, 755), {"native values"}),
-        (f"{BANDS}/r10m/b02", lambda p: _reshape(p, 757), {"native values"}),
-        (f"{BANDS}/r60m/b08", lambda p: _reshape(p, 125), {"injected bands", "overviews"}),
-        (f"{BANDS}/r720m/b01", lambda p: _reshape(p, 9), {"overviews"}),
+        (f"{BANDS}/r10m/x", lambda p: _shift(p, 5.0), {"coordinates", "georeferencing"}),
+        (f"{BANDS}/r20m/y", lambda p: _shift(p, 1), {"coordinates", "georeferencing"}),
+        (f"{BANDS}/r360m/x", lambda p: _shift(p, 60.0), {"coordinates", "georeferencing"}),
+        (f"{BANDS}/r10m/b02", lambda p: _reshape(p, 755), {"native values", "georeferencing"}),
+        (f"{BANDS}/r10m/b02", lambda p: _reshape(p, 757), {"native values", "georeferencing"}),
+        (f"{BANDS}/r60m/b08", lambda p: _reshape(p, 125), {"injected bands", "overviews", "georeferencing"}),
+        (f"{BANDS}/r720m/b01", lambda p: _reshape(p, 9), {"overviews", "georeferencing"}),
         (f"{BANDS}/r20m/b05", _cut, {"native values"}),
         ("quality/mask/r20m", _remove, {"structure"}),
         (f"{BANDS}/r120m/b03", _remove, {"structure"}),
         (f"{BANDS}/r20m/b08", _remove, {"structure"}),
-        (f"{BANDS}/r720m/y", _remove, {"structure"}),
+        (f"{BANDS}/r720m/y", _remove, {"structure", "georeferencing"}),
     ],
     ids=[
         "lost-chunk", "lost-injected", "nodata-is-zero", "wrong-overview", "wrong-injected", "wrong-value", "hole",
@@ -191,7 +191,7 @@ def test_verify_fails_what_the_bare_converter_makes_of_nodata(product, tmp_path)
         with dask.config.set(scheduler="synchronous"):  # its threads may write one chunk at once: that is another fault
             converter.convert_s2_optimized(dt_input=tree, output_path=str(tmp_path / "o"), keep_scale_offset=False, **options)
     failed = {check.name: check.detail for check in verify.verify(product, bands, tmp_path / "o", level="L2A", workers=2).failed}
-    assert failed.keys() == {"nodata"}
+    assert failed.keys() == {"nodata", "georeferencing"}
     assert "b08" in failed["nodata"]
     assert "not NaN" in failed["nodata"]
 

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from geozarr_runner.convert import engine
+from geozarr_runner.convert import engine, georeference
 from geozarr_runner.convert import stock as convert
 from geozarr_runner.source.product import Selection
 from geozarr_runner.verify import conformance
@@ -59,11 +59,13 @@ def write(source: Path, selection: Selection, folder: Path, chunk: int) -> tuple
         convert.prune(tree, selection)
         convert.keep_nodata(tree)
         convert.forget_filters(tree)
+        georeference.declare(tree, selection)
         empty(tree, selection, chunk)
         with _computing_only_the_rest():
             convert.run_converter(converter, tree, folder, engine.Options(chunk))
         if selection.scaffold is not None:
             convert.trim(folder, selection)
+        georeference.settle(folder)
         return conformance.check(folder)
 
 

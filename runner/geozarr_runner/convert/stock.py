@@ -10,6 +10,7 @@ It is not believed: `verify` compares what came out with what went in.
 | nodata of injected bands becomes reflectance 0.0 (`_coarsen_variable`) | `keep_nodata` |
 | a missing chunk reads as fill value without a word | `stage` accounts for each before, `verify` after |
 | the source's Zarr v2 filters go into the v3 output, which has no such codecs | `forget_filters` |
+| scales, transforms and boxes that contradict the axes | `georeference` |
 | `groups` is ignored for Sentinel-2 | `prune` before, `trim` after |
 """
 
@@ -31,6 +32,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from geozarr_runner.convert import georeference
 from geozarr_runner.convert.engine import Options, reason_for_stock
 from geozarr_runner.source.product import QUICKLOOKS, REFLECTANCE, Selection
 from geozarr_runner.verify import conformance
@@ -122,10 +124,12 @@ def _stock(source: Path, selection: Selection, folder: Path, options: Options, a
         prune(tree, selection)
         keep_nodata(tree)
         forget_filters(tree)
+        georeference.declare(tree, selection)
         with _scheduler(options, _written(folder, selection, advance)):
             run_converter(converter, tree, folder, options)
         if selection.scaffold is not None:
             trim(folder, selection)
+        georeference.settle(folder)
         return conformance.check(folder)
 
 

@@ -89,6 +89,7 @@ def plan(
     metadata, documents = read_metadata(source)
     product = model.parse(documents, source.url)
     model.require_sentinel2(product, source.url)
+    model.require_crs(product, source.url)
     selection = model.select(product, groups)
     return Plan(
         item_id=item_id or named or product_name(source.url),

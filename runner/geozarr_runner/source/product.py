@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from geozarr_runner.source import crs
 from stac_watch.model.errors import InputError
 
 REFLECTANCE = "measurements/reflectance"
@@ -29,6 +30,7 @@ QUICKLOOKS = ("quality/l1c_quicklook", "quality/l2a_quicklook")
 MAX_OBJECTS = 200_000
 """More than 60 times what the most finely chunked real product has (3,014); beyond it, metadata is wrong or hostile."""
 _KEY = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*")
+_PUBLISH_AGAIN = "nothing can be drawn without it: the producer has to publish the product again"
 _ZARRAY = {
     "zarr_format", "shape", "chunks", "dtype", "compressor", "fill_value", "order", "filters", "dimension_separator",
 }  # fmt: skip
@@ -125,6 +127,7 @@ class Selection:
     overviews: tuple[str, ...]  # levels below reflectance that the output will hold besides
     scaffold: ZarrArray | None  # a band that only the converter needs; it is not in the output
     arrays: tuple[ZarrArray, ...]  # everything to read, the scaffold included
+    crs: str = ""  # e.g. EPSG:32632; empty when the product names none
 
     @property
     def keys(self) -> list[str]:
@@ -188,6 +191,20 @@ def require_sentinel2(product: Product, where: str) -> None:
         raise InputError(f"{where} is not a Sentinel-2 product: its root attributes lack {_listing(absent)}", hint=hint)
 
 
+def require_crs(product: Product, where: str) -> None:
+    """Checks that the product names one coordinate reference system.
+
+    Raises:
+        InputError: none, or several; says where each stands.
+    """
+    found = _named(product)
+    if len(found) > 1:
+        said = ", ".join(f"{code} by {place}" for code, place in found.items())
+        raise InputError(f"{where} contradicts itself on its coordinate reference system: {said}", hint=_PUBLISH_AGAIN)
+    if not found:
+        raise InputError(f"{where} names no coordinate reference system that is understood", hint=_PUBLISH_AGAIN)
+
+
 def select(product: Product, groups: str) -> Selection:
     """Returns what to read and write for `groups` (space-separated, leading `/` optional, empty = the whole product).
 
@@ -203,12 +220,12 @@ def select(product: Product, groups: str) -> Selection:
     arrays = [a for path, a in sorted(product.arrays.items()) if a.group in chosen]
     coarse = f"{REFLECTANCE}/r60m"
     if coarse in chosen:
-        return Selection(tuple(chosen), tuple(OVERVIEWS), None, tuple(arrays))
+        return Selection(tuple(chosen), tuple(OVERVIEWS), None, tuple(arrays), _crs(product))
     bands = [a for path, a in sorted(product.arrays.items()) if a.group == coarse and len(a.shape) == 2]  # (y, x)
     extra = [a for path, a in sorted(product.arrays.items()) if a.group == coarse and a.is_coordinate]
     if not bands:
         raise InputError(f"the product has no band in {coarse}, and the converter needs one", hint="is it whole at its source?")
-    return Selection(tuple(chosen), (), bands[0], (*arrays, bands[0], *extra))
+    return Selection(tuple(chosen), (), bands[0], (*arrays, bands[0], *extra), _crs(product))
 
 
 def tree(product: Product, mark: tuple[str, ...] = ()) -> str:
@@ -222,6 +239,14 @@ def tree(product: Product, mark: tuple[str, ...] = ()) -> str:
                 seen.add(path)
                 lines.append(f"{'  ' * depth}{part}{' *' if path in mark else ''}")
     return "\n".join(lines)
+
+
+def _named(product: Product) -> dict[str, str]:
+    return crs.named(product.attributes, {path: array.attributes for path, array in product.arrays.items()})
+
+
+def _crs(product: Product) -> str:
+    return next(iter(_named(product)), "")
 
 
 def _expand(product: Product, leaves: list[str], name: str) -> list[str]:

@@ -10,6 +10,7 @@ every small array, is compared whole.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import warnings
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ from zarr.core.group import GroupMetadata
 
 from geozarr_runner.source.product import REFLECTANCE, Selection
 from geozarr_runner.source.stage import blosc_lengths
+from geozarr_runner.verify import georeferencing
 from geozarr_runner.verify.expected import Kind, Task, is_time, metres, tasks_of
 from geozarr_runner.verify.source import Block, SourceReader, Values
 from stac_watch.model.outcome import Check
@@ -139,6 +141,7 @@ def verify(
     there = {path: node for path, node in target.members(max_depth=None) if isinstance(node, zarr.Array)}
     wanted = list(tasks_of(selection, SourceReader(root), there, level))
     structure = _structure(selection, output, there, {task.path for task in wanted})
+    place = georeferencing.check(selection, output, there)
     tasks = sorted((task for task in wanted if task.path in there), key=lambda task: -task.reads)  # threads end together
     sample = _sample(seed, [task.reads for task in tasks], everything, sampled, small)
 
@@ -155,7 +158,7 @@ def verify(
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     coverage = Check("coverage", "passed", str(sample))
-    return Verification(checks=(structure, *_verdicts(findings), coverage), findings=findings, sample=sample)
+    return Verification(checks=(structure, place, *_verdicts(findings), coverage), findings=findings, sample=sample)
 
 
 def count(selection: Selection) -> int:
@@ -284,7 +287,21 @@ def _structure(selection: Selection, output: Path, there: dict[str, Any], expect
     differ = sorted({path for path, node in nodes.items() if not isinstance(node, GroupMetadata)} ^ there.keys())
     if differ:
         return Check("structure", "failed", f"the consolidated metadata differs in {len(differ)} arrays, first {differ[0]}")
+    if stale := _stale(output):
+        return Check("structure", "failed", f"the consolidated metadata of {len(stale)} nodes is not their own, first {stale[0]}")
     return Check("structure", "passed", f"{len(wanted)} groups, {len(there)} arrays, consolidated")
+
+
+def _stale(output: Path) -> list[str]:
+    """Returns the nodes of which a consolidated document says something else than their own."""
+    found = set()
+    for holder in (path for path in ("", REFLECTANCE) if (output / path / "zarr.json").is_file()):
+        below = json.loads((output / holder / "zarr.json").read_bytes()).get("consolidated_metadata", {}).get("metadata", {})
+        for path, copy in below.items():
+            own = json.loads((output / holder / path / "zarr.json").read_bytes())
+            if any(json.dumps(own.get(name)) != json.dumps(copy.get(name)) for name in own.keys() - {"consolidated_metadata"}):
+                found.add(f"{holder}/{path}".strip("/"))
+    return sorted(found)
 
 
 def _verdicts(findings: tuple[Compared, ...]) -> Iterator[Check]:

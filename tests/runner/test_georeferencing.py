@@ -1,0 +1,278 @@
+"""Where an output says it is: one CRS, the product's; transforms, shapes, boxes and scales that agree with the axes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+from geozarr_runner.convert import engine, stock
+from geozarr_runner.source import crs
+from geozarr_runner.source.product import parse, require_crs, select
+from geozarr_runner.verify import georeferencing, verify
+
+from stac_watch.demo.product import write_product
+from stac_watch.model.errors import InputError
+
+BANDS = "measurements/reflectance"
+ITEM_ID = "S2A_MSIL2A_20251008T100041_N0511_R122_T32TQM_20251008T122613"
+ACROSS = "S2A_MSIL2A_20251008T222541_N0511_R029_T60KXF_20251008T232613"
+
+type Metadata = dict[str, dict[str, Any]]
+
+
+def _metadata(product: Path) -> Metadata:
+    found: Metadata = json.loads((product / ".zmetadata").read_text())["metadata"]
+    return found
+
+
+def _edit(product: Path, change: Callable[[Metadata], None]) -> Path:
+    metadata = _metadata(product)
+    change(metadata)
+    for key, document in {**metadata, ".zmetadata": {"zarr_consolidated_format": 1, "metadata": metadata}}.items():
+        (product / key).unlink(missing_ok=True)
+        (product / key).write_text(json.dumps(document))
+    return product
+
+
+@pytest.fixture
+def small(made_once, tmp_path) -> Path:
+    """A small product of its own; chunks may be removed, not written to."""
+    made = made_once("small-for-places", lambda folder: write_product(folder, ITEM_ID, size=180))
+    return Path(shutil.copytree(made / f"{ITEM_ID}.zarr", tmp_path / f"{ITEM_ID}.zarr", copy_function=os.link))
+
+
+def _forget(metadata: Metadata, *, arrays: bool = True, other: bool = True, discovery: bool = True) -> None:
+    """Takes the CRS out of the places where a product names it."""
+    for key, document in metadata.items():
+        if arrays and key.endswith("/.zattrs"):
+            for name in [name for name in document if name.startswith("proj:")]:
+                del document[name]
+    root = metadata[".zattrs"]
+    for name in ("horizontal_CRS_code", "horizontal_CRS_name") if other else ():
+        root["other_metadata"].pop(name, None)
+    if discovery:
+        root["stac_discovery"]["properties"].pop("proj:epsg", None)
+
+
+def _only_discovery(metadata: Metadata) -> None:
+    _forget(metadata)
+    metadata[".zattrs"]["stac_discovery"]["properties"]["proj:code"] = "EPSG:32632"
+
+
+def _only_arrays(metadata: Metadata) -> None:
+    _forget(metadata, arrays=False)
+
+
+def _lower_case(metadata: Metadata) -> None:
+    _forget(metadata)
+    metadata[".zattrs"]["other_metadata"]["horizontal_crs_code"] = "32632"
+
+
+def _wkt_only(metadata: Metadata) -> None:
+    wkt = next(d["proj:wkt2"] for d in metadata.values() if "proj:wkt2" in d)
+    _forget(metadata)
+    metadata[f"{BANDS}/r60m/b01/.zattrs"]["proj:wkt2"] = wkt
+
+
+def _converted(product: Path, output: Path, groups: str = BANDS) -> tuple[Any, verify.Verification]:
+    selection = select(parse(_metadata(product), "here"), groups)
+    stock.convert(product, selection, output, engine.Options(engine="stock"), level="L2A")
+    return zarr.open_group(str(output), mode="r"), verify.verify(product, selection, output, level="L2A", workers=1)
+
+
+@pytest.mark.parametrize("change", [_only_discovery, _only_arrays, _lower_case, _wkt_only])
+def test_a_crs_is_taken_from_wherever_it_is_named(small, tmp_path, change):
+    product = _edit(small, change)
+    assert select(parse(_metadata(product), "here"), BANDS).crs == "EPSG:32632"
+    require_crs(parse(_metadata(product), "here"), "here")
+    if change is _only_discovery:  # the one that the converter does not look at
+        found, verified = _converted(product, tmp_path / "o")
+        assert verified.failed == ()
+        assert {found[f"{BANDS}/{level}"].attrs["proj:code"] for level in ("r10m", "r20m", "r60m", "r720m")} == {"EPSG:32632"}
+        assert len(found[BANDS].attrs["multiscales"]["layout"]) == 6
+
+
+def _other_arrays(metadata: Metadata) -> None:
+    for key, document in metadata.items():
+        if key.endswith("/.zattrs") and "proj:epsg" in document:
+            document["proj:epsg"] = 32633
+
+
+def _other_discovery(metadata: Metadata) -> None:
+    metadata[".zattrs"]["stac_discovery"]["properties"]["proj:code"] = "EPSG:32633"
+
+
+def _other_root(metadata: Metadata) -> None:
+    metadata[".zattrs"]["other_metadata"]["horizontal_CRS_code"] = "EPSG:32733"
+
+
+@pytest.mark.parametrize("change", [_other_arrays, _other_discovery, _other_root])
+def test_places_that_contradict_each_other_are_bad_input_before_anything_is_downloaded(small, runner, tmp_path, change):
+    ended = runner(_edit(small, change), tmp_path / "o.zarr", command="preflight")
+    assert ended.code == 65
+    assert "EPSG:32632" in ended.said
+    assert "contradicts itself" in ended.said
+
+
+def test_a_product_without_a_crs_is_bad_input(small):
+    product = _edit(small, _forget)
+    with pytest.raises(InputError, match="names no coordinate reference system"):
+        require_crs(parse(_metadata(product), "here"), "here")
+
+
+@pytest.mark.parametrize(
+    ("value", "code"),
+    [
+        (32632, "EPSG:32632"), ("32632", "EPSG:32632"), ("EPSG:32632", "EPSG:32632"), ("epsg:32632", "EPSG:32632"),
+        ("urn:ogc:def:crs:EPSG::32632", "EPSG:32632"), ("http://www.opengis.net/def/crs/EPSG/0/32632", "EPSG:32632"),
+        ('PROJCRS["WGS 84 / UTM zone 32N",BASEGEOGCRS["WGS 84",ID["EPSG",4326]],ID["EPSG",32632]]', "EPSG:32632"),
+        ('PROJCS["x",GEOGCS["WGS 84",AUTHORITY["EPSG","4326"]]]', ""), ("WGS84 / UTM zone 32N", ""),
+        (None, ""), (True, ""), ("", ""),
+    ],
+)  # fmt: skip
+def test_spellings_of_a_code(value, code):
+    assert crs.code_of(value) == code
+
+
+def _axis(product: Path, path: str, values: np.ndarray) -> None:
+    for chunk in (product / path).glob("[0-9]*"):
+        chunk.unlink()
+    zarr.open_array(str(product / path), mode="r+")[...] = values
+
+
+def _turned(product: Path) -> None:
+    """Rows from south to north, pixels and axis."""
+    for path, array in parse(_metadata(product), "here").arrays.items():
+        if path.startswith(BANDS) and (len(array.shape) == 2 or array.name == "y"):
+            _axis(product, path, zarr.open_array(str(product / path), mode="r")[...][::-1])
+
+
+def test_rows_may_run_from_south_to_north(small, tmp_path):
+    _turned(small)
+    found, verified = _converted(small, tmp_path / "o")
+    assert verified.failed == ()
+    y = found[f"{BANDS}/r10m/y"][...]
+    assert found[f"{BANDS}/r10m"].attrs["spatial:transform"][4:] == [10.0, y[0] - 5]
+    assert y[1] > y[0]
+
+
+def test_a_tile_across_180_degrees_has_no_box_round_the_world(tmp_path):
+    product = write_product(tmp_path / "p", ACROSS, size=180)
+    for path, array in parse(_metadata(product), "here").arrays.items():
+        if path.startswith(BANDS) and array.name == "x":
+            _axis(product, path, zarr.open_array(str(product / path), mode="r")[...] + 819_000 - 600_000)
+    found, verified = _converted(product, tmp_path / "o")
+    assert verified.failed == ()
+    west, _, east, _ = found.attrs["spatial:bbox"]
+    assert 179 < west < 180
+    assert -180 < east < -179
+
+
+@pytest.mark.parametrize(
+    ("path", "change", "words"),
+    [
+        (f"{BANDS}/r20m/x", lambda v: v + 5, "not on the same ground"),
+        (f"{BANDS}/r20m/x", lambda v: v[::-1], "x does not go on by 20 m"),
+        (f"{BANDS}/r10m/y", lambda v: v // 100 * 100, "y does not go on by 10 m"),
+        (f"{BANDS}/r60m/y", lambda v: v * 0, "y does not go on by 60 m"),
+        ("quality/mask/r20m/x", lambda v: v + 20, "not on the same ground"),
+    ],
+)
+def test_axes_that_contradict_each_other_are_bad_input(small, path, change, words):
+    _axis(small, path, change(zarr.open_array(str(small / path), mode="r")[...]))
+    selection = select(parse(_metadata(small), "here"), "")
+    with pytest.raises(InputError, match=words):
+        georeferencing.require_axes(selection, small, "here")
+
+
+def test_flags_that_were_left_out_with_their_axes_are_no_contradiction(small):
+    for name in "xy":
+        (small / "quality/mask/r20m" / name / "0").unlink()
+    georeferencing.require_axes(select(parse(_metadata(small), "here"), ""), small, "here")
+
+
+def test_every_level_has_the_scale_of_its_pixels_and_derived_arrays_their_own_grid(converted):
+    found = zarr.open_group(str(converted), mode="r")
+    layout = {entry["asset"]: entry for entry in found[BANDS].attrs["multiscales"]["layout"]}
+    assert [layout[level]["spatial:shape"][0] for level in ("r60m", "r120m", "r360m", "r720m")] == [126, 63, 21, 10]
+    assert [layout[level]["transform"]["scale"] for level in ("r120m", "r360m", "r720m")] == [[2.0, 2.0], [3.0, 3.0], [2.0, 2.0]]
+    for path in ("r20m/b08", "r720m/b02"):
+        band, level = found[f"{BANDS}/{path}"], found[f"{BANDS}/{path.partition('/')[0]}"]
+        assert band.attrs["proj:shape"] == list(band.shape)
+        assert band.attrs["proj:transform"][:6] == level.attrs["spatial:transform"]
+
+
+def _attribute(path: str, **attributes: Any) -> Callable[[Path], None]:
+    def change(output: Path) -> None:
+        for holder in {"", BANDS, path}:
+            document = json.loads((output / holder / "zarr.json").read_text())
+            below = document.get("consolidated_metadata", {}).get("metadata", {})
+            node = document if holder == path else below.get(path.removeprefix(f"{holder}/") if holder else path)
+            if node is not None:
+                node["attributes"] |= attributes
+                (output / holder / "zarr.json").write_text(json.dumps(document))
+
+    return change
+
+
+def _layout(level: str, **members: Any) -> Callable[[Path], None]:
+    def change(output: Path) -> None:
+        multiscales = zarr.open_group(str(output), mode="r")[BANDS].attrs["multiscales"]
+        entries = [entry | (members if entry["asset"] == level else {}) for entry in multiscales["layout"]]
+        _attribute(BANDS, multiscales=multiscales | {"layout": entries})(output)
+
+    return change
+
+
+def _discovery(output: Path) -> None:
+    known = zarr.open_group(str(output), mode="r").attrs["stac_discovery"]
+    _attribute("", stac_discovery=known | {"properties": known["properties"] | {"proj:code": "EPSG:32633"}})(output)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (_attribute(f"{BANDS}/r10m", **{"proj:code": "EPSG:32633"}), "r10m says proj:code EPSG:32633"),
+        (_attribute(f"{BANDS}/r720m", **{"spatial:transform": [720, 0, 0, 0, -720, 0]}), "r720m says spatial:transform"),
+        (_attribute(f"{BANDS}/r120m", **{"spatial:bbox": [0, 0, 1, 1]}), "r120m says spatial:bbox"),
+        (_attribute("quality/mask/r20m", **{"spatial:shape": [1, 1]}), "quality/mask/r20m says spatial:shape"),
+        (_attribute(f"{BANDS}/r20m/b08", **{"proj:epsg": 32733}), "r20m/b08 says proj:epsg"),
+        (_attribute(f"{BANDS}/r20m/b08", **{"proj:shape": [756, 756]}), "r20m/b08 says proj:shape"),
+        (_attribute(f"{BANDS}/r60m/spatial_ref", crs_wkt=""), "spatial_ref is not EPSG:32632"),
+        (_attribute(BANDS, **{"spatial:bbox": [0, 0, 1, 1]}), f"{BANDS} says spatial:bbox"),
+        (_attribute(BANDS, **{"proj:code": "EPSG:4326"}), f"{BANDS} says proj:code"),
+        (_attribute(BANDS, multiscales={"layout": []}), "the layout has no levels"),
+        (_layout("r720m", transform={"scale": [2.1, 2.1]}), "layout r720m says scale"),
+        (_layout("r360m", **{"spatial:shape": [20, 21]}), "layout r360m says spatial:shape"),
+        (_layout("r60m", derived_from="r30m"), "derived from r30m, which is not there"),
+        (_attribute("", **{"spatial:bbox": [-180, 41, 180, 42]}), "the root's box"),
+        (_discovery, "stac_discovery properties says proj:code"),
+    ],
+)  # fmt: skip
+def test_a_contradiction_is_noticed(product, converted, tmp_path, change, words):
+    output = tmp_path / "o"
+    for path in converted.rglob("*"):  # metadata and axes are enough
+        if path.name == "zarr.json" or path.parts[-3:-1] in {("x", "c"), ("y", "c")}:
+            target = output / path.relative_to(converted)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+    selection = select(parse(_metadata(product), "here"), "")
+    found = zarr.open_group(str(output), mode="r", use_consolidated=False)
+    there = {path: node for path, node in found.members(max_depth=None) if isinstance(node, zarr.Array)}
+    assert georeferencing.check(selection, output, there).verdict == "passed"
+    change(output)
+    there = {
+        path: node
+        for path, node in zarr.open_group(str(output), mode="r", use_consolidated=False).members(max_depth=None)
+        if isinstance(node, zarr.Array)
+    }
+    verdict = georeferencing.check(selection, output, there)
+    assert verdict.verdict == "failed"
+    assert words in verdict.detail
