@@ -34,6 +34,16 @@ def test_a_mass_re_stamp_after_the_first_sweep_is_no_news(archive):
     assert archive.states() == {}
 
 
+def test_an_archive_that_was_re_stamped_just_before_the_watch_began_is_no_news(world):
+    world.settings["poll"] = {"since": "1d", "sweep_all": "off"}
+    restamp(world, only=("updated",))
+    world.store.put(world.item(60, updated=world.clock() - timedelta(hours=1)))
+    assert world.poll().admitted == 1
+    world.clock.forward(minutes=5)
+    restamp(world, only=("updated",))
+    assert world.poll().admitted == world.sweep().admitted == 0
+
+
 def test_a_mass_re_stamp_before_the_first_sweep_is_told_by_when_items_were_first_there(archive):
     archive.clock.forward(minutes=5)
     restamp(archive, only=("updated",))

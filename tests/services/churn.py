@@ -3,7 +3,7 @@
 In: a place. Out: what was published in the end, and what each reader believes. Never: judges.
 
 Writers stamp an item and publish it some time later, in whole seconds or not, publish it again, change it without a word, date it
-back, delete it.
+back, delete it, or publish it without any stamp.
 """
 
 import json
@@ -11,6 +11,7 @@ import random
 import threading
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -20,11 +21,16 @@ from stac_watch.discover.intake import Intake
 from stac_watch.discover.poll import poll as poll_once
 from stac_watch.discover.sweep import sweep
 from stac_watch.model.errors import CatalogUnavailable
+from stac_watch.model.signatures import unsigned
 
 SECONDS = 12
 RATE = 15  # writes per second
 POLL = 2.0  # seconds
 DELAY = 0.8  # mean seconds from stamp to visibility
+STAMPS = ("updated", "created", "published")
+USUAL = {"new": 80, "back-dated": 4, "again": 8, "silent": 4, "deleted": 4}
+WITH_BARE = USUAL | {"new": 78, "bare": 2}
+LOUD = {"new": 80, "again": 16, "deleted": 4}  # of two answers the later one can be told
 
 
 @dataclass
@@ -38,13 +44,17 @@ class Truth:
 class Writers:
     """Concurrent publishers."""
 
-    def __init__(self, place, seed: int, seconds: float = SECONDS) -> None:
+    def __init__(
+        self, place, seed: int, seconds: float = SECONDS, *, kinds: Mapping[str, int] = USUAL, told=lambda *_: None
+    ) -> None:
         self.place, self.rng, self.truth, self.errors = place, random.Random(seed), Truth(), []
+        self._weights, self._told = kinds, told
         self.kinds: Counter[str] = Counter()
-        self._until = time.monotonic() + seconds
+        self._seconds, self._until = seconds, 0.0
         self._threads = [threading.Thread(target=self._publish, args=(n,)) for n in range(18)]
 
     def __enter__(self):
+        self._until = time.monotonic() + self._seconds
         for thread in self._threads:
             thread.start()
         return self
@@ -67,17 +77,21 @@ class Writers:
             self.errors.append(error)
 
     def _act(self, rng: random.Random, mine: list[dict], number: int) -> None:
-        kind = rng.choices(["new", "back-dated", "again", "silent", "deleted"], [80, 4, 8, 4, 4])[0] if mine else "new"
+        kind = rng.choices(list(self._weights), list(self._weights.values()))[0] if mine else "new"
         stamp = datetime.now(UTC) - (timedelta(hours=1) if kind == "back-dated" else timedelta())
         text = stamp.strftime("%Y-%m-%dT%H:%M:%SZ" if rng.random() < 0.25 else "%Y-%m-%dT%H:%M:%S.%fZ")
         time.sleep(rng.expovariate(1 / DELAY))
         self.kinds[kind] += 1
-        if kind in ("new", "back-dated"):
+        if kind in ("new", "back-dated", "bare"):
             item = self.place.item(number, text, sensed=self.place.sensed + timedelta(seconds=rng.randrange(86_400)))
+            for name in STAMPS if kind == "bare" else ():
+                del item["properties"][name]
+            self._told("post", item)
             self.place.post(item)
             mine.append(item)
         elif kind == "deleted":
             item = mine.pop(rng.randrange(len(mine)))
+            self._told("delete", item["id"])
             self.place.delete(item["id"])
             with self.truth.lock:
                 self.truth.final[item["id"]] = None
@@ -88,6 +102,7 @@ class Writers:
             product["href"] = product["href"].replace("/v", "/v1", 1)
             if kind == "again":
                 item["properties"]["updated"] = text
+            self._told("put", item)
             self.place.put(item)
         with self.truth.lock:
             self.truth.final[item["id"]] = item["assets"]["product"]["href"]
@@ -152,9 +167,8 @@ class Ours:
             known = self.ledger.items.known("s2", [row.item_id])[row.item_id]
             if known.key == row.key:
                 withdrawn = row.reason == "withdrawn"
-                bodies[row.item_id] = (
-                    None if withdrawn else json.loads(self.ledger.conversions.events(row.key)[-1])["data"]["product_href"]
-                )
+                href = json.loads(self.ledger.conversions.events(row.key)[-1])["data"]["product_href"]
+                bodies[row.item_id] = None if withdrawn else unsigned(href)
         return bodies
 
     def events(self) -> list[dict]:
@@ -166,12 +180,26 @@ class Ours:
 
 
 @contextmanager
-def churn(place, seed: int):
+def churn(place, seed: int, **writers):
     """Publishes what was there before, then lets the writers loose."""
-    old = [place.item(900_000 + n, datetime.now(UTC) - timedelta(days=3)) for n in range(25)]
+    old = there_before(place)
     for item in old:
         place.post(item)
-    yield {item["id"] for item in old}, Writers(place, seed)
+    yield {item["id"] for item in old}, Writers(place, seed, **writers)
+
+
+def there_before(place) -> list[dict]:
+    """What was there before the watch."""
+    then = datetime.now(UTC) - timedelta(days=3)
+    return [place.item(900_000 + n, then, sensed=place.sensed - timedelta(minutes=n)) for n in range(25)]
+
+
+def restamp(place, *, only: Sequence[str] = STAMPS) -> None:
+    """Changes nothing but the stamps of what was there before the watch."""
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    for item in there_before(place):
+        item["properties"] |= dict.fromkeys(only, now)
+        place.put(item)
 
 
 def watched(place, ledger, seed: int) -> tuple[Ours, list[UsualPoller], Writers, set[str]]:

@@ -13,7 +13,8 @@ import jsonschema
 import pytest
 import requests
 import yaml
-from churn import POLL, Ours, UsualPoller, Writers, churn, missed, watched
+from awkward_proxy import awkward
+from churn import POLL, WITH_BARE, Ours, UsualPoller, Writers, churn, missed, restamp, watched
 from flaky_proxy import NONSENSE, flaky
 
 CLOUDEVENTS = yaml.safe_load("""
@@ -93,6 +94,38 @@ def test_behind_a_proxy_that_breaks_every_third_answer_the_result_is_the_same(pg
     with capsys.disabled():
         print(f"\npgstac {pgstac.api.generation}: faults delivered {dict(delivered)}, rounds that failed {dict(ours.failed)}")
     assert set(delivered) == set(NONSENSE)
+    check(ours, writers, before)
+    check_unreadable(ours, writers)
+
+
+def until(ours: Ours, holds) -> None:
+    """Lets the watcher go on, each poll after the other, until something holds."""
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline, dict(ours.failed)
+        ours.round()
+
+
+def test_of_items_without_stamps_signed_hrefs_re_stamps_and_a_probe_in_trouble_nothing_is_missed_doubled_or_invented(
+    pgstac, ledger, capsys
+):
+    with awkward(pgstac.api.url, signs=True, refuses=9) as api, churn(pgstac, 5, kinds=WITH_BARE) as (before, writers):
+        ours = Ours(pgstac, ledger, api=api.url)
+        restamp(pgstac, only=("updated",))  # an archive that says itself that it was published before
+        until(ours, lambda: "baseline" in ledger.sources.state("s2", ("baseline",)).positions)
+        with writers:
+            restamp(pgstac)
+            while writers.alive():
+                started = time.monotonic()
+                ours.round()
+                time.sleep(max(0.0, POLL - (time.monotonic() - started)))
+        assert writers.errors == []
+        restamp(pgstac)
+        ours.finish()
+    with capsys.disabled():
+        print(f"\npgstac {pgstac.api.generation}: {dict(Counter(api.answers))}, {dict(writers.kinds)}, failed {dict(ours.failed)}")
+    assert writers.kinds["bare"]
+    assert api.answers.count("refused") == 9
     check(ours, writers, before)
     check_unreadable(ours, writers)
 

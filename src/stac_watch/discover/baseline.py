@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
 
 from stac_watch.discover.intake import BASELINE, ORIGIN, Comparison, Intake
 from stac_watch.ledger.records import SourceState
@@ -35,7 +34,7 @@ def preexisting(intake: Intake, seen: Comparison, state: SourceState, *, polled:
             trace = noted[item.item_id]
             if trace != item.trace and (polled or trace is not None):
                 continue
-        elif not _was_there(item, state, since=intake.source.poll.since, polled=polled):
+        elif not _was_there(item, state, polled=polled):
             continue
         ids.add(item.item_id)
         if noted.get(item.item_id) != item.trace:
@@ -43,15 +42,14 @@ def preexisting(intake: Intake, seen: Comparison, state: SourceState, *, polled:
     return Preexisting(frozenset(ids), to_note)
 
 
-def _was_there(item: Item, state: SourceState, *, since: timedelta, polled: bool) -> bool:
+def _was_there(item: Item, state: SourceState, *, polled: bool) -> bool:
     """Tells by its stamps whether an item that nothing is known of was there before the watch.
 
-    What was changed since the watch began, and says that it was published before that, is re-stamped, for all that can be known.
+    What is stamped since the watch began, and says itself that it was published before that, is re-stamped, for all that is known.
     """
     origin, swept_from = state.positions.get(ORIGIN), state.positions.get(BASELINE)
     if origin is None or (swept_from is not None and item.datetime >= swept_from):
         return False
-    stamp = item.updated or item.datetime
-    if stamp < origin:
-        return not polled  # a poll's own window begins at the origin
-    return stamp > origin + since and item.released is not None and item.released < origin
+    if item.published is not None and item.published < origin:
+        return True
+    return not polled and (item.updated or item.datetime) < origin  # a poll's own window begins at the origin

@@ -76,7 +76,7 @@ def read_item(
         deprecated=properties.get("deprecated") is True,
         trace=trace_of(document, href, on),
         others=frozenset(revision_of(document, name, on) for name in others),
-        released=parse_stamp(properties.get("published")) or parse_stamp(properties.get("created")),
+        published=parse_stamp(properties.get("published")),
     )
 
 

@@ -5,6 +5,7 @@ The cursor moves with the items of its window, in one transaction, and never pas
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 
 from stac_watch.catalog.abilities import EXPENSIVE
@@ -37,6 +38,7 @@ def _poll(intake: Intake, state: SourceState) -> Tally:
     source, catalog = intake.source, intake.catalog
     stamp, server_now = catalog.abilities.stamp, catalog.clock()
     origin = _origin(intake, state, server_now)
+    state = replace(state, positions={**state.positions, ORIGIN: origin})
     before = _position(intake, state, stamp, server_now)
     start, floor = _reach(intake, state, server_now)
     overlap = overlap_of(source, stamp, state.lateness)

@@ -49,7 +49,9 @@ def sweep(intake: Intake) -> Tally | None:
     if row is None:
         return None
     before = _Before(row, state, *intake.ledger.absences.noted(intake.source.name))
-    windows = list(islice(archive(row.position, row.end), DAYS))
+    # until recent days were swept once, what was there cannot be told from what comes: the first time is one step
+    first = row.kind == "recent" and BASELINE not in state.positions
+    windows = list(islice(archive(row.position, row.end), None if first else DAYS))
     total = Tally()
     pages = sweep_leaves(intake.catalog, windows, max(SWEEP_PAGE, intake.source.poll.page), workers=WORKERS)
     for leaf, seen in intake.scan(pages, "live"):

@@ -40,7 +40,7 @@ class Item:
     deprecated: bool
     trace: str = ""  # revision, whatever host the product lies on
     others: frozenset[str] = frozenset()  # revisions of this very product under the other names of its host
-    released: Moment | None = None  # when it says that it was first there: `published`, else `created`
+    published: Moment | None = None  # when it says that it was first there; `created` may be when the product was made
 
 
 @dataclass(frozen=True)

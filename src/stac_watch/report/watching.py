@@ -77,6 +77,8 @@ def sentence(tallies: Mapping[str, Tally], facts: Mapping[Fact, int], accepted: 
         for name, t in tallies.items()
         if t.admitted or t.skipped or t.unreadable
     ]
+    if any(t.unreadable for t in tallies.values()):
+        parts.append("`stac-watch items --unreadable` says why")
     parts += [f"{n} {fact.value.replace('_', ' ')}" for fact, n in facts.items()]
     parts += [f"{accepted} sent"] if accepted else []
     parts += [f"{unknown} without a clear answer, sent again later"] if unknown else []
