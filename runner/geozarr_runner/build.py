@@ -21,6 +21,7 @@ from geozarr_runner.publish import folder as publish
 from geozarr_runner.publish import marker, package
 from geozarr_runner.request import Request
 from stac_watch.model.errors import CannotWrite, Defect, InputError, cannot_write, write_failure
+from stac_watch.model.forms import Form, Native
 from stac_watch.model.identity import parse_product_id
 from stac_watch.model.outcome import MARKER, Check, Counts, Outcome, Package
 from stac_watch.model.stamps import stamp
@@ -47,6 +48,8 @@ class _Made:
     staged: Staged
     converted: Converted
     verified: Verification
+    fingerprint: str = ""  # of a finished GeoZarr that was taken as it is
+    store: Path | None = None  # where the report reads pixels; None = in the output
 
     @property
     def checks(self) -> tuple[Check, ...]:
@@ -68,7 +71,7 @@ def build(
     _warn_of_space(plan, target)
     folder = stage_folder(target)
     try:
-        made = _stage_and_convert(request, plan, target, folder, progress, called_off)
+        made = _MAKERS[plan.form, plan.native](request, plan, target, folder, progress, called_off)
         _finish(request, plan, made, target, progress, now)
     except BaseException as error:  # signals too: a half-built output may fill the volume; what was staged is kept and continued
         publish.clear(target)
@@ -95,6 +98,7 @@ def _plan(request: Request, called_off: threading.Event) -> Plan:
         wait=called_off.wait,
         item_id=request.identity.item_id,
         package=request.recipe.package,
+        asked=Native(request.recipe.native),
     )
     chosen, all_groups = len(plan.selection.groups), len(plan.product.leaves())
     log.info(
@@ -103,6 +107,36 @@ def _plan(request: Request, called_off: threading.Event) -> Plan:
         plan.selection.raw_bytes / 1e6, plan.seen,
     )  # fmt: skip
     return plan
+
+
+def _take(
+    request: Request,  # noqa: ARG001  # one signature for all makers
+    plan: Plan,
+    target: publish.Target,
+    folder: Path,
+    progress: Progress,
+    called_off: threading.Event,
+) -> _Made:
+    """Takes a finished GeoZarr as it is, here or where it lies."""
+    from geozarr_runner.convert import mirror
+    from geozarr_runner.convert.stock import Converted
+
+    taken = mirror.take(plan, folder, target.partial, progress.during, called_off)
+    return _Made(taken.staged, Converted(str(plan.native), ()), taken.verified, taken.fingerprint, taken.store)
+
+
+def _transcode_and_convert(
+    request: Request, plan: Plan, target: publish.Target, folder: Path, progress: Progress, called_off: threading.Event
+) -> _Made:
+    """Stages a product in Zarr v3 as one in v2, and converts that."""
+    from geozarr_runner.process import limits
+    from geozarr_runner.source import transcode
+
+    options = _options(request, target, limits.workers(plan.selection, request.memory_limit))
+    total = len(plan.tree.keys()) if plan.tree is not None else 0
+    with progress.during("stage", total) as advance, _writing(folder, plan):
+        staged = transcode.stage(plan, folder, advance=advance, called_off=called_off)
+    return _convert(plan, staged, target, options, progress)
 
 
 def _stage_and_convert(
@@ -130,6 +164,18 @@ def _stage_and_convert(
             staged = _mended(plan, staged, folder, progress, called_off, looked, error)
             shutil.rmtree(target.partial, ignore_errors=True)
             return _convert(plan, staged, target, options, progress)
+
+
+type _Maker = Callable[[Request, Plan, publish.Target, Path, Progress, threading.Event], _Made]
+
+_MAKERS: Mapping[tuple[Form, Native], _Maker] = {
+    (Form.EOPF_V2, Native.CONVERT): _stage_and_convert,
+    (Form.EOPF_V3, Native.CONVERT): _transcode_and_convert,
+    (Form.GEOZARR, Native.CONVERT): _transcode_and_convert,
+    (Form.GEOZARR, Native.MIRROR): _take,
+    (Form.GEOZARR, Native.REFERENCE): _take,
+}
+"""What is done with a product of each form."""
 
 
 def _mended(
@@ -234,7 +280,7 @@ def _prepare_dask_report(request: Request) -> None:
 
 def _hand_out_dask_report(request: Request, target: publish.Target) -> None:
     asked = request.recipe.dask_perf_html
-    if not asked:
+    if not asked or not _dask_report(target).exists():  # nothing is computed where a store is taken as it is
         return
     if "://" in asked:
         from geozarr_runner.publish import bucket as upload
@@ -256,16 +302,16 @@ def _finish(
     with _writing(target.partial, plan):
         files, size = publish.content(target.partial)
         with progress.during("package", files) as advance:
-            packed = _package(request, target, advance)
+            packed = _package(request, made, target, advance)
         outcome = Outcome(
             code=0, reason="done", hint="", stage="publish",
             key=target.key, revision=request.identity.revision, run=request.identity.run, attempt=target.attempt,
             item_id=plan.item_id, fence=request.identity.fence, installation=request.identity.installation,
             source=plan.source.url, output_zarr=target.href, package=packed,
             versions=marker.versions(), seconds=dict(progress.seconds),
-            counts=Counts(len(plan.selection.arrays), made.staged.objects, files, made.staged.bytes, size),
+            counts=Counts(_arrays(plan), made.staged.objects, files, made.staged.bytes, size),
             checks=made.checks, groups=plan.selection.groups, engine=made.converted.engine,
-            finished=stamp(now().replace(microsecond=0)),
+            form=str(plan.form), fingerprint=made.fingerprint, finished=stamp(now().replace(microsecond=0)),
         )  # fmt: skip
         with progress.during("report"):
             outcome = _describe(request, plan, made, target, outcome)
@@ -275,9 +321,13 @@ def _finish(
         marker.write(target.partial / MARKER, outcome.as_json())
 
 
-def _package(request: Request, target: publish.Target, advance: Callable[[int], None]) -> Package | None:
+def _arrays(plan: Plan) -> int:
+    return len(plan.selection.arrays if plan.tree is None or plan.native is Native.CONVERT else plan.tree.arrays)
+
+
+def _package(request: Request, made: _Made, target: publish.Target, advance: Callable[[int], None]) -> Package | None:
     kind = request.recipe.package
-    if kind == "none":
+    if kind == "none" or made.converted.engine == Native.REFERENCE:
         return None
     size, digest = package.pack(target.partial, target.partial_package, name=target.path.name, kind=kind, advance=advance)
     return Package(href=target.href + package.SUFFIXES[kind], bytes=size, sha256=digest)
@@ -296,8 +346,8 @@ def _describe(request: Request, plan: Plan, made: _Made, target: publish.Target,
         tile=_tile(plan.item_id),
         bytes_by_stage=_bytes_by_stage(outcome),
     )
-    written = report.write(beside, name, target.partial, outcome, made.verified.findings, subject)
-    if request.recipe.dask_perf_html:
+    written = report.write(beside, name, made.store or target.partial, outcome, made.verified.findings, subject)
+    if request.recipe.dask_perf_html and _dask_report(target).exists():
         written["dask_report"] = _dask_report(target)
     written["item"] = beside / f"{name}{item.SUFFIX}"
     companions = {key: path.name for key, path in written.items()}

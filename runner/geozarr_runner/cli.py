@@ -30,6 +30,7 @@ from geozarr_runner.publish import marker
 from geozarr_runner.request import Identity, Request, RunRecipe
 from geozarr_runner.run import run
 from stac_watch.model.errors import Defect, Exit, InputError, StacWatchError
+from stac_watch.model.forms import Native
 from stac_watch.model.hosts import narrowed
 from stac_watch.model.identity import check_item_id, conversion_key, parse_event_id
 from stac_watch.model.outcome import Counts, Outcome
@@ -89,9 +90,10 @@ def _preflight(arguments: argparse.Namespace, request: Request, progress: Progre
         plan = preflight.plan(
             request.stac_url, request.recipe.groups, allowed_hosts=request.allowed_hosts,
             patience=Patience(attempts=request.attempts, timeout=request.timeout), wait=called_off.wait,
-            item_id=request.identity.item_id, package=request.recipe.package,
+            item_id=request.identity.item_id, package=request.recipe.package, asked=Native(request.recipe.native),
         )  # fmt: skip
     found = {
+        "form": str(plan.form), "native": str(plan.native),
         "item_id": plan.item_id, "product": masked(plan.source.url), "level": plan.product.level, "seen": plan.seen,
         "groups": list(plan.selection.groups), "overviews": list(plan.selection.overviews),
         "arrays": len(plan.selection.arrays), "objects": len(plan.selection.keys), "raw_bytes": plan.selection.raw_bytes,
@@ -101,7 +103,7 @@ def _preflight(arguments: argparse.Namespace, request: Request, progress: Progre
     if arguments.size_file:
         marker.write(Path(arguments.size_file), plan.estimate.quantity)
     if sys.stdout.isatty():
-        print(f"{plan.product.level} {plan.item_id} at {masked(plan.source.url)} ({plan.seen})")
+        print(f"{plan.product.level} {plan.item_id} at {masked(plan.source.url)}: {plan.form}, {plan.native} ({plan.seen})")
         print(tree(plan.product, plan.selection.groups))
         print(f"* = will be converted; {found['objects']} objects, a volume of {found['size']} is enough")
     else:
@@ -221,7 +223,7 @@ def _request(arguments: argparse.Namespace) -> Request:
     recipe = RunRecipe(
         groups=arguments.groups, spatial_chunk=arguments.spatial_chunk, sharding=arguments.sharding,
         package=arguments.package, dask_perf_html=arguments.dask_perf_html,
-        engine=arguments.engine,
+        engine=arguments.engine, native=arguments.native,
     )  # fmt: skip
     if arguments.item_id:
         check_item_id(arguments.item_id)
@@ -255,7 +257,7 @@ def _hosts(values: Sequence[str]) -> tuple[str, ...]:
 
 def _derived_key(stac_url: str, revision: str, recipe: RunRecipe) -> str:
     """Returns a key for use by hand: equal for the same source and recipe."""
-    asked = json.dumps([sorted(recipe.groups.split()), recipe.spatial_chunk, recipe.sharding, recipe.package])
+    asked = json.dumps([sorted(recipe.groups.split()), recipe.spatial_chunk, recipe.sharding, recipe.package, recipe.native])
     return conversion_key("by-hand", "", unsigned(stac_url).rstrip("/"), revision, asked)
 
 
@@ -292,6 +294,7 @@ def _add_options(command: argparse.ArgumentParser, *, with_output: bool) -> None
     add("--allow-empty", default=False, type=_or_default(_boolean, default=False), help="true: take missing chunks for nodata")
     add("--dask-perf-html", default="", metavar="FILE", help="Dask's performance report; empty = off. Takes the stock engine")
     add("--engine", default="auto", type=_or_default(_engine, "auto"), help="auto (default), fast or stock; the bytes are the same")
+    add("--native", default="mirror", type=_or_default(_native, "mirror"), help="of finished GeoZarr: mirror, convert or reference")
     add("--memory-limit", default="", metavar="SIZE", help="e.g. 2Gi: fewer workers if needed; default: the container's limit")
     add("--key", default="", help="the conversion's key, 20 hex digits; default: derived from source and recipe")
     add("--revision", default="", help="the item's revision")
@@ -353,6 +356,12 @@ def _engine(text: str) -> str:
     known = ("auto", "fast", "stock")
     if text not in known:
         raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(known)}")
+    return text
+
+
+def _native(text: str) -> str:
+    if text not in set(Native):
+        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(Native)}")
     return text
 
 

@@ -36,6 +36,7 @@ class RunRecipe:
     sharding: bool = False
     package: str = "tar"
     dask_perf_html: str = ""
+    native: str = "mirror"  # mirror, convert or reference: what is done with a store that is finished GeoZarr already
     engine: str = "auto"  # auto, fast or stock; not part of the key: both write the same bytes
 
 

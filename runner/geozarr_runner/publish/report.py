@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import zarr
 
+from geozarr_runner.publish.physical import physical
 from geozarr_runner.source.product import NATIVE_LEVELS, OVERVIEWS, REFLECTANCE
 from geozarr_runner.verify.verify import Compared
 from stac_watch.model.outcome import Outcome
@@ -62,7 +63,7 @@ def write(
         OSError: they cannot be written.
     """
     group = zarr.open_group(str(output), mode="r")
-    arrays = {path: node for path, node in group.members(max_depth=None) if isinstance(node, zarr.Array)}
+    arrays = {path: physical(node) for path, node in group.members(max_depth=None) if isinstance(node, zarr.Array)}
     picture = quicklook(arrays)
     document = describe(output, arrays, outcome, findings, subject)
     paths = {key: folder / f"{name}{suffix}" for key, suffix in SUFFIXES.items() if picture or key != "quicklook"}

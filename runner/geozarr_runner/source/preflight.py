@@ -15,11 +15,14 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from geozarr_runner.source import forms, native
 from geozarr_runner.source import product as model
 from geozarr_runner.source.product import Product, Selection, ZarrArray
 from geozarr_runner.source.store import Patience, SourceStore, open_source, resolve_href
 from stac_watch.model.errors import InputError, SourceNotThere
+from stac_watch.model.forms import Form, Native, form_of
 from stac_watch.model.product import product_href
+from stac_watch.model.zarr3 import StoredTree
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +34,8 @@ OUTPUT_BYTES_PER_PIXEL = {"reflectance": 3.4, "atmosphere": 2.0, "mask": 0.35}
 reflectance and 1.9 G of masks): 2.6 for reflectance with sensor noise; masks are nearly constant and take next to nothing."""
 STAGED_BYTES_PER_PIXEL = {"reflectance": 1.6, "atmosphere": 1.4, "mask": 0.25}
 """The same for the source as it is stored (uint16 and uint8, blosc-zstd): measured 1.08 for reflectance."""
+SAMPLE_BYTES = 64_000_000
+"""Of the smallest arrays of a store that is only referenced: so much is fetched and looked into."""
 BYTES_PER_FILE = 4096
 """Metadata documents and the rounding of small files."""
 
@@ -66,6 +71,10 @@ class Plan:
     selection: Selection
     estimate: Estimate
     seen: str  # what a HEAD request showed
+    form: Form = Form.EOPF_V2
+    native: Native = Native.CONVERT  # what is done; a store that is not finished is always converted
+    tree: StoredTree | None = None  # of a product in Zarr v3; `product` then is its Zarr v2 counterpart
+    root: bytes = b""  # its root's metadata document, as it was read
 
 
 def plan(
@@ -77,6 +86,7 @@ def plan(
     wait: Callable[[float], bool],
     item_id: str = "",
     package: str = "tar",
+    asked: Native = Native.MIRROR,
 ) -> Plan:
     """Resolves, reads and checks; raises before anything costly.
 
@@ -86,19 +96,26 @@ def plan(
         Temporary | Refused: see `source.classify`.
     """
     named, source = resolve(stac_url, allowed_hosts=allowed_hosts, patience=patience, wait=wait)
-    metadata, documents = read_metadata(source)
+    found = forms.recognise(source)
+    tree = found.tree
+    metadata, documents = read_metadata(source, found.raw) if tree is None else native.v2_metadata(tree)
     product = model.parse(documents, source.url)
     model.require_sentinel2(product, source.url)
     model.require_crs(product, source.url)
-    selection = model.select(product, groups)
+    done = asked if found.form is Form.GEOZARR and not (asked is Native.MIRROR and groups.split()) else Native.CONVERT
+    selection = model.select(product, groups) if done is Native.CONVERT or tree is None else native.whole_selection(tree, product)
     return Plan(
         item_id=item_id or named or product_name(source.url),
         source=source,
         metadata=metadata,
         product=product,
         selection=selection,
-        estimate=estimate(selection, staged=source.local is None, package=package),
-        seen=source.look(".zmetadata") if source.local is None else "local",
+        estimate=_estimate_of(done, tree, selection, staged=source.local is None, package=package),
+        seen=source.look(".zmetadata" if tree is None else "zarr.json") if source.local is None else "local",
+        form=found.form,
+        native=done,
+        tree=tree,
+        root=b"" if tree is None else found.raw,
     )
 
 
@@ -107,6 +124,7 @@ def resolve(
 ) -> tuple[str, SourceStore]:
     """Returns the item's id (empty for a bare product) and the product's store."""
     given = open_source(stac_url, allowed_hosts=allowed_hosts, patience=patience, wait=wait)
+    forms.refuse_archive(stac_url)
     is_store = urlsplit(stac_url).path.rstrip("/").endswith(".zarr") or (given.local is not None and given.local.is_dir())
     if is_store:
         return "", given
@@ -115,6 +133,11 @@ def resolve(
     if found is None:
         assets = item.get("assets")
         names = ", ".join(sorted(assets)) if isinstance(assets, dict) else ""
+        if form_of(item) is Form.ARCHIVE:
+            raise InputError(
+                f"the item at {stac_url} has its product as a Zarr in one zip file only, a form that is not taken ({names})",
+                hint="give the product's URL itself, if the Zarr lies beside the zip",
+            )
         raise InputError(
             f"no asset of the item at {stac_url} is a Zarr product (assets: {names or 'none'})",
             hint="give the product's URL itself, or an item with an asset `product`",
@@ -124,17 +147,19 @@ def resolve(
     return str(item.get("id", "")), open_source(href, allowed_hosts=allowed_hosts, patience=patience, wait=wait, named=named)
 
 
-def read_metadata(source: SourceStore) -> tuple[bytes, dict[str, Any]]:
+def read_metadata(source: SourceStore, raw: bytes) -> tuple[bytes, dict[str, Any]]:
     """Returns the consolidated metadata, as bytes and as documents by key.
 
+    Args:
+        source: a store in Zarr v2.
+        raw: its `.zmetadata`; empty where it has none.
+
     Raises:
-        InputError: no JSON, Zarr v3, or not consolidated and not local.
+        InputError: no JSON, or not consolidated and not local.
         SourceNotThere: no store there.
     """
-    try:
-        raw = source.read(".zmetadata")
-    except SourceNotThere as error:
-        return _without_consolidated(source, error)
+    if not raw:
+        return _without_consolidated(source)
     try:
         documents = json.loads(raw)["metadata"]
     except (ValueError, KeyError, TypeError) as error:
@@ -163,25 +188,44 @@ def estimate(selection: Selection, *, staged: bool, package: str) -> Estimate:
     )
 
 
+def _estimate_of(done: Native, tree: StoredTree | None, selection: Selection, *, staged: bool, package: str) -> Estimate:
+    """Returns the bytes that a run of one form needs at most.
+
+    A mirror is one copy: what was fetched becomes the output by its name. A reference fetches a sample. A product in Zarr v3 that
+    is converted lies there as it came, and again as it is staged.
+    """
+    if tree is None:
+        return estimate(selection, staged=staged, package=package)
+    if done is Native.REFERENCE:
+        return Estimate(staged=2 * SAMPLE_BYTES, output=_MIB, package=0)
+    kinds = {a.path: a for a in selection.arrays}
+    stored = sum(
+        min(a.pixels * 8.0, a.pixels * STAGED_BYTES_PER_PIXEL[_kind(kinds[path]) if path in kinds else "reflectance"])
+        for path, a in tree.arrays.items()
+    )
+    copy = round(stored) + BYTES_PER_FILE * (len(tree.keys()) + len(tree.nodes)) + _MIB
+    if done is Native.MIRROR:
+        return Estimate(staged=0, output=copy, package=0 if package == "none" else copy)
+    converted = estimate(selection, staged=True, package=package)
+    return Estimate(staged=converted.staged + copy, output=converted.output, package=converted.package)
+
+
 def product_name(url: str) -> str:
     """Returns the store's name without `.zarr`, for products that come without an item."""
     return posixpath.basename(urlsplit(url).path.rstrip("/")).removesuffix(".zarr") or "product"
 
 
-def _without_consolidated(source: SourceStore, absent: SourceNotThere) -> tuple[bytes, dict[str, Any]]:
+def _without_consolidated(source: SourceStore) -> tuple[bytes, dict[str, Any]]:
     if source.local is not None and (source.local / ".zgroup").is_file():
         documents = _walk(source)
         return json.dumps({"zarr_consolidated_format": 1, "metadata": documents}).encode(), documents
-    for key, message, hint in (
-        ("zarr.json", "is a Zarr v3 store", "the converter takes EOPF Sentinel-2 products in Zarr v2"),
-        (".zgroup", "has no consolidated metadata", "consolidate it (zarr.consolidate_metadata), or give a local copy"),
-    ):
-        try:
-            source.read(key)
-        except SourceNotThere:
-            continue
-        raise InputError(f"{source.url} {message}", hint=hint)
-    raise SourceNotThere(f"no product at {source.url}: it has no .zmetadata", hint=absent.hint) from absent
+    try:
+        source.read(".zgroup")
+    except SourceNotThere as absent:
+        raise SourceNotThere(f"no product at {source.url}: it has neither .zmetadata nor zarr.json", hint=absent.hint) from absent
+    raise InputError(
+        f"{source.url} has no consolidated metadata", hint="consolidate it (zarr.consolidate_metadata), or give a local copy"
+    )
 
 
 def _walk(source: SourceStore) -> dict[str, Any]:

@@ -27,11 +27,11 @@ from geozarr_runner.source import complete
 from geozarr_runner.source.complete import Allowance, Odd
 from geozarr_runner.source.preflight import Plan
 from geozarr_runner.source.product import Selection, ZarrArray
-from stac_watch.model.errors import InputError, SourceNotThere, StacWatchError, write_failure
+from geozarr_runner.source.threads import CONNECTIONS, most_telling
+from stac_watch.model.errors import InputError, SourceNotThere, write_failure
 from stac_watch.model.files import replace_file
 from stac_watch.model.outcome import Check
 
-CONNECTIONS = 16  #: 16 fetch a full tile in 1.1 s at 40 ms per request, 4 in 3.1 s; beyond 16 nothing is gained (measured)
 _FIRST_LOOK = Allowance()
 _BLOSC_HEADER = struct.Struct("<4B3I")  # version, versionlz, flags, typesize, nbytes, blocksize, cbytes (c-blosc README_HEADER)
 
@@ -92,7 +92,7 @@ def stage(
     if plan.source.local is not None:
         return _in_place(plan, plan.source.local, advance, looked)
     root = folder / "product.zarr"
-    _prepare(plan, root)
+    prepare(plan, root)
     by_key = {key: array for array in plan.selection.arrays for key in array.chunk_keys()}
     wanted = [key for key in by_key if not (root / key).exists()]
     advance(len(by_key) - len(wanted))
@@ -169,7 +169,7 @@ def _in_place(plan: Plan, root: Path, advance: Callable[[int], None], looked: Al
     return Staged(root, frozenset(absent), len(plan.selection.keys) - len(absent), 0, odd)
 
 
-def _prepare(plan: Plan, root: Path) -> None:
+def prepare(plan: Plan, root: Path) -> None:
     """Makes the folder, and empties it when what it holds belongs to other metadata: the product was replaced meanwhile."""
     stored = root / ".zmetadata"
     try:
@@ -215,7 +215,7 @@ def _fetch_all(
         raise
     failures = [e for f in futures if not f.cancelled() and (e := f.exception()) is not None]
     if failures:
-        raise _most_telling(failures)
+        raise most_telling(failures)
     results = [f.result() for f in futures]
     return sum(size or 0 for _, size in results), frozenset(key for key, size in results if size is None)
 
@@ -260,16 +260,6 @@ def corrupt_source(keys: list[str], where: str) -> InputError:
     return InputError(
         f"{where} is corrupt: {len(keys)} chunks cannot be decoded ({', '.join(keys[:5])})",
         hint="the producer has to publish it again; replay the item when it has",
-    )
-
-
-def _most_telling(failures: list[BaseException]) -> BaseException:
-    """Prefers the failure that trying again cannot mend, so that a failed item says why and not just 'HTTP 503'."""
-    known = [f for f in failures if isinstance(f, StacWatchError)]
-    return (
-        min(known, key=lambda f: f.exit_code)
-        if known and len(known) == len(failures)
-        else next(f for f in failures if not isinstance(f, StacWatchError))
     )
 
 

@@ -92,6 +92,19 @@ class SourceStore:
         details += [f"{name} {info[name]}" for name in ("LastModified", "ETag") if info.get(name)]
         return ", ".join(details) or "there, size unknown"
 
+    def size(self, key: str) -> int | None:
+        """Returns an object's size in bytes; None when it is not there, -1 when the server does not say.
+
+        Raises:
+            Refused | Temporary | InputError: see `classify`.
+        """
+        path = self._path(key)
+        try:
+            found = self._persist(lambda: self.fs.info(path), path).get("size")
+        except SourceNotThere:
+            return None
+        return int(found) if found is not None else -1
+
     def _path(self, key: str) -> str:
         if not key:
             return self.root

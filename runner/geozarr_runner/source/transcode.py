@@ -1,0 +1,152 @@
+"""Stages a product in Zarr v3 as the Zarr v2 product with the same content: each chunk is decoded once, as it arrives.
+
+The pixels stay packed as they are; scale and offset are the store's own attributes, and nobody else's. A second reader,
+zarr-python, then reads both and compares: what decodes here is not its own judge.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numcodecs
+import numpy as np
+import zarr
+
+from geozarr_runner.source import native
+from geozarr_runner.source.arrive import Arrived, bring
+from geozarr_runner.source.preflight import Plan
+from geozarr_runner.source.samples import Samples
+from geozarr_runner.source.shards import Cells, Place, fill_of
+from geozarr_runner.source.stage import Staged, corrupt_source, prepare
+from geozarr_runner.source.whole import identity, require_whole
+from stac_watch.model.errors import Defect, write_failure
+from stac_watch.model.files import replace_file
+from stac_watch.model.zarr3 import ROOT, StoredArray, StoredTree
+
+log = logging.getLogger(__name__)
+
+_WHOLE = 4_000_000  #: pixels up to which an array is compared whole, beyond: one chunk in each quarter
+
+
+def stage(plan: Plan, folder: Path, *, advance: Callable[[int], None], called_off: threading.Event) -> Staged:
+    """Fetches what the selection needs and writes it as Zarr v2; what an earlier attempt fetched is used again.
+
+    Raises:
+        SourceNotThere: chunks are missing that cannot be empty.
+        InputError: an object is broken at the source, or holds another band.
+        Temporary | Refused | CannotWrite: see `source.classify`.
+    """
+    if plan.tree is None:
+        raise Defect("a product in Zarr v2 is staged as it is")
+    root, objects = folder / "product.zarr", folder / "objects"
+    keep_objects(objects, plan.root)
+    prepare(plan, root)
+    arrays = {a.path: plan.tree.arrays[a.path] for a in plan.selection.arrays}
+    samples, write = Samples(arrays), _Writer(root)
+
+    def see(array: StoredArray, at: Place, cells: Cells | None) -> None:
+        samples.see(array, at, cells)
+        write.chunk(array, at, cells)
+
+    arrived = bring(plan.source, objects, arrays.values(), advance=advance, called_off=called_off, see=see)
+    require_whole(arrays, arrived.missing, samples, plan.source.url)
+    write.absent(arrays, arrived.missing)
+    if (found := identity(samples)).verdict == "failed":
+        raise corrupt_source([found.detail], plan.source.url)
+    _compare(plan.tree, arrived, objects, root, arrays)
+    return Staged(root, frozenset(), len(arrived.objects), arrived.bytes)
+
+
+def keep_objects(folder: Path, root: bytes) -> None:
+    """Makes the folder that objects are fetched into, and empties it when they belong to another root: it was published anew."""
+    stored = folder / ROOT
+    try:
+        if stored.exists() and stored.read_bytes() == root:
+            return
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        replace_file(stored, root, sync=True)
+    except OSError as error:
+        raise write_failure(error, folder) from error
+
+
+class _Writer:
+    """Writes chunks of Zarr v2; called from many threads, each chunk by one."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._codec = numcodecs.get_codec(dict(native.COMPRESSOR))
+
+    def chunk(self, array: StoredArray, at: Place, cells: Cells | None) -> None:
+        chunks = native.v2_chunks(array)
+        full = np.full(chunks, fill_of(array), np.dtype(native.v2_dtype(array)))
+        if cells is not None:
+            here = tuple(slice(0, n) for n in cells.shape)
+            full[here] = cells.view(full.dtype) if full.dtype.kind in "Mm" else cells
+        name = ".".join(str(s.start // n) for s, n in zip(at, chunks, strict=True)) or "0"
+        path = self._root / array.path / name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(self._codec.encode(full) if array.shape else full.tobytes())
+        except OSError as error:
+            raise write_failure(error, path) from error
+
+    def absent(self, arrays: Mapping[str, StoredArray], missing: frozenset[str]) -> None:
+        """Writes what whole objects were left out for: nobody has to judge again whether they may be."""
+        for array in arrays.values():
+            for key, place in array.keys():  # noqa: SIM118  # no mapping
+                if key in missing:
+                    self._object(array, place)
+
+    def _object(self, array: StoredArray, place: tuple[int, ...]) -> None:
+        starts = [p * n for p, n in zip(place, array.stored, strict=True)]
+        ends = [min(s + n, size) for s, n, size in zip(starts, array.stored, array.shape, strict=True)]
+        grid = [range(a, b, i) for a, b, i in zip(starts, ends, array.inner, strict=True)]
+        for corner in np.stack(np.meshgrid(*grid, indexing="ij"), -1).reshape(-1, len(grid)) if grid else [()]:
+            self.chunk(array, tuple(slice(int(c), int(c)) for c in corner), None)
+
+
+def _compare(tree: StoredTree, arrived: Arrived, objects: Path, root: Path, arrays: Mapping[str, StoredArray]) -> None:
+    """Has zarr-python read both stores: all of small arrays, a chunk in each quarter of large ones.
+
+    Raises:
+        Defect: they differ.
+    """
+    where = arrived.root
+    if where == objects:
+        write_nodes(
+            {path: node for path, node in tree.nodes.items() if path}, objects
+        )  # the root's tells the next attempt whose they are
+    there, staged = (zarr.open_group(str(p), mode="r", use_consolidated=False) for p in (where, root))
+    for path, array in arrays.items():
+        a: Any = there[path]
+        b: Any = staged[path]
+        for block in _blocks(array):
+            one, other = np.asarray(a[block]), np.asarray(b[block])
+            if not np.array_equal(one, other, equal_nan=one.dtype.kind == "f"):
+                raise Defect(
+                    f"{path} was staged with other values than it has at {block}", hint="please report it with the product"
+                )
+    log.info("%d arrays read alike by zarr-python, %d objects", len(arrays), len(arrived.objects))
+
+
+def write_nodes(nodes: Mapping[str, Mapping[str, Any]], folder: Path) -> None:
+    """Writes nodes' documents as a store has them, without what is consolidated."""
+    for path, node in nodes.items():
+        target = folder / path / ROOT
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(json.dumps({k: v for k, v in node.items() if k != "consolidated_metadata"}))
+
+
+def _blocks(array: StoredArray) -> list[Place]:
+    if array.pixels <= _WHOLE:
+        return [tuple(slice(0, n) for n in array.shape)]
+    corners = [[n // 4 // i * i, 3 * n // 4 // i * i] for n, i in zip(array.shape, array.inner, strict=True)]
+    places = np.stack(np.meshgrid(*corners, indexing="ij"), -1).reshape(-1, len(corners))
+    return [tuple(slice(int(c), int(c) + i) for c, i in zip(place, array.inner, strict=True)) for place in places]

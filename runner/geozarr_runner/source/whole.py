@@ -1,0 +1,133 @@
+"""Is a finished GeoZarr whole, and is each band the one that it is called? Asked of what `samples` kept.
+
+Chunks that are absent read as "no data", whoever left them out. So they are believed only where nothing else of the same tile that
+sees the same ground has data. A shard in another band's place is whole and decodes: what gives it away is that the coarser levels
+of another band look like it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from geozarr_runner.source.product import REFLECTANCE
+from geozarr_runner.source.samples import Sampled, Samples
+from geozarr_runner.source.shards import Cells, Place
+from stac_watch.model.errors import SourceNotThere
+from stac_watch.model.outcome import Check
+from stac_watch.model.zarr3 import StoredArray
+
+MAX_VALID_SHARE = 0.05
+"""Of the ground of an absent chunk, that another array may have data on: bands see the edge of a swath up to 300 m apart."""
+_ZEROS_ARE_LEGAL = ("quality/mask", "quality/probability", "conditions/mask/l1c_classification")
+"""Flags and probabilities: all zero in a cloudless tile, so that a chunk of them may be absent whatever lies beside it."""
+_GROUND = (f"{REFLECTANCE}/", "conditions/mask/l2a_classification/", "conditions/mask/detector_footprint/")
+_LEVELS = (f"{REFLECTANCE}/", "quality/atmosphere/")
+_CLEARLY = 3.0  #: times nearer to another band than to its own: noise between two processings of one band is far below
+_LEAST = 100  #: blocks that a comparison needs
+
+
+def require_whole(arrays: Mapping[str, StoredArray], missing: frozenset[str], samples: Samples, where: str) -> None:
+    """Raises SourceNotThere when something is absent that cannot be empty."""
+    lost = holes(arrays, missing, samples)
+    if lost:
+        shown = ", ".join(lost[:5]) + (f" and {len(lost) - 5} more" if len(lost) > 5 else "")  # a line's worth
+        raise SourceNotThere(
+            f"{where} is still being uploaded: {len(lost)} chunks are missing ({shown})",
+            hint="it is tried again later; if it stays, tell the catalog's operator which chunks are missing",
+        )
+
+
+def holes(arrays: Mapping[str, StoredArray], missing: frozenset[str], samples: Samples) -> list[str]:
+    """Returns what is absent and must not be: keys of objects, and chunks within shards, as `path[y, x]`."""
+    found = []
+    for key in sorted(missing):
+        array = _owner(arrays, key)
+        if array.pixels > 1 and array.path not in samples.of and not array.path.startswith(_ZEROS_ARE_LEGAL):
+            found.append(key)
+        elif array.path in samples.of:
+            samples.of[array.path].absent.extend(place for k, place in _objects(array) if k == key)
+    for path, sampled in samples.of.items():
+        if not path.startswith(_ZEROS_ARE_LEGAL):
+            found += [
+                f"{path}[{', '.join(str(s.start) for s in at)}]" for at in sampled.absent if _has_ground(sampled, at, samples)
+            ]
+    return found
+
+
+def identity(samples: Samples) -> Check:
+    """Compares each band of a fine level with the bands of the next coarser one: its own must be the nearest.
+
+    Bands of one name come from one measurement, whichever level they are at. Which level was made of which is not asked.
+    """
+    compared, wrong = 0, []
+    for prefix in _LEVELS:
+        levels: defaultdict[str, dict[str, Sampled]] = defaultdict(dict)  # level -> name -> samples
+        for path, sampled in samples.of.items():
+            if path.startswith(prefix):
+                levels[path.split("/")[-2]][sampled.array.name] = sampled
+        ordered = sorted(levels, key=_metres)
+        for fine, coarse in ((a, b) for n, a in enumerate(ordered) for b in ordered[n + 1 :]):
+            for name in levels[fine].keys() & levels[coarse].keys():
+                compared += 1
+                other = _nearer(levels[fine][name], name, levels[coarse])
+                if other:
+                    wrong.append(f"{levels[fine][name].array.path} looks like {coarse}/{other}, not like {coarse}/{name}")
+    if wrong:
+        return Check("band identity", "failed", "; ".join(sorted(wrong)[:5]))
+    if not compared:
+        return Check("band identity", "skipped", "no band is there at two levels")
+    return Check("band identity", "passed", f"{compared} pairs of levels, each band nearest to its own name")
+
+
+def _metres(level: str) -> int:
+    """Returns the pixel size that a level is named after."""
+    return int(level.strip("rm"))
+
+
+def _nearer(sampled: Sampled, name: str, others: Mapping[str, Sampled]) -> str:
+    """Returns the name of the band that is clearly nearer than the own one; empty = none is."""
+    near = {other: gap for other, found in others.items() if (gap := _gap(sampled, found)) is not None}
+    if name not in near:
+        return ""
+    best = min(near, key=lambda other: near[other])
+    return best if best != name and near[name] > _CLEARLY * near[best] and near[name] > 1e-6 else ""
+
+
+def _gap(one: Sampled, other: Sampled) -> float | None:
+    """Returns the median distance of two bands, in physical values; None where too little is seen by both."""
+    a, b = _physical(one), _physical(other)
+    both = (one.valid == 1) & (other.valid == 1) & np.isfinite(a) & np.isfinite(b)
+    return float(np.median(np.abs(a[both] - b[both]))) if np.count_nonzero(both) >= _LEAST else None
+
+
+def _physical(sampled: Sampled) -> Cells:
+    attributes = sampled.array.attributes
+    scaled: Cells = sampled.mean * float(attributes.get("scale_factor", 1)) + float(attributes.get("add_offset", 0))
+    return scaled
+
+
+def _has_ground(sampled: Sampled, at: Place, samples: Samples) -> bool:
+    """Says whether any other array that sees the ground has data where a chunk is absent."""
+    spans = zip(at, sampled.valid.shape, sampled.array.shape, strict=True)
+    rows, columns = (slice(s.start * n // size, -(-s.stop * n // size)) for s, n, size in spans)
+    for path, other in samples.of.items():
+        if path == sampled.array.path or not path.startswith(_GROUND):
+            continue
+        seen = other.valid[rows, columns]
+        known = seen[np.isfinite(seen)]
+        if known.size and float(known.mean()) > MAX_VALID_SHARE:
+            return True
+    return False
+
+
+def _owner(arrays: Mapping[str, StoredArray], key: str) -> StoredArray:
+    parts = key.split("/")
+    return next(arrays[path] for n in range(len(parts), 0, -1) if (path := "/".join(parts[:n])) in arrays)
+
+
+def _objects(array: StoredArray) -> Iterator[tuple[str, Place]]:
+    for key, place in array.keys():  # noqa: SIM118  # no mapping
+        yield key, tuple(slice(p * n, min((p + 1) * n, size)) for p, n, size in zip(place, array.stored, array.shape, strict=True))
