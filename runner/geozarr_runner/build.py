@@ -135,8 +135,8 @@ def _transcode_and_convert(
     options = _options(request, target, limits.workers(plan.selection, request.memory_limit))
     total = len(plan.tree.keys()) if plan.tree is not None else 0
     with progress.during("stage", total) as advance, _writing(folder, plan):
-        staged = transcode.stage(plan, folder, advance=advance, called_off=called_off)
-    return _convert(plan, staged, target, options, progress)
+        staged, known = transcode.stage(plan, folder, advance=advance, called_off=called_off)
+    return replace(_convert(plan, staged, target, options, progress), fingerprint=known)
 
 
 def _stage_and_convert(

@@ -10,7 +10,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from http.server import SimpleHTTPRequestHandler
@@ -21,6 +21,7 @@ import loopback
 import pytest
 from geozarr_runner.cli import main
 
+from stac_watch.demo.native import write_native
 from stac_watch.demo.product import write_product
 
 sys.path.insert(0, str(Path(__file__).parent))  # test folders are no packages
@@ -146,6 +147,36 @@ def files(product) -> Iterator[Files]:
         yield files
         files.gate.set()
         files.stalled.set()
+
+
+NATIVE_ID = "S2C_MSIL2A_20260927T133931_N0513_R067_T32TQM_20260927T170511"
+
+
+@pytest.fixture(scope="session")
+def native(made_once) -> Path:
+    """A finished GeoZarr, as new acquisitions come. Read only."""
+    return made_once("native", lambda folder: write_native(folder, NATIVE_ID, size=252, chunk=84)) / f"{NATIVE_ID}.zarr"
+
+
+@pytest.fixture
+def own_native(native, tmp_path) -> Path:
+    """One that the test may break."""
+    return Path(shutil.copytree(native, tmp_path / "own" / native.name))
+
+
+@pytest.fixture
+def served():
+    """Returns a function that serves a folder over HTTP; the store `NAME` is at `{url}/NAME`."""
+    with ExitStack() as stack:
+
+        def serve(folder: Path) -> Files:
+            files = Files(url="")
+            files.gate.set()
+            files.url = stack.enter_context(loopback.serving(partial(_Handler, files=files, directory=str(folder))))
+            stack.callback(files.stalled.set)
+            return files
+
+        yield serve
 
 
 @dataclass(frozen=True)

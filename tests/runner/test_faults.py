@@ -102,14 +102,14 @@ def test_a_missing_local_product_a_missing_host_and_a_refused_connection(runner,
     assert "secret" not in ended.stderr
 
 
-def test_unconsolidated_over_http_and_zarr_v3_are_said_to_be_so(files, product, runner, tmp_path):
+def test_unconsolidated_over_http_and_a_zarr_v3_that_is_no_product_are_said_to_be_so(files, product, runner, tmp_path):
     files.faults = {"/.zmetadata": ["404"]}
     ended = runner(f"{files.url}/{product.name}", tmp_path / "o.zarr")
     assert (ended.code, "has no consolidated metadata" in ended.said) == (65, True)
     (product.parent / "v3.zarr").mkdir(exist_ok=True)
     (product.parent / "v3.zarr" / "zarr.json").write_text('{"zarr_format": 3, "node_type": "group"}')
     ended = runner(f"{files.url}/v3.zarr", tmp_path / "o.zarr")
-    assert (ended.code, "is a Zarr v3 store" in ended.said) == (65, True)
+    assert (ended.code, "is not a Sentinel-2 product: it lacks measurements" in ended.said) == (65, True)
 
 
 def test_a_local_product_without_consolidated_metadata_converts(own_product, runner, tmp_path):

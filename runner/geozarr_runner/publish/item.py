@@ -13,11 +13,13 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
 import pystac
 
 from geozarr_runner.request import Service
 from geozarr_runner.source.preflight import Plan
 from geozarr_runner.source.product import REFLECTANCE, ZarrArray
+from stac_watch.model.forms import Native
 from stac_watch.model.outcome import Outcome
 from stac_watch.model.signatures import unsigned
 from stac_watch.model.stamps import parse_stamp
@@ -78,21 +80,19 @@ def describe(
 
 
 def _add_assets(item: pystac.Item, outcome: Outcome, plan: Plan, name: str, companions: Mapping[str, str]) -> None:
-    store = pystac.Asset(f"./{name}", title="GeoZarr", media_type=_ZARR, roles=["data"])
+    base = plan.source.url if plan.native is Native.REFERENCE else f"./{name}"
+    store = pystac.Asset(base, title="GeoZarr", media_type=_ZARR, roles=["data"])
     item.add_asset("geozarr", store)
     reflectance = [a for a in plan.selection.arrays if a.group in outcome.groups and a.group.startswith(REFLECTANCE)]
     if reflectance:
         finest = min(reflectance, key=lambda a: _metres(a))
-        asset = pystac.Asset(
-            f"./{name}/{REFLECTANCE}", title="Reflectance pyramid", media_type=_ZARR, roles=["data", "reflectance"]
-        )
+        asset = pystac.Asset(f"{base}/{REFLECTANCE}", title="Reflectance pyramid", media_type=_ZARR, roles=["data", "reflectance"])
         item.add_asset("reflectance", asset)
         asset.extra_fields |= _projection(finest)
         asset.extra_fields |= {
             "raster:spatial_resolution": _metres(finest),
             "bands": [{"name": b} for b in sorted({a.name for a in reflectance if not a.is_coordinate})],
-            "data_type": "float32",
-            "nodata": "nan",
+            **_numbers(plan, finest),
         }
         item.stac_extensions += [_EXTENSIONS["raster"], _EXTENSIONS["proj"]]
     if outcome.package is not None:
@@ -110,6 +110,17 @@ def _add_assets(item: pystac.Item, outcome: Outcome, plan: Plan, name: str, comp
     ):
         if key in companions:
             item.add_asset(key, pystac.Asset(f"./{companions[key]}", media_type=kind, roles=[role]))
+
+
+def _numbers(plan: Plan, array: ZarrArray) -> dict[str, Any]:
+    """Returns what the pixels are: decoded ones of a conversion, or as the store has them that was taken as it is."""
+    if plan.native is Native.CONVERT:
+        return {"data_type": "float32", "nodata": "nan"}
+    found: dict[str, Any] = {"data_type": np.dtype(array.dtype).name}
+    if array.fill_value is not None:
+        found["nodata"] = array.fill_value
+    known = {"raster:scale": "scale_factor", "raster:offset": "add_offset"}
+    return found | {name: array.attributes[key] for name, key in known.items() if key in array.attributes}
 
 
 def _projection(array: ZarrArray) -> dict[str, Any]:

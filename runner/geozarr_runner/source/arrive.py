@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from geozarr_runner.source.shards import Broken, Cells, Inspected, Place, inspect
+from geozarr_runner.source.shards import Broken, Cells, Inspected, Region, inspect
 from geozarr_runner.source.stage import corrupt_source
 from geozarr_runner.source.store import SourceStore
 from geozarr_runner.source.threads import in_threads
 from stac_watch.model.errors import SourceNotThere, write_failure
 from stac_watch.model.zarr3 import StoredArray
 
-type See = Callable[[StoredArray, Place, Cells | None], None]
+type See = Callable[[StoredArray, Region, Cells | None], None]
 
 
 @dataclass(frozen=True)

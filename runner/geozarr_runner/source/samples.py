@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from geozarr_runner.source.product import REFLECTANCE
-from geozarr_runner.source.shards import Cells, Place, missing_of
+from geozarr_runner.source.shards import Cells, Region, missing_of
 from stac_watch.model.zarr3 import StoredArray
 
 MOST = 183  #: blocks along an edge: a tenth of r60m, 33,000 in all
@@ -29,10 +29,10 @@ class Sampled:
     mean: Cells  # (block row, block column), of the valid pixels, packed
     valid: Cells  # share of pixels that are valid
     pixels: dict[tuple[int, ...], tuple[int, int]] = field(default_factory=dict)  # chunk -> pixels, of them without data
-    absent: list[Place] = field(default_factory=list)
+    absent: list[Region] = field(default_factory=list)
 
 
-class Samples:
+class Blocks:
     """The blocks of all arrays; `see` is called from many threads."""
 
     def __init__(self, arrays: Mapping[str, StoredArray]) -> None:
@@ -46,7 +46,7 @@ class Samples:
                 empty: Any = np.full((rows, columns), np.nan, np.float32)
                 self.of[path] = Sampled(array, empty, empty.copy())
 
-    def see(self, array: StoredArray, at: Place, cells: Cells | None) -> None:
+    def see(self, array: StoredArray, at: Region, cells: Cells | None) -> None:
         """Takes the blocks of one chunk; None = it is absent."""
         found = self.of.get(array.path)
         if found is None:

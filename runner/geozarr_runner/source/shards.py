@@ -23,7 +23,7 @@ from stac_watch.model.errors import InputError
 from stac_watch.model.zarr3 import CRC, ENTRY, StoredArray, index_crc
 
 type Cells = np.ndarray[Any, np.dtype[Any]]
-type Place = tuple[slice, ...]
+type Region = tuple[slice, ...]
 
 _ABSENT = 2**64 - 1  #: an entry's offset and length where the chunk is all fill (sharding codec 1.0)
 _BLOSC_HEADER = struct.Struct("<4B3I")
@@ -41,7 +41,7 @@ class Inspected:
 
     size: int
     crc: int | None  # of a shard's index; None where there is none
-    absent: tuple[Place, ...]  # chunks that are left out: all fill
+    absent: tuple[Region, ...]  # chunks that are left out: all fill
 
 
 def dtype_of(array: StoredArray) -> np.dtype[Any]:
@@ -99,7 +99,7 @@ def require_known(array: StoredArray) -> None:
 
 
 def inspect(
-    array: StoredArray, place: tuple[int, ...], path: Path, see: Callable[[Place, Cells | None], None] | None = None
+    array: StoredArray, place: tuple[int, ...], path: Path, see: Callable[[Region, Cells | None], None] | None = None
 ) -> Inspected:
     """Checks an object, and decodes each of its chunks once.
 
@@ -143,7 +143,7 @@ def read_whole(array: StoredArray, root: Path) -> Cells:
     """
     out = np.full(array.shape, fill_of(array), dtype_of(array).newbyteorder("="))
 
-    def put(where: Place, cells: Cells | None) -> None:
+    def put(where: Region, cells: Cells | None) -> None:
         if cells is not None:
             out[where] = cells
 
@@ -217,7 +217,7 @@ def _index(array: StoredArray, file: BinaryIO, size: int) -> tuple[list[tuple[in
     return entries, crc
 
 
-def _places(array: StoredArray, place: tuple[int, ...]) -> Iterator[Place]:
+def _places(array: StoredArray, place: tuple[int, ...]) -> Iterator[Region]:
     """Yields where each chunk of an object lies in the array, cut to the array's edge; beyond it start >= size."""
     counts = [range(s // i) for s, i in zip(array.stored, array.inner, strict=True)]
     for index in cartesian(*counts):

@@ -21,21 +21,24 @@ import zarr
 from geozarr_runner.source import native
 from geozarr_runner.source.arrive import Arrived, bring
 from geozarr_runner.source.preflight import Plan
-from geozarr_runner.source.samples import Samples
-from geozarr_runner.source.shards import Cells, Place, fill_of
+from geozarr_runner.source.samples import Blocks
+from geozarr_runner.source.shards import Cells, Region, fill_of
 from geozarr_runner.source.stage import Staged, corrupt_source, prepare
+from geozarr_runner.source.threads import in_threads
 from geozarr_runner.source.whole import identity, require_whole
 from stac_watch.model.errors import Defect, write_failure
 from stac_watch.model.files import replace_file
-from stac_watch.model.zarr3 import ROOT, StoredArray, StoredTree
+from stac_watch.model.zarr3 import ROOT, StoredArray, StoredTree, fingerprint
 
 log = logging.getLogger(__name__)
 
 _WHOLE = 4_000_000  #: pixels up to which an array is compared whole, beyond: one chunk in each quarter
 
 
-def stage(plan: Plan, folder: Path, *, advance: Callable[[int], None], called_off: threading.Event) -> Staged:
+def stage(plan: Plan, folder: Path, *, advance: Callable[[int], None], called_off: threading.Event) -> tuple[Staged, str]:
     """Fetches what the selection needs and writes it as Zarr v2; what an earlier attempt fetched is used again.
+
+    Returns what was staged, and the fingerprint of the store that it is of.
 
     Raises:
         SourceNotThere: chunks are missing that cannot be empty.
@@ -48,9 +51,9 @@ def stage(plan: Plan, folder: Path, *, advance: Callable[[int], None], called_of
     keep_objects(objects, plan.root)
     prepare(plan, root)
     arrays = {a.path: plan.tree.arrays[a.path] for a in plan.selection.arrays}
-    samples, write = Samples(arrays), _Writer(root)
+    samples, write = Blocks(arrays), _Writer(root)
 
-    def see(array: StoredArray, at: Place, cells: Cells | None) -> None:
+    def see(array: StoredArray, at: Region, cells: Cells | None) -> None:
         samples.see(array, at, cells)
         write.chunk(array, at, cells)
 
@@ -60,7 +63,10 @@ def stage(plan: Plan, folder: Path, *, advance: Callable[[int], None], called_of
     if (found := identity(samples)).verdict == "failed":
         raise corrupt_source([found.detail], plan.source.url)
     _compare(plan.tree, arrived, objects, root, arrays)
-    return Staged(root, frozenset(), len(arrived.objects), arrived.bytes)
+    rest = [key for key in plan.tree.keys() if key not in arrived.objects and key not in arrived.missing]  # noqa: SIM118  # no mapping
+    others = dict(zip(rest, in_threads(plan.source.size, rest, called_off), strict=True))
+    sizes = {**arrived.sizes, **{key: size for key, size in others.items() if size is not None}}
+    return Staged(root, frozenset(), len(arrived.objects), arrived.bytes), fingerprint(plan.root, sizes, {})
 
 
 def keep_objects(folder: Path, root: bytes) -> None:
@@ -83,7 +89,7 @@ class _Writer:
         self._root = root
         self._codec = numcodecs.get_codec(dict(native.COMPRESSOR))
 
-    def chunk(self, array: StoredArray, at: Place, cells: Cells | None) -> None:
+    def chunk(self, array: StoredArray, at: Region, cells: Cells | None) -> None:
         chunks = native.v2_chunks(array)
         full = np.full(chunks, fill_of(array), np.dtype(native.v2_dtype(array)))
         if cells is not None:
@@ -144,7 +150,7 @@ def write_nodes(nodes: Mapping[str, Mapping[str, Any]], folder: Path) -> None:
         target.write_text(json.dumps({k: v for k, v in node.items() if k != "consolidated_metadata"}))
 
 
-def _blocks(array: StoredArray) -> list[Place]:
+def _blocks(array: StoredArray) -> list[Region]:
     if array.pixels <= _WHOLE:
         return [tuple(slice(0, n) for n in array.shape)]
     corners = [[n // 4 // i * i, 3 * n // 4 // i * i] for n, i in zip(array.shape, array.inner, strict=True)]

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from geozarr_runner.source.product import REFLECTANCE
-from geozarr_runner.source.samples import Sampled, Samples
-from geozarr_runner.source.shards import Cells, Place
+from geozarr_runner.source.samples import Blocks, Sampled
+from geozarr_runner.source.shards import Cells, Region
 from stac_watch.model.errors import SourceNotThere
 from stac_watch.model.outcome import Check
 from stac_watch.model.zarr3 import StoredArray
@@ -29,7 +29,7 @@ _CLEARLY = 3.0  #: times nearer to another band than to its own: noise between t
 _LEAST = 100  #: blocks that a comparison needs
 
 
-def require_whole(arrays: Mapping[str, StoredArray], missing: frozenset[str], samples: Samples, where: str) -> None:
+def require_whole(arrays: Mapping[str, StoredArray], missing: frozenset[str], samples: Blocks, where: str) -> None:
     """Raises SourceNotThere when something is absent that cannot be empty."""
     lost = holes(arrays, missing, samples)
     if lost:
@@ -40,7 +40,7 @@ def require_whole(arrays: Mapping[str, StoredArray], missing: frozenset[str], sa
         )
 
 
-def holes(arrays: Mapping[str, StoredArray], missing: frozenset[str], samples: Samples) -> list[str]:
+def holes(arrays: Mapping[str, StoredArray], missing: frozenset[str], samples: Blocks) -> list[str]:
     """Returns what is absent and must not be: keys of objects, and chunks within shards, as `path[y, x]`."""
     found = []
     for key in sorted(missing):
@@ -57,7 +57,7 @@ def holes(arrays: Mapping[str, StoredArray], missing: frozenset[str], samples: S
     return found
 
 
-def identity(samples: Samples) -> Check:
+def identity(samples: Blocks) -> Check:
     """Compares each band of a fine level with the bands of the next coarser one: its own must be the nearest.
 
     Bands of one name come from one measurement, whichever level they are at. Which level was made of which is not asked.
@@ -109,7 +109,7 @@ def _physical(sampled: Sampled) -> Cells:
     return scaled
 
 
-def _has_ground(sampled: Sampled, at: Place, samples: Samples) -> bool:
+def _has_ground(sampled: Sampled, at: Region, samples: Blocks) -> bool:
     """Says whether any other array that sees the ground has data where a chunk is absent."""
     spans = zip(at, sampled.valid.shape, sampled.array.shape, strict=True)
     rows, columns = (slice(s.start * n // size, -(-s.stop * n // size)) for s, n, size in spans)
@@ -128,6 +128,6 @@ def _owner(arrays: Mapping[str, StoredArray], key: str) -> StoredArray:
     return next(arrays[path] for n in range(len(parts), 0, -1) if (path := "/".join(parts[:n])) in arrays)
 
 
-def _objects(array: StoredArray) -> Iterator[tuple[str, Place]]:
+def _objects(array: StoredArray) -> Iterator[tuple[str, Region]]:
     for key, place in array.keys():  # noqa: SIM118  # no mapping
         yield key, tuple(slice(p * n, min((p + 1) * n, size)) for p, n, size in zip(place, array.stored, array.shape, strict=True))

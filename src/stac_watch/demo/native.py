@@ -36,13 +36,13 @@ _NOTHING = 2**64 - 1  #: an entry of a shard's index where a chunk is left out
 _CONVENTIONS = ("multiscales", "spatial", "proj")
 
 
-def write_native(folder: Path, item_id: str, *, size: int = 720, seed: int = 0, chunk: int = 256, scaled: bool = True) -> Path:
+def write_native(folder: Path, item_id: str, *, size: int = 756, seed: int = 0, chunk: int = 256, scaled: bool = True) -> Path:
     """Writes `<folder>/<item_id>.zarr` and returns its path; the same arguments give the same bytes.
 
     Args:
         folder: made when absent.
         item_id: a Sentinel-2 product id.
-        size: edge of r10m in pixels of 10 m; a multiple of 72.
+        size: edge of r10m in pixels of 10 m; a multiple of 12, at least 72.
         seed: another one gives another day over the same ground.
         chunk: edge of the chunks within a shard, in pixels.
         scaled: false: reflectance has no scale and offset, its numbers are what they are.

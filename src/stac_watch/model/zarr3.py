@@ -142,7 +142,7 @@ def tree_of(nodes: Mapping[str, Any], where: str) -> StoredTree:
         if isinstance(node, dict) and node.get("node_type") == "array":
             try:
                 arrays[path] = _array(path, node)
-            except (KeyError, TypeError, ValueError, AttributeError) as error:
+            except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
                 raise InputError(f"the metadata of {where} is not Zarr v3 that is known here: {path}: {error}") from error
     objects = sum(math.prod(a.grid) for a in arrays.values())
     if objects > MAX_OBJECTS:
