@@ -24,7 +24,7 @@ from stac_watch.model.zarr3 import ROOT, StoredTree, consolidated, read_json, tr
 
 
 @dataclass(frozen=True)
-class Recognised:
+class StoreForm:
     """What a store turned out to be."""
 
     form: Form
@@ -32,7 +32,7 @@ class Recognised:
     tree: StoredTree | None = None  # of Zarr v3
 
 
-def recognise(source: SourceStore) -> Recognised:
+def recognise(source: SourceStore) -> StoreForm:
     """Says what lies at an address.
 
     Raises:
@@ -41,13 +41,13 @@ def recognise(source: SourceStore) -> Recognised:
     """
     refuse_archive(source.url)
     try:
-        return Recognised(Form.EOPF_V2, source.read(".zmetadata"))
+        return StoreForm(Form.EOPF_V2, source.read(".zmetadata"))
     except SourceNotThere:
         pass
     try:
         raw = source.read(ROOT)
     except SourceNotThere:
-        return Recognised(Form.EOPF_V2, b"")
+        return StoreForm(Form.EOPF_V2, b"")
     return _zarr3(source, raw)
 
 
@@ -61,7 +61,7 @@ def refuse_archive(url: str) -> None:
         )
 
 
-def _zarr3(source: SourceStore, raw: bytes) -> Recognised:
+def _zarr3(source: SourceStore, raw: bytes) -> StoreForm:
     root: dict[str, Any] = read_json(raw, f"{source.url}/{ROOT}")
     if root.get("node_type") != "group":
         raise InputError(f"{source.url} is a single Zarr v3 array, not a product", hint="give the product's root")
@@ -70,4 +70,4 @@ def _zarr3(source: SourceStore, raw: bytes) -> Recognised:
     tree = tree_of(found, source.url)
     native.require_product(tree, source.url)
     form = Form.GEOZARR if nodes and native.is_pyramid(root, found) else Form.EOPF_V3
-    return Recognised(form, raw, tree)
+    return StoreForm(form, raw, tree)
