@@ -80,10 +80,9 @@ def test_a_source_that_fails_is_a_problem_of_its_own(world, hanging):
     assert loop.tick().tallies["fails"].admitted == 1
 
 
-def test_a_source_that_is_configured_wrongly_ends_the_start_but_not_a_watch_that_runs(world):
+def test_a_collection_that_is_not_there_is_said_and_waited_for_at_the_start_too(world):
     loop = watcher(world, {"typo": world.url})
-    with pytest.raises(ConfigError, match="no collection"):
-        loop.tick()
+    assert "no collection" in loop.tick().problems["typo"].message
     world.fill(1)
     world.clock.forward(minutes=1)
     assert loop.tick().tallies["typo"].admitted == 1
@@ -91,6 +90,16 @@ def test_a_source_that_is_configured_wrongly_ends_the_start_but_not_a_watch_that
         world.store._db.execute("DELETE FROM collections WHERE id = ?", (row["id"],))
     world.clock.forward(minutes=5)
     assert "no collection" in loop.tick().problems["typo"].message
+
+
+def test_once_sees_others_through_before_it_says_what_is_wrong_with_one(world, hanging):
+    _, server = hanging  # it has no such collection
+    world.settings, ticks = {}, []
+    loop = watcher(world, {"typo": server.url, "works": world.url})
+    world.store.put_many([world.item(1) | {"id": ".."}])  # unreadable: there is something to see, and nothing to convert
+    with pytest.raises(ConfigError, match="no collection"):
+        loop.drain(ticks.append)
+    assert ticks[0].tallies["works"].unreadable
 
 
 def test_once_sees_the_whole_of_a_sweep(world):

@@ -36,7 +36,8 @@ from stac_watch.model.patience import Backoff, Breaker
 
 CONNECT, READ = 5.0, 60.0  # seconds; EODC answers a full page in 2.3 s, a big un-indexed query took 1.6 s on pgstac
 TOTAL = 180.0  # seconds for a whole answer: a read time-out alone lets a server drip a byte a minute for ever
-MAX_BYTES = 256 * 1024 * 1024  # 10,000 items of 19 KB are 190 MB; what is more is no page
+MAX_BYTES = 64 * 1024 * 1024  # unpacked; 10,000 items with what is asked of them are 10 MB, 200 whole ones 4 MB
+MAX_VALUES = 2_000_000  # in one document: Python needs some 80 bytes for the smallest, of which 3 came over the wire
 MAX_WORDS = 64 * 1024  # bytes that are read of an answer that is a refusal
 ATTEMPTS = 4  # whole requests, body included; beyond that the window waits for the next poll
 MAX_RETRY_AFTER = 120.0  # seconds that are waited at once; a server that asks for more is left alone until then
@@ -103,6 +104,7 @@ class CatalogHttp(StacApiIO):
     ) -> None:
         super().__init__(timeout=timeout, max_retries=None)
         self.api = api
+        self.session.auth = _nobody
         guard(self.session, (*hosts, urlsplit(api).hostname or ""))
         self._now, self._sleep, self._rng, self._total = now, sleep, rng, total
         self._credentials = credentials
@@ -272,13 +274,14 @@ class CatalogHttp(StacApiIO):
             parts.append(chunk)
             size += len(chunk)
             if size > MAX_BYTES:
-                said = f"catalog {self.api} sends more than {MAX_BYTES >> 20} MiB"
-                raise _AgainError(BadAnswer(said, hint="lower `poll.page`"))
+                raise TooLarge(f"catalog {self.api} sends more than {MAX_BYTES >> 20} MiB for one answer", hint=FEWER)
             if monotonic() - started > self._total:
                 raise _AgainError(BadAnswer(f"catalog {self.api} took more than {self._total:.0f} s for one answer", hint=TROUBLE))
         return b"".join(parts)
 
     def _document(self, heard: _Heard) -> dict[str, Any]:
+        if sum(heard.raw.count(sign) for sign in (b",", b"[", b"{")) > MAX_VALUES:
+            raise TooLarge(f"catalog {self.api} sends more than {MAX_VALUES} values in one answer", hint=FEWER)
         try:
             document = json.loads(heard.raw)  # bytes: a byte order mark, and UTF-16, are read
         except (ValueError, RecursionError) as error:  # UnicodeDecodeError is the former
@@ -313,6 +316,7 @@ class CatalogHttp(StacApiIO):
         return ConfigError(f"{said}: {urlsplit(self.api).netloc} {what}", hint=f"write {url} into `api:`")
 
 
+FEWER = "fewer items are asked for at once; `poll.page` sets how many at most"
 TROUBLE = "the server is in trouble, not the configuration: it is asked again"
 NOT_TAKEN = "the server does not take this request, and its own words say why; is `api:` the root of a STAC API?"
 REACH = "check `api:` and the network; `stac-watch check` shows what answers"
@@ -339,3 +343,8 @@ def _refusal(response: requests.Response) -> bytes:
             if size > MAX_WORDS or monotonic() - started > CONNECT:
                 break
     return b"".join(parts)
+
+
+def _nobody(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Credentials are those that the source is configured with; without this, what ~/.netrc has for a host is sent to it."""
+    return request

@@ -9,9 +9,10 @@ make fewer of these; such a window is walked by id.
 
 from __future__ import annotations
 
+import contextlib
+import queue
 import threading
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, wait
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
@@ -24,6 +25,8 @@ from stac_watch.model.item import ItemDocument, Unreadable
 from stac_watch.model.stamps import parse_stamp, stamp
 
 _HIDDEN = "(unreadable) "
+MOST = 500_000  # items of one window that cannot be halved; a bulk update gives as many the same stamp
+AHEAD = 2  # pages of a window that wait to be compared
 CAREFUL = 64  # items per request where one of them is known to break the answer
 
 
@@ -35,6 +38,7 @@ class Leaf:
     documents: list[ItemDocument]
     server_now: datetime
     hidden: Unreadable | None = None  # items of it that the server itself cannot serve
+    part: bool = False  # more of the same window comes next: nothing follows from what is not in this one
 
 
 def leaves(catalog: Catalog, window: Window, limit: int, *, floor: datetime | None = None) -> Iterator[Leaf]:
@@ -55,9 +59,8 @@ def leaves(catalog: Catalog, window: Window, limit: int, *, floor: datetime | No
                 yield Leaf(current, list(page.items), page.server_now)
                 continue
             if halves is None or _lasting(current, page.items):
-                leaf = _walked(catalog, current, page, size, alone=halves is None)
-                if leaf is not None:
-                    yield leaf
+                whole = yield from _walked(catalog, current, page, size, alone=halves is None)
+                if whole:
                     continue
         except BadAnswer as error:
             if not catalog.answers():  # an outage, not one item
@@ -79,30 +82,55 @@ def is_hidden(name: str) -> bool:
 
 
 def sweep_leaves(catalog: Catalog, windows: Iterable[Window], limit: int, *, workers: int) -> Iterator[Leaf]:
-    """Yields the leaves of many windows, in order; up to `workers` windows are asked at once, so that memory stays bounded."""
-    pending, source = list[Future[list[Leaf]]](), iter(windows)
+    """Yields the leaves of many windows, in order.
+
+    Up to `workers` windows are asked at once, each some pages ahead: memory stays bounded, whatever a window holds.
+    """
+    pending, source = list[_Ahead](), iter(windows)
     try:
-        pending += [_begun(catalog, w, limit) for w in islice(source, workers)]
+        pending += [_Ahead(catalog, w, limit) for w in islice(source, workers)]
         while pending:
-            done = pending.pop(0).result()
-            pending += [_begun(catalog, w, limit) for w in islice(source, 1)]
-            yield from done
+            yield from pending[0].leaves()
+            pending.pop(0)
+            pending += [_Ahead(catalog, w, limit) for w in islice(source, 1)]
     finally:
-        wait(pending)  # what follows begins its own
+        for ahead in pending:  # what follows begins its own
+            ahead.end()
 
 
-def _begun(catalog: Catalog, window: Window, limit: int) -> Future[list[Leaf]]:
-    """Reads a window in a daemon: a stop waits for a ThreadPoolExecutor's threads, so for a catalog's time-outs."""
-    found = Future[list[Leaf]]()
+class _Ahead:
+    """A window that is read in a daemon: a stop waits for a ThreadPoolExecutor's threads, so for a catalog's time-outs."""
 
-    def read() -> None:
+    def __init__(self, catalog: Catalog, window: Window, limit: int) -> None:
+        self._leaves = leaves(catalog, window, limit)
+        self._found: queue.Queue[Leaf | BaseException | None] = queue.Queue(AHEAD)
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._read, name="sweep", daemon=True)
+        self._thread.start()
+
+    def leaves(self) -> Iterator[Leaf]:
+        """Yields what is read."""
+        while (found := self._found.get()) is not None:
+            if isinstance(found, BaseException):
+                raise found
+            yield found
+
+    def end(self) -> None:
+        """Ends it after the request that is under way."""
+        self._over.set()
+        while self._thread.is_alive():
+            with contextlib.suppress(queue.Empty):
+                self._found.get(timeout=0.05)
+
+    def _read(self) -> None:
         try:
-            found.set_result(list(leaves(catalog, window, limit)))
-        except BaseException as error:  # noqa: BLE001  # carried to who asks for the result, and raised there
-            found.set_exception(error)
-
-    threading.Thread(target=read, name="sweep", daemon=True).start()
-    return found
+            for leaf in self._leaves:
+                self._found.put(leaf)
+                if self._over.is_set():
+                    return
+            self._found.put(None)
+        except BaseException as error:  # noqa: BLE001  # carried to who asks for the leaves, and raised there
+            self._found.put(error)
 
 
 def _lasting(window: Window, items: list[ItemDocument]) -> bool:
@@ -112,8 +140,10 @@ def _lasting(window: Window, items: list[ItemDocument]) -> bool:
     return any(isinstance(p := item.get("properties"), dict) and parse_stamp(p.get("datetime")) is None for item in items)
 
 
-def _walked(catalog: Catalog, window: Window, page: ItemPage, limit: int, *, alone: bool) -> Leaf | None:
-    """Reads on after a full page, by value and id or by id alone; nothing where it cannot be and the window can be halved instead.
+def _walked(catalog: Catalog, window: Window, page: ItemPage, limit: int, *, alone: bool) -> Generator[Leaf, None, bool]:
+    """Reads on after a full page, by value and id or by id alone, and yields page by page: one second can hold a whole archive.
+
+    Returns whether the window was read; if not, it can be halved instead.
 
     Args:
         catalog: where it is read.
@@ -121,19 +151,31 @@ def _walked(catalog: Catalog, window: Window, page: ItemPage, limit: int, *, alo
         page: what came first.
         limit: items per request.
         alone: the window cannot be halved.
+
+    Raises:
+        BadAnswer: it has no end.
     """
-    documents = {str(item.get("id")): item for item in page.items}
+    by_id = window.field == "datetime"  # from the first item again, in another order
+    last, count = [] if by_id else list(page.items), len(page.items)
     try:
-        following = _by_id(catalog, window, limit) if window.field == "datetime" else _by_value(catalog, window, page, limit)
-        for items in following:
-            documents |= {str(item.get("id")): item for item in items}
+        for items in _by_id(catalog, window, limit) if by_id else _by_value(catalog, window, page, limit):
+            if last:
+                yield Leaf(window, last, page.server_now, part=True)
+            last, count = list(items), count + len(items)
+            if count > MOST:
+                said = f"{catalog.api} shows more than {MOST} items with {window.field} {stamp(window.start)}, and no end"
+                raise BadAnswer(said, hint="what was read is kept; ask the catalog's operator what these are")
     except _StuckError as error:
         covering = sum(_covers(item, window) for item in page.items)
         if not alone and covering < limit:
-            return None
+            return False
         why = f"{catalog.api} has more items with {window.field} {stamp(window.start)} than it returns at once, and {error}"
-        return Leaf(window, list(documents.values()), page.server_now, Unreadable(hidden_name(window.field, window.start), why))
-    return Leaf(window, list(documents.values()), page.server_now)
+        seen = {str(item.get("id")): item for item in (*page.items, *last)} if by_id else {}
+        hidden = Unreadable(hidden_name(window.field, window.start), why)
+        yield Leaf(window, list(seen.values()) or last, page.server_now, hidden)
+        return True
+    yield Leaf(window, last, page.server_now)
+    return True
 
 
 def _covers(item: ItemDocument, window: Window) -> bool:

@@ -71,6 +71,9 @@ class Poll(Group):
     """How often it goes back to the first item; at most one request a second, so an archive of 10 years takes about an hour."""
     since: Duration = timedelta(days=1)
     """Where the very first window starts: a new installation does not convert an archive by accident (use backfill)."""
+    most_new: int = Field(default=20_000, ge=1)
+    """New items and revisions within an hour; what is more waits for the next, and is said: a catalog that invents items fills no
+    disk. All of Sentinel-2 are about 20,000 a day. Backfills and replays are exempt."""
     page: int = Field(default=1000, ge=1, le=10_000)
     """Items per request. With `fields` 1,000 items are about 1 MB; EODC clips silently at 10,000."""
 

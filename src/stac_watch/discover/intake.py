@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from stac_watch.catalog.abilities import STAMPS, restore
 from stac_watch.catalog.client import Catalog
@@ -18,17 +18,30 @@ from stac_watch.catalog.reader import Leaf, hidden_name, leaves
 from stac_watch.catalog.windows import days
 from stac_watch.config.model import Recipe, Source
 from stac_watch.config.sharing import catalog_name
-from stac_watch.discover.items import read_item
+from stac_watch.discover.items import read_item, shown_id
 from stac_watch.discover.overlap import lateness_bucket
 from stac_watch.discover.policy import Skip, judge
 from stac_watch.discover.revisions import recognise
 from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.records import Findings, Known, Sighting, SourceState, Tally
+from stac_watch.ledger.session import StaleState
+from stac_watch.model.errors import Temporary, of_data, told
 from stac_watch.model.event import Conversion, Lane, fence_of
 from stac_watch.model.identity import conversion_key, tile_of
 from stac_watch.model.item import Item, ItemDocument, SkipReason, Unreadable
 from stac_watch.model.product import acquisition
 from stac_watch.model.states import State
+
+HOUR = timedelta(hours=1)
+
+
+class Flooded(Temporary):
+    """A catalog shows more new items than are let in within an hour; `tally` is what was let in before."""
+
+    def __init__(self, message: str, *, hint: str, tally: Tally) -> None:
+        super().__init__(message, hint=hint)
+        self.tally = tally
+
 
 ORIGIN, BASELINE = "origin", "baseline"
 """Cursors: where the watch began, and how far back sweeps have looked at what was there before."""
@@ -77,6 +90,21 @@ class Intake:
         """Returns a cursor's name in the ledger."""
         return f"{self.source.name}:{name}"
 
+    def ensure_room(self, seen: Comparison, before: Tally) -> None:
+        """Lets no more items in within an hour than `poll.most_new` says: what one catalog invents must not fill the disk of all.
+
+        Nothing is lost: no cursor passes what was not let in, and the next hour goes on there.
+
+        Raises:
+            Flooded: so many were let in already; `before` of them just now.
+        """
+        if not seen.sightings:
+            return
+        most, now = self.source.poll.most_new, self.now()
+        if self.ledger.counts.begun_since(self.source.name, now - HOUR, most) >= most:
+            said = f"{most} items are new within an hour: what is left waits for the next"
+            raise Flooded(said, hint="if that is right here, raise `poll.most_new`; nothing is lost", tally=before)
+
     def ensure_abilities(self, state: SourceState | None = None) -> None:
         """Lets the catalog's abilities be those that the ledger knows; probes it when that was a day ago, or it erred since."""
         kept, now, abilities = (state or self.state()).abilities, self.now(), None
@@ -99,7 +127,28 @@ class Intake:
         return ((leaf, self.compare(leaf.documents, lane)) for leaf in read)
 
     def compare(self, documents: Sequence[ItemDocument], lane: Lane) -> Comparison:
-        """Reads documents and compares them with what is known; writes nothing."""
+        """Reads documents and compares them with what is known; writes nothing.
+
+        Whatever one of them makes of our code, or of a library's, it is unreadable by itself, and the others are not.
+        """
+        try:
+            return self._compare(documents, lane)
+        except BaseException as error:
+            if not of_data(error):
+                raise
+        good, bad = [], []
+        for document in documents:
+            try:
+                self._compare([document], lane)
+                good.append(document)
+            except BaseException as error:
+                if not of_data(error):
+                    raise
+                bad.append(Unreadable(shown_id(document), f"it cannot be dealt with: {told(error)}"))
+        seen = self._compare(good, lane)
+        return replace(seen, unreadable=[*seen.unreadable, *bad])
+
+    def _compare(self, documents: Sequence[ItemDocument], lane: Lane) -> Comparison:
         items, unreadable = self._read(documents)
         known = self.ledger.items.known(self.source.name, list(items))
         as_known = recognise(items, known, self.source, self.ledger, self.now(), lane)
@@ -139,7 +188,36 @@ class Intake:
             cursor: what moves with it.
             late_after: new items that are stamped before then are late; None = it is not known.
             besides: what else it tells.
+
+        An item that the ledger cannot take is unreadable; then each of the others is a transaction of its own.
         """
+        try:
+            return self._commit(seen, leaf, cursor, late_after, besides)
+        except BaseException as error:
+            if not of_data(error) or isinstance(error, StaleState) or not seen.sightings:
+                raise
+        total, bad = Tally(), list[Unreadable]()
+        for sighting in seen.sightings:
+            try:
+                total = add(total, self.ledger.items.commit(self.source.name, [sighting], [], None, self.now()))
+            except BaseException as error:
+                if not of_data(error):
+                    raise
+                bad.append(Unreadable(sighting.item.item_id, f"it cannot be written down: {told(error)}"))
+        readable = seen.readable - {entry.item_id for entry in bad}
+        rest = replace(seen, sightings=[], unreadable=[*seen.unreadable, *bad], readable=readable)
+        if besides is not None:
+            besides = replace(besides, readable=readable & set(besides.readable))
+        return add(total, self._commit(rest, leaf, cursor, late_after, besides))
+
+    def _commit(
+        self,
+        seen: Comparison,
+        leaf: Leaf | None,
+        cursor: tuple[str, datetime] | None,
+        late_after: datetime | None,
+        besides: Findings | None,
+    ) -> Tally:
         found = besides or Findings(readable=seen.readable)
         late = (lateness_bucket(late_after, i.updated) for i in seen.fresh if i.updated is not None) if late_after else ()
         found = replace(
@@ -203,7 +281,8 @@ class Intake:
 def hidden_names(leaf: Leaf) -> tuple[str, str] | None:
     """Returns the names that stood for what was hidden in a window, where it was read completely."""
     span = leaf.window
-    return (hidden_name(span.field, span.start), hidden_name(span.field, span.end)) if leaf.hidden is None else None
+    whole = leaf.hidden is None and not leaf.part
+    return (hidden_name(span.field, span.start), hidden_name(span.field, span.end)) if whole else None
 
 
 def read_document(document: ItemDocument, source: Source) -> Item | Unreadable:

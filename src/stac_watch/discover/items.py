@@ -26,6 +26,15 @@ from stac_watch.model.stamps import parse_stamp
 type Hosts = Sequence[Sequence[str]]
 
 
+def shown_id(document: ItemDocument) -> str:
+    """Returns what names an item where its id cannot: lone surrogates and NUL, which a database cannot store, are spelled out."""
+    raw = document.get("id")
+    try:
+        return repr(raw[:200])[1:-1][:200] if isinstance(raw, str) else repr(raw)[:80]
+    except (RecursionError, ValueError):  # a list in lists without end; an integer of thousands of digits
+        return f"(an id that is a {type(raw).__name__})"
+
+
 def read_item(
     document: ItemDocument,
     *,
@@ -36,10 +45,9 @@ def read_item(
     same_as: Hosts = (),
 ) -> Item | Unreadable:
     """Reads one item document as the catalog gave it; `same_as` holds hosts that are one under several names."""
-    raw_id = document.get("id")
+    raw_id, shown = document.get("id"), shown_id(document)
     if not isinstance(raw_id, str):
-        return Unreadable(repr(raw_id)[:80], "the item has no id")
-    shown = repr(raw_id)[1:-1][:200]  # lone surrogates and NUL, which a database cannot store, are spelled out
+        return Unreadable(shown, "the item has no id")
     properties = document.get("properties")
     if not isinstance(properties, Mapping):
         return Unreadable(shown, "the item has no properties")

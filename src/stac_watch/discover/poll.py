@@ -45,10 +45,12 @@ def _poll(intake: Intake, state: SourceState) -> Tally:
     window = next_window(stamp, start or before or origin, overlap, server_now, origin=origin)
     cursor, total = before or origin, Tally()
     for leaf, seen in intake.scan(leaves(catalog, window, source.poll.page, floor=floor), "live"):
-        cursor = advance(cursor, leaf.window, leaf.server_now)
+        if not leaf.part:
+            cursor = advance(cursor, leaf.window, leaf.server_now)
         # with a floor a window was not read completely: what is hidden may lie below it
         old = preexisting(intake, seen, state, polled=True)
         seen = seen.without(old.ids)
+        intake.ensure_room(seen, total)
         cleared = hidden_names(leaf) if floor is None else None
         found = Findings(readable=seen.readable, cleared=cleared, preexisting=old.to_note)
         total = add(total, intake.commit(seen, leaf, cursor=(intake.cursor(stamp), cursor), late_after=before, besides=found))

@@ -54,8 +54,12 @@ def sweep(intake: Intake) -> Tally | None:
     windows = list(islice(archive(row.position, row.end), None if first else DAYS))
     total = Tally()
     pages = sweep_leaves(intake.catalog, windows, max(SWEEP_PAGE, intake.source.poll.page), workers=WORKERS)
+    parts = set[str]()  # ids of a window that comes in parts
     for leaf, seen in intake.scan(pages, "live"):
-        total = add(total, _commit(intake, leaf, seen, before))
+        parts |= {i for d in leaf.documents if isinstance(i := d.get("id"), str)}
+        total = add(total, _commit(intake, leaf, seen, before, parts, total))
+        if not leaf.part:
+            parts = set()
     position = windows[-1].end if windows else row.end
     if position < row.end:
         intake.ledger.sources.note_sweep(replace(row, position=position))
@@ -69,13 +73,14 @@ def sweep(intake: Intake) -> Tally | None:
     return total
 
 
-def _commit(intake: Intake, leaf: Leaf, seen: Comparison, before: _Before) -> Tally:
+def _commit(intake: Intake, leaf: Leaf, seen: Comparison, before: _Before, present: set[str], so_far: Tally) -> Tally:
     """Writes down how a window of the catalog differs from the ledger, where it does."""
     source, ledger = intake.source.name, intake.ledger
     old = preexisting(intake, seen, before.state, polled=False)
     seen = seen.without(old.ids)
-    present = {i for d in leaf.documents if isinstance(i := d.get("id"), str)}
-    missing = ledger.items.acquired(source, leaf.window.start, leaf.window.end) - present if leaf.hidden is None else set()
+    intake.ensure_room(seen, so_far)
+    whole = leaf.hidden is None and not leaf.part
+    missing = ledger.items.acquired(source, leaf.window.start, leaf.window.end) - present if whole else set()
     names = hidden_names(leaf)
     hidden = names is not None and any(names[0] <= i < names[1] for i in before.unreadable)
     tally = intake.commit(

@@ -191,7 +191,7 @@ def admit(intake: Intake, request: BackfillRequest) -> Iterator[tuple[datetime, 
         cut = room is not None and len(wanted) > room
         if cut:
             seen = replace(seen, sightings=wanted[:room], older={})
-        done = intake.commit(seen, leaf, cursor=None if cut else (name, leaf.window.end))
+        done = intake.commit(seen, leaf, cursor=None if cut or leaf.part else (name, leaf.window.end))
         admitted += done.admitted
         yield leaf.window.end, admitted
         if cut:

@@ -26,6 +26,11 @@ class Census:
         with self._session.read() as tx:
             return moves.funnel(tx)
 
+    def begun_since(self, source: str, since: datetime, most: int) -> int:
+        """Returns how many conversions of a source have begun since then, in whatever state; `most` at most."""
+        with self._session.read() as tx:
+            return int(tx.execute(sql.BEGUN, {"of_source": source, "since": since, "most": most}).scalar_one())
+
     def moved_since(self, since: datetime) -> dict[Place, int]:
         """Returns how many of the conversions that changed since then are where."""
         c = t.conversion.c

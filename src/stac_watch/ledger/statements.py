@@ -152,6 +152,13 @@ ALL_ABILITIES = select(t.probe.c.source, t.probe.c.found, t.probe.c.at)
 ALL_LATENESS = select(t.lateness.c.source, t.lateness.c.bucket, t.lateness.c.n)
 ALL_SWEPT = select(t.sweep.c.source, t.sweep.c.done_at).where(t.sweep.c.kind == "recent", t.sweep.c.done_at.is_not(None))
 
+BEGUN = select(func.count()).select_from(
+    select(_c.key)
+    .where(_c.source == _source, _c.created_at >= bindparam("since"), _c.changed_at >= bindparam("since"))  # the latter is indexed
+    .limit(bindparam("most"))
+    .subquery()
+)
+
 # -- moves; what is to be set is given with the rest -------------------------------------------------------------------------
 
 MOVE: Update = update(t.conversion).where(

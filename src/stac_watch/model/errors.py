@@ -21,7 +21,9 @@ The numbers are those of BSD's sysexits.h; the WorkflowTemplate's retry expressi
 from __future__ import annotations
 
 import errno
+import traceback
 from enum import IntEnum
+from pathlib import Path
 from typing import ClassVar
 
 from stac_watch.model.signatures import masked
@@ -110,6 +112,25 @@ class Refused(StacWatchError):  # noqa: N818  # the answer, as HTTP 401/403 give
 
 
 WRITE_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG})
+
+
+def of_data(error: BaseException) -> bool:
+    """Tells whether an error is what some data made of code, ours or a library's, rather than of a place, or an order to end.
+
+    Extensions in Rust raise their panics past `Exception`.
+    """
+    if isinstance(error, StacWatchError):
+        return isinstance(error, InputError | Defect)
+    return not isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit | MemoryError | OSError)
+
+
+def told(error: BaseException) -> str:
+    """Returns an error of whatever kind in one line: what, and where in the code."""
+    if isinstance(error, StacWatchError):
+        return error.message
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {' '.join(str(error)[:1000].split())}{where}"
 
 
 NO_SPACE = "no space left"

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from time import monotonic
 
 from stac_watch.catalog.client import Catalog
-from stac_watch.config.model import Limits, Recipe, Source
+from stac_watch.config.model import OURS, Limits, Recipe, Source
 from stac_watch.discover.intake import Intake
 from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.records import ConversionRow, Tally
@@ -108,7 +108,7 @@ class Watcher:
         """
         tallies: dict[str, Tally] = {}
         problems: dict[str, StacWatchError] = {}
-        started = [o for o in self._observers if o.start(to_the_end=to_the_end)]
+        started = self._started(problems, to_the_end=to_the_end)
         deadline = monotonic() + self._p.patience
         for observer in self._observers:
             patience = max(0.0, deadline - monotonic()) if observer in started else 0.0
@@ -123,6 +123,17 @@ class Watcher:
         facts, sent = self._work(problems)
         self._ailing |= problems
         return Tick(tallies, problems, facts, sent, ailing=dict(self._ailing), runs=self._runs)
+
+    def _started(self, problems: dict[str, StacWatchError], *, to_the_end: bool) -> list[Observer]:
+        """Starts the rounds whose time has come."""
+        started = []
+        for observer in self._observers:
+            try:
+                if observer.start(to_the_end=to_the_end):
+                    started.append(observer)
+            except Temporary as error:
+                problems[observer.name] = error
+        return started
 
     def _work(self, problems: dict[str, StacWatchError]) -> tuple[Mapping[Fact, int], Sent]:
         """Reconciles and dispatches; an engine that refuses us, or does not answer, stops neither the loop nor discovery."""
@@ -190,22 +201,28 @@ class Watcher:
     def drain(self, report: Callable[[Tick], None]) -> bool:
         """One tick to the end: asks once, then sees every event that is due through; False when asked to stop before.
 
+        What is wrong with one source is raised when those of the others are through.
+
         Raises:
             Temporary: a catalog or the engine does not answer.
             Refused: the engine takes nothing until a person acts.
+            StacWatchError: a catalog's answer that nothing can be done with.
         """
-        first = True
+        first, trouble = True, list[StacWatchError]()
         while True:
             tick = self.turn(to_the_end=first)
             report(tick)
-            for problem in tick.problems.values():
-                if first or isinstance(problem, Refused):
+            for name, problem in tick.problems.items():
+                if name in OURS and (first or isinstance(problem, Refused)):
                     raise problem
             if not tick.standby:
+                trouble += [problem for name, problem in tick.problems.items() if first and name not in OURS]
                 first = False
                 for observer in self._observers:
                     observer.rest(self._p.now() + timedelta(days=36_500))  # asked once, and no more
                 if self._settled():
+                    if trouble:
+                        raise trouble[0]
                     return True
             if self._p.wait(STANDBY if tick.standby else self._p.beat):
                 return False

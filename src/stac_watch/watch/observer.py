@@ -9,11 +9,11 @@ import random
 import threading
 from datetime import UTC, datetime, timedelta
 
-from stac_watch.discover.intake import Intake, add
+from stac_watch.discover.intake import Flooded, Intake, add
 from stac_watch.discover.poll import poll
 from stac_watch.discover.sweep import sweep
 from stac_watch.ledger.records import Tally
-from stac_watch.model.errors import Refused, StacWatchError, Temporary
+from stac_watch.model.errors import Defect, StacWatchError, Temporary, told
 from stac_watch.model.patience import Rest
 
 JITTER = 0.1  # of the poll interval, so that many installations do not ask the catalog in step
@@ -31,22 +31,28 @@ class Observer:
         self._thread: threading.Thread | None = None
         self._tally: Tally | None = None
         self._error: BaseException | None = None
-        self._answered = False
 
     def start(self, *, to_the_end: bool) -> bool:
-        """Starts a round when its time has come and none is under way; `to_the_end` includes the whole of a due sweep."""
+        """Starts a round when its time has come and none is under way; `to_the_end` includes the whole of a due sweep.
+
+        Raises:
+            Temporary: this machine has no thread for it.
+        """
         if self._thread is not None or not (self._due(self._polled) or self._due(self._swept)):
             return False
         # a daemon: a stop must not wait for a catalog's time-out, and the ledger's transactions survive any end
         self._thread = threading.Thread(target=self._round, args=(to_the_end,), name=f"observe-{self.name}", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            self._thread = None
+            raise Temporary(f"this machine starts no thread: {error}", hint="see its limits of processes and memory") from error
         return True
 
     def collect(self, patience: float | None) -> tuple[Tally | None, StacWatchError | None]:
         """Waits so long for the round to end; returns what it found and what is wrong, nothing while it goes on.
 
-        Raises:
-            StacWatchError: nothing but a person can help, and this source never worked.
+        Whatever a round ended with is this source's trouble: a catalog's answer that nobody thought of must not end the others.
         """
         if self._thread is None:
             return None, None
@@ -55,13 +61,10 @@ class Observer:
             return None, None
         tally, error = self._tally, self._error
         self._thread, self._tally, self._error = None, None, None
-        if isinstance(error, StacWatchError):
-            if not self._answered and not isinstance(error, Temporary | Refused):
-                raise error
+        if error is None or isinstance(error, StacWatchError):
             return tally, error
-        if error is not None:
-            raise error
-        return tally, None
+        hint = "this source is asked again; please report the line, and see what its catalog answers with `stac-watch check`"
+        return tally, Defect(told(error), hint=hint)
 
     def rest(self, until: datetime) -> None:
         """Asks nothing before then."""
@@ -80,10 +83,12 @@ class Observer:
                 jitter = 1 + self._rng.uniform(-JITTER, JITTER)
                 self._polled = self._pause(self._intake.source.poll.interval * jitter)
                 self._tally = poll(self._intake)
-                self._answered = True
             if self._due(self._swept):
                 self._sweep(to_the_end=to_the_end)
-        except BaseException as error:  # noqa: BLE001  # carried to the loop's thread, and raised there
+        except Flooded as error:
+            self._tally, self._error = add(self._tally or Tally(), error.tally), error
+            self._swept = self._pause(PAUSE)
+        except BaseException as error:  # noqa: BLE001  # carried to the loop's thread, which says it
             self._error = error
             self._swept = self._pause(PAUSE)
 
