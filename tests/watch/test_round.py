@@ -15,9 +15,9 @@ from stac_watch.watch.loop import Parts, Watcher
 READS, WRITES = 11, 4
 """Of a round that polls one page with one new item, looks at the runs and sends its event. What each is for:
 
-reads: the source's state, the known items, what another source has of the new ones, what was there before, how many are new
-within the hour, others of the same acquisition, whether a sweep is due, what is unfinished, what has failed, what is due and how much room it has, the events of one
-queue. Writes: the lease, the window, the post, the answer.
+reads: the source's state, the known items, what another source has of the new ones, what was there before, how many are new within
+the hour, others of the same acquisition, whether a sweep is due, what is unfinished, what has failed, what is due and how much room
+it has, the events of one queue. Writes: the lease, the window, the post, the answer.
 """
 
 
