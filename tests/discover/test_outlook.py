@@ -26,8 +26,8 @@ def some(world):
 
 
 def test_what_matches_is_counted_and_what_does_not_has_its_reason(some):
-    assert said(some) == "of the newest 50 items 50 match"
-    assert said(some, max_cloud_cover=60) == "of the newest 50 items 20 match; 30 too_cloudy"
+    assert said(some) == "of the newest 50 items 50 match / their products: 50 eopf-v2"
+    assert said(some, max_cloud_cover=60) == "of the newest 50 items 20 match; 30 too_cloudy / their products: 50 eopf-v2"
     assert said(some, tiles=["32tqm"]).startswith("of the newest 50 items 20 match; 30 other_tile")
 
 

@@ -4,10 +4,13 @@ import pytest
 
 from stac_watch.config.model import Filter
 from stac_watch.discover.policy import Admit, Skip, judge
+from stac_watch.model.forms import Form
 from stac_watch.model.item import SkipReason
 
 CASES = [
     (SkipReason.DEPRECATED, {}, {"deprecated": True}, {"deprecated": False}),
+    (SkipReason.FORM, {}, {"form": Form.OTHER}, {"form": Form.GEOZARR}),
+    (SkipReason.FORM, {}, {"form": Form.ARCHIVE}, {"form": Form.EOPF_V3}),
     (SkipReason.OTHER_TILE, {"tiles": ("T32TQM", "T01CCV")}, {"tile": "T33TUM"}, {"tile": "T01CCV"}),
     (SkipReason.OUTSIDE_AREA, {"bbox": (0, 0, 10, 10)}, {"bbox": (10.1, 0, 11, 1)}, {"bbox": (9, 9, 20, 20)}),
     (SkipReason.NO_BBOX, {"bbox": (0, 0, 10, 10)}, {"bbox": ()}, {"bbox": (1, 1, 2, 2)}),

@@ -61,9 +61,10 @@ def conversion():
         output_zarr="s3://bucket/S2A.zarr", groups="/measurements/reflectance/r10m", bbox=(10.0, 44.0, 11.0, 45.0),
         options={
             "spatial_chunk": "512", "sharding": "true", "package": "none", "overwrite": "true", "dask_perf_html": "/data/dask.html",
+            "native": "convert",
         },
         source_name="s2-l2a", fence="2026-03-01T12:00:00.000000Z", installation="prod",
-        allowed_hosts="objects.eodc.eu",
+        allowed_hosts="objects.eodc.eu", form="geozarr-v3",
     )  # fmt: skip
 
 

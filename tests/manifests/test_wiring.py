@@ -94,7 +94,7 @@ def test_an_event_becomes_the_workflow_that_it_names(workflow, event, conversion
     assert ours == {
         "stac-watch/key": conversion.key, "stac-watch/attempt": "3", "stac-watch/lane": "backfill", "stac-watch/reason": "new",
         "stac-watch/tile": "T32TQM", "stac-watch/collection": "sentinel-2-l2a", "stac-watch/source": "s2-l2a",
-        "stac-watch/installation": "prod",
+        "stac-watch/installation": "prod", "stac-watch/form": "geozarr-v3",
     }  # fmt: skip
     assert arguments(workflow) == {
         "stac_url": conversion.product_href, "output_zarr": conversion.output_zarr, "groups": conversion.groups,

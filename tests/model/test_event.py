@@ -70,7 +70,7 @@ GOLDEN_INPUT = Conversion(
     item_href="https://stac.example/collections/sentinel-2-l2a/items/S2A", product_href="https://objects.example/a/x.zarr",
     output_zarr="s3://out/x.zarr", groups="measurements/reflectance", bbox=(11.39, 41.4, 12.76, 42.43),
     options={"spatial_chunk": "1024", "package": "tar"}, source_name="s2-l2a",
-    fence="2025-10-08T12:26:13.734678Z", installation="prod", allowed_hosts="objects.eodc.eu",
+    fence="2025-10-08T12:26:13.734678Z", installation="prod", allowed_hosts="objects.eodc.eu", form="eopf-v2",
 )  # fmt: skip
 GOLDEN = (
     b'{"specversion": "1.0", "id": "a7a6c7283b545f43158e-1", "type": "org.ogc.api.collection.item.create", '
@@ -79,7 +79,7 @@ GOLDEN = (
     b'"datacontenttype": "application/json", "dataschema": "urn:stac-watch:conversion:1", '
     b'"data": {"run": "gz-t32tqm-20251008t100041-a7a6c7283b545f43-1", "key": "a7a6c7283b545f43158e", "attempt": 1, "lane": "live", '
     b'"priority": 0, "reason": "new", "source_name": "s2-l2a", "fence": "2025-10-08T12:26:13.734678Z", '
-    b'"installation": "prod", "allowed_hosts": "objects.eodc.eu", "collection": "sentinel-2-l2a", '
+    b'"installation": "prod", "allowed_hosts": "objects.eodc.eu", "form": "eopf-v2", "collection": "sentinel-2-l2a", '
     b'"item_id": "S2A_MSIL2A_20251008T100041_N0511_R122_T32TQM_20251008T122613", '
     b'"item_href": "https://stac.example/collections/sentinel-2-l2a/items/S2A", '
     b'"product_href": "https://objects.example/a/x.zarr", "revision": "0123456789abcdef", '
@@ -116,7 +116,7 @@ def test_what_an_earlier_version_named_keeps_its_name():
         GOLDEN.replace(GOLDEN_INPUT.key[:16].encode() + b'-1"', key[:10].encode() + b'-1"')
         .replace(GOLDEN_INPUT.key.encode(), key.encode())
         .replace(b'"fence": "2025-10-08T12:26:13.734678Z", "installation": "prod", ', b"")
-        .replace(b'"allowed_hosts": "objects.eodc.eu", ', b"")
+        .replace(b'"allowed_hosts": "objects.eodc.eu", "form": "eopf-v2", ', b"")
     )
     assert parse_event(before)["data"]["run"] == "gz-t32tqm-20251008t100041-a7a6c7283b-1"
     body, run = next_attempt(before, 2, reason="retry", fence="2025-10-08T12:26:13.734679Z")
@@ -224,7 +224,7 @@ def test_an_event_is_a_cloudevent_whose_data_the_sensor_can_map(conversion, atte
     assert {type(value) for value in data.values()} == {str}
     assert set(data) == {
         "run", "key", "lane", "reason", "collection", "item_id", "item_href", "product_href", "revision", "datetime", "tile",
-        "stac_url", "output_zarr", "groups", "source_name", "fence", "installation", "allowed_hosts",
+        "stac_url", "output_zarr", "groups", "source_name", "fence", "installation", "allowed_hosts", "form",
     }  # fmt: skip
 
 

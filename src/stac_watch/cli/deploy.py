@@ -75,6 +75,7 @@ def submit(
     groups: Annotated[str, typer.Option(help="Space-separated; empty = the whole product.")] = "",
     spatial_chunk: Annotated[str, typer.Option(help="Pixels per chunk side.")] = "",
     sharding: Annotated[str, typer.Option(help="true: one file per array and shard.")] = "",
+    native: Annotated[str, typer.Option(help="What is done with finished GeoZarr: mirror, convert or reference.")] = "",
     package: Annotated[str, typer.Option(help="tar, tar.gz or none.")] = "",
     overwrite: Annotated[str, typer.Option(help="true: convert again, even when done.")] = "",
     engine: Annotated[str, typer.Option(help="auto, fast or stock.")] = "",
@@ -97,6 +98,7 @@ def submit(
         raise ConfigError("submit is for argo", hint="on one machine call `geozarr-runner run --stac-url URL --output-zarr PATH`")
     asked = {
         "stac_url": stac_url, "output_zarr": output_zarr, "groups": groups, "spatial_chunk": spatial_chunk, "sharding": sharding,
+        "native": native,
         "package": package, "overwrite": overwrite, "engine": engine, "memory_limit": memory_limit,
         "dask_perf_html": dask_perf_html,
     }  # fmt: skip

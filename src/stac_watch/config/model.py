@@ -27,6 +27,7 @@ from stac_watch.config.areas import Area, Expression, parse_area, parse_expressi
 from stac_watch.config.sharing import default_output, meeting
 from stac_watch.config.values import Bbox, Duration, Host, HttpUrl, Rate, SameHost, Size, Tile, _output_template
 from stac_watch.model.errors import ConfigError
+from stac_watch.model.forms import Native
 
 OURS = frozenset({"engine", "ledger"})  # what pages, metrics and `status` call the watcher's own parts beside its sources
 
@@ -128,13 +129,19 @@ class Recipe(Group):
     """Pixels per chunk side: 1024 converts 2.3 times faster than the converter's 256 and makes 13 times fewer files."""
     sharding: bool = False
     """390 instead of 3,212 files per tile, for 1.5 GB more memory."""
+    native: Native = Native.MIRROR
+    """What is done with a product that is finished GeoZarr already, as new acquisitions are: `mirror` copies it byte for byte and
+    checks each chunk; `convert` makes our encoding and chunks of it; `reference` leaves it where it lies. With `groups` a mirror is
+    a conversion: a part of a store is not the same store."""
     package: Literal["tar", "tar.gz", "none"] = "tar"
     """gzip takes 63 s to save 2 % of a compressed Zarr; tar is the default for that reason."""
 
     def digest_fields(self) -> str:
         """Returns what distinguishes two recipes, as one string that goes into the key."""
         groups = " ".join(sorted(self.groups.split()))
-        return f"groups={groups};chunk={self.spatial_chunk};sharding={self.sharding};package={self.package};output={self.output}"
+        native = "" if self.native is Native.MIRROR else f";native={self.native}"
+        shape = f"groups={groups};chunk={self.spatial_chunk};sharding={self.sharding}"
+        return f"{shape};package={self.package};output={self.output}{native}"
 
 
 class Limits(Group):

@@ -308,9 +308,10 @@ def conversion(item: Item, source: Source, recipe: Recipe, lane: Lane, *, replac
         recipe=recipe.digest_fields(), kind="replace" if replaced else "create", reason=reason, lane=lane,
         time=item.updated or item.datetime, datetime=item.datetime, item_href=item.item_href, product_href=item.product_href,
         output_zarr=output, groups=recipe.groups, bbox=item.bbox, source_name=source.name,
-        allowed_hosts=",".join(source.hosts()),
+        allowed_hosts=",".join(source.hosts()), form=str(item.form),
         options={
             "spatial_chunk": str(recipe.spatial_chunk), "sharding": str(recipe.sharding).lower(), "package": recipe.package,
+            "native": str(recipe.native),
             "overwrite": "false", "dask_perf_html": "",
         },
     )  # fmt: skip

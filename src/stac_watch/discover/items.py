@@ -16,10 +16,11 @@ from urllib.parse import SplitResult, urlsplit
 
 from stac_watch.catalog.abilities import STAMPS
 from stac_watch.model.errors import IdentityError
+from stac_watch.model.forms import Form, form_of
 from stac_watch.model.hosts import check_href
 from stac_watch.model.identity import check_item_id
 from stac_watch.model.item import Item, ItemDocument, Unreadable
-from stac_watch.model.product import product_hrefs
+from stac_watch.model.product import archive_hrefs, product_hrefs
 from stac_watch.model.signatures import unsigned
 from stac_watch.model.stamps import parse_stamp
 
@@ -61,7 +62,9 @@ def read_item(
         item_id = check_item_id(raw_id)
         # built, not taken: a self link names whatever host the catalog believes to have
         item_href = f"{api}/collections/{collection}/items/{item_id}"
-        href = _allowed(product_hrefs(document, item_href), allowed_hosts)
+        form = form_of(document)
+        hrefs = product_hrefs(document, item_href) or (archive_hrefs(document, item_href) if form is Form.ARCHIVE else [])
+        href = _allowed(hrefs, allowed_hosts)
         if href is None:
             return Unreadable(item_id, "no asset with an href is a Zarr store")
     except IdentityError as error:
@@ -82,6 +85,7 @@ def read_item(
         cloud_cover=_number(properties.get("eo:cloud_cover")),
         tile=tile,
         deprecated=properties.get("deprecated") is True,
+        form=form,
         trace=trace_of(document, href, on),
         others=frozenset(revision_of(document, name, on) for name in others),
         published=parse_stamp(properties.get("published")),

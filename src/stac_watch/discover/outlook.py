@@ -21,6 +21,7 @@ _LOOK_AT = {
     SkipReason.TOO_CLOUDY: "filter.max_cloud_cover: per cent, 0 to 100",
     SkipReason.NO_CLOUD_COVER: "filter.max_cloud_cover is set, and these items have no eo:cloud_cover",
     SkipReason.TOO_OLD: "filter.max_age: counted from the acquisition",
+    SkipReason.FORM: "the runner does not take the form of these products: does another collection of the catalog have them?",
     SkipReason.OTHER_TILE: "filter.tiles: is the catalog of another region, or do its items not name their tile in grid:code?",
     SkipReason.NO_MATCH: "filter.cql2: how do these items spell what it compares?",
     SkipReason.CANNOT_MATCH: "filter.cql2 names a property that these items do not have",
@@ -35,6 +36,7 @@ class Outlook:
     matching: int
     skipped: dict[SkipReason, int]  # by the first rule that says no
     unreadable: int
+    forms: dict[str, int]  # of their products
     examples: list[str]  # of reasons for it, one of each kind
 
     def words(self, rules: Filter) -> list[str]:
@@ -44,6 +46,7 @@ class Outlook:
         parts = [f"{n} {reason.value}" for reason, n in self.skipped.items()]
         parts += [f"{self.unreadable} unreadable"] if self.unreadable else []
         told = [f"of the newest {self.items} items {self.matching} match" + (f"; {', '.join(parts)}" if parts else "")]
+        told += [f"their products: {', '.join(f'{n} {form}' for form, n in self.forms.items())}"] if self.forms else []
         if not self.matching:
             hints = [hint for reason in self.skipped if (hint := _LOOK_AT.get(reason))]
             told.append(f"warning: nothing that the catalog has would be converted → {'; '.join(hints) or 'see below'}")
@@ -64,14 +67,17 @@ def outlook(source: Source, catalog: Catalog, now: datetime) -> Outlook:
     """
     newest = {"sortby": ["-properties.datetime", "-id"]} if catalog.abilities.sorts else {}
     documents = catalog.ask(newest, limit=catalog.abilities.page(NEWEST)).items
-    skipped, unreadable, matching = Counter[SkipReason](), list[str](), 0
+    skipped, forms, unreadable, matching = Counter[SkipReason](), Counter[str](), list[str](), 0
     for document in documents:
         item = read_document(document, source)
         if not isinstance(item, Item):
             unreadable.append(item.why)
-        elif isinstance(verdict := judge(item, source.filter, now, document), Skip):
+            continue
+        forms[item.form.value] += 1
+        if isinstance(verdict := judge(item, source.filter, now, document), Skip):
             skipped[verdict.reason] += 1
         else:
             matching += 1
-    examples = {fingerprint(why): why for why in reversed(unreadable)}
-    return Outlook(len(documents), matching, dict(skipped.most_common()), len(unreadable), list(examples.values()))
+    examples = list({fingerprint(why): why for why in reversed(unreadable)}.values())
+    counted = dict(skipped.most_common()), len(unreadable), dict(forms.most_common())
+    return Outlook(len(documents), matching, *counted, examples)

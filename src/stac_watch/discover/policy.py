@@ -12,6 +12,7 @@ from cql2 import Expr
 
 from stac_watch.config.globe import area_of, footprint
 from stac_watch.config.model import Filter
+from stac_watch.model.forms import TAKEN
 from stac_watch.model.identity import tile_of
 from stac_watch.model.item import Item, ItemDocument, SkipReason
 
@@ -51,6 +52,8 @@ def _objections(item: Item, rules: Filter, now: datetime, document: ItemDocument
     found = []
     if item.deprecated:
         found.append(SkipReason.DEPRECATED)
+    if item.form not in TAKEN:
+        found.append(SkipReason.FORM)
     if rules.tiles and (item.tile or tile_of(item.item_id)) not in rules.tiles:
         found.append(SkipReason.OTHER_TILE)
     if (outside := _outside(item, rules, document)) is not None:

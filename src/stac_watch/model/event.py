@@ -29,7 +29,7 @@ MAPPED = (
     "run", "key", "lane", "reason", "collection", "item_id", "item_href", "product_href", "revision", "datetime", "tile",
     "stac_url", "output_zarr", "groups",
 )  # fmt: skip
-LATER = {"source_name": "unknown", "fence": "", "installation": "", "allowed_hosts": ""}
+LATER = {"source_name": "unknown", "fence": "", "installation": "", "allowed_hosts": "", "form": ""}
 """Mapped, too. Events that were stored before these fields existed lack them; the Sensor has these defaults for them."""
 _SLUG = 14  # characters of an item id that is no Sentinel-2 product's: it leaves six digits to the attempt
 
@@ -62,6 +62,7 @@ class Conversion:
     source_name: str = ""  # the source's name in the configuration
     fence: str = ""  # orders the revisions of an item, see `fence_of`; empty = not known
     installation: str = ""  # whose conversion it is
+    form: str = ""  # of the product, as the item announces it; the runner looks for itself
     allowed_hosts: str = ""  # that the run may fetch from, comma-separated: those of the item's own source
 
     @property
@@ -121,7 +122,7 @@ def build_event(conversion: Conversion, attempt: int) -> bytes:
     data: dict[str, Any] = {
         "run": run_name(c, attempt), "key": c.key, "attempt": attempt, "lane": c.lane, "priority": PRIORITY[c.lane],
         "reason": c.reason, "source_name": c.source_name, "fence": c.fence, "installation": c.installation,
-        "allowed_hosts": c.allowed_hosts,
+        "allowed_hosts": c.allowed_hosts, "form": c.form,
         "collection": c.collection, "item_id": c.item_id,
         "item_href": c.item_href,
         "product_href": c.product_href, "revision": c.revision, "datetime": stamp(c.datetime), "tile": c.tile,

@@ -7,6 +7,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import TypedDict
 
+from stac_watch.model.forms import Form
+
 type Moment = datetime
 
 
@@ -38,6 +40,7 @@ class Item:
     cloud_cover: float | None  # percent
     tile: str
     deprecated: bool
+    form: Form = Form.EOPF_V2  # of its product, as it announces it
     trace: str = ""  # revision, whatever host the product lies on
     others: frozenset[str] = frozenset()  # revisions of this very product under the other names of its host
     published: Moment | None = None  # when it says that it was first there; `created` may be when the product was made
@@ -64,4 +67,5 @@ class SkipReason(StrEnum):
     CANNOT_MATCH = "cannot_match"  #: the expression names a property that the item does not have
     DEPRECATED = "deprecated"  #: the catalog says that it should not be used
     WITHDRAWN = "withdrawn"  #: it is gone from the catalog
+    FORM = "form_not_taken"  #: the runner does not take its product's form: one zip file, a later Zarr, another mission's
     SUPERSEDED = "superseded"  #: a newer revision, or a newer processing of the same acquisition, replaced it

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
+from stac_watch.model.forms import is_archive
 from stac_watch.model.identity import parse_product_id
 
 _MEDIA_TYPE = re.compile(r"application/(x-|vnd[.+])?zarr([+.-]?v?\d+)?\s*(;|$)", re.IGNORECASE)
@@ -58,6 +59,13 @@ def product_hrefs(document: Mapping[str, Any], base: str = "") -> list[str]:
     found = [_store(dict(_variant(given, kind))) for kind in ("", *sorted(kinds, key=lambda k: (not k.startswith("http"), k)))]
     hrefs = dict.fromkeys(_absolute(href, base) for href in found if href is not None)
     return sorted(hrefs, key=lambda href: _scheme(href) not in _SCHEMES)
+
+
+def archive_hrefs(document: Mapping[str, Any], base: str = "") -> list[str]:
+    """Returns the URLs of a Zarr in one zip file, for items that point to nothing else; see `model.forms`."""
+    assets = document.get("assets")
+    found = assets.values() if isinstance(assets, Mapping) else []
+    return [_absolute(str(asset["href"]), base) for asset in found if isinstance(asset, Mapping) and is_archive(asset)]
 
 
 def _variant(assets: Mapping[str, Mapping[str, Any]], kind: str) -> Iterator[tuple[str, tuple[str, str]]]:

@@ -31,6 +31,7 @@ LABELS = {
     "stac-watch/reason": "reason",
     "stac-watch/tile": "tile",
     "stac-watch/collection": "collection",
+    "stac-watch/form": "form",
     "stac-watch/installation": "installation",
 }
 """Label of a Workflow -> key of the event's data. The Sensor sets them, so they are there before the controller looks."""
@@ -59,6 +60,8 @@ PARAMETERS = (
     Parameter("groups", "space-separated Zarr groups, leading / optional; empty = the whole product", "groups", "", "groups"),
     Parameter("spatial_chunk", "pixels per chunk side", "options.spatial_chunk", "1024", "spatial-chunk"),
     Parameter("sharding", "one file per array and shard", "options.sharding", "false", "sharding", ("true", "false")),
+    Parameter("native", "what is done with a product that is finished GeoZarr already", "options.native", "mirror", "native",
+              ("mirror", "convert", "reference")),
     Parameter("package", "archive beside the output", "options.package", "tar", "package", ("tar", "tar.gz", "none")),
     Parameter("overwrite", "convert again, whatever lies there", "options.overwrite", "false", "overwrite", ("true", "false")),
     Parameter("dask_perf_html", "file for Dask's performance report, which lies beside the output, too; empty = off",
