@@ -267,6 +267,7 @@ def parser() -> argparse.ArgumentParser:
         prog="geozarr-runner",
         description="Converts one Sentinel-2 Zarr product to a verified GeoZarr.",
         epilog="exit codes: 0 done, 65 bad input, 66 source not there yet, 70 defect, 73 cannot write, 75 temporary, 77 refused, "
+        "79 a later revision is there, "
         "130 and 143 stopped (the same command continues). Every value may be an empty string: the default.",
     )
     versions = f"%(prog)s {version('geozarr-runner')}, eopf-geozarr {version('eopf-geozarr')}"

@@ -16,7 +16,7 @@ from pathlib import Path
 from geozarr_runner import build
 from geozarr_runner.process.progress import Progress
 from geozarr_runner.publish import folder as publish
-from geozarr_runner.publish import marker, package
+from geozarr_runner.publish import marker, package, precedence
 from geozarr_runner.request import Identity, Request
 from stac_watch.model.errors import Defect, write_failure
 from stac_watch.model.outcome import Outcome
@@ -41,9 +41,15 @@ def _to_file_system(
     request: Request, target: publish.Target, progress: Progress, now: Callable[[], datetime], called_off: threading.Event
 ) -> Outcome:
     identity = request.identity
+
+    def check() -> None:
+        precedence.check(marker.read(target.path), identity, str(target.path), overwrite=request.overwrite)
+
+    check()
     if (done := publish.already_done(target)) is not None:
         return _again(done, identity)
     with publish.held(target):
+        check()
         if (done := publish.already_done(target)) is not None:  # by the run that held the lock before us
             return _again(done, identity)
         if (done := _repacked(target, progress)) is not None:
@@ -54,6 +60,7 @@ def _to_file_system(
         if built is None:
             built = build.build(request, target, progress, now, called_off)
         with progress.during("publish"):
+            check()  # a file system that locks nothing
             publish.publish(target, built)
         shutil.rmtree(build.stage_folder(target), ignore_errors=True)
         found = marker.read(target.path)
@@ -69,13 +76,15 @@ def _to_object_store(
     from geozarr_runner.publish import bucket as upload
 
     store = upload.open_store(target.href)
+    precedence.check(upload.read_marker(store), request.identity, target.href, overwrite=request.overwrite)
     if (done := upload.already_done(store)) is not None and target.is_answered_by(done):
         return _again(done, request.identity)
     upload.check_free(store, target.key, overwrite=request.overwrite)
     request = replace(request, service=upload.service(store))
     outcome = _to_file_system(request, target, progress, now, called_off)
     with progress.during("publish", outcome.counts.files) as advance:
-        upload.publish(store, target.path, outcome, target.key, advance=advance)
+        asks = upload.Asks(request.identity, overwrite=request.overwrite, wait=called_off.wait)
+        upload.publish(store, target.path, outcome, asks, advance=advance)
     shutil.rmtree(target.path.parent, ignore_errors=True)
     return replace(outcome, reason="done", seconds={**outcome.seconds, "publish": progress.seconds["publish"]})
 

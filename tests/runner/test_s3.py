@@ -11,7 +11,9 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -20,10 +22,12 @@ import pytest
 from command_line import arguments
 from geozarr_runner.cli import main
 from geozarr_runner.publish import bucket as upload
-from geozarr_runner.publish import marker
+from geozarr_runner.publish import marker, precedence
+from geozarr_runner.publish.claim import NOTE, Claim, write_if
+from geozarr_runner.request import Identity
 from waiting import until
 
-from stac_watch.model.errors import CannotWrite
+from stac_watch.model.errors import CannotWrite, Superseded, Temporary
 from stac_watch.model.outcome import MARKER, Counts, Outcome
 
 SMALL = {"groups": "measurements/reflectance/r20m conditions/geometry"}  # with a quicklook; three dozen objects
@@ -230,9 +234,15 @@ def two_outputs(tmp_path_factory) -> list[Path]:
     return outputs
 
 
+def asks(outcome, **more) -> upload.Asks:
+    """Who publishes an output: the run whose marker it has."""
+    mine = Identity(outcome.key, attempt=outcome.attempt, fence=outcome.fence, installation=outcome.installation)
+    return upload.Asks(mine, **{"lease": 0.4, "wait": threading.Event().wait, **more})
+
+
 def _publish(store: upload.ObjectStore, built: Path, breaking: int | None = None) -> None:
     fs, outcome = store.fs if breaking is None else _Breaking(store.fs, breaking), marker.read(built)
-    upload.publish(upload.ObjectStore(fs, store.root, store.href), built, outcome, outcome.key, advance=lambda _: None)
+    upload.publish(upload.ObjectStore(fs, store.root, store.href), built, outcome, asks(outcome), advance=lambda _: None)
 
 
 def test_broken_off_at_any_change_the_old_output_or_none_is_seen_and_the_next_run_completes(bucket, two_outputs, tree):
@@ -266,6 +276,125 @@ def test_broken_off_at_any_change_the_old_output_or_none_is_seen_and_the_next_ru
     assert breaks >= 8, "the protocol has at least as many changes"
 
 
+class _Standing:
+    """The real file system, in which one writer stands still before it writes the marker, and another one does what it does."""
+
+    def __init__(self, fs, then) -> None:
+        self._fs, self._then = fs, then
+
+    def __getattr__(self, name):
+        return getattr(self._fs, name)
+
+    def pipe_file(self, path, data, **kwargs):
+        if path.endswith(MARKER) and self._then is not None:
+            then, self._then = self._then, None
+            then()
+        return self._fs.pipe_file(path, data, **kwargs)
+
+
+def _asked(output, **over) -> tuple[Path, Outcome, upload.Asks]:
+    """An output, its outcome with other words, and who publishes it."""
+    outcome = replace(marker.read(output), **over)
+    return output, outcome, asks(outcome)
+
+
+def test_a_second_writer_that_is_killed_half_way_leaves_no_mixture_under_the_marker_of_the_first(bucket, two_outputs, tree):
+    """Nothing locks an object store: A had verified its upload, B sent half of its objects to the same prefix, A wrote its marker."""
+    name, fs = bucket
+    href = f"s3://{name}/o.zarr"
+    client, refused = upload.open_store(href).fs, []
+
+    def second():
+        with pytest.raises(Temporary, match="another run is writing") as error:
+            _publish(upload.ObjectStore(_Breaking(client, 3), f"{name}/o.zarr", href), two_outputs[1])
+        refused.append(error)
+
+    output, outcome, mine = _asked(two_outputs[0])
+    standing = upload.ObjectStore(_Standing(client, second), f"{name}/o.zarr", href)
+    upload.publish(standing, output, outcome, mine, advance=lambda _: None)
+    assert len(refused) == 1
+    there = {p.removeprefix(f"{name}/o.zarr/"): fs.cat_file(p) for p in fs.find(f"{name}/o.zarr") if not p.endswith(MARKER)}
+    assert (there, upload.already_done(upload.open_store(href)).key) == (tree(two_outputs[0]), KEYS[0])
+
+
+def test_a_writer_whose_claim_was_taken_over_writes_nothing_more(bucket, two_outputs, tree):
+    """A machine that stood still for longer than the lease wakes up; the other one took it for dead, and is done."""
+    name, fs = bucket
+    href = f"s3://{name}/o.zarr"
+    client, root = upload.open_store(href).fs, f"{name}/o.zarr"
+    outcome = marker.read(two_outputs[0])
+    with (
+        pytest.raises(Temporary, match="another run has taken over"),
+        Claim(upload.ObjectStore(client, root, href), asks(outcome, lease=1e9)) as claim,
+    ):
+        claim.check()
+        _publish(upload.ObjectStore(client, root, href), two_outputs[1])  # it waits for its lease, 0.4 s, and takes over
+        claim.check()
+    there = {p.removeprefix(f"{root}/"): fs.cat_file(p) for p in fs.find(root) if not p.endswith(MARKER)}
+    assert (there, upload.already_done(upload.open_store(href)).key) == (tree(two_outputs[1]), KEYS[1])
+
+
+def test_a_claim_is_renewed_and_given_back(bucket):
+    name, fs = bucket
+    store, waits = upload.open_store(f"s3://{name}/o.zarr"), threading.Event().wait
+    with Claim(store, upload.Asks(Identity("a"), lease=0.2)) as claim:
+        first = fs.cat_file(f"{name}/o.zarr/{NOTE}")
+        until(lambda: fs.cat_file(f"{name}/o.zarr/{NOTE}") != first, 20)
+        with (
+            pytest.raises(Temporary, match="another run is writing"),
+            Claim(store, upload.Asks(Identity("b"), wait=waits, lease=2)),
+        ):
+            pass
+        claim.check()
+        claim.release()
+    assert not fs.exists(f"{name}/o.zarr/{NOTE}")
+    assert not write_if(store, "x", b"", {"IfMatch": '"0"'}) or fs.cat_file(f"{name}/o.zarr/x") == b""  # rclone knows no condition
+
+
+@pytest.mark.parametrize(
+    ("there", "asking", "overwrite", "error"),
+    [
+        ({"fence": "2026-03-02"}, {"fence": "2026-03-01"}, False, Superseded),
+        ({"fence": "2026-03-02"}, {"fence": "2026-03-01"}, True, Superseded),  # a replay of it that was delivered late
+        ({"fence": "2026-03-01"}, {"fence": "2026-03-01"}, False, None),
+        ({"fence": "2026-03-01"}, {"fence": "2026-03-02"}, False, None),
+        ({"fence": "2026-03-02"}, {}, False, None),  # an event of an earlier version, or a run by hand
+        ({"fence": "2026-03-02", "key": KEYS[0]}, {"fence": "2026-03-01"}, False, None),  # the same conversion
+        ({"installation": "one"}, {"installation": "two"}, True, CannotWrite),
+        ({"installation": "one"}, {"installation": "one"}, False, None),
+        ({}, {"installation": "one"}, False, None),  # the marker of an earlier version
+        ({"installation": "one"}, {}, False, CannotWrite),
+        ({"installation": "one"}, {}, True, None),  # by hand, and meant
+    ],
+)
+def test_what_lies_there_is_left_alone_where_it_is_newer_or_another_s(there, asking, overwrite, error):
+    found = Outcome(**{"key": KEYS[1], "code": 0, **there})
+    if error is None:
+        precedence.check(found, Identity(KEYS[0], **asking), "s3://b/o.zarr", overwrite=overwrite)
+        return
+    with pytest.raises(error) as caught:
+        precedence.check(found, Identity(KEYS[0], **asking), "s3://b/o.zarr", overwrite=overwrite)
+    assert all(repr(i) in caught.value.message for i in (there.get("installation"), asking.get("installation")) if i)
+
+
+def test_an_older_revision_that_comes_late_leaves_the_newer_one_in_a_bucket_and_in_a_folder(
+    bucket, product, runner, tmp_path, tree
+):
+    name, fs = bucket
+    for output in (f"s3://{name}/o.zarr", str(tmp_path / "o.zarr")):
+        options = {"work": tmp_path / "w", "groups": "conditions/geometry", "package": "none"}
+        newer = {"key": KEYS[1], "fence": "2026-03-01T12:00:00Z", "installation": "one"}
+        older = {"key": KEYS[0], "fence": "2026-03-01T13:59:59+02:00", "installation": "one"}
+        assert runner(product, output, **newer, **options).code == 0
+        ended = runner(product, output, **older, **options)
+        assert (ended.code, ended.outcome["code"]) == (79, 79), ended.stderr
+        assert "a later revision" in ended.outcome["reason"]
+        ended = runner(product, output, **{**older, "installation": "two"}, **options)
+        assert (ended.code, "'one'" in ended.said, "'two'" in ended.said) == (73, True, True)
+        found = json.loads(fs.cat_file(f"{output}/{MARKER}") if "://" in output else Path(output, MARKER).read_bytes())
+        assert (found["key"], found["fence"], found["installation"]) == (KEYS[1], "2026-03-01T12:00:00.000000Z", "one")
+
+
 class _Later:
     """The real file system a while later: what was written up to now is older by so much than what is written next."""
 
@@ -277,7 +406,7 @@ class _Later:
 
     def info(self, path):
         found = self._fs.info(path)
-        return found | {"LastModified": found["LastModified"] + self._by}
+        return found | {"LastModified": found["LastModified"] + self._by} if path.endswith(MARKER) else found
 
 
 @pytest.mark.parametrize(("by", "goes"), [(timedelta(hours=23), False), (timedelta(hours=25), True)])
@@ -292,7 +421,7 @@ def test_what_a_crashed_upload_of_another_key_left_goes_when_no_run_can_be_at_it
         fs.pipe_file(path, b"{}")
     store, outcome = upload.open_store(href), marker.read(two_outputs[1])
     later = upload.ObjectStore(_Later(store.fs, by), store.root, href)
-    upload.publish(later, two_outputs[1], outcome, outcome.key, advance=lambda _: None)
+    upload.publish(later, two_outputs[1], outcome, asks(outcome), advance=lambda _: None)
     beside = {path for path in fs.find(f"{name}/scenes") if not path.startswith((f"{root}/", f"{root}."))}
     assert beside == (others if goes else others | left)
     assert upload.already_done(upload.open_store(href)).key == KEYS[1]
@@ -303,7 +432,7 @@ def test_an_output_is_published_also_where_abandoned_uploads_cannot_be_looked_fo
     href = f"s3://{name}/o.zarr"
     store, outcome = upload.open_store(href), marker.read(two_outputs[0])
     later = upload.ObjectStore(_Later(store.fs, None), store.root, href)  # the answer to the look is nonsense
-    upload.publish(later, two_outputs[0], outcome, outcome.key, advance=lambda _: None)
+    upload.publish(later, two_outputs[0], outcome, asks(outcome), advance=lambda _: None)
     assert "abandoned" in caplog.text
     assert upload.already_done(upload.open_store(href)).key == KEYS[0]
 

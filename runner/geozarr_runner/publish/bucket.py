@@ -3,6 +3,8 @@
 An object store renames nothing, so the order of writing is what keeps readers safe. Two documents decide what a reader sees: the
 store's root metadata (`zarr.json`, without which it does not open) and the marker (without which it is not whole).
 
+0. The note `stac-watch.uploading.json` is claimed (see `claim`): one writer at a time, and who lost it stops. Under the claim the
+   marker is read: a later revision's, or another installation's, stays (see `precedence`).
 1. Nothing there, or an upload of ours that broke off: objects go under the final prefix, root metadata and marker held back.
    An output with a marker there: objects go under `.<name>.<key>.upload/` beside it; the old output is untouched and readable.
 2. What arrived is listed: every key, its size, and its ETag where that is an MD5 (single part, no KMS).
@@ -10,7 +12,8 @@ store's root metadata (`zarr.json`, without which it does not open) and the mark
    never a mixture. Objects are copied to the final prefix, those of the old output that are left over are removed.
 4. Package, report and item; root metadata; the final prefix is listed again; the marker.
 
-A crash at any point leaves the old output whole, or no marker and the note `stac-watch.uploading.json`: the next run goes on. What
+A crash at any point leaves the old output whole, or no marker and the note: the next run of the key goes on at once, another one
+when the note was not renewed for a minute. What
 it uploaded beside the old output goes when another key's output is whole, once nothing was written there for a day.
 A reader that opened the old output before step 3 may read chunks of the new one during it: re-read the marker, or put the key into
 the output's name.
@@ -20,7 +23,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import logging
 import re
 from collections.abc import Callable, Iterator
@@ -33,7 +35,8 @@ import fsspec
 from fsspec.asyn import AsyncFileSystem
 from fsspec.spec import AbstractFileSystem
 
-from geozarr_runner.publish import marker
+from geozarr_runner.publish import marker, precedence
+from geozarr_runner.publish.claim import NOTE, Asks, Claim, write_if
 from geozarr_runner.request import Service
 from geozarr_runner.source.store import classify
 from stac_watch.model.errors import CannotWrite, InputError, Refused, SourceNotThere, StacWatchError, Temporary
@@ -41,7 +44,6 @@ from stac_watch.model.outcome import MARKER, Outcome
 
 log = logging.getLogger(__name__)
 
-NOTE = "stac-watch.uploading.json"
 ROOT = "zarr.json"
 _BATCH = 16  #: requests at a time: what staging uses too
 _ABANDONED = timedelta(days=1)  #: a run that uploads writes an object every few seconds
@@ -104,19 +106,29 @@ def service(store: ObjectStore) -> Service | None:
     return Service(str(meta.endpoint_url), "" if meta.region_name == "aws-global" else str(meta.region_name or ""))
 
 
-def already_done(store: ObjectStore) -> Outcome | None:
-    """Returns the marker of an output that is whole: everything it counts is there.
+def read_marker(store: ObjectStore) -> Outcome | None:
+    """Returns what the marker says, None where there is none that can be read.
 
     Raises:
         Temporary | Refused: the store does not answer, or not to us.
     """
     with _talking(store):
         try:
-            found = marker.parse(store.fs.cat_file(store.at(MARKER)).decode())
+            return marker.parse(store.fs.cat_file(store.at(MARKER)))
         except FileNotFoundError:
             return None
-        if found is None or found.code != 0:
-            return None
+
+
+def already_done(store: ObjectStore) -> Outcome | None:
+    """Returns the marker of an output that is whole: everything it counts is there.
+
+    Raises:
+        Temporary | Refused: the store does not answer, or not to us.
+    """
+    found = read_marker(store)
+    if found is None or found.code != 0:
+        return None
+    with _talking(store):
         there = _content(store, store.root)
         counted = (len(there), sum(o.size for o in there.values())) == (found.counts.files, found.counts.bytes_written)
         package = found.package
@@ -140,10 +152,11 @@ def check_free(store: ObjectStore, key: str, *, overwrite: bool) -> None:
         )
 
 
-def publish(store: ObjectStore, built: Path, outcome: Outcome, key: str, *, advance: Callable[[int], None]) -> None:
+def publish(store: ObjectStore, built: Path, outcome: Outcome, asks: Asks, *, advance: Callable[[int], None]) -> None:
     """Uploads a finished output and its companions, in the order that the module's description gives.
 
     Raises:
+        Superseded: a later revision's output lies there.
         CannotWrite: the store does not take it, or has not what was sent.
         Temporary | Refused: the store does not answer, or not to us.
     """
@@ -151,28 +164,45 @@ def publish(store: ObjectStore, built: Path, outcome: Outcome, key: str, *, adva
     last = files.pop(MARKER)
     hrefs = [*outcome.files.values(), *([outcome.package.href] if outcome.package else [])]
     companions = {name: built.with_name(name) for name in sorted(href.rpartition("/")[2] for href in hrefs)}
-    staging = store.staging(key)
+    there = read_marker(store)
     with _talking(store):
         _give_up_silence(store)
-        replacing = MARKER in _list(store, store.root)
-        where = staging if replacing else store.root
-        if not replacing:
-            _note(store, key)
-        _put(store, where, {n: p for n, p in files.items() if replacing or n != ROOT}, advance)
-        _require(store, where, {n: p for n, p in files.items() if replacing or n != ROOT}, exact=replacing)
-        if replacing:
-            _note(store, key)
-            _remove(store, [store.at(n) for n in (MARKER, ROOT)])
-            moved = [name for name in files if name != ROOT]
-            store.fs.copy([f"{staging}/{n}" for n in moved], [store.at(n) for n in moved], batch_size=_BATCH, on_error="raise")
-        _remove(store, [store.at(n) for n in sorted(_content(store, store.root).keys() - files.keys())])
-        _put(store, store.parent, companions, lambda _: None)
-        _require(store, store.parent, companions, exact=False)
-        _put(store, store.root, {ROOT: files[ROOT]}, advance)
-        _require(store, store.root, files, exact=True)
-        store.fs.pipe_file(store.at(MARKER), last.read_bytes())
-        _remove(store, [store.at(NOTE), *(f"{staging}/{name}" for name in _list(store, staging))])
+        with Claim(store, asks, there) as claim:
+            precedence.check(read_marker(store), asks.identity, store.href, overwrite=asks.overwrite)
+            _arrive(store, claim, files, store.staging(asks.identity.key), advance)
+            claim.check()
+            _put(store, store.parent, companions, lambda _: None, claim)
+            _require(store, store.parent, companions, exact=False)
+            _put(store, store.root, {ROOT: files[ROOT]}, advance, claim)
+            _require(store, store.root, files, exact=True)
+            _mark(store, claim, files, last.read_bytes())
+            _remove(store, [f"{store.staging(asks.identity.key)}/{n}" for n in _list(store, store.staging(asks.identity.key))])
+            claim.release()
     _remove_abandoned(store)
+
+
+def _arrive(store: ObjectStore, claim: Claim, files: dict[str, Path], staging: str, advance: Callable[[int], None]) -> None:
+    """Brings every object but the root metadata to the final prefix; an old output is readable until all of them are beside it."""
+    replacing = MARKER in _list(store, store.root)
+    where = staging if replacing else store.root
+    sent = {n: p for n, p in files.items() if replacing or n != ROOT}
+    _put(store, where, sent, advance, claim)
+    _require(store, where, sent, exact=replacing)
+    claim.check()
+    if replacing:
+        _remove(store, [store.at(n) for n in (MARKER, ROOT)])
+        moved = [name for name in files if name != ROOT]
+        store.fs.copy([f"{staging}/{n}" for n in moved], [store.at(n) for n in moved], batch_size=_BATCH, on_error="raise")
+    _remove(store, [store.at(n) for n in sorted(_content(store, store.root).keys() - files.keys())])
+
+
+def _mark(store: ObjectStore, claim: Claim, files: dict[str, Path], content: bytes) -> None:
+    """Writes the marker, where there is none. One that is there was written by a run that had lost its claim: it counts nothing."""
+    claim.check()
+    if not write_if(store, MARKER, content, {"IfNoneMatch": "*"}):
+        claim.check()
+        store.fs.pipe_file(store.at(MARKER), content)
+        _require(store, store.root, files, exact=True)
 
 
 def _give_up_silence(store: ObjectStore) -> None:
@@ -205,7 +235,7 @@ def _can_copy(kind: type[Any]) -> bool:
     return any({"cp_file", "_cp_file"} & vars(c).keys() for c in kind.__mro__ if c not in (AbstractFileSystem, AsyncFileSystem))
 
 
-def _put(store: ObjectStore, prefix: str, files: dict[str, Path], advance: Callable[[int], None]) -> None:
+def _put(store: ObjectStore, prefix: str, files: dict[str, Path], advance: Callable[[int], None], claim: Claim) -> None:
     """Uploads what is not there yet with the same size and MD5."""
     there = _list(store, prefix) if len(files) > 1 else {}
     wanted = {name: path for name, path in files.items() if not _same(path, there.get(name))}
@@ -214,6 +244,7 @@ def _put(store: ObjectStore, prefix: str, files: dict[str, Path], advance: Calla
     step = 10 * _BATCH  # between two reports of progress
     for start in range(0, len(names), step):
         some = names[start : start + step]
+        claim.check()
         store.fs.put([str(wanted[n]) for n in some], [f"{prefix}/{n}" for n in some], batch_size=_BATCH)
         advance(len(some))
 
@@ -264,10 +295,6 @@ def _size(store: ObjectStore, path: str) -> int:
 
 def _same(path: Path, found: _Object | None) -> bool:
     return found is not None and found.size == path.stat().st_size and found.etag == _md5(path)
-
-
-def _note(store: ObjectStore, key: str) -> None:
-    store.fs.pipe_file(store.at(NOTE), json.dumps({"key": key}).encode())
 
 
 def _remove(store: ObjectStore, paths: list[str]) -> None:

@@ -13,9 +13,11 @@ and exit.
     ├── CannotWrite               73  the output or a folder cannot be written; disk full
     ├── Temporary                 75  network, 5xx, throttling: the same again may work
     │   └── CatalogUnavailable    75  the catalog does not answer, or answers nonsense
-    └── Refused                   77  credentials or permissions: the same again will not work
+    ├── Refused                   77  credentials or permissions: the same again will not work
+    └── Superseded                79  a later revision of the item is there already
 
-The numbers are those of BSD's sysexits.h; the WorkflowTemplate's retry expression and `reconcile` decide by them.
+The numbers are those of BSD's sysexits.h, and the first one behind them; the WorkflowTemplate's retry expression and `reconcile`
+decide by them.
 """
 
 from __future__ import annotations
@@ -43,6 +45,7 @@ class Exit(IntEnum):
     TEMPORARY = 75
     REFUSED = 77
     CONFIG = 78
+    SUPERSEDED = 79  # a run that would have replaced a later revision, and did not
     INTERRUPTED = 130
     TERMINATED = 143
 
@@ -109,6 +112,12 @@ class Refused(StacWatchError):  # noqa: N818  # the answer, as HTTP 401/403 give
     """Credentials or permissions are wrong: the same again will not work."""
 
     exit_code = Exit.REFUSED
+
+
+class Superseded(StacWatchError):  # noqa: N818  # the fact that follows from it
+    """A later revision of the item has its output there: this one is not published, now or later."""
+
+    exit_code = Exit.SUPERSEDED
 
 
 WRITE_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG})
