@@ -74,6 +74,7 @@ def _to_object_store(
 ) -> Outcome:
     """Builds in the work folder as for a file system, then uploads. A crash in the upload is continued by uploading."""
     from geozarr_runner.publish import bucket as upload
+    from geozarr_runner.publish.claim import Asks
 
     store = upload.open_store(target.href)
     precedence.check(upload.read_marker(store), request.identity, target.href, overwrite=request.overwrite)
@@ -83,7 +84,7 @@ def _to_object_store(
     request = replace(request, service=upload.service(store))
     outcome = _to_file_system(request, target, progress, now, called_off)
     with progress.during("publish", outcome.counts.files) as advance:
-        asks = upload.Asks(request.identity, overwrite=request.overwrite, wait=called_off.wait)
+        asks = Asks(request.identity, overwrite=request.overwrite, wait=called_off.wait)
         upload.publish(store, target.path, outcome, asks, advance=advance)
     shutil.rmtree(target.path.parent, ignore_errors=True)
     return replace(outcome, reason="done", seconds={**outcome.seconds, "publish": progress.seconds["publish"]})

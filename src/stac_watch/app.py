@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from stac_watch.config.model import ArgoSettings, Config, LocalSettings, Source
     from stac_watch.ledger.copying import Copied
     from stac_watch.ledger.ledger import Ledger
+    from stac_watch.model.outcome import Outcome
     from stac_watch.report.lines import Line
     from stac_watch.runs.argo import ArgoEngine
     from stac_watch.runs.engine import Engine
@@ -82,7 +83,6 @@ def build(config: Config, environ: Mapping[str, str], wait: Callable[[float], bo
         Unavailable: the runner is not installed (local engine).
         ConfigError: the ledger or the engine cannot be used as configured.
     """
-    from stac_watch.runs.markers import read_marker
     from stac_watch.watch.loop import Parts
 
     check_output(config)
@@ -96,7 +96,7 @@ def build(config: Config, environ: Mapping[str, str], wait: Callable[[float], bo
         engine=build_engine(config, environ),
         ledger=open_ledger(config),
         catalogs=catalogs,
-        read_marker=read_marker,
+        read_marker=partial(look, config),
         now=wall_clock,
         wait=wait,
         rng=rng,
@@ -244,6 +244,19 @@ def lines(parts: Parts, limit: int = 15) -> list[Line]:
     runs = Runs(parts.engine.runs([row.key for row in shown if row.state in IN_FLIGHT]))
     waits = parts.ledger.outbox.of([row.key for row in shown if row.state is State.QUEUED])
     return [line(row, parts.now(), run=runs.of(row), due=waits[row.key].due if row.key in waits else None) for row in shown]
+
+
+def look(config: Config, output: str) -> Outcome | None:
+    """Returns the marker of an output, None where there is none.
+
+    Raises:
+        Unavailable: it cannot be looked at from here.
+    """
+    from stac_watch.runs.markers import find_marker
+
+    if not visible(config, output):
+        raise Unavailable(f"{output} lies on its run's own volume", hint="`stac-watch cluster fetch RUN` copies its package")
+    return find_marker(output)
 
 
 def visible(config: Config, output: str) -> bool:

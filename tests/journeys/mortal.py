@@ -29,7 +29,7 @@ from stac_watch.ledger.database import open_engine
 from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.session import Session
 from stac_watch.runs.local import LocalEngine
-from stac_watch.runs.markers import read_marker
+from stac_watch.runs.markers import find_marker
 from stac_watch.watch.loop import Watcher
 
 LATE = (cloudevents, dateutil, netrc)  # see above
@@ -98,7 +98,7 @@ def watch_once(config: Path, die_at: int) -> int:
 
 
 def main() -> None:
-    read_marker("/nowhere")  # fsspec imports what reads a file when it is asked to
+    find_marker("/nowhere")  # fsspec imports what reads a file when it is asked to
     gc.freeze()  # what was imported is not looked through in each child
     for line in sys.stdin:
         task = json.loads(line)

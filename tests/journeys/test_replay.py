@@ -97,6 +97,7 @@ def rerun(config: Path, run: str) -> dict:
     given = {
         "stac-url": data["stac_url"], "output-zarr": data["output_zarr"], "key": data["key"], "run": run,
         "groups": data["groups"], "attempt": str(data["attempt"]), "overwrite": data["options"]["overwrite"], "package": "none",
+        "fence": data["fence"], "installation": data["installation"],
     }  # fmt: skip
     options = [f"--{name}={value}" for name, value in given.items()]
     target = folder / "again.json"

@@ -34,7 +34,8 @@ from stac_watch.runs.reconcile import reconcile
 
 FIRST, LANDED = (Path(__file__).with_name(f"ledger-{version}.sql") for version in (1, 3))
 TO_1 = (  # what the first version did not have, taken away
-    *(f"DROP TABLE {name}" for name in ("funnel", "lease", "backfill", "probe", "lateness", "sweep", "baseline", "absent")),
+    *(f"DROP TABLE {name}" for name in ("funnel", "lease", "backfill", "probe", "lateness", "sweep", "baseline", "absent",
+      "second_look")),
     "DROP TABLE moved",
     *(f"DROP INDEX {name}" for name in ("item_by_sensing", "item_by_update", "item_by_sight", "conversion_by_source",
       "conversion_by_change", "outbox_by_age", "outbox_by_due", "outbox_posted")),
@@ -301,6 +302,7 @@ SMALL = {
     "funnel",
     "backfill",
     "unreadable",
+    "second_look",
     "each_source",  # those of the funnel
     "lease",
     "probe",

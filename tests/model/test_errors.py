@@ -38,7 +38,8 @@ def test_the_drawn_parents_are_the_real_ones():
 def test_exit_codes_are_the_public_numbers():
     assert {e.name: int(e) for e in Exit} == {
         "OK": 0, "NOT_ALL_WELL": 1, "USAGE": 2, "BAD_INPUT": 65, "SOURCE_NOT_THERE": 66, "UNAVAILABLE": 69, "DEFECT": 70,
-        "CANNOT_WRITE": 73, "TEMPORARY": 75, "REFUSED": 77, "CONFIG": 78, "INTERRUPTED": 130, "TERMINATED": 143,
+        "CANNOT_WRITE": 73, "TEMPORARY": 75, "REFUSED": 77, "CONFIG": 78, "SUPERSEDED": 79, "INTERRUPTED": 130,
+        "TERMINATED": 143,
     }  # fmt: skip
 
 

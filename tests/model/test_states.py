@@ -26,6 +26,7 @@ vanished          -        queued   queued   queued   -        -        -
 not_ready         -        queued   queued   queued   -        -        -
 replayed          -        -        -        -        queued   queued   queued
 withdrawn         -        skipped  skipped  skipped  -        -        skipped
+name_taken        -        queued   -        -        -        -        -
 superseded        -        skipped  skipped  skipped  -        -        skipped
 """
 EXPECTED = {

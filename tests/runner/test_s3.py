@@ -23,7 +23,7 @@ from command_line import arguments
 from geozarr_runner.cli import main
 from geozarr_runner.publish import bucket as upload
 from geozarr_runner.publish import marker, precedence
-from geozarr_runner.publish.claim import NOTE, Claim, write_if
+from geozarr_runner.publish.claim import NOTE, Reservation, write_if
 from geozarr_runner.request import Identity
 from waiting import until
 
@@ -299,7 +299,7 @@ def _asked(output, **over) -> tuple[Path, Outcome, upload.Asks]:
 
 
 def test_a_second_writer_that_is_killed_half_way_leaves_no_mixture_under_the_marker_of_the_first(bucket, two_outputs, tree):
-    """Nothing locks an object store: A had verified its upload, B sent half of its objects to the same prefix, A wrote its marker."""
+    """A had verified its upload, B sent half of its objects to the same prefix, A wrote its marker: no store locks anything."""
     name, fs = bucket
     href = f"s3://{name}/o.zarr"
     client, refused = upload.open_store(href).fs, []
@@ -323,13 +323,11 @@ def test_a_writer_whose_claim_was_taken_over_writes_nothing_more(bucket, two_out
     href = f"s3://{name}/o.zarr"
     client, root = upload.open_store(href).fs, f"{name}/o.zarr"
     outcome = marker.read(two_outputs[0])
-    with (
-        pytest.raises(Temporary, match="another run has taken over"),
-        Claim(upload.ObjectStore(client, root, href), asks(outcome, lease=1e9)) as claim,
-    ):
+    with Reservation(upload.ObjectStore(client, root, href), asks(outcome, lease=1e9)) as claim:
         claim.check()
         _publish(upload.ObjectStore(client, root, href), two_outputs[1])  # it waits for its lease, 0.4 s, and takes over
-        claim.check()
+        with pytest.raises(Temporary, match="another run has taken over"):
+            claim.check()
     there = {p.removeprefix(f"{root}/"): fs.cat_file(p) for p in fs.find(root) if not p.endswith(MARKER)}
     assert (there, upload.already_done(upload.open_store(href)).key) == (tree(two_outputs[1]), KEYS[1])
 
@@ -337,12 +335,12 @@ def test_a_writer_whose_claim_was_taken_over_writes_nothing_more(bucket, two_out
 def test_a_claim_is_renewed_and_given_back(bucket):
     name, fs = bucket
     store, waits = upload.open_store(f"s3://{name}/o.zarr"), threading.Event().wait
-    with Claim(store, upload.Asks(Identity("a"), lease=0.2)) as claim:
+    with Reservation(store, upload.Asks(Identity("a"), lease=0.2)) as claim:
         first = fs.cat_file(f"{name}/o.zarr/{NOTE}")
         until(lambda: fs.cat_file(f"{name}/o.zarr/{NOTE}") != first, 20)
         with (
             pytest.raises(Temporary, match="another run is writing"),
-            Claim(store, upload.Asks(Identity("b"), wait=waits, lease=2)),
+            Reservation(store, upload.Asks(Identity("b"), wait=waits, lease=2)),
         ):
             pass
         claim.check()

@@ -1,6 +1,6 @@
 import json
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 import pytest
@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from stac_watch.ledger.records import Move
 from stac_watch.model.errors import Refused
+from stac_watch.model.outcome import Outcome
 from stac_watch.model.states import Fact, State
 from stac_watch.runs.dispatch import Sent, dispatch
-from stac_watch.runs.engine import Answer, Receipt
+from stac_watch.runs.engine import Answer, Phase, Receipt, Run
 from stac_watch.runs.pace import PAUSES, Throttle, TokenBucket
 
 
@@ -34,6 +35,7 @@ class Desk:
     room: int = 100
     answers: dict[str, Answer] = field(default_factory=dict)
     given: list[bytes] = field(default_factory=list)
+    shown: list[Run] = field(default_factory=list)  # what is there already
 
     def submit(self, event):
         self.given.append(event)
@@ -41,6 +43,9 @@ class Desk:
 
     def headroom(self):
         return self.room
+
+    def runs(self, keys):
+        return [run for run in self.shown if run.key in keys]
 
     def items(self):
         return [json.loads(event)["data"]["item_id"] for event in self.given]
@@ -63,9 +68,9 @@ def queue(ledger, make):
 
 @pytest.fixture
 def run(ledger, clock, consistent):
-    def _run(desk, bucket=None, **more):
+    def _run(desk, bucket=None, read_marker=lambda _: None, **more):
         throttle = Throttle(bucket or TokenBucket(1000, tokens=1000), **more)
-        sent = dispatch(ledger, desk, throttle, random.Random(1), clock)
+        sent = dispatch(ledger, desk, throttle, random.Random(1), clock, read_marker)
         consistent()
         return sent
 
@@ -222,6 +227,55 @@ def test_a_conversion_that_is_moved_while_its_own_event_is_posted_stays_as_it_wa
 
     run(Meanwhile(answers={"a": answer}))
     assert ledger.conversions.get(key).state is State.SKIPPED
+
+
+@pytest.mark.parametrize(
+    ("phase", "holds", "goes_out"),
+    [
+        (Phase.FAILED, None, 4),  # mended by a later one, in a ledger that was lost
+        (Phase.SUCCEEDED, None, 4),  # and its output was removed
+        (Phase.SUCCEEDED, Outcome(attempt=1), 1),  # it is there: nothing is to be done anew
+        (Phase.RUNNING, None, 1),  # somebody posted this very event
+    ],
+)
+def test_a_first_post_never_meets_a_run_of_a_lost_ledger(ledger, queue, run, phase, holds, goes_out):
+    """A backup that was restored numbers its attempts anew: their runs' folders or Workflows are there, and did something else."""
+    (key,) = queue("a")
+    desk = Desk(shown=[Run("x", key, 1, phase), Run("y", key, 3, Phase.SUCCEEDED), Run("z", "another", 9, Phase.FAILED)])
+    marked = replace(holds, key=key) if holds is not None else None
+    run(desk, read_marker=lambda _: marked)
+    assert len(desk.given) == (goes_out == 1)
+    run(desk, read_marker=lambda _: marked)
+    assert [json.loads(event)["data"]["attempt"] for event in desk.given] == [goes_out]
+    assert ledger.conversions.get(key).attempt == goes_out
+    if goes_out > 1:
+        assert "restored" in ledger.conversions.history(key)[1].why
+
+
+@pytest.mark.parametrize(("runs", "marked", "goes_out"), [([], 0, 2), ([1], 1, 2), ([1, 2], 2, 3), ([], 5, 6), ([7], 2, 8)])
+def test_a_replay_of_what_is_done_is_numbered_above_whatever_is_there(ledger, queue, run, clock, runs, marked, goes_out):
+    (key,) = queue("a")
+    run(Desk())
+    ledger.conversions.move(ledger.conversions.get(key), Move(Fact.SUCCEEDED, "done"), clock())
+    ledger.conversions.move(ledger.conversions.get(key), Move(Fact.REPLAYED, "asked for", lane="replay", overwrite=True), clock())
+    desk = Desk(shown=[Run("x", key, attempt, Phase.SUCCEEDED) for attempt in runs])
+    for _ in range(2):
+        run(desk, read_marker=lambda _: Outcome(key=key, attempt=marked))
+    (event,) = desk.given
+    data = json.loads(event)["data"]
+    assert (data["attempt"], data["run"].rpartition("-")[2], data["options"]["overwrite"]) == (goes_out, str(goes_out), "true")
+
+
+def test_what_a_newer_revision_took_the_place_of_is_looked_for_and_not_posted_again(ledger, queue, run, clock):
+    (old,) = queue("a")
+    run(Desk(answers={"a": Answer.UNKNOWN}))
+    queue("a", revision="rev-b", kind="replace")
+    clock.time += PAUSES.longest
+    desk = Desk()
+    run(desk)
+    assert [json.loads(event)["data"]["revision"] for event in desk.given] == []
+    row = ledger.conversions.get(old)
+    assert (row.state, ledger.conversions.history(old)[-1].fact) == (State.SUBMITTED, Fact.UNCLEAR)
 
 
 class _Killed(BaseException):

@@ -11,7 +11,7 @@ from stac_watch.model.item import SkipReason
 from stac_watch.model.outcome import Outcome, outcome_of
 from stac_watch.model.states import TRANSITIONS, Fact, State
 from stac_watch.runs.engine import Phase, Run
-from stac_watch.runs.reconcile import ENOUGH, LONGEST_RETRY_PAUSE, decide, reconcile
+from stac_watch.runs.reconcile import ENOUGH, LONGEST_RETRY_PAUSE, Seen, decide, reconcile
 
 LIMITS = Limits(attempts=3, retry_after="1m", confirm_after="15m", not_ready=("15m", "1h", "4h"), not_ready_for="14d")
 UNFINISHED = (State.QUEUED, State.SUBMITTED, State.RUNNING)
@@ -24,12 +24,14 @@ def look(make):
     """What is decided about a row, a run of its current attempt and a marker."""
 
     def _look(state=State.SUBMITTED, phase=None, code=UNSAID, marker=None, superseded=False, now=None, outcome=None, **row):
+        visible = row.pop("visible", True)
         entry = make.row(state=state, **row)
         run = None
         if phase is not None:
             said = outcome if outcome is not None else ({} if code is UNSAID else {"code": int(code), "reason": "it said so"})
             run = Run("gz-x-1", entry.key, entry.attempt, phase, outcome=outcome_of(said))
-        return decide(entry, run, outcome_of(marker), now or make.now, LIMITS, superseded=superseded)
+        seen = Seen(outcome_of(marker), visible)
+        return decide(entry, run, seen, now or make.now, LIMITS, superseded=superseded, installation="ours")
 
     return _look
 
@@ -75,12 +77,43 @@ def test_a_run_that_is_there_makes_running_once(look, state, phase):
 
 
 @pytest.mark.parametrize("state", UNFINISHED)
-def test_a_run_that_succeeded_is_believed_when_its_outcome_carries_the_key(look, make, state):
-    outcome = {"code": 0, "key": make.row().key}
-    move = look(state, Phase.SUCCEEDED, outcome=outcome)
+def test_a_run_that_succeeded_is_believed_when_the_output_s_marker_carries_the_key(look, make, state):
+    outcome = {"code": 0, "key": make.row().key, "installation": "ours"}
+    move = look(state, Phase.SUCCEEDED, outcome=outcome, marker=outcome)
     assert (move.fact, move.outcome.document()) == (Fact.SUCCEEDED, outcome)
-    assert look(state, Phase.SUCCEEDED, outcome=outcome, superseded=True).fact is Fact.SUCCEEDED
-    assert "marker" in look(state, Phase.SUCCEEDED, outcome=outcome, marker=outcome).why
+    assert "marker" in move.why
+    assert look(state, Phase.SUCCEEDED, outcome=outcome, marker=outcome, superseded=True).fact is Fact.SUCCEEDED
+
+
+@pytest.mark.parametrize(
+    ("said", "marker", "visible", "believed"),
+    [
+        ({}, {}, True, True),
+        ({}, None, True, False),  # an old run folder, and the outputs were removed
+        ({}, {"key": "0" * 20}, True, False),  # another configuration's, or another revision's
+        ({}, {"installation": "another"}, True, False),
+        ({}, {"installation": "ours"}, True, True),
+        ({}, {"code": 65}, True, False),
+        ({"installation": "another"}, {}, True, False),
+        ({"output_zarr": "/outputs/x.zarr"}, None, False, True),  # on a run's own volume: what it says, and where it was asked to
+        ({"output_zarr": "file:///outputs/x.zarr/"}, None, False, True),
+        ({"output_zarr": "/elsewhere/x.zarr"}, None, False, False),  # an event that was edited
+        ({}, None, False, False),
+    ],
+)
+def test_done_means_that_the_output_of_this_conversion_is_there(look, make, said, marker, visible, believed):
+    key = make.row().key
+    marker = {"key": key, "code": 0, **marker} if marker is not None else None
+    move = look(State.RUNNING, Phase.SUCCEEDED, outcome={"code": 0, "key": key, **said}, marker=marker, visible=visible)
+    assert move.fact is (Fact.SUCCEEDED if believed else Fact.VANISHED)
+    if not believed:
+        assert move.due == make.now + LIMITS.retry_after
+        assert "gz-x-1" in move.reason
+
+
+def test_what_met_a_later_revision_is_superseded_whatever_the_ledger_knows(look):
+    move = look(State.RUNNING, Phase.FAILED, Exit.SUPERSEDED)
+    assert (move.fact, move.reason, move.outcome.code) == (Fact.SUPERSEDED, SkipReason.SUPERSEDED, Exit.SUPERSEDED)
 
 
 @pytest.mark.parametrize("outcome", [{}, {"code": 0}, {"code": 0, "key": "somebody else's"}])
@@ -94,7 +127,8 @@ def test_a_success_without_its_key_is_no_success(look, outcome):
     ("marker", "fact"),
     [
         ({"attempt": 1}, Fact.SUCCEEDED),
-        ({"attempt": 2}, Fact.FAILED_PERMANENT),  # of another attempt, of another key, none
+        ({"attempt": 2}, Fact.SUCCEEDED),  # of a later attempt: the ledger was restored
+        ({"attempt": 0}, Fact.FAILED_PERMANENT),  # of an earlier attempt, of another key, none
         ({"attempt": 1, "key": "0" * 12}, Fact.FAILED_PERMANENT),
         (None, Fact.FAILED_PERMANENT),
     ],
@@ -163,7 +197,7 @@ def test_when_the_attempts_are_spent_it_is_dead_and_says_how_often(look):
 
 def test_the_pause_has_a_limit(make):
     row = make.row(state=State.RUNNING, failures=40)
-    move = decide(row, None, None, make.now, LIMITS.model_copy(update={"attempts": 100}))
+    move = decide(row, None, Seen(), make.now, LIMITS.model_copy(update={"attempts": 100}))
     assert move.due == make.now + LONGEST_RETRY_PAUSE
 
 
@@ -278,7 +312,7 @@ def test_each_unfinished_conversion_is_looked_at_once(ledger, make, sent, consis
         Run("a", a, 1, Phase.SUCCEEDED, outcome=Outcome(code=0, key=a)), Run("b", b, 1, Phase.RUNNING),
         Run("c", c, 1, Phase.FAILED, outcome=Outcome(code=65, reason="no such group")),
     )  # fmt: skip
-    found = reconcile(ledger, board, LIMITS, lambda _: None, lambda: make.now)
+    found = reconcile(ledger, board, LIMITS, lambda _: Outcome(code=0, key=a), lambda: make.now)
     consistent()
     assert found == {Fact.SUCCEEDED: 1, Fact.RUN_SEEN: 1, Fact.FAILED_PERMANENT: 1}
     assert [ledger.conversions.get(k).state for k in (a, b, c, d)] == [State.DONE, State.RUNNING, State.FAILED, State.SUBMITTED]
@@ -294,7 +328,8 @@ def test_a_dead_conversion_whose_run_a_person_retried_with_argo_is_done(ledger, 
     assert len(given_up) == 2
     retried = Run("a", a, 1, Phase.SUCCEEDED, outcome=Outcome(code=0, key=a))
     assert reconcile(ledger, Board(retried, failed[1]), LIMITS, lambda _: None, lambda: make.now) == {}
-    assert reconcile(ledger, Board(retried, failed[1]), LIMITS, lambda _: None, lambda: make.now, given_up) == {Fact.SUCCEEDED: 1}
+    again = (ledger, Board(retried, failed[1]), LIMITS, lambda _: Outcome(code=0, key=a), lambda: make.now, given_up)
+    assert reconcile(*again) == {Fact.SUCCEEDED: 1}
     consistent()
     assert [ledger.conversions.get(key).state for key in (a, b)] == [State.DONE, State.FAILED]
 
@@ -349,7 +384,7 @@ def test_a_row_that_a_person_moves_meanwhile_is_left_to_the_next_look(ledger, ma
     def read_marker(output):
         if ledger.conversions.get(a).state is State.SUBMITTED:
             ledger.conversions.move(ledger.conversions.get(a), Move(Fact.WITHDRAWN, "by a person"), make.now)
-        return
+        return Outcome(code=0, key=b)
 
     runs = [Run(k, k, 1, Phase.SUCCEEDED, outcome=Outcome(code=0, key=k)) for k in (a, b)]
     assert reconcile(ledger, Board(*runs), LIMITS, read_marker, lambda: make.now) == {Fact.SUCCEEDED: 1}
@@ -371,8 +406,73 @@ def test_a_posted_event_without_an_answer_is_found_by_its_run(ledger, make, cons
     assert ledger.outbox.due(make.now + timedelta(hours=1), 10) == []
 
 
+@pytest.fixture
+def overtaken(ledger, make, sent):
+    """A revision whose run never came, and the one that took its place and is done."""
+    (old,) = sent("a")
+    newer = make.sighting(item_id="a", revision="rev-b")
+    ledger.items.commit("s2", [newer], [], None, make.now)
+    late = make.now + LIMITS.confirm_after
+    assert reconcile(ledger, Board(), LIMITS, lambda _: None, lambda: late) == {Fact.SUPERSEDED: 1}
+    new = newer.conversion.key
+    ledger.conversions.move(ledger.conversions.get(new), Move(Fact.ACCEPTED, "accepted"), late)
+    done = Run("b", new, 1, Phase.SUCCEEDED, outcome=Outcome(code=0, key=new))
+    assert reconcile(ledger, Board(done), LIMITS, lambda _: Outcome(code=0, key=new), lambda: late) == {Fact.SUCCEEDED: 1}
+    return old, new, late
+
+
+def test_a_late_run_of_an_older_revision_is_noticed_and_the_newer_one_is_made_again(ledger, overtaken, consistent):
+    old, new, late = overtaken
+    holds, looked = [new], []
+
+    def read_marker(output):
+        looked.append(output)
+        return Outcome(code=0, key=holds[0])
+
+    def look(after):
+        return reconcile(ledger, Board(), LIMITS, read_marker, lambda: late + after)
+
+    assert (look(timedelta(minutes=14)), looked) == ({}, [])
+    assert look(timedelta(minutes=15)) == {}
+    assert len(looked) == 1
+    holds[0] = old
+    assert look(timedelta(minutes=29)) == {}
+    assert look(timedelta(minutes=30)) == {Fact.REPLAYED: 1}
+    row = ledger.conversions.get(new)
+    assert (row.state, row.attempt) == (State.QUEUED, 2)
+    assert "older revision" in ledger.conversions.history(new)[-1].why
+    consistent()
+
+
+def test_what_may_come_late_is_looked_for_as_long_as_a_bus_keeps_it_and_no_longer(ledger, overtaken):
+    _, new, late = overtaken
+    looked, now = [], late
+
+    def read_marker(output):
+        looked.append(now - late)
+        return Outcome(code=0, key=new)
+
+    while now < late + timedelta(days=40):
+        reconcile(ledger, Board(), LIMITS, read_marker, lambda: now)  # noqa: B023  # called at once
+        now += timedelta(minutes=15) if now < late + timedelta(hours=8) else timedelta(hours=6)
+    assert timedelta(days=7) < looked[-1] <= timedelta(days=14, hours=12)
+    assert len(looked) < 15
+
+
+def test_a_failed_conversion_that_a_lost_ledger_had_mended_is_found_by_its_marker(ledger, make, sent, consistent):
+    a, b = sent("a", "b")
+    for key in (a, b):
+        ledger.conversions.move(ledger.conversions.get(key), Move(Fact.FAILED_PERMANENT, "x", reason="corrupt"), make.now)
+    given_up = ledger.conversions.find(state=State.FAILED)
+    looks = (ledger, Board(), LIMITS, lambda _: Outcome(code=0, key=a, attempt=2), lambda: make.now, given_up)
+    assert reconcile(*looks) == {}
+    assert reconcile(*looks, afresh=True) == {Fact.SUCCEEDED: 1}
+    assert [ledger.conversions.get(key).state for key in (a, b)] == [State.DONE, State.FAILED]
+    consistent()
+
+
 def test_decide_does_not_change_what_it_is_given(make):
     row, marker = make.row(), Outcome(key=make.row().key, attempt=1)
     before = (replace(row), replace(marker))
-    decide(row, None, marker, make.now, LIMITS)
+    decide(row, None, Seen(marker), make.now, LIMITS)
     assert (row, marker) == before

@@ -27,7 +27,7 @@ from stac_watch.report.lines import line, table
 from stac_watch.report.web.page import ItemLinks, render_item
 from stac_watch.runs import markers
 from stac_watch.runs.engine import Phase, Run
-from stac_watch.runs.reconcile import decide
+from stac_watch.runs.reconcile import Seen, decide
 from stac_watch.runs.workflow import run_of
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12)
@@ -96,7 +96,7 @@ def test_whatever_a_run_leaves_behind_leads_to_a_move_or_to_none(make, left, pha
     row, outcome = make.row(state=State.RUNNING), parse_outcome(json.dumps(left))
     run = Run(row.run, row.key, 1, phase, "convert", outcome=outcome)
     for marker in (None, outcome):
-        move = decide(row, run, marker, make.now + timedelta(days=1), Limits(), superseded=False)
+        move = decide(row, run, Seen(marker), make.now + timedelta(days=1), Limits(), superseded=False)
         assert move is None or isinstance(move, Move)
         if move is not None and move.fact is Fact.SUCCEEDED:
             assert left["key"] == row.key
@@ -129,7 +129,7 @@ def test_a_workflow_is_read_whatever_its_runner_left_in_it(make, text):
         "status": {"phase": "Failed", "startedAt": "2026-03-01T00:00:00Z", "nodes": {"a": node}},
     })  # fmt: skip
     assert (run.name, run.phase) == (event["run"], Phase.FAILED)
-    move = decide(make.row(state=State.RUNNING), run, None, make.now, Limits(), superseded=False)
+    move = decide(make.row(state=State.RUNNING), run, Seen(), make.now, Limits(), superseded=False)
     assert move is not None
 
 
@@ -139,5 +139,5 @@ def test_a_marker_is_a_document_or_none(tmp_path, value):
     folder = tmp_path / "x.zarr"
     folder.mkdir(exist_ok=True)
     (folder / "stac-watch.json").write_bytes(value if isinstance(value, bytes) else json.dumps(value).encode())
-    found = markers.read_marker(str(folder))
+    found = markers.find_marker(str(folder))
     assert found is None or isinstance(found, Outcome)

@@ -36,7 +36,7 @@ from fsspec.asyn import AsyncFileSystem
 from fsspec.spec import AbstractFileSystem
 
 from geozarr_runner.publish import marker, precedence
-from geozarr_runner.publish.claim import NOTE, Asks, Claim, write_if
+from geozarr_runner.publish.claim import NOTE, Asks, Reservation, write_if
 from geozarr_runner.request import Service
 from geozarr_runner.source.store import classify
 from stac_watch.model.errors import CannotWrite, InputError, Refused, SourceNotThere, StacWatchError, Temporary
@@ -167,7 +167,7 @@ def publish(store: ObjectStore, built: Path, outcome: Outcome, asks: Asks, *, ad
     there = read_marker(store)
     with _talking(store):
         _give_up_silence(store)
-        with Claim(store, asks, there) as claim:
+        with Reservation(store, asks, there) as claim:
             precedence.check(read_marker(store), asks.identity, store.href, overwrite=asks.overwrite)
             _arrive(store, claim, files, store.staging(asks.identity.key), advance)
             claim.check()
@@ -181,7 +181,7 @@ def publish(store: ObjectStore, built: Path, outcome: Outcome, asks: Asks, *, ad
     _remove_abandoned(store)
 
 
-def _arrive(store: ObjectStore, claim: Claim, files: dict[str, Path], staging: str, advance: Callable[[int], None]) -> None:
+def _arrive(store: ObjectStore, claim: Reservation, files: dict[str, Path], staging: str, advance: Callable[[int], None]) -> None:
     """Brings every object but the root metadata to the final prefix; an old output is readable until all of them are beside it."""
     replacing = MARKER in _list(store, store.root)
     where = staging if replacing else store.root
@@ -196,7 +196,7 @@ def _arrive(store: ObjectStore, claim: Claim, files: dict[str, Path], staging: s
     _remove(store, [store.at(n) for n in sorted(_content(store, store.root).keys() - files.keys())])
 
 
-def _mark(store: ObjectStore, claim: Claim, files: dict[str, Path], content: bytes) -> None:
+def _mark(store: ObjectStore, claim: Reservation, files: dict[str, Path], content: bytes) -> None:
     """Writes the marker, where there is none. One that is there was written by a run that had lost its claim: it counts nothing."""
     claim.check()
     if not write_if(store, MARKER, content, {"IfNoneMatch": "*"}):
@@ -235,7 +235,7 @@ def _can_copy(kind: type[Any]) -> bool:
     return any({"cp_file", "_cp_file"} & vars(c).keys() for c in kind.__mro__ if c not in (AbstractFileSystem, AsyncFileSystem))
 
 
-def _put(store: ObjectStore, prefix: str, files: dict[str, Path], advance: Callable[[int], None], claim: Claim) -> None:
+def _put(store: ObjectStore, prefix: str, files: dict[str, Path], advance: Callable[[int], None], claim: Reservation) -> None:
     """Uploads what is not there yet with the same size and MD5."""
     there = _list(store, prefix) if len(files) > 1 else {}
     wanted = {name: path for name, path in files.items() if not _same(path, there.get(name))}

@@ -9,9 +9,11 @@ Sources: Amazon S3, conditional writes (2024); s3fs 2026.9 (`pipe_file` passes t
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
+import socket
 import threading
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -31,6 +33,9 @@ _TURNS = 3  #: of losing the race for a claim
 _NOT_MET, _UNKNOWN = (409, 412), (400, 501)  #: HTTP: a condition does not hold; the store knows none
 
 
+_NUMBERS = itertools.count()
+
+
 @dataclass(frozen=True)
 class Asks:
     """Who wants to publish, and how it waits."""
@@ -42,13 +47,13 @@ class Asks:
 
 
 @dataclass
-class Claim:
+class Reservation:
     """The right to write one output, held while its `with` block lasts; the note stays until `release`."""
 
     store: ObjectStore
     asks: Asks
     finished: Outcome | None = None  # the marker that lies there
-    _token: str = field(default_factory=lambda: uuid.uuid4().hex)
+    _token: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}:{next(_NUMBERS)}")  # of a process that lives
     _renewals: int = 0
     _ended: threading.Event = field(default_factory=threading.Event)
 

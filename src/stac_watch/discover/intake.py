@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime, timedelta
 
 from stac_watch.catalog.abilities import STAMPS, restore
@@ -60,6 +60,7 @@ class Comparison:
     shared: dict[str, Known] = field(default_factory=dict)  # not known before, and converted or under way for another source
     moved: frozenset[str] = frozenset()  # of the fresh ones those of which nothing changed but the product's host
     places: dict[str, str] = field(default_factory=dict)  # of unchanged ones that wait: where the product can be had now
+    lagging: int = 0  # answers that are older than what is known: neither news nor a return
     older: dict[str, str] = field(default_factory=dict)  # items that a newer processing takes the place of, and why
 
     def without(self, item_ids: Collection[str]) -> Comparison:
@@ -151,11 +152,13 @@ class Intake:
     def _compare(self, documents: Sequence[ItemDocument], lane: Lane) -> Comparison:
         items, unreadable = self._read(documents)
         known = self.ledger.items.known(self.source.name, list(items))
-        as_known = recognise(items, known, self.source, self.ledger, self.now(), lane)
+        lagging = {i for i, k in known.items() if is_behind(items[i][0], k, self.now())}
+        items = {i: entry for i, entry in items.items() if i not in lagging}
+        as_known = recognise(items, {i: k for i, k in known.items() if i in items}, self.source, self.ledger, self.now(), lane)
         items = as_known.items
         fresh = {i for i, (item, _) in items.items() if i not in known or known[i].revision != item.revision}
         # an unchanged item is judged again only where a rule kept it out: a property may have come, or the rules have changed
-        news = {i: items[i] for i in items if i in fresh or known[i].state is State.SKIPPED}
+        news = {i: items[i] for i in items if i in fresh or is_open(items[i][0], known[i])}
         newer, older = self._processings([item for item, _ in news.values()])
         sightings = self._judge(news, fresh & known.keys(), newer, lane)
         admitted = {s.item.item_id for s in sightings if s.skip is None}
@@ -164,7 +167,8 @@ class Intake:
             unreadable=[*unreadable, *as_known.held],
             fresh=[items[i][0] for i in items if i in fresh],
             known=known,
-            readable=frozenset(items),
+            readable=frozenset(items) | lagging,
+            lagging=len(lagging),
             shared=self._shared(sightings, known),
             moved=as_known.moved,
             places=as_known.places,
@@ -228,7 +232,8 @@ class Intake:
             lateness=Counter(bucket for bucket in late if bucket is not None),
         )
         unreadable = [*seen.unreadable, leaf.hidden] if leaf is not None and leaf.hidden is not None else seen.unreadable
-        return self.ledger.items.commit(self.source.name, seen.sightings, unreadable, cursor, self.now(), found)
+        tally = self.ledger.items.commit(self.source.name, seen.sightings, unreadable, cursor, self.now(), found)
+        return replace(tally, lagging=seen.lagging)
 
     def _read(self, documents: Sequence[ItemDocument]) -> tuple[dict[str, tuple[Item, ItemDocument]], list[Unreadable]]:
         source, unreadable = self.source, list[Unreadable]()
@@ -278,6 +283,21 @@ class Intake:
         return beaten.keys() & mine, {i: by for i, by in beaten.items() if i not in mine and by in mine}
 
 
+def is_behind(item: Item, known: Known, now: datetime) -> bool:
+    """Tells whether a document is older than what is known: it comes from a replica of the catalog that lags.
+
+    A stamp that lies in the future says nothing, or a mistake of the catalog could never be corrected.
+    """
+    stamps = item.updated is not None and known.updated is not None and item.updated < known.updated <= now
+    return stamps and item.revision != known.revision
+
+
+def is_open(item: Item, known: Known) -> bool:
+    """Tells whether an unchanged item is judged again: what rules kept out is, what met a later revision only once stamped anew."""
+    stamped_anew = item.updated is not None and known.updated is not None and item.updated > known.updated
+    return known.state is State.SKIPPED and (not known.overtaken or stamped_anew)
+
+
 def hidden_names(leaf: Leaf) -> tuple[str, str] | None:
     """Returns the names that stood for what was hidden in a window, where it was read completely."""
     span = leaf.window
@@ -319,6 +339,4 @@ def conversion(item: Item, source: Source, recipe: Recipe, lane: Lane, *, replac
 
 def add(one: Tally, other: Tally) -> Tally:
     """Returns the sum of two tallies."""
-    return Tally(
-        one.seen + other.seen, one.admitted + other.admitted, one.skipped + other.skipped, one.unreadable + other.unreadable
-    )
+    return Tally(*(getattr(one, f.name) + getattr(other, f.name) for f in fields(Tally)))

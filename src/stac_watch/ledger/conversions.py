@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import Connection, or_, select, update
 
 from stac_watch.ledger import moves
 from stac_watch.ledger import schema as t
 from stac_watch.ledger import statements as sql
 from stac_watch.ledger.moves import conversion_of, rows_of
-from stac_watch.ledger.records import ConversionRow, HistoryRow, Move
+from stac_watch.ledger.records import ConversionRow, HistoryRow, Move, SecondLook
 from stac_watch.ledger.session import Session
 from stac_watch.model.event import Lane
 from stac_watch.model.states import IN_FLIGHT, State
@@ -56,9 +56,19 @@ class Conversions:
     def unfinished(self) -> list[ConversionRow]:
         """Returns conversions whose run may exist: sent, running, and queued ones that were posted without a clear answer."""
         with self._session.read() as tx:
-            # a query for each state, ordered as its index is: with statistics SQLite reads all of the table for two states in one
-            moving = [conversion_of(r) for s in IN_FLIGHT for r in tx.execute(sql.IN_STATE, {"of_state": s.value})]
-            unanswered = [conversion_of(r) for r in tx.execute(sql.POSTED)]
+            return self._unfinished(tx)
+
+    def under_way(self, now: datetime) -> tuple[list[ConversionRow], list[SecondLook]]:
+        """Returns what is unfinished, and superseded conversions whose output is to be looked at now: a run may have come late."""
+        with self._session.read() as tx:
+            due = {r.key: r.since for r in tx.execute(sql.LOOKS, {"now": now})}
+            looks = [SecondLook(row, due[key]) for key, row in rows_of(tx, due).items()] if due else []
+            return self._unfinished(tx), looks
+
+    def _unfinished(self, tx: Connection) -> list[ConversionRow]:
+        # a query for each state, ordered as its index is: with statistics SQLite reads all of the table for two states in one
+        moving = [conversion_of(r) for s in IN_FLIGHT for r in tx.execute(sql.IN_STATE, {"of_state": s.value})]
+        unanswered = [conversion_of(r) for r in tx.execute(sql.POSTED)]
         return [*sorted(moving, key=lambda row: row.changed_at), *unanswered]
 
     def waiting_for(self, key: str) -> ConversionRow | None:
@@ -78,6 +88,11 @@ class Conversions:
         """Tells whether a newer revision of the item took this conversion's place."""
         with self._session.read() as tx:
             return tx.execute(sql.CURRENT_KEY, {"of_source": row.source, "of_item": row.item_id}).scalar() not in (None, row.key)
+
+    def look_again(self, key: str, due: datetime | None) -> None:
+        """Notes when to look the next time; None = never more."""
+        with self._session.write() as tx:
+            tx.execute(*((sql.LOOK_AGAIN, {"of_key": key, "next_due": due}) if due else (sql.LOOKED, {"of_key": key})))
 
     def events(self, key: str) -> list[bytes]:
         """Returns the events of a conversion as they were or will be posted, first attempt first."""

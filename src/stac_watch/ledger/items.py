@@ -17,6 +17,7 @@ from stac_watch.ledger.admission import admit
 from stac_watch.ledger.moves import conversion_of
 from stac_watch.ledger.records import NOTHING, ConversionRow, Findings, Footprint, ItemRow, Known, Sighting, Tally
 from stac_watch.ledger.session import Session, chunked
+from stac_watch.model.errors import Exit
 from stac_watch.model.item import Unreadable
 from stac_watch.model.states import State
 
@@ -34,7 +35,10 @@ class Items:
         """Returns what is known of these items, by id."""
         with self._session.read() as tx:
             rows = chunked(tx, sql.KNOWN, item_ids, of_source=source)
-            return {r.item_id: Known(r.revision, r.key, State(r.state), r.cause, r.updated, r.trace) for r in rows}
+            return {
+                r.item_id: Known(r.revision, r.key, State(r.state), r.cause, r.updated, r.trace, r.exit_code == Exit.SUPERSEDED)
+                for r in rows
+            }
 
     def total(self, source: str) -> int:
         """Returns how many conversions there are of a source's items, in whatever state."""

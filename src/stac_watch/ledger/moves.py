@@ -29,7 +29,7 @@ def apply(tx: Connection, row: ConversionRow, move: Move, now: datetime) -> Stat
     fact = move.fact
     state = next_state(row.state, fact)
     fresh = fact in NEXT_ATTEMPT
-    attempt = row.attempt + 1 if fresh else row.attempt
+    attempt = (move.attempt or row.attempt + 1) if fresh else row.attempt
     lane, source = move.lane or row.lane, row.source
     changes = _changes(row, move, state, now) | {"attempt": attempt, "lane": lane}
     if move.conversion is not None:
@@ -49,6 +49,8 @@ def apply(tx: Connection, row: ConversionRow, move: Move, now: datetime) -> Stat
     if state is State.QUEUED:
         sensing = tx.execute(sql.SENSING, {"of_source": source, "of_item": row.item_id}).scalar_one()
         tx.execute(sql.into(t.outbox), outbox_values(source, row.key, attempt, lane, sensing, move.due or now))
+    if move.look_at is not None:
+        put(tx, t.second_look, [{"key": row.key, "since": now, "due": move.look_at}], ("key",), "since", "due")
     tx.execute(sql.into(t.history), history_values(row.key, row.state, fact, state, attempt, now, move.why))
     run = changes.get("run", row.run)
     tx.info[MOVED].append(

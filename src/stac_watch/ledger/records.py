@@ -51,6 +51,7 @@ class Known:
     cause: str = ""  # skip reason, or the fingerprint of the error
     updated: datetime | None = None  # when the catalog said that it changed
     trace: str | None = None  # the revision, whatever host the product lies on; None where an earlier version noted it
+    overtaken: bool = False  # its run found the output of a later revision
 
 
 @dataclass(frozen=True)
@@ -198,6 +199,15 @@ class Tally:
     admitted: int = 0
     skipped: int = 0
     unreadable: int = 0
+    lagging: int = 0  # older answers than the one that is known: a replica of the catalog that is behind
+
+
+@dataclass(frozen=True)
+class SecondLook:
+    """A superseded conversion of which a run may yet come."""
+
+    row: ConversionRow
+    since: datetime
 
 
 @dataclass(frozen=True)
@@ -210,6 +220,8 @@ class Move:
     reason: str | None = None  # skip reason, or the error that people should see
     outcome: Outcome | None = None
     lane: Lane | None = None
+    attempt: int | None = None  # the next attempt's number, where it is not just the next
+    look_at: datetime | None = None  # a run may come all the same: when to look at what lies under the output's name
     fence: str = ""  # the item returned to this revision: it is the newest again
     allowed_hosts: str = ""  # of the source as it is configured now, comma-separated; empty = as they were
     overwrite: bool = False  # the next attempt converts again although an output with the key exists

@@ -33,7 +33,7 @@ from sqlalchemy import (
 from stac_watch.model.outcome import Outcome, outcome_of
 from stac_watch.model.signatures import masked
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 
 
 class Stamp(TypeDecorator[datetime]):
@@ -238,6 +238,15 @@ backfill = Table(  # what the last `backfill --yes` of a source asked for; the w
     Column("canary", Integer, nullable=False),  # how many are converted first; 0 = no canary, or it went well
     Column("max_failures", Integer),
     Column("held", Words),  # why nothing more of it is sent
+)
+
+second_look = Table(  # superseded conversions of which a run may yet come, and write the output last
+    "second_look",
+    metadata,
+    Column("key", String(20), ForeignKey("conversion.key"), primary_key=True),
+    Column("since", Stamp, nullable=False),
+    Column("due", Stamp, nullable=False),
+    Index("second_look_by_due", "due"),
 )
 
 # -- what discovery remembers --------------------------------------------------------------------------------------------------

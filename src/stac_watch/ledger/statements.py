@@ -84,7 +84,7 @@ ABILITIES = select(t.probe.c.found, t.probe.c.at, t.probe.c.invalidated).where(t
 LATENESS = select(t.lateness.c.bucket, t.lateness.c.n).where(t.lateness.c.source == _source)
 SWEEPS = select(t.sweep).where(t.sweep.c.source == _source)
 KNOWN = (
-    select(_i.item_id, _i.revision, _i.key, _c.state, _c.cause, _i.updated, _i.trace)
+    select(_i.item_id, _i.revision, _i.key, _c.state, _c.cause, _c.exit_code, _i.updated, _i.trace)
     .join(t.conversion, _c.key == _i.key)
     .where(_i.source == _source, _one_of(_i.item_id))
 )
@@ -120,6 +120,11 @@ _of_queue = _due.where(_o.source == _source, _o.priority == bindparam("of_priori
 DUE = _due.order_by(_o.priority.desc(), case((_o.priority == PRIORITY["backfill"], _o.sensing)), _o.sensing.desc(), _o.key.desc())
 DUE_OLDEST_FIRST = _of_queue.order_by(_o.sensing, _o.key)
 DUE_NEWEST_FIRST = _of_queue.order_by(_o.sensing.desc(), _o.key.desc())
+
+_look = t.second_look.c
+LOOKS = select(_look.key, _look.since).where(_look.due <= bindparam("now", type_=_look.due.type)).order_by(_look.due)
+LOOK_AGAIN: Update = update(t.second_look).where(_look.key == _key).values(due=bindparam("next_due", type_=_look.due.type))
+LOOKED: Delete = delete(t.second_look).where(_look.key == _key)
 
 # -- sums ------------------------------------------------------------------------------------------------------------------
 

@@ -185,6 +185,12 @@ def relocated(body: bytes, product_href: str) -> bytes:
     return json.dumps({**document, "data": {**data, "product_href": product_href, "stac_url": stac_url}}).encode()
 
 
+def attempt_of(body: bytes) -> tuple[int, bool]:
+    """Returns the number of a stored event's attempt, and whether it asks for what is done to be made again."""
+    data = json.loads(body)["data"]
+    return int(data["attempt"]), data.get("options", {}).get("overwrite") == "true"
+
+
 def parse_event(body: bytes) -> dict[str, Any]:
     """Returns the event's attributes and, under `data`, its data.
 

@@ -51,6 +51,7 @@ class Fact(StrEnum):
     NOT_READY = "not_ready"  #: exit 66, the source is not there yet; 73, a disk is full: next attempt, later
     REPLAYED = "replayed"  #: a person asked for it
     WITHDRAWN = "withdrawn"  #: the item is gone from the catalog
+    NAME_TAKEN = "name_taken"  #: a run of that name is there that this ledger never asked for: the next attempt, under a free one
     SUPERSEDED = "superseded"  #: a newer revision of the item replaced it
 
 
@@ -68,7 +69,7 @@ TRANSITIONS: dict[tuple[State | None, Fact], State] = {
     (State.SUBMITTED, Fact.RUN_SEEN): State.RUNNING,
     (State.SUBMITTED, Fact.SILENT): State.QUEUED,  # a run that was seen is never silent: without an outcome it has vanished
     **{(s, f): State.QUEUED for s in (State.SUBMITTED, State.RUNNING) for f in _AGAIN},
-    **{(State.QUEUED, f): State.QUEUED for f in _AGAIN},
+    **{(State.QUEUED, f): State.QUEUED for f in (*_AGAIN, Fact.NAME_TAKEN)},
     **{(s, Fact.FAILED_PERMANENT): State.FAILED for s in (State.SUBMITTED, State.RUNNING)},
     # a verified output is the truth, whatever was believed before
     **{(s, Fact.SUCCEEDED): State.DONE for s in State if s is not State.DONE},
@@ -77,7 +78,7 @@ TRANSITIONS: dict[tuple[State | None, Fact], State] = {
        for f in (Fact.WITHDRAWN, Fact.SUPERSEDED)},
 }  # fmt: skip
 
-NEXT_ATTEMPT = frozenset({*_AGAIN, Fact.REPLAYED, Fact.ADMITTED})
+NEXT_ATTEMPT = frozenset({*_AGAIN, Fact.REPLAYED, Fact.ADMITTED, Fact.NAME_TAKEN})
 """Facts after which the conversion's next event is a new one: attempt + 1."""
 
 

@@ -6,18 +6,21 @@ time-out) means "send the same again", and to an engine that gives only such one
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from stac_watch.ledger.ledger import Ledger
-from stac_watch.ledger.records import Load, Move, OutboxRow, Place, Queue
+from stac_watch.ledger.records import ConversionRow, Load, Move, OutboxRow, Place, Queue
 from stac_watch.ledger.session import StaleState
-from stac_watch.model.errors import Refused
+from stac_watch.model.errors import Refused, Unavailable
+from stac_watch.model.event import attempt_of
+from stac_watch.model.outcome import Outcome
 from stac_watch.model.states import IN_FLIGHT, Fact, State
-from stac_watch.runs.engine import Answer, Engine, Receipt
+from stac_watch.runs.engine import Answer, Engine, Phase, Receipt, Run
 from stac_watch.runs.lanes import allowed, next_queue
 from stac_watch.runs.pace import PAUSES, Throttle
 
@@ -32,6 +35,48 @@ class Sent:
 
 
 @dataclass
+class Names:
+    """Runs that are there before anything was posted: a ledger that was restored numbers its attempts anew, and meets them."""
+
+    ledger: Ledger
+    engine: Engine
+    read_marker: Callable[[str], Outcome | None]
+    runs: dict[str, list[Run]] = field(default_factory=dict)
+
+    def look(self, rows: Iterable[OutboxRow]) -> None:
+        """Asks the engine for the runs of conversions whose events go out for the first time."""
+        keys = [row.key for row in rows if not row.posts]
+        for run in self.engine.runs(keys) if keys else ():
+            self.runs.setdefault(run.key, []).append(run)
+
+    def free(self, row: OutboxRow) -> int | None:
+        """Returns the number that an event must have instead, where a run of its own name would not do what it asks for."""
+        if row.posts:
+            return None
+        attempt, again = attempt_of(row.body)
+        runs = self.runs.get(row.key, ())
+        there = [run.attempt for run in runs]
+        named = {run.phase for run in runs if run.attempt == attempt}
+        if not again:
+            met = Phase.FAILED in named or (Phase.SUCCEEDED in named and self._marked(row.key) == 0)
+            return max(there) + 1 if met else None
+        # who asks for what is done must not be told by an earlier run that it is
+        highest = max([*there, self._marked(row.key) or 0])
+        return highest + 1 if highest >= attempt else None
+
+    def _marked(self, key: str) -> int | None:
+        """Returns the attempt that the marker of a conversion's output names; 0 without one, None where nobody can look."""
+        conversion = self.ledger.conversions.get(key)
+        if conversion is None:
+            return None
+        try:
+            marker = self.read_marker(conversion.output_zarr)
+        except Unavailable:
+            return None
+        return marker.attempt if marker is not None and marker.key == key else 0
+
+
+@dataclass
 class _Desk:
     """What waits in each queue, read when its turn comes."""
 
@@ -41,6 +86,7 @@ class _Desk:
     waiting: set[Queue]
     in_flight: Counter[Queue]
     allowance: dict[Queue, int]
+    names: Names
     rows: dict[Queue, deque[OutboxRow]] = field(default_factory=dict)
 
     def next(self, caps: Mapping[str, int]) -> tuple[Queue, OutboxRow] | None:
@@ -49,13 +95,21 @@ class _Desk:
                 self.rows[queue] = deque(
                     self.ledger.outbox.due(self.now, min(self.room, self.allowance.get(queue, self.room)), queue)
                 )
+                self.names.look(self.rows[queue])
             if self.rows[queue]:
                 return queue, self.rows[queue].popleft()
             self.waiting.discard(queue)
         return None
 
 
-def dispatch(ledger: Ledger, engine: Engine, throttle: Throttle, rng: random.Random, now: Callable[[], datetime]) -> Sent:
+def dispatch(
+    ledger: Ledger,
+    engine: Engine,
+    throttle: Throttle,
+    rng: random.Random,
+    now: Callable[[], datetime],
+    read_marker: Callable[[str], Outcome | None] = lambda _: None,
+) -> Sent:
     """Sends due events until the outbox, the room or the rate is used up.
 
     The room is what the engine has, and no more than `max_in_flight` leaves by the ledger's own count: an engine that was just
@@ -69,11 +123,12 @@ def dispatch(ledger: Ledger, engine: Engine, throttle: Throttle, rng: random.Ran
     load = ledger.outbox.load(now()) if not breaker.is_open(now()) else None
     if load is None:
         return Sent()
-    desk = _open(ledger, load, engine.headroom(), now(), throttle.max_in_flight)
+    names = Names(ledger, engine, read_marker)
+    desk = _open(names, load, engine.headroom(), now(), throttle.max_in_flight)
     answers: Counter[Answer | None] = Counter()
     while (turn := desk.next(throttle.caps)) is not None and throttle.bucket.take(now()):
         queue, row = turn
-        receipt = _send(ledger, engine, row, rng, now)
+        receipt = _send(names, row, rng, now)
         answer = receipt.answer if receipt is not None else None
         answers[answer] += 1
         if answer is Answer.ACCEPTED:
@@ -89,7 +144,7 @@ def dispatch(ledger: Ledger, engine: Engine, throttle: Throttle, rng: random.Ran
     return Sent(answers[Answer.ACCEPTED], answers[Answer.REFUSED], answers[Answer.UNKNOWN])
 
 
-def _open(ledger: Ledger, load: Load, room: int, now: datetime, max_in_flight: int | None) -> _Desk:
+def _open(names: Names, load: Load, room: int, now: datetime, max_in_flight: int | None) -> _Desk:
     in_flight: Counter[Queue] = Counter()
     for place, n in load.funnel.items():
         if place.state in IN_FLIGHT:
@@ -99,8 +154,8 @@ def _open(ledger: Ledger, load: Load, room: int, now: datetime, max_in_flight: i
     waiting = {Queue(p.source, p.lane) for p in load.funnel if p.state is State.QUEUED}
     allowance: dict[Queue, int] = {}
     if any(q.lane == "backfill" for q in waiting):
-        allowance = _allowance(ledger, load.funnel, in_flight, room)
-    return _Desk(ledger, room, now, {q for q in waiting if allowance.get(q, room) > 0}, in_flight, allowance)
+        allowance = _allowance(names.ledger, load.funnel, in_flight, room)
+    return _Desk(names.ledger, room, now, {q for q in waiting if allowance.get(q, room) > 0}, in_flight, allowance, names)
 
 
 def _allowance(ledger: Ledger, funnel: Mapping[Place, int], in_flight: Mapping[Queue, int], room: int) -> dict[Queue, int]:
@@ -127,12 +182,20 @@ def _allowance(ledger: Ledger, funnel: Mapping[Place, int], in_flight: Mapping[Q
     return found
 
 
-def _send(ledger: Ledger, engine: Engine, row: OutboxRow, rng: random.Random, now: Callable[[], datetime]) -> Receipt | None:
+def _send(names: Names, row: OutboxRow, rng: random.Random, now: Callable[[], datetime]) -> Receipt | None:
+    ledger, engine = names.ledger, names.engine
+    if (number := names.free(row)) is not None:
+        _rename(ledger, row.key, number, now())
+        return None
     wait = PAUSES.pause(row.posts, rng)
     # noted first: killed in a post, we would take a newer revision for the only one, and the run of the older could end last
     conversion = ledger.outbox.note_post(row, now() + wait)
     if conversion is None:
         return None  # superseded or replayed by another process since the outbox was read
+    if row.posts and ledger.conversions.superseded(conversion):  # it would only make the older run that is looked for
+        why = "a newer revision is there, and an earlier post had no clear answer: its run is looked for"
+        _move(ledger, conversion, Move(Fact.UNCLEAR, why), now())
+        return None
     try:
         receipt = engine.submit(row.body)
     except Refused:  # it took nothing
@@ -155,3 +218,16 @@ def _send(ledger: Ledger, engine: Engine, row: OutboxRow, rng: random.Random, no
         # replayed or superseded while it was being posted; the run that may come of it is found by its key
         return Receipt(Answer.UNKNOWN, "it was replayed or superseded while it was posted")
     return receipt
+
+
+def _rename(ledger: Ledger, key: str, number: int, now: datetime) -> None:
+    conversion = ledger.conversions.get(key)
+    if conversion is None or conversion.state is not State.QUEUED:
+        return
+    why = f"runs up to attempt {number - 1} are there that this ledger did not ask for: was it restored?"
+    _move(ledger, conversion, Move(Fact.NAME_TAKEN, why, attempt=number), now)
+
+
+def _move(ledger: Ledger, conversion: ConversionRow, move: Move, now: datetime) -> None:
+    with contextlib.suppress(StaleState):  # replayed by another process
+        ledger.conversions.move(conversion, move, now)

@@ -35,11 +35,3 @@ def find_marker(output_zarr: str) -> Outcome | None:
         hint = "for s3:// it takes stac-watch[s3], AWS_*, and permission to list: without it S3 says 403 and not 404"
         raise Unavailable(f"cannot look into {output_zarr!r}: {said}", hint=hint) from error
     return parse_outcome(content)
-
-
-def read_marker(output_zarr: str) -> Outcome | None:
-    """Returns the marker where there is one and it can be read, else None."""
-    try:
-        return find_marker(output_zarr)
-    except Unavailable:
-        return None

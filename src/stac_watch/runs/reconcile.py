@@ -5,16 +5,18 @@ At most one move per conversion follows from what is seen, by the pure `decide`.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from stac_watch.config.model import Limits
 from stac_watch.ledger.ledger import Ledger
-from stac_watch.ledger.records import ConversionRow, Move
+from stac_watch.ledger.records import ConversionRow, Move, SecondLook
 from stac_watch.ledger.session import StaleState
 from stac_watch.model.causes import fingerprint
-from stac_watch.model.errors import NO_SPACE, Exit
+from stac_watch.model.errors import NO_SPACE, Exit, Unavailable
 from stac_watch.model.item import SkipReason
 from stac_watch.model.outcome import Outcome
 from stac_watch.model.patience import Backoff, waited
@@ -26,19 +28,46 @@ RETRY = frozenset({Exit.TEMPORARY, 137})
 ENDED_FROM_OUTSIDE = frozenset({Exit.TERMINATED, Exit.INTERRUPTED})
 ENOUGH = 25  # attempts; a run that is ended from outside so often is not interrupted by chance, and is a failure like others
 LONGEST_RETRY_PAUSE = timedelta(hours=6)
+LATEST = timedelta(days=14, hours=6)  # a bus keeps an event for so long, and a run may take as long as the template lets it
+LOOKS_AFTER = timedelta(minutes=5)  # between two looks at what a late run may have written; each pause is as long as all before
 STUCK_AFTER = timedelta(minutes=2)  # a pod that starts normally, image and volume included, takes less
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What lies under an output's final name."""
+
+    marker: Outcome | None = None  # of whatever key
+    visible: bool = True  # whether it could be looked at: a run's own volume cannot be, nor a bucket that does not answer
+
+    def answers(self, row: ConversionRow, installation: str) -> bool:
+        """Tells whether it is the verified output of this conversion, of this installation."""
+        m = self.marker
+        return m is not None and m.key == row.key and not m.code and m.installation in ("", installation)
+
+
 def decide(
-    row: ConversionRow, run: Run | None, marker: Outcome | None, now: datetime, limits: Limits, *, superseded: bool = False
+    row: ConversionRow,
+    run: Run | None,
+    seen: Seen,
+    now: datetime,
+    limits: Limits,
+    *,
+    superseded: bool = False,
+    installation: str = "",
 ) -> Move | None:
     """Returns the move that follows from what is seen, or None to wait.
 
-    `run` is the run of the row's current attempt; `marker` that of the output under its final name, of whatever key.
+    `run` is the run of the row's current attempt.
     """
-    ours = marker is not None and (marker.key, marker.attempt) == (row.key, row.attempt)
+    marker = seen.marker if seen.answers(row, installation) else None
+    # a later attempt's marker is there where a ledger was restored: what it had forgotten was done
+    ours = marker is not None and marker.attempt >= row.attempt
     if run is not None and run.phase is Phase.SUCCEEDED:
-        return _succeeded(row, run, marker, ours=ours)
+        doubt = _doubt(row, run, seen, installation)
+        if doubt is None:
+            return _succeeded(row, run, marker, ours=ours)
+        return _retry(row, Fact.VANISHED, doubt, now, limits, superseded=superseded) if row.state is not State.FAILED else None
     if marker is not None and ours and (run is None or run.phase is Phase.FAILED):  # it was ended after its work was done
         return Move(Fact.SUCCEEDED, "the output's marker carries its key", outcome=marker)
     if run is not None and run.phase is Phase.FAILED:
@@ -51,9 +80,33 @@ def decide(
     if row.state is State.SUBMITTED and waited(row.changed_at, now, limits.confirm_after):
         if superseded:
             why = f"no run {limits.confirm_after} after it was accepted, and a newer revision is there"
-            return Move(Fact.SUPERSEDED, why, reason=SkipReason.SUPERSEDED)
+            return Move(Fact.SUPERSEDED, why, reason=SkipReason.SUPERSEDED, look_at=now + limits.confirm_after)
         return Move(Fact.SILENT, f"no run {limits.confirm_after} after it was accepted: the same event again")
     return None
+
+
+def _doubt(row: ConversionRow, run: Run, seen: Seen, installation: str) -> str | None:
+    """Returns why a run's word that it is done does not count for this conversion; None where it does.
+
+    Its folder or Workflow may be older than the ledger, another configuration's, or have been asked for something else.
+    """
+    outcome = run.outcome
+    if outcome is None or outcome.key != row.key:
+        return None  # it says nothing, or something else: that is judged as it is
+    if outcome.installation not in ("", installation):
+        return f"run {run.name} was installation {outcome.installation!r}'s"
+    if seen.visible:
+        there = f"holds key {seen.marker.key!r}" if seen.marker is not None else "has no marker"
+        return None if seen.answers(row, installation) else f"run {run.name} says that it is done, and {row.output_zarr} {there}"
+    if _place(outcome.output_zarr) != _place(row.output_zarr):
+        return f"run {run.name} wrote {outcome.output_zarr[:200]!r}, and not {row.output_zarr}"
+    return None
+
+
+def _place(output: str) -> str:
+    """Returns one spelling of an output's place: the runner names local ones by their absolute path."""
+    path = output.removeprefix("file://")
+    return output.rstrip("/") if "://" in path else os.path.abspath(path)  # noqa: PTH100  # resolve() would follow a user's symlink
 
 
 def _succeeded(row: ConversionRow, run: Run, marker: Outcome | None, *, ours: bool) -> Move:
@@ -70,6 +123,8 @@ def _succeeded(row: ConversionRow, run: Run, marker: Outcome | None, *, ours: bo
 
 def _failed(row: ConversionRow, outcome: Outcome, now: datetime, limits: Limits, *, superseded: bool) -> Move:
     code, why = outcome.code, outcome.reason or "it gave no reason"
+    if code == Exit.SUPERSEDED:
+        return Move(Fact.SUPERSEDED, why, reason=SkipReason.SUPERSEDED, outcome=outcome)
     if superseded:
         return Move(Fact.SUPERSEDED, f"failed ({code}: {why}), and a newer revision is there", reason=SkipReason.SUPERSEDED)
     if code == Exit.SOURCE_NOT_THERE:
@@ -103,7 +158,8 @@ def _retry(
     outcome: Outcome | None = None,
 ) -> Move:
     if superseded:
-        return Move(Fact.SUPERSEDED, f"{why}; a newer revision is there", reason=SkipReason.SUPERSEDED)
+        look_at = now + limits.confirm_after if fact is Fact.VANISHED else None  # what cannot be seen may live
+        return Move(Fact.SUPERSEDED, f"{why}; a newer revision is there", reason=SkipReason.SUPERSEDED, look_at=look_at)
     if row.failures + 1 >= limits.attempts:
         reason = f"{row.failures + 1} attempts failed, the last: {why}"
         return Move(Fact.FAILED_PERMANENT, reason, reason=reason, outcome=outcome)
@@ -126,38 +182,85 @@ def reconcile(
     now: Callable[[], datetime],
     given_up: Sequence[ConversionRow] = (),
     saw: Callable[[Runs], None] = lambda _: None,
+    *,
+    installation: str = "",
+    afresh: bool = False,
 ) -> dict[Fact, int]:
     """Looks at every unfinished conversion once; returns how many facts of each kind were found.
 
     `saw` is told the runs that there are.
-    Those of `given_up` have failed, and looked at too: a person may have retried a run with the engine's own tools (`argo retry`).
+    Those of `given_up` have failed, and are looked at too: a person may have retried a run with the engine's own tools (`argo
+    retry`). `afresh` looks at their outputs as well: the ledger may have been restored, and have forgotten that they were mended.
+    `read_marker` raises Unavailable where it cannot look.
 
     Raises:
         Temporary: the engine cannot say what runs.
         Refused: it will not.
     """
-    rows = ledger.conversions.unfinished()
+    rows, looks = ledger.conversions.under_way(now())
     keys = [row.key for row in (*rows, *given_up)]
     runs = Runs(engine.runs(keys) if keys else ())
     saw(runs)
     found: dict[Fact, int] = {}
     rows += [row for row in given_up if _came_back(row, runs.of(row))]
+    for row in given_up if afresh else ():
+        seen = _look(row.output_zarr, read_marker)
+        if seen.answers(row, installation) and row not in rows:
+            forgotten = Move(Fact.SUCCEEDED, "its output is there, and says that it is done", outcome=seen.marker)
+            _apply(ledger, row, forgotten, now(), found)
     for row in rows:
         run = runs.of(row)
         ended = run is None or run.phase in (Phase.SUCCEEDED, Phase.FAILED)
         # an accepted event's output is looked for when its run is overdue: once, not at every look at five hundred of them
         patient = run is None and row.state is State.SUBMITTED and not waited(row.changed_at, now(), limits.confirm_after)
-        marker = read_marker(row.output_zarr) if ended and not patient else None
-        move = decide(row, run, marker, now(), limits, superseded=ended and ledger.conversions.superseded(row))
+        seen = _look(row.output_zarr, read_marker) if ended and not patient else Seen()
+        superseded = ended and ledger.conversions.superseded(row)
+        move = decide(row, run, seen, now(), limits, superseded=superseded, installation=installation)
         if move is None:
             _note(ledger, row, waits_for(run, now()))
             continue
-        try:
-            ledger.conversions.move(row, move, now())
-        except StaleState:
-            continue  # a person replayed it meanwhile; the next look sees what holds now
-        found[move.fact] = found.get(move.fact, 0) + 1
+        _apply(ledger, row, move, now(), found)
+    for look in looks:
+        _look_again(ledger, look, read_marker, now(), installation, found)
     return found
+
+
+def _apply(ledger: Ledger, row: ConversionRow, move: Move, now: datetime, found: dict[Fact, int]) -> None:
+    try:
+        ledger.conversions.move(row, move, now)
+    except StaleState:
+        return  # a person replayed it meanwhile; the next look sees what holds now
+    found[move.fact] = found.get(move.fact, 0) + 1
+
+
+def _look(output: str, read_marker: Callable[[str], Outcome | None]) -> Seen:
+    try:
+        return Seen(read_marker(output))
+    except Unavailable:
+        return Seen(visible=False)
+
+
+def _look_again(
+    ledger: Ledger,
+    look: SecondLook,
+    read_marker: Callable[[str], Outcome | None],
+    now: datetime,
+    installation: str,
+    found: dict[Fact, int],
+) -> None:
+    """Has the current revision converted again where a superseded run came after all, and wrote the output last."""
+    old = look.row
+    row = ledger.items.current(old.source, [old.item_id]).get(old.item_id)
+    age = now - look.since
+    if row is None or row.key == old.key or age > LATEST:
+        ledger.conversions.look_again(old.key, None)
+        return
+    if row.state is State.DONE:
+        marker = _look(row.output_zarr, read_marker).marker
+        if marker is not None and marker.key != row.key and marker.installation in ("", installation):
+            why = f"a late run of an older revision ({marker.revision or old.revision}) wrote its output after it"
+            _apply(ledger, row, Move(Fact.REPLAYED, why), now, found)
+    ledger.conversions.look_again(old.key, now + max(age, LOOKS_AFTER))
 
 
 def _came_back(row: ConversionRow, run: Run | None) -> bool:

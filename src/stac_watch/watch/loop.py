@@ -49,7 +49,7 @@ class Parts:
     ledger: Ledger
     engine: Engine
     catalogs: Mapping[str, Catalog]
-    read_marker: Callable[[str], Outcome | None]
+    read_marker: Callable[[str], Outcome | None]  # raises Unavailable where it cannot look
     now: Callable[[], datetime]
     wait: Callable[[float], bool]  # waits so many seconds; True when asked to stop
     rng: random.Random
@@ -98,6 +98,7 @@ class Watcher:
         self._clock: datetime | None = None  # as it was at the last round
         self._runs = Runs()  # as they were looked at last
         self._ailing: dict[str, StacWatchError] = {}  # until a source answers, or the engine works
+        self._afresh = True  # nothing was looked at yet: the ledger may have been restored
         self._renamed = False  # what sources with a new name had is theirs
 
     def tick(self, *, to_the_end: bool = False) -> Tick:
@@ -145,7 +146,7 @@ class Watcher:
         try:
             self._mind_the_clock()
             facts = self._reconcile()
-            sent = dispatch(p.ledger, p.engine, self._throttle, p.rng, p.now)
+            sent = dispatch(p.ledger, p.engine, self._throttle, p.rng, p.now, p.read_marker)
             if self._throttle.breaker.rest is None or p.ledger.outbox.next_due() is None:
                 self._ailing.pop(ENGINE, None)
             elif sent.unknown:
@@ -168,7 +169,11 @@ class Watcher:
         p, began = self._p, self._p.now()
         if self._looked is not None and self._looked.lasts(began):
             return {}
-        facts = reconcile(p.ledger, p.engine, p.limits, p.read_marker, p.now, self._given_up(), self._see)
+        afresh, self._afresh = self._afresh, False
+        facts = reconcile(
+            p.ledger, p.engine, p.limits, p.read_marker, p.now, self._given_up(), self._see,
+            installation=p.installation, afresh=afresh,
+        )  # fmt: skip
         ended = p.now()
         self._looked = None if facts else Rest(ended, ended + min(LONGEST_PAUSE, SHARE * (ended - began)))
         return facts

@@ -84,7 +84,7 @@ class Recorder:
             self._facts.update(tick.facts)
             self._posts.update({"accepted": tick.sent.accepted, "refused": tick.sent.refused, "unknown": tick.sent.unknown})
             for source, t in tick.tallies.items():
-                found = {"admitted": t.admitted, "skipped": t.skipped, "unreadable": t.unreadable}
+                found = {"admitted": t.admitted, "skipped": t.skipped, "unreadable": t.unreadable, "lagging": t.lagging}
                 found["unchanged"] = t.seen - t.admitted - t.skipped
                 self._sightings.update({(source, verdict): n for verdict, n in found.items()})
             self._pulse = Pulse(
