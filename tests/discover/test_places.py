@@ -171,3 +171,17 @@ def test_nothing_that_is_kept_for_people_shows_a_signature(on_two_hosts):
     assert "elsewhere.example" in kept
     assert "S3cret" not in kept
     assert "sig=S3cret" in world.hrefs()[0]  # a run must be able to read it
+
+
+@pytest.mark.parametrize("checksum", [None, "1220ab"])
+def test_what_an_older_ledger_knows_is_told_by_where_it_was_asked_for(on_two_hosts, checksum):
+    world = on_two_hosts
+    show(world, 12, OLD, checksum=checksum)
+    world.poll()
+    with world.ledger._session.write() as tx:
+        tx.exec_driver_sql("UPDATE item SET trace = NULL")
+    show(world, 12, NEW, checksum=checksum, updated=world.clock())
+    assert rounds(world) == 0
+    assert len(world.ledger.absences.unreadable()) == (0 if checksum else 12)
+    show(world, 12, NEW, version=2, updated=world.clock())
+    assert rounds(world) == 12

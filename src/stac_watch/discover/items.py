@@ -25,6 +25,7 @@ from stac_watch.model.signatures import unsigned
 from stac_watch.model.stamps import parse_stamp
 
 type Hosts = Sequence[Sequence[str]]
+_GRID_CODE = re.compile(r"MGRS-(\d{1,2})([A-Z]{3})")
 
 
 def shown_id(document: ItemDocument) -> str:
@@ -71,7 +72,7 @@ def read_item(
         return Unreadable(shown, error.message)
     updated = next((s for s in (parse_stamp(properties.get(f)) for f in STAMPS) if s), None)
     first, *others = _names(href, same_as)
-    code = re.fullmatch(r"MGRS-(\d{1,2})([A-Z]{3})", str(properties.get("grid:code", "")).upper())
+    code = _GRID_CODE.fullmatch(str(properties.get("grid:code", "")).upper())
     tile = f"T{code[1]:0>2}{code[2]}" if code else ""
     return Item(
         collection=collection,
@@ -140,13 +141,18 @@ def host_of(href: str) -> str:
 
 def _place(href: str) -> str:
     """Returns what an href has besides scheme, host and port, however many slashes it is spelled with."""
-    parts = _split(unsigned(href))
-    path = re.sub(r"/{2,}", "/", parts.path).rstrip("/")
-    return f"{path}?{parts.query}" if parts.query else path
+    path, mark, query = unsigned(href).partition("?")
+    if "://" in path:
+        path = "/" + path.partition("://")[2].partition("/")[2]
+    if "//" in path:
+        path = re.sub(r"/{2,}", "/", path)
+    return path.rstrip("/") + mark + query
 
 
 def _names(href: str, same_as: Hosts) -> list[str]:
     """Returns the href under the first name of its host, then under all the others, schemes included."""
+    if not same_as:
+        return [href]
     parts = _split(href)
     group = next((g for g in same_as if {parts.netloc.lower(), (parts.hostname or "").lower()} & {n.lower() for n in g}), None)
     if group is None:
