@@ -42,7 +42,7 @@ def two(world):
     return Two(world)
 
 
-NOTHING = {"filter": {"tiles": ("T01AAA",)}}
+NOTHING = {"filter": {"tiles": ("T60XXX",)}}
 
 
 @pytest.mark.parametrize(
