@@ -20,7 +20,7 @@ from geozarr_runner.process.progress import Progress
 from geozarr_runner.publish import folder as publish
 from geozarr_runner.publish import marker, package
 from geozarr_runner.request import Request
-from stac_watch.model.errors import CannotWrite, Defect, InputError, cannot_write, write_failure
+from stac_watch.model.errors import CannotWrite, InputError, cannot_write, write_failure
 from stac_watch.model.forms import Form, Native
 from stac_watch.model.identity import parse_product_id
 from stac_watch.model.outcome import MARKER, Check, Counts, Outcome, Package
@@ -215,7 +215,7 @@ def _convert(
     plan: Plan, staged: Staged, target: publish.Target, options: Options, progress: Progress, begun: Begun | None = None
 ) -> _Made:
     from geozarr_runner.convert import stock as convert
-    from geozarr_runner.verify import georeferencing, verify
+    from geozarr_runner.verify import georeferencing, verdict, verify
 
     georeferencing.require_axes(plan.selection, staged.root, plan.source.url)
     selection, workers = plan.selection, options.workers
@@ -229,18 +229,14 @@ def _convert(
     )  # fmt: skip
     with progress.during("verify", verify.count(selection)) as advance, _flushing(target.partial, plan):
         found = verify.verify(
-            staged.root, selection, target.partial, level=plan.product.level, workers=workers, seed=target.key, advance=advance
-        )
+            staged.root, selection, target.partial, level=plan.product.level, workers=workers, seed=target.key,
+            frames=converted.frames, allow_empty=staged.allow_empty, advance=advance,
+        )  # fmt: skip
     made = _Made(staged, converted, found)
     checks = made.checks
     for check in checks:
         log.info("check %s: %s (%s)", check.name, check.verdict, check.detail[:200])
-    first = next((check for check in checks if check.verdict == "failed"), None)
-    if first is not None:
-        raise Defect(
-            f"the output is not what the source says: check {first.name!r} failed: {first.detail}",
-            hint="nothing was published; please report it with the versions in the outcome",
-        )
+    verdict.require(checks, plan.source.url)
     return made
 
 

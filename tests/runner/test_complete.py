@@ -181,8 +181,8 @@ def test_cells_are_shared_by_resolutions_and_end_with_the_tile():
     assert ground.cells_of([(1830, 1830), (24, 24)]) == 24
     assert ground.cells_of([(10980, 10980)]) == ground.CELLS
     whole = [(0, 0, np.ones((61, 61), bool))]
-    assert ground.deep(whole, (61, 61), 20).all()
-    left = ground.deep([(0, 0, np.ones((61, 30), bool))], (61, 61), 20)
+    assert ground.deep(ground.shares(whole, (61, 61), 20), 20).all()
+    left = ground.deep(ground.shares([(0, 0, np.ones((61, 30), bool))], (61, 61), 20), 20)
     assert left[:, :8].all()
     assert not left[:, 9:].any()
     assert ground.within((slice(30, 61), slice(0, 1)), (61, 61), 20) == (slice(10, 20), slice(0, 1))

@@ -142,10 +142,11 @@ def test_a_sample_still_finds_every_lost_and_every_cut_chunk_and_says_what_it_co
     """With a budget of no pixels one chunk of each large array is compared; a hole anywhere is found all the same."""
     selection = select(parse(json.loads((product / ".zmetadata").read_text())["metadata"], "here"), BANDS)
     output = tmp_path / "o"
-    convert.convert(product, selection, output, engine.Options(spatial_chunk=84, engine="fast"), level="L2A")
+    frames = convert.convert(product, selection, output, engine.Options(spatial_chunk=84, engine="fast"), level="L2A").frames
 
     def judged(seed):
-        return verify.verify(product, selection, output, level="L2A", workers=2, seed=seed, everything=0, small=1000, sampled=1)
+        budget = {"everything": 0, "small": 1000, "sampled": 1}
+        return verify.verify(product, selection, output, level="L2A", workers=2, seed=seed, frames=frames, **budget)
 
     assert judged("a").failed == ()
     coverage = next(check.detail for check in judged("a").checks if check.name == "coverage")
@@ -157,6 +158,11 @@ def test_a_sample_still_finds_every_lost_and_every_cut_chunk_and_says_what_it_co
         for seed in ("a", "b"):
             assert f"{BANDS}/r10m/b03" in " ".join(check.detail for check in judged(seed).failed)
         files[20].write_bytes(whole)
+    turned = bytearray(whole)
+    turned[len(turned) // 2] ^= 1
+    files[20].write_bytes(turned)
+    assert all("frames" in {check.name for check in judged(seed).failed} for seed in "abc")
+    files[20].write_bytes(whole)
     looked = {f.path: f.pixels for f in judged("a").findings}
     absent = 9 * 9 - len(files)
     assert looked[f"{BANDS}/r10m/b03"] == 84 * 84 * (absent + 1)

@@ -37,6 +37,7 @@ from geozarr_runner.convert.adopt import Unexpected, adopt, chunk_shape, metadat
 from geozarr_runner.convert.arithmetic import Pixels, block_mean, lookup, precision
 from geozarr_runner.convert.engine import in_order, injections
 from geozarr_runner.source.product import OVERVIEWS, REFLECTANCE, Selection, ZarrArray
+from geozarr_runner.verify.frames import checksum
 from stac_watch.model.errors import Defect, Exit
 from stac_watch.model.outcome import Check
 
@@ -56,8 +57,8 @@ def write(
     workers: int,
     advance: Callable[[int], None],
     begun: Begun | None = None,
-) -> tuple[Check, ...]:
-    """Writes the whole output and returns what the validators say of its metadata.
+) -> tuple[tuple[Check, ...], dict[str, int]]:
+    """Writes the whole output; returns what the validators say of its metadata, and the checksums of the chunks written here.
 
     Args:
         source: Zarr v2 store, complete.
@@ -80,7 +81,7 @@ def write(
             made = [pool.submit(_write_overviews, writer, name, values, selection, folder) for name, values in coarse.items()]
             _all_or_first_error(pool, made)
         adopt(writer.folder, folder, writer.written)
-        return verdicts
+        return verdicts, writer.frames
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,7 @@ class Writer:
     folder: Path
     chunk: int
     written: dict[str, tuple[tuple[int, int], tuple[int, int]]] = field(default_factory=dict)  # path -> shape, chunk shape
+    frames: dict[str, int] = field(default_factory=dict)  # key of each chunk -> its checksum, taken before it is written
     called_off: threading.Event = field(default_factory=threading.Event)  # what is left is not written: all of it is thrown away
     _own: threading.local = field(default_factory=threading.local)
 
@@ -166,7 +168,9 @@ class Writer:
                 continue
             target = self.folder / path / "c" / str(i) / str(j)
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(blosc.compress(out, b"zstd", 3, blosc.SHUFFLE, 0))
+            encoded = blosc.compress(out, b"zstd", 3, blosc.SHUFFLE, 0)
+            self.frames[f"{path}/c/{i}/{j}"] = checksum(encoded)
+            target.write_bytes(encoded)
 
     def _buffer(self, name: str, shape: tuple[int, ...], dtype: str) -> Pixels:
         """Returns memory that this thread has used before: fresh pages for 240 MB bands cost a second per tile."""

@@ -25,9 +25,9 @@ import sys
 import urllib.error
 import urllib.request
 import warnings
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,6 +65,7 @@ class Converted:
 
     engine: str
     checks: tuple[Check, ...]
+    frames: Mapping[str, int] = field(default_factory=dict)  # checksums of encoded chunks, as far as they were taken
 
 
 def convert(
@@ -104,7 +105,7 @@ def convert(
     if not reason:
         try:
             size, workers = options.spatial_chunk, options.workers
-            verdicts = chunks.write(source, selection, folder, chunk=size, workers=workers, advance=advance, begun=begun)
+            verdicts, frames = chunks.write(source, selection, folder, chunk=size, workers=workers, advance=advance, begun=begun)
         except Unexpected as error:
             if options.engine == "fast":
                 raise Defect(f"the fast engine does not fit this converter: {error}", hint="say --engine stock") from error
@@ -112,7 +113,7 @@ def convert(
             shutil.rmtree(folder, ignore_errors=True)
             reason = str(error)
         else:
-            return Converted("fast", verdicts)
+            return Converted("fast", verdicts, frames)
     return Converted(f"stock: {reason}", _stock(source, selection, folder, options, advance))
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from geozarr_runner.source.ground import Flags, blocks, cells_of, deep, within
+from geozarr_runner.source.ground import Flags, blocks, cells_of, deep, shares, within
 from geozarr_runner.source.product import NATIVE_LEVELS, REFLECTANCE, Selection, ZarrArray
 from stac_watch.model.errors import SourceNotThere
 
@@ -118,7 +118,7 @@ class _Witnesses:
 
     def _deep_of(self, array: ZarrArray) -> Flags:
         if array.path not in self._deep:
-            self._deep[array.path] = deep(self._parts(array), (array.shape[-2], array.shape[-1]), self._cells)
+            self._deep[array.path] = deep(shares(self._parts(array), (array.shape[-2], array.shape[-1]), self._cells), self._cells)
         return self._deep[array.path]
 
     def _parts(self, array: ZarrArray) -> Iterator[tuple[int, int, Flags]]:

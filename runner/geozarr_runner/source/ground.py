@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 type Flags = np.ndarray[Any, np.dtype[np.bool_]]
+type Shares = np.ndarray[Any, np.dtype[np.float64]]
 
 CELLS = 60  #: per edge of a tile: 1.8 km of 110
 _FULL = 0.9  #: share of a cell's pixels that have to be valid; single pixels are lost everywhere
@@ -23,12 +24,12 @@ def cells_of(shapes: Iterable[tuple[int, ...]]) -> int:
     return min([CELLS, *(n for shape in shapes for n in shape[-2:])])
 
 
-def deep(parts: Iterable[tuple[int, int, Flags]], shape: tuple[int, int], cells: int) -> Flags:
-    """Returns which cells have data, as all of their neighbours do. Shape (cells, cells).
+def shares(parts: Iterable[tuple[int, int, Flags]], shape: tuple[int, int], cells: int) -> Shares:
+    """Returns the share of valid pixels in each cell. Shape (cells, cells).
 
     Args:
         parts: the parts of the array that are there: first row, first column, which pixels are valid (y, x). What is in none of
-            them is unknown: no cell with such a pixel, nor a neighbour of one, is returned.
+            them counts as not valid.
         shape: of the whole array, (y, x).
         cells: see `cells_of`.
     """
@@ -38,8 +39,12 @@ def deep(parts: Iterable[tuple[int, int, Flags]], shape: tuple[int, int], cells:
         columns, column_starts = _cells(column, flags.shape[1], shape[1], cells)
         sums = np.add.reduceat(flags, row_starts, axis=0, dtype=np.uint32)
         valid[np.ix_(rows, columns)] += np.add.reduceat(sums, column_starts, axis=1, dtype=np.int64)
-    good = valid >= _FULL * np.outer(*(_sizes(n, cells) for n in shape))
-    around = np.pad(good, 1, constant_values=True)  # beyond the tile's edge is nothing that could be missing
+    return np.asarray(valid / np.outer(*(_sizes(n, cells) for n in shape)))
+
+
+def deep(valid: Shares, cells: int) -> Flags:
+    """Returns which cells have data, as all of their neighbours do."""
+    around = np.pad(valid >= _FULL, 1, constant_values=True)  # beyond the tile's edge is nothing that could be missing
     return np.all([around[i : i + cells, j : j + cells] for i in range(3) for j in range(3)], axis=0)
 
 

@@ -46,6 +46,8 @@ class Staged:
     bytes: int  # fetched by this attempt
     odd: tuple[Odd, ...] = ()  # absent chunks that others see data in, and that a person takes for nodata
 
+    allow_empty: bool = False
+
     @property
     def completeness(self) -> Check:
         """What became of the chunks that are not there."""
@@ -100,7 +102,7 @@ def stage(
         wanted.sort(key=lambda key: eager.rank(by_key[key].path))
     fetched, absent = _fetch_all(plan, root, by_key, wanted, advance, called_off, eager)
     odd = complete.require(plan.selection, absent, root, plan.source.url, looked)
-    return Staged(root, absent, len(by_key) - len(absent), fetched, odd)
+    return Staged(root, absent, len(by_key) - len(absent), fetched, odd, looked.allow_empty)
 
 
 def corrupt(selection: Selection, root: Path) -> list[str]:
@@ -166,7 +168,7 @@ def _in_place(plan: Plan, root: Path, advance: Callable[[int], None], looked: Al
     if cut:
         raise corrupt_source(cut, plan.source.url)
     odd = complete.require(plan.selection, frozenset(absent), root, plan.source.url, looked)
-    return Staged(root, frozenset(absent), len(plan.selection.keys) - len(absent), 0, odd)
+    return Staged(root, frozenset(absent), len(plan.selection.keys) - len(absent), 0, odd, looked.allow_empty)
 
 
 def prepare(plan: Plan, root: Path) -> None:

@@ -26,7 +26,10 @@ def _minispec(folder: Path) -> Iterator[Check]:
 
     report = validate_store(str(folder))
     if not any("dataset" in role for roles in report.roles.values() for role in roles):
-        yield Check("minispec", "skipped", "the output has no group on a map grid, of which the minispec speaks")
+        if _levels(folder):
+            yield Check("minispec", "failed", "reflectance is no dataset on a map grid")
+        else:
+            yield Check("minispec", "skipped", "the output has no group on a map grid, of which the minispec speaks")
         return
     issues = [str(issue) for issue in report.issues]
     detail = f"eopf-geozarr {version('eopf-geozarr')} validate: "
@@ -39,13 +42,23 @@ def _conventions(folder: Path) -> Iterator[Check]:
     from geozarr_toolkit import validate_group
 
     name = "conventions"
-    results = validate_group(zarr.open_group(str(folder), path=REFLECTANCE, mode="r")) if (folder / REFLECTANCE).exists() else {}
+    levels = _levels(folder)
+    if not levels:
+        yield Check(name, "skipped", "the output has no reflectance")
+        return
+    group = REFLECTANCE if len(levels) > 1 else f"{REFLECTANCE}/{levels[0]}"  # one level is no pyramid
+    results = validate_group(zarr.open_group(str(folder), path=group, mode="r"))
     if not results:
-        yield Check(name, "skipped", "the output has no multiscale group")
+        yield Check(name, "failed", f"{group} declares no convention")
         return
     issues = [f"{convention}: {error}" for convention, errors in results.items() for error in errors]
     detail = f"geozarr-toolkit {version('geozarr-toolkit')}: " + (_first(issues) if issues else ", ".join(results))
     yield Check(name, "failed" if issues else "passed", detail)
+
+
+def _levels(folder: Path) -> list[str]:
+    """Returns the levels of reflectance that there are."""
+    return sorted(path.parent.name for path in (folder / REFLECTANCE).glob("*/zarr.json"))
 
 
 def _first(issues: list[str]) -> str:

@@ -10,10 +10,9 @@ every small array, is compared whole.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import product as cartesian
@@ -22,13 +21,14 @@ from typing import Any
 
 import numpy as np
 import zarr
-from zarr.core.group import GroupMetadata
 
 from geozarr_runner.source.product import REFLECTANCE, Selection
 from geozarr_runner.source.stage import blosc_lengths
-from geozarr_runner.verify import georeferencing
-from geozarr_runner.verify.expected import Kind, Task, is_time, metres, tasks_of
+from geozarr_runner.verify import georeferencing, sight
+from geozarr_runner.verify.expected import Kind, Task, metres, tasks_of
+from geozarr_runner.verify.frames import check as check_frames
 from geozarr_runner.verify.source import Block, SourceReader, Values
+from geozarr_runner.verify.structure import check as check_structure
 from stac_watch.model.outcome import Check
 
 RTOL = {"native": 1e-6, "injected": 1e-5, "overview": 1e-5, "coordinate": 1e-12}
@@ -121,6 +121,8 @@ def verify(
     everything: int = EVERYTHING,
     sampled: int = SAMPLED,
     small: int = SMALL,
+    frames: Mapping[str, int] | None = None,
+    allow_empty: bool = False,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Verification:
     """Compares the output with the staged source.
@@ -135,15 +137,17 @@ def verify(
         everything: pixels up to which nothing is sampled.
         sampled: pixels of large arrays that are compared beyond.
         small: pixels up to which an array is compared whole all the same.
+        frames: the checksums of encoded chunks, by their keys. Nothing is sampled of an output without them.
+        allow_empty: see `sight.check`.
         advance: told of each array that was compared.
     """
     target = zarr.open_group(str(output), mode="r", use_consolidated=False)
     there = {path: node for path, node in target.members(max_depth=None) if isinstance(node, zarr.Array)}
     wanted = list(tasks_of(selection, SourceReader(root), there, level))
-    structure = _structure(selection, output, there, {task.path for task in wanted})
+    structure = check_structure(selection, output, there, {task.path for task in wanted})
     place = georeferencing.check(selection, output, there)
     tasks = sorted((task for task in wanted if task.path in there), key=lambda task: -task.reads)  # threads end together
-    sample = _sample(seed, [task.reads for task in tasks], everything, sampled, small)
+    sample = _sample(seed, [task.reads for task in tasks], everything, sampled, small) if frames else Sample(seed, 1.0)
 
     def one(task: Task) -> Compared:
         finding = compare(task, there[task.path], output, sample)
@@ -157,8 +161,9 @@ def verify(
         except BaseException:  # a signal too: what has not begun does not begin
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+    ground, kept = sight.check(there, allowed=allow_empty), check_frames(output, frames or {}, workers)
     coverage = Check("coverage", "passed", str(sample))
-    return Verification(checks=(structure, place, *_verdicts(findings), coverage), findings=findings, sample=sample)
+    return Verification(checks=(structure, place, ground, *_verdicts(findings), kept, coverage), findings=findings, sample=sample)
 
 
 def count(selection: Selection) -> int:
@@ -269,39 +274,6 @@ def _where_first(different: Values) -> tuple[Any, ...]:
 def _blocks(shape: tuple[int, ...], chunks: tuple[int, ...]) -> Iterator[Block]:
     for index in cartesian(*(range(-(-n // c)) for n, c in zip(shape, chunks, strict=True))):
         yield tuple(slice(i * c, min((i + 1) * c, n)) for i, c, n in zip(index, chunks, shape, strict=True))
-
-
-def _structure(selection: Selection, output: Path, there: dict[str, Any], expected: set[str]) -> Check:
-    """Compares what lies on disk with what has to be there, and with what the consolidated metadata promises."""
-    wanted = {*selection.groups, *(f"{REFLECTANCE}/{level}" for level in selection.overviews)}
-    found = {path.rpartition("/")[0] for path in there}
-    times = {a.path for a in selection.arrays if a.group in selection.groups and a.shape and is_time(a)}
-    lost, extra = sorted((wanted - found) | ((expected | times) - there.keys())), sorted(found - wanted)
-    if lost or extra:
-        detail = "; ".join(
-            f"{len(names)} {word}: {', '.join(names[:5])}" for names, word in ((lost, "missing"), (extra, "unexpected")) if names
-        )
-        return Check("structure", "failed", detail)
-    consolidated = zarr.open_group(str(output), mode="r").metadata.consolidated_metadata
-    nodes = consolidated.flattened_metadata if consolidated else {}
-    differ = sorted({path for path, node in nodes.items() if not isinstance(node, GroupMetadata)} ^ there.keys())
-    if differ:
-        return Check("structure", "failed", f"the consolidated metadata differs in {len(differ)} arrays, first {differ[0]}")
-    if stale := _stale(output):
-        return Check("structure", "failed", f"the consolidated metadata of {len(stale)} nodes is not their own, first {stale[0]}")
-    return Check("structure", "passed", f"{len(wanted)} groups, {len(there)} arrays, consolidated")
-
-
-def _stale(output: Path) -> list[str]:
-    """Returns the nodes of which a consolidated document says something else than their own."""
-    found = set()
-    for holder in (path for path in ("", REFLECTANCE) if (output / path / "zarr.json").is_file()):
-        below = json.loads((output / holder / "zarr.json").read_bytes()).get("consolidated_metadata", {}).get("metadata", {})
-        for path, copy in below.items():
-            own = json.loads((output / holder / path / "zarr.json").read_bytes())
-            if any(json.dumps(own.get(name)) != json.dumps(copy.get(name)) for name in own.keys() - {"consolidated_metadata"}):
-                found.add(f"{holder}/{path}".strip("/"))
-    return sorted(found)
 
 
 def _verdicts(findings: tuple[Compared, ...]) -> Iterator[Check]:
