@@ -23,6 +23,7 @@ from pydantic_core import PydanticUndefined
 
 from stac_watch.cli.main import cli
 from stac_watch.cluster.manifests.monitoring import ALERTS
+from stac_watch.config import auth
 from stac_watch.config import model as config
 
 ROOT = Path(__file__).parents[1]
@@ -39,6 +40,11 @@ An unknown key is an error. Durations are a number and `s`, `m`, `h` or `d`; rat
 SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("(top)", config.Config),
     ("sources[]", config.Source),
+    ("sources[].auth", auth.Auth),
+    ("sources[].auth.bearer", auth.Secret),
+    ("sources[].auth.header", auth.HeaderSecret),
+    ("sources[].auth.basic", auth.BasicSecret),
+    ("sources[].auth.oidc", auth.OidcSecret),
     ("sources[].filter", config.Filter),
     ("sources[].poll", config.Poll),
     ("recipe", config.Recipe),

@@ -25,6 +25,7 @@ from stac_watch.model.states import IN_FLIGHT, State
 
 if TYPE_CHECKING:
     from stac_watch.catalog.client import Catalog
+    from stac_watch.catalog.credentials import Credentials
     from stac_watch.config.model import ArgoSettings, Config, LocalSettings, Source
     from stac_watch.ledger.copying import Copied
     from stac_watch.ledger.ledger import Ledger
@@ -132,14 +133,47 @@ def serving(config: Config, parts: Parts) -> Iterator[tuple[str, Callable[[Tick]
 
 def build_catalog(source: Source, rng: random.Random) -> Catalog:
     """Returns a source's catalog, which reads of an item what the source's rules need."""
+    from importlib.metadata import version
+
     from stac_watch.catalog.client import FIELDS, Catalog
     from stac_watch.catalog.http import CatalogHttp
     from stac_watch.discover.policy import fields_for
 
     fields = (*FIELDS, *fields_for(source.filter))
     whole = source.filter.cql2 is not None  # an expression may name any property
-    http = CatalogHttp(source.api, now=wall_clock, sleep=time.sleep, rng=rng, hosts=source.hosts())
+    agent = source.user_agent or f"stac-watch/{version('stac-watch')}"
+    http = CatalogHttp(
+        source.api,
+        now=wall_clock,
+        sleep=time.sleep,
+        rng=rng,
+        hosts=source.hosts(),
+        credentials=credentials(source, agent),
+        agent=agent,
+    )
     return Catalog(http, source.collection, fields=fields, whole=whole)
+
+
+def credentials(source: Source, agent: str) -> Credentials:
+    """Returns what lets a source into its catalog."""
+    from stac_watch.catalog.credentials import ANONYMOUS, ClientCredentials, Credentials, basic, bearer
+
+    auth = source.auth
+    if auth is None:
+        return ANONYMOUS
+    headers: dict[str, Callable[[], str]] = {}
+    if auth.header is not None:
+        headers[auth.header.name] = auth.header.read
+    if auth.bearer is not None:
+        headers["Authorization"] = bearer(auth.bearer.read)
+    if auth.basic is not None:
+        headers["Authorization"] = basic(auth.basic.user, auth.basic.read)
+    if (oidc := auth.oidc) is not None:
+        extra = {name: value for name, value in (("scope", oidc.scope), ("audience", oidc.audience)) if value}
+        headers["Authorization"] = ClientCredentials(
+            oidc.token_url, oidc.client_id, oidc.read, now=wall_clock, agent=agent, extra=extra
+        )
+    return Credentials(auth.kind(), headers)
 
 
 def build_engine(config: Config, environ: Mapping[str, str]) -> Engine:
@@ -195,13 +229,14 @@ def _local(config: Config, engine: LocalSettings, environ: Mapping[str, str]) ->
         raise Unavailable("geozarr-runner is not installed", hint="install it beside stac-watch: pip install ./runner")
     make_folder(engine.folder)
     hosts = sorted({host for source in config.sources for host in source.hosts()})
+    secret = {s.env for source in config.sources if source.auth is not None for s in source.auth.secrets()}  # runs need none of it
     return LocalEngine(
         engine.folder.resolve(),
         command=[runner, "run", f"--allowed-hosts={','.join(hosts)}"],
         max_in_flight=engine.limits.max_in_flight,
         deadline=engine.deadline,
         memory=engine.memory or _share_of_memory(engine.limits.max_in_flight),
-        environ={name: value for name, value in environ.items() if not name.startswith(ENV_PREFIX)},
+        environ={name: value for name, value in environ.items() if not name.startswith(ENV_PREFIX) and name not in secret},
     )
 
 

@@ -270,3 +270,13 @@ def test_durations_and_rates(number, unit):
 
 def test_the_path_of_runs_is_a_path(config_of):
     assert config_of(engine={"kind": "local", "folder": "x/y"}).engine.folder == Path("x/y")
+
+
+@pytest.mark.parametrize("written", ["off", '"off"', "false", "Off".lower()])
+def test_off_is_a_word_in_yaml_as_it_is_written(tmp_path, written):
+    path = tmp_path / "stac-watch.yaml"
+    source = f"{{name: s2, api: 'http://h.example', collection: c, on: restamp, poll: {{sweep_all: {written}}}}}"
+    path.write_text(f"sources: [{source}]")
+    found = load(path, {}).sources[0]
+    assert (found.poll.sweep_all, found.on) == ("off", "restamp")
+    assert load(path, {"STAC_WATCH__SOURCES__S2__POLL__SWEEP_ALL": "off"}).sources[0].poll.sweep_all == "off"

@@ -260,9 +260,7 @@ class CatalogHttp(StacApiIO):
     def _wanted(self, heard: _Heard) -> str:
         """Returns what to do where credentials are wanted, or others."""
         if self._credentials:
-            return (
-                f"the catalog does not take the credentials of `auth:` ({self._credentials.kind}): are they right, and still good?"
-            )
+            return f"the catalog does not take the credentials of `auth.{self._credentials.kind}`: are they right, and still good?"
         asked = heard.headers.get("WWW-Authenticate", "").split(" ")[0].lower()
         way = {"basic": "basic: {user: NAME, env: PASSWORD}"}.get(asked, "bearer: {env: TOKEN}")
         blocked = "" if heard.status == 401 else "; or it has blocked this address: ask its operator"

@@ -239,7 +239,7 @@ def _sorts_by(catalog: Catalog, name: str) -> bool:
     for sign in ("+", "-"):
         try:
             asked = query | {"sortby": [f"{sign}properties.{name}", f"{sign}id"]}
-            page = catalog.ask(asked, limit=catalog.abilities.page(SAMPLE), attempts=ATTEMPTS)
+            page = catalog.ask(asked, limit=catalog.abilities.page(SAMPLE), fields=("id", "properties"), attempts=ATTEMPTS)
         except TooLarge:
             raise
         except BadAnswer:

@@ -18,7 +18,7 @@ from datetime import datetime
 from itertools import islice
 from typing import Any
 
-from stac_watch.catalog.answers import BadAnswer, Rejected
+from stac_watch.catalog.answers import BadAnswer, Rejected, TooLarge
 from stac_watch.catalog.client import Catalog, ItemPage
 from stac_watch.catalog.windows import SECOND, Window, after, bisect
 from stac_watch.model.item import ItemDocument, Unreadable
@@ -63,7 +63,7 @@ def leaves(catalog: Catalog, window: Window, limit: int, *, floor: datetime | No
                 if whole:
                     continue
         except BadAnswer as error:
-            if not catalog.answers():  # an outage, not one item
+            if not isinstance(error, TooLarge) and not catalog.answers():  # an outage, not one item
                 raise
             if halves is None:
                 yield _around_poison(catalog, current, min(size, CAREFUL), error)

@@ -10,6 +10,8 @@ from stac_watch.model.errors import CatalogUnavailable, ConfigError, Refused, St
 from stac_watch.model.stamps import stamp
 
 SAMPLE = 20  # items that are looked at
+SMALLER = ((SAMPLE, True), (SAMPLE, False), (5, True), (1, True), (5, False), (1, False))
+"""Items that are asked for at once, and whether `fields` says what of them: what is tried, the best first."""
 ATTEMPTS = 2  # of a question whose answer is not needed at once
 
 
@@ -25,8 +27,8 @@ def first_sample(catalog: Catalog, server_now: datetime) -> tuple[ItemPage, list
     """
     errors: list[StacWatchError] = []
     for method in catalog.places.methods():
-        for changes in ({"fields": True}, {"fields": False}, {"fields": True, "max_page": 1}, {"fields": False, "max_page": 1}):
-            catalog.assume(method=method, **({"max_page": SAMPLE} | changes))
+        for size, fields in SMALLER:
+            catalog.assume(method=method, max_page=size, fields=fields)
             try:
                 page = _first_items(catalog, server_now)
             except (TooLarge, Rejected) as error:

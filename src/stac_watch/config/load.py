@@ -18,7 +18,8 @@ from pydantic import (
     ValidationError,
 )
 
-from stac_watch.config.model import Config, Group
+from stac_watch.config.model import Config
+from stac_watch.config.values import Group
 from stac_watch.model.errors import ConfigError
 
 ENV_PREFIX = "STAC_WATCH__"
@@ -31,7 +32,7 @@ def load(path: Path, environ: Mapping[str, str]) -> Config:
         ConfigError: names the file, the key, the value and the remedy.
     """
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = _parsed(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"no configuration at {path}", hint="name one with --config FILE; README.md has an example") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -41,7 +42,7 @@ def load(path: Path, environ: Mapping[str, str]) -> Config:
     if not isinstance(raw, dict):
         raise ConfigError(f"{path} holds no mapping", hint="it starts with `sources:`; README.md has an example")
     _refuse_secrets(raw, path)
-    settings = _read_secrets(_override(raw, environ))
+    settings = _read_secrets(_override(raw, environ), environ)
     if re.search(r"[?&](ssl)?password=", unquote(str(settings.get("ledger", "")))):
         raise ConfigError(
             f"{path}: the URL of ledger has a password after its host, where it is shown whenever the URL is",
@@ -53,6 +54,22 @@ def load(path: Path, environ: Mapping[str, str]) -> Config:
         raise ConfigError(f"{path}: {_explain(error)}", hint="docs/reference/configuration.md explains every key") from None
 
 
+class _Yaml(yaml.SafeLoader):
+    """YAML whose only booleans are true and false, as in YAML 1.2: `on:` is a key here, and `off` a word."""
+
+
+_BOOL = "tag:yaml.org,2002:bool"
+_Yaml.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != _BOOL]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Yaml.add_implicit_resolver(_BOOL, re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+
+
+def _parsed(text: str) -> Any:  # noqa: ANN401  # a YAML tree
+    return yaml.load(text, Loader=_Yaml)  # noqa: S506  # a SafeLoader
+
+
 def _refuse_secrets(raw: Mapping[str, Any], path: Path) -> None:
     """Refuses a token or a password in the configuration itself: it is committed, mailed, and on a cluster a ConfigMap."""
     if isinstance(raw.get("engine"), dict) and "token" in raw["engine"]:
@@ -60,6 +77,13 @@ def _refuse_secrets(raw: Mapping[str, Any], path: Path) -> None:
             f"{path}: engine.token stands in the file, which many may read (on a cluster it is a ConfigMap)",
             hint="give it as STAC_WATCH__ENGINE__TOKEN, or in a file that engine.token_file names; change it where it is checked",
         )
+    for source in _sources(raw):
+        for way, given in _ways(source).items():
+            if not isinstance(given, dict) or "value" in given:
+                raise ConfigError(
+                    f"{path}: the secret of auth.{way} stands in the file, which many may read (on a cluster it is a ConfigMap)",
+                    hint=f"name where it is: {way}: {{env: VARIABLE}} or {way}: {{file: PATH}}; change it if it was shown",
+                )
     if re.search(r"//[^/@\s]*:[^@\s]+@", str(raw.get("ledger", ""))):
         raise ConfigError(
             f"{path}: the URL of ledger has a password, and many may read the file (on a cluster it is a ConfigMap)",
@@ -67,8 +91,25 @@ def _refuse_secrets(raw: Mapping[str, Any], path: Path) -> None:
         )
 
 
-def _read_secrets(raw: dict[str, Any]) -> dict[str, Any]:
-    """Puts what `token_file` and `ledger_file` hold where it is used."""
+def _sources(raw: Mapping[str, Any]) -> list[dict[str, Any]]:
+    given = raw.get("sources")
+    return [source for source in given if isinstance(source, dict)] if isinstance(given, list) else []
+
+
+def _ways(source: dict[str, Any]) -> dict[str, Any]:
+    """Returns a source's `auth`, by way; nothing where there is none."""
+    auth = source.get("auth")
+    if auth is None or isinstance(auth, dict):
+        return {str(way): given for way, given in (auth or {}).items() if given is not None}
+    return {"bearer": auth}
+
+
+def _read_secrets(raw: dict[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
+    """Puts what `token_file` and `ledger_file` hold, and what variables that `auth` names, where it is used."""
+    for source in _sources(raw):
+        for given in _ways(source).values():
+            if isinstance(given, dict) and isinstance(given.get("env"), str) and given["env"] in environ:
+                given.setdefault("value", environ[given["env"]])
     engine = raw.get("engine")
     for node, name, place in ((raw, "ledger", "ledger_file"), (engine, "token", "engine.token_file")):
         key = f"{name}_file"
@@ -94,7 +135,7 @@ def _override(raw: dict[str, Any], environ: Mapping[str, str]) -> dict[str, Any]
         if not isinstance(node, dict):
             raise ConfigError(f"environment variable {name} points into a value that has no keys")
         try:
-            node[last] = environ[name] if last == "token" else yaml.safe_load(environ[name])
+            node[last] = environ[name] if last in ("token", "value") else _parsed(environ[name])
         except (yaml.YAMLError, ValueError):
             raise ConfigError(f"environment variable {name} is not YAML", hint="put its value in quotes, as in a file") from None
     return raw
@@ -112,6 +153,10 @@ def _step(node: Any, part: str, name: str) -> Any:  # noqa: ANN401  # a YAML tre
     raise ConfigError(f"environment variable {name}: there is no {part!r} in the configuration")
 
 
+def _groups(group: type[Group]) -> list[type[Group]]:
+    return [found for model in group.__subclasses__() for found in (model, *_groups(model))]
+
+
 def _explain(error: ValidationError) -> str:
     problems = error.errors()
     inner = [p["loc"] for p in problems]
@@ -121,7 +166,7 @@ def _explain(error: ValidationError) -> str:
             continue  # a list is invalid because an entry is: only the entry is news
         where = ".".join(str(p) for p in problem["loc"] if p not in ("argo", "local"))
         if problem["type"] == "extra_forbidden":
-            known = [name for model in Group.__subclasses__() for name in model.model_fields]
+            known = [name for model in _groups(Group) for name in model.model_fields]
             close = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
             sentences.append(f"unknown key {where!r}" + (f" (did you mean {close[0]!r}?)" if close else ""))
         elif problem["type"] == "union_tag_not_found":
@@ -129,6 +174,7 @@ def _explain(error: ValidationError) -> str:
         elif problem["type"] == "missing":
             sentences.append(f"{where!r} is missing")
         else:
-            given = "" if isinstance(problem["input"], dict | list) else f" (given: {problem['input']!r})"
+            secret = "auth" in problem["loc"]
+            given = "" if isinstance(problem["input"], dict | list) or secret else f" (given: {problem['input']!r})"
             sentences.append(f"{where!r}: {problem['msg'].removeprefix('Value error, ')}{given}")
     return re.sub(r"//[^/@\s]*@", "//***@", "; ".join(sentences))

@@ -13,9 +13,7 @@ from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     InstanceOf,
     SecretStr,
@@ -24,18 +22,13 @@ from pydantic import (
 )
 
 from stac_watch.config.areas import Area, Expression, parse_area, parse_expression
+from stac_watch.config.auth import Auth
 from stac_watch.config.sharing import default_output, meeting
-from stac_watch.config.values import Bbox, Duration, Host, HttpUrl, Rate, SameHost, Size, Tile, _output_template
+from stac_watch.config.values import Agent, Bbox, Duration, Group, Host, HttpUrl, Off, Rate, SameHost, Size, Tile, _output_template
 from stac_watch.model.errors import ConfigError
 from stac_watch.model.forms import Native
 
 OURS = frozenset({"engine", "ledger"})  # what pages, metrics and `status` call the watcher's own parts beside its sources
-
-
-class Group(BaseModel):
-    """Base of every part of the configuration: frozen, and an unknown key is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
 
 
 class Filter(Group):
@@ -68,7 +61,7 @@ class Poll(Group):
     """Comparison by acquisition day with what is known; finds back-dated, silently changed and withdrawn items."""
     sweep_back: Duration = timedelta(days=14)
     """How far back that comparison goes."""
-    sweep_all: Duration | Literal["off"] = timedelta(days=7)
+    sweep_all: Duration | Off = timedelta(days=7)
     """How often it goes back to the first item; at most one request a second, so an archive of 10 years takes about an hour."""
     since: Duration = timedelta(days=1)
     """Where the very first window starts: a new installation does not convert an archive by accident (use backfill)."""
@@ -89,6 +82,10 @@ class Source(Group):
     """Root of the STAC API."""
     collection: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Id of the collection."""
+    auth: Auth | None = None
+    """What lets us into the catalog; empty = nothing, or what ~/.netrc says."""
+    user_agent: Agent = ""
+    """Who asks, as the catalog's operator sees it; empty = `stac-watch/VERSION`."""
     filter: Filter = Filter()
     """Which of its items are wanted; empty = all."""
     poll: Poll = Poll()

@@ -6,16 +6,19 @@ import re
 from datetime import timedelta
 from ipaddress import ip_network
 from string import Formatter
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-)
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
 
 OUTPUT_FIELDS = frozenset({"catalog", "collection", "item_id", "tile", "key"})
 MAX_DURATION = 36_500 * 86_400  # beyond it, "now less this" leaves the calendar
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+class Group(BaseModel):
+    """Base of every part of the configuration: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
 
 
 def parse_duration(value: object) -> timedelta:
@@ -46,6 +49,17 @@ def parse_size(value: object) -> int:
         raise ValueError(f"{value!r} is not a size; write for example 6Gi or 1800M")
     base, power = (1024, "KMGT") if match[2].endswith("i") else (1000, "kMGT")
     return int(float(match[1]) * base ** (power.index(match[2][0]) + 1 if match[2] else 0))
+
+
+def _off(value: object) -> object:
+    """Reads `off` as YAML 1.1 and Helm write it: false."""
+    return "off" if value is False else value
+
+
+def _agent(value: str) -> str:
+    if not value.isascii() or not value.isprintable():
+        raise ValueError(f"{value!r} cannot be a header: write plain ASCII in one line")
+    return value
 
 
 def _http_url(value: str) -> str:
@@ -108,6 +122,8 @@ def _output_template(value: str) -> str:
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
 Size = Annotated[int, BeforeValidator(parse_size)]
 Rate = Annotated[float, BeforeValidator(parse_rate)]
+Off = Annotated[Literal["off"], BeforeValidator(_off)]
+Agent = Annotated[str, AfterValidator(_agent)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 Host = Annotated[str, AfterValidator(_host)]
 Bbox = Annotated[tuple[float, float, float, float], AfterValidator(_bbox)]
