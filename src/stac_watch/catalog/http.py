@@ -208,6 +208,8 @@ class CatalogHttp(StacApiIO):
             raise ConfigError(f"catalog {self.api}: {error.message}", hint=error.hint) from error
         except (requests.RequestException, OSError) as error:
             raise self._unreachable(f"{method} {url.partition('?')[0]}", error) from error
+        except ValueError as error:  # requests looks where a redirect leads, also where it does not follow it
+            raise _AgainError(BadAnswer(f"{method} {url.partition('?')[0]} redirects to what is no URL", hint=TROUBLE)) from error
 
     def _other_end(self, heard: _Heard) -> str | None:
         """Returns where a redirect leads that only adds or takes away a slash; anything else is no way to go."""
