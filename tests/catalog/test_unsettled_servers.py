@@ -216,6 +216,22 @@ def test_what_a_cache_has_kept_is_as_old_as_it_says(world, gateway, age):
     assert world.catalog().clock() == expected
 
 
+def test_behind_a_cache_polls_read_again_what_it_may_have_kept(world, gateway):
+    made = world.clock()
+
+    def after(asked, answer):
+        if asked.method == "GET":
+            answer.headers |= {"date": f"{made:%a, %d %b %Y %H:%M:%S} GMT", "age": "3540"}
+
+    gateway.after = after
+    world.fill(3)
+    world.clock.forward(seconds=3540)
+    world.poll()
+    world.store.put(world.item(50, updated=world.clock() - timedelta(minutes=40)))
+    world.clock.forward(minutes=1)
+    assert world.poll().admitted == 1
+
+
 def test_a_page_that_a_cache_has_kept_moves_no_cursor_past_what_it_shows(world, gateway):
     made = world.clock()
     gateway.before = lambda asked: Answer(405) if asked.method == "POST" else None

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, cast
 from urllib.parse import quote
 
@@ -66,6 +66,7 @@ class Catalog:
         self._fields, self._whole = tuple(fields), whole
         self._http = http
         self.places = Places(http, collection)
+        self.kept = timedelta(0)  # how old the answer was that gave the server's time last: there is a cache between
 
     def clock(self) -> datetime:
         """Asks for the collection; returns the server's time.
@@ -76,7 +77,9 @@ class Catalog:
             Refused: it wants credentials, or others.
         """
         self.places.landing()  # what is wrong with the root is said first: everything below it is wrong then, too
-        return self.places.described().server_now
+        answer = self.places.described()
+        self.kept = answer.server_now - answer.as_of
+        return answer.server_now
 
     def queryables(self) -> dict[str, Any]:
         """Returns what the collection declares as queryable; nothing where it does not say."""

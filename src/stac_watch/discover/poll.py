@@ -46,7 +46,8 @@ def _poll(intake: Intake, state: SourceState) -> Tally:
     cursor, total = before or origin, Tally()
     for leaf, seen in intake.scan(leaves(catalog, window, source.poll.page, floor=floor), "live"):
         if not leaf.part:
-            cursor = advance(cursor, leaf.window, leaf.server_now)
+            # a cache that keeps one answer may keep others, and say nothing of it
+            cursor = advance(cursor, leaf.window, leaf.server_now - catalog.kept)
         # with a floor a window was not read completely: what is hidden may lie below it
         old = preexisting(intake, seen, state, polled=True)
         seen = seen.without(old.ids)
