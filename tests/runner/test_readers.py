@@ -1,0 +1,40 @@
+"""Readers of other people open what a conversion leaves: GDAL, rioxarray, xarray. They see CRS, transform and nodata."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import rasterio
+import rioxarray  # noqa: F401  # gives datasets `.rio`
+import xarray as xr
+import zarr
+
+BANDS = "measurements/reflectance"
+GROUPS = {
+    f"{BANDS}/r10m": "b02", f"{BANDS}/r20m": "b08", f"{BANDS}/r60m": "b01", f"{BANDS}/r120m": "b02", f"{BANDS}/r720m": "b08",
+    "quality/mask/r10m": "b02", "conditions/mask/l2a_classification/r20m": "scl", "quality/atmosphere/r60m": "aot",
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore")  # theirs
+@pytest.mark.parametrize(("group", "band"), GROUPS.items())
+def test_rioxarray_reads_crs_transform_and_nodata(converted, group, band):
+    attributes = zarr.open_group(str(converted), mode="r")[group].attrs
+    with xr.open_dataset(converted, engine="zarr", group=group, decode_coords="all") as found:
+        assert found.rio.crs.to_epsg() == 32632
+        assert list(found.rio.transform())[:6] == attributes["spatial:transform"]
+        assert list(found[band].rio.bounds()) == attributes["spatial:bbox"]
+        assert np.isnan(found[band].rio.encoded_nodata if found[band].rio.encoded_nodata is not None else found[band].rio.nodata)
+        if group == f"{BANDS}/r10m":
+            assert 0.05 < float(found[band].isnull().mean()) < 0.1  # the edge of the swath
+
+
+@pytest.mark.filterwarnings("ignore")  # of GDAL, that the root is no raster
+@pytest.mark.parametrize(("group", "band"), GROUPS.items())
+def test_gdal_reads_crs_transform_pixels_and_nodata(converted, group, band):
+    found = zarr.open_group(str(converted), mode="r")[group]
+    with rasterio.open(f'ZARR:"{converted}":/{group}/{band}') as raster:
+        assert raster.crs.to_epsg() == 32632
+        assert list(raster.transform)[:6] == pytest.approx(found.attrs["spatial:transform"])
+        assert np.isnan(raster.nodata)
+        np.testing.assert_array_equal(raster.read(1), found[band][...])
