@@ -32,6 +32,7 @@ from sqlalchemy import (
 
 from stac_watch.model.outcome import Outcome, outcome_of
 from stac_watch.model.signatures import masked
+from stac_watch.model.texts import visible
 
 SCHEMA_VERSION = 7
 
@@ -57,14 +58,18 @@ class Stamp(TypeDecorator[datetime]):
 
 
 class Words(TypeDecorator[str]):
-    """Text that may come from elsewhere, for people: NUL and lone surrogates are spelled out, what signs a URL is masked."""
+    """Text that may come from elsewhere, for people: bounded, what acts on a terminal spelled out, what signs a URL masked."""
 
     impl = Text
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002  # interface
         """Returns what every database can store."""
-        return masked(value.replace("\0", "\\0").encode(errors="backslashreplace").decode()) if value is not None else None
+        return visible(masked(value.replace("\0", "\\0")), lines=True) if value is not None else None
+
+    def process_result_value(self, value: Any | None, dialect: Dialect) -> str | None:  # noqa: ANN401, ARG002  # interface
+        """Returns it so, whatever an earlier version stored."""
+        return visible(str(value), lines=True) if value is not None else None
 
 
 class Ending(TypeDecorator[Outcome]):
@@ -75,7 +80,7 @@ class Ending(TypeDecorator[Outcome]):
 
     def process_bind_param(self, value: Outcome | None, dialect: Dialect) -> dict[str, Any] | None:  # noqa: ARG002  # interface
         """Returns the document."""
-        return value.document() if value is not None else None
+        return value.bounded().document() if value is not None else None
 
     def process_result_value(self, value: Any | None, dialect: Dialect) -> Outcome | None:  # noqa: ANN401, ARG002  # interface
         """Returns the outcome, whatever an earlier version stored."""

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from stac_watch.model.signatures import masked
+from stac_watch.model.texts import visible
 
 
 class Exit(IntEnum):
@@ -56,7 +57,8 @@ class StacWatchError(Exception):
     exit_code: ClassVar[Exit] = Exit.DEFECT
 
     def __init__(self, message: str, *, hint: str = "") -> None:
-        self.message, self.hint = masked(message), masked(hint)
+        # they may quote what a catalog or a product wrote
+        self.message, self.hint = visible(masked(message), lines=True), visible(masked(hint), lines=True)
         super().__init__(self.message)
 
 

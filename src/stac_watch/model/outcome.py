@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from stac_watch.model.signatures import masked
+from stac_watch.model.texts import bounded, visible
 
 MARKER = "stac-watch.json"
 """The marker's name inside an output."""
+MOST_BYTES = 256 * 1024  # of an outcome in the ledger; one has some kilobytes
 DATA = "/data"
 """Where a run's volume is mounted: what lies there has a path that begins with it."""
 
@@ -92,6 +94,12 @@ class Outcome:
         said = {name: value for name, value in members.items() if whole or name in self.empty or value != _NOTHING[name]}
         return {**said, **self.others}
 
+    def bounded(self) -> Outcome:
+        """Returns the outcome as the ledger keeps it: lists that a product made endless are left out."""
+        if len(json.dumps(self.document())) <= MOST_BYTES:
+            return self
+        return replace(self, versions={}, seconds={}, checks=(), groups=(), files={}, others={}, empty=frozenset())
+
     def as_json(self) -> str:
         """Returns the text of the runner's files: every member, one order for all."""
         return json.dumps(self.document(whole=True), indent=2) + "\n"
@@ -135,7 +143,11 @@ def _whole(value: object) -> int | None:
 
 
 def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
+    return bounded(value) if isinstance(value, str) else None
+
+
+def _sentence(value: object) -> str | None:
+    return visible(value) if isinstance(value, str) else None
 
 
 def _map_of[T](read: Callable[[object], T | None]) -> Callable[[object], dict[str, T] | None]:
@@ -177,7 +189,7 @@ def _counts(value: object) -> Counts | None:
 
 
 _READERS: dict[str, Callable[[object], Any]] = {
-    "code": _whole, "reason": _text, "hint": _text, "stage": _text, "key": _text, "revision": _text, "run": _text,
+    "code": _whole, "reason": _sentence, "hint": _sentence, "stage": _sentence, "key": _text, "revision": _text, "run": _text,
     "attempt": _whole, "item_id": _text,
     "fence": _text, "installation": _text, "source": _text, "output_zarr": _text, "package": _package, "versions": _map_of(_text),
     "seconds": _map_of(_number), "counts": _counts, "checks": _list_of(_check), "groups": _list_of(_text), "engine": _text,
