@@ -127,7 +127,7 @@ def serving(config: Config, parts: Parts) -> Iterator[tuple[str, Callable[[Tick]
     parts.ledger.listen(pulse.hear)
     links = Links(partial(log_of, config), partial(file_of, config), partial(run_page, config))
     site = Site(parts.ledger, parts.sources, parts.limits, pulse.read, parts.now, version("stac-watch"), links, config.installation)
-    with answers.serving(site, config.web.host, config.web.port) as url:
+    with answers.serving(site, config.web.host, config.web.port, config.web.hosts) as url:
         yield url, pulse.note
 
 

@@ -202,6 +202,9 @@ class Web(Group):
     """Address to listen on: this machine only, because whoever reaches the page sees every item; in a pod `0.0.0.0`."""
     port: int = Field(default=8080, ge=0, le=65_535)
     """Port; 0 = any free one."""
+    hosts: tuple[Host, ...] = ()
+    """Names under which browsers reach it, as through an Ingress. Addresses, and names that only exist inside (`localhost`, one
+    label, `.svc`, `.cluster.local`, `.internal`, `.local`), are always answered; others could be an evil page's (DNS rebinding)."""
 
 
 class Config(Group):

@@ -78,6 +78,11 @@ def check_address(host: str, address: str, allowed_hosts: tuple[str, ...]) -> No
     )
 
 
+def serves(name: str, hosts: tuple[str, ...]) -> bool:
+    """Tells whether a page of ours may be asked for under a name: one that nobody outside can have, or one of `hosts`."""
+    return is_inside(name.lower()) or _host_allowed(name, hosts)
+
+
 def narrowed(own: tuple[str, ...], allowed: tuple[str, ...]) -> tuple[str, ...]:
     """Returns the hosts that one run may ask: its source's own, each of which must be among those that are allowed to all.
 

@@ -15,11 +15,13 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from stac_watch.model.errors import InputError, StacWatchError
+from stac_watch.model.hosts import serves
 from stac_watch.model.identity import check_item_id
 from stac_watch.report import explain, items
 from stac_watch.report.as_json import as_json
@@ -28,6 +30,7 @@ from stac_watch.report.health import Health, alive, as_text
 from stac_watch.report.links import Links
 from stac_watch.report.metrics import Loop, families
 from stac_watch.report.web import query, server
+from stac_watch.report.web.gate import Connection, Gate
 from stac_watch.report.web.page import ItemLinks, beside, render, render_item
 from stac_watch.report.web.site import Site
 from stac_watch.report.web.stream import Readers
@@ -51,37 +54,42 @@ FILES = {
 """What of an outcome's `files` is shown, and as what."""
 
 
-CONNECTIONS = 64  # at once; the page is for people and probes, and the loop shares the process
 GRACE = 3  # seconds for answers that are under way when the watcher stops
 
 
 @contextmanager
-def serving(site: Site, host: str, port: int) -> Iterator[str]:
-    """Serves a site; yields its URL. Streams end at once when it stops.
+def serving(site: Site, host: str, port: int, hosts: tuple[str, ...] = ()) -> Iterator[str]:
+    """Serves a site, under names that only exist inside and those of `hosts`; yields its URL. Streams end at once when it stops.
 
     Raises:
         Unavailable: it cannot listen there.
     """
     ended = threading.Event()
     with server.serving(
-        create_app(site, ended.is_set), host, port, name="the web page", grace=GRACE, stopping=ended.set,
-        limit_concurrency=CONNECTIONS, timeout_keep_alive=5,
+        create_app(site, ended.is_set, hosts), host, port, name="the web page", grace=GRACE, stopping=ended.set,
+        http=Connection, timeout_keep_alive=5,
         hint="another `stac-watch watch` may run here: set web.port (0 = any free one) or web.host, or `web: null` for none",
     ) as url:  # fmt: skip
         yield f"{url}/"
 
 
-def create_app(site: Site, ended: Callable[[], bool] = lambda: False) -> Starlette:
-    """Returns the application; `ended` tells its streams when it is time to stop."""
+def create_app(site: Site, ended: Callable[[], bool] = lambda: False, hosts: tuple[str, ...] = ()) -> Starlette:
+    """Returns the application; `ended` tells its streams when it is time to stop, `hosts` are its names."""
     told = _Answers(site, ended)
     answers: dict[str, Callable[[Request], Response]] = {
         "/": told.page, "/events": told.events, "/live.js": told.script, "/icon.svg": told.icon,
         "/status.json": told.status, "/items.json": told.items,
-        "/items/{item}": told.item, "/items/{item}/{file}": told.file, "/metrics": told.metrics, "/healthz": told.healthz,
+        "/items/{item}": told.item, "/items/{item}/{file}": told.file, "/metrics": told.metrics,
         "/readyz": told.readyz,
     }  # fmt: skip
     routes = [Route(path, _sealed(answer), methods=["GET"]) for path, answer in answers.items()]  # and HEAD; all else is 405
-    return Starlette(routes=routes, exception_handlers={StacWatchError: _no_answer})
+
+    async def healthz(request: Request) -> Response:  # asks no ledger, so it needs no thread, of which none may be free
+        return _sealed(told.healthz)(request)
+
+    routes.append(Route("/healthz", healthz, methods=["GET"]))
+    middleware = [Middleware(Gate, serves=lambda name: serves(name, hosts))]
+    return Starlette(routes=routes, middleware=middleware, exception_handlers={StacWatchError: _no_answer})
 
 
 class _Families(Collector):
