@@ -7,6 +7,7 @@ from fakes.gateway import Answer
 
 from stac_watch.catalog.abilities import words
 from stac_watch.catalog.probe import probe
+from stac_watch.discover.outlook import outlook
 from stac_watch.model.errors import ConfigError, Refused, StacWatchError
 
 
@@ -237,6 +238,9 @@ def test_an_answer_that_is_too_large_for_a_gateway_is_asked_for_in_parts(world, 
     gateway.after = after
     world.fill(40)
     assert world.poll().admitted == 40
+    catalog = world.catalog()
+    probe(catalog, 1000)
+    assert outlook(world.source(), catalog, world.clock()).matching > 0  # what `check` tells
 
 
 def test_a_url_that_is_too_long_is_made_shorter(world, gateway):

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
 
+from stac_watch.catalog.answers import BadAnswer
 from stac_watch.catalog.client import Catalog
 from stac_watch.config.model import Filter, Source
 from stac_watch.discover.intake import read_document
 from stac_watch.discover.policy import Skip, judge
 from stac_watch.model.causes import fingerprint
-from stac_watch.model.item import Item, SkipReason
+from stac_watch.model.item import Item, ItemDocument, SkipReason
 
 NEWEST = 400  # items: a day of a third of the globe
+FEWER = (NEWEST, 100, 20, 5)  # where an answer may not be so large
 
 _LOOK_AT = {
     SkipReason.OUTSIDE_AREA: "filter.bbox and filter.intersects: west, south, east, north, longitude first",
@@ -59,14 +62,22 @@ class Outlook:
         return told
 
 
+def _newest(catalog: Catalog) -> list[ItemDocument]:
+    """Returns the newest items, fewer where so many cannot be answered at once."""
+    query = {"sortby": ["-properties.datetime", "-id"]} if catalog.abilities.sorts else {}
+    for limit in FEWER:
+        with contextlib.suppress(BadAnswer):
+            return catalog.ask(query, limit=catalog.abilities.page(limit), attempts=2).items
+    return catalog.ask(query, limit=1).items
+
+
 def outlook(source: Source, catalog: Catalog, now: datetime) -> Outlook:
     """Asks for a page of the newest items and judges them; writes nothing.
 
     Raises:
         CatalogUnavailable: no usable answer.
     """
-    newest = {"sortby": ["-properties.datetime", "-id"]} if catalog.abilities.sorts else {}
-    documents = catalog.ask(newest, limit=catalog.abilities.page(NEWEST)).items
+    documents = _newest(catalog)
     skipped, forms, unreadable, matching = Counter[SkipReason](), Counter[str](), list[str](), 0
     for document in documents:
         item = read_document(document, source)
