@@ -86,7 +86,7 @@ def test_items_without_the_usual_stamp_are_watched_by_another(world):
 
 
 def test_what_was_found_is_said_in_words():
-    assert words(Abilities(samples=0)) == ["the collection is empty: nothing is known yet, it is looked at again in ten minutes"]
+    assert words(Abilities(samples=0)) == ["the collection is empty: nothing is known yet, each poll looks again"]
     told = "\n".join(words(Abilities(stamp="datetime", fields=False, sorts=False, honest_next=False, idle=2 * EXPENSIVE)))
     for word in ("no change stamp", "`fields` cannot be used", "`sortby` cannot be used", "`next`", "600 ms", "once per sweep"):
         assert word in told

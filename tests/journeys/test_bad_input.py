@@ -98,7 +98,7 @@ def test_catalog_answers_html(tmp_path):
 
 def test_catalog_is_not_stac(tmp_path):
     with answering(b'{"hello": "world"}', "application/json") as url:
-        refused(run("watch", "--once", "-c", str(settings(tmp_path, url)), cwd=tmp_path), 75, url, "STAC")
+        refused(run("watch", "--once", "-c", str(settings(tmp_path, url)), cwd=tmp_path), 78, url, "STAC", "`api:`")
 
 
 def test_no_such_collection(tmp_path):

@@ -224,7 +224,8 @@ def test_a_catalog_that_does_not_answer_is_said_until_it_does_and_is_not_our_fau
     here.turn()
     status, text, _ = here.ask("/readyz")
     assert status == 200
-    assert f"source other: catalog http://127.0.0.1:{port} cannot be reached" in text
+    assert "source other: GET http://127.0.0.1" in text
+    assert f"http://127.0.0.1:{port} cannot be reached" in text
     assert here.metrics()[of("answered_timestamp_seconds", "demo")] == START.timestamp()
     with Store() as store, Server(create_app(store, products=tmp_path, now=here.world.clock), port=port):
         store.put_collection(make_collection())

@@ -7,6 +7,7 @@ import html.parser
 import io
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pystac
@@ -88,8 +89,9 @@ def test_the_quicklook_is_transparent_where_there_is_no_data(product, converted)
 
 def test_what_comes_from_a_catalog_cannot_become_markup(converted):
     marker = Outcome(
-        0, "done", "", "publish", "k", "", "", 1, "<script>alert(1)</script>", "http://x/?a=1&b=<b>", "/o", None, {}, {},
-        Counts(), (Check("c", "passed", '"><img src=x onerror=alert(1)>'),),
+        code=0, reason="done", stage="publish", key="k", attempt=1, item_id="<script>alert(1)</script>",
+        source="http://x/?a=1&b=<b>", output_zarr="/o", counts=Counts(),
+        checks=(Check("c", "passed", '"><img src=x onerror=alert(1)>'),),
     )  # fmt: skip
     subject = report.Subject("L2A", "", "", {})
     page = report.render(report.describe(converted, {}, marker, (), subject), b"")
@@ -105,7 +107,7 @@ def test_the_item_is_valid_stac_and_says_where_it_came_from(product, converted):
     archive = _beside(converted, ".tar")
     assert item.assets["package"].extra_fields["file:checksum"] == "1220" + hashlib.sha256(archive.read_bytes()).hexdigest()
     assert item.assets["package"].extra_fields["file:size"] == archive.stat().st_size
-    assert [link.target for link in item.get_links("derived_from")] == [str(product)]
+    assert [Path(link.target).name for link in item.get_links("derived_from")] == [product.name]  # another process may have made it
     reflectance = item.assets["reflectance"].extra_fields
     assert (reflectance["proj:code"], reflectance["proj:shape"]) == ("EPSG:32632", [756, 756])
     assert [band["name"] for band in reflectance["bands"]] == BANDS

@@ -37,8 +37,9 @@ sys.exit(code)
 
 
 @pytest.fixture
-def remote(engine, api):
+def remote(engine, api, clock):
     def end(event, code):
+        clock.forward(seconds=10)  # a run takes longer than a full cluster is left alone
         data = data_of(event)
         api.put(data["run"], status=ended(code, data["key"], "told so"))
 

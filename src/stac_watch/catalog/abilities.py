@@ -52,7 +52,7 @@ def words(a: Abilities) -> list[str]:
     """Returns what was found and what follows, a sentence each."""
     doubts = [f"in doubt, and asked again soon: {doubt}" for doubt in a.doubts]
     if not a.samples:
-        return ["the collection is empty: nothing is known yet, it is looked at again in ten minutes", *a.notes, *doubts]
+        return ["the collection is empty: nothing is known yet, each poll looks again", *a.notes, *doubts]
     told = [*doubts, f"search by {a.method}, {a.max_page} items a page", *a.rejected, *a.notes]
     if a.stamp == "datetime":
         told.append("no change stamp can be used: the last days are read again by acquisition time")

@@ -28,7 +28,7 @@ from stac_watch.model.patience import Backoff
 from stac_watch.model.stamps import parse_stamp
 
 GOOD_FOR = timedelta(days=1)
-GOOD_FOR_EMPTY = timedelta(minutes=10)  # an empty collection tells nothing: it is looked at again soon
+GOOD_FOR_EMPTY = timedelta(0)  # an empty collection tells nothing, and its first items are news: one or two requests more a poll
 DOUBTED = Backoff(timedelta(minutes=1), timedelta(hours=1))  # how long doubts rest, from the second probe on that ends in some
 SIZES = (
     1000,

@@ -91,6 +91,8 @@ def _store(assets: _Assets) -> str | None:
 
 
 def _absolute(href: str, base: str) -> str:
+    if re.search(r"[\t\r\n]", href):  # `urljoin` would drop them; whoever opens it refuses them
+        return href
     try:
         return urljoin(base, href)
     except ValueError:  # no URL: whoever opens it says so
