@@ -13,9 +13,11 @@ import jsonschema
 import pytest
 import requests
 import yaml
-from awkward_proxy import awkward
-from churn import POLL, WITH_BARE, Ours, UsualPoller, Writers, churn, missed, restamp, watched
+from awkward_proxy import Replica, awkward, beside
+from churn import LOUD, POLL, WITH_BARE, Ours, UsualPoller, Writers, churn, missed, restamp, there_before, watched
 from flaky_proxy import NONSENSE, flaky
+
+from stac_watch.demo.items import make_collection
 
 CLOUDEVENTS = yaml.safe_load("""
 # CloudEvents 1.0.2, cloudevents/formats/cloudevents.json, the attributes that it defines
@@ -128,6 +130,31 @@ def test_of_items_without_stamps_signed_hrefs_re_stamps_and_a_probe_in_trouble_n
     assert api.answers.count("refused") == 9
     check(ours, writers, before)
     check_unreadable(ours, writers)
+
+
+def test_where_one_of_two_replicas_lags_the_result_is_the_same(pgstac, ledger, capsys):
+    late = beside(pgstac)
+    pgstac.http.post(f"{pgstac.api.url}/collections", json=make_collection(late.collection), timeout=30)
+    replica = Replica(late)
+    with (
+        awkward(pgstac.api.url, replica=late, of=pgstac.collection) as api,
+        churn(pgstac, 6, kinds=LOUD, told=replica.follow) as (before, writers),
+    ):
+        for item in there_before(late):
+            late.post(item)
+        ours = Ours(pgstac, ledger, api=api.url)
+        ours.round()
+        with replica.running(), writers:
+            while writers.alive():
+                started = time.monotonic()
+                ours.round()
+                time.sleep(max(0.0, POLL - (time.monotonic() - started)))
+        assert writers.errors == []
+        api.calm.set()  # it has caught up
+        ours.finish()
+    with capsys.disabled():
+        print(f"\npgstac {pgstac.api.generation}: {dict(Counter(api.answers))}, {dict(writers.kinds)}")
+    check(ours, writers, before)
 
 
 @pytest.mark.parametrize(
