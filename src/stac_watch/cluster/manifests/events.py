@@ -28,7 +28,7 @@ from stac_watch.cluster.manifests.settings import (
     meta,
     pod_security,
 )
-from stac_watch.model.event import LATER
+from stac_watch.model.event import LATER, MAX_EVENT_BYTES
 from stac_watch.runs.workflow import API_VERSION, LABELS, TEMPLATE, mapped
 
 NATS = "2.10.29"
@@ -96,6 +96,7 @@ def event_source(settings: Settings) -> Object:
                 EVENT: {
                     "authSecret": {"name": TOKEN_SECRET, "key": "token"},
                     "endpoint": ENDPOINT,
+                    "maxPayloadSize": MAX_EVENT_BYTES,  # whoever posts
                     "method": "POST",
                     "port": str(PORT),
                 }
