@@ -19,7 +19,7 @@ SYSTEM = ("app.kubernetes.io/", "events.argoproj.io/", "stac-watch/", "workflows
 @pytest.fixture(scope="module")
 def objects():
     settings = Settings(
-        config="", namespace="geozarr", sources=("s2-l2a",), allowed_hosts=("objects.eodc.eu",), output="s3://b/{item_id}",
+        config="", namespace="geozarr", sources=("s2-l2a",), allowed_hosts=("objects.eodc.eu",), output="s3://b/{item_id}.zarr",
         slots=20, runner_image="runner:1", poller_image="poller:1",
     )  # fmt: skip
     texts = [text for name, text in render(settings).items() if name.endswith(".yaml")]

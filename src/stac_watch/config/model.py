@@ -23,8 +23,9 @@ from pydantic import (
 
 from stac_watch.config.areas import Area, Expression, parse_area, parse_expression
 from stac_watch.config.auth import Auth
+from stac_watch.config.places import output_template
 from stac_watch.config.sharing import default_output, meeting
-from stac_watch.config.values import Agent, Bbox, Duration, Group, Host, HttpUrl, Off, Rate, SameHost, Size, Tile, _output_template
+from stac_watch.config.values import Agent, Bbox, Duration, Group, Host, HttpUrl, Off, Rate, SameHost, Size, Tile
 from stac_watch.model.errors import ConfigError
 from stac_watch.model.forms import Native
 
@@ -118,9 +119,10 @@ class Recipe(Group):
 
     groups: str = ""
     """Space-separated Zarr groups; empty = the whole product."""
-    output: Annotated[str, AfterValidator(_output_template)] = "var/outputs/{collection}/{item_id}.zarr"
-    """Path or s3:// URL; fields: catalog (its host and path), collection, item_id, tile, key. It must name item_id or key, so that
-    no two outputs share one; with sources of several catalogs or collections also what tells these apart, as a folder. By default
+    output: Annotated[str, AfterValidator(output_template)] = "var/outputs/{collection}/{item_id}.zarr"
+    """Path or s3:// URL; fields: catalog (its host and path), collection, item_id, tile (`no-tile` for an item without one), and
+    key. It must name item_id or key, so that no two outputs share one, and end with `.zarr` or the like, so that none meets files
+    beside another; with sources of several catalogs or collections also what tells these apart, as a folder. By default
     `{catalog}` is in it where two catalogs have collections of one name."""
     spatial_chunk: int = Field(default=1024, ge=64, le=10_980)
     """Pixels per chunk side: 1024 converts 2.3 times faster than the converter's 256 and makes 13 times fewer files."""

@@ -5,12 +5,10 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 from ipaddress import ip_network
-from string import Formatter
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
 
-OUTPUT_FIELDS = frozenset({"catalog", "collection", "item_id", "tile", "key"})
 MAX_DURATION = 36_500 * 86_400  # beyond it, "now less this" leaves the calendar
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -104,18 +102,6 @@ def _bbox(value: tuple[float, float, float, float]) -> tuple[float, float, float
 def _same_host(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*(:\d{1,5})?", value):
         raise ValueError(f"{value!r} is not a host; write objects.example.org, or with its port, without scheme and path")
-    return value
-
-
-def _output_template(value: str) -> str:
-    try:
-        fields = {name for _, name, _, _ in Formatter().parse(value) if name is not None}
-    except ValueError as error:
-        raise ValueError(f"{value!r} is not a template: {error}") from None
-    if unknown := fields - OUTPUT_FIELDS:
-        raise ValueError(f"unknown field {{{min(unknown)}}}; known are {', '.join(sorted(OUTPUT_FIELDS))}")
-    if not fields & {"item_id", "key"}:
-        raise ValueError("without {item_id} or {key} all outputs would have one name")
     return value
 
 

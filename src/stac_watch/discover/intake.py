@@ -17,6 +17,7 @@ from stac_watch.catalog.probe import good_for, probe
 from stac_watch.catalog.reader import Leaf, hidden_name, leaves
 from stac_watch.catalog.windows import days
 from stac_watch.config.model import Recipe, Source
+from stac_watch.config.places import NO_TILE
 from stac_watch.config.sharing import catalog_name
 from stac_watch.discover.items import read_item, shown_id
 from stac_watch.discover.overlap import lateness_bucket
@@ -319,7 +320,7 @@ def conversion(item: Item, source: Source, recipe: Recipe, lane: Lane, *, replac
         catalog=catalog_name(source.api),
         collection=item.collection,
         item_id=item.item_id,
-        tile=item.tile or tile_of(item.item_id),
+        tile=item.tile or tile_of(item.item_id) or NO_TILE,
         key=key,
     )
     reason = "backfill" if lane == "backfill" else "updated" if replaced else "new"
