@@ -16,11 +16,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from geozarr_runner.process import space
 from geozarr_runner.process.progress import Progress
 from geozarr_runner.publish import folder as publish
 from geozarr_runner.publish import marker, package
 from geozarr_runner.request import Request
-from stac_watch.model.errors import CannotWrite, InputError, cannot_write, write_failure
+from stac_watch.model.errors import InputError, write_failure
 from stac_watch.model.forms import Form, Native
 from stac_watch.model.identity import parse_product_id
 from stac_watch.model.outcome import MARKER, Check, Counts, Outcome, Package
@@ -39,6 +40,8 @@ log = logging.getLogger(__name__)
 
 DASK_REPORT = ".dask.html"
 """What is appended to the output's name."""
+ROUNDS = 3
+"""How often a run begins with a product that is replaced while it is read; then the next attempt comes later."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +68,27 @@ def build(
     Raises:
         StacWatchError: see stac_watch.errors; nothing half-built is left.
     """
+    from geozarr_runner.source.noted import Replaced
+
+    _prepare_dask_report(request)
+    for rounds_left in reversed(range(ROUNDS)):
+        try:
+            _build_once(request, target, progress, now, called_off)
+        except Replaced as replaced:
+            if not rounds_left:
+                raise
+            log.warning("%s; it is staged anew", replaced.message)
+        else:
+            break
+    return target.partial
+
+
+def _build_once(
+    request: Request, target: publish.Target, progress: Progress, now: Callable[[], datetime], called_off: threading.Event
+) -> None:
     with progress.during("preflight"):
-        _prepare_dask_report(request)
         plan = _plan(request, called_off)
-    _warn_of_space(plan, target)
+    space.warn(plan.estimate, target.path.parent)
     folder = stage_folder(target)
     try:
         made = _MAKERS[plan.form, plan.native](request, plan, target, folder, progress, called_off)
@@ -78,7 +98,6 @@ def build(
         if isinstance(error, InputError):  # this one is never continued
             shutil.rmtree(folder, ignore_errors=True)
         raise
-    return target.partial
 
 
 def stage_folder(target: publish.Target) -> Path:
@@ -134,7 +153,7 @@ def _transcode_and_convert(
 
     options = _options(request, target, limits.workers(plan.selection, request.memory_limit))
     total = len(plan.tree.keys()) if plan.tree is not None else 0
-    with progress.during("stage", total) as advance, _writing(folder, plan):
+    with progress.during("stage", total) as advance, space.writing(folder, plan.estimate):
         staged, known = transcode.stage(plan, folder, advance=advance, called_off=called_off)
     return replace(_convert(plan, staged, target, options, progress), fingerprint=known)
 
@@ -157,13 +176,28 @@ def _stage_and_convert(
     looked = Allowance(request.identity.attempt, request.allow_empty)
     with Early(plan.selection, target.partial, options, plan.product.level) as early:
         staged = _stage(plan, folder, progress, called_off, looked, stage.Eager(early.rank, early.begin, early.arrived))
+        with _unchanged(plan, staged, called_off):
+            try:
+                return _convert(plan, staged, target, options, progress, early.begun)
+            except (RuntimeError, ValueError, TypeError) as error:  # what codecs raise, numcodecs and zarr alike
+                early.close()
+                staged = _mended(plan, staged, folder, progress, called_off, looked, error)
+                shutil.rmtree(target.partial, ignore_errors=True)
+                return _convert(plan, staged, target, options, progress)
+
+
+@contextlib.contextmanager
+def _unchanged(plan: Plan, staged: Staged, called_off: threading.Event) -> Iterator[None]:
+    """Asks meanwhile whether the source is still what was staged; where it is not, that is the reason for whatever failed, too."""
+    from geozarr_runner.source.noted import Watch
+
+    with Watch(plan, staged.root, staged.noted, staged.absent, called_off) as watch:
         try:
-            return _convert(plan, staged, target, options, progress, early.begun)
-        except (RuntimeError, ValueError, TypeError) as error:  # what codecs raise, numcodecs and zarr alike
-            early.close()
-            staged = _mended(plan, staged, folder, progress, called_off, looked, error)
-            shutil.rmtree(target.partial, ignore_errors=True)
-            return _convert(plan, staged, target, options, progress)
+            yield
+        except Exception:
+            watch.require_unchanged()
+            raise
+        watch.require_unchanged()
 
 
 type _Maker = Callable[[Request, Plan, publish.Target, Path, Progress, threading.Event], _Made]
@@ -201,9 +235,14 @@ def _stage(
     plan: Plan, folder: Path, progress: Progress, called_off: threading.Event, looked: Allowance, eager: Eager | None = None
 ) -> Staged:
     from geozarr_runner.source import stage
+    from geozarr_runner.source.noted import Watch
 
-    with progress.during("stage", len(plan.selection.keys)) as advance, _writing(folder, plan):
-        staged = stage.stage(plan, folder, advance=advance, called_off=called_off, eager=eager, looked=looked)
+    with progress.during("stage", len(plan.selection.keys)) as advance, space.writing(folder, plan.estimate):
+        try:
+            staged = stage.stage(plan, folder, advance=advance, called_off=called_off, eager=eager, looked=looked)
+        except InputError:  # of a product that is just being replaced, anything can be said
+            Watch(plan, folder / stage.COPY, stage.noted_in(folder), (), called_off).require_unchanged()
+            raise
     log.info(
         "%d objects there, %d legally absent, %.1f MB fetched in %.1f s",
         staged.objects, len(staged.absent), staged.bytes / 1e6, progress.seconds["stage"],
@@ -219,7 +258,7 @@ def _convert(
 
     georeferencing.require_axes(plan.selection, staged.root, plan.source.url)
     selection, workers = plan.selection, options.workers
-    with progress.during("convert", len(selection.arrays)) as advance, _writing(target.partial, plan):
+    with progress.during("convert", len(selection.arrays)) as advance, space.writing(target.partial, plan.estimate):
         converted = convert.convert(
             staged.root, selection, target.partial, options, level=plan.product.level, advance=advance, begun=begun
         )
@@ -246,7 +285,7 @@ def _flushing(folder: Path, plan: Plan) -> Iterator[None]:
     with ThreadPoolExecutor(1, thread_name_prefix="flush") as pool:
         flushed = pool.submit(publish.flush, folder)
         yield
-        with _writing(folder, plan):
+        with space.writing(folder, plan.estimate):
             flushed.result()  # an error of the disk is told once, to who asked first
 
 
@@ -295,7 +334,7 @@ def _finish(
     now: Callable[[], datetime],
 ) -> None:
     """Packs what was verified, describes it, and writes the marker: from here on it is an output, only its name is not final."""
-    with _writing(target.partial, plan):
+    with space.writing(target.partial, plan.estimate):
         files, size = publish.content(target.partial)
         with progress.during("package", files) as advance:
             packed = _package(request, made, target, advance)
@@ -306,7 +345,7 @@ def _finish(
             source=plan.source.url, output_zarr=target.href, package=packed,
             versions=marker.versions(), seconds=dict(progress.seconds),
             counts=Counts(_arrays(plan), made.staged.objects, files, made.staged.bytes, size),
-            checks=made.checks, groups=plan.selection.groups, engine=made.converted.engine,
+            checks=(_source_check(plan), *made.checks), groups=plan.selection.groups, engine=made.converted.engine,
             form=str(plan.form), fingerprint=made.fingerprint, finished=stamp(now().replace(microsecond=0)),
         )  # fmt: skip
         with progress.during("report"):
@@ -319,6 +358,11 @@ def _finish(
 
 def _arrays(plan: Plan) -> int:
     return len(plan.selection.arrays if plan.tree is None or plan.native is Native.CONVERT else plan.tree.arrays)
+
+
+def _source_check(plan: Plan) -> Check:
+    """Says in the outcome what was found of the product itself: what was left out of it, and what it lacks."""
+    return Check("source", "passed", "; ".join(plan.product.remarks) or "the item's product, unchanged while it was read")
 
 
 def _package(request: Request, made: _Made, target: publish.Target, advance: Callable[[int], None]) -> Package | None:
@@ -335,10 +379,9 @@ def _describe(request: Request, plan: Plan, made: _Made, target: publish.Target,
 
     name, beside = target.path.name, target.partial_beside
     beside.mkdir(exist_ok=True)
-    sensed = item.sensed(plan.product.properties)
     subject = report.Subject(
         level=plan.product.level,
-        sensed=stamp(sensed) if sensed else "",
+        sensed=stamp(plan.sensed) if plan.sensed else "",
         tile=_tile(plan.item_id),
         bytes_by_stage=_bytes_by_stage(outcome),
     )
@@ -347,7 +390,8 @@ def _describe(request: Request, plan: Plan, made: _Made, target: publish.Target,
         written["dask_report"] = _dask_report(target)
     written["item"] = beside / f"{name}{item.SUFFIX}"
     companions = {key: path.name for key, path in written.items()}
-    written["item"].write_text(item.describe(outcome, plan, request.stac_url, name, companions, service=request.service))
+    described = item.describe(outcome, plan, request.stac_url, target.partial, companions, name=name, service=request.service)
+    written["item"].write_text(described)
     parent = target.href.rpartition("/")[0]
     return replace(outcome, files={key: f"{parent}/{file}" for key, file in companions.items()})
 
@@ -360,26 +404,3 @@ def _bytes_by_stage(outcome: Outcome) -> Mapping[str, int]:
 def _tile(item_id: str) -> str:
     parts = parse_product_id(item_id)
     return parts["tile"] if parts else ""
-
-
-def _warn_of_space(plan: Plan, target: publish.Target) -> None:
-    need = plan.estimate.staged + plan.estimate.output + plan.estimate.package
-    free = shutil.disk_usage(target.path.parent).free
-    if free < need:
-        log.warning("%.1f GB free beside %s, up to %.1f GB may be needed", free / 1e9, target.path, need / 1e9)
-
-
-@contextlib.contextmanager
-def _writing(folder: Path, plan: Plan) -> Iterator[None]:
-    """Turns what the operating system says while we write into the error that names the place and the need."""
-    try:
-        yield
-    except (OSError, CannotWrite) as error:
-        known = error if isinstance(error, CannotWrite) else cannot_write(error, folder)
-        if known is None:
-            raise
-        need = plan.estimate
-        raise CannotWrite(
-            known.message,
-            hint=f"{known.hint}; the run needs up to {(need.staged + need.output + need.package) / 1e6:.0f} MB there",
-        ) from error

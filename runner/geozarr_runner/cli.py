@@ -29,7 +29,7 @@ from geozarr_runner.process.stall import Watchdog
 from geozarr_runner.publish import marker
 from geozarr_runner.request import Identity, Request, RunRecipe
 from geozarr_runner.run import run
-from stac_watch.model.errors import Defect, Exit, InputError, StacWatchError
+from stac_watch.model.errors import EXHAUSTED, Defect, Exit, InputError, StacWatchError, exhausted
 from stac_watch.model.forms import Native
 from stac_watch.model.hosts import narrowed
 from stac_watch.model.identity import check_item_id, conversion_key, parse_event_id
@@ -98,7 +98,7 @@ def _preflight(arguments: argparse.Namespace, request: Request, progress: Progre
         "groups": list(plan.selection.groups), "overviews": list(plan.selection.overviews),
         "arrays": len(plan.selection.arrays), "objects": len(plan.selection.keys), "raw_bytes": plan.selection.raw_bytes,
         "estimate": {"staged": plan.estimate.staged, "output": plan.estimate.output, "package": plan.estimate.package},
-        "size": plan.estimate.quantity,
+        "size": plan.estimate.quantity, "remarks": list(plan.product.remarks),
     }  # fmt: skip
     if arguments.size_file:
         marker.write(Path(arguments.size_file), plan.estimate.quantity)
@@ -142,12 +142,19 @@ def _guarded(command: _Command, arguments: argparse.Namespace, request: Request,
             leave(stop.exit, reason, hint)
             _end_at_once(stop.exit)
         except Exception as error:  # noqa: BLE001  # the last line of defence; it ends in a fact, the outcome
-            defect = Defect(f"{type(error).__name__}: {error}", hint="run again with --debug and report the traceback")
-            _complain(defect, progress.stage, debug=arguments.debug)
-            leave(defect.exit_code, defect.message, defect.hint)
-            return int(defect.exit_code)
+            known = _unforeseen(error)
+            _complain(known, progress.stage, debug=arguments.debug)
+            leave(known.exit_code, known.message, known.hint)
+            return int(known.exit_code)
         _write_outcome(arguments, outcome)
         return int(Exit.OK)
+
+
+def _unforeseen(error: Exception) -> StacWatchError:
+    """Returns the error for what nobody turned into one: a machine that is short of something, or a defect."""
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in EXHAUSTED):
+        return exhausted(error if isinstance(error, OSError) else OSError(0, "out of memory"), "cannot go on")
+    return Defect(f"{type(error).__name__}: {error}", hint="run again with --debug and report the traceback")
 
 
 @dataclass
@@ -195,7 +202,7 @@ def _outcome(request: Request, progress: Progress, code: Exit, reason: str, hint
     identity = request.identity
     return Outcome(
         code=int(code), reason=reason, hint=hint, stage=progress.stage, key=identity.key, revision=identity.revision,
-        run=identity.run, attempt=identity.attempt, item_id=identity.item_id, source=source or request.stac_url,
+        run=identity.run, attempt=identity.attempt, item_id=identity.item_id, source=source or unsigned(request.stac_url),
         fence=identity.fence, installation=identity.installation,
         output_zarr=request.output_zarr, package=None, versions=marker.versions(), seconds=dict(progress.seconds),
         counts=Counts(), finished=stamp(datetime.now(UTC).replace(microsecond=0)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 
 @dataclass(frozen=True)
@@ -56,3 +57,8 @@ class Request:
     timeout: float = 60.0  # seconds of silence on a connection
     memory_limit: str = ""  # e.g. 2Gi; default: the container's
     service: Service | None = None  # of an object store, as its client found it; for the item
+
+
+def is_store(stac_url: str) -> bool:
+    """Tells a store's URL from an item's, by its name."""
+    return urlsplit(stac_url).path.rstrip("/").endswith(".zarr")

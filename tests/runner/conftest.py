@@ -40,6 +40,7 @@ class Files:
     faults: dict[str, list[str]] = field(default_factory=dict)
     requests: Counter[str] = field(default_factory=Counter)
     headers: list[dict[str, str]] = field(default_factory=list)  # of each request
+    sent: Counter[str] = field(default_factory=Counter)  # requests that were answered with a body, not with "not modified"
     stalled: threading.Event = field(default_factory=threading.Event)  # set when silence may end
     gate: threading.Event = field(default_factory=threading.Event)  # chunks wait here; open unless a test closes it
     gated: str = ""  # part of the paths that do; all of them when it is empty
@@ -94,6 +95,10 @@ class _Handler(SimpleHTTPRequestHandler):
             self.send_header("Retry-After", "0")
         self.end_headers()
         self.wfile.write(body)
+
+    def send_response(self, code: int, message: str | None = None) -> None:
+        self.files.sent[self.path] += code != 304
+        super().send_response(code, message)
 
     def log_message(self, *_: object) -> None:
         pass

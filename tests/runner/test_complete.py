@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import zarr
 from geozarr_runner.source import complete, ground
-from geozarr_runner.source.product import Selection, parse, select
+from geozarr_runner.source.metadata import parse
+from geozarr_runner.source.product import Selection, select
 
 from stac_watch.demo.product import write_product
 from stac_watch.model.errors import SourceNotThere

@@ -14,7 +14,8 @@ import pytest
 import zarr
 from geozarr_runner.convert import engine
 from geozarr_runner.convert import stock as convert
-from geozarr_runner.source.product import parse, select
+from geozarr_runner.source.metadata import parse
+from geozarr_runner.source.product import select
 from geozarr_runner.source.store import Patience, open_source, resolve_href
 from geozarr_runner.verify import verify
 

@@ -14,7 +14,8 @@ import zarr
 from geozarr_runner.convert import adopt, arithmetic, engine
 from geozarr_runner.convert import fast as chunks
 from geozarr_runner.convert import stock as convert
-from geozarr_runner.source.product import parse, select
+from geozarr_runner.source.metadata import parse
+from geozarr_runner.source.product import select
 from geozarr_runner.verify import expected
 
 from stac_watch.demo.product import write_product

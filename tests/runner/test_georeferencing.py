@@ -14,7 +14,8 @@ import pytest
 import zarr
 from geozarr_runner.convert import engine, stock
 from geozarr_runner.source import crs
-from geozarr_runner.source.product import parse, require_crs, select
+from geozarr_runner.source.metadata import parse
+from geozarr_runner.source.product import require_crs, select
 from geozarr_runner.verify import georeferencing, verify
 
 from stac_watch.demo.product import write_product

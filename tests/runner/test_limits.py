@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from command_line import program
 from geozarr_runner.process import limits
-from geozarr_runner.source.product import parse, select
+from geozarr_runner.source.metadata import parse
+from geozarr_runner.source.product import select
 
 from stac_watch.demo.product import write_product
 from stac_watch.model.errors import InputError

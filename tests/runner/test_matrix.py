@@ -17,7 +17,8 @@ import pytest
 import xarray as xr
 import zarr
 from geozarr_runner.convert import engine, stock
-from geozarr_runner.source.product import parse, select
+from geozarr_runner.source.metadata import parse
+from geozarr_runner.source.product import select
 from geozarr_runner.verify import verify
 
 from stac_watch.demo.product import write_product
@@ -73,13 +74,13 @@ SIMPLE: dict[str, Edit] = {
     "same-fill-twice": _form({"_FillValue": 0, "missing_value": 0}),
     "whole-offset": _form({"add_offset": -1}),
     "byte": _form(cast="|u1"),
+    "scale-list": _form({"scale_factor": [0.0001], "add_offset": [-0.1]}),
 }
 ODD: dict[str, Edit] = {
     "order-f": _form(order="F"),
     "fill-attribute": _form({"_FillValue": 0}, fill_value=None),
     "missing-value": _form({"missing_value": 0}, fill_value=None),
     "missing-value-besides": _form({"missing_value": 1500}),
-    "scale-list": _form({"scale_factor": [0.0001], "add_offset": [-0.1]}),
     "whole-scale": _form({"scale_factor": 2, "add_offset": 0.5}),
     "unsigned": _large,
     "big-endian": _form(cast=">u2"),

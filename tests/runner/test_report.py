@@ -13,7 +13,7 @@ import numpy as np
 import pystac
 import pytest
 from geozarr_runner.publish import report
-from geozarr_runner.publish.item import extent, sensed
+from geozarr_runner.publish.item import extent
 from PIL import Image
 from pystac.validation.local_validator import LocalValidator
 
@@ -126,26 +126,12 @@ def test_the_item_is_valid_stac_and_says_where_it_came_from(product, converted):
             [179, 1, -179, 3],
         ),
         ({"type": "Polygon", "coordinates": [[["east", 1]]]}, None),
+        ({"type": "Polygon", "coordinates": [[[float("nan"), 1], [2, 3]]]}, None),
         ({"type": "Point", "coordinates": [1, 2]}, None),
         (None, None),
         ("null", None),
     ],
-    ids=["polygon", "across-180", "no-numbers", "point", "none", "text"],
+    ids=["polygon", "across-180", "no-numbers", "nan", "point", "none", "text"],
 )  # fmt: skip
 def test_the_bounding_box_is_the_polygons(geometry, box):
     assert extent(geometry) == box
-
-
-@pytest.mark.parametrize(
-    ("properties", "year"),
-    [
-        ({"datetime": "null", "start_datetime": "2025-01-13T10:33:09.024000+00:00"}, 2025),
-        ({"datetime": "2024-01-01T00:00:00Z"}, 2024),
-        ({"datetime": 7}, None),
-        ({}, None),
-    ],
-    ids=["l1c", "datetime", "number", "nothing"],
-)  # fmt: skip
-def test_a_time_that_is_none_is_no_reason_to_fail(properties, year):
-    found = sensed(properties)
-    assert (found and found.year) == year

@@ -55,11 +55,7 @@ def write(source: Path, selection: Selection, folder: Path, chunk: int) -> tuple
     with convert.quiet():
         converter = convert.load()
         convert.require_xarray()
-        tree = converter.open_source_datatree(str(source))
-        convert.prune(tree, selection)
-        convert.keep_nodata(tree)
-        convert.forget_filters(tree)
-        georeference.declare(tree, selection)
+        tree = convert.opened(converter, source, selection, "L2A")  # the fast engine takes no other
         empty(tree, selection, chunk)
         with _computing_only_the_rest():
             convert.run_converter(converter, tree, folder, engine.Options(chunk))

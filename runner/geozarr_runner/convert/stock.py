@@ -12,6 +12,8 @@ It is not believed: `verify` compares what came out with what went in.
 | the source's Zarr v2 filters go into the v3 output, which has no such codecs | `forget_filters` |
 | scales, transforms and boxes that contradict the axes | `georeference` |
 | `groups` is ignored for Sentinel-2 | `prune` before, `trim` after |
+| a group that its list does not have, or one that the list has and the product not: refused | `opened`: it is not asked |
+| NaN in root attributes is written as it is: no JSON | `opened` |
 """
 
 from __future__ import annotations
@@ -34,7 +36,8 @@ from typing import TYPE_CHECKING, Any
 
 from geozarr_runner.convert import georeference
 from geozarr_runner.convert.engine import Options, reason_for_stock
-from geozarr_runner.source.product import QUICKLOOKS, REFLECTANCE, Selection
+from geozarr_runner.source.metadata import strict
+from geozarr_runner.source.product import REFLECTANCE, Selection
 from geozarr_runner.verify import conformance
 from stac_watch.model.errors import Defect, InputError, Unavailable
 from stac_watch.model.outcome import Check
@@ -114,18 +117,16 @@ def convert(
             reason = str(error)
         else:
             return Converted("fast", verdicts, frames)
-    return Converted(f"stock: {reason}", _stock(source, selection, folder, options, advance))
+    return Converted(f"stock: {reason}", _stock(source, selection, folder, options, advance, level))
 
 
-def _stock(source: Path, selection: Selection, folder: Path, options: Options, advance: Callable[[int], None]) -> tuple[Check, ...]:
+def _stock(
+    source: Path, selection: Selection, folder: Path, options: Options, advance: Callable[[int], None], level: str
+) -> tuple[Check, ...]:
     with quiet():
         converter = load()
         require_xarray()
-        tree = converter.open_source_datatree(str(source))
-        prune(tree, selection)
-        keep_nodata(tree)
-        forget_filters(tree)
-        georeference.declare(tree, selection)
+        tree = opened(converter, source, selection, level)
         with _scheduler(options, _written(folder, selection, advance)):
             run_converter(converter, tree, folder, options)
         if selection.scaffold is not None:
@@ -196,16 +197,33 @@ def require_xarray(mean: Callable[..., Any] | None = None) -> None:
         ) from error
 
 
+def opened(converter: Converter, source: Path, selection: Selection, level: str) -> Any:  # noqa: ANN401  # idem
+    """Returns the source as the converter is given it: what was selected, decoded, and without what it is known to trip over."""
+    tree = converter.open_source_datatree(str(source))
+    prune(tree, selection)
+    keep_nodata(tree)
+    forget_filters(tree)
+    georeference.declare(tree, selection)
+    # its own test compares the store with a closed list of groups; `preflight` has judged it, and additions are left out already.
+    # Of a tree that names no store it says that it is "not checkable" (`_validate_s2_input`)
+    tree.set_close(None)
+    tree.name = level  # where `product:type` is absent, it takes the level from here (`S2Type.from_datatree`)
+    tree.attrs = strict(tree.attrs)  # it cleans the attributes of arrays and groups, and writes those of the root as they are
+    return tree
+
+
 def prune(tree: Any, selection: Selection) -> None:  # noqa: ANN401  # xarray.DataTree, untyped here so that importing us stays light
-    """Removes from the tree, in memory, what is not to be converted: unselected groups, quicklooks, all but one scaffold band."""
-    for path in [g.strip("/") for g in tree.groups]:
-        if path and not tree[path].children and path not in selection.groups:
-            if selection.scaffold is not None and path == selection.scaffold.group:
-                dataset = tree[path].to_dataset(inherit=False)
-                tree[path].dataset = dataset[[selection.scaffold.name]]
-            elif path.startswith(QUICKLOOKS) or tree[path].data_vars:
-                parent, _, name = path.rpartition("/")
-                del (tree[parent] if parent else tree)[name]
+    """Removes from the tree, in memory, what is not to be converted: groups, arrays, quicklooks, all but one scaffold band."""
+    groups = {*selection.groups, *(a.group for a in selection.arrays)}
+    wanted = {"", *groups, *("/".join(g.split("/")[:n]) for g in groups for n in range(1, g.count("/") + 1))}
+    for path in sorted((g.strip("/") for g in tree.groups), key=lambda path: -path.count("/")):
+        if path not in wanted:
+            parent, _, name = path.rpartition("/")
+            del (tree[parent] if parent else tree)[name]
+    for path in groups:
+        dataset = tree[path].to_dataset(inherit=False)
+        kept = {a.name for a in selection.arrays if a.group == path}
+        tree[path].dataset = dataset.drop_vars([name for name in dataset.variables if name not in kept])
 
 
 def keep_nodata(tree: Any) -> None:  # noqa: ANN401  # idem

@@ -38,7 +38,7 @@ from fsspec.spec import AbstractFileSystem
 from geozarr_runner.publish import marker, precedence
 from geozarr_runner.publish.claim import NOTE, Asks, Reservation, write_if
 from geozarr_runner.request import Service
-from geozarr_runner.source.store import classify
+from geozarr_runner.source.faults import classify
 from stac_watch.model.errors import CannotWrite, InputError, Refused, SourceNotThere, StacWatchError, Temporary
 from stac_watch.model.outcome import MARKER, Outcome
 

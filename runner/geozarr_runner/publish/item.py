@@ -8,8 +8,9 @@ Sources: STAC 1.1.0; extensions projection 2.0, raster 2.0, file 2.1, processing
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
-from datetime import datetime
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,12 +18,12 @@ import numpy as np
 import pystac
 
 from geozarr_runner.request import Service
+from geozarr_runner.source.metadata import strict
 from geozarr_runner.source.preflight import Plan
 from geozarr_runner.source.product import REFLECTANCE, ZarrArray
 from stac_watch.model.forms import Native
 from stac_watch.model.outcome import Outcome
 from stac_watch.model.signatures import unsigned
-from stac_watch.model.stamps import parse_stamp
 
 SUFFIX = ".item.json"
 _EXTENSIONS = {
@@ -39,7 +40,7 @@ _KEPT = ("platform", "instruments", "constellation", "mission", "gsd", "eo:cloud
 
 
 def describe(
-    outcome: Outcome, plan: Plan, stac_url: str, name: str, companions: Mapping[str, str], *, service: Service | None
+    outcome: Outcome, plan: Plan, stac_url: str, store: Path, companions: Mapping[str, str], *, name: str, service: Service | None
 ) -> str:
     """Returns the item as JSON.
 
@@ -47,20 +48,21 @@ def describe(
         outcome: what the marker says.
         plan: the product.
         stac_url: what was asked for; the item's `derived_from`.
-        name: of the output's folder.
+        store: the output, wherever it lies now.
         companions: `report`, `report_json`, `quicklook`, `dask_report` -> file names beside the output.
+        name: of the output's folder.
         service: where the S3 client sends its requests; None for other outputs.
     """
     discovery = plan.product.attributes.get("stac_discovery", {})
     known = plan.product.properties
-    geometry = discovery.get("geometry")
+    geometry = next((given for given in (discovery.get("geometry"), plan.item.get("geometry")) if extent(given)), None)
     bbox = extent(geometry)
     item = pystac.Item(
         id=outcome.item_id,
-        geometry=geometry if bbox else None,
+        geometry=geometry,
         bbox=bbox,
-        datetime=sensed(known) or parse_stamp(outcome.finished),
-        properties={key: known[key] for key in _KEPT if known.get(key) is not None},
+        datetime=plan.sensed,
+        properties={key: value for key in _KEPT if (value := strict(known.get(key))) is not None},
         stac_extensions=[_EXTENSIONS["processing"]],
     )
     item.properties |= {
@@ -69,26 +71,28 @@ def describe(
         "processing:software": outcome.versions,
         "processing:facility": "stac-watch",
     }
-    _add_assets(item, outcome, plan, name, companions)
+    _add_assets(item, outcome, plan, store, name, companions)
     remote = stac_url.startswith(("http://", "https://", "s3://"))
     origin = unsigned(stac_url) if remote else outcome.source
     item.add_link(pystac.Link("derived_from", origin, "application/json" if remote else None))
     if service is not None:
         _add_storage(item, outcome.output_zarr, service)
     item.stac_extensions.sort()
-    return json.dumps(item.to_dict(include_self_link=False, transform_hrefs=False), indent=1) + "\n"
+    return json.dumps(strict(item.to_dict(include_self_link=False, transform_hrefs=False)), indent=1, allow_nan=False) + "\n"
 
 
-def _add_assets(item: pystac.Item, outcome: Outcome, plan: Plan, name: str, companions: Mapping[str, str]) -> None:
+def _add_assets(item: pystac.Item, outcome: Outcome, plan: Plan, store: Path, name: str, companions: Mapping[str, str]) -> None:
     base = plan.source.url if plan.native is Native.REFERENCE else f"./{name}"
-    store = pystac.Asset(base, title="GeoZarr", media_type=_ZARR, roles=["data"])
-    item.add_asset("geozarr", store)
+    whole = pystac.Asset(base, title="GeoZarr", media_type=_ZARR, roles=["data"])
+    item.add_asset("geozarr", whole)
     reflectance = [a for a in plan.selection.arrays if a.group in outcome.groups and a.group.startswith(REFLECTANCE)]
     if reflectance:
         finest = min(reflectance, key=lambda a: _metres(a))
         asset = pystac.Asset(f"{base}/{REFLECTANCE}", title="Reflectance pyramid", media_type=_ZARR, roles=["data", "reflectance"])
         item.add_asset("reflectance", asset)
-        asset.extra_fields |= _projection(finest)
+        projection = _projection(store, finest)
+        asset.extra_fields |= projection
+        item.properties |= {key: projection[key] for key in ("proj:code",) if key in projection}
         asset.extra_fields |= {
             "raster:spatial_resolution": _metres(finest),
             "bands": [{"name": b} for b in sorted({a.name for a in reflectance if not a.is_coordinate})],
@@ -123,10 +127,22 @@ def _numbers(plan: Plan, array: ZarrArray) -> dict[str, Any]:
     return found | {name: array.attributes[key] for name, key in known.items() if key in array.attributes}
 
 
-def _projection(array: ZarrArray) -> dict[str, Any]:
-    found = {key: array.attributes[key] for key in ("proj:bbox", "proj:shape", "proj:transform") if key in array.attributes}
-    if "proj:epsg" in array.attributes:
-        found["proj:code"] = f"EPSG:{array.attributes['proj:epsg']}"
+def _projection(store: Path, array: ZarrArray) -> dict[str, Any]:
+    """Returns what the output itself says of a group's grid, in the words of the projection extension."""
+    try:
+        said = json.loads((store / array.group / "zarr.json").read_bytes())["attributes"]
+    except (OSError, ValueError, KeyError):
+        said = {}  # of a store that is only referenced
+    names = {
+        "proj:code": "proj:code",
+        "spatial:bbox": "proj:bbox",
+        "spatial:shape": "proj:shape",
+        "spatial:transform": "proj:transform",
+    }
+    found = {ours: said[theirs] for theirs, ours in names.items() if said.get(theirs) is not None}
+    if not found:
+        found = {key: array.attributes[key] for key in ("proj:bbox", "proj:shape", "proj:transform") if key in array.attributes}
+        found |= {"proj:code": f"EPSG:{array.attributes['proj:epsg']}"} if "proj:epsg" in array.attributes else {}
     return found
 
 
@@ -143,12 +159,6 @@ def _add_storage(item: pystac.Item, output: str, service: Service) -> None:
     item.stac_extensions.append(_EXTENSIONS["storage"])
 
 
-def sensed(properties: Mapping[str, Any]) -> datetime | None:
-    """Returns when the scene was sensed; None when the product does not say. In L1C products `datetime` is the text `null`."""
-    stamps = (parse_stamp(properties.get(key)) for key in ("datetime", "start_datetime"))
-    return next((found for found in stamps if found is not None), None)
-
-
 def extent(geometry: Any) -> list[float] | None:  # noqa: ANN401  # whatever the product says
     """Returns a polygon's bounding box: west, south, east, north; west > east across 180 degrees. None when it is no polygon.
 
@@ -157,7 +167,9 @@ def extent(geometry: Any) -> list[float] | None:  # noqa: ANN401  # whatever the
     try:
         polygons = {"Polygon": [geometry["coordinates"]], "MultiPolygon": geometry["coordinates"]}[geometry["type"]]
         x, y = zip(*((float(p[0]), float(p[1])) for polygon in polygons for ring in polygon for p in ring), strict=True)
-    except (TypeError, KeyError, ValueError, IndexError):
+    except (TypeError, KeyError, ValueError, IndexError, OverflowError):
+        return None
+    if not all(map(math.isfinite, (*x, *y))):
         return None
     if max(x) - min(x) > 180:  # degrees; no scene is so wide
         return [min(lon for lon in x if lon >= 0), min(y), max(lon for lon in x if lon < 0), max(y)]

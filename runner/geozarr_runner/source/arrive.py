@@ -6,19 +6,21 @@ earlier attempt left is not fetched again, but looked into again. An object that
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from geozarr_runner.source.shards import Broken, Cells, Inspected, Region, inspect
+from geozarr_runner.source.shards import Broken, Cells, Inspected, Region, dtype_of, inspect
 from geozarr_runner.source.stage import corrupt_source
 from geozarr_runner.source.store import SourceStore
 from geozarr_runner.source.threads import in_threads
 from stac_watch.model.errors import SourceNotThere, write_failure
 from stac_watch.model.zarr3 import StoredArray
 
+_MARGIN = 1_000_000  #: headers of chunks that do not get smaller: of thousands in a shard, too
 type See = Callable[[StoredArray, Region, Cells | None], None]
 
 
@@ -73,7 +75,7 @@ def bring(
             return None, 0
         array, place = places[key]
         told = None if see is None else lambda at, cells: see(array, at, cells)
-        found = _one(source, where, key, lambda path: inspect(array, place, path, told))
+        found = _one(source, where, key, encoded_limit(array), lambda path: inspect(array, place, path, told))
         advance(1)
         return found
 
@@ -99,7 +101,7 @@ def fetch_documents(source: SourceStore, root: Path, keys: Iterable[str], called
     return dict(zip(wanted, in_threads(one, wanted, called_off), strict=True))
 
 
-def _one(source: SourceStore, root: Path, key: str, look: Callable[[Path], Inspected]) -> tuple[Inspected | None, int]:
+def _one(source: SourceStore, root: Path, key: str, limit: int, look: Callable[[Path], Inspected]) -> tuple[Inspected | None, int]:
     """Returns what an object is, None when it is not there, and the bytes that were fetched for it."""
     target, fetched = root / key, 0
     said = ""
@@ -115,7 +117,7 @@ def _one(source: SourceStore, root: Path, key: str, look: Callable[[Path], Inspe
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             for _ in range(2):
-                fetched += source.fetch(key, temporary)
+                fetched += source.fetch(key, temporary, limit=limit).size
                 try:
                     found = look(temporary)
                 except Broken as error:
@@ -138,3 +140,8 @@ def _still(source: SourceStore, key: str, path: Path) -> bool:
         return True
     size = source.size(key)
     return size is None or size in (-1, path.stat().st_size)
+
+
+def encoded_limit(array: StoredArray) -> int:
+    """Returns the most bytes that a stored object can have: no codec makes noise longer by more than a hundredth."""
+    return math.prod(array.stored) * dtype_of(array).itemsize * 101 // 100 + array.index_bytes + _MARGIN

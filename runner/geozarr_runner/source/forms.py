@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from geozarr_runner.source import native
+from geozarr_runner.source.faults import Forbidden
 from geozarr_runner.source.store import SourceStore
 from geozarr_runner.source.walk import walk
 from stac_watch.model.errors import InputError, SourceNotThere
@@ -42,11 +43,11 @@ def recognise(source: SourceStore) -> StoreForm:
     refuse_archive(source.url)
     try:
         return StoreForm(Form.EOPF_V2, source.read(".zmetadata"))
-    except SourceNotThere:
+    except (SourceNotThere, Forbidden):  # stores that may not be listed say 403 of what is not there
         pass
     try:
         raw = source.read(ROOT)
-    except SourceNotThere:
+    except (SourceNotThere, Forbidden):
         return StoreForm(Form.EOPF_V2, b"")
     return _zarr3(source, raw)
 
@@ -55,10 +56,15 @@ def refuse_archive(url: str) -> None:
     """Raises InputError for a product that is packed in one file: it is not read to be told so."""
     path = urlsplit(url).path.rstrip("/")
     if path.endswith(".zip"):
-        raise InputError(
-            f"{url} is a Zarr in one zip file, a form that is not taken",
-            hint="give the .zarr beside it, or unpack it and give the folder",
-        )
+        raise archive(url)
+
+
+def archive(url: str) -> InputError:
+    """Returns the error for a product that is packed in one file."""
+    return InputError(
+        f"{url} is a Zarr in one zip file, a form that is not taken",
+        hint="give the .zarr beside it, or unpack it and give the folder",
+    )
 
 
 def _zarr3(source: SourceStore, raw: bytes) -> StoreForm:

@@ -1,7 +1,7 @@
 """What will be converted, from where, and what it will need. Nothing is paid for a product that cannot be converted.
 
-One metadata document is all that is fetched; no pixels are read, and the converter is not loaded. `estimate` gives the formula by
-which volumes are sized.
+One metadata document is all that is fetched; no pixels are read, and the converter is not loaded. What is judged here is not judged
+again later: what passes is converted. `estimate` gives the formula by which volumes are sized.
 """
 
 from __future__ import annotations
@@ -9,18 +9,21 @@ from __future__ import annotations
 import json
 import logging
 import math
-import posixpath
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
-from urllib.parse import urlsplit
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple
 
-from geozarr_runner.source import forms, native
+from geozarr_runner.request import is_store
+from geozarr_runner.source import forms, native, subject
+from geozarr_runner.source import metadata as reading
 from geozarr_runner.source import product as model
+from geozarr_runner.source.faults import Forbidden
 from geozarr_runner.source.product import Product, Selection, ZarrArray
-from geozarr_runner.source.store import Patience, SourceStore, open_source, resolve_href
-from stac_watch.model.errors import InputError, SourceNotThere
+from geozarr_runner.source.store import Patience, SourceStore, found_in, open_source, resolve_href
+from stac_watch.model.errors import InputError, SourceNotThere, printable
 from stac_watch.model.forms import Form, Native, form_of
+from stac_watch.model.identity import check_item_id
 from stac_watch.model.product import product_href
 from stac_watch.model.zarr3 import StoredTree
 
@@ -28,6 +31,9 @@ log = logging.getLogger(__name__)
 
 _METADATA_FILES = (".zgroup", ".zarray", ".zattrs")
 _MIB = 1024**2
+MAX_ITEM = 16 * _MIB
+"""Bytes of an item: a thousand times a real one."""
+_ZIP = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")  # APPNOTE.TXT, 4.3: of a member, an empty archive, a spanned one
 
 OUTPUT_BYTES_PER_PIXEL = {"reflectance": 3.4, "atmosphere": 2.0, "mask": 0.35}
 """Upper end of what a float32 pixel takes after blosc-zstd-3 with shuffle. Measured on full tiles (2.36 GB for 0.87 G pixels of
@@ -75,6 +81,17 @@ class Plan:
     native: Native = Native.CONVERT  # what is done; a store that is not finished is always converted
     tree: StoredTree | None = None  # of a product in Zarr v3; `product` then is its Zarr v2 counterpart
     root: bytes = b""  # its root's metadata document, as it was read
+    documents: Mapping[str, Any] = field(default_factory=dict, repr=False)  # of the metadata, what belongs to the product as known
+    sensed: datetime | None = None  # aware
+    item: Mapping[str, Any] = field(default_factory=dict, repr=False)  # the STAC item that led here; empty for a bare product
+
+
+class Found(NamedTuple):
+    """Where an item, or a URL, leads."""
+
+    item_id: str  # empty for a bare product
+    source: SourceStore
+    item: Mapping[str, Any]  # idem
 
 
 def plan(
@@ -95,56 +112,55 @@ def plan(
         SourceNotThere: the item or the product is not there yet.
         Temporary | Refused: see `source.classify`.
     """
-    named, source = resolve(stac_url, allowed_hosts=allowed_hosts, patience=patience, wait=wait)
-    found = forms.recognise(source)
-    tree = found.tree
-    metadata, documents = read_metadata(source, found.raw) if tree is None else native.v2_metadata(tree)
-    product = model.parse(documents, source.url)
+    found = resolve(stac_url, allowed_hosts=allowed_hosts, patience=patience, wait=wait)
+    source = found.source
+    store = forms.recognise(source)
+    tree = store.tree
+    metadata, documents = read_metadata(source, store.raw) if tree is None else native.v2_metadata(tree)
+    product = reading.parse(documents, source.url)
     model.require_sentinel2(product, source.url)
     model.require_crs(product, source.url)
-    done = asked if found.form is Form.GEOZARR and not (asked is Native.MIRROR and groups.split()) else Native.CONVERT
+    named = check_item_id(item_id or found.item_id or product_name(source.url))
+    subject.require_same(found.item, named, product, source.url)
+    sensed = subject.sensed(product, found.item)
+    if sensed is None:
+        raise InputError(f"neither {source.url} nor its item says when it was sensed", hint="tell the catalog's operator")
+    done = asked if store.form is Form.GEOZARR and not (asked is Native.MIRROR and groups.split()) else Native.CONVERT
     selection = model.select(product, groups) if done is Native.CONVERT or tree is None else native.whole_selection(tree, product)
+    for remark in product.remarks:
+        log.warning("%s: %s", named, remark)
     return Plan(
-        item_id=item_id or named or product_name(source.url),
+        item_id=named,
         source=source,
         metadata=metadata,
         product=product,
         selection=selection,
         estimate=_estimate_of(done, tree, selection, staged=source.local is None, package=package),
         seen=source.look(".zmetadata" if tree is None else "zarr.json") if source.local is None else "local",
-        form=found.form,
+        form=store.form,
         native=done,
         tree=tree,
-        root=b"" if tree is None else found.raw,
+        root=b"" if tree is None else store.raw,
+        documents=reading.known(documents, product),
+        sensed=sensed,
+        item=found.item,
     )
 
 
-def resolve(
-    stac_url: str, *, allowed_hosts: tuple[str, ...], patience: Patience, wait: Callable[[float], bool]
-) -> tuple[str, SourceStore]:
-    """Returns the item's id (empty for a bare product) and the product's store."""
+def resolve(stac_url: str, *, allowed_hosts: tuple[str, ...], patience: Patience, wait: Callable[[float], bool]) -> Found:
+    """Returns the product's store, and the item that led there."""
     given = open_source(stac_url, allowed_hosts=allowed_hosts, patience=patience, wait=wait)
-    forms.refuse_archive(stac_url)
-    is_store = urlsplit(stac_url).path.rstrip("/").endswith(".zarr") or (given.local is not None and given.local.is_dir())
-    if is_store:
-        return "", given
-    item = _item(given.read(), stac_url)
+    forms.refuse_archive(given.url)
+    if is_store(stac_url) or (given.local is not None and given.local.is_dir()):
+        return Found("", given, {})
+    item = _item(given.read(limit=MAX_ITEM), given.url)
     found = product_href(item)
     if found is None:
-        assets = item.get("assets")
-        names = ", ".join(sorted(assets)) if isinstance(assets, dict) else ""
-        if form_of(item) is Form.ARCHIVE:
-            raise InputError(
-                f"the item at {stac_url} has its product as a Zarr in one zip file only, a form that is not taken ({names})",
-                hint="give the product's URL itself, if the Zarr lies beside the zip",
-            )
-        raise InputError(
-            f"no asset of the item at {stac_url} is a Zarr product (assets: {names or 'none'})",
-            hint="give the product's URL itself, or an item with an asset `product`",
-        )
+        raise _no_product(item, given.url)
     href = resolve_href(given, found)
     named = href if given.local is not None else stac_url
-    return str(item.get("id", "")), open_source(href, allowed_hosts=allowed_hosts, patience=patience, wait=wait, named=named)
+    source = found_in(open_source(href, allowed_hosts=allowed_hosts, patience=patience, wait=wait, named=named))
+    return Found(str(item.get("id", "")), source, item)
 
 
 def read_metadata(source: SourceStore, raw: bytes) -> tuple[bytes, dict[str, Any]]:
@@ -155,13 +171,14 @@ def read_metadata(source: SourceStore, raw: bytes) -> tuple[bytes, dict[str, Any
         raw: its `.zmetadata`; empty where it has none.
 
     Raises:
-        InputError: no JSON, or not consolidated and not local.
-        SourceNotThere: no store there.
+        InputError: no JSON.
+        SourceNotThere: no store there, or its consolidated metadata is not: writers put it there last.
+        Refused: nothing of it may be read.
     """
     if not raw:
         return _without_consolidated(source)
     try:
-        documents = json.loads(raw)["metadata"]
+        documents = reading.document(raw)["metadata"]
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{source.url}/.zmetadata is not consolidated Zarr metadata", hint="is this really the product's URL?"
@@ -212,19 +229,41 @@ def _estimate_of(done: Native, tree: StoredTree | None, selection: Selection, *,
 
 def product_name(url: str) -> str:
     """Returns the store's name without `.zarr`, for products that come without an item."""
-    return posixpath.basename(urlsplit(url).path.rstrip("/")).removesuffix(".zarr") or "product"
+    return reading.store_name(url) or "product"
 
 
 def _without_consolidated(source: SourceStore) -> tuple[bytes, dict[str, Any]]:
+    """Finds out what is there instead. Where anything of the store may be read, a 403 for the rest means that it is not there."""
     if source.local is not None and (source.local / ".zgroup").is_file():
         documents = _walk(source)
         return json.dumps({"zarr_consolidated_format": 1, "metadata": documents}).encode(), documents
     try:
         source.read(".zgroup")
-    except SourceNotThere as absent:
+    except (SourceNotThere, Forbidden) as absent:
+        if source.starts_with("", _ZIP):
+            raise forms.archive(source.url) from absent
+        if isinstance(absent, Forbidden):
+            raise
         raise SourceNotThere(f"no product at {source.url}: it has neither .zmetadata nor zarr.json", hint=absent.hint) from absent
-    raise InputError(
-        f"{source.url} has no consolidated metadata", hint="consolidate it (zarr.consolidate_metadata), or give a local copy"
+    raise SourceNotThere(
+        f"{source.url} has no consolidated metadata yet",
+        hint="writers put .zmetadata there last, so it is tried again; if it stays, consolidate it or give a local copy",
+    )
+
+
+def _no_product(item: Mapping[str, Any], where: str) -> InputError:
+    assets = item.get("assets")
+    given = assets if isinstance(assets, dict) else {}
+    names = printable(", ".join(sorted(map(str, given))), 400)
+    if form_of(item) is Form.ARCHIVE:
+        return InputError(
+            f"the item at {where} has its product as a Zarr in one zip file only, a form that is not taken ({names})",
+            hint="give the product's URL itself, if the Zarr lies beside the zip",
+        )
+    return InputError(
+        f"no asset of the item at {where} is a Zarr product, or several are and none is called `product`"
+        f" (assets: {names or 'none'})",
+        hint="give the product's URL itself, or an item with an asset `product`",
     )
 
 
@@ -235,22 +274,26 @@ def _walk(source: SourceStore) -> dict[str, Any]:
     found = {}
     for path in sorted(p for p in root.rglob(".z*") if p.name in _METADATA_FILES):
         try:
-            found[path.relative_to(root).as_posix()] = json.loads(path.read_text())
+            found[path.relative_to(root).as_posix()] = reading.document(path.read_bytes())
         except ValueError as error:
             raise InputError(f"{path} is not JSON") from error
     return found
 
 
 def _item(raw: bytes, where: str) -> dict[str, Any]:
+    if raw.startswith(_ZIP):
+        raise forms.archive(where)
     try:
-        document = json.loads(raw)
+        document = reading.document(raw)
     except ValueError as error:
         raise InputError(
             f"{where} is neither a STAC item nor a .zarr store", hint="open it in a browser: JSON is expected"
         ) from error
     if not isinstance(document, dict) or document.get("type") != "Feature":
         kind = document.get("type") if isinstance(document, dict) else type(document).__name__
-        raise InputError(f"{where} is not a STAC item: its type is {kind!r}, not 'Feature'", hint="give the URL of one item")
+        raise InputError(
+            f"{where} is not a STAC item: its type is {str(kind)[:80]!r}, not 'Feature'", hint="give the URL of one item"
+        )
     return document
 
 

@@ -1,7 +1,7 @@
 """The product as its metadata tells it: groups, arrays, and the key of every chunk. Pure.
 
 A choice of groups becomes the arrays and objects that a conversion of it needs, and what the output will hold. Where metadata is
-missing nothing is guessed.
+missing nothing is guessed. `metadata` makes a product of documents.
 
 Sources: Zarr v2 storage specification (keys, fill values, `.zmetadata`); eopf-geozarr 0.12.0, `s2_optimization` (what it takes).
 """
@@ -11,15 +11,15 @@ from __future__ import annotations
 import difflib
 import itertools
 import math
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from geozarr_runner.source import crs
 from stac_watch.model.errors import InputError
+from stac_watch.model.identity import parse_product_id
 
 REFLECTANCE = "measurements/reflectance"
 NATIVE_LEVELS = ("r10m", "r20m", "r60m")
@@ -27,14 +27,10 @@ OVERVIEWS = {"r120m": ("r60m", 2), "r360m": ("r120m", 3), "r720m": ("r360m", 2)}
 """Overview level -> the level it is made from, and by which factor (eopf-geozarr's `pyramid_levels`)."""
 QUICKLOOKS = ("quality/l1c_quicklook", "quality/l2a_quicklook")
 """The converter drops these (EOPF-Explorer/data-model#81); a full tile's are 460 MB that nobody needs to download."""
-MAX_OBJECTS = 200_000
-"""More than 60 times what the most finely chunked real product has (3,014); beyond it, metadata is wrong or hostile."""
-_KEY = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*")
 _PUBLISH_AGAIN = "nothing can be drawn without it: the producer has to publish the product again"
-_ZARRAY = {
-    "zarr_format", "shape", "chunks", "dtype", "compressor", "fill_value", "order", "filters", "dimension_separator",
-}  # fmt: skip
-_ROOT_MEMBERS = {"measurements", "quality", "conditions"}
+ROOT_MEMBERS = {"measurements", "quality", "conditions"}
+_MUST_HAVE = {"r10m": ("b02", "b03", "b04", "b08"), "r20m": ("b05", "b06", "b07", "b8a", "b11", "b12"), "r60m": ("b01", "b09")}
+"""Bands at their own resolution, which every product has; L1C has b10 besides."""
 _PRODUCT_TYPES = {"S02MSIL1C": "L1C", "S02MSIL2A": "L2A"}
 
 
@@ -51,7 +47,7 @@ class ZarrArray:
     separator: str
     attributes: Mapping[str, Any] = field(repr=False)
     filters: tuple[Any, ...] = ()
-    order: str = "C"  # of a chunk's elements: C, or F for columns first
+    order: Literal["C", "F"] = "C"  # of a chunk's elements: F is columns first
     unknown: tuple[str, ...] = ()  # keys of `.zarray` that the specification does not have
 
     @property
@@ -100,6 +96,8 @@ class Product:
     attributes: Mapping[str, Any] = field(repr=False)
     groups: frozenset[str]
     arrays: Mapping[str, ZarrArray] = field(repr=False)
+    name: str = ""  # its own id, as its metadata or else its store's name has it
+    left_out: tuple[str, ...] = ()  # groups and arrays that are no part of a Sentinel-2 product as it is known
 
     @property
     def properties(self) -> Mapping[str, Any]:
@@ -108,9 +106,24 @@ class Product:
 
     @property
     def level(self) -> str:
-        """`L1C`, `L2A`, or an empty string when the product does not say."""
-        kind = str(self.properties.get("product:type", ""))
-        return next((level for prefix, level in _PRODUCT_TYPES.items() if kind.startswith(prefix)), "")
+        """`L1C`, `L2A`: what its `product:type` says, or where it has none its id; an empty string when neither does."""
+        kind = self.properties.get("product:type")
+        if isinstance(kind, str) and kind:
+            return next((level for prefix, level in _PRODUCT_TYPES.items() if kind.startswith(prefix)), "")
+        return (parse_product_id(self.name) or {}).get("level", "")
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a person should know of it, a sentence each: what was left out, and what is not there."""
+        bands = [f"{level}/{band}" for level, names in _MUST_HAVE.items() for band in names]
+        absent = [band for band in bands if f"{REFLECTANCE}/{band}" not in self.arrays]
+        parts = ("conditions/geometry", "conditions/meteorology")
+        absent += [part for part in parts if not any(path.startswith(f"{part}/") for path in self.arrays)]
+        return tuple(
+            f"{words}: {_few(names)}"
+            for words, names in (("not known, and left out", self.left_out), ("not in the product", tuple(absent)))
+            if names
+        )
 
     def leaves(self) -> list[str]:
         """Returns the groups that the converter converts: those with data and without child groups, quicklooks excepted."""
@@ -140,34 +153,6 @@ class Selection:
         return sum(a.pixels * a.itemsize for a in self.arrays)
 
 
-def parse(documents: Mapping[str, Any], where: str) -> Product:
-    """Returns the product that consolidated metadata describes.
-
-    Args:
-        documents: key -> JSON document, as under `metadata` in `.zmetadata`.
-        where: the store, for messages.
-
-    Raises:
-        InputError: the documents are not Zarr v2 metadata.
-    """
-    arrays, groups = {}, set()
-    try:
-        for key, document in documents.items():
-            path, _, kind = _legal(key).rpartition("/")
-            if kind == ".zgroup" and path:
-                groups.add(path)
-            elif kind == ".zarray":
-                arrays[path] = _array(path, document, documents.get(f"{path}/.zattrs", {}))
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"the metadata of {where} is not valid Zarr v2: {error!r}", hint="open the store with zarr to see more"
-        ) from error
-    objects = sum(math.prod(a.grid) for a in arrays.values())
-    if objects > MAX_OBJECTS:
-        raise InputError(f"{where} has {objects} chunks, more than {MAX_OBJECTS}", hint="no Sentinel-2 product has so many")
-    return Product(attributes=documents.get(".zattrs", {}), groups=frozenset(groups), arrays=arrays)
-
-
 def require_sentinel2(product: Product, where: str) -> None:
     """Checks what the converter's own test of a Sentinel-2 product rests on, before anything heavy is loaded or downloaded.
 
@@ -179,9 +164,9 @@ def require_sentinel2(product: Product, where: str) -> None:
     if kind and not product.level:
         raise InputError(f"{where} is not a Sentinel-2 L1C or L2A product: product:type is {kind!r}", hint=hint)
     top = {group.partition("/")[0] for group in product.groups} | {a.partition("/")[0] for a in product.arrays}
-    if top != _ROOT_MEMBERS:
+    if not top >= ROOT_MEMBERS:  # others are left out
         raise InputError(
-            f"{where} is not a Sentinel-2 product: its root holds {_listing(top)}, not {_listing(_ROOT_MEMBERS)}", hint=hint
+            f"{where} is not a Sentinel-2 product: its root holds {_listing(top)}, not {_listing(ROOT_MEMBERS)}", hint=hint
         )
     missing = [f"{REFLECTANCE}/{level}" for level in NATIVE_LEVELS if f"{REFLECTANCE}/{level}" not in product.groups]
     if missing:
@@ -266,36 +251,8 @@ def _expand(product: Product, leaves: list[str], name: str) -> list[str]:
     raise InputError(f"the product has no group {name!r}{meant}", hint=f"groups that can be asked for:\n{tree(product)}")
 
 
-def _legal(key: str) -> str:
-    """Returns a key that may become a path on our disk; a hostile catalog could name ../../etc."""
-    if not _KEY.fullmatch(key) or ".." in key:
-        raise ValueError(f"illegal key {key[:80]!r}")
-    return key
-
-
-def _array(path: str, document: Mapping[str, Any], attributes: Mapping[str, Any]) -> ZarrArray:
-    if document["zarr_format"] != 2:  # the number in the specification
-        raise ValueError(f"{path} has zarr_format {document['zarr_format']}")
-    np.dtype(document["dtype"])  # a structured or unknown type raises here, with its name
-    shape, chunks = tuple(int(n) for n in document["shape"]), tuple(int(n) for n in document["chunks"])
-    if len(shape) != len(chunks) or any(n < 0 for n in shape) or any(n < 1 for n in chunks):
-        raise ValueError(f"{path} has shape {shape} and chunks {chunks}")
-    separator = document.get("dimension_separator", ".")
-    if separator not in (".", "/"):
-        raise ValueError(f"{path} has dimension_separator {separator!r}")
-    return ZarrArray(
-        path=path,
-        shape=shape,
-        chunks=chunks,
-        dtype=str(document["dtype"]),
-        fill_value=document["fill_value"],
-        compressor=document["compressor"],
-        separator=separator,
-        attributes=attributes,
-        filters=tuple(document.get("filters") or ()),
-        order=str(document.get("order", "C")),
-        unknown=tuple(sorted(document.keys() - _ZARRAY)),
-    )
+def _few(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")  # a line's worth
 
 
 def _properties(attributes: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -1,6 +1,8 @@
 """Brings the objects that a conversion needs onto the work volume, each whole or not at all, and accounts for every one.
 
-What an earlier attempt left is not fetched again; an absent chunk is nodata only where nobody sees data; see `complete`.
+What an earlier attempt left is not fetched again where the source can be asked whether it is still the same (`noted`). No object
+may be longer than its array's chunks can be, and each is measured before anybody decodes it (`codecs`). An absent chunk is nodata
+only where nobody sees data (`complete`).
 
 Why stage at all: the converter reads some chunks three to five times (4.9x the bytes, measured), takes a missing chunk for fill
 values without a word, and never tries again. Staged, network faults end before the conversion begins.
@@ -11,29 +13,28 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import struct
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, as_completed, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import numcodecs
-import numpy as np
-
-from geozarr_runner.source import complete
+from geozarr_runner.source import codecs, complete
 from geozarr_runner.source.complete import Allowance, Odd
+from geozarr_runner.source.faults import Forbidden
+from geozarr_runner.source.noted import Noted
 from geozarr_runner.source.preflight import Plan
 from geozarr_runner.source.product import Selection, ZarrArray
+from geozarr_runner.source.store import stat_validator
 from geozarr_runner.source.threads import CONNECTIONS, most_telling
+from geozarr_runner.source.transfer import Validator
 from stac_watch.model.errors import InputError, SourceNotThere, write_failure
 from stac_watch.model.files import replace_file
 from stac_watch.model.outcome import Check
 
+COPY = "product.zarr"  #: within the folder where it is staged
 _FIRST_LOOK = Allowance()
-_BLOSC_HEADER = struct.Struct("<4B3I")  # version, versionlz, flags, typesize, nbytes, blocksize, cbytes (c-blosc README_HEADER)
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Staged:
     objects: int
     bytes: int  # fetched by this attempt
     odd: tuple[Odd, ...] = ()  # absent chunks that others see data in, and that a person takes for nodata
+    noted: Noted = field(default_factory=Noted)  # what the source said of each object
 
     allow_empty: bool = False
 
@@ -92,17 +94,30 @@ def stage(
         Temporary | Refused | CannotWrite: see `source.classify`.
     """
     if plan.source.local is not None:
-        return _in_place(plan, plan.source.local, advance, looked)
-    root = folder / "product.zarr"
+        return _in_place(plan, plan.source.local, folder, advance, looked)
+    root = folder / COPY
     prepare(plan, root)
+    noted = noted_in(folder)
     by_key = {key: array for array in plan.selection.arrays for key in array.chunk_keys()}
-    wanted = [key for key in by_key if not (root / key).exists()]
+    wanted = [key for key in by_key if not (noted.vouches(key) and (root / key).exists())]
     advance(len(by_key) - len(wanted))
     if eager is not None:
         wanted.sort(key=lambda key: eager.rank(by_key[key].path))
-    fetched, absent = _fetch_all(plan, root, by_key, wanted, advance, called_off, eager)
-    odd = complete.require(plan.selection, absent, root, plan.source.url, looked)
-    return Staged(root, absent, len(by_key) - len(absent), fetched, odd, looked.allow_empty)
+    bringing = _Bringing(plan, root, noted, by_key, called_off)
+    fetched, absent = _fetch_all(bringing, wanted, advance, eager)
+    try:
+        odd = complete.require(plan.selection, absent, root, plan.source.url, looked)
+    except SourceNotThere as error:
+        if not bringing.forbidden:
+            raise
+        said = f"{len(bringing.forbidden)} were answered with 403, as stores that may not be listed answer for absent ones"
+        raise SourceNotThere(error.message, hint=f"{error.hint}; {said}") from error
+    return Staged(root, absent, len(by_key) - len(absent), fetched, odd, noted, looked.allow_empty)
+
+
+def noted_in(folder: Path) -> Noted:
+    """Returns what is noted of what is staged in a folder."""
+    return Noted(folder / "noted.jsonl")
 
 
 def corrupt(selection: Selection, root: Path) -> list[str]:
@@ -116,90 +131,124 @@ def discard(staged: Staged, keys: Iterable[str]) -> None:
         (staged.root / key).unlink(missing_ok=True)
 
 
-def read_chunk(array: ZarrArray, path: Path) -> np.ndarray[Any, Any]:
-    """Returns one decoded chunk, in its full chunk shape.
-
-    Raises:
-        RuntimeError | ValueError | TypeError: it cannot be decoded.
-        OSError: it cannot be read.
-    """
-    data: Any = path.read_bytes()
-    if array.compressor is not None:
-        data = numcodecs.get_codec(dict(array.compressor)).decode(data)
-    for codec in reversed(array.filters):
-        data = numcodecs.get_codec(dict(codec)).decode(data)
-    return np.frombuffer(data, dtype=array.dtype).reshape(array.chunks)
-
-
-def whole(array: ZarrArray, path: Path) -> bool:
-    """Says whether a stored chunk has the length that it itself, and its array, state. Reads 16 bytes.
-
-    A chunk that decodes to less than its array's chunk would leave pixels of another band in a buffer that is used again.
-    """
-    size = path.stat().st_size
-    if array.filters:
-        return size > 0
-    if array.compressor is None:
-        return size == int(np.prod(array.chunks)) * array.itemsize
-    if array.compressor.get("id") != "blosc":
-        return size > 0
-    return blosc_lengths(path) == (int(np.prod(array.chunks)) * array.itemsize, size)
-
-
-def blosc_lengths(path: Path) -> tuple[int, int] | None:
-    """Returns the decoded and the stored length that a blosc frame's header states; None when it is too short to have one."""
-    with path.open("rb") as file:
-        header = file.read(_BLOSC_HEADER.size)
-    if len(header) < _BLOSC_HEADER.size:
-        return None
-    *_, decoded, _, stored = _BLOSC_HEADER.unpack(header)
-    return decoded, stored
-
-
-def _in_place(plan: Plan, root: Path, advance: Callable[[int], None], looked: Allowance) -> Staged:
-    absent, cut = set(), []
+def _in_place(plan: Plan, product: Path, folder: Path, advance: Callable[[int], None], looked: Allowance) -> Staged:
+    absent, cut, noted = set(), [], Noted()
     for array in plan.selection.arrays:
         for key in array.chunk_keys():
-            if not (root / key).exists():
+            try:
+                noted.add(key, stat_validator(product / key))
+            except OSError:
                 absent.add(key)
-            elif not whole(array, root / key):
-                cut.append(key)
+            else:
+                if not codecs.measures(array, product / key):
+                    cut.append(key)
             advance(1)
     if cut:
         raise corrupt_source(cut, plan.source.url)
-    odd = complete.require(plan.selection, frozenset(absent), root, plan.source.url, looked)
-    return Staged(root, frozenset(absent), len(plan.selection.keys) - len(absent), 0, odd, looked.allow_empty)
+    odd = complete.require(plan.selection, frozenset(absent), product, plan.source.url, looked)
+    root = _without_strangers(plan, product, folder) if plan.product.left_out else product
+    return Staged(root, frozenset(absent), len(plan.selection.keys) - len(absent), 0, odd, noted, looked.allow_empty)
+
+
+def _without_strangers(plan: Plan, product: Path, folder: Path) -> Path:
+    """Returns a copy of a local product without what is left out of it: its metadata, and links to its arrays."""
+    root = folder / COPY
+    shutil.rmtree(root, ignore_errors=True)
+    try:
+        for path in plan.product.arrays:
+            if (product / path).is_dir():
+                (root / path).parent.mkdir(parents=True, exist_ok=True)
+                (root / path).symlink_to(product / path)
+        _write_metadata(plan, root)
+    except OSError as error:
+        raise write_failure(error, root) from error
+    return root
 
 
 def prepare(plan: Plan, root: Path) -> None:
     """Makes the folder, and empties it when what it holds belongs to other metadata: the product was replaced meanwhile."""
     stored = root / ".zmetadata"
     try:
-        if stored.exists() and stored.read_bytes() == plan.metadata:
+        if stored.exists() and stored.read_bytes() == _consolidated(plan):
             return
         shutil.rmtree(root, ignore_errors=True)
-        for key, document in json.loads(plan.metadata)["metadata"].items():  # zarr asks for the single documents too
-            path = root / key
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(document))
-        replace_file(stored, plan.metadata, sync=True)  # last: where it lies, the rest is there
+        (root.parent / "noted.jsonl").unlink(missing_ok=True)
+        _write_metadata(plan, root)
     except OSError as error:
         raise write_failure(error, root) from error
 
 
+def _write_metadata(plan: Plan, root: Path) -> None:
+    for key, document in plan.documents.items():  # zarr asks for the single documents too
+        path = root / key
+        if not path.parent.is_symlink():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(document))
+    replace_file(root / ".zmetadata", _consolidated(plan), sync=True)  # last: where it lies, the rest is there
+
+
+def _consolidated(plan: Plan) -> bytes:
+    return json.dumps({"zarr_consolidated_format": 1, "metadata": plan.documents}).encode()
+
+
+@dataclass
+class _Bringing:
+    """One staging: what the threads that fetch have in common."""
+
+    plan: Plan
+    root: Path
+    noted: Noted
+    by_key: Mapping[str, ZarrArray]
+    called_off: threading.Event
+    forbidden: set[str] = field(default_factory=set)  # keys that were answered with 403, of a store that may be read
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def fetch(self, key: str) -> int | None:
+        """Fetches one object under a temporary name and renames it; None when it is not there. A cut one is fetched once more."""
+        array, target = self.by_key[key], self.root / key
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            for _ in range(2):
+                fetched = self.plan.source.fetch(key, temporary, limit=codecs.encoded_limit(array))
+                if codecs.measures(array, temporary):
+                    temporary.replace(target)
+                    self.noted.add(key, fetched.validator)
+                    return fetched.size
+        except SourceNotThere:
+            target.unlink(missing_ok=True)  # of an earlier attempt, that nobody vouches for
+            return None
+        except Forbidden:
+            self._require_readable(key)
+            target.unlink(missing_ok=True)  # idem
+            return None
+        except OSError as error:
+            raise write_failure(error, target) from error
+        finally:
+            temporary.unlink(missing_ok=True)
+        raise corrupt_source([key], self.plan.source.url)
+
+    def _require_readable(self, key: str) -> None:
+        """Asks for the metadata once more: when that may not be read any more, the refusal is meant for us.
+
+        Raises:
+            Refused | Temporary: it is; or the signature in the store's URL has ended.
+        """
+        with self._lock:
+            if not self.forbidden:
+                self.plan.source.ask(".zmetadata", Validator())
+            self.forbidden.add(key)
+
+
 def _fetch_all(
-    plan: Plan,
-    root: Path,
-    by_key: dict[str, ZarrArray],
-    wanted: list[str],
-    advance: Callable[[int], None],
-    called_off: threading.Event,
-    eager: Eager | None,
+    bringing: _Bringing, wanted: list[str], advance: Callable[[int], None], eager: Eager | None
 ) -> tuple[int, frozenset[str]]:
+    called_off = bringing.called_off
+
     def one(key: str) -> tuple[str, int | None]:
         if called_off.is_set():
             return key, 0
-        size = _fetch(plan, by_key[key], key, root)
+        size = bringing.fetch(key)
         advance(1)
         return key, size
 
@@ -207,11 +256,14 @@ def _fetch_all(
     try:
         futures = [pool.submit(one, key) for key in wanted]
         if eager is not None:
-            _tell(eager, root, {f: by_key[key].path for f, key in zip(futures, wanted, strict=True)}, called_off)
+            paths = {f: bringing.by_key[key].path for f, key in zip(futures, wanted, strict=True)}
+            _tell(eager, bringing.root, paths, called_off)
         _, waiting = wait(futures, return_when=FIRST_EXCEPTION)
         if waiting:
             called_off.set()  # one failed: no thread starts, or waits for, another object
         pool.shutdown(wait=True, cancel_futures=True)
+        if waiting:
+            called_off.clear()  # it may be begun anew
     except BaseException:  # a signal: the process ends at once, whatever a silent connection is doing
         pool.shutdown(wait=False, cancel_futures=True)
         raise
@@ -237,26 +289,6 @@ def _tell(eager: Eager, root: Path, fetched: dict[Future[tuple[str, int | None]]
             eager.arrived(fetched[future])
 
 
-def _fetch(plan: Plan, array: ZarrArray, key: str, root: Path) -> int | None:
-    """Fetches one object under a temporary name and renames it; None when it is not there. A cut object is fetched once more."""
-    target = root / key
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        for _ in range(2):
-            size = plan.source.fetch(key, temporary)
-            if whole(array, temporary):
-                temporary.replace(target)
-                return size
-    except SourceNotThere:
-        return None
-    except OSError as error:
-        raise write_failure(error, target) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-    raise corrupt_source([key], plan.source.url)
-
-
 def corrupt_source(keys: list[str], where: str) -> InputError:
     """Returns the error that names the chunks which the source has, and nobody can decode."""
     return InputError(
@@ -269,7 +301,7 @@ def _undecodable(array: ZarrArray, path: Path) -> bool:
     if not path.exists():
         return False
     try:
-        read_chunk(array, path)
+        codecs.decode(array, path.read_bytes())
     except (RuntimeError, ValueError, TypeError):
         return True
     return False

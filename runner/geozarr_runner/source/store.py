@@ -1,42 +1,45 @@
-"""Where the product is read from: one store behind fsspec, with its faults told apart: not there, refused, temporary, illegal.
+"""Where the product is read from: one store behind fsspec, bounded in bytes and seconds, and asked no more than it may be.
 
 No redirect is followed to a host that is not allowed, and no connection is made to an address that a name was made to lead to
 (`model.hosts.check_address`): what is checked is the answer of the look-up that the connection is made with.
 
 Each object is tried again by itself, with capped exponential backoff and what `Retry-After` asks for; a product of 500 objects
 must not start over because of one 503. S3 credentials and endpoints come from the usual AWS and FSSPEC_S3_* variables.
+A query string in a store's URL goes with every object, and is never shown: it may be what opens the store.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import ipaddress
+import re
 import socket
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin, urlsplit, urlunsplit
 from urllib.request import getproxies
 
 import fsspec
+from fsspec.asyn import sync
 
-from stac_watch.model.errors import InputError, Refused, SourceNotThere, StacWatchError, Temporary, cannot_write
+from geozarr_runner.source.faults import Forbidden, classify, retry_after, signature_ended, without_query
+from geozarr_runner.source.transfer import S3, Http, Transport, Validator
+from stac_watch.model.errors import InputError, Refused, SourceNotThere, StacWatchError, Temporary
 from stac_watch.model.hosts import check_address, check_href
 from stac_watch.model.patience import Backoff
 
 if TYPE_CHECKING:
     import aiohttp
 
-_GONE = frozenset({404, 410})
-_DENIED = frozenset({401, 403, 407})
-_AGAIN = frozenset({408, 425, 429})
-
-
 _PAUSES = Backoff(timedelta(seconds=0.5), timedelta(seconds=20))
+MAX_DOCUMENT = 64 * 1024**2
+"""Bytes of a metadata document or an item, decompressed: 60 times the largest real `.zmetadata`."""
+_SLOWEST = 16_384  #: bytes a second: what is slower, after a grace of ten silences, will not end
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,254}")
+"""What S3 ever allowed (upper case and `_` until 2018), and Ceph's `tenant:bucket`."""
 
 
 @dataclass(frozen=True)
@@ -47,40 +50,112 @@ class Patience:
     pauses: Backoff = _PAUSES
     timeout: float = 60.0  #: silence on a connection after which it counts as stalled; a slow but living transfer may take hours
 
+    def longest(self, limit: int) -> float:
+        """Returns the seconds after which the transfer of an object of at most `limit` bytes counts as one without end."""
+        return 10 * self.timeout + limit / _SLOWEST
+
+
+@dataclass(frozen=True)
+class Transferred:
+    """An object that was written to a file."""
+
+    size: int
+    validator: Validator
+
 
 @dataclass(frozen=True)
 class SourceStore:
-    """One store, or one document. `local` is its folder when it lies on this machine."""
+    """One store, or one document. `url` is what may be shown; `local` its folder when it lies on this machine."""
 
     url: str
     fs: Any = field(repr=False)
     root: str
     patience: Patience
     wait: Callable[[float], bool] = field(repr=False)  #: sleeps; returns True when the work was called off meanwhile
+    query: str = field(default="", repr=False)  #: of the store's URL; it goes with every object
+    renewable: bool = False  #: an item led here: the next attempt reads it again, and with it a new signature
+    transport: Transport | None = field(default=None, repr=False)  #: None for what lies on this machine
 
     @property
     def local(self) -> Path | None:
         """The folder or file, for sources on this machine."""
-        return Path(self.root) if "file" in _protocols(self.fs) else None
+        return Path(self.root) if self.transport is None else None
 
-    def read(self, key: str = "") -> bytes:
+    def read(self, key: str = "", *, limit: int = MAX_DOCUMENT) -> bytes:
         """Returns an object's bytes.
 
         Raises:
-            SourceNotThere | Refused | Temporary | InputError: see `classify`.
+            InputError: more than `limit` of them.
+            SourceNotThere | Refused | Temporary: see `faults.classify`.
         """
         path = self._path(key)
-        return bytes(self._persist(lambda: self.fs.cat_file(path), path))
+        found = bytearray()
 
-    def fetch(self, key: str, target: Path) -> int:
-        """Writes an object to `target`, overwriting it, and returns its size in bytes.
+        async def collect(transport: Transport) -> None:
+            found.clear()
+            async with transport.get(path) as answer:
+                async for block in answer.blocks:
+                    found.extend(block)
+                    _require_end(path, len(found), limit)
+
+        self._persist(lambda: self._run(collect, limit, lambda: found.extend(_read_file(path, limit))), path)
+        return bytes(found)
+
+    def starts_with(self, key: str, beginnings: tuple[bytes, ...]) -> bool:
+        """Tells whether an object is there and begins so; no more than its first bytes are asked of the connection."""
+        path, found = self._path(key), bytearray()
+
+        async def peek(transport: Transport) -> None:
+            async with transport.get(path) as answer:
+                async for block in answer.blocks:
+                    found.extend(block[:16])
+                    return
+
+        try:
+            self._run(peek, 16, lambda: found.extend(_read_file(path, 16, cut=True)))
+        except Exception as error:  # noqa: BLE001  # as in `_persist`; whatever it is, nothing was seen
+            classify(error, path)
+        return bytes(found).startswith(beginnings)
+
+    def fetch(self, key: str, target: Path, *, limit: int) -> Transferred:
+        """Writes an object to `target`, overwriting it.
 
         Raises:
-            SourceNotThere | Refused | Temporary | InputError | CannotWrite: see `classify`.
+            InputError: it has more than `limit` bytes; no more than those are written.
+            SourceNotThere | Refused | Temporary | CannotWrite: see `faults.classify`.
         """
         path = self._path(key)
-        self._persist(lambda: self.fs.get_file(path, str(target)), path, target)
-        return target.stat().st_size
+        fetched = []
+
+        async def download(transport: Transport) -> None:
+            size = 0
+            async with transport.get(path) as answer:
+                _require_end(path, answer.validator.size or 0, limit)
+                with target.open("wb") as file:  # blocks of a megabyte to the page cache, as fsspec does
+                    async for block in answer.blocks:
+                        size += len(block)
+                        _require_end(path, size, limit)
+                        file.write(block)
+                fetched.append(Transferred(size, answer.validator))
+
+        self._persist(lambda: self._run(download, limit), path, target)
+        return fetched[-1]
+
+    def ask(self, key: str, known: Validator) -> bool:
+        """Tells whether an object is, by what the server says of it, still what it was when it was `known`.
+
+        Raises:
+            SourceNotThere | Refused | Temporary | InputError: see `faults.classify`.
+        """
+        path = self._path(key)
+        told = []
+
+        async def look(transport: Transport) -> None:
+            async with transport.get(path, known) as answer:
+                told.append(answer.unchanged)
+
+        self._persist(lambda: self._run(look, 0, lambda: told.append(not known.differs(stat_validator(Path(path))))), path)
+        return told[-1]
 
     def look(self, key: str) -> str:
         """Says in a few words what a HEAD request shows. Best effort: many object stores refuse HEAD to readers."""
@@ -106,29 +181,56 @@ class SourceStore:
         return int(found) if found is not None else -1
 
     def _path(self, key: str) -> str:
-        if not key:
-            return self.root
-        place, mark, query = self.root.partition("?") if self.local is None else (self.root, "", "")
-        return f"{place.rstrip('/')}/{key}{mark}{query}"  # a signature is every object's
+        path = f"{self.root.rstrip('/')}/{key}" if key else self.root
+        return f"{path}?{self.query}" if self.query else path
 
-    def _persist(self, call: Callable[[], Any], path: str, target: Path | None = None) -> Any:  # noqa: ANN401  # what fsspec returns
+    def _run(self, call: Callable[[Transport], Any], limit: int, local: Callable[[], object] = lambda: None) -> None:
+        if self.transport is None:
+            local()
+        else:
+            sync(self.fs.loop, call, self.transport, timeout=self.patience.longest(limit))
+
+    def _persist[T](self, call: Callable[[], T], path: str, target: Path | None = None) -> T:
         for attempt in range(1, self.patience.attempts + 1):
             try:
                 return call()
             except StacWatchError:
                 raise
             except Exception as error:  # fsspec's back ends raise aiohttp, botocore and OS errors alike; each becomes one of ours
-                known = classify(error, path, target)
-                if not isinstance(known, Temporary) or attempt == self.patience.attempts:
+                known = self._signed(classify(error, path, target), error)
+                if not isinstance(known, Temporary) or attempt == self.patience.attempts or isinstance(known, _Ended):
                     raise known from error
-                pause = self.patience.pauses.pause(attempt - 1, asked=_retry_after(error))
+                pause = self.patience.pauses.pause(attempt - 1, asked=retry_after(error))
                 if self.wait(pause.total_seconds()):
-                    raise Temporary(f"called off while waiting to read {path} again") from error
+                    raise Temporary(f"called off while waiting to read {without_query(path)} again") from error
         raise AssertionError("unreachable: attempts is at least 1")
+
+    def _signed(self, known: StacWatchError, error: Exception) -> StacWatchError:
+        """Says of a refusal that the signature in the URL has ended, where it has."""
+        if not self.query or not isinstance(known, Forbidden):
+            return known
+        ended = signature_ended(self.query, error)
+        if not ended:
+            return Forbidden(
+                known.message, hint=f"{known.hint}; the signature in its href may be for another object, or have ended"
+            )
+        message = f"{known.message}: the signature in its href ended at {ended}"
+        if self.renewable:
+            return _Ended(message, hint="the next attempt reads the item again, and with it a new signature")
+        return Refused(message, hint="give an href with a new signature, or the item that carries it")
+
+
+class _Ended(Temporary):
+    """A signature that has ended: this run cannot get a new one, the next does."""
 
 
 def open_source(
-    url: str, *, allowed_hosts: tuple[str, ...], patience: Patience, wait: Callable[[float], bool], named: str = ""
+    url: str,
+    *,
+    allowed_hosts: tuple[str, ...],
+    patience: Patience,
+    wait: Callable[[float], bool],
+    named: str = "",
 ) -> SourceStore:
     """Returns the source behind a URL or a local path. Nothing is read yet.
 
@@ -140,7 +242,7 @@ def open_source(
         named: the URL that a person wrote, where `url` was found in a document there; default: `url` itself.
 
     Raises:
-        InputError: a scheme, host or form of URL that is not allowed.
+        InputError: a scheme, host, bucket or form of URL that is not allowed.
     """
     if "://" in url or allowed_hosts:
         check_href(url, allowed_hosts)
@@ -149,10 +251,32 @@ def open_source(
         path = str(Path(urlsplit(url).path if scheme else url).absolute())
         return SourceStore(path, fsspec.filesystem("file"), path, patience, wait)
     if scheme == "s3":
-        return SourceStore(url, fsspec.filesystem("s3", skip_instance_cache=True), url.removeprefix("s3://"), patience, wait)
+        bucket = url.removeprefix("s3://").partition("/")[0]
+        if not _BUCKET.fullmatch(bucket):
+            raise InputError(f"{url[:120]!r} names no bucket that can be: {bucket[:80]!r}", hint="it is s3://BUCKET/KEY")
+        fs = fsspec.filesystem("s3", skip_instance_cache=True)
+        return SourceStore(url, fs, url.removeprefix("s3://"), patience, wait, transport=S3(fs))
     inside = allowed_hosts or (urlsplit(named or url).hostname or "",)
     check_literal(url, inside)
-    return SourceStore(url, _http(allowed_hosts, inside, patience), url, patience, wait)
+    parts = urlsplit(url)
+    root = urlunsplit((parts.scheme, parts.netloc, parts.path, "", ""))
+    fs = _http(allowed_hosts, inside, patience)
+    return SourceStore(root, fs, root, patience, wait, query=parts.query, transport=Http(fs))
+
+
+def found_in(store: SourceStore) -> SourceStore:
+    """Returns a store whose href an item gave: the next attempt may get another one there."""
+    return replace(store, renewable=True)
+
+
+def stat_validator(path: Path) -> Validator:
+    """Returns what the file system says of a file's content.
+
+    Raises:
+        OSError: it is not there.
+    """
+    found = path.stat()
+    return Validator(modified=str(found.st_mtime_ns), size=found.st_size)
 
 
 def check_literal(url: str, inside: tuple[str, ...]) -> None:
@@ -171,38 +295,6 @@ def resolve_href(base: SourceStore, href: str) -> str:
     if "://" in href or href.startswith("/"):
         return href if "://" in href or base.local else urljoin(base.url, href)
     return str(base.local.parent / PurePosixPath(href)) if base.local else urljoin(base.url, href)
-
-
-def classify(error: Exception, path: str, target: Path | None = None) -> StacWatchError:
-    """Returns the error of our tree for what fsspec and its back ends raise while `path` is read, or copied to `target`."""
-    if isinstance(error, FileNotFoundError | NotADirectoryError):
-        return SourceNotThere(f"{path} is not there", hint="it is tried again later; check the product's href if this stays")
-    status = _status(error)
-    if status is not None:
-        return _by_status(status, path)
-    if isinstance(error, asyncio.TimeoutError | TimeoutError | ConnectionError):
-        return Temporary(f"no answer while reading {path}: {_reason(error)}", hint="the same again may work")
-    if (
-        isinstance(error, OSError)
-        and (full := cannot_write(error, target or path)) is not None
-        and not isinstance(error, PermissionError)
-    ):
-        return full
-    if isinstance(error, PermissionError) or type(error).__name__ in ("NoCredentialsError", "PartialCredentialsError"):
-        return Refused(f"not allowed to read {path}: {_reason(error)}", hint="check the credentials in the environment")
-    if _is_transport(error):
-        return Temporary(f"cannot read {path}: {_reason(error)}", hint="the same again may work")
-    return InputError(f"cannot read {path}: {_reason(error)}")
-
-
-def _by_status(status: int, path: str) -> StacWatchError:
-    if status in _GONE:
-        return SourceNotThere(f"{path} is not there (HTTP {status})", hint="it is tried again later")
-    if status in _DENIED:
-        return Refused(f"not allowed to read {path} (HTTP {status})", hint="check the credentials and the store's policy")
-    if status in _AGAIN or status >= 500:  # the class of server errors, RFC 9110
-        return Temporary(f"HTTP {status} while reading {path}", hint="the same again may work")
-    return InputError(f"HTTP {status} while reading {path}", hint="the request itself is wrong: check the href")
 
 
 def _http(allowed_hosts: tuple[str, ...], inside: tuple[str, ...], patience: Patience) -> Any:  # noqa: ANN401  # fsspec has no types
@@ -247,35 +339,17 @@ def _http(allowed_hosts: tuple[str, ...], inside: tuple[str, ...], patience: Pat
     return fsspec.filesystem("http", client_kwargs=client, get_client=session, skip_instance_cache=True)
 
 
-def _status(error: Exception) -> int | None:
-    status = getattr(error, "status", None)
-    if isinstance(status, int) and "aiohttp" in type(error).__module__:
-        return status
-    response = getattr(error, "response", None)
-    if isinstance(response, dict):  # botocore's ClientError
-        code = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-        return code if isinstance(code, int) else None
-    return None
+def _read_file(path: str, limit: int, *, cut: bool = False) -> bytes:
+    with Path(path).open("rb") as file:
+        found = file.read(limit + 1)
+    if not cut:
+        _require_end(path, len(found), limit)
+    return found
 
 
-def _retry_after(error: Exception) -> timedelta | None:
-    headers = getattr(error, "headers", None)
-    value = headers.get("Retry-After") if headers is not None else None
-    return timedelta(seconds=min(int(value), 86400)) if isinstance(value, str) and value.isdecimal() else None
-
-
-def _is_transport(error: Exception) -> bool:
-    aiohttp_module = sys.modules.get("aiohttp")
-    if aiohttp_module is not None and isinstance(error, aiohttp_module.InvalidURL):
-        return False
-    if aiohttp_module is not None and isinstance(error, aiohttp_module.ClientError):
-        return True
-    return type(error).__module__.split(".")[0] in ("botocore", "aiobotocore", "urllib3") or isinstance(error, OSError)
-
-
-def _protocols(fs: Any) -> tuple[str, ...]:  # noqa: ANN401  # fsspec has no types
-    return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
-
-
-def _reason(error: Exception) -> str:
-    return str(error) or type(error).__name__
+def _require_end(path: str, size: int, limit: int) -> None:
+    if size > limit:
+        raise InputError(
+            f"{without_query(path)} has more than the {limit} bytes that it can have",
+            hint="nothing more of it was read; is it what it is called?",
+        )

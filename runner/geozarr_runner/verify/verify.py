@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 import zarr
 
+from geozarr_runner.source.codecs import blosc_lengths
 from geozarr_runner.source.product import REFLECTANCE, Selection
-from geozarr_runner.source.stage import blosc_lengths
 from geozarr_runner.verify import georeferencing, sight
 from geozarr_runner.verify.expected import Kind, Task, metres, tasks_of
 from geozarr_runner.verify.frames import check as check_frames

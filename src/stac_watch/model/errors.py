@@ -23,6 +23,7 @@ decide by them.
 from __future__ import annotations
 
 import errno
+import re
 import traceback
 from enum import IntEnum
 from pathlib import Path
@@ -51,14 +52,36 @@ class Exit(IntEnum):
     TERMINATED = 143
 
 
+MAX_TEXT = 4096
+"""Characters of a message or a hint: strangers' names and texts get into them, and from there into ledger, page and terminal."""
+_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What moves a cursor, hides or turns text, or has no place in UTF-8."""
+
+
+def printable(text: str, limit: int = MAX_TEXT, *, lines: bool = False) -> str:
+    """Returns a text that can be shown, stored and sent as it is: control characters escaped, the end cut off beyond `limit`.
+
+    Args:
+        text: what may come from strangers.
+        limit: characters of the result, at most.
+        lines: whether line ends may stay.
+    """
+    shown = _UNSEEN.sub(lambda m: m[0] if lines and m[0] == "\n" else ascii(m[0])[1:-1], text[: limit + 1])
+    if len(text) <= limit and len(shown) <= limit:
+        return shown
+    end = f"… ({len(text)} characters in all)"
+    return shown[: max(0, limit - len(end))] + end
+
+
 class StacWatchError(Exception):
-    """Base of the tree: one line of what and where, and a hint of what to do next; what signs a URL in it is masked."""
+    """Base of the tree: one line of what and where, and a hint of what to do next. `printable`, and what signs a URL masked."""
 
     exit_code: ClassVar[Exit] = Exit.DEFECT
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         # they may quote what a catalog or a product wrote
-        self.message, self.hint = visible(masked(message), lines=True), visible(masked(hint), lines=True)
+        self.message = visible(masked(printable(message, lines=True)), lines=True)
+        self.hint = visible(masked(printable(hint, lines=True)), lines=True)
         super().__init__(self.message)
 
 
@@ -122,6 +145,8 @@ class Superseded(StacWatchError):  # noqa: N818  # the fact that follows from it
     exit_code = Exit.SUPERSEDED
 
 
+EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN})
+"""The machine or this process has no more of something just now: open files, memory, buffers, threads."""
 WRITE_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG})
 
 
@@ -157,6 +182,13 @@ def cannot_write(error: OSError, path: object) -> CannotWrite | None:
     return CannotWrite(f"cannot write {path}: {error.strerror}", hint="check the folder's owner and mount, or choose another")
 
 
-def write_failure(error: OSError, path: object, hint: str = "check the path, or choose another") -> CannotWrite:
+def exhausted(error: OSError, what: str) -> Temporary:
+    """Returns the error to raise for one of `EXHAUSTED`; `what` is what could not be done."""
+    return Temporary(f"{what}: {error.strerror}", hint="the machine is short of it; fewer runs at a time, or a higher limit")
+
+
+def write_failure(error: OSError, path: object, hint: str = "check the path, or choose another") -> CannotWrite | Temporary:
     """Returns the error to raise for whatever the operating system says while `path`, which is ours to write, is written."""
+    if error.errno in EXHAUSTED:
+        return exhausted(error, f"cannot write {path}")
     return cannot_write(error, path) or CannotWrite(f"cannot write {path}: {error.strerror or error}", hint=hint)

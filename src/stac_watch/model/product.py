@@ -41,7 +41,8 @@ def product_hrefs(document: Mapping[str, Any], base: str = "") -> list[str]:
 
     1. The asset `product`, if it is a Zarr: by its media type, or by its name. (It may as well be a zip, with the Zarr beside it.)
     2. Assets of a Zarr media type lead to groups or single bands of a store: its root is what ends in `.zarr`. Of several roots the
-       shortest: what lies beside a product is called like it, and longer. Where none has such a type, those without any are asked.
+       shortest, where the others are called like it, and longer: they lie beside it. Where none has such a type, those without any
+       are asked.
     3. Where no path has `.zarr` in it: the folder that these assets have in common.
 
     Alternates (the extension alternate-assets: the same by S3, say) come after what they are alternates of, unless that has a
@@ -87,7 +88,11 @@ def _store(assets: _Assets) -> str | None:
     if not hrefs:
         hrefs = sorted({href for href, kind in assets.values() if not kind and _ROOT.match(href)})
     roots = [f"{root[0]}{_query(href)}" for href in hrefs if (root := _ROOT.match(href))]
-    return min(roots, key=lambda root: (len(_path(root)), root)) if roots else _common(hrefs)
+    if not roots:
+        return _common(hrefs)
+    shortest = min(roots, key=lambda root: (len(_path(root)), root))
+    stem = _path(shortest).removesuffix(".zarr")
+    return shortest if all(root.startswith(stem) for root in roots) else None  # strangers: nobody knows which one is meant
 
 
 def _absolute(href: str, base: str) -> str:
