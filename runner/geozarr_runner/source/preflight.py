@@ -153,7 +153,7 @@ def resolve(stac_url: str, *, allowed_hosts: tuple[str, ...], patience: Patience
     forms.refuse_archive(given.url)
     if is_store(stac_url) or (given.local is not None and given.local.is_dir()):
         return Found("", given, {})
-    item = _item(given.read(limit=MAX_ITEM), given.url)
+    item = _item(_read_item(given), given.url)
     found = product_href(item)
     if found is None:
         raise _no_product(item, given.url)
@@ -249,6 +249,15 @@ def _without_consolidated(source: SourceStore) -> tuple[bytes, dict[str, Any]]:
         f"{source.url} has no consolidated metadata yet",
         hint="writers put .zmetadata there last, so it is tried again; if it stays, consolidate it or give a local copy",
     )
+
+
+def _read_item(given: SourceStore) -> bytes:
+    try:
+        return given.read(limit=MAX_ITEM)
+    except InputError:
+        if given.starts_with("", _ZIP):
+            raise forms.archive(given.url) from None
+        raise
 
 
 def _no_product(item: Mapping[str, Any], where: str) -> InputError:
