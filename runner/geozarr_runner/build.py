@@ -345,7 +345,7 @@ def _finish(
             source=plan.source.url, output_zarr=target.href, package=packed,
             versions=marker.versions(), seconds=dict(progress.seconds),
             counts=Counts(_arrays(plan), made.staged.objects, files, made.staged.bytes, size),
-            checks=(_source_check(plan), *made.checks), groups=plan.selection.groups, engine=made.converted.engine,
+            checks=(*_source_check(plan), *made.checks), groups=plan.selection.groups, engine=made.converted.engine,
             form=str(plan.form), fingerprint=made.fingerprint, finished=stamp(now().replace(microsecond=0)),
         )  # fmt: skip
         with progress.during("report"):
@@ -360,9 +360,11 @@ def _arrays(plan: Plan) -> int:
     return len(plan.selection.arrays if plan.tree is None or plan.native is Native.CONVERT else plan.tree.arrays)
 
 
-def _source_check(plan: Plan) -> Check:
-    """Says in the outcome what was found of the product itself: what was left out of it, and what it lacks."""
-    return Check("source", "passed", "; ".join(plan.product.remarks) or "the item's product, unchanged while it was read")
+def _source_check(plan: Plan) -> tuple[Check, ...]:
+    """Says in the outcome what was found of a product that is converted: what was left out of it, and what it lacks."""
+    if plan.native is not Native.CONVERT:
+        return ()
+    return (Check("source", "passed", "; ".join(plan.product.remarks) or "the item's product, with all that is known of such"),)
 
 
 def _package(request: Request, made: _Made, target: publish.Target, advance: Callable[[int], None]) -> Package | None:
