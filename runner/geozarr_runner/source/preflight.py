@@ -264,7 +264,8 @@ def _no_product(item: Mapping[str, Any], where: str) -> InputError:
     assets = item.get("assets")
     given = assets if isinstance(assets, dict) else {}
     names = printable(", ".join(sorted(map(str, given))), 400)
-    if form_of(item) is Form.ARCHIVE:
+    hrefs = [str(asset.get("href")) for asset in given.values() if isinstance(asset, dict)]
+    if form_of(item) is Form.ARCHIVE or any(href.partition("?")[0].lower().endswith(".zarr.zip") for href in hrefs):
         return InputError(
             f"the item at {where} has its product as a Zarr in one zip file only, a form that is not taken ({names})",
             hint="give the product's URL itself, if the Zarr lies beside the zip",

@@ -47,7 +47,6 @@ class Staged:
     bytes: int  # fetched by this attempt
     odd: tuple[Odd, ...] = ()  # absent chunks that others see data in, and that a person takes for nodata
     noted: Noted = field(default_factory=Noted)  # what the source said of each object
-
     allow_empty: bool = False
 
     @property
