@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 import requests
 
-from stac_watch.discover.overlap import LONGEST_OVERLAP, SHORTEST_OVERLAP, auto_overlap, lateness_bucket
+from stac_watch.discover.overlap import FIRST_OVERLAP, LONGEST_OVERLAP, SHORTEST_OVERLAP, auto_overlap, lateness_bucket
 from stac_watch.discover.poll import poll
 from stac_watch.model.errors import CatalogUnavailable
 from stac_watch.model.states import Fact, State
@@ -44,16 +44,16 @@ def test_a_re_stamp_is_a_change_where_the_source_says_so(world):
 def test_an_item_that_becomes_visible_long_after_its_stamp_is_found_and_makes_the_overlap_longer(world):
     world.fill(5)
     world.poll()
-    for n in range(40):
+    for minute in range(10):
         world.clock.forward(minutes=1)
-        item = world.item(100 + n, updated=world.clock() - timedelta(minutes=12))
-        world.store.put(item)
-        assert world.poll().admitted == 1
+        for n in range(10):
+            world.store.put(world.item(100 + 10 * minute + n, updated=world.clock() - timedelta(minutes=12)))
+        assert world.poll().admitted == 10
     late = world.ledger.sources.lateness("s2")
-    assert late == {10: 40}  # 12 min less the minute since the last poll: less than 1,024 s
+    assert late == {10: 100}  # 12 min less the minute since the last poll: less than 1,024 s
     assert auto_overlap(late) == timedelta(seconds=2048)
     world.clock.forward(minutes=1)
-    world.store.put(world.item(200, updated=world.clock() - timedelta(minutes=30)))
+    world.store.put(world.item(300, updated=world.clock() - timedelta(minutes=30)))
     assert world.poll().admitted == 1
 
 
@@ -74,10 +74,19 @@ def test_what_a_catalog_shows_later_than_it_accepts_it_is_found(world):
     assert len(world.states()) == 4
 
 
+def test_an_item_that_comes_late_is_found_before_anybody_knows_how_late_this_catalog_is(world):
+    world.fill(3)
+    world.poll()
+    world.clock.forward(minutes=1)
+    world.store.put(world.item(50, updated=world.clock() - timedelta(minutes=55)))
+    assert world.poll().admitted == 1
+
+
 @pytest.mark.parametrize(
     ("late", "expected"),
     [
-        ({}, SHORTEST_OVERLAP), ({0: 10_000}, SHORTEST_OVERLAP), ({0: 10_000, 12: 5}, SHORTEST_OVERLAP),
+        ({}, FIRST_OVERLAP), ({0: 99}, FIRST_OVERLAP), ({0: 100}, SHORTEST_OVERLAP),
+        ({0: 10_000}, SHORTEST_OVERLAP), ({0: 10_000, 12: 5}, SHORTEST_OVERLAP),
         ({0: 10_000, 12: 50}, timedelta(seconds=8192)), ({0: 1, 17: 1}, LONGEST_OVERLAP),
     ],
 )  # fmt: skip

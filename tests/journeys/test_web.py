@@ -87,7 +87,7 @@ def test_a_journey_from_nothing_to_done_as_the_page_shows_it(site):
     )  # the rate's first second
     assert found[of("conversions", "demo", "live", "queued")] == found[of("outbox_events")] == 2
     assert found[of("sightings_total", "demo", "admitted")] == 3
-    assert found[of("overlap_seconds", "demo")] == 900
+    assert found[of("overlap_seconds", "demo")] == 3600
     here.turn(8)
     found = here.metrics()
     assert found[of("conversions", "demo", "live", "done")] == 3

@@ -23,12 +23,12 @@ def said(ledger, make, *sources):
     return {s.source: s for s in view.sources}, console.file.getvalue()
 
 
-def test_before_anything_is_known_the_shortest_overlap_is_in_use(ledger, make):
+def test_before_anything_is_known_an_hour_is_read_again(ledger, make):
     found, text = said(ledger, make, source())
     assert (found["s2"].catalog, found["s2"].probed) == (None, None)
-    assert (found["s2"].overlap, found["s2"].lateness_samples, found["s2"].withdrawn) == (900, 0, 0)
+    assert (found["s2"].overlap, found["s2"].lateness_samples, found["s2"].withdrawn) == (3600, 0, 0)
     assert "its catalog was not asked yet" in text
-    assert "15 min (lateness of 0 items)" in text
+    assert "60 min (lateness of 0 items)" in text
 
 
 def test_the_overlap_in_use_and_what_it_is_sized_by_are_said(ledger, make):

@@ -57,7 +57,7 @@ class Poll(Group):
     """An idle query costs 6-570 ms on the server (100k items, pgstac 0.9): once a minute disturbs nobody."""
     overlap: Duration | Literal["auto"] = "auto"
     """Re-read before the cursor, because a stamp is older than its visibility; auto = twice the lateness that 99.9 % of items stay
-    below, at least 15 min (about 14 rows), at most 24 h."""
+    below, at least 15 min (about 14 rows; an hour until 100 new items were seen), at most 24 h."""
     sweep: Duration = timedelta(hours=6)
     """Comparison by acquisition day with what is known; finds back-dated, silently changed and withdrawn items."""
     sweep_back: Duration = timedelta(days=14)

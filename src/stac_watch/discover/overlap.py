@@ -8,6 +8,8 @@ from datetime import datetime, timedelta
 from stac_watch.config.model import Source
 
 SHORTEST_OVERLAP = timedelta(minutes=15)  # at 1,300 items a day about 14 rows are read twice
+FIRST_OVERLAP = timedelta(hours=1)  # while too few new items were seen to say how late they come
+MEASURED = 100  # new items; 1,300 a day are there after two hours
 LONGEST_OVERLAP = timedelta(hours=24)  # what is later is back-dated, not late: the sweep's business
 DATETIME_OVERLAP = timedelta(days=3)  # without a change stamp: items appear hours to days after their acquisition
 LATEST_BUCKET = 17  # 2^16 s = 18 h
@@ -26,14 +28,14 @@ def lateness_bucket(cursor: datetime, stamp: datetime) -> int | None:
 
 
 def auto_overlap(lateness: Mapping[int, int]) -> timedelta:
-    """Returns twice the lateness that 99.9 % of new items stay below, between 15 minutes and 24 hours."""
+    """Returns twice the lateness that 99.9 % of new items stay below, 15 minutes to 24 hours; at first an hour at least."""
     total, seen = sum(lateness.values()), 0
     for bucket in sorted(lateness):
         seen += lateness[bucket]
         if seen * 1000 >= total * 999:
             worst = timedelta(seconds=2**bucket) if bucket else timedelta()
-            return min(max(2 * worst, SHORTEST_OVERLAP), LONGEST_OVERLAP)
-    return SHORTEST_OVERLAP
+            return min(max(2 * worst, SHORTEST_OVERLAP if total >= MEASURED else FIRST_OVERLAP), LONGEST_OVERLAP)
+    return FIRST_OVERLAP
 
 
 def overlap_of(source: Source, stamp: str, lateness: Mapping[int, int]) -> timedelta:
