@@ -4,8 +4,8 @@ import fsspec
 import pytest
 
 from stac_watch.model.errors import Unavailable
-from stac_watch.model.outcome import MARKER, Outcome
-from stac_watch.runs.markers import find_marker
+from stac_watch.model.outcome import MARKER, Counts, Outcome, Package
+from stac_watch.runs.markers import find_marker, missing
 
 
 def test_a_marker_inside_an_output_is_read(tmp_path):
@@ -44,3 +44,36 @@ def test_a_place_where_we_cannot_look_is_not_one_where_nothing_is(output, monkey
 def test_nothing_is_written(tmp_path):
     find_marker(str(tmp_path / "x.zarr"))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["folder", "bucket"])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (None, ""),
+        (("a/c/0", None), "2 objects of 3"),
+        (("zarr.json", None), "no zarr.json, 2 objects of 3"),
+        (("a/c/0", b"cut"), "9 bytes of 10"),
+        (("../x.zarr.tar", None), "no package"),
+        (("../x.zarr.tar", b"12345"), "a package of 5 bytes, not 4"),
+        ((MARKER, b"{}"), ""),
+    ],
+)
+def test_an_output_is_whole_when_everything_that_its_marker_counts_is_there(tmp_path, place, change, said):
+    """Half of the chunks were removed by a lifecycle rule, the marker stayed: an audit said that it was done and verified."""
+    fs = fsspec.filesystem("file" if place == "folder" else "memory")
+    root = f"{tmp_path}/x.zarr" if place == "folder" else "/audited/x.zarr"
+    files = {"zarr.json": b"{}", "a/zarr.json": b"null", "a/c/0": b"data", MARKER: b"x", "../x.zarr.tar": b"1234"}
+    files |= dict([change]) if change else {}
+    for name, content in files.items():
+        path = f"{root}/{name}" if not name.startswith("..") else f"{root.rpartition('/')[0]}/{name[3:]}"
+        fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+        if content is not None:
+            fs.pipe_file(path, content)
+        elif fs.exists(path):
+            fs.rm(path)
+    marker = Outcome(code=0, counts=Counts(files=3, bytes_written=10), package=Package(f"{root}.tar", 4, "ab"))
+    assert missing(root if place == "folder" else f"memory:/{root}", marker).startswith(said)
+    assert bool(said) == bool(missing(root if place == "folder" else f"memory:/{root}", marker))
+    if place == "bucket":
+        fs.rm("/audited", recursive=True)

@@ -152,10 +152,10 @@ def audit(
     from stac_watch.jobs import audit as job
     from stac_watch.ledger.records import Audited
     from stac_watch.report.jobs import render_audit
-    from stac_watch.runs.markers import find_marker
+    from stac_watch.runs.markers import find_marker, missing
 
     with acting(context, config) as (settings, parts):
-        evidence = job.Evidence(parts.engine, find_marker, lambda output: visible(settings, output))
+        evidence = job.Evidence(parts.engine, find_marker, lambda output: visible(settings, output), missing)
         first, last = read_range(start, end, parts.now())
         found = job.audit(parts.intake(settings.source(source)), evidence, first, last)
         try:

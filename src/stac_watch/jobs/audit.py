@@ -25,7 +25,7 @@ from stac_watch.runs.engine import Engine, Phase, Run
 
 READERS = 16  # markers read at once: each is one small object
 KEYS = 500  # conversions whose runs are asked for at once
-type Looked = tuple[Outcome | None, bool]  # a marker, and whether it could be looked for
+type Looked = tuple[Outcome | None, bool, str]  # a marker, whether it could be looked for, what of the output is not there
 
 
 class GapKind(StrEnum):
@@ -36,6 +36,7 @@ class GapKind(StrEnum):
     FAILED = "failed"  #: the conversion failed
     UNFINISHED = "unfinished"  #: on its way
     LOST = "lost"  #: done, and its output is not there
+    DAMAGED = "damaged"  #: done, and something of its output is not there: objects, bytes, root metadata, package
     UNVERIFIED = "unverified"  #: done, and neither a marker nor the run's outcome says so
     DOUBLED = "doubled"  #: two runs at once for one conversion, or two items with one output
     GONE = "gone"  #: in the ledger, and no longer in the catalog
@@ -47,13 +48,14 @@ REMEDY = {
     GapKind.STALE: "replay",
     GapKind.FAILED: "see `stac-watch explain`, then replay",
     GapKind.LOST: "replay",
+    GapKind.DAMAGED: "replay",
     GapKind.UNVERIFIED: "replay",
     GapKind.UNFINISHED: "wait; `stac-watch explain` says for what",
     GapKind.DOUBLED: "stop one of the two runs",
     GapKind.GONE: "decide what becomes of its output",
     GapKind.UNREADABLE: "tell the catalog",
 }
-REPLAYABLE = (GapKind.MISSING, GapKind.STALE, GapKind.FAILED, GapKind.LOST, GapKind.UNVERIFIED)
+REPLAYABLE = (GapKind.MISSING, GapKind.STALE, GapKind.FAILED, GapKind.LOST, GapKind.DAMAGED, GapKind.UNVERIFIED)
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ class Evidence:
     engine: Engine
     find_marker: Callable[[str], Outcome | None]  # raises Unavailable where it cannot look
     visible: Callable[[str], bool]  # whether an output lies where its marker can be read
+    missing: Callable[[str, Outcome], str] = lambda *_: ""  # what is not there of what a marker counts; raises Unavailable
 
 
 def audit(intake: Intake, evidence: Evidence, start: datetime, end: datetime) -> Audit:
@@ -107,9 +110,9 @@ def audit(intake: Intake, evidence: Evidence, start: datetime, end: datetime) ->
     named = {gap.item for gap in gaps}
     done = skipped = unseen = 0
     owners: dict[str, list[ConversionRow]] = defaultdict(list)
-    for row, (marker, visible), runs in _observed(list(ledger.items.within(source, start, end)), evidence):
+    for row, (marker, visible, missing), runs in _observed(list(ledger.items.within(source, start, end)), evidence):
         owners[row.output_zarr].append(row)
-        gap = examine(row, marker, runs, in_catalog=row.item_id in shown, visible=visible)
+        gap = examine(row, marker, runs, in_catalog=row.item_id in shown, visible=visible, missing=missing)
         done += gap is None and row.state is State.DONE
         unseen += gap is None and row.state is State.DONE and not visible
         skipped += gap is None and row.state is State.SKIPPED
@@ -147,7 +150,9 @@ def unknown(source: str, s: Sighting, row: ConversionRow | None) -> Gap | None:
     return _gap(GapKind.MISSING, source, name, row, f"skipped as {row.reason}, and the rules admit it now")
 
 
-def examine(row: ConversionRow, marker: Outcome | None, runs: Sequence[Run], *, in_catalog: bool, visible: bool) -> Gap | None:
+def examine(
+    row: ConversionRow, marker: Outcome | None, runs: Sequence[Run], *, in_catalog: bool, visible: bool, missing: str = ""
+) -> Gap | None:
     """Returns what is wrong with a conversion that the ledger has."""
     active = [run.name for run in runs if run.phase in (Phase.PENDING, Phase.RUNNING)]
     if len(active) > 1:
@@ -173,7 +178,7 @@ def examine(row: ConversionRow, marker: Outcome | None, runs: Sequence[Run], *, 
         return _gap(GapKind.STALE, row.source, row.item_id, row, why)
     if (marker.code or 0) != 0:
         return _gap(GapKind.UNVERIFIED, row.source, row.item_id, row, f"its marker says {marker.code}")
-    return None
+    return _gap(GapKind.DAMAGED, row.source, row.item_id, row, f"{row.output_zarr}: {missing}") if missing else None
 
 
 def _observed(rows: Sequence[ConversionRow], evidence: Evidence) -> Iterator[tuple[ConversionRow, Looked, list[Run]]]:
@@ -190,11 +195,13 @@ def _observed(rows: Sequence[ConversionRow], evidence: Evidence) -> Iterator[tup
 
 def _marker(row: ConversionRow, evidence: Evidence) -> Looked:
     if row.state is not State.DONE or not evidence.visible(row.output_zarr):
-        return None, False
+        return None, False, ""
     try:
-        return evidence.find_marker(row.output_zarr), True
+        marker = evidence.find_marker(row.output_zarr)
+        ours = marker is not None and marker.key == row.key
+        return marker, True, evidence.missing(row.output_zarr, marker) if marker is not None and ours else ""
     except Unavailable:
-        return None, False
+        return None, False, ""
 
 
 def _gap(kind: GapKind, source: str, item: str, row: ConversionRow | None, why: str) -> Gap:

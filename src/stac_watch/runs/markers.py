@@ -17,6 +17,9 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "s3": {"config_kwargs": {"connect_timeout": 5, "read_timeout": 15, "retries": {"max_attempts": 1}}, "use_listings_cache": False}
 }
 
+_OURS = (f"/{MARKER}", "/stac-watch.uploading.json")
+"""Objects inside an output that its marker does not count."""
+
 
 def find_marker(output_zarr: str) -> Outcome | None:
     """Returns what the marker inside the output says, None when there is none, or nothing that is one.
@@ -35,3 +38,28 @@ def find_marker(output_zarr: str) -> Outcome | None:
         hint = "for s3:// it takes stac-watch[s3], AWS_*, and permission to list: without it S3 says 403 and not 404"
         raise Unavailable(f"cannot look into {output_zarr!r}: {said}", hint=hint) from error
     return parse_outcome(content)
+
+
+def missing(output_zarr: str, marker: Outcome) -> str:
+    """Returns what is not there of what the marker of an output counts, in one line; empty when it is whole.
+
+    Raises:
+        Unavailable: it cannot be looked at from here.
+    """
+    fs, path = fsspec.core.url_to_fs(output_zarr.rstrip("/"), **_OPTIONS.get(output_zarr.partition("://")[0], {}))
+    try:
+        there = {n.removeprefix(f"{path}/"): f for n, f in fs.find(path, detail=True).items() if not n.endswith(_OURS)}
+        package = f"{path.rpartition('/')[0]}/{marker.package.href.rpartition('/')[2]}" if marker.package is not None else ""
+        packed = fs.info(package)["size"] if package and fs.exists(package) else None
+    except Exception as error:  # see above
+        raise Unavailable(f"cannot look into {output_zarr!r}: {' '.join(str(error).split())}") from error
+    objects, size, counts = len(there), sum(int(f["size"]) for f in there.values()), marker.counts
+    wrong = ["no zarr.json"] if counts.files and "zarr.json" not in there else []
+    if counts.files and objects != counts.files:
+        wrong.append(f"{objects} objects of {counts.files}")
+    elif counts.files and size != counts.bytes_written:
+        wrong.append(f"{size} bytes of {counts.bytes_written}")
+    if marker.package is not None and packed != marker.package.bytes:
+        known = f"a package of {packed} bytes, not {marker.package.bytes}"
+        wrong.append(f"no package {marker.package.href}" if packed is None else known)
+    return ", ".join(wrong)
