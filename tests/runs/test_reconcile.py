@@ -44,7 +44,7 @@ def look(make):
         (Exit.UNAVAILABLE, Fact.FAILED_PERMANENT),
         (Exit.DEFECT, Fact.FAILED_PERMANENT),
         (Exit.CANNOT_WRITE, Fact.FAILED_PERMANENT),
-        (Exit.REFUSED, Fact.FAILED_PERMANENT),
+        (Exit.REFUSED, Fact.FAILED_TEMPORARY),
         (Exit.CONFIG, Fact.FAILED_PERMANENT),
         (Exit.USAGE, Fact.FAILED_PERMANENT),
         (Exit.NOT_ALL_WELL, Fact.FAILED_PERMANENT),
