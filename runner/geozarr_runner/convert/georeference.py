@@ -96,7 +96,7 @@ def _levels(documents: _Documents, grids: dict[str, Grid]) -> None:
 
 
 def _root(documents: _Documents, grids: dict[str, Grid]) -> None:
-    """Gives a tile across 180 degrees a box that begins in the west of it (RFC 7946, section 5.2)."""
+    """Gives the root the tile's box; across 180 degrees it begins in the west of it (RFC 7946, section 5.2)."""
     from pyproj import Transformer
 
     boxes = [(documents.attributes(path).get("proj:code"), grid.bbox) for path, grid in grids.items()]
@@ -105,8 +105,7 @@ def _root(documents: _Documents, grids: dict[str, Grid]) -> None:
     code, box = boxes[0]
     projected = Transformer.from_crs(code, "EPSG:4326", always_xy=True)
     west, south, east, north = projected.transform_bounds(box[0], box[1], box[2], box[3])
-    if west > east:
-        documents.change("", {"spatial:bbox": [west, south, east, north]})
+    documents.change("", {"spatial:bbox": [west, south, east, north]})
 
 
 class _Documents:
