@@ -24,7 +24,7 @@ from stac_watch.model.states import Fact, State
 from stac_watch.runs.engine import Engine, Phase, Run, Runs
 
 RETRY = frozenset({Exit.TEMPORARY, Exit.REFUSED, 137})
-"""Exit codes after which the same may work: throttling, network; a refusal, which may be an absence; killed, as when memory ends."""
+"""Exit codes after which the same may work: throttling, network, a refusal, which may be an absence, killed for want of memory."""
 ENDED_FROM_OUTSIDE = frozenset({Exit.TERMINATED, Exit.INTERRUPTED})
 ENOUGH = 25  # attempts; a run that is ended from outside so often is not interrupted by chance, and is a failure like others
 LONGEST_RETRY_PAUSE = timedelta(hours=6)
