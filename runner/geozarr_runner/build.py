@@ -87,7 +87,7 @@ def _build_once(
     request: Request, target: publish.Target, progress: Progress, now: Callable[[], datetime], called_off: threading.Event
 ) -> None:
     with progress.during("preflight"):
-        plan = _plan(request, called_off)
+        plan = plan_of(request, called_off)
     space.warn(plan.estimate, target.path.parent)
     folder = stage_folder(target)
     try:
@@ -105,7 +105,12 @@ def stage_folder(target: publish.Target) -> Path:
     return target.work / "stage" / target.key
 
 
-def _plan(request: Request, called_off: threading.Event) -> Plan:
+def plan_of(request: Request, called_off: threading.Event) -> Plan:
+    """Returns what the request asks for, after a look at the product's metadata.
+
+    Raises:
+        StacWatchError: see `preflight.plan`.
+    """
     from geozarr_runner.source import preflight
     from geozarr_runner.source.store import Patience
 

@@ -6,6 +6,7 @@ Whatever the moment of a crash, the same request again ends in the same output: 
 
 from __future__ import annotations
 
+import logging
 import shutil
 import threading
 from collections.abc import Callable
@@ -19,7 +20,10 @@ from geozarr_runner.publish import folder as publish
 from geozarr_runner.publish import marker, package, precedence
 from geozarr_runner.request import Identity, Request
 from stac_watch.model.errors import Defect, write_failure
-from stac_watch.model.outcome import Outcome
+from stac_watch.model.forms import Native
+from stac_watch.model.outcome import MARKER, Outcome
+
+log = logging.getLogger(__name__)
 
 
 def run(request: Request, *, progress: Progress, now: Callable[[], datetime], called_off: threading.Event) -> Outcome:
@@ -55,6 +59,11 @@ def _to_file_system(
         if (done := _repacked(target, progress)) is not None:
             return _again(done, identity)
         publish.check_free(target, overwrite=request.overwrite)
+        there = marker.read(target.path)
+        whole = there and publish.already_done(replace(target, key=there.key, overwrite=False))
+        if (same := _unchanged(request, whole, progress, called_off)) is not None:
+            marker.write(target.path / MARKER, same.as_json())
+            return same
         built = publish.finished_partial(target)
         publish.clear(target, but=built)
         if built is None:
@@ -78,8 +87,12 @@ def _to_object_store(
 
     store = upload.open_store(target.href)
     precedence.check(upload.read_marker(store), request.identity, target.href, overwrite=request.overwrite)
-    if (done := upload.already_done(store)) is not None and target.is_answered_by(done):
+    done = upload.already_done(store)
+    if done is not None and target.is_answered_by(done):
         return _again(done, request.identity)
+    if (same := _unchanged(request, done, progress, called_off)) is not None:
+        upload.write_marker(store, same)
+        return same
     upload.check_free(store, target.key, overwrite=request.overwrite)
     request = replace(request, service=upload.service(store))
     outcome = _to_file_system(request, target, progress, now, called_off)
@@ -88,6 +101,29 @@ def _to_object_store(
         upload.publish(store, target.path, outcome, asks, advance=advance)
     shutil.rmtree(target.path.parent, ignore_errors=True)
     return replace(outcome, reason="done", seconds={**outcome.seconds, "publish": progress.seconds["publish"]})
+
+
+def _unchanged(request: Request, whole: Outcome | None, progress: Progress, called_off: threading.Event) -> Outcome | None:
+    """Returns the marker of an output that stays, because the finished GeoZarr that it was made of is the same one still.
+
+    These products have no checksum, so a new stamp of their item is a new revision; what is asked of the store then is its root's
+    metadata and the size of each object, and nothing is fetched.
+    """
+    identity = request.identity
+    if whole is None or request.overwrite or not whole.fingerprint or whole.installation != identity.installation:
+        return None
+    from geozarr_runner.convert import mirror
+
+    with progress.during("preflight"):
+        plan = build.plan_of(request, called_off)
+        packed = "" if plan.native is Native.REFERENCE else package.SUFFIXES.get(request.recipe.package, "")
+        if not mirror.is_still(plan, whole, f"{whole.output_zarr}{packed}" if packed else "", called_off):
+            return None
+    log.info("the product is the one that the output was made of: %s", whole.fingerprint)
+    return replace(
+        whole, reason="unchanged", key=identity.key, revision=identity.revision, run=identity.run, attempt=identity.attempt,
+        fence=identity.fence,
+    )  # fmt: skip
 
 
 def _repacked(target: publish.Target, progress: Progress) -> Outcome | None:

@@ -14,6 +14,8 @@ from conftest import NATIVE_ID
 from geozarr_runner.convert import stock
 from google_crc32c import value as sum_of
 
+from stac_watch.demo.native import write_native
+
 BANDS = "measurements/reflectance"
 TOP = f"{BANDS}/r10m"
 
@@ -411,6 +413,39 @@ def test_what_was_published_anew_meanwhile_is_fetched_anew(own_native, served, r
     root.write_text(json.dumps(document))
     ended = runner(url, tmp_path / "a.zarr", **options)
     assert ended.code == 0, ended.said
+    assert objects(tmp_path / "a.zarr") == objects(own_native)
+
+
+def test_a_new_stamp_of_the_same_store_is_looked_at_and_fetches_nothing(own_native, served, runner, tmp_path):
+    files = served(own_native.parent)
+    url, first = f"{files.url}/{own_native.name}", {"package": "none", "key": "1" * 20, "revision": "a"}
+    assert runner(url, tmp_path / "a.zarr", **first).code == 0
+    before = objects(tmp_path / "a.zarr")
+    files.requests.clear()
+    ended = runner(url, tmp_path / "a.zarr", **first | {"key": "2" * 20, "revision": "b"})
+    assert (ended.code, ended.outcome["reason"]) == (0, "unchanged"), ended.said
+    assert not [path for path in files.requests if "/c/" in path]
+    marker = json.loads((tmp_path / "a.zarr" / "stac-watch.json").read_text())
+    assert (marker["key"], marker["revision"], objects(tmp_path / "a.zarr")) == ("2" * 20, "b", before)
+    band = shard(own_native, "b03", "r720m")  # published anew, with the same metadata
+    node = shard(own_native, "b03", "r360m")
+    band.unlink()
+    node.unlink()
+    shutil.rmtree(own_native / BANDS / "r720m" / "b03" / "c")
+    files.requests.clear()
+    ended = runner(url, tmp_path / "a.zarr", **first | {"key": "3" * 20, "revision": "c"})
+    assert ended.code == 66, ended.said
+    assert objects(tmp_path / "a.zarr") == before
+
+
+def test_a_store_that_was_published_anew_replaces_its_mirror(own_native, served, runner, tmp_path):
+    files = served(own_native.parent)
+    url, first = f"{files.url}/{own_native.name}", {"package": "none", "key": "1" * 20}
+    assert runner(url, tmp_path / "a.zarr", **first).code == 0
+    shutil.rmtree(own_native)
+    write_native(own_native.parent, NATIVE_ID, size=252, chunk=84, seed=1)
+    ended = runner(url, tmp_path / "a.zarr", **first | {"key": "2" * 20})
+    assert (ended.code, ended.outcome["reason"]) == (0, "done"), ended.said
     assert objects(tmp_path / "a.zarr") == objects(own_native)
 
 

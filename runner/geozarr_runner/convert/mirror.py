@@ -33,8 +33,8 @@ from geozarr_runner.verify.pyramid import georeferencing, overviews, scales
 from geozarr_runner.verify.verify import Compared, Sample, Verification
 from stac_watch.model.errors import Defect, InputError, SourceNotThere, Temporary, write_failure
 from stac_watch.model.forms import Native
-from stac_watch.model.outcome import Check
-from stac_watch.model.zarr3 import ROOT, StoredArray, StoredTree, fingerprint
+from stac_watch.model.outcome import Check, Outcome
+from stac_watch.model.zarr3 import ROOT, StoredArray, StoredTree, fingerprint, same_store
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +89,26 @@ def take(plan: Plan, folder: Path, output: Path, during: During, called_off: thr
     known = fingerprint(plan.root, sizes, {} if partial else arrived.indexes)
     verified = Verification(checks, findings, Sample(known, 1.0))
     return Taken(Staged(arrived.root, arrived.missing, len(arrived.objects), arrived.bytes), verified, known, there)
+
+
+def is_still(plan: Plan, whole: Outcome, package: str, called_off: threading.Event) -> bool:
+    """Says whether an output that was taken as it is, is what this plan would make: the same store, in the same way.
+
+    Args:
+        plan: what is asked for.
+        whole: the marker of the output that is there.
+        package: the address of the archive that is asked for; empty = none.
+        called_off: ends the work early.
+
+    Raises:
+        Temporary | Refused: see `source.classify`.
+    """
+    there = (whole.engine, whole.source, whole.item_id, whole.package.href if whole.package else "")
+    if plan.tree is None or there != (str(plan.native), plan.source.url, plan.item_id, package):
+        return False
+    keys = list(plan.tree.keys())
+    sizes = dict(zip(keys, in_threads(plan.source.size, keys, called_off), strict=True))
+    return same_store(whole.fingerprint, fingerprint(plan.root, {k: n for k, n in sizes.items() if n is not None}, {}))
 
 
 def place(plan: Plan, documents: Mapping[str, bytes], arrived: Arrived, objects: Path, output: Path) -> None:

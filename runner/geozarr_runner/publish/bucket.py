@@ -136,6 +136,16 @@ def already_done(store: ObjectStore) -> Outcome | None:
     return found if counted and packed else None
 
 
+def write_marker(store: ObjectStore, outcome: Outcome) -> None:
+    """Writes the marker of an output that stays as it is.
+
+    Raises:
+        CannotWrite | Temporary | Refused: the store does not take it.
+    """
+    with _talking(store):
+        store.fs.pipe_file(store.at(MARKER), outcome.as_json().encode())
+
+
 def check_free(store: ObjectStore, key: str, *, overwrite: bool) -> None:
     """Makes sure, before anything is converted, that the address may be taken.
 
