@@ -90,14 +90,14 @@ def _to_object_store(
     done = upload.already_done(store)
     if done is not None and target.is_answered_by(done):
         return _again(done, request.identity)
-    if (same := _unchanged(request, done, progress, called_off)) is not None:
-        upload.write_marker(store, same)
+    asks = Asks(request.identity, overwrite=request.overwrite, wait=called_off.wait)
+    if done is not None and (same := _unchanged(request, done, progress, called_off)) is not None:
+        upload.write_marker(store, same, done, asks)
         return same
     upload.check_free(store, target.key, overwrite=request.overwrite)
     request = replace(request, service=upload.service(store))
     outcome = _to_file_system(request, target, progress, now, called_off)
     with progress.during("publish", outcome.counts.files) as advance:
-        asks = Asks(request.identity, overwrite=request.overwrite, wait=called_off.wait)
         upload.publish(store, target.path, outcome, asks, advance=advance)
     shutil.rmtree(target.path.parent, ignore_errors=True)
     return replace(outcome, reason="done", seconds={**outcome.seconds, "publish": progress.seconds["publish"]})

@@ -136,14 +136,21 @@ def already_done(store: ObjectStore) -> Outcome | None:
     return found if counted and packed else None
 
 
-def write_marker(store: ObjectStore, outcome: Outcome) -> None:
-    """Writes the marker of an output that stays as it is.
+def write_marker(store: ObjectStore, outcome: Outcome, before: Outcome, asks: Asks) -> None:
+    """Writes the marker of an output that stays as it is, in place of the one that was read.
 
     Raises:
-        CannotWrite | Temporary | Refused: the store does not take it.
+        Superseded: a later revision's output lies there.
+        CannotWrite | Temporary | Refused: the store does not take it; another run writes.
     """
-    with _talking(store):
+    with _talking(store), Reservation(store, asks, before) as claim:
+        there = read_marker(store)
+        precedence.check(there, asks.identity, store.href, overwrite=asks.overwrite)
+        if there != before:
+            raise Temporary(f"another run has written {store.href}", hint="it is tried again; the other run's result counts")
+        claim.check()
         store.fs.pipe_file(store.at(MARKER), outcome.as_json().encode())
+        claim.release()
 
 
 def check_free(store: ObjectStore, key: str, *, overwrite: bool) -> None:
