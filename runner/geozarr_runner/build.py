@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING
 
 from geozarr_runner.process import space
 from geozarr_runner.process.progress import Progress
+from geozarr_runner.publish import dask_report, marker, package
 from geozarr_runner.publish import folder as publish
-from geozarr_runner.publish import marker, package
 from geozarr_runner.request import Request
-from stac_watch.model.errors import InputError, write_failure
+from stac_watch.model.errors import InputError
 from stac_watch.model.forms import Form, Native
 from stac_watch.model.identity import parse_product_id
 from stac_watch.model.outcome import MARKER, Check, Counts, Outcome, Package
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-DASK_REPORT = ".dask.html"
-"""What is appended to the output's name."""
 ROUNDS = 3
 """How often a run begins with a product that is replaced while it is read; then the next attempt comes later."""
 
@@ -70,7 +68,6 @@ def build(
     """
     from geozarr_runner.source.noted import Replaced
 
-    _prepare_dask_report(request)
     for rounds_left in reversed(range(ROUNDS)):
         try:
             _build_once(request, target, progress, now, called_off)
@@ -87,6 +84,7 @@ def _build_once(
     request: Request, target: publish.Target, progress: Progress, now: Callable[[], datetime], called_off: threading.Event
 ) -> None:
     with progress.during("preflight"):
+        dask_report.prepare(request.recipe.dask_perf_html)
         plan = plan_of(request, called_off)
     space.warn(plan.estimate, target.path.parent)
     folder = stage_folder(target)
@@ -298,36 +296,8 @@ def _options(request: Request, target: publish.Target, workers: int) -> Options:
     from geozarr_runner.convert.engine import Options
 
     recipe = request.recipe
-    dask_report = str(_dask_report(target)) if recipe.dask_perf_html else ""
-    return Options(recipe.spatial_chunk, recipe.sharding, dask_report, recipe.engine, workers)
-
-
-def _dask_report(target: publish.Target) -> Path:
-    """Returns where Dask's report is written first: beside the output it is published with the rest."""
-    return target.partial_beside / f"{target.path.name}{DASK_REPORT}"
-
-
-def _prepare_dask_report(request: Request) -> None:
-    """Makes the folder of the file that was asked for: what cannot be written is said before anything is downloaded."""
-    asked = request.recipe.dask_perf_html
-    if asked and "://" not in asked:
-        try:
-            Path(asked).absolute().parent.mkdir(parents=True, exist_ok=True)
-            Path(asked).touch()
-        except OSError as error:
-            raise write_failure(error, asked) from error
-
-
-def _hand_out_dask_report(request: Request, target: publish.Target) -> None:
-    asked = request.recipe.dask_perf_html
-    if not asked or not _dask_report(target).exists():  # nothing is computed where a store is taken as it is
-        return
-    if "://" in asked:
-        from geozarr_runner.publish import bucket as upload
-
-        upload.put_file(_dask_report(target), asked)
-    else:
-        shutil.copyfile(_dask_report(target), asked)
+    measured = str(dask_report.place(target)) if recipe.dask_perf_html else ""
+    return Options(recipe.spatial_chunk, recipe.sharding, measured, recipe.engine, workers)
 
 
 def _finish(
@@ -355,7 +325,7 @@ def _finish(
         )  # fmt: skip
         with progress.during("report"):
             outcome = _describe(request, plan, made, target, outcome)
-        _hand_out_dask_report(request, target)
+        dask_report.hand_out(request.recipe.dask_perf_html, target)
         publish.flush(target.partial)
         outcome = replace(outcome, seconds=dict(progress.seconds))
         marker.write(target.partial / MARKER, outcome.as_json())
@@ -393,8 +363,8 @@ def _describe(request: Request, plan: Plan, made: _Made, target: publish.Target,
         bytes_by_stage=_bytes_by_stage(outcome),
     )
     written = report.write(beside, name, made.store or target.partial, outcome, made.verified.findings, subject)
-    if request.recipe.dask_perf_html and _dask_report(target).exists():
-        written["dask_report"] = _dask_report(target)
+    if request.recipe.dask_perf_html and dask_report.place(target).exists():
+        written["dask_report"] = dask_report.place(target)
     written["item"] = beside / f"{name}{item.SUFFIX}"
     companions = {key: path.name for key, path in written.items()}
     described = item.describe(outcome, plan, request.stac_url, target.partial, companions, name=name, service=request.service)
