@@ -63,7 +63,7 @@ def test_items_of_a_real_catalog_become_verified_outputs(stack, pgstac, capsys):
     second = {**demo, "name": "pgstac", "api": theirs, "allowed_hosts": [host]}
     try:
         stack.config["sources"] = [demo, second]
-        stack.configure()
+        stack.configure(recipe={"output": "/data/{catalog}/{collection}/{item_id}.zarr"})  # two catalogs share no path
         items = [stack.item_id(), stack.item_id()]
         for item_id in items:
             stack.ask_catalog("product", {"item_id": item_id})
@@ -82,4 +82,4 @@ def test_items_of_a_real_catalog_become_verified_outputs(stack, pgstac, capsys):
             print(f"\npgstac {GENERATION}: {', '.join(stack.timing(item, stack.workflows_of(item)[0]) for item in items)}")
     finally:
         stack.config["sources"] = [demo]
-        stack.configure()
+        stack.configure(recipe={"output": "/data/{collection}/{item_id}.zarr"})
