@@ -1,0 +1,94 @@
+"""A finished GeoZarr over a slow network: our mirror, every chunk verified, beside a plain parallel download: `make bench-mirror`.
+
+In: an edge in pixels. Out: a table, and JSON; exit 1 when an object was fetched twice. Never: compares with a figure of another
+day or machine; what counts is the ratio within this run. The start of a process weighs in a small one.
+
+    download   every object of the store, by sixteen connections, to files: what a user would take instead; verifies nothing
+    mirror     `geozarr-runner run --native mirror`, in a fresh process, its import, report and item included; no archive
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from result import Goal, Result
+from slow_http import REQUESTS
+
+from stac_watch.demo.native import write_native
+
+ITEM_ID = "S2C_MSIL2A_20260927T133931_N0513_R067_T32TQM_20260927T170511"
+LATENCY, RATE = 0.04, 20_000_000  # seconds per request; bytes per second and connection
+FULL = 10_980  # pixels; the goals are for a whole tile
+CONNECTIONS = 16
+
+
+def main() -> int:
+    """Runs both, prints the table, writes the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", type=int, default=FULL, help="edge of r10m in pixels")
+    size = parser.parse_args().size
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        store = write_native(folder / "published", ITEM_ID, size=size, chunk=1024)
+        keys = [p.relative_to(store).as_posix() for p in store.rglob("*") if p.is_file()]
+        unique = sum((store / key).stat().st_size for key in keys)
+        plain = _served(store, lambda url: _download(url, keys, folder / "plain"))[0]
+        mirror, sent = _served(store, lambda url: _mirror(url, folder / "mirror" / store.name))
+    memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6  # GB; Linux counts in kB
+    fetched = sum(n for _, n, _ in sent.values())
+    twice = [path for path, (times, _, _) in sent.items() if times > 1 and "/c/" in path]
+    goals = [Goal("memory of the mirror, GB", memory, 1.0), Goal("bytes fetched / unique bytes", fetched / unique, 1.01)]
+    if size == FULL:
+        goals.append(Goal("mirror / plain parallel download", mirror / plain, 1.25))
+    Result(
+        "mirror", f"A finished GeoZarr of {size} px, {unique / 1e6:.0f} MB in {len(keys)} objects", "make bench-mirror",
+        ("way", "seconds", "of the download", "verified"),
+        [("download", plain, 1.0, "no"), ("mirror", mirror, mirror / plain, "every chunk")],
+        notes=[f"{LATENCY * 1000:.0f} ms a request, {RATE / 1e6:.0f} MB/s a connection, {CONNECTIONS} connections"], goals=goals,
+    ).keep()  # fmt: skip
+    return int(bool(twice))
+
+
+def _served(store: Path, work: Callable[[str], None]) -> tuple[float, dict[str, list[int]]]:
+    """Returns how long it took, and what a server of its own sent."""
+    command = [sys.executable, str(Path(__file__).with_name("slow_http.py")), str(store.parent), str(LATENCY), str(RATE)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:  # noqa: S603  # ourselves
+        port = server.stdout.readline() if server.stdout else ""
+        url = f"http://127.0.0.1:{int(port)}"
+        try:
+            started = time.monotonic()
+            work(f"{url}/{store.name}")
+            seconds = time.monotonic() - started
+            with urllib.request.urlopen(f"{url}{REQUESTS}") as answer:  # noqa: S310  # our own server
+                return seconds, json.load(answer)
+        finally:
+            server.terminate()
+
+
+def _download(url: str, keys: list[str], folder: Path) -> None:
+    def one(key: str) -> None:
+        target = folder / key
+        target.parent.mkdir(parents=True, exist_ok=True)
+        urllib.request.urlretrieve(f"{url}/{key}", target)  # noqa: S310  # idem
+
+    with ThreadPoolExecutor(CONNECTIONS) as pool:
+        list(pool.map(one, keys))
+
+
+def _mirror(url: str, output: Path) -> None:
+    command = [sys.executable, "-m", "geozarr_runner.cli", "run", "--stac-url", url, "--output-zarr", str(output), "--package=none"]
+    subprocess.run(command, check=True, capture_output=True)  # noqa: S603  # idem
+
+
+if __name__ == "__main__":
+    sys.exit(main())
