@@ -183,6 +183,8 @@ def bare(own_native) -> Path:
         shutil.rmtree(own_native / BANDS / level)
     for level in ("r20m", "r60m"):
         shutil.rmtree(own_native / BANDS / level / "b08")
+    scalar = zarr.create_array(str(own_native / "conditions/meteorology/cams/isobaricInhPa"), shape=(), dtype="f8", fill_value=0.0)
+    scalar[...] = 7.0  # CPM writes scalar coordinates, too
     for node in own_native.rglob("zarr.json"):
         document = json.loads(node.read_text())
         document.pop("consolidated_metadata", None)

@@ -72,6 +72,7 @@ def sources(tree: StoredTree) -> dict[str, StoredArray]:
         for path, array in sorted(tree.arrays.items())
         if not path.startswith(derived)
         and path not in _INJECTED
+        and array.shape  # the converter drops scalar coordinates, and stumbles over one that nothing names as its coordinate
         and array.name != "spatial_ref"
         and not path.startswith(model.QUICKLOOKS)
     }
