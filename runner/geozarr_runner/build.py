@@ -132,7 +132,7 @@ def plan_of(request: Request, called_off: threading.Event) -> Plan:
 
 
 def _take(
-    request: Request,  # noqa: ARG001  # one signature for all makers
+    request: Request,
     plan: Plan,
     target: publish.Target,
     folder: Path,
@@ -143,7 +143,7 @@ def _take(
     from geozarr_runner.convert import mirror
     from geozarr_runner.convert.stock import Converted
 
-    taken = mirror.take(plan, folder, target.partial, progress.during, called_off)
+    taken = mirror.take(plan, folder, target.partial, progress.during, called_off, allow_empty=request.allow_empty)
     return _Made(taken.staged, Converted(str(plan.native), ()), taken.verified, taken.fingerprint, taken.store)
 
 
@@ -157,7 +157,7 @@ def _transcode_and_convert(
     options = _options(request, target, limits.workers(plan.selection, request.memory_limit))
     total = len(plan.tree.keys()) if plan.tree is not None else 0
     with progress.during("stage", total) as advance, space.writing(folder, plan.estimate):
-        staged, known = transcode.stage(plan, folder, advance=advance, called_off=called_off)
+        staged, known = transcode.stage(plan, folder, advance=advance, called_off=called_off, allow_empty=request.allow_empty)
     return replace(_convert(plan, staged, target, options, progress), fingerprint=known)
 
 

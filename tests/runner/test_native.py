@@ -372,6 +372,15 @@ def test_what_is_missing_is_waited_for(own_native, runner, tmp_path, lacks):
     assert not seen(tmp_path / "out")
 
 
+def test_a_person_may_take_a_hole_for_nodata_and_the_outcome_says_so(own_native, runner, tmp_path):
+    hole_in_a_band(own_native)
+    ended = runner(own_native, tmp_path / "a.zarr", package="none", allow_empty="true")
+    assert ended.code == 0, ended.said
+    told = {check["name"]: check["detail"] for check in ended.outcome["checks"]}
+    assert "r10m/b02" in told["completeness"]
+    assert "taken for nodata" in told["completeness"]
+
+
 def test_masks_that_are_all_zero_may_be_left_out(own_native, runner, tmp_path):
     shutil.rmtree(own_native / "quality/mask/r60m/b01/c", ignore_errors=True)
     ended = runner(own_native, tmp_path / "a.zarr", package="none")

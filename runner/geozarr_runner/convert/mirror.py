@@ -55,7 +55,9 @@ class Taken:
     store: Path  # where it can be read here: the output, or the sample of it
 
 
-def take(plan: Plan, folder: Path, output: Path, during: During, called_off: threading.Event) -> Taken:
+def take(
+    plan: Plan, folder: Path, output: Path, during: During, called_off: threading.Event, *, allow_empty: bool = False
+) -> Taken:
     """Makes the output, in a folder that must not exist or be empty.
 
     Raises:
@@ -77,7 +79,7 @@ def take(plan: Plan, folder: Path, output: Path, during: During, called_off: thr
         advance(len(keys))
         arrived = bring(plan.source, objects, arrays.values(), advance=advance, called_off=called_off, see=samples.see)
         sizes = _sizes(plan, tree, arrived, called_off) if partial else arrived.sizes
-        require_whole(arrays, arrived.missing, samples, plan.source.url)
+        odd = require_whole(arrays, arrived.missing, samples, plan.source.url, allow_empty=allow_empty)
         _require_same(plan)
     with during("convert", 0):
         place(plan, documents, arrived, objects, output)
@@ -88,7 +90,7 @@ def take(plan: Plan, folder: Path, output: Path, during: During, called_off: thr
     findings = tuple(_found(path, sampled.pixels) for path, sampled in samples.of.items())
     known = fingerprint(plan.root, sizes, {} if partial else arrived.indexes)
     verified = Verification(checks, findings, Sample(known, 1.0))
-    return Taken(Staged(arrived.root, arrived.missing, len(arrived.objects), arrived.bytes), verified, known, there)
+    return Taken(Staged(arrived.root, arrived.missing, len(arrived.objects), arrived.bytes, odd), verified, known, there)
 
 
 def is_still(plan: Plan, whole: Outcome, package: str, called_off: threading.Event) -> bool:

@@ -35,7 +35,9 @@ log = logging.getLogger(__name__)
 _WHOLE = 4_000_000  #: pixels up to which an array is compared whole, beyond: one chunk in each quarter
 
 
-def stage(plan: Plan, folder: Path, *, advance: Callable[[int], None], called_off: threading.Event) -> tuple[Staged, str]:
+def stage(
+    plan: Plan, folder: Path, *, advance: Callable[[int], None], called_off: threading.Event, allow_empty: bool = False
+) -> tuple[Staged, str]:
     """Fetches what the selection needs and writes it as Zarr v2; what an earlier attempt fetched is used again.
 
     Returns what was staged, and the fingerprint of the store that it is of.
@@ -58,7 +60,7 @@ def stage(plan: Plan, folder: Path, *, advance: Callable[[int], None], called_of
         write.chunk(array, at, cells)
 
     arrived = bring(plan.source, objects, arrays.values(), advance=advance, called_off=called_off, see=see)
-    require_whole(arrays, arrived.missing, samples, plan.source.url)
+    odd = require_whole(arrays, arrived.missing, samples, plan.source.url, allow_empty=allow_empty)
     write.absent(arrays, arrived.missing)
     if (found := identity(samples)).verdict == "failed":
         raise corrupt_source([found.detail], plan.source.url)
@@ -66,7 +68,7 @@ def stage(plan: Plan, folder: Path, *, advance: Callable[[int], None], called_of
     rest = [key for key in plan.tree.keys() if key not in arrived.objects and key not in arrived.missing]  # noqa: SIM118  # no mapping
     others = dict(zip(rest, in_threads(plan.source.size, rest, called_off), strict=True))
     sizes = {**arrived.sizes, **{key: size for key, size in others.items() if size is not None}}
-    return Staged(root, frozenset(), len(arrived.objects), arrived.bytes), fingerprint(plan.root, sizes, {})
+    return Staged(root, frozenset(), len(arrived.objects), arrived.bytes, odd), fingerprint(plan.root, sizes, {})
 
 
 def keep_objects(folder: Path, root: bytes) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from geozarr_runner.source.complete import Odd
 from geozarr_runner.source.product import REFLECTANCE
 from geozarr_runner.source.samples import Blocks, Sampled
 from geozarr_runner.source.shards import Cells, Region
@@ -29,15 +30,23 @@ _CLEARLY = 3.0  #: times nearer to another band than to its own: noise between t
 _LEAST = 100  #: blocks that a comparison needs
 
 
-def require_whole(arrays: Mapping[str, StoredArray], missing: frozenset[str], samples: Blocks, where: str) -> None:
-    """Raises SourceNotThere when something is absent that cannot be empty."""
+def require_whole(
+    arrays: Mapping[str, StoredArray], missing: frozenset[str], samples: Blocks, where: str, *, allow_empty: bool
+) -> tuple[Odd, ...]:
+    """Returns what is absent although it cannot be empty, where a person takes it for nodata.
+
+    Raises:
+        SourceNotThere: nobody does.
+    """
     lost = holes(arrays, missing, samples)
-    if lost:
+    if lost and not allow_empty:
         shown = ", ".join(lost[:5]) + (f" and {len(lost) - 5} more" if len(lost) > 5 else "")  # a line's worth
         raise SourceNotThere(
             f"{where} is still being uploaded: {len(lost)} chunks are missing ({shown})",
-            hint="it is tried again later; if it stays, tell the catalog's operator which chunks are missing",
+            hint="it is looked at again later; if it stays, tell the catalog's operator which chunks are missing, "
+            "or take them for nodata: geozarr-runner run --allow-empty true",
         )
+    return tuple(Odd(key, "other arrays have data there") for key in lost)
 
 
 def holes(arrays: Mapping[str, StoredArray], missing: frozenset[str], samples: Blocks) -> list[str]:
