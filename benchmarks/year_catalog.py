@@ -11,7 +11,7 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from year_clock import START, Clock, moment
@@ -41,6 +41,7 @@ class Catalog:
     abilities: Abilities = field(default_factory=Abilities)
     fuse: int = -1  # so many searches until the watcher is killed in one; negative = it is not
     asked: int = 0
+    kept: timedelta = timedelta(0)  # there is no cache between
 
     def __post_init__(self) -> None:
         self.current = array("q", [-1]) * len(self.plan.sensing)  # by item: what it shows now

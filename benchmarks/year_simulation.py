@@ -67,7 +67,7 @@ class Year:
         self._watcher: Watcher | None = None
 
     def _open(self) -> Ledger:
-        return Ledger(open_engine(self.url))
+        return Ledger(open_engine(self.url), clock=self.clock)
 
     def _start(self) -> Watcher:
         self.watchers += 1

@@ -107,6 +107,21 @@ def test_each_write_renews_and_so_does_each_tick(ledger, other, clock, wait, mak
         assert not other.lease.hold("b", clock)
 
 
+def test_a_clock_that_is_given_is_the_lease_s_time_on_any_database(ledger, database, clock, make):
+    """A simulation's time is neither a server's nor a machine's."""
+    first, second = (Ledger(open_engine(database), clock=clock) for _ in range(2))
+    assert first.lease.hold("a", clock)
+    clock.now += LEASE / 2
+    first.items.commit("s2", [make.sighting()], [], None, clock())
+    assert first.lease.holder() == ("a", clock.now + LEASE)
+    clock.now += LEASE * 0.9
+    assert not second.lease.hold("b", clock)
+    clock.now += LEASE * 0.1
+    assert second.lease.hold("b", clock)
+    first.close()
+    second.close()
+
+
 def test_an_orderly_end_leaves_nobody_waiting(ledger, other, clock):
     ledger.lease.hold("a", clock)
     ledger.lease.release()

@@ -3,8 +3,8 @@
 `hold` sets the session's guard the first time it succeeds. From then on every write of this process is fenced, by whichever thread:
 a watcher that was paused past its lease cannot write over what the next one did.
 
-Its time is PostgreSQL's own, one clock for all who may watch; that of a SQLite file is its machine's. A lease that ends later than
-one can was written before the clock was set back, and holds nobody up.
+Its time is PostgreSQL's own, one clock for all who may watch; that of a SQLite file is its machine's. A clock that is given counts
+in place of both: a simulation's. A lease that ends later than one can was written before the clock was set back, and holds nobody up.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ WATCH, WISH = "watch", "wish"
 class Lease:
     """The lease of one ledger."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, session: Session, clock: Callable[[], datetime] | None = None) -> None:
+        self._session, self._clock = session, clock
         self._fence: tuple[str, Callable[[], datetime]] | None = None  # who once had the lease writes only while it has it
         self._renewed: datetime | None = None  # the lease; None = it has it not
 
@@ -49,7 +49,7 @@ class Lease:
         if self._renewed is not None and timedelta(0) <= asked - self._renewed < LEASE / 3:  # below 0: the clock was set back
             return True  # an idle watcher need not write every second; if it was lost meanwhile, the next write says so
         with self._session.begin() as tx:
-            moment = _time(tx, now)
+            moment = self._time(tx, now)
             mine = self._claim(tx, WATCH, holder, moment)
             if mine:
                 tx.execute(sql.GIVE_BACK, {"of_name": WISH, "of_holder": holder})
@@ -69,7 +69,7 @@ class Lease:
     def _wanted(self, holder: str, now: Callable[[], datetime]) -> bool:
         """Tells whether somebody else watches, or wishes to."""
         with self._session.read() as tx:
-            moment, until = _time(tx, now), t.lease.c.until
+            moment, until = self._time(tx, now), t.lease.c.until
             others = select(t.lease.c.name).where(t.lease.c.holder != holder, until > moment, until <= moment + LEASE)
             return bool(tx.execute(others).first())
 
@@ -95,15 +95,18 @@ class Lease:
         if self._fence is None:
             return
         holder, now = self._fence
-        by_hand = {} if tx.dialect.name == "postgresql" else {"until": now() + LEASE}
-        renewed = tx.execute(sql.renew(tx.dialect.name, LEASE), {"of_name": WATCH, "of_holder": holder, **by_hand})
+        by_database = self._by_database(tx)
+        by_hand = {} if by_database else {"until": (self._clock or now)() + LEASE}
+        renewed = tx.execute(sql.renew(LEASE, by_database=by_database), {"of_name": WATCH, "of_holder": holder, **by_hand})
         if renewed.rowcount != 1:
             self._renewed = None
             raise LeaseLost("another watcher took over the ledger", hint="this one waits until it is free again")
 
+    def _by_database(self, tx: Connection) -> bool:
+        return self._clock is None and tx.dialect.name == "postgresql"
 
-def _time(tx: Connection, now: Callable[[], datetime]) -> datetime:
-    if tx.dialect.name != "postgresql":
-        return now()
-    found: datetime = tx.execute(select(sql.CLOCK)).scalar_one()
-    return found
+    def _time(self, tx: Connection, now: Callable[[], datetime]) -> datetime:
+        if not self._by_database(tx):
+            return (self._clock or now)()
+        found: datetime = tx.execute(select(sql.CLOCK)).scalar_one()
+        return found

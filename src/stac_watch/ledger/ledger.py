@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import datetime
+
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
@@ -21,13 +24,16 @@ from stac_watch.model.errors import CannotWrite, ConfigError
 
 
 class Ledger:
-    """The parts of one ledger; they share its transactions."""
+    """The parts of one ledger; they share its transactions.
 
-    def __init__(self, engine: Engine, session: Session | None = None) -> None:
+    `clock` is the lease's time. Without it that is the database's own, or, where it has none, that of whoever asks.
+    """
+
+    def __init__(self, engine: Engine, session: Session | None = None, *, clock: Callable[[], datetime] | None = None) -> None:
         self._session = session or Session(engine)
         self._engine = engine
         self.listen = self._session.listen
-        self.lease = Lease(self._session)
+        self.lease = Lease(self._session, clock)
         self.sources = Sources(self._session)
         self.items = Items(self._session)
         self.absences = Absences(self._session)

@@ -214,10 +214,10 @@ def miss(dialect: str) -> Upsert:
 
 
 @cache
-def renew(dialect: str, lasts: timedelta) -> Update:
-    """Returns what prolongs a lease, by the database's own clock where it has one; `until` is given where it has none."""
+def renew(lasts: timedelta, *, by_database: bool) -> Update:
+    """Returns what prolongs a lease, by the database's own clock; `until` is given where that does not count."""
     statement = update(t.lease).where(_l.name == bindparam("of_name"), _l.holder == bindparam("of_holder"))
-    return statement.values(until=CLOCK + lasts) if dialect == "postgresql" else statement
+    return statement.values(until=CLOCK + lasts) if by_database else statement
 
 
 CLOCK = func.clock_timestamp(type_=DateTime(timezone=True))
