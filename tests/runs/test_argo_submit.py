@@ -105,6 +105,17 @@ def test_a_run_that_began_and_ended_between_two_looks_takes_no_room(engine, api)
     assert engine.headroom() == 3
 
 
+def test_a_full_cluster_is_asked_again_as_soon_as_a_run_was_seen_to_end(engine, api):
+    events = [event_of(number) for number in (1, 2, 3)]
+    for event in events:
+        engine.submit(event)
+    assert engine.headroom() == 0
+    api.put(data_of(events[0])["run"], status=status("Succeeded"))
+    assert engine.headroom() == 0  # nobody has looked, and the clock stands
+    engine.runs([data_of(events[0])["key"]])
+    assert engine.headroom() == 1
+
+
 def test_workflows_of_others_take_no_room(engine, api):
     api.add(WORKFLOWS, {"metadata": {"name": "by-hand", "labels": {"stac-watch/lane": "hand"}}, "spec": {}})
     assert engine.headroom() == 3

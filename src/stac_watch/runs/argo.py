@@ -148,7 +148,7 @@ class ArgoEngine:
             del self._read[uid]
         self._seen(run.name for run in found)
         if any(run.phase in (Phase.SUCCEEDED, Phase.FAILED) for run in found):
-            self._full_until = None
+            self._full = None
         return distinct(found)
 
     def _run(self, metadata: Mapping[str, Any]) -> Run | None:
