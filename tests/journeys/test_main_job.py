@@ -27,6 +27,7 @@ from stac_watch.config.model import Config
 from stac_watch.demo import scenario
 from stac_watch.demo.catalog import Server, Store, create_app, make_item
 from stac_watch.demo.product import write_product, write_structure
+from stac_watch.model.identity import parse_product_id
 from stac_watch.runs.local import LocalEngine
 from stac_watch.watch.loop import Parts
 
@@ -188,18 +189,27 @@ def in_part(config: Config, wait: Callable[[float], bool]) -> Parts:
 
 @pytest.mark.skipif(not REAL.exists(), reason="the real item documents are not beside the project")
 def test_real_items_with_products_of_the_real_structure(world):
-    """Real item documents, unchanged but for the host of their hrefs, and products of the real structure at reduced size."""
+    """Real item documents, and products of the real structure at reduced size.
+
+    Hrefs get this host. Where the structure is another scene's the document is made that scene's: a product that is not the item's
+    is refused.
+    """
     place, store, url, config = world
-    for path in sorted(REAL.glob("*.json")):
-        item = json.loads(path.read_text())
-        root = f"{url}/products/{item['id']}.zarr"
+    dumps = {path.name.partition(".zarr")[0]: path for path in sorted((REAL / "structure").glob("*MSIL2A*.gz"))}
+    texts = {path.stem: path.read_text() for path in sorted(REAL.glob("*.json"))}
+    items = {name: text for name, text in texts.items() if json.loads(text)["collection"] == "sentinel-2-l2a"}
+    for name, text in items.items():
+        scene = name if name in dumps else max(dumps)
+        item, structure = json.loads(text.replace(name, scene)), json.loads(gzip.decompress(dumps[scene].read_bytes()))
+        if scene != name:
+            told = structure["attributes"]["stac_discovery"]["properties"]
+            item["properties"] |= {"datetime": told["start_datetime"], "grid:code": f"MGRS-{parse_product_id(scene)['tile'][1:]}"}
+        root = f"{url}/products/{scene}.zarr"
         for asset in item["assets"].values():
             head, found, tail = asset["href"].partition(".zarr")
             asset["href"] = root + tail if found else f"{url}/products/{Path(head).name}"
         store.put(item)
-        dumps = sorted((REAL / "structure").glob("*MSIL2A*.gz"))
-        dump = next((d for d in dumps if d.name.startswith(item["id"])), dumps[-1])
-        write_structure(json.loads(gzip.decompress(dump.read_bytes())), place / "products" / f"{item['id']}.zarr", size=360)
+        write_structure(structure, place / "products" / f"{scene}.zarr", size=360)
     done = call("watch", "--once", "-c", config)
     assert done.code == 0, done.said
     lines = listed(config)
