@@ -4,7 +4,8 @@
 a watcher that was paused past its lease cannot write over what the next one did.
 
 Its time is PostgreSQL's own, one clock for all who may watch; that of a SQLite file is its machine's. A clock that is given counts
-in place of both: a simulation's. A lease that ends later than one can was written before the clock was set back, and holds nobody up.
+in place of both: a simulation's. A lease that ends later than one can was written before the clock was
+set back, and holds nobody up.
 """
 
 from __future__ import annotations
