@@ -62,8 +62,8 @@ def test_killed_in_every_stage_and_started_again_gives_the_same_output(files, pr
         assert not output.exists(), f"killed in {stage}: a half-built output lies under the final name"
         files.gate.set()
         if stage == "convert":
-            objects = files.requests.total()
-    assert files.requests.total() - objects < 12, "what was staged was fetched again"
+            objects = files.sent.total()
+    assert files.sent.total() - objects < 12, "what was staged was fetched again"
     ended = runner(source, output, groups=GROUPS, key=KEY, attempt=5)
     assert (ended.code, ended.outcome["attempt"]) == (0, 5)
     assert [p.name for p in output.parent.iterdir() if "partial" in p.name or p.name.endswith(".lock")] == []

@@ -68,6 +68,7 @@ def test_marker_tells_what_was_done_and_the_package_is_what_it_says(converted, t
     }  # fmt: skip
     assert {check["name"]: check["verdict"] for check in marker["checks"]} == dict.fromkeys(
         (
+            "source",
             "completeness",
             "frames",
             "structure",
@@ -137,8 +138,9 @@ def test_over_http_from_an_item_each_object_is_fetched_once_and_no_quicklook(fil
     assert ended.code == 0, ended.stderr
     assert ended.outcome["item_id"] == ITEM_ID
     assert tree(output) == tree(converted)
-    chunks = {path: n for path, n in files.requests.items() if ".z" not in path.rpartition("/")[2] and "json" not in path}
-    assert set(chunks.values()) == {1}
+    chunks = {path for path in files.requests if ".z" not in path.rpartition("/")[2] and "json" not in path}
+    assert {files.sent[path] for path in chunks} == {1}
+    assert {files.requests[path] for path in chunks} == {2}, "the second asks at the end whether it is still the same"
     assert len(chunks) == ended.outcome["counts"]["chunks"]
     assert not any("quicklook" in path for path in files.requests)
     assert json.loads(progress.read_text())["stage"] == "publish"

@@ -13,7 +13,7 @@ and exit.
     ├── CannotWrite               73  the output or a folder cannot be written; disk full
     ├── Temporary                 75  network, 5xx, throttling: the same again may work
     │   └── CatalogUnavailable    75  the catalog does not answer, or answers nonsense
-    ├── Refused                   77  credentials or permissions: the same again will not work
+    ├── Refused                   77  credentials or permissions; of an object store it may mean absent: a few times again
     └── Superseded                79  a later revision of the item is there already
 
 The numbers are those of BSD's sysexits.h, and the first one behind them; the WorkflowTemplate's retry expression and `reconcile`
@@ -134,7 +134,7 @@ class CatalogUnavailable(Temporary):
 
 
 class Refused(StacWatchError):  # noqa: N818  # the answer, as HTTP 401/403 gives it
-    """Credentials or permissions are wrong: the same again will not work."""
+    """Credentials or permissions are wrong; a store that may not be listed refuses so what is not there yet, too."""
 
     exit_code = Exit.REFUSED
 
