@@ -57,6 +57,13 @@ class Plant:
             Run(d["run"], d["key"], d["attempt"], Phase.SUCCEEDED, outcome=Outcome(code=0, key=d["key"]), started=NOW) for d in done
         ]
 
+    def marker(self, output):
+        """What lies in an output of one of the events."""
+        [data] = [data for data in self.events.values() if data["output_zarr"] == output] or [None]
+        if data is None:
+            return None
+        return Outcome(code=0, key=data["key"], attempt=data["attempt"], installation=data["installation"])
+
     def headroom(self):
         return 100
 
@@ -85,7 +92,7 @@ def world(tmp_path_factory):
         catalog = Catalog(CatalogHttp(source.api, now=lambda: NOW, sleep=lambda _: None, rng=rng), source.collection)
         parts = Parts(
             sources=(source,), recipe=Recipe(output="/data/{item_id}.zarr"), limits=Limits(), ledger=ledger, engine=plant,
-            catalogs={"s2": catalog}, read_marker=lambda _: None, now=lambda: NOW, wait=lambda _: False, rng=rng, holder="test",
+            catalogs={"s2": catalog}, read_marker=plant.marker, now=lambda: NOW, wait=lambda _: False, rng=rng, holder="test",
         )  # fmt: skip
         watcher = Watcher(parts)
         watcher.tick(to_the_end=True)
