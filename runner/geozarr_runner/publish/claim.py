@@ -56,6 +56,7 @@ class Reservation:
     _token: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}:{next(_NUMBERS)}")  # of a process that lives
     _renewals: int = 0
     _ended: threading.Event = field(default_factory=threading.Event)
+    _turn: threading.RLock = field(default_factory=threading.RLock)  # a store may show a note that is just rewritten half-way
 
     def __enter__(self) -> Self:
         self._acquire()
@@ -71,15 +72,17 @@ class Reservation:
         Raises:
             Temporary: another run has taken it over.
         """
-        found = self._read()
+        with self._turn:
+            found = self._read()
         if found is None or found[1].get("token") != self._token:
             raise self._taken("has taken over")
 
     def release(self) -> None:
         """Removes the note: the output is whole."""
-        self._ended.set()
-        self.check()
-        self.store.fs.rm(self.store.at(NOTE))
+        with self._turn:  # a renewal in between would leave the note for ever
+            self._ended.set()
+            self.check()
+            self.store.fs.rm(self.store.at(NOTE))
 
     def _acquire(self) -> None:
         seen: dict[str, Any] | None = None
@@ -127,11 +130,12 @@ class Reservation:
     def _renew(self) -> None:
         while not self._ended.wait(self.asks.lease / _LOOKS):
             try:
-                found = self._read()
-                if found is None or found[1].get("token") != self._token:
-                    return  # said at the next check
-                self._renewals += 1
-                write_if(self.store, NOTE, self._note(), {"IfMatch": found[0]})
+                with self._turn:
+                    found = self._read()
+                    if self._ended.is_set() or found is None or found[1].get("token") != self._token:
+                        return  # said at the next check
+                    self._renewals += 1
+                    write_if(self.store, NOTE, self._note(), {"IfMatch": found[0]})
             except Exception:  # noqa: BLE001, S112  # a store that does not answer is asked again; the main thread says so
                 continue
 
