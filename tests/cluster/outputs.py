@@ -55,6 +55,7 @@ def _compare(stack: Stack, source: str, output: str, options: dict[str, Any], vo
         "name": "main",
         "image": f"geozarr-runner:{stack.release}",
         "imagePullPolicy": "IfNotPresent",
+        "resources": {"requests": {"cpu": "50m", "memory": "256Mi"}},  # production's quota takes no pod that is silent
         "command": ["python", "-c", COMPARE, source, output, json.dumps(options)],
         "env": [
             {"name": "AWS_CONFIG_FILE", "value": "/etc/geozarr/s3/config"},

@@ -46,7 +46,7 @@ KEEP_SUCCESS, KEEP_FAILURE = 3 * 86400, 14 * 86400  # seconds; the reconciler re
 TOKEN_FOLDER = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105  # where client-go looks, and no secret
 SIZE_FILE, OUTCOME_FILE = f"{TMP}/size", f"{TMP}/outcome.json"
 _P = "{{{{workflow.parameters.{}}}}}".format
-_REMOTE = "{{=workflow.parameters.output_zarr contains '://'}}"
+_DONE_WITH = "{{=workflow.status == 'Succeeded' && workflow.parameters.output_zarr contains '://'}}"
 
 
 def convert_template(settings: Settings) -> Object:
@@ -64,7 +64,7 @@ def convert_template(settings: Settings) -> Object:
         service_account_name=RUN,
         arguments=[_argument(p, settings) for p in PARAMETERS],
         active_deadline_seconds=DEADLINE,
-        pod_gc=m.PodGC(strategy="OnWorkflowSuccess", delete_delay_duration="600s"),
+        pod_gc=m.PodGC(strategy="OnWorkflowSuccess", delete_delay_duration="120s"),
         pod_metadata=m.Metadata(labels=labels(TEMPLATE)),
         security_context=m.PodSecurityContext.model_validate(pod_security()),
         # two attempts for one object store name must not meet; a name on a volume is the run's own
@@ -101,7 +101,7 @@ def convert_template(settings: Settings) -> Object:
             Task(name=CONVERT, template=convert, depends=VOLUME)
         release = _release()
         with DAG(name="end"):
-            Task(name=RELEASE, template=release, when=_REMOTE, continue_on=m.ContinueOn(error=True, failed=True))
+            Task(name=RELEASE, template=release, when=_DONE_WITH, continue_on=m.ContinueOn(error=True, failed=True))
     document: Object = template.to_dict()
     return document
 
@@ -223,10 +223,11 @@ def _volume(settings: Settings) -> Resource:
 
 
 def _release() -> Resource:
-    """Returns the step that gives the volume of a run back, however the run ended, when its output is in an object store.
+    """Returns the step that gives the volume of a run back when the run has succeeded and its output is in an object store.
 
-    Nothing of worth is on it then: another attempt is another run with a volume of its own. Kept for the three days that the
-    Workflow is kept, 11 GiB each, volumes were what ended first: 62 runs a day in a quota of 2 TiB.
+    Nothing of worth is on it then. Kept for the three days that the Workflow is kept, 11 GiB each, volumes were what ended first:
+    62 runs a day in a quota of 2 TiB. Kubernetes takes a claim away only when the pods that mounted it are gone, too: two minutes
+    after success. Those of a failed run stay to be looked at, and so its claim is left alone.
     """
     gone = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "{{workflow.name}}"}}
     return Resource(

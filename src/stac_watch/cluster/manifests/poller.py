@@ -162,8 +162,8 @@ def production_environment() -> list[Object]:
 def quota(settings: Settings) -> Object:
     """Returns a quota that follows from how many runs there may be at once.
 
-    Each has one volume, which goes when the run ends. Once more as many are for runs that somebody terminates: their volumes stay
-    until their Workflows go.
+    Each has one volume, which goes soon after a success. Once more as many are for those on their way out, and for runs that
+    failed: their volumes stay until their Workflows go.
     """
     runs = settings.slots + BESIDE
     storage = 2 * runs * RUN_VOLUME + math.ceil(settings.bus_replicas * quantity(settings.bus_size) / 2**30)

@@ -1,0 +1,136 @@
+"""The overlay `production`, as rendered from a configuration, with a fault of each part: PostgreSQL, S3, quota, policies, audit.
+
+Nothing of it is patched for the test: what differs from a cluster of several nodes is said by options (one server of the bus).
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from harness.daemons import wait_until
+from outputs import check_on_s3
+from stack import Stack, nodes, outcome, slowly
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "services"))
+from postgres import Postgres, programs
+
+pytestmark = pytest.mark.cluster
+GATEWAY, PODS = "10.244.0.1", "10.244.0.0/16"  # this machine, as pods see it: the bridge of the pod network; and the pods
+
+
+@pytest.fixture(scope="module")
+def database(is_own_cluster):
+    """A PostgreSQL on this machine that pods reach."""
+    if not is_own_cluster:
+        pytest.skip("pods of another cluster do not reach a database on this machine")
+    if programs() is None:
+        assert os.environ.get("CI") != "true", "PostgreSQL 15 is not installed: apt-get install postgresql-15"
+        pytest.skip("PostgreSQL 15 is not installed: apt-get install postgresql-15")
+    server = Postgres(clients=[PODS])
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def production(kubectl, release, port_forward, database, tmp_path_factory, places, request):
+    stack = Stack(
+        kubectl, "test-production", tmp_path_factory.mktemp("production"), release, port_forward, overlay="production",
+        options=("--bus-replicas=1", "--bus-size=1Gi"),
+    )  # fmt: skip
+
+    def prepare():
+        """The bucket, and what leads to the database: a Service as a company's DNS has one."""
+        ports = [{"name": "sql", "port": 5432, "targetPort": database.port}]
+        service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "ledger"}, "spec": {"ports": ports}}
+        slices = {
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+            "metadata": {"name": "ledger", "labels": {"kubernetes.io/service-name": "ledger"}},
+            "ports": [{"name": "sql", "port": database.port}], "endpoints": [{"addresses": [GATEWAY]}],
+        }  # fmt: skip
+        stack.do("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": [service, slices]}))
+        stack.ports.add(database.port)  # NetworkPolicies see where a Service leads
+        url = f"postgresql+psycopg://postgres@ledger.{stack.namespace}.svc/postgres"
+        stack.put_secret("stac-watch-ledger", {"url": url})
+        stack.config["recipe"] = {"output": f"s3://{stack.bucket()}/{{collection}}/{{item_id}}.zarr"}
+
+    stack.up(prepare)
+    yield stack
+    if request.session.testsfailed:
+        stack.keep_evidence(places.root / "var" / "cluster-evidence" / "production")
+    stack.down()
+
+
+def claims(stack):
+    return {claim["metadata"]["name"] for claim in stack.kubectl.get("pvc", "-n", stack.namespace)["items"]}
+
+
+def test_items_become_outputs_where_the_configuration_says_and_volumes_are_given_back(production):
+    items = [production.publish(), production.publish()]
+    rows = production.await_done(*items)
+    production.check(*items)
+    for item in items:
+        assert rows[item]["output"].startswith(production.config["recipe"]["output"].partition("{")[0])
+        assert check_on_s3(production, item, rows[item]["output"]) == "equal to its source"
+        [workflow] = production.workflows_of(item)
+        assert nodes(workflow)["release"]["phase"] == "Succeeded"
+        assert outcome(workflow)["code"] == 0
+    runs = {w["metadata"]["name"] for item in items for w in production.workflows_of(item)}
+    wait_until(lambda: not runs & claims(production), 240, "volumes of runs with their output in S3 are still there")
+    quota = production.kubectl.get("resourcequota", "geozarr", "-n", production.namespace)["status"]
+    assert quota["hard"]["persistentvolumeclaims"] == "17"  # twice 4 + 4 runs, and the bus
+
+
+def test_a_run_that_failed_keeps_its_volume_to_be_looked_at(production):
+    item = production.publish(broken=True)
+    row = production.await_row(item, lambda row: row["state"] in ("failed", "done"))
+    assert row["state"] == "failed", row
+    [workflow] = production.workflows_of(item)
+    assert workflow["metadata"]["name"] in claims(production)
+    assert nodes(workflow)["release"]["phase"] in ("Skipped", "Omitted")
+
+
+def test_the_doctor_finds_nothing_and_has_tried_the_pods(production, kubectl):
+    path = f"{Path(kubectl.binary).parent}:{os.environ['PATH']}"
+    environ = {**os.environ, "KUBECONFIG": str(kubectl.kubeconfig), "PATH": path, "NO_PROXY": "*", "no_proxy": "*"}
+    argv = [
+        str(Path(sys.executable).parent / "stac-watch"),
+        "cluster",
+        "doctor",
+        f"--config={production.folder / 'stac-watch.yaml'}",
+    ]
+    done = subprocess.run(argv, env=environ, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    [line] = [line for line in done.stdout.splitlines() if "admission" in line]
+    assert "preflight, volume, convert, release" in line
+
+
+def test_each_part_fails_once_and_nothing_is_lost_or_doubled(production, database):
+    items = [production.publish() for _ in range(3)]
+    production.await_workflow(items[0])
+    production.kill("app.kubernetes.io/name=stac-watch")
+    production.kill("sensor-name=geozarr")
+    items.append(production.publish())
+    production.kill("eventsource-name=stac")
+    production.kill("eventbus-name=geozarr")
+    database.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND usename = 'postgres'")
+    production.await_ready()
+    production.await_done(*items, seconds=600)
+    production.check(*items)
+    production.audit()
+
+
+def test_the_nightly_audit_runs_on_any_node_and_finds_no_gap(production):
+    run = {
+        "apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "metadata": {"name": "audit-now"},
+        "spec": {"workflowTemplateRef": {"name": "stac-watch-audit"}},
+    }  # fmt: skip
+    production.do("apply", "-f", "-", stdin=json.dumps(run))
+
+    def phase():
+        return production.kubectl.get("workflow", "audit-now", "-n", production.namespace).get("status", {}).get("phase", "")
+
+    slowly(lambda: phase() in ("Succeeded", "Failed", "Error"), 180)
+    assert phase() == "Succeeded"
