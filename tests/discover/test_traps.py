@@ -82,7 +82,7 @@ SERVERS = {
         ),
     ],
     "a bulk load keeps stamps as they are spelled": [
-        (PGSTAC, "test_a_stamp_that_was_loaded_as_it_was_spelled_is_found_by_the_sweep_at_latest"),
+        (PGSTAC, "test_a_stamp_that_was_loaded_as_it_was_spelled_is_found_by_the_next_poll"),
     ],
     "datetime null": [
         (PGSTAC, "test_an_item_without_an_instant_is_found_by_its_start"),
