@@ -73,9 +73,8 @@ class Reservation:
             Temporary: another run has taken it over.
         """
         with self._turn:
-            found = self._read()
-        if found is None or found[1].get("token") != self._token:
-            raise self._taken("has taken over")
+            if not self._is_ours():
+                raise self._taken("has taken over")
 
     def release(self) -> None:
         """Removes the note: the output is whole."""

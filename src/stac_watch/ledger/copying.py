@@ -19,7 +19,7 @@ from sqlalchemy import Connection, Engine, RowMapping, Table
 
 from stac_watch.ledger import schema as t
 from stac_watch.ledger.migrations import UNFINISHED, create, is_current, version_of
-from stac_watch.ledger.session import Busy, answering
+from stac_watch.ledger.session import Busy, answering, where
 from stac_watch.model.errors import ConfigError, InputError
 
 _EMPTY = "name an empty database, or a file that is not there yet"
@@ -71,7 +71,7 @@ def copy(
     with answering(source), answering(target), source.begin() as rows:  # a transaction that writes: nobody else does meanwhile
         if not is_current(rows):
             raise ConfigError(
-                f"{_name(source)} is no ledger of this version", hint="`stac-watch watch` makes or upgrades one first"
+                f"{where(source)} is no ledger of this version", hint="`stac-watch watch` makes or upgrades one first"
             )
         _check_free(rows, now)
         if rows.dialect.name == "postgresql":  # we say nothing to it while the other side writes
@@ -97,7 +97,7 @@ def _begin(target: Engine) -> dict[str, list[Any]]:
         found = version_of(tx)
         if found is None:
             if there := sa.inspect(tx).get_table_names():
-                said = f"{_name(target)} holds other tables ({', '.join(sorted(there)[:3])})"
+                said = f"{where(target)} holds other tables ({', '.join(sorted(there)[:3])})"
                 raise ConfigError(said, hint=_EMPTY)
             create(tx)
             PLACES.create(tx)
@@ -105,7 +105,7 @@ def _begin(target: Engine) -> dict[str, list[Any]]:
             return {}
         if found != UNFINISHED:
             raise ConfigError(
-                f"{_name(target)} is a ledger already", hint="name an empty database, or a file that is not there yet"
+                f"{where(target)} is a ledger already", hint="name an empty database, or a file that is not there yet"
             )
         return {row.name: row.position for row in tx.execute(sa.select(PLACES))}
 
@@ -148,13 +148,13 @@ def _compare(rows: Connection, source: Engine, target: Engine, tables: Sequence[
     """Raises unless every table has the same rows on both sides, whatever their order."""
     with target.execution_options(reads=True).connect() as copied:
         for table in tables:
-            total = _count(copied, table)
-            if _sum(rows, table) != _sum(copied, table):
+            there = _sum(copied, table)
+            if _sum(rows, table) != there:
                 raise InputError(
-                    f"{_name(target)}: table {table.name} is not as in {_name(source)}, which was written since the copy began",
+                    f"{where(target)}: table {table.name} is not as in {where(source)}, which was written since the copy began",
                     hint="remove the copy, and begin again while no watcher runs",
                 )
-            show(f"{table.name} compared", total, total)
+            show(f"{table.name} compared", there[0], there[0])
 
 
 def _sum(rows: Connection, table: Table) -> tuple[int, int]:
@@ -204,7 +204,3 @@ def _count(rows: Connection, table: Table) -> int:
 def _counts(engine: Engine, tables: Sequence[Table]) -> dict[str, int]:
     with engine.connect() as rows:
         return {table.name: _count(rows, table) for table in tables}
-
-
-def _name(engine: Engine) -> str:
-    return engine.url.render_as_string()

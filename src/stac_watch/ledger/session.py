@@ -88,12 +88,12 @@ def trouble(engine: Engine, error: DBAPIError) -> StacWatchError | None:
     said = _said(error)
     if any(word in said for word in DAMAGED):
         hint = "stop the watcher, keep the file, and restore a backup (docs/operations.md); what happened since is found again"
-        return Unavailable(f"the ledger {_where(engine)} is damaged: {said}", hint=hint)
+        return Unavailable(f"the ledger {where(engine)} is damaged: {said}", hint=hint)
     if isinstance(error, OperationalError) and any(word in said for word in UNWRITABLE):
-        return CannotWrite(f"cannot write the ledger {_where(engine)}: {said}", hint="free space there, or check its mount")
+        return CannotWrite(f"cannot write the ledger {where(engine)}: {said}", hint="free space there, or check its mount")
     if isinstance(error, OperationalError) and any(word in said for word in BUSY):
         hint = "another program of ours works, or stands still inside a transaction; it is tried again"
-        return Busy(f"the ledger {_where(engine)} did not answer: {said}", hint=hint)
+        return Busy(f"the ledger {where(engine)} did not answer: {said}", hint=hint)
     if isinstance(
         error, OperationalError | InterfaceError | InternalError
     ):  # the latter two: a connection that was cut, a failover
@@ -102,10 +102,11 @@ def trouble(engine: Engine, error: DBAPIError) -> StacWatchError | None:
 
 
 def _silent(engine: Engine, error: DBAPIError) -> Temporary:
-    return Temporary(f"the ledger {_where(engine)} did not answer: {_said(error)}", hint="it is tried again")
+    return Temporary(f"the ledger {where(engine)} did not answer: {_said(error)}", hint="it is tried again")
 
 
-def _where(engine: Engine) -> str:
+def where(engine: Engine) -> str:
+    """Returns a ledger's URL as people may see it: without its password."""
     return engine.url.render_as_string()
 
 
