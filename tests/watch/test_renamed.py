@@ -4,25 +4,12 @@ import random
 from datetime import timedelta
 
 import pytest
+from fakes.engine import Taker
 
 from stac_watch.config.model import Limits, Recipe, Source
 from stac_watch.ledger.records import Move
 from stac_watch.model.states import Fact, State
-from stac_watch.runs.engine import Answer, Receipt
 from stac_watch.watch.loop import Parts, Watcher
-
-
-class Taker:
-    """An engine that accepts everything, and has no runs to show."""
-
-    def submit(self, event):
-        return Receipt(Answer.ACCEPTED)
-
-    def runs(self, keys):
-        return []
-
-    def headroom(self) -> int:
-        return 10
 
 
 @pytest.fixture

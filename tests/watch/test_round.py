@@ -5,11 +5,11 @@ from collections import Counter
 from datetime import timedelta
 
 import pytest
+from fakes.engine import Taker
 from sqlalchemy import event as sa_event
 
 from stac_watch.config.model import Limits, Recipe
 from stac_watch.model.states import State
-from stac_watch.runs.engine import Answer, Receipt
 from stac_watch.watch.loop import Parts, Watcher
 
 READS, WRITES = 11, 4
@@ -19,19 +19,6 @@ reads: the source's state, the known items, what another source has of the new o
 the hour, others of the same acquisition, whether a sweep is due, what is unfinished, what has failed, what is due and how much room
 it has, the events of one queue. Writes: the lease, the window, the post, the answer.
 """
-
-
-class Taker:
-    """An engine that accepts everything, and has no runs to show."""
-
-    def submit(self, event):
-        return Receipt(Answer.ACCEPTED)
-
-    def runs(self, keys):
-        return []
-
-    def headroom(self) -> int:
-        return 10
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import difflib
 import itertools
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -20,6 +19,7 @@ import numpy as np
 from geozarr_runner.source import crs
 from stac_watch.model.errors import InputError
 from stac_watch.model.identity import parse_product_id
+from stac_watch.model.zarr3 import PlacedArray
 
 REFLECTANCE = "measurements/reflectance"
 NATIVE_LEVELS = ("r10m", "r20m", "r60m")
@@ -35,11 +35,9 @@ _PRODUCT_TYPES = {"S02MSIL1C": "L1C", "S02MSIL2A": "L2A"}
 
 
 @dataclass(frozen=True)
-class ZarrArray:
+class ZarrArray(PlacedArray):
     """One array of the source: what `.zarray` and `.zattrs` say."""
 
-    path: str  # relative to the store's root, without a leading slash
-    shape: tuple[int, ...]
     chunks: tuple[int, ...]
     dtype: str  # numpy typestr, e.g. `<u2`
     fill_value: object
@@ -51,24 +49,9 @@ class ZarrArray:
     unknown: tuple[str, ...] = ()  # keys of `.zarray` that the specification does not have
 
     @property
-    def group(self) -> str:
-        """The path of the group that holds it."""
-        return self.path.rpartition("/")[0]
-
-    @property
-    def name(self) -> str:
-        """Its name within the group."""
-        return self.path.rpartition("/")[2]
-
-    @property
     def itemsize(self) -> int:
         """Bytes per pixel, uncompressed."""
         return np.dtype(self.dtype).itemsize
-
-    @property
-    def pixels(self) -> int:
-        """Number of elements."""
-        return math.prod(self.shape)
 
     @property
     def grid(self) -> tuple[int, ...]:

@@ -28,22 +28,11 @@ _INDEX_CODECS = ["bytes", "crc32c"]
 
 
 @dataclass(frozen=True)
-class StoredArray:
-    """One array: what its `zarr.json` says."""
+class PlacedArray:
+    """An array in a store, whatever its format: where it lies, and how large it is."""
 
     path: str  # relative to the store's root, without a leading slash
     shape: tuple[int, ...]
-    stored: tuple[int, ...]  # pixels of one object: of a shard, or of a chunk where there are no shards
-    inner: tuple[int, ...]  # pixels of one chunk
-    data_type: Any = field(repr=False)  # a name, or an object with name and configuration
-    fill_value: Any = field(repr=False)
-    codecs: tuple[Mapping[str, Any], ...] = field(repr=False)  # of one chunk
-    sharded: bool
-    index_first: bool  # the index stands at the beginning of a shard
-    separator: str
-    prefix: str  # `c/`, or nothing in the encoding of v2
-    dimensions: tuple[str, ...]  # empty where it names none
-    attributes: Mapping[str, Any] = field(repr=False)
 
     @property
     def group(self) -> str:
@@ -59,6 +48,23 @@ class StoredArray:
     def pixels(self) -> int:
         """Number of elements."""
         return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class StoredArray(PlacedArray):
+    """One array: what its `zarr.json` says."""
+
+    stored: tuple[int, ...]  # pixels of one object: of a shard, or of a chunk where there are no shards
+    inner: tuple[int, ...]  # pixels of one chunk
+    data_type: Any = field(repr=False)  # a name, or an object with name and configuration
+    fill_value: Any = field(repr=False)
+    codecs: tuple[Mapping[str, Any], ...] = field(repr=False)  # of one chunk
+    sharded: bool
+    index_first: bool  # the index stands at the beginning of a shard
+    separator: str
+    prefix: str  # `c/`, or nothing in the encoding of v2
+    dimensions: tuple[str, ...]  # empty where it names none
+    attributes: Mapping[str, Any] = field(repr=False)
 
     @property
     def index_bytes(self) -> int:
