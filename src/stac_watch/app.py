@@ -26,6 +26,7 @@ from stac_watch.model.states import IN_FLIGHT, State
 if TYPE_CHECKING:
     from stac_watch.catalog.client import Catalog
     from stac_watch.catalog.credentials import Credentials
+    from stac_watch.catalog.stores import Stores
     from stac_watch.config.model import ArgoSettings, Config, LocalSettings, Source
     from stac_watch.ledger.copying import Copied
     from stac_watch.ledger.ledger import Ledger
@@ -97,6 +98,7 @@ def build(config: Config, environ: Mapping[str, str], wait: Callable[[float], bo
         engine=build_engine(config, environ),
         ledger=open_ledger(config),
         catalogs=catalogs,
+        stores={source.name: build_stores(source) for source in config.sources},
         read_marker=partial(look, config),
         now=wall_clock,
         wait=wait,
@@ -133,15 +135,13 @@ def serving(config: Config, parts: Parts) -> Iterator[tuple[str, Callable[[Tick]
 
 def build_catalog(source: Source, rng: random.Random) -> Catalog:
     """Returns a source's catalog, which reads of an item what the source's rules need."""
-    from importlib.metadata import version
-
     from stac_watch.catalog.client import FIELDS, Catalog
     from stac_watch.catalog.http import CatalogHttp
     from stac_watch.discover.policy import fields_for
 
     fields = (*FIELDS, *fields_for(source.filter))
     whole = source.filter.cql2 is not None  # an expression may name any property
-    agent = source.user_agent or f"stac-watch/{version('stac-watch')}"
+    agent = _agent(source)
     http = CatalogHttp(
         source.api,
         now=wall_clock,
@@ -152,6 +152,19 @@ def build_catalog(source: Source, rng: random.Random) -> Catalog:
         agent=agent,
     )
     return Catalog(http, source.collection, fields=fields, whole=whole)
+
+
+def build_stores(source: Source) -> Stores:
+    """Returns the way to the product stores of a source."""
+    from stac_watch.catalog.stores import Stores
+
+    return Stores(source.hosts(), rate=source.poll.looks, sleep=time.sleep, agent=_agent(source))
+
+
+def _agent(source: Source) -> str:
+    from importlib.metadata import version
+
+    return source.user_agent or f"stac-watch/{version('stac-watch')}"
 
 
 def credentials(source: Source, agent: str) -> Credentials:

@@ -35,7 +35,7 @@ from stac_watch.runs.reconcile import reconcile
 FIRST, LANDED = (Path(__file__).with_name(f"ledger-{version}.sql") for version in (1, 3))
 TO_1 = (  # what the first version did not have, taken away
     *(f"DROP TABLE {name}" for name in ("funnel", "lease", "backfill", "probe", "lateness", "sweep", "baseline", "absent",
-      "second_look")),
+      "second_look", "restamp")),
     "DROP TABLE moved",
     *(f"DROP INDEX {name}" for name in ("item_by_sensing", "item_by_update", "item_by_sight", "conversion_by_source",
       "conversion_by_change", "outbox_by_age", "outbox_by_due", "outbox_posted")),
@@ -239,6 +239,8 @@ INSERT INTO conversion (key, source, item_id, revision, state, attempt, failures
     SELECT key, 's2', 'S2A_' || i, 'rev', state, 1, 0, 0, at, 'live', '', '', 'gz-' || i, '/out/' || i, at, at FROM past;
 INSERT INTO item (source, item_id, revision, key, updated, sensing, tile, bbox, first_seen, last_seen)
     SELECT 's2', 'S2A_' || i, 'rev', key, at, at, 'T32TQM', '[0, 0, 1, 1]', at, at FROM past;
+INSERT INTO restamp (source, item_id, stamp, href, since, due, tries, found, looked_at)
+    SELECT 's2', 'S2A_' || i, at, '', at, at, 0, 'same', at FROM past;
 INSERT INTO event (id, key, attempt, body, created_at) SELECT key || '-1', key, 1, '{}', at FROM past;
 INSERT INTO history (key, src, fact, dst, attempt, at, why)
     SELECT key, src, 'x', dst, 1, at, '' FROM past
@@ -279,6 +281,9 @@ def test_no_question_of_a_tick_or_of_a_person_reads_a_big_table_from_end_to_end(
     explain.read(ledger, "b", Limits(), make.now, lambda _: None)
     ledger.counts.states_within("s2", make.now - timedelta(days=9), make.now)
     ledger.counts.waiting_within("s2", make.now - timedelta(days=9), make.now)
+    ledger.restamps.due("s2", make.now, 9)
+    ledger.restamps.get("s2", "a")
+    ledger.restamps.forget("s2", make.now)
     ledger.lease.hold("somebody", lambda: make.now, gives_way=True)
     list(ledger.items.within("s2", make.now - timedelta(days=9), make.now))
     ledger.items.current("s2", ["a"])

@@ -69,6 +69,9 @@ class Poll(Group):
     most_new: int = Field(default=20_000, ge=1)
     """New items and revisions within an hour; what is more waits for the next, and is said: a catalog that invents items fills no
     disk. All of Sentinel-2 are about 20,000 a day. Backfills and replays are exempt."""
+    looks: Rate = Field(default=20.0, validate_default=False)
+    """Requests a second to the stores of products, to see whether one was published anew: finished stores have no checksum, and the
+    item's new stamp says only that something may have changed. A look takes some 190 requests, and no pixels."""
     page: int = Field(default=1000, ge=1, le=10_000)
     """Items per request. With `fields` 1,000 items are about 1 MB; EODC clips silently at 10,000."""
 

@@ -34,6 +34,8 @@ def parse_duration(value: object) -> timedelta:
 
 def parse_rate(value: object) -> float:
     """Returns events per second from `2/s`, `90/m`, `1000/h`."""
+    if isinstance(value, float) and value > 0:  # read already
+        return value
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*/\s*([smhd])", str(value).strip())
     if not match or float(match[1]) <= 0:
         raise ValueError(f"{value!r} is not a rate; write for example 2/s or 90/m")

@@ -19,7 +19,7 @@ from stac_watch.catalog.windows import days
 from stac_watch.config.model import Recipe, Source
 from stac_watch.config.places import NO_TILE
 from stac_watch.config.sharing import catalog_name
-from stac_watch.discover.items import read_item, shown_id
+from stac_watch.discover.items import checksum_of, read_item, shown_id
 from stac_watch.discover.overlap import lateness_bucket
 from stac_watch.discover.policy import Skip, judge
 from stac_watch.discover.revisions import recognise
@@ -28,6 +28,7 @@ from stac_watch.ledger.records import Findings, Known, Sighting, SourceState, Ta
 from stac_watch.ledger.session import StaleState
 from stac_watch.model.errors import Temporary, of_data, told
 from stac_watch.model.event import Conversion, Lane, fence_of
+from stac_watch.model.forms import Form
 from stac_watch.model.identity import conversion_key, tile_of
 from stac_watch.model.item import Item, ItemDocument, SkipReason, Unreadable
 from stac_watch.model.product import acquisition
@@ -63,6 +64,7 @@ class Comparison:
     places: dict[str, str] = field(default_factory=dict)  # of unchanged ones that wait: where the product can be had now
     lagging: int = 0  # answers that are older than what is known: neither news nor a return
     older: dict[str, str] = field(default_factory=dict)  # items that a newer processing takes the place of, and why
+    restamped: dict[str, tuple[datetime, str]] = field(default_factory=dict)  # unchanged, for all that they say: see `restamps`
 
     def without(self, item_ids: Collection[str]) -> Comparison:
         """Returns the same without these items' news."""
@@ -173,6 +175,11 @@ class Intake:
             shared=self._shared(sightings, known),
             moved=as_known.moved,
             places=as_known.places,
+            restamped={
+                i: (item.updated, item.product_href)
+                for i, (item, document) in items.items()
+                if i in known and i not in fresh and item.updated is not None and is_in_doubt(item, document, known[i])
+            },
             older={i: f"{by} is a newer processing of the same acquisition" for i, by in older.items() if by in admitted},
         )
 
@@ -228,6 +235,7 @@ class Intake:
         found = replace(
             found,
             superseded=seen.older,
+            restamped=seen.restamped,
             places=seen.places,
             moved=seen.moved,
             lateness=Counter(bucket for bucket in late if bucket is not None),
@@ -297,6 +305,16 @@ def is_open(item: Item, known: Known) -> bool:
     """Tells whether an unchanged item is judged again: what rules kept out is, what met a later revision only once stamped anew."""
     stamped_anew = item.updated is not None and known.updated is not None and item.updated > known.updated
     return known.state is State.SKIPPED and (not known.overtaken or stamped_anew)
+
+
+def is_in_doubt(item: Item, document: ItemDocument, known: Known) -> bool:
+    """Tells whether an unchanged item was stamped anew and has no checksum that says whether its product is the same still.
+
+    Only of a finished store more is known than the item says: its outcome has a fingerprint.
+    """
+    before = max((stamp for stamp in (known.updated, known.restamped) if stamp is not None), default=None)
+    stamped_anew = item.updated is not None and before is not None and item.updated > before
+    return stamped_anew and item.form is Form.GEOZARR and known.state is not State.SKIPPED and not checksum_of(document)
 
 
 def hidden_names(leaf: Leaf) -> tuple[str, str] | None:

@@ -87,7 +87,7 @@ def _insert(tx: Connection, source: str, sightings: Sequence[Sighting], now: dat
         why = f"{c.kind} seen in {source}" if s.skip is None else f"rule {s.skip.value}"
         history.append(moves.history_values(key, None, fact, state, 1, now, why))
         published = s.item.updated if c.lane == "live" else None
-        tx.info[MOVED].append(Moved(source, c.item_id, key, c.lane, 1, run, None, fact, state, now, published, why))
+        tx.info[MOVED].append(Moved(source, c.item_id, key, c.lane, 1, run, None, fact, state, now, published, why, c.form))
         places[Place(source, c.lane, state, cause)] += 1
         states.append(state)
     for table, rows in ((t.conversion, conversions), (t.event, events), (t.outbox, outbox), (t.history, history)):

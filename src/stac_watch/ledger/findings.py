@@ -36,6 +36,8 @@ def note(tx: Connection, source: str, found: Findings, now: datetime) -> None:
         moves.put(tx, t.moved, rows, ("source", "item_id"), "at")
     if found.places:
         _relocate(tx, source, found.places)
+    if found.restamped:
+        _restamp(tx, source, found.restamped, now)
     if found.present:
         _delete(tx, t.absent, source, found.present)
     if found.missing:
@@ -62,6 +64,25 @@ def _relocate(tx: Connection, source: str, places: Mapping[str, str]) -> None:
         body = relocated(bytes(row.body), places[keys[row.key]])
         if row.posts == 0 and body != row.body:
             tx.execute(sql.REWRITE, {"of_event": row.event_id, "rewritten": body})
+
+
+def _restamp(tx: Connection, source: str, stamps: Mapping[str, tuple[datetime, str]], now: datetime) -> None:
+    """Notes what is to be looked at: item id -> its new stamp, and where its product lies. One look answers all stamps before it."""
+    rows = [
+        {
+            "source": source,
+            "item_id": i,
+            "stamp": stamp,
+            "href": href,
+            "since": now,
+            "due": now,
+            "tries": 0,
+            "found": "",
+            "looked_at": None,
+        }
+        for i, (stamp, href) in stamps.items()
+    ]
+    moves.put(tx, t.restamp, rows, ("source", "item_id"), "stamp", "href", "since", "due", "tries", "found", "looked_at")
 
 
 def forget_unreadable(tx: Connection, source: str, item_ids: Collection[str], names: tuple[str, str] | None = None) -> None:

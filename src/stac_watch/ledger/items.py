@@ -36,7 +36,9 @@ class Items:
         with self._session.read() as tx:
             rows = chunked(tx, sql.KNOWN, item_ids, of_source=source)
             return {
-                r.item_id: Known(r.revision, r.key, State(r.state), r.cause, r.updated, r.trace, r.exit_code == Exit.SUPERSEDED)
+                r.item_id: Known(
+                    r.revision, r.key, State(r.state), r.cause, r.updated, r.trace, r.exit_code == Exit.SUPERSEDED, r.stamp
+                )
                 for r in rows
             }
 

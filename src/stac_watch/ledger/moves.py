@@ -82,7 +82,7 @@ def _next_event(tx: Connection, row: ConversionRow, attempt: int, move: Move) ->
     if last is None:
         raise Defect(f"conversion {row.key} has no event")
     admitted = "backfill" if move.lane == "backfill" else "updated"
-    why = {Fact.REPLAYED: "replay", Fact.ADMITTED: admitted}.get(move.fact, "retry")
+    why = move.asked or {Fact.REPLAYED: "replay", Fact.ADMITTED: admitted}.get(move.fact, "retry")
     return next_attempt(
         last, attempt, reason=why, lane=move.lane, overwrite=move.overwrite, fence=move.fence, allowed_hosts=move.allowed_hosts
     )

@@ -35,6 +35,7 @@ class Findings:
     moved: Collection[str] = ()  # items that are announced although nothing changed but the host of their product
     present: Collection[str] = ()  # items that were missing, and are there
     missing: Collection[str] = ()  # items that this sweep did not find
+    restamped: Mapping[str, tuple[datetime, str]] = field(default_factory=dict)  # known, without a checksum: new stamp, product
     sweep: int = 0  # its number
 
 
@@ -52,6 +53,7 @@ class Known:
     updated: datetime | None = None  # when the catalog said that it changed
     trace: str | None = None  # the revision, whatever host the product lies on; None where an earlier version noted it
     overtaken: bool = False  # its run found the output of a later revision
+    restamped: datetime | None = None  # the last new stamp for which it was, or is to be, looked at
 
 
 @dataclass(frozen=True)
@@ -166,6 +168,11 @@ class Lag:
     done_last_hour: int
     done_last_day: int
     withdrawn: int  # items that the catalog no longer has
+    to_look: int = 0  # known items that were stamped anew and are to be looked at
+    same: int = 0  # looked at within a day: what was known is there
+    changed: int = 0  # within a day: another store under the name; converted again
+    retried: int = 0  # within a day: had failed, and is tried again
+    unclear: int = 0  # within a day: nobody could tell
 
 
 @dataclass(frozen=True)
@@ -211,6 +218,18 @@ class SecondLook:
 
 
 @dataclass(frozen=True)
+class Restamp:
+    """A known item without a checksum that was stamped anew."""
+
+    source: str
+    item_id: str
+    stamp: datetime
+    href: str  # of its product, as the item has it now
+    tries: int  # looks that gave no answer
+    row: ConversionRow  # what it is known by
+
+
+@dataclass(frozen=True)
 class Move:
     """A fact about one conversion, and what goes with it."""
 
@@ -226,6 +245,7 @@ class Move:
     allowed_hosts: str = ""  # of the source as it is configured now, comma-separated; empty = as they were
     overwrite: bool = False  # the next attempt converts again although an output with the key exists
     conversion: Conversion | None = None  # the next attempt asks for this, of whichever source; None = for the same as before
+    asked: str = ""  # why the next attempt's event is made, as it says; empty = what the fact means
 
 
 @dataclass(frozen=True)
@@ -266,6 +286,7 @@ class Moved:
     at: datetime
     since: datetime | None  # when it entered the state that it left; for a new live one, when it was published, if known
     why: str
+    form: str = ""  # of a new one's product, as its item announces it
 
 
 @dataclass(frozen=True)

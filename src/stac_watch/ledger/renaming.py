@@ -38,7 +38,19 @@ class Renaming:
         Where both have a cursor, the earlier one stays: something is read twice, and nothing is left out.
         """
         with self._session.write() as tx:
-            for table in (t.item, t.unreadable, t.backfill, t.probe, t.lateness, t.sweep, t.audited, t.baseline, t.absent, t.moved):
+            for table in (
+                t.item,
+                t.unreadable,
+                t.backfill,
+                t.probe,
+                t.lateness,
+                t.sweep,
+                t.audited,
+                t.baseline,
+                t.absent,
+                t.moved,
+                t.restamp,
+            ):
                 _take_over(tx, table, old, new)
             _cursors(tx, old, new)
             renamed = tx.execute(update(t.conversion).where(t.conversion.c.source == old).values(source=new)).rowcount

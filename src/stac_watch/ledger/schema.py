@@ -34,7 +34,7 @@ from stac_watch.model.outcome import Outcome, outcome_of
 from stac_watch.model.signatures import masked
 from stac_watch.model.texts import visible
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 
 
 class Stamp(TypeDecorator[datetime]):
@@ -321,4 +321,20 @@ absent = Table(  # items that a sweep did not find where they were
     Column("sweeps", Integer, nullable=False),
     Column("last_sweep", Integer, nullable=False),
     Column("withdrawn_at", Stamp),
+)
+
+restamp = Table(  # known items without a checksum that were stamped anew: their products may have changed
+    "restamp",
+    metadata,
+    Column("source", String(64), primary_key=True),
+    Column("item_id", String(128), primary_key=True),
+    Column("stamp", Stamp, nullable=False),  # the item's own
+    Column("href", Text, nullable=False),  # where the product lies
+    Column("since", Stamp, nullable=False),
+    Column("due", Stamp, nullable=False),
+    Column("tries", Integer, nullable=False),
+    Column("found", String(8), nullable=False),  # empty = not looked at yet; same, changed, retried, unclear
+    Column("looked_at", Stamp),
+    Index("restamp_by_due", "source", "found", "due"),
+    Index("restamp_by_look", "source", "looked_at"),
 )

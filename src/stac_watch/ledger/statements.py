@@ -38,6 +38,7 @@ from sqlalchemy import (
 
 from stac_watch.ledger import schema as t
 from stac_watch.model.event import PRIORITY
+from stac_watch.model.item import Look
 from stac_watch.model.states import FINAL, IN_FLIGHT, State
 
 if TYPE_CHECKING:
@@ -84,8 +85,9 @@ ABILITIES = select(t.probe.c.found, t.probe.c.at, t.probe.c.invalidated).where(t
 LATENESS = select(t.lateness.c.bucket, t.lateness.c.n).where(t.lateness.c.source == _source)
 SWEEPS = select(t.sweep).where(t.sweep.c.source == _source)
 KNOWN = (
-    select(_i.item_id, _i.revision, _i.key, _c.state, _c.cause, _c.exit_code, _i.updated, _i.trace)
+    select(_i.item_id, _i.revision, _i.key, _c.state, _c.cause, _c.exit_code, _i.updated, _i.trace, t.restamp.c.stamp)
     .join(t.conversion, _c.key == _i.key)
+    .outerjoin(t.restamp, and_(t.restamp.c.source == _i.source, t.restamp.c.item_id == _i.item_id))
     .where(_i.source == _source, _one_of(_i.item_id))
 )
 KEYS = select(_i.item_id, _i.key).where(_i.source == _source, _one_of(_i.item_id))
@@ -126,6 +128,18 @@ LOOKS = select(_look.key, _look.since).where(_look.due <= bindparam("now", type_
 LOOK_AGAIN: Update = update(t.second_look).where(_look.key == _key).values(due=bindparam("next_due", type_=_look.due.type))
 LOOKED: Delete = delete(t.second_look).where(_look.key == _key)
 
+_restamp = t.restamp.c
+RESTAMPED = (
+    select(_restamp.item_id, _restamp.stamp, _restamp.href, _restamp.tries, _i.key)
+    .join(t.item, and_(_i.source == _restamp.source, _i.item_id == _restamp.item_id))
+    .join(t.conversion, _c.key == _i.key)
+    .where(_restamp.source == _source, _restamp.found == "", _restamp.due <= bindparam("now", type_=_restamp.due.type))
+    .where(_c.state.in_([s.value for s in FINAL]))
+    .order_by(_restamp.due, _restamp.item_id)
+    .limit(bindparam("most", type_=Integer))
+)
+"""What was stamped anew, is to be looked at, and is not under way."""
+
 # -- sums ------------------------------------------------------------------------------------------------------------------
 
 STARTS = select(_h.key, _h.dst, _h.at).where(_h.dst.in_([s.value for s in IN_FLIGHT]), _one_of(_h.key)).order_by(_h.id)
@@ -149,6 +163,13 @@ def _lags() -> Select[Any]:
         select(func.count()).where(done, _c.changed_at >= bindparam("hour_ago")).scalar_subquery(),
         select(func.count()).where(done, _c.changed_at >= bindparam("day_ago")).scalar_subquery(),
         select(func.count()).where(gone.source == s.c.source, gone.withdrawn_at.is_not(None)).scalar_subquery(),
+        select(func.count()).where(_restamp.source == s.c.source, _restamp.found == "").scalar_subquery(),
+        *(
+            select(func.count())
+            .where(_restamp.source == s.c.source, _restamp.looked_at >= bindparam("day_ago"), _restamp.found == found)
+            .scalar_subquery()
+            for found in (f.value for f in Look)
+        ),
     )
 
 

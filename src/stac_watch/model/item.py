@@ -69,3 +69,12 @@ class SkipReason(StrEnum):
     WITHDRAWN = "withdrawn"  #: it is gone from the catalog
     FORM = "form_not_taken"  #: the runner does not take its product's form: one zip file, a later Zarr, another mission's
     SUPERSEDED = "superseded"  #: a newer revision, or a newer processing of the same acquisition, replaced it
+
+
+class Look(StrEnum):
+    """What a look at the product of an item that was stamped anew found."""
+
+    SAME = "same"  #: the store that its output was made of
+    CHANGED = "changed"  #: another one; it is converted again
+    RETRIED = "retried"  #: nothing was made of it so far: it had failed, and is tried again
+    UNCLEAR = "unclear"  #: it cannot be told: no answer, no sizes, no fingerprint

@@ -49,6 +49,7 @@ class Explanation:
     next: Next
     log: str | None
     pruned: bool  # moves and events of it were forgotten by `ledger prune`
+    restamped: str  # what became of its item's last new stamp, where that had to be looked at
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ def read(
             row, now, limits, item=ledger.items.get(row), history=ledger.conversions.history(row.key),
             bodies=ledger.conversions.events(row.key),
             around=circumstances(ledger, row, orders), log=log_of(row.run),
+            restamped=_restamped(ledger.restamps.get(row.source, row.item_id)),
         )
         for row in known(ledger, item)
     ]  # fmt: skip
@@ -111,6 +113,7 @@ def explanation(
     bodies: list[bytes],
     around: Circumstances,
     log: Path | None,
+    restamped: str = "",
 ) -> Explanation:
     """Puts the chain of one conversion together."""
     return Explanation(
@@ -124,6 +127,7 @@ def explanation(
         next=what_next(row, now, limits, around),
         log=str(log) if log else None,
         pruned=len(bodies) < row.attempt or any(after.src != move.dst for move, after in pairwise(history)),
+        restamped=restamped,
     )
 
 
@@ -167,7 +171,8 @@ def render_explanation(view: Explanation) -> RenderableType:
         published = "" if item.updated is None else f", published {_short(item.updated)}"
         said = f"sensed {_short(item.sensing)}{published}, seen {_short(item.first_seen)}, last {_short(item.last_seen)}{cloud}"
     for name, value in (
-        ("item", entry.item), ("catalog", said), ("rule", view.rule), ("key", f"{entry.key} (revision {entry.revision})"),
+        ("item", entry.item), ("catalog", said), ("stamped anew", view.restamped), ("rule", view.rule),
+        ("key", f"{entry.key} (revision {entry.revision})"),
         ("state", f"{entry.state.value} · {entry.source}, {entry.lane}"),
         ("events", ", ".join(f"{e['id']} ({e['data']['reason']})" for e in view.events)),
         ("pruned", PRUNED if view.pruned else None), ("run", entry.run), ("output", entry.output),
@@ -187,6 +192,15 @@ def render_explanation(view: Explanation) -> RenderableType:
     when = f" at {_short(view.next.at)}" if view.next.at else ""
     after = Text(f"next{when}: {view.next.what}", style="bold red" if entry.state is State.FAILED else "")
     return Group(head, moves, verdicts, after)
+
+
+def _restamped(found: tuple[datetime, str, datetime | None] | None) -> str:
+    if found is None:
+        return ""
+    stamped, what, looked_at = found
+    if looked_at is None:
+        return f"{_short(stamped)}, without a checksum: its product is to be looked at"
+    return f"{_short(stamped)}; its product was looked at {_short(looked_at)}: {what}"
 
 
 def _exit_code(outcome: Outcome | None) -> str | None:

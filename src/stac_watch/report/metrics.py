@@ -38,6 +38,7 @@ class Loop:
     sightings: Mapping[tuple[str, str], int] = field(default_factory=dict)
     installation: str = ""  # whose loop it is
     steps: Mapping[tuple[str, str, str], Histogram] = field(default_factory=dict)  # by source, lane and step
+    products: Mapping[tuple[str, str, str], int] = field(default_factory=dict)  # by source, form and state
 
 
 def families(whole: Totals | None, loop: Loop, sources: tuple[str, ...]) -> Iterator[Metric]:
@@ -69,6 +70,9 @@ def _of_ledger(whole: Totals) -> Iterator[Metric]:
     yield _gauge("overlap_seconds", "How far before the cursor every poll reads again", overlap, ("source",))
     withdrawn = {(s.source,): s.withdrawn for s in whole.sources}
     yield _gauge("withdrawn_items", "Items that are gone from the catalog", withdrawn, ("source",))
+    looks = {(s.source, found): n for s in whole.sources for found, n in s.restamped.items()}
+    text = "Known items that were stamped anew: to be looked at, and what looks of the last day found"
+    yield _gauge("restamped_items", text, looks, ("source", "found"))
     held = {(s.source,): bool(s.backfill.held) for s in whole.sources if s.backfill is not None}
     yield _gauge("backfill_held", "1 while a backfill is stopped, by its canary or its failures", held, ("source",))
     yield from _of_discovery(whole)
@@ -116,6 +120,7 @@ def _of_loop(loop: Loop, sources: tuple[str, ...]) -> Iterator[Metric]:
     posts = {(answer,): loop.posts.get(answer, 0) for answer in ("accepted", "refused", "unknown")}
     yield _counter("posts", "Events that were posted, by the engine's answer", posts, ("answer",))
     yield _counter("sightings", "Items that the catalog showed, by verdict", loop.sightings, ("source", "verdict"))
+    yield _counter("products", "New conversions by the form of their product", loop.products, ("source", "form", "state"))
     steps = HistogramMetricFamily(
         f"{PREFIX}_step_seconds", "How long conversions took to a step from the one before", labels=("source", "lane", "step")
     )

@@ -181,6 +181,14 @@ def _overlap(source: SourceStatus) -> str:
     return f"{source.overlap / 60:.0f} min ({why})"
 
 
+def _restamped(source: SourceStatus) -> str:
+    """Returns how far the looks at known items are that were stamped anew and have no checksum."""
+    counts = dict(source.restamped)
+    waiting = counts.pop("waiting")
+    found = ", ".join(f"{n} {what}" for what, n in counts.items() if n)
+    return "; in 24 h ".join(part for part in (f"{waiting} to look at" if waiting else "", found) if part) or "-"
+
+
 def _verdict(audited: Audited | None) -> str:
     if audited is None:
         return "-"
@@ -204,6 +212,8 @@ def _lag(view: Status) -> Table:
     lag.add_row("ready about", *(when(s.eta) for s in view.sources))
     lag.add_row("read again", *(_overlap(s) for s in view.sources))
     lag.add_row("withdrawn", *(str(s.withdrawn) for s in view.sources))
+    if any(any(s.restamped.values()) for s in view.sources):
+        lag.add_row("stamped anew", *(_restamped(s) for s in view.sources))
     lag.add_row("swept", *(when(s.swept) for s in view.sources))
     lag.add_row("audited", *(_verdict(s.audited) for s in view.sources))
     return lag

@@ -36,6 +36,7 @@ class SourceStatus:
     overlap: float | None  # seconds; None where the source is not configured any more
     lateness_samples: int | None  # None = it is not sized by them
     withdrawn: int
+    restamped: dict[str, int]  # known items that were stamped anew: `waiting` for a look; by what looks of the last day found
     cursor: datetime | None  # every change up to then was read
     swept: datetime | None  # when the last sweep of recent days ended
     audited: Audited | None
@@ -102,6 +103,13 @@ def source_status(
         overlap=overlap,
         lateness_samples=samples,
         withdrawn=lag.withdrawn,
+        restamped={
+            "waiting": lag.to_look,
+            "same": lag.same,
+            "changed": lag.changed,
+            "retried": lag.retried,
+            "unclear": lag.unclear,
+        },
         cursor=remembered.positions.get(f"{name}:{found.stamp}") if found else None,
         swept=remembered.swept.get(name),
         audited=remembered.audits.get(name),

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from time import monotonic
 
 from stac_watch.catalog.client import Catalog
+from stac_watch.catalog.stores import Stores
 from stac_watch.config.model import OURS, Limits, Recipe, Source
 from stac_watch.discover.intake import Intake
 from stac_watch.ledger.ledger import Ledger
@@ -58,6 +59,7 @@ class Parts:
     holder: str = ""  # this watcher's name in the lease; empty = it does not ask for one
     installation: str = ""  # whose outputs it makes
     gives_way: bool = False  # it leaves the ledger to any watcher that does not
+    stores: Mapping[str, Stores] = field(default_factory=dict)  # of products, by source; without them none is looked at
 
     def intake(self, source: Source) -> Intake:
         """Returns what documents of a source pass through."""
@@ -91,7 +93,10 @@ class Watcher:
         own = {s.name: s.max_in_flight for s in parts.sources if s.max_in_flight is not None}
         caps = reserved([s.name for s in parts.sources], parts.limits.max_in_flight, own)
         self._throttle = Throttle(TokenBucket(parts.limits.rate), caps=caps, max_in_flight=parts.limits.max_in_flight)
-        self._observers = [Observer(parts.intake(source), parts.rng) for source in (parts.sources if observing else ())]
+        self._observers = [
+            Observer(parts.intake(source), parts.rng, parts.stores.get(source.name))
+            for source in (parts.sources if observing else ())
+        ]
         self._refused: Rest | None = None  # of an engine that refused us
         self._looked: Rest | None = None  # between two looks at the runs
         self._gave_up: Rest | None = None  # between two looks at failed conversions

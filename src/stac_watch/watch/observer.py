@@ -9,25 +9,28 @@ import random
 import threading
 from datetime import UTC, datetime, timedelta
 
+from stac_watch.catalog.stores import Stores
 from stac_watch.discover.intake import Flooded, Intake, add
 from stac_watch.discover.poll import poll
+from stac_watch.discover.restamps import look
 from stac_watch.discover.sweep import sweep
 from stac_watch.ledger.records import Tally
 from stac_watch.model.errors import Defect, StacWatchError, Temporary, told
 from stac_watch.model.patience import Rest
 
 JITTER = 0.1  # of the poll interval, so that many installations do not ask the catalog in step
-PAUSE = timedelta(minutes=1)  # between looks whether a sweep is due, and after one that failed
+PAUSE = timedelta(minutes=1)  # between looks whether a sweep is due or an item is to be looked at, and after one that failed
 
 
 class Observer:
-    """One source's polls and sweeps."""
+    """One source's polls, sweeps, and looks at what was stamped anew."""
 
-    def __init__(self, intake: Intake, rng: random.Random) -> None:
+    def __init__(self, intake: Intake, rng: random.Random, stores: Stores | None = None) -> None:
         self.name = intake.source.name
-        self._intake, self._rng = intake, rng
+        self._intake, self._rng, self._stores = intake, rng, stores
         self._polled: Rest | None = None
         self._swept: Rest | None = None
+        self._looked: Rest | None = None
         self._thread: threading.Thread | None = None
         self._tally: Tally | None = None
         self._error: BaseException | None = None
@@ -38,7 +41,7 @@ class Observer:
         Raises:
             Temporary: this machine has no thread for it.
         """
-        if self._thread is not None or not (self._due(self._polled) or self._due(self._swept)):
+        if self._thread is not None or not any(map(self._due, (self._polled, self._swept, self._looked))):
             return False
         # a daemon: a stop must not wait for a catalog's time-out, and the ledger's transactions survive any end
         self._thread = threading.Thread(target=self._round, args=(to_the_end,), name=f"observe-{self.name}", daemon=True)
@@ -68,7 +71,7 @@ class Observer:
 
     def rest(self, until: datetime) -> None:
         """Asks nothing before then."""
-        self._polled = self._swept = Rest(datetime.min.replace(tzinfo=UTC), until)
+        self._polled = self._swept = self._looked = Rest(datetime.min.replace(tzinfo=UTC), until)
 
     def _due(self, rest: Rest | None) -> bool:
         return rest is None or not rest.lasts(self._intake.now())
@@ -85,6 +88,8 @@ class Observer:
                 self._tally = poll(self._intake)
             if self._due(self._swept):
                 self._sweep(to_the_end=to_the_end)
+            if self._due(self._looked) and (self._stores is None or look(self._intake, self._stores) is None):
+                self._looked = self._pause(PAUSE)
         except Flooded as error:
             self._tally, self._error = add(self._tally or Tally(), error.tally), error
             self._swept = self._pause(PAUSE)

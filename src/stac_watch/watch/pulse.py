@@ -59,6 +59,7 @@ class Pulse:
     posts: Mapping[str, int] = field(default_factory=dict)  # by answer
     sightings: Mapping[tuple[str, str], int] = field(default_factory=dict)  # by source and verdict
     steps: Mapping[tuple[str, str, str], Durations] = field(default_factory=dict)  # by source, lane and step
+    products: Mapping[tuple[str, str, str], int] = field(default_factory=dict)  # of new conversions: by source, form and state
     runs: Runs = field(default_factory=Runs)  # as the engine had them last
 
 
@@ -74,6 +75,7 @@ class Recorder:
         self._posts: Counter[str] = Counter()
         self._sightings: Counter[tuple[str, str]] = Counter()
         self._steps: dict[tuple[str, str, str], Durations] = {}
+        self._products: Counter[tuple[str, str, str]] = Counter()
 
     def note(self, tick: Tick) -> None:
         """Takes in what a round did."""
@@ -95,6 +97,9 @@ class Recorder:
 
     def hear(self, moved: Moved) -> None:
         """Takes in a move that was committed, from whatever thread."""
+        if moved.form:
+            with self._lock:
+                self._products[moved.source, moved.form, moved.dst.value] += 1
         step = STEPS.get((moved.src, moved.dst))
         if step is None or moved.since is None or moved.since > moved.at:
             return
@@ -106,4 +111,4 @@ class Recorder:
     def read(self) -> Pulse:
         """Returns the pulse as it is now; it never changes after that."""
         with self._lock:
-            return replace(self._pulse, steps=dict(self._steps))
+            return replace(self._pulse, steps=dict(self._steps), products=dict(self._products))

@@ -106,7 +106,8 @@ class _Families(Collector):
             version=self._site.version, installation=self._site.installation,
             ticks=pulse.ticks, last_tick=pulse.at, leads=pulse.ticks > 0 and not pulse.standby,
             ailing=frozenset(pulse.ailing), answered=pulse.answered, problems=pulse.problems, facts=pulse.facts, posts=pulse.posts,
-            sightings=pulse.sightings, steps={place: (d.cumulated(), d.total) for place, d in pulse.steps.items()},
+            sightings=pulse.sightings, products=pulse.products,
+            steps={place: (d.cumulated(), d.total) for place, d in pulse.steps.items()},
         )  # fmt: skip
         yield from families(whole, loop, tuple(source.name for source in self._site.sources))
 
