@@ -85,6 +85,7 @@ def build(config: Config, environ: Mapping[str, str], wait: Callable[[float], bo
         Unavailable: the runner is not installed (local engine).
         ConfigError: the ledger or the engine cannot be used as configured.
     """
+    from stac_watch.ledger.records import Rivals
     from stac_watch.watch.loop import Parts
 
     check_output(config)
@@ -98,6 +99,7 @@ def build(config: Config, environ: Mapping[str, str], wait: Callable[[float], bo
         engine=build_engine(config, environ),
         ledger=open_ledger(config),
         catalogs=catalogs,
+        rivals={source.name: Rivals(*config.rivals(source.name)) for source in config.sources},
         stores={source.name: build_stores(source) for source in config.sources},
         read_marker=partial(look, config),
         now=wall_clock,

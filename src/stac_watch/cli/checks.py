@@ -74,8 +74,16 @@ def _checked_catalog(config: Config, source: Source, catalog: Catalog) -> str:
         ledger.close()
     skew = (server_now - wall_clock()).total_seconds()
     told = [*words(found), f"overlap {overlap.total_seconds() / 60:.0f} min, its clock is {skew:+.0f} s from ours"]
+    told += _shares(config, source)
     told += [*outlook(source, catalog, wall_clock()).words(source.filter), *unreadable]
     return "\n      ".join([f"{catalog.collection} at {catalog.api}", *told])
+
+
+def _shares(config: Config, source: Source) -> list[str]:
+    """Returns who converts what several sources have."""
+    ahead, behind = config.rivals(source.name)
+    told = [f"what {', '.join(sorted(ahead))} has under the same id is converted there (`prefer`)"] if ahead else []
+    return told + ([f"what {', '.join(sorted(behind))} has under the same id is converted here (`prefer`)"] if behind else [])
 
 
 def _unreadable(ledger: Ledger, source: Source) -> list[str]:

@@ -24,7 +24,7 @@ from pydantic import (
 from stac_watch.config.areas import Area, Expression, parse_area, parse_expression
 from stac_watch.config.auth import Auth
 from stac_watch.config.places import output_template
-from stac_watch.config.sharing import default_output, meeting
+from stac_watch.config.sharing import default_output, meeting, order
 from stac_watch.config.values import Agent, Bbox, Duration, Group, Host, HttpUrl, Off, Rate, SameHost, Size, Tile
 from stac_watch.model.errors import ConfigError
 from stac_watch.model.forms import Native
@@ -224,6 +224,10 @@ class Config(Group):
     the output of another installation. Keep it for good: a watcher under a new name may not replace what it made before."""
     sources: tuple[Source, ...] = Field(min_length=1)
     """What is watched; names are unique."""
+    prefer: tuple[str, ...] | Literal["all"] = ()
+    """Sources by name, the preferred one first: collections of one catalog may have the same acquisition under one id (Zarr v2 and
+    v3), and one of them converts it, unless another has begun. Empty = the first in `sources`; sources of several catalogs count as
+    having the same only where they are named here. `all` = each converts what it has, two outputs of one scene included."""
     recipe: Recipe = Recipe()
     """How each product is converted."""
     engine: Annotated[ArgoSettings | LocalSettings, Field(discriminator="kind")] = LocalSettings(kind="local")
@@ -249,6 +253,18 @@ class Config(Group):
         if isinstance(recipe, dict) and "output" not in recipe and (output := default_output(given.get("sources"))):
             return {**given, "recipe": {**recipe, "output": output}}
         return given
+
+    @model_validator(mode="after")
+    def _prefers_its_own(self) -> Self:
+        names = [source.name for source in self.sources]
+        for name in () if self.prefer == "all" else self.prefer:
+            if name not in names:
+                raise ValueError(f"`prefer` names {name!r}, which is no source; there are: {', '.join(names)}")
+        return self
+
+    def rivals(self, name: str) -> tuple[frozenset[str], frozenset[str]]:
+        """Returns the sources that are preferred to one of them, and those that it is preferred to; see `sharing.order`."""
+        return order(self.sources, None if self.prefer == "all" else self.prefer, name)
 
     @model_validator(mode="after")
     def _no_two_for_one_output(self) -> Self:

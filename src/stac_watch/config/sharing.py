@@ -15,6 +15,26 @@ APART = "var/outputs/{catalog}/{collection}/{item_id}.zarr"
 """The default output where two catalogs have collections of one name."""
 
 
+def order(sources: Sequence[Source], prefer: Sequence[str] | None, name: str) -> tuple[frozenset[str], frozenset[str]]:
+    """Returns the sources that are preferred to one of them, and those that it is preferred to, with the same acquisitions.
+
+    Those are the other collections of its catalog, and whatever `prefer` names together with it; the first named, or the first
+    configured, comes first. None = every source converts all of its items.
+    """
+    if prefer is None:
+        return frozenset(), frozenset()
+    ranked = sorted(sources, key=lambda s: prefer.index(s.name) if s.name in prefer else len(prefer))
+    places = {s.name: n for n, s in enumerate(ranked)}
+    own = next(s for s in sources if s.name == name)
+    rivals = {
+        s.name
+        for s in sources
+        if (s.api, s.collection) != (own.api, own.collection) and (s.api == own.api or {s.name, name} <= set(prefer))
+    }
+    ahead = frozenset(other for other in rivals if places[other] < places[name])
+    return ahead, frozenset(rivals) - ahead
+
+
 def catalog_name(api: str) -> str:
     """Returns a catalog's name as a part of a path: its host and port, and the path of its API."""
     parts = urlsplit(api)

@@ -24,7 +24,7 @@ from stac_watch.discover.overlap import lateness_bucket
 from stac_watch.discover.policy import Skip, judge
 from stac_watch.discover.revisions import recognise
 from stac_watch.ledger.ledger import Ledger
-from stac_watch.ledger.records import Findings, Known, Sighting, SourceState, Tally
+from stac_watch.ledger.records import NO_RIVALS, Findings, Known, Rivals, Sighting, SourceState, Tally
 from stac_watch.ledger.session import StaleState
 from stac_watch.model.errors import Temporary, of_data, told
 from stac_watch.model.event import Conversion, Lane, fence_of
@@ -32,7 +32,7 @@ from stac_watch.model.forms import Form
 from stac_watch.model.identity import conversion_key, tile_of
 from stac_watch.model.item import Item, ItemDocument, SkipReason, Unreadable
 from stac_watch.model.product import acquisition
-from stac_watch.model.states import State
+from stac_watch.model.states import IN_FLIGHT, State
 
 HOUR = timedelta(hours=1)
 
@@ -85,6 +85,7 @@ class Intake:
     ledger: Ledger
     now: Callable[[], datetime]
     installation: str = ""  # whose conversions are asked for
+    rivals: Rivals = NO_RIVALS  # other sources that may have the same acquisitions
 
     def state(self) -> SourceState:
         """Returns what the ledger remembers of the source."""
@@ -163,7 +164,7 @@ class Intake:
         # an unchanged item is judged again only where a rule kept it out: a property may have come, or the rules have changed
         news = {i: items[i] for i in items if i in fresh or is_open(items[i][0], known[i])}
         newer, older = self._processings([item for item, _ in news.values()])
-        sightings = self._judge(news, fresh & known.keys(), newer, lane)
+        sightings = self._judge(news, fresh & known.keys(), newer, self._elsewhere(news, known, lane), lane)
         admitted = {s.item.item_id for s in sightings if s.skip is None}
         return Comparison(
             sightings=sightings,
@@ -208,10 +209,10 @@ class Intake:
         except BaseException as error:
             if not of_data(error) or isinstance(error, StaleState) or not seen.sightings:
                 raise
-        total, bad = Tally(), list[Unreadable]()
+        total, bad, alone = Tally(), list[Unreadable](), Findings(rivals=self.rivals)
         for sighting in seen.sightings:
             try:
-                total = add(total, self.ledger.items.commit(self.source.name, [sighting], [], None, self.now()))
+                total = add(total, self.ledger.items.commit(self.source.name, [sighting], [], None, self.now(), alone))
             except BaseException as error:
                 if not of_data(error):
                     raise
@@ -236,6 +237,7 @@ class Intake:
             found,
             superseded=seen.older,
             restamped=seen.restamped,
+            rivals=self.rivals,
             places=seen.places,
             moved=seen.moved,
             lateness=Counter(bucket for bucket in late if bucket is not None),
@@ -262,18 +264,25 @@ class Intake:
         return {keys[key]: k for key, k in decided.items() if k.state is not State.SKIPPED}
 
     def _judge(
-        self, news: Mapping[str, tuple[Item, ItemDocument]], replaced: set[str], newer: set[str], lane: Lane
+        self, news: Mapping[str, tuple[Item, ItemDocument]], replaced: set[str], newer: set[str], taken: set[str], lane: Lane
     ) -> list[Sighting]:
         rules, now, sightings = self.source.filter, self.now(), []
         if lane != "live":  # a person said which
             rules = rules.model_copy(update={"max_age": None})
         for item_id, (item, document) in news.items():
             verdict = judge(item, rules, now, document)
-            reason = verdict.reason if isinstance(verdict, Skip) else SkipReason.SUPERSEDED if item_id in newer else None
+            beaten = SkipReason.SUPERSEDED if item_id in newer else SkipReason.OTHER_SOURCE if item_id in taken else None
+            reason = verdict.reason if isinstance(verdict, Skip) else beaten
             asked = conversion(item, self.source, self.recipe, lane, replaced=item_id in replaced)
             asked = replace(asked, fence=fence_of(item.updated, now), installation=self.installation)
             sightings.append(Sighting(item, asked, reason))
         return sightings
+
+    def _elsewhere(self, news: Collection[str], known: Mapping[str, Known], lane: Lane) -> set[str]:
+        """Returns which acquisitions are another source's; not what this one has begun, or a person asks for by name."""
+        own = {i for i, k in known.items() if k.state in IN_FLIGHT or k.state is State.DONE}
+        asked = set(news) - own if self.rivals and lane != "replay" else set()
+        return self.ledger.items.elsewhere(self.rivals, asked) if asked else set()
 
     def _processings(self, items: list[Item]) -> tuple[set[str], dict[str, str]]:
         """Returns which items are older processings than others, and which known items these take the place of."""

@@ -13,11 +13,11 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from stac_watch.ledger import moves
+from stac_watch.ledger import moves, rivalry
 from stac_watch.ledger import schema as t
 from stac_watch.ledger import statements as sql
 from stac_watch.ledger.moves import rows_of
-from stac_watch.ledger.records import ConversionRow, Move, Moved, Place, Sighting
+from stac_watch.ledger.records import NO_RIVALS, ConversionRow, Move, Moved, Place, Rivals, Sighting
 from stac_watch.ledger.session import MOVED, chunked
 from stac_watch.model.event import Conversion, build_event, fence_of, run_name
 from stac_watch.model.identity import event_id
@@ -28,7 +28,7 @@ AFTER_ADMISSION = frozenset({SkipReason.WITHDRAWN.value, SkipReason.SUPERSEDED.v
 """Skipped for what happened later: some source had admitted it before."""
 
 
-def admit(tx: Connection, source: str, sightings: Sequence[Sighting], now: datetime) -> list[State]:
+def admit(tx: Connection, source: str, sightings: Sequence[Sighting], now: datetime, rivals: Rivals = NO_RIVALS) -> list[State]:
     """Applies sightings of different items; returns the states that they led to, none where nothing moved.
 
     One item and one recipe are one conversion, whichever sources see it: it is of the first that admitted it, and what another
@@ -38,6 +38,7 @@ def admit(tx: Connection, source: str, sightings: Sequence[Sighting], now: datet
     previous: dict[str, str] = {r.item_id: r.key for r in items}
     rows = rows_of(tx, {s.conversion.key for s in sightings} | set(previous.values()))
     before = {s.item.item_id: rows.get(previous.get(s.item.item_id, "")) for s in sightings}
+    sightings = rivalry.settled(tx, sightings, before, rivals, now) if rivals else sightings
     sightings = [s for s in sightings if s.conversion.key in rows or not _skipped_before(s, before[s.item.item_id])]
     sightings = [_fenced(s, before[s.item.item_id], now) for s in sightings]
     if not sightings:

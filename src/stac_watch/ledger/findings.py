@@ -67,7 +67,7 @@ def _relocate(tx: Connection, source: str, places: Mapping[str, str]) -> None:
 
 
 def _restamp(tx: Connection, source: str, stamps: Mapping[str, tuple[datetime, str]], now: datetime) -> None:
-    """Notes what is to be looked at: item id -> its new stamp, and where its product lies. One look answers all stamps before it."""
+    """Notes what is to be looked at: item id -> its new stamp, and where its product lies. A look answers all stamps before it."""
     rows = [
         {
             "source": source,

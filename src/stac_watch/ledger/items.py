@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import and_, or_, select
 
-from stac_watch.ledger import findings, moves
+from stac_watch.ledger import findings, moves, rivalry
 from stac_watch.ledger import schema as t
 from stac_watch.ledger import statements as sql
 from stac_watch.ledger.admission import admit
 from stac_watch.ledger.moves import conversion_of
-from stac_watch.ledger.records import NOTHING, ConversionRow, Findings, Footprint, ItemRow, Known, Sighting, Tally
+from stac_watch.ledger.records import NOTHING, ConversionRow, Findings, Footprint, ItemRow, Known, Rivals, Sighting, Tally
 from stac_watch.ledger.session import Session, chunked
 from stac_watch.model.errors import Exit
 from stac_watch.model.item import Unreadable
@@ -57,6 +57,11 @@ class Items:
         with self._session.read() as tx:
             rows = chunked(tx, sql.LAST_EVENTS, list(keys))
             return {r.key: str(json.loads(r.body)["data"]["product_href"]) for r in rows}
+
+    def elsewhere(self, rivals: Rivals, item_ids: Collection[str]) -> set[str]:
+        """Returns which items are converted, or are to be, for a source that has them too; see `rivalry.taken`."""
+        with self._session.read() as tx:
+            return set(rivalry.taken(tx, rivals, item_ids))
 
     def current(self, source: str, item_ids: Collection[str]) -> dict[str, ConversionRow]:
         """Returns the conversions of these items' current revisions, by item id."""
@@ -123,7 +128,7 @@ class Items:
     ) -> Tally:
         """Stores what a window showed, all that follows from it, and the cursor: in one transaction, or none where nothing did."""
         seen, bad = list(sightings), list(unreadable)
-        if not (seen or bad or cursor or found != NOTHING):
+        if not (seen or bad or cursor or found != replace(NOTHING, rivals=found.rivals)):
             return Tally()
         moved: Counter[State] = Counter()
         with self._session.write() as tx:
@@ -132,7 +137,7 @@ class Items:
             waiting = seen
             while waiting:  # once, unless a window shows an item twice: then in the order in which it showed it
                 first = {s.item.item_id: s for s in reversed(waiting)}
-                moved.update(admit(tx, source, list(first.values()), now))
+                moved.update(admit(tx, source, list(first.values()), now, found.rivals))
                 waiting = [s for s in waiting if first[s.item.item_id] is not s]
             if bad:
                 rows = [{"source": source, "item_id": b.item_id, "why": b.why, "first_seen": now, "last_seen": now} for b in bad]

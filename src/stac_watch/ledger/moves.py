@@ -149,7 +149,7 @@ def rows_of(tx: Connection, keys: Collection[str]) -> dict[str, ConversionRow]:
     return {r.key: conversion_of(r) for r in rows}
 
 
-def conversion_of(row: Row[Any]) -> ConversionRow:
+def conversion_of(row: Row[Any] | Mapping[str, Any]) -> ConversionRow:
     """Returns the value of a row of the table `conversion`."""
-    values = dict(row._mapping)  # noqa: SLF001  # SQLAlchemy's documented name for it
+    values = dict(row if isinstance(row, Mapping) else row._mapping)  # noqa: SLF001  # SQLAlchemy's documented name for it
     return ConversionRow(**{**values, "state": State(values["state"]), "fence": values["fence"] or ""})

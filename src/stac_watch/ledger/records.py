@@ -23,6 +23,20 @@ class Sighting:
 
 
 @dataclass(frozen=True)
+class Rivals:
+    """Other sources that have the same acquisitions under the same ids: one of them converts each."""
+
+    ahead: frozenset[str] = frozenset()  # sources that are preferred to this one
+    behind: frozenset[str] = frozenset()  # sources that this one is preferred to
+
+    def __bool__(self) -> bool:
+        return bool(self.ahead or self.behind)
+
+
+NO_RIVALS = Rivals()
+
+
+@dataclass(frozen=True)
 class Findings:
     """What a window tells besides its items: written in the same transaction."""
 
@@ -37,6 +51,7 @@ class Findings:
     missing: Collection[str] = ()  # items that this sweep did not find
     restamped: Mapping[str, tuple[datetime, str]] = field(default_factory=dict)  # known, without a checksum: new stamp, product
     sweep: int = 0  # its number
+    rivals: Rivals = NO_RIVALS  # who may have the same acquisitions; tells nothing by itself
 
 
 NOTHING = Findings()

@@ -92,6 +92,12 @@ KNOWN = (
 )
 KEYS = select(_i.item_id, _i.key).where(_i.source == _source, _one_of(_i.item_id))
 CURRENT = select(t.conversion).join(t.item, _i.key == _c.key).where(_i.source == _source, _one_of(_i.item_id))
+ELSEWHERE = (
+    select(t.conversion, _i.source.label("seen_by"))
+    .join(t.item, _i.key == _c.key)
+    .where(_i.source.in_(bindparam("sources", expanding=True)), _one_of(_i.item_id))
+)
+"""Current conversions of the same ids for other sources."""
 BASED = select(_b.item_id, _b.revision).where(_b.source == _source, _one_of(_b.item_id))
 MOVED = select(t.moved.c.item_id).where(t.moved.c.source == _source, t.moved.c.at >= bindparam("since"))
 LAST_EVENTS = (

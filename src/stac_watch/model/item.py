@@ -67,6 +67,7 @@ class SkipReason(StrEnum):
     CANNOT_MATCH = "cannot_match"  #: the expression names a property that the item does not have
     DEPRECATED = "deprecated"  #: the catalog says that it should not be used
     WITHDRAWN = "withdrawn"  #: it is gone from the catalog
+    OTHER_SOURCE = "other_source"  #: the same acquisition is, or was, converted for another source, see `prefer`
     FORM = "form_not_taken"  #: the runner does not take its product's form: one zip file, a later Zarr, another mission's
     SUPERSEDED = "superseded"  #: a newer revision, or a newer processing of the same acquisition, replaced it
 

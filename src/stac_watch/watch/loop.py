@@ -17,7 +17,7 @@ from stac_watch.catalog.stores import Stores
 from stac_watch.config.model import OURS, Limits, Recipe, Source
 from stac_watch.discover.intake import Intake
 from stac_watch.ledger.ledger import Ledger
-from stac_watch.ledger.records import ConversionRow, Tally
+from stac_watch.ledger.records import NO_RIVALS, ConversionRow, Rivals, Tally
 from stac_watch.ledger.session import LeaseLost
 from stac_watch.model.errors import CannotWrite, Refused, StacWatchError, Temporary
 from stac_watch.model.identity import source_of
@@ -59,11 +59,13 @@ class Parts:
     holder: str = ""  # this watcher's name in the lease; empty = it does not ask for one
     installation: str = ""  # whose outputs it makes
     gives_way: bool = False  # it leaves the ledger to any watcher that does not
+    rivals: Mapping[str, Rivals] = field(default_factory=dict)  # by source: who may have the same acquisitions
     stores: Mapping[str, Stores] = field(default_factory=dict)  # of products, by source; without them none is looked at
 
     def intake(self, source: Source) -> Intake:
         """Returns what documents of a source pass through."""
-        return Intake(source, self.recipe, self.catalogs[source.name], self.ledger, self.now, self.installation)
+        rivals = self.rivals.get(source.name, NO_RIVALS)
+        return Intake(source, self.recipe, self.catalogs[source.name], self.ledger, self.now, self.installation, rivals)
 
 
 @dataclass(frozen=True)
