@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING
 
 from geozarr_runner.process import space
 from geozarr_runner.process.progress import Progress
-from geozarr_runner.publish import dask_report, marker, package
+from geozarr_runner.publish import checksums, dask_report, marker, package
 from geozarr_runner.publish import folder as publish
 from geozarr_runner.request import Request
+from stac_watch.model.checksums import CHECKSUMS, digest_of
 from stac_watch.model.errors import InputError
 from stac_watch.model.forms import Form, Native
 from stac_watch.model.identity import parse_product_id
@@ -311,8 +312,10 @@ def _finish(
     """Packs what was verified, describes it, and writes the marker: from here on it is an output, only its name is not final."""
     with space.writing(target.partial, plan.estimate):
         files, size = publish.content(target.partial)
-        with progress.during("package", files) as advance:
+        with progress.during("package", files) as advance, ThreadPoolExecutor(1, thread_name_prefix="checksums") as pool:
+            summed = pool.submit(checksums.read, target.partial)
             packed = _package(request, made, target, advance)
+            sums = summed.result()
         outcome = Outcome(
             code=0, reason="done", hint="", stage="publish",
             key=target.key, revision=request.identity.revision, run=request.identity.run, attempt=target.attempt,
@@ -321,10 +324,11 @@ def _finish(
             versions=marker.versions(), seconds=dict(progress.seconds),
             counts=Counts(_arrays(plan), made.staged.objects, files, made.staged.bytes, size),
             checks=(*_source_check(plan), *made.checks), groups=plan.selection.groups, engine=made.converted.engine,
-            form=str(plan.form), fingerprint=made.fingerprint, finished=stamp(now().replace(microsecond=0)),
+            form=str(plan.form), fingerprint=made.fingerprint, digest=digest_of(sums),
+            finished=stamp(now().replace(microsecond=0)),
         )  # fmt: skip
         with progress.during("report"):
-            outcome = _describe(request, plan, made, target, outcome)
+            outcome = _describe(request, plan, made, target, outcome, sums)
         dask_report.hand_out(request.recipe.dask_perf_html, target)
         publish.flush(target.partial)
         outcome = replace(outcome, seconds=dict(progress.seconds))
@@ -350,8 +354,8 @@ def _package(request: Request, made: _Made, target: publish.Target, advance: Cal
     return Package(href=target.href + package.SUFFIXES[kind], bytes=size, sha256=digest)
 
 
-def _describe(request: Request, plan: Plan, made: _Made, target: publish.Target, outcome: Outcome) -> Outcome:
-    """Writes report and item beside the output, and returns the outcome with their names."""
+def _describe(request: Request, plan: Plan, made: _Made, target: publish.Target, outcome: Outcome, sums: dict[str, str]) -> Outcome:
+    """Writes report, checksums and item beside the output, and returns the outcome with their names."""
     from geozarr_runner.publish import item, report
 
     name, beside = target.path.name, target.partial_beside
@@ -365,6 +369,7 @@ def _describe(request: Request, plan: Plan, made: _Made, target: publish.Target,
     written = report.write(beside, name, made.store or target.partial, outcome, made.verified.findings, subject)
     if request.recipe.dask_perf_html and dask_report.place(target).exists():
         written["dask_report"] = dask_report.place(target)
+    written[CHECKSUMS] = checksums.write(beside, name, sums)
     written["item"] = beside / f"{name}{item.SUFFIX}"
     companions = {key: path.name for key, path in written.items()}
     described = item.describe(outcome, plan, request.stac_url, target.partial, companions, name=name, service=request.service)

@@ -10,7 +10,7 @@ from sqlalchemy import event as sa_event
 
 from stac_watch.config.model import Limits
 from stac_watch.jobs import replay
-from stac_watch.jobs.audit import examine
+from stac_watch.jobs.audit import Looked, examine
 from stac_watch.jobs.prune import prune
 from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.pruning import Bookmark
@@ -234,7 +234,9 @@ def answers(ledger: Ledger, make):
         "known": ledger.items.known("s2", ITEMS),
         "funnel": ledger.counts.funnel(),
         "states": ledger.counts.states_within("s2", start, end),
-        "gaps": [examine(r, m, [], in_catalog=c, visible=v) for r in rows for m in markers for c in (0, 1) for v in (0, 1)],
+        "gaps": [
+            examine(r, Looked(m, bool(v)), [], in_catalog=bool(c)) for r in rows for m in markers for c in (0, 1) for v in (0, 1)
+        ],
         "current": {i: without_outcome(row) for i, row in ledger.items.current("s2", ITEMS).items()},
         "rows": [without_outcome(row) for row in ledger.conversions.find()],
         "due": ledger.outbox.due(make.now + LATER, 100),

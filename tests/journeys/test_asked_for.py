@@ -17,8 +17,10 @@ from stac_watch.model.states import Fact, State
 from stac_watch.report import explain as explaining
 from stac_watch.report import status as summing
 from stac_watch.runs.engine import Answer
+from stac_watch.runs.markers import Damage
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
+WHOLE = Damage(compared=True)
 LIMITS = Limits(rate="1000/s", max_in_flight=4)  # what the worlds of this folder run with
 RANGE = backfill.BackfillRequest(START - timedelta(days=10), START)
 
@@ -312,6 +314,35 @@ def test_an_audit_names_every_kind_and_a_replay_of_its_file_closes_them(finished
     assert [t.refusal for t in again(world, targets)] == [None] * 6
     world.run()
     assert {gap.kind for gap in world.audit().gaps} == {audit.GapKind.GONE, audit.GapKind.UNREADABLE}
+
+
+def test_what_a_deep_audit_found_is_named_and_a_replay_of_its_file_converts_it_again(finished, tmp_path):
+    world, (bad, *_) = finished, finished.items
+    (row,) = [r for r in world.ledger.conversions.find() if r.item_id == bad]
+    flipped = Damage("1 are not what was written", ("b02/c/0/0: other bytes",), compared=True)
+    evidence = replace(world.evidence, damage=lambda output, m: flipped if (output, m.attempt) == (row.output_zarr, 1) else WHOLE)
+    expected = []
+    found = audit.audit(world.intake, evidence, START - timedelta(days=10), world.clock(), expected.append)
+    [gap] = found.gaps
+    assert (gap.item, gap.kind, gap.objects, found.checked) == (bad, audit.GapKind.DAMAGED, flipped.objects, 11)
+    assert len(expected) == 1
+    assert audit.write(found, tmp_path / "gaps") == 1
+    again(world, replay.named(replay.wishes(tmp_path / "gaps"), world.ledger, ["demo"]))
+    assert json.loads(world.ledger.conversions.events(row.key)[-1])["data"]["options"]["overwrite"] == "true"
+    world.run()
+    assert audit.audit(world.intake, evidence, START - timedelta(days=10), world.clock()).gaps == []
+
+
+def test_an_audit_that_is_ended_tells_its_readers(finished):
+    told = []
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    evidence = replace(finished.evidence, damage=stop, give_up=lambda: told.append(True))
+    with pytest.raises(KeyboardInterrupt):
+        audit.audit(finished.intake, evidence, START - timedelta(days=10), finished.clock())
+    assert told == [True]
 
 
 def test_outputs_that_cannot_be_looked_at_are_not_lost(finished):

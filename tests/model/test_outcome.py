@@ -14,7 +14,7 @@ WHOLE = {
     "seconds": {"stage": 1.5},
     "counts": {"arrays": 1, "chunks": 2, "files": 3, "bytes_read": 4, "bytes_written": 5},
     "checks": [{"name": "values", "verdict": "passed", "detail": "12 arrays"}], "groups": ["measurements"], "engine": "fast",
-    "form": "eopf-v2", "fingerprint": "a-b-c",
+    "form": "eopf-v2", "fingerprint": "a-b-c", "digest": "abc",
     "files": {"report": "/data/o.report.html"}, "finished": "2026-03-01T00:00:00Z",
 }  # fmt: skip
 

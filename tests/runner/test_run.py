@@ -101,7 +101,7 @@ def test_marker_tells_what_was_done_and_the_package_is_what_it_says(converted, t
 
 def test_nothing_is_left_beside_the_output(converted):
     assert sorted(p.name for p in converted.parent.iterdir() if not p.name.startswith(".geozarr-runner")) == [
-        converted.name + end for end in ("", ".item.json", ".quicklook.png", ".report.html", ".report.json", ".tar")
+        converted.name + end for end in ("", ".item.json", ".quicklook.png", ".report.html", ".report.json", ".sha256", ".tar")
     ]  # fmt: skip
 
 

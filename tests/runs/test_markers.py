@@ -73,7 +73,7 @@ def test_an_output_is_whole_when_everything_that_its_marker_counts_is_there(tmp_
         elif fs.exists(path):
             fs.rm(path)
     marker = Outcome(code=0, counts=Counts(files=3, bytes_written=10), package=Package(f"{root}.tar", 4, "ab"))
-    assert missing(root if place == "folder" else f"memory:/{root}", marker).startswith(said)
-    assert bool(said) == bool(missing(root if place == "folder" else f"memory:/{root}", marker))
+    assert missing(root if place == "folder" else f"memory:/{root}", marker).why.startswith(said)
+    assert bool(said) == bool(missing(root if place == "folder" else f"memory:/{root}", marker).why)
     if place == "bucket":
         fs.rm("/audited", recursive=True)

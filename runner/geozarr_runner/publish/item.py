@@ -49,7 +49,7 @@ def describe(
         plan: the product.
         stac_url: what was asked for; the item's `derived_from`.
         store: the output, wherever it lies now.
-        companions: `report`, `report_json`, `quicklook`, `dask_report` -> file names beside the output.
+        companions: `report`, `report_json`, `quicklook`, `checksums`, `dask_report` -> file names beside the output.
         name: of the output's folder.
         service: where the S3 client sends its requests; None for other outputs.
     """
@@ -111,6 +111,7 @@ def _add_assets(item: pystac.Item, outcome: Outcome, plan: Plan, store: Path, na
         ("report", "text/html", "metadata"),
         ("report_json", "application/json", "metadata"),
         ("dask_report", "text/html", "metadata"),
+        ("checksums", "text/plain", "metadata"),
     ):
         if key in companions:
             item.add_asset(key, pystac.Asset(f"./{companions[key]}", media_type=kind, roles=[role]))

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stac_watch.cli.terminal import DEFAULT_CONFIG, ConfigOption, JsonOption, SourceArgument, YesOption, acting, cli, show
+from stac_watch.cli.terminal import DEFAULT_CONFIG, ConfigOption, JsonOption, SourceArgument, YesOption, acting, cli, progress, show
 from stac_watch.model.errors import Exit, InputError
 from stac_watch.model.states import State
 
 if TYPE_CHECKING:
+    from stac_watch.config.model import Config
+    from stac_watch.jobs.audit import Evidence
     from stac_watch.jobs.replay import ReplayTarget
     from stac_watch.runs.engine import Receipt
     from stac_watch.watch.loop import Parts
@@ -145,19 +149,23 @@ def audit(
     config: ConfigOption = DEFAULT_CONFIG,
     json: JsonOption = False,
     file: Annotated[Path | None, typer.Option(help="Write the gaps that `replay --file` can close.")] = None,
+    deep: Annotated[bool, typer.Option("--deep", help="Read every byte of the outputs, and compare it with its checksum.")] = False,
+    pace: Annotated[str | None, typer.Option(help="With --deep: read at most so many bytes a second, for example 50M.")] = None,
 ) -> int:
     """Compare catalog, ledger, runs and outputs over a range of days: exit code 0 only if nothing is missing, stale or doubled."""
-    from stac_watch.app import visible
     from stac_watch.cli.times import read_range
     from stac_watch.jobs import audit as job
     from stac_watch.ledger.records import Audited
     from stac_watch.report.jobs import render_audit
-    from stac_watch.runs.markers import find_marker, missing
+    from stac_watch.runs.deep import ReadingStopped
 
-    with acting(context, config) as (settings, parts):
-        evidence = job.Evidence(parts.engine, find_marker, lambda output: visible(settings, output), missing)
+    with acting(context, config) as (settings, parts), progress(quiet=json or not deep) as told:
+        evidence, expect = _evidence(settings, parts, told, deep=deep, pace=pace)
         first, last = read_range(start, end, parts.now())
-        found = job.audit(parts.intake(settings.source(source)), evidence, first, last)
+        try:
+            found = job.audit(parts.intake(settings.source(source)), evidence, first, last, expect)
+        except ReadingStopped:
+            return Exit.INTERRUPTED
         try:
             written = job.write(found, file) if file is not None else 0
             show(found, json, render_audit)
@@ -166,3 +174,29 @@ def audit(
         finally:  # last: a ledger that cannot be written must not keep back what was found, nor a broken pipe the note of it
             parts.ledger.sources.note_audit(Audited(source, found.at, found.start, found.end, found.kinds))
     return Exit.NOT_ALL_WELL if found.gaps else Exit.OK
+
+
+def _evidence(
+    settings: Config, parts: Parts, told: Callable[[str, int, int], None], *, deep: bool, pace: str | None
+) -> tuple[Evidence, Callable[[int], None]]:
+    """Returns what an audit looks at, and what must be told how many bytes there are."""
+    from stac_watch.app import visible
+    from stac_watch.cli.times import read_size
+    from stac_watch.jobs.audit import Evidence
+    from stac_watch.runs import deep as bytewise
+    from stac_watch.runs.markers import find_marker, missing
+
+    if pace is not None and not deep:
+        raise InputError("--pace is for what --deep reads", hint="say --deep, too, or leave it out")
+    counted = {"read": 0, "expected": 0}
+
+    def expect(size: int) -> None:
+        counted["expected"] = size
+
+    def read(size: int) -> None:
+        counted["read"] += size
+        told("bytes", counted["read"], max(counted["read"], counted["expected"]))
+
+    speed = bytewise.Pace(read_size(pace) if pace is not None else None, parts.wait, read)
+    look = partial(bytewise.damage, pace=speed) if deep else missing
+    return Evidence(parts.engine, find_marker, lambda output: visible(settings, output), look, speed.stop), expect

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from stac_watch.cli.terminal import DEFAULT_CONFIG, ConfigOption, JsonOption, YesOption, environ_of, group, loaded, show, stopping
+from stac_watch.cli.terminal import (
+    DEFAULT_CONFIG,
+    ConfigOption,
+    JsonOption,
+    YesOption,
+    environ_of,
+    group,
+    loaded,
+    progress,
+    show,
+    stopping,
+)
 from stac_watch.model.errors import ConfigError, Exit
 
 ledger = group("ledger")
@@ -59,7 +69,7 @@ def copy(
 
     environ = environ_of(context)
     urls = _url(source, environ), _url(target, environ)
-    with stopping() as wait, _progress(quiet=json) as told:
+    with stopping() as wait, progress(quiet=json) as told:
         copied = app.copy_ledger(*urls, wait=wait, show=told)
     show(copied, json, render_copy)
     return Exit.OK if copied.complete else Exit.INTERRUPTED
@@ -81,21 +91,3 @@ def _url(given: str, environ: Mapping[str, str]) -> str:
     if has_password(given):
         raise ConfigError("a password must not stand in an argument", hint="put the URL into a file and write @FILE, or env:NAME")
     return given
-
-
-@contextmanager
-def _progress(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """Yields what shows how far a copy is: bars on a terminal, nothing in a pipe."""
-    from rich.console import Console
-    from rich.progress import Progress, TaskID
-
-    bars: dict[str, TaskID] = {}
-    console = Console(stderr=True)
-    with Progress(console=console, disable=quiet or not console.is_terminal) as shown:
-
-        def told(name: str, done: int, total: int) -> None:
-            if name not in bars:
-                bars[name] = shown.add_task(name, total=total)
-            shown.update(bars[name], completed=done)
-
-        yield told

@@ -101,6 +101,24 @@ def show[V](value: V, json: bool, render: Callable[[V], RenderableType]) -> None
 
 
 @contextmanager
+def progress(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """Yields what shows how far something is (its name, done, of how many): bars on a terminal, nothing in a pipe."""
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+    bars: dict[str, TaskID] = {}
+    console = Console(stderr=True)
+    with Progress(console=console, disable=quiet or not console.is_terminal) as shown:
+
+        def told(name: str, done: int, total: int) -> None:
+            if name not in bars:
+                bars[name] = shown.add_task(name, total=total)
+            shown.update(bars[name], completed=done)
+
+        yield told
+
+
+@contextmanager
 def reading(context: typer.Context, config: Path) -> Iterator[tuple[Config, Ledger]]:
     """Opens the ledger for a verb that asks: an older one is left as it is, and refused."""
     from stac_watch.app import open_ledger

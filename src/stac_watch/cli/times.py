@@ -1,4 +1,4 @@
-"""Times as people type them: `--start`, `--end`, `--since`. Pure; now is an argument."""
+"""Times and sizes as people type them: `--start`, `--end`, `--since`, `--pace`. Pure; now is an argument."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from stac_watch.catalog.windows import DAY, floor_day
-from stac_watch.config.values import parse_duration
+from stac_watch.config.values import parse_duration, parse_size
 from stac_watch.model.errors import InputError
 from stac_watch.model.stamps import parse_stamp, stamp
 
@@ -62,6 +62,18 @@ def read_span(text: str) -> timedelta:
         return parse_duration(text)
     except ValueError as error:
         raise InputError(f"{text!r} is no span of time: {error}", hint="write 90s, 1h or 3d") from None
+
+
+def read_size(text: str) -> int:
+    """Reads a number of bytes, as in `50M`, `1Gi`.
+
+    Raises:
+        InputError: it is none.
+    """
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise InputError(f"{text!r} is no number of bytes: {error}", hint="write 50M or 1Gi") from None
 
 
 def read_moment(text: str) -> datetime:

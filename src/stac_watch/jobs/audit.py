@@ -10,7 +10,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -22,10 +22,11 @@ from stac_watch.model.files import replace_file
 from stac_watch.model.outcome import Outcome
 from stac_watch.model.states import FINAL, State
 from stac_watch.runs.engine import Engine, Phase, Run
+from stac_watch.runs.markers import Damage
 
 READERS = 16  # markers read at once: each is one small object
 KEYS = 500  # conversions whose runs are asked for at once
-type Looked = tuple[Outcome | None, bool, str]  # a marker, whether it could be looked for, what of the output is not there
+WHOLE = Damage()
 
 
 class GapKind(StrEnum):
@@ -36,7 +37,7 @@ class GapKind(StrEnum):
     FAILED = "failed"  #: the conversion failed
     UNFINISHED = "unfinished"  #: on its way
     LOST = "lost"  #: done, and its output is not there
-    DAMAGED = "damaged"  #: done, and something of its output is not there: objects, bytes, root metadata, package
+    DAMAGED = "damaged"  #: done, and something of its output is not there, or not what was written
     UNVERIFIED = "unverified"  #: done, and neither a marker nor the run's outcome says so
     DOUBLED = "doubled"  #: two runs at once for one conversion, or two items with one output
     GONE = "gone"  #: in the ledger, and no longer in the catalog
@@ -69,6 +70,7 @@ class Gap:
     state: State | None
     why: str
     remedy: str
+    objects: tuple[str, ...] = ()  # of its output, that are not what was written; found by a deep audit
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,7 @@ class Audit:
     items: int  # in the catalog
     done: int  # verified: by marker or outcome
     unseen: int  # of them: the output could not be looked at from here, and counts because its run's outcome says so
+    checked: int  # of them: every byte of the output was compared with its checksum
     skipped: int
     kinds: dict[str, int]
     gaps: list[Gap]
@@ -94,11 +97,23 @@ class Evidence:
     engine: Engine
     find_marker: Callable[[str], Outcome | None]  # raises Unavailable where it cannot look
     visible: Callable[[str], bool]  # whether an output lies where its marker can be read
-    missing: Callable[[str, Outcome], str] = lambda *_: ""  # what is not there of what a marker counts; raises Unavailable
+    damage: Callable[[str, Outcome], Damage] = lambda *_: WHOLE  # what is not there of what a marker says; raises Unavailable
+    give_up: Callable[[], None] = lambda: None  # told when nobody waits for answers any more
 
 
-def audit(intake: Intake, evidence: Evidence, start: datetime, end: datetime) -> Audit:
-    """Compares a range of acquisition times.
+@dataclass(frozen=True)
+class Looked:
+    """What lies under an output's name."""
+
+    marker: Outcome | None = None
+    visible: bool = False  # whether it could be looked for
+    damage: Damage = WHOLE
+
+
+def audit(
+    intake: Intake, evidence: Evidence, start: datetime, end: datetime, expect: Callable[[int], None] = lambda _: None
+) -> Audit:
+    """Compares a range of acquisition times; `expect` is told the bytes that the outputs there should have, packages included.
 
     Raises:
         CatalogUnavailable: no usable answer.
@@ -108,13 +123,15 @@ def audit(intake: Intake, evidence: Evidence, start: datetime, end: datetime) ->
     source, ledger = intake.source.name, intake.ledger
     shown, gaps = _against_catalog(intake, start, end)
     named = {gap.item for gap in gaps}
-    done = skipped = unseen = 0
+    done = skipped = unseen = checked = 0
     owners: dict[str, list[ConversionRow]] = defaultdict(list)
-    for row, (marker, visible, missing), runs in _observed(list(ledger.items.within(source, start, end)), evidence):
+    rows = list(ledger.items.within(source, start, end))
+    expect(sum(_bytes_of(row) for row in rows))
+    for row, looked, runs in _observed(rows, evidence):
         owners[row.output_zarr].append(row)
-        gap = examine(row, marker, runs, in_catalog=row.item_id in shown, visible=visible, missing=missing)
-        done += gap is None and row.state is State.DONE
-        unseen += gap is None and row.state is State.DONE and not visible
+        gap = examine(row, looked, runs, in_catalog=row.item_id in shown)
+        right = gap is None and row.state is State.DONE
+        done, unseen, checked = done + right, unseen + (right and not looked.visible), checked + (right and looked.damage.compared)
         skipped += gap is None and row.state is State.SKIPPED
         if gap is not None and row.item_id not in named:
             gaps.append(gap)
@@ -122,7 +139,7 @@ def audit(intake: Intake, evidence: Evidence, start: datetime, end: datetime) ->
         wanted = [row for row in sharing if row.state is not State.SKIPPED]
         gaps += [_gap(GapKind.DOUBLED, r.source, r.item_id, r, f"{len(wanted)} items write {r.output_zarr}") for r in wanted[1:]]
     kinds = Counter(gap.kind.value for gap in gaps)
-    return Audit(source, start, end, intake.now(), len(shown), done, unseen, skipped, dict(sorted(kinds.items())), gaps)
+    return Audit(source, start, end, intake.now(), len(shown), done, unseen, checked, skipped, dict(sorted(kinds.items())), gaps)
 
 
 def _against_catalog(intake: Intake, start: datetime, end: datetime) -> tuple[set[str], list[Gap]]:
@@ -150,9 +167,14 @@ def unknown(source: str, s: Sighting, row: ConversionRow | None) -> Gap | None:
     return _gap(GapKind.MISSING, source, name, row, f"skipped as {row.reason}, and the rules admit it now")
 
 
-def examine(
-    row: ConversionRow, marker: Outcome | None, runs: Sequence[Run], *, in_catalog: bool, visible: bool, missing: str = ""
-) -> Gap | None:
+def _bytes_of(row: ConversionRow) -> int:
+    outcome = row.outcome if row.state is State.DONE else None
+    return (
+        outcome.counts.bytes_written + (outcome.package.bytes if outcome.package is not None else 0) if outcome is not None else 0
+    )
+
+
+def examine(row: ConversionRow, looked: Looked, runs: Sequence[Run], *, in_catalog: bool) -> Gap | None:
     """Returns what is wrong with a conversion that the ledger has."""
     active = [run.name for run in runs if run.phase in (Phase.PENDING, Phase.RUNNING)]
     if len(active) > 1:
@@ -168,7 +190,12 @@ def examine(
         return _gap(
             GapKind.UNFINISHED, row.source, row.item_id, row, f"{row.state.value} since {row.changed_at:%Y-%m-%d %H:%M}: {why}"
         )
-    if not visible:
+    return _examine_output(row, looked)
+
+
+def _examine_output(row: ConversionRow, looked: Looked) -> Gap | None:
+    marker, damage = looked.marker, looked.damage
+    if not looked.visible:
         told = row.outcome is not None and row.outcome.key == row.key
         return None if told else _gap(GapKind.UNVERIFIED, row.source, row.item_id, row, "its run left no outcome with its key")
     if marker is None:
@@ -178,30 +205,38 @@ def examine(
         return _gap(GapKind.STALE, row.source, row.item_id, row, why)
     if (marker.code or 0) != 0:
         return _gap(GapKind.UNVERIFIED, row.source, row.item_id, row, f"its marker says {marker.code}")
-    return _gap(GapKind.DAMAGED, row.source, row.item_id, row, f"{row.output_zarr}: {missing}") if missing else None
+    if damage.why:
+        return replace(
+            _gap(GapKind.DAMAGED, row.source, row.item_id, row, f"{row.output_zarr}: {damage.why}"), objects=damage.objects
+        )
+    return None
 
 
 def _observed(rows: Sequence[ConversionRow], evidence: Evidence) -> Iterator[tuple[ConversionRow, Looked, list[Run]]]:
     """Yields conversions with their markers and runs."""
     with ThreadPoolExecutor(READERS) as readers:
-        for first in range(0, len(rows), KEYS):
-            part = rows[first : first + KEYS]
-            runs: dict[str, list[Run]] = defaultdict(list)
-            for run in evidence.engine.runs([row.key for row in part]):
-                runs[run.key].append(run)
-            for row, found in zip(part, readers.map(lambda row: _marker(row, evidence), part), strict=True):
-                yield row, found, runs[row.key]
+        try:
+            for first in range(0, len(rows), KEYS):
+                part = rows[first : first + KEYS]
+                runs: dict[str, list[Run]] = defaultdict(list)
+                for run in evidence.engine.runs([row.key for row in part]):
+                    runs[run.key].append(run)
+                for row, found in zip(part, readers.map(lambda row: _looked(row, evidence), part), strict=True):
+                    yield row, found, runs[row.key]
+        except BaseException:  # an order to end, most of all: the pool is waited for
+            evidence.give_up()
+            raise
 
 
-def _marker(row: ConversionRow, evidence: Evidence) -> Looked:
+def _looked(row: ConversionRow, evidence: Evidence) -> Looked:
     if row.state is not State.DONE or not evidence.visible(row.output_zarr):
-        return None, False, ""
+        return Looked()
     try:
         marker = evidence.find_marker(row.output_zarr)
         ours = marker is not None and marker.key == row.key
-        return marker, True, evidence.missing(row.output_zarr, marker) if marker is not None and ours else ""
+        return Looked(marker, True, evidence.damage(row.output_zarr, marker) if marker is not None and ours else WHOLE)
     except Unavailable:
-        return None, False, ""
+        return Looked()
 
 
 def _gap(kind: GapKind, source: str, item: str, row: ConversionRow | None, why: str) -> Gap:

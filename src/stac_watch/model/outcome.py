@@ -79,7 +79,8 @@ class Outcome:
     engine: str = ""  # fast, or stock and why; mirror, reference
     form: str = ""  # of the product, see `model.forms`
     fingerprint: str = ""  # of a finished GeoZarr that was taken as it is, see `model.zarr3`
-    files: Mapping[str, str] = field(default_factory=dict)  # what lies beside: report, report_json, quicklook, item
+    digest: str = ""  # of the checksums of all objects of the output, see `model.checksums`
+    files: Mapping[str, str] = field(default_factory=dict)  # what lies beside: report, report_json, quicklook, checksums, item
     finished: str = ""  # RFC 3339
     others: Mapping[str, Any] = field(default_factory=dict)  # members of a later version
     empty: frozenset[str] = frozenset()  # members that were given, and hold what a missing one means
@@ -193,7 +194,7 @@ _READERS: dict[str, Callable[[object], Any]] = {
     "attempt": _whole, "item_id": _text,
     "fence": _text, "installation": _text, "source": _text, "output_zarr": _text, "package": _package, "versions": _map_of(_text),
     "seconds": _map_of(_number), "counts": _counts, "checks": _list_of(_check), "groups": _list_of(_text), "engine": _text,
-    "form": _text, "fingerprint": _text, "files": _map_of(_text), "finished": _text,
+    "form": _text, "fingerprint": _text, "digest": _text, "files": _map_of(_text), "finished": _text,
 }  # fmt: skip
 
 

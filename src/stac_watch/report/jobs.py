@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from stac_watch.jobs.audit import Audit
+from stac_watch.jobs.audit import Audit, Gap
 from stac_watch.jobs.backfill import BackfillPlan
 from stac_watch.jobs.prune import Pruned
 from stac_watch.jobs.replay import ReplayTarget
@@ -20,6 +20,7 @@ from stac_watch.model.stamps import stamp
 
 SHOWN = 50  # lines; --json and files have all
 DAYS = 40
+OBJECTS = 10  # of one output
 
 
 def render_plan(plan: BackfillPlan) -> RenderableType:
@@ -67,16 +68,23 @@ def render_audit(found: Audit) -> RenderableType:
     )
     if found.unseen:
         head.append(f"\n{found.unseen} of the done ones on the word of their runs: the outputs cannot be looked at from here")
+    if found.checked:
+        head.append(f"\n{found.checked} of the done ones were read to the last byte, and are what was written")
     if not found.gaps:
         return Group(head, Text("nothing is missing, stale or doubled", style="green"))
     table = Table(header_style="bold")
     for column in ("gap", "item", "state", "why", "remedy"):
         table.add_column(column, overflow="fold")
     for gap in found.gaps[:SHOWN]:
-        table.add_row(gap.kind.value, Text(gap.item), gap.state.value if gap.state else "-", Text(gap.why), Text(gap.remedy))
+        table.add_row(gap.kind.value, Text(gap.item), gap.state.value if gap.state else "-", _why(gap), Text(gap.remedy))
     if len(found.gaps) > SHOWN:
         table.add_row(f"… {len(found.gaps) - SHOWN} more", "", "", "", "")
     return Group(head, Text(", ".join(f"{n} {kind}" for kind, n in found.kinds.items()), style="bold red"), table)
+
+
+def _why(gap: Gap) -> Text:
+    more = [f"… {len(gap.objects) - OBJECTS} more"] if len(gap.objects) > OBJECTS else []
+    return Text("\n".join([gap.why, *gap.objects[:OBJECTS], *more]))
 
 
 def render_copy(found: Copied) -> RenderableType:

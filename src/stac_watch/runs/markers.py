@@ -5,6 +5,7 @@ A place where it cannot look (a run's own PVC, a bucket without credentials) is 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import fsspec
@@ -40,20 +41,58 @@ def find_marker(output_zarr: str) -> Outcome | None:
     return parse_outcome(content)
 
 
-def missing(output_zarr: str, marker: Outcome) -> str:
-    """Returns what is not there of what the marker of an output counts, in one line; empty when it is whole.
+@dataclass(frozen=True)
+class Damage:
+    """What of an output is not there, or not what was written; nothing where `why` is empty."""
+
+    why: str = ""  # in one line
+    objects: tuple[str, ...] = ()  # each of them, and what is wrong with it
+    compared: bool = False  # every byte was read
+
+
+@dataclass(frozen=True)
+class OutputPlace:
+    """Where an output lies."""
+
+    fs: Any  # of fsspec, which has no types
+    path: str
+
+    def objects(self) -> dict[str, int]:
+        """Returns the sizes of what its marker counts."""
+        found = self.fs.find(self.path, detail=True).items()
+        return {name.removeprefix(f"{self.path}/"): int(f["size"]) for name, f in found if not name.endswith(_OURS)}
+
+    def package(self, marker: Outcome) -> str:
+        """Returns where its package lies; empty where it has none."""
+        package = marker.package
+        return f"{self.path.rpartition('/')[0]}/{package.href.rpartition('/')[2]}" if package is not None else ""
+
+
+def place_of(output_zarr: str) -> OutputPlace:
+    """Returns where an output lies; nothing is asked yet.
 
     Raises:
         Unavailable: it cannot be looked at from here.
     """
-    fs, path = fsspec.core.url_to_fs(output_zarr.rstrip("/"), **_OPTIONS.get(output_zarr.partition("://")[0], {}))
     try:
-        there = {n.removeprefix(f"{path}/"): f for n, f in fs.find(path, detail=True).items() if not n.endswith(_OURS)}
-        package = f"{path.rpartition('/')[0]}/{marker.package.href.rpartition('/')[2]}" if marker.package is not None else ""
-        packed = fs.info(package)["size"] if package and fs.exists(package) else None
+        return OutputPlace(*fsspec.core.url_to_fs(output_zarr.rstrip("/"), **_OPTIONS.get(output_zarr.partition("://")[0], {})))
     except Exception as error:  # see above
         raise Unavailable(f"cannot look into {output_zarr!r}: {' '.join(str(error).split())}") from error
-    objects, size, counts = len(there), sum(int(f["size"]) for f in there.values()), marker.counts
+
+
+def missing(output_zarr: str, marker: Outcome) -> Damage:
+    """Returns what is not there of what the marker of an output counts.
+
+    Raises:
+        Unavailable: it cannot be looked at from here.
+    """
+    place = place_of(output_zarr)
+    try:
+        there, package = place.objects(), place.package(marker)
+        packed = place.fs.info(package)["size"] if package and place.fs.exists(package) else None
+    except Exception as error:  # see above
+        raise Unavailable(f"cannot look into {output_zarr!r}: {' '.join(str(error).split())}") from error
+    objects, size, counts = len(there), sum(there.values()), marker.counts
     wrong = ["no zarr.json"] if counts.files and "zarr.json" not in there else []
     if counts.files and objects != counts.files:
         wrong.append(f"{objects} objects of {counts.files}")
@@ -62,4 +101,4 @@ def missing(output_zarr: str, marker: Outcome) -> str:
     if marker.package is not None and packed != marker.package.bytes:
         known = f"a package of {packed} bytes, not {marker.package.bytes}"
         wrong.append(f"no package {marker.package.href}" if packed is None else known)
-    return ", ".join(wrong)
+    return Damage(", ".join(wrong))
