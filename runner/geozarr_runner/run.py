@@ -33,9 +33,11 @@ def run(request: Request, *, progress: Progress, now: Callable[[], datetime], ca
         StacWatchError: see stac_watch.errors; nothing half-done lies under the output's name.
     """
     identity = request.identity
+    precedence.require_possible(identity, now())
     target = publish.target_of(
-        request.output_zarr, identity.key, identity.attempt, request.work, run=identity.run, overwrite=request.overwrite
-    )
+        request.output_zarr, identity.key, identity.attempt, request.work, run=identity.run, overwrite=request.overwrite,
+        source=request.stac_url,
+    )  # fmt: skip
     if target.is_remote:
         return _to_object_store(request, target, progress, now, called_off)
     return _to_file_system(request, target, progress, now, called_off)
@@ -122,7 +124,7 @@ def _unchanged(request: Request, whole: Outcome | None, progress: Progress, call
     log.info("the product is the one that the output was made of: %s", whole.fingerprint)
     return replace(
         whole, reason="unchanged", key=identity.key, revision=identity.revision, run=identity.run, attempt=identity.attempt,
-        fence=identity.fence,
+        fence=identity.fence, source=plan.source.url,
     )  # fmt: skip
 
 

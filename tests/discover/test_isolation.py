@@ -1,10 +1,13 @@
 """One item, whatever it is made of, is unreadable by itself; its neighbours, the source and the watcher are not."""
 
+from dataclasses import dataclass, replace
+
 import pytest
 from world import START
 
 from stac_watch.discover.intake import Flooded
 from stac_watch.ledger.records import Tally
+from stac_watch.model.event import Conversion
 
 DEEP: dict = {"type": "Point", "coordinates": [11.0, 44.0]}
 for _ in range(2000):
@@ -45,8 +48,36 @@ EVIL = {
 }
 
 
+@dataclass(frozen=True)
+class Twin(Conversion):
+    """A conversion whose key somebody made to be another's."""
+
+    @property
+    def key(self):
+        return "c0111de0c0111de0c011"
+
+
 def spoiled(item: dict, change: dict) -> dict:
     return item | {k: item[k] | v if k == "properties" else v for k, v in change.items()}
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_of_two_items_with_one_key_the_second_is_said_and_is_not_taken_for_the_first(world, at_once):
+    """`current()` would answer with the other item: the second was never converted, and nothing said so."""
+    intake = world.intake()
+    seen = intake.compare([world.item(n) for n in (1, 2, 3)], "live")
+    one, two, other = seen.sightings
+    one, two = (replace(s, conversion=Twin(**vars(s.conversion))) for s in (one, two))
+    parts = [[one, two, other]] if at_once else [[one], [two, other]]
+    for sightings in parts:
+        intake.commit(replace(seen, sightings=sightings))
+    ledger = intake.ledger
+    assert ledger.conversions.get(one.conversion.key).item_id == one.item.item_id
+    assert ledger.items.current(intake.source.name, [two.item.item_id]) == {}
+    assert ledger.conversions.get(other.conversion.key) is not None, "its neighbours are none the worse for it"
+    [(_, named, why)] = ledger.absences.unreadable()
+    assert named == two.item.item_id
+    assert repr(one.item.item_id) in why
 
 
 @pytest.mark.parametrize("rule", RULES)

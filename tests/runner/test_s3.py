@@ -13,8 +13,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import fsspec
@@ -27,8 +28,10 @@ from geozarr_runner.publish.claim import NOTE, Reservation, write_if
 from geozarr_runner.request import Identity
 from waiting import until
 
-from stac_watch.model.errors import CannotWrite, Superseded, Temporary
+from stac_watch.model.errors import CannotWrite, InputError, Superseded, Temporary
 from stac_watch.model.outcome import MARKER, Counts, Outcome
+from stac_watch.runs.deep import Pace, damage
+from stac_watch.runs.markers import Damage, find_marker, missing
 
 SMALL = {"groups": "measurements/reflectance/r20m conditions/geometry"}  # with a quicklook; three dozen objects
 KEYS = ("00000000005a", "00000000005b")
@@ -109,7 +112,7 @@ def test_an_output_arrives_whole_is_found_done_and_is_replaced_by_another_key(bu
     found.pop("stac-watch.json")
     assert found == local[SMALL["groups"]]
     beside = {p.rpartition("/")[2] for p in fs.find(f"{name}/scenes") if not p.startswith(f"{root}/")}
-    assert beside == {f"o.zarr{end}" for end in (".tar", ".item.json", ".report.html", ".report.json", ".quicklook.png")}
+    assert beside == {f"o.zarr{end}" for end in (".tar", ".item.json", ".report.html", ".report.json", ".quicklook.png", ".sha256")}
     item = json.loads(fs.cat_file(f"{root}.item.json"))
     assert item["properties"]["storage:schemes"]["output"]["bucket"] == name
     assert not list((work / "outputs").rglob("*.zarr")), "the local copy is gone when the upload is verified"
@@ -119,6 +122,22 @@ def test_an_output_arrives_whole_is_found_done_and_is_replaced_by_another_key(bu
     left = [p.removeprefix(f"{root}/") for p in fs.find(root)]
     assert [p for p in left if p.startswith("measurements")] == [], "objects of the old output are left over"
     assert [p for p in fs.find(f"{name}/scenes") if ".upload" in p or "uploading" in p] == []
+
+
+def test_a_byte_that_was_changed_in_the_bucket_is_found_and_the_next_attempt_mends_it(bucket, product, runner, tmp_path):
+    name, fs = bucket
+    href, some = f"s3://{name}/o.zarr", {"groups": "conditions/geometry", "work": tmp_path / "w", "key": KEYS[0]}
+    assert runner(product, href, **some).code == 0
+    marker = find_marker(href)
+    assert damage(href, marker, Pace()) == Damage(compared=True)
+    bad = next(path for path in sorted(fs.find(f"{name}/o.zarr")) if "/c/" in path)
+    content = fs.cat_file(bad)
+    fs.pipe_file(bad, bytes([content[0] ^ 1]) + content[1:])
+    assert missing(href, marker) == Damage(), "a list of names and sizes shows nothing"
+    assert damage(href, marker, Pace()).objects == (f"{bad.removeprefix(f'{name}/o.zarr/')}: other bytes",)
+    assert runner(product, href, **some, attempt=2, overwrite="true").outcome["reason"] == "done"
+    assert damage(href, find_marker(href), Pace()) == Damage(compared=True)
+    assert fs.cat_file(bad) == content
 
 
 def test_endpoint_and_region_are_those_that_the_client_found_in_its_files(bucket, server, product, runner, tmp_path, monkeypatch):
@@ -363,6 +382,11 @@ def test_a_claim_is_renewed_and_given_back(bucket):
         ({}, {"installation": "one"}, False, None),  # the marker of an earlier version
         ({"installation": "one"}, {}, False, CannotWrite),
         ({"installation": "one"}, {}, True, None),  # by hand, and meant
+        ({"item_id": "one"}, {"item_id": "two", "installation": "i"}, True, CannotWrite),  # an event that was edited
+        ({"item_id": "one"}, {"item_id": "two"}, False, CannotWrite),
+        ({"item_id": "one"}, {"item_id": "two"}, True, None),
+        ({"item_id": "one"}, {"item_id": "one", "installation": "i"}, True, None),
+        ({"item_id": "one"}, {"installation": "i"}, True, None),
     ],
 )
 def test_what_lies_there_is_left_alone_where_it_is_newer_or_another_s(there, asking, overwrite, error):
@@ -372,7 +396,18 @@ def test_what_lies_there_is_left_alone_where_it_is_newer_or_another_s(there, ask
         return
     with pytest.raises(error) as caught:
         precedence.check(found, Identity(KEYS[0], **asking), "s3://b/o.zarr", overwrite=overwrite)
-    assert all(repr(i) in caught.value.message for i in (there.get("installation"), asking.get("installation")) if i)
+    assert all(repr(there[i]) in caught.value.message for i in ("installation", "item_id") if i in there)
+    assert all(repr(asking[i]) in caught.value.message for i in there if i != "fence" and i in asking)
+
+
+@pytest.mark.parametrize(("fence", "legal"), [
+    ("", True), ("2026-03-01T12:00:00.000000Z", True), ("2026-03-02T11:59:59.000000Z", True),
+    ("2026-03-03T12:00:00.000000Z", False), ("9999-12-31T23:59:59.999999Z", False), ("zzzz", False),
+])  # fmt: skip
+def test_no_run_raises_a_fence_that_nothing_could_follow(fence, legal):
+    """Whoever may post could write one into an event, and no later revision of the item would ever be published."""
+    with nullcontext() if legal else pytest.raises(InputError, match="no time that has come"):
+        precedence.require_possible(Identity(KEYS[0], fence=fence), datetime(2026, 3, 1, 12, tzinfo=UTC))
 
 
 def test_an_older_revision_that_comes_late_leaves_the_newer_one_in_a_bucket_and_in_a_folder(

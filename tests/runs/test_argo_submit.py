@@ -3,6 +3,7 @@
 What the Sensor makes of an event is held by tests/manifests.
 """
 
+import json
 import re
 
 import pytest
@@ -40,6 +41,18 @@ def test_answers_that_are_not_200(engine, source, answer, expected):
     assert receipt.answer is expected
     assert receipt.detail == f"HTTP {answer[0]} {answer[1]}"
     assert engine.headroom() == 3
+
+
+def test_a_name_that_a_workflow_of_another_key_has_is_said_before_its_arguments_are_overwritten(engine, source, api):
+    body = event_of()
+    other = json.loads(body)
+    key = other["data"]["key"][:-1] + ("1" if other["data"]["key"][-1] == "0" else "0")
+    other |= {"id": f"{key}-1", "data": other["data"] | {"key": key}}
+    deliver(api, json.dumps(other).encode())
+    receipt = engine.submit(body)
+    assert receipt.answer is Answer.REFUSED
+    assert key in receipt.detail
+    assert source.posts == []
 
 
 def test_an_answer_that_never_comes_is_unknown_and_the_event_may_have_arrived(engine, source):

@@ -388,6 +388,22 @@ def test_junk_is_refused_and_leaves_nothing(bench, junk):
     assert not bench.folder.exists()
 
 
+@pytest.mark.parametrize("groups", ["wait", "exit 0"])
+def test_a_name_that_a_run_of_another_conversion_has_is_said_and_not_taken_for_one_s_own(bench, groups):
+    """A run's name holds 64 bits of its key: two that meet there must not wait for each other's run for ever."""
+    engine, event, others = bench.engine(), bench.event(), json.loads(bench.event(groups))
+    key = others["data"]["key"]
+    others["data"]["key"] = key[:-1] + ("1" if key[-1] == "0" else "0")
+    others["id"] = f"{others['data']['key']}-1"
+    assert engine.submit(json.dumps(others).encode()).answer is Answer.ACCEPTED
+    if groups != "wait":
+        bench.ended(engine, json.dumps(others).encode())
+    receipt = engine.submit(event)
+    assert receipt.answer is Answer.REFUSED
+    assert others["data"]["key"] in receipt.detail
+    assert [run.key for run in engine.runs([key, others["data"]["key"]])] == [others["data"]["key"]]
+
+
 def test_an_event_that_names_a_folder_elsewhere_is_refused(bench):
     engine, document = bench.engine(), json.loads(bench.event())
     document["data"]["run"] = "../elsewhere"

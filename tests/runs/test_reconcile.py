@@ -11,9 +11,11 @@ from stac_watch.model.item import SkipReason
 from stac_watch.model.outcome import Outcome, outcome_of
 from stac_watch.model.states import TRANSITIONS, Fact, State
 from stac_watch.runs.engine import Phase, Run
-from stac_watch.runs.reconcile import ENOUGH, LONGEST_RETRY_PAUSE, Seen, decide, reconcile
+from stac_watch.runs.reconcile import ENOUGH, LONGEST_RETRY_PAUSE, Asked, Seen, decide, reconcile
 
 LIMITS = Limits(attempts=3, retry_after="1m", confirm_after="15m", not_ready=("15m", "1h", "4h"), not_ready_for="14d")
+ASKED = "https://objects.example/s2/x.zarr"
+OURS = Asked("ours", (ASKED,))
 UNFINISHED = (State.QUEUED, State.SUBMITTED, State.RUNNING)
 TEMPORARY, PERMANENT, KILLED, UNSAID = Exit.TEMPORARY, Exit.BAD_INPUT, 137, None
 CODES = [*Exit, 137, 1, 2, 139, UNSAID]
@@ -24,14 +26,14 @@ def look(make):
     """What is decided about a row, a run of its current attempt and a marker."""
 
     def _look(state=State.SUBMITTED, phase=None, code=UNSAID, marker=None, superseded=False, now=None, outcome=None, **row):
-        visible = row.pop("visible", True)
+        visible, asked = row.pop("visible", True), row.pop("asked", OURS)
         entry = make.row(state=state, **row)
         run = None
         if phase is not None:
             said = outcome if outcome is not None else ({} if code is UNSAID else {"code": int(code), "reason": "it said so"})
             run = Run("gz-x-1", entry.key, entry.attempt, phase, outcome=outcome_of(said))
         seen = Seen(outcome_of(marker), visible)
-        return decide(entry, run, seen, now or make.now, LIMITS, superseded=superseded, installation="ours")
+        return decide(entry, run, seen, now or make.now, LIMITS, superseded=superseded, asked=asked)
 
     return _look
 
@@ -109,6 +111,33 @@ def test_done_means_that_the_output_of_this_conversion_is_there(look, make, said
     if not believed:
         assert move.due == make.now + LIMITS.retry_after
         assert "gz-x-1" in move.reason
+
+
+@pytest.mark.parametrize(
+    ("said", "believed"),
+    [
+        ({"source": ASKED}, True),
+        ({"source": f"{ASKED}/?X-Amz-Signature=***"}, True),
+        ({"source": "HTTPS://OBJECTS.example/s2/x.zarr"}, True),
+        ({}, True),  # the marker of an earlier version
+        ({"source": "https://objects.example/s2/another.zarr"}, False),
+        ({"source": "https://elsewhere.example/s2/x.zarr"}, False),
+        ({"source": "s3://objects.example/s2/x.zarr"}, False),
+        ({"item_id": "of-another"}, False),
+    ],
+)
+@pytest.mark.parametrize("where", ["outcome", "marker", "marker alone"])
+def test_what_was_made_of_something_else_than_was_asked_for_finishes_nobody_s_item(look, make, said, believed, where):
+    """Whoever may post can edit an event: its run carries the key, and writes where the item's output lies."""
+    plain = {"code": 0, "key": make.row().key, "attempt": 1}
+    outcome, marker = plain | (said if where == "outcome" else {}), plain | (said if where != "outcome" else {})
+    if where == "marker alone":
+        move = look(State.RUNNING, marker=marker)
+    else:
+        move = look(State.RUNNING, Phase.SUCCEEDED, outcome=outcome, marker=marker)
+    assert move.fact is (Fact.SUCCEEDED if believed else Fact.VANISHED)
+    failed = look(State.RUNNING, Phase.FAILED, outcome={**plain, **said, "code": 65, "reason": "no Sentinel-2"})
+    assert failed.fact is (Fact.FAILED_PERMANENT if believed else Fact.VANISHED)
 
 
 def test_what_met_a_later_revision_is_superseded_whatever_the_ledger_knows(look):

@@ -22,6 +22,7 @@ from pathlib import Path
 from geozarr_runner.publish import marker
 from stac_watch.model.errors import CannotWrite, InputError, Temporary, write_failure
 from stac_watch.model.outcome import MARKER, Outcome
+from stac_watch.model.product import is_made_of
 
 WORK = ".geozarr-runner"
 """The default work folder's name."""
@@ -43,6 +44,7 @@ class Target:
     work: Path  # where sources are staged
     run: str = ""
     overwrite: bool = False
+    source: str = ""  # what is asked for
 
     @property
     def is_remote(self) -> bool:
@@ -50,13 +52,14 @@ class Target:
         return "://" in self.href
 
     def is_answered_by(self, found: Outcome) -> bool:
-        """Tells whether an output with this marker is what is asked for: it has the same key.
+        """Tells whether an output with this marker is what is asked for: it has the same key, and was made of the same product.
 
         With `overwrite` a new conversion is asked for. Then only what this very run made counts (it was killed and started again),
         or what a later attempt made.
         """
         mine = self.run != "" and found.run == self.run
-        return found.key == self.key and (not self.overwrite or mine or found.attempt > self.attempt)
+        same = found.key == self.key and is_made_of(found.source, self.source)
+        return same and (not self.overwrite or mine or found.attempt > self.attempt)
 
     @property
     def partial(self) -> Path:
@@ -79,7 +82,9 @@ class Target:
         return self.path.with_name(f".{self.path.name}.lock")
 
 
-def target_of(output_zarr: str, key: str, attempt: int, work: Path | None, *, run: str = "", overwrite: bool = False) -> Target:
+def target_of(
+    output_zarr: str, key: str, attempt: int, work: Path | None, *, run: str = "", overwrite: bool = False, source: str = ""
+) -> Target:
     """Returns the target for an output path, or an address in an object store; those are built in the work folder first.
 
     Raises:
@@ -94,11 +99,13 @@ def target_of(output_zarr: str, key: str, attempt: int, work: Path | None, *, ru
                 hint="give a path on a mounted volume, e.g. /outputs/ITEM.zarr, or s3://BUCKET/ITEM.zarr",
             )
         folder = work or Path.cwd() / WORK
-        return Target(folder / "outputs" / key / name[2], key, attempt, f"{scheme}://{rest.strip('/')}", folder, run, overwrite)
+        return Target(
+            folder / "outputs" / key / name[2], key, attempt, f"{scheme}://{rest.strip('/')}", folder, run, overwrite, source
+        )
     path = Path(os.path.abspath(rest if sep else output_zarr))  # noqa: PTH100  # resolve() would follow a symlink of the user's
     if not output_zarr or path == path.parent:
         raise InputError(f"output {output_zarr!r} is not the path of a store", hint="give e.g. /outputs/ITEM.zarr")
-    return Target(path, key, attempt, str(path), work or path.parent / WORK, run, overwrite)
+    return Target(path, key, attempt, str(path), work or path.parent / WORK, run, overwrite, source)
 
 
 def already_done(target: Target) -> Outcome | None:

@@ -6,7 +6,7 @@ Functions within a transaction: who calls them opens it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -19,6 +19,7 @@ from stac_watch.ledger import statements as sql
 from stac_watch.ledger.moves import rows_of
 from stac_watch.ledger.records import NO_RIVALS, ConversionRow, Move, Moved, Place, Rivals, Sighting
 from stac_watch.ledger.session import MOVED, chunked
+from stac_watch.model.errors import IdentityError
 from stac_watch.model.event import Conversion, build_event, fence_of, run_name
 from stac_watch.model.identity import event_id
 from stac_watch.model.item import SkipReason
@@ -37,6 +38,7 @@ def admit(tx: Connection, source: str, sightings: Sequence[Sighting], now: datet
     items = chunked(tx, sql.KEYS, [s.item.item_id for s in sightings], of_source=source)
     previous: dict[str, str] = {r.item_id: r.key for r in items}
     rows = rows_of(tx, {s.conversion.key for s in sightings} | set(previous.values()))
+    _require_distinct(sightings, rows)
     before = {s.item.item_id: rows.get(previous.get(s.item.item_id, "")) for s in sightings}
     sightings = rivalry.settled(tx, sightings, before, rivals, now) if rivals else sightings
     sightings = [s for s in sightings if s.conversion.key in rows or not _skipped_before(s, before[s.item.item_id])]
@@ -54,6 +56,22 @@ def admit(tx: Connection, source: str, sightings: Sequence[Sighting], now: datet
             why = f"revision {s.item.revision} took its place"
             moves.skip(tx, old, Move(Fact.SUPERSEDED, why, reason=SkipReason.SUPERSEDED), now)
     return moved
+
+
+def _require_distinct(sightings: Sequence[Sighting], rows: Mapping[str, ConversionRow]) -> None:
+    """Makes sure that no item takes another's conversion for its own: a key has 80 bits of a hash, and says nothing of chance.
+
+    Raises:
+        IdentityError: an item has another one's key.
+    """
+    owners = {key: row.item_id for key, row in rows.items()}
+    for s in sightings:
+        owner = owners.setdefault(s.conversion.key, s.item.item_id)
+        if owner != s.item.item_id:
+            raise IdentityError(
+                f"item {s.item.item_id!r} has the key {s.conversion.key} that item {owner!r} has: it is not converted",
+                hint="two ids were made to collide: tell the catalog's operator; a change of item or recipe gives it another key",
+            )
 
 
 def _skipped_before(s: Sighting, before: ConversionRow | None) -> bool:

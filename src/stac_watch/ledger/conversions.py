@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 
 from sqlalchemy import Connection, or_, select, update
@@ -99,6 +100,10 @@ class Conversions:
         with self._session.read() as tx:
             rows = tx.execute(select(t.event.c.body).where(t.event.c.key == key).order_by(t.event.c.attempt))
             return [bytes(r.body) for r in rows]
+
+    def products(self, key: str) -> tuple[str, ...]:
+        """Returns where the product of a conversion lay when it was asked for, each place once."""
+        return tuple({str(json.loads(body)["data"]["stac_url"]): None for body in self.events(key)})
 
     def history(self, key: str) -> list[HistoryRow]:
         """Returns every move of a conversion, the first one first."""

@@ -6,7 +6,7 @@ import posixpath
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
-from urllib.parse import urljoin, urlsplit, urlunsplit
+from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 
 from stac_watch.model.forms import is_archive
 from stac_watch.model.identity import parse_product_id
@@ -29,6 +29,23 @@ def acquisition(item_id: str) -> tuple[str, str] | None:
         return None
     what = (parts["platform"], parts["level"], parts["sensing"], f"R{parts['orbit']}", parts["tile"])
     return " ".join(what), f"{parts['baseline']} {parts['generation']}"
+
+
+def is_made_of(source: str, href: str) -> bool:
+    """Tells whether an output whose marker names `source` may be of the product at `href`: no doubt where either says nothing.
+
+    Signatures and the spelling of host and path do not count, and what is no store's name (an item's URL) cannot be compared.
+    """
+    mine, asked = _spelled(source), _spelled(href)
+    return mine == asked or not source or not asked[2].endswith(".zarr")
+
+
+def _spelled(url: str) -> tuple[str, str, str]:
+    scheme, sep, rest = url.partition("://")
+    if not sep or scheme == "file":
+        return "", "", posixpath.normpath(unquote(rest if sep else url))
+    host, _, path = rest.partition("?")[0].partition("#")[0].partition("/")
+    return scheme.lower(), host.lower(), unquote(path).rstrip("/")
 
 
 def product_href(document: Mapping[str, Any], base: str = "") -> str | None:

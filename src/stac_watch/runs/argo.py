@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from stac_watch.model.errors import InputError, Refused, Temporary
 from stac_watch.model.event import CONTENT_TYPE, parse_event
 from stac_watch.model.patience import Rest, waited
-from stac_watch.runs.engine import Answer, Phase, Receipt, Run
+from stac_watch.runs.engine import Answer, Phase, Receipt, Run, name_taken
 from stac_watch.runs.kubernetes_api import Cluster
 from stac_watch.runs.workflow import COMPLETED_LABEL, GROUP, KEY_LABEL, PLURAL, distinct, illegal_label, run_of
 
@@ -65,6 +65,12 @@ class ArgoEngine:
             return Receipt(Answer.REFUSED, error.message)
         if (sentence := illegal_label(data)) is not None:
             return Receipt(Answer.REFUSED, sentence)
+        try:
+            if (other := self._key_at(str(data["run"]))) not in (None, data["key"]):
+                # the Sensor would write this event's arguments into that run, and none would ever be seen for this key
+                return Receipt(Answer.REFUSED, name_taken(str(data["run"]), other or ""))
+        except Temporary as error:
+            return Receipt(Answer.UNKNOWN, error.message)
         headers = {"Content-Type": CONTENT_TYPE, **self._authorization()}
         try:
             response = self._http.request("POST", self._webhook, body=event, headers=headers, redirect=False)
@@ -74,6 +80,16 @@ class ArgoEngine:
         if receipt.answer is Answer.ACCEPTED:
             self._accepted[str(data["run"])] = self._now()
         return receipt
+
+    def _key_at(self, name: str) -> str | None:
+        """Returns the key of the Workflow of that name; None where there is none.
+
+        Raises:
+            Temporary: the API does not answer.
+            Refused: it refuses us.
+        """
+        workflow = self._cluster.get(self._cluster.argo(PLURAL, name))
+        return None if workflow is None else str(workflow["metadata"].get("labels", {}).get(KEY_LABEL, ""))
 
     def ping(self) -> str:
         """Asks the EventSource in a way that never is an event; returns what was found. It looks at the token before the method.

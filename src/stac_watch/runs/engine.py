@@ -30,6 +30,11 @@ class Receipt:
     detail: str = ""
 
 
+def name_taken(run: str, key: str) -> str:
+    """Returns what is said of an event whose run's name a run of another conversion has: its names hold 64 bits of a key only."""
+    return f"the name {run} is taken by a run of key {key[:40]!r}: `stac-watch replay ITEM --yes` gives this one its next name"
+
+
 class Phase(StrEnum):
     """How far a run has come."""
 

@@ -28,7 +28,7 @@ from stac_watch.model.files import replace_file
 from stac_watch.model.identity import key_in_name
 from stac_watch.model.outcome import Outcome, parse_outcome, read_document
 from stac_watch.runs import processes
-from stac_watch.runs.engine import Answer, Phase, Receipt, Run
+from stac_watch.runs.engine import Answer, Phase, Receipt, Run, name_taken
 
 EVENT, LOCK, LOG, STATUS, OUTCOME, PID = "event.json", "run.lock", "runner.log", "status.json", "outcome.json", "pid"
 LATE = "late"
@@ -74,7 +74,9 @@ class LocalEngine:
                 if not _try_lock(lock.fileno()):
                     if not (run / EVENT).exists():  # another process looks at the folder just now, or is about to start the run
                         return Receipt(Answer.UNKNOWN, "another process holds its folder")
-                    return Receipt(Answer.ACCEPTED, "it runs already")
+                    return _met(run, data) or Receipt(Answer.ACCEPTED, "it runs already")
+                if taken := _met(run, data):
+                    return taken
                 if (run / OUTCOME).exists():
                     return Receipt(Answer.ACCEPTED, "it ended already")
                 replace_file(run / EVENT, event)
@@ -218,6 +220,13 @@ def arguments(data: Mapping[str, Any]) -> list[str]:
         **{str(k).replace("_", "-"): str(v) for k, v in options.items()},
     }  # fmt: skip
     return [f"--{name}={value}" for name, value in given.items()]
+
+
+def _met(run: Path, data: Mapping[str, Any]) -> Receipt | None:
+    """Returns the refusal of an event whose run's name another conversion has; None where none has it."""
+    other = event_of(run)
+    taken = other is not None and other.get("key") not in (None, data["key"])
+    return Receipt(Answer.REFUSED, name_taken(run.name, str(other["key"]))) if taken and other is not None else None
 
 
 def _try_lock(descriptor: int, kind: int = fcntl.LOCK_EX) -> bool:

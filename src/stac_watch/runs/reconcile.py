@@ -20,6 +20,7 @@ from stac_watch.model.errors import NO_SPACE, Exit, Unavailable
 from stac_watch.model.item import SkipReason
 from stac_watch.model.outcome import Outcome
 from stac_watch.model.patience import Backoff, waited
+from stac_watch.model.product import is_made_of
 from stac_watch.model.states import Fact, State
 from stac_watch.runs.engine import Engine, Phase, Run, Runs
 
@@ -40,10 +41,31 @@ class Seen:
     marker: Outcome | None = None  # of whatever key
     visible: bool = True  # whether it could be looked at: a run's own volume cannot be, nor a bucket that does not answer
 
-    def answers(self, row: ConversionRow, installation: str) -> bool:
-        """Tells whether it is the verified output of this conversion, of this installation."""
+    def answers(self, row: ConversionRow, asked: Asked) -> bool:
+        """Tells whether it is the verified output of this conversion."""
         m = self.marker
-        return m is not None and m.key == row.key and not m.code and m.installation in ("", installation)
+        return m is not None and m.key == row.key and not m.code and not asked.doubt(m, row)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a conversion's events asked for, beside its row."""
+
+    installation: str = ""
+    products: tuple[str, ...] = ()  # where the product lay at each attempt; none = not known
+
+    def doubt(self, outcome: Outcome, row: ConversionRow) -> str | None:
+        """Returns why an outcome with the row's key is not of what was asked for: an event may have been edited on its way."""
+        if outcome.installation not in ("", self.installation):
+            return f"it was installation {outcome.installation!r}'s"
+        if outcome.item_id not in ("", row.item_id):
+            return f"it was of item {outcome.item_id[:128]!r}"
+        if self.products and not any(is_made_of(outcome.source, href) for href in self.products):
+            return f"it was made of {outcome.source[:300]!r}, which nobody asked for"
+        return None
+
+
+ANYTHING = Asked()
 
 
 def decide(
@@ -54,24 +76,27 @@ def decide(
     limits: Limits,
     *,
     superseded: bool = False,
-    installation: str = "",
+    asked: Asked = ANYTHING,
 ) -> Move | None:
     """Returns the move that follows from what is seen, or None to wait.
 
     `run` is the run of the row's current attempt.
     """
-    marker = seen.marker if seen.answers(row, installation) else None
+    marker = seen.marker if seen.answers(row, asked) else None
     # a later attempt's marker is there where a ledger was restored: what it had forgotten was done
     ours = marker is not None and marker.attempt >= row.attempt
     if run is not None and run.phase is Phase.SUCCEEDED:
-        doubt = _doubt(row, run, seen, installation)
+        doubt = _doubt(row, run, seen, asked)
         if doubt is None:
             return _succeeded(row, run, marker, ours=ours)
         return _retry(row, Fact.VANISHED, doubt, now, limits, superseded=superseded) if row.state is not State.FAILED else None
     if marker is not None and ours and (run is None or run.phase is Phase.FAILED):  # it was ended after its work was done
         return Move(Fact.SUCCEEDED, "the output's marker carries its key", outcome=marker)
     if run is not None and run.phase is Phase.FAILED:
-        return _failed(row, run.outcome or Outcome(), now, limits, superseded=superseded)
+        said = run.outcome or Outcome()
+        if said.key == row.key and (doubt := asked.doubt(said, row)) is not None:
+            return _retry(row, Fact.VANISHED, f"run {run.name} failed, and {doubt}", now, limits, superseded=superseded)
+        return _failed(row, said, now, limits, superseded=superseded)
     if run is not None:
         at = f"run {run.name} is {run.phase.value}"
         return Move(Fact.RUN_SEEN, at) if row.state in (State.QUEUED, State.SUBMITTED) else None
@@ -85,7 +110,7 @@ def decide(
     return None
 
 
-def _doubt(row: ConversionRow, run: Run, seen: Seen, installation: str) -> str | None:
+def _doubt(row: ConversionRow, run: Run, seen: Seen, asked: Asked) -> str | None:
     """Returns why a run's word that it is done does not count for this conversion; None where it does.
 
     Its folder or Workflow may be older than the ledger, another configuration's, or have been asked for something else.
@@ -93,11 +118,11 @@ def _doubt(row: ConversionRow, run: Run, seen: Seen, installation: str) -> str |
     outcome = run.outcome
     if outcome is None or outcome.key != row.key:
         return None  # it says nothing, or something else: that is judged as it is
-    if outcome.installation not in ("", installation):
-        return f"run {run.name} was installation {outcome.installation!r}'s"
+    if (doubt := asked.doubt(outcome, row)) is not None:
+        return f"run {run.name} says that it is done, and {doubt}"
     if seen.visible:
-        there = f"holds key {seen.marker.key!r}" if seen.marker is not None else "has no marker"
-        return None if seen.answers(row, installation) else f"run {run.name} says that it is done, and {row.output_zarr} {there}"
+        there = "has no marker" if seen.marker is None else asked.doubt(seen.marker, row) or f"holds key {seen.marker.key!r}"
+        return None if seen.answers(row, asked) else f"run {run.name} says that it is done, and {row.output_zarr}: {there}"
     if _place(outcome.output_zarr) != _place(row.output_zarr):
         return f"run {run.name} wrote {outcome.output_zarr[:200]!r}, and not {row.output_zarr}"
     return None
@@ -205,7 +230,7 @@ def reconcile(
     rows += [row for row in given_up if _came_back(row, runs.of(row))]
     for row in given_up if afresh else ():
         seen = _look(row.output_zarr, read_marker)
-        if seen.answers(row, installation) and row not in rows:
+        if seen.answers(row, _asked(ledger, row, installation)) and row not in rows:
             forgotten = Move(Fact.SUCCEEDED, "its output is there, and says that it is done", outcome=seen.marker)
             _apply(ledger, row, forgotten, now(), found)
     for row in rows:
@@ -215,7 +240,9 @@ def reconcile(
         patient = run is None and row.state is State.SUBMITTED and not waited(row.changed_at, now(), limits.confirm_after)
         seen = _look(row.output_zarr, read_marker) if ended and not patient else Seen()
         superseded = ended and ledger.conversions.superseded(row)
-        move = decide(row, run, seen, now(), limits, superseded=superseded, installation=installation)
+        said = seen.marker is not None or (run is not None and run.outcome is not None)
+        asked = _asked(ledger, row, installation) if said else ANYTHING
+        move = decide(row, run, seen, now(), limits, superseded=superseded, asked=asked)
         if move is None:
             _note(ledger, row, waits_for(run, now()))
             continue
@@ -223,6 +250,10 @@ def reconcile(
     for look in looks:
         _look_again(ledger, look, read_marker, now(), installation, found)
     return found
+
+
+def _asked(ledger: Ledger, row: ConversionRow, installation: str) -> Asked:
+    return Asked(installation, ledger.conversions.products(row.key))
 
 
 def _apply(ledger: Ledger, row: ConversionRow, move: Move, now: datetime, found: dict[Fact, int]) -> None:
