@@ -215,6 +215,43 @@ def test_replay_by_id_makes_the_next_attempt_and_refuses_what_is_on_its_way(fini
     assert (row.state, row.attempt, row.lane) == (State.DONE, 2, "replay")
 
 
+def test_replay_by_a_part_of_the_name_is_of_that_item_and_of_no_other(finished):
+    tile = finished.items[0].split("_")[5]
+    alone = finished.items[0][11:26]  # its moment of acquisition
+    (target,) = replay.named([Wish(alone)], finished.ledger, ["demo"])
+    assert target.item == finished.items[0]
+    with pytest.raises(InputError, match=f"'{tile}' may be 12 items") as refusal:
+        replay.named([Wish(tile)], finished.ledger, ["demo"])
+    assert finished.items[0] not in refusal.value.hint
+    assert "items --text" in refusal.value.hint
+
+
+def test_what_is_queued_for_later_goes_out_now_when_a_person_says_so(finished):
+    item = finished.items[0]
+    again(finished, replay.named([Wish(item)], finished.ledger, ["demo"]))
+    (row,) = finished.ledger.conversions.find(item_id=item)
+    waits = finished.ledger.outbox.of([row.key])[row.key]
+    finished.ledger.outbox.note_post(waits, finished.clock() + timedelta(days=1), happened=False)
+    assert finished.ledger.outbox.due(finished.clock(), 10) == []
+    (refused,) = again(finished, replay.named([Wish(item)], finished.ledger, ["demo"]))
+    assert "--now" in refused.refusal
+    targets = replay.named([Wish(item)], finished.ledger, ["demo"], urgent=True)
+    assert [(t.action, t.refusal) for t in targets] == [("attempt 2 goes out now", None)]
+    assert finished.ledger.outbox.due(finished.clock(), 10) == []  # saying it does nothing
+    assert [t.refusal for t in again(finished, targets)] == [None]
+    assert [w.key for w in finished.ledger.outbox.due(finished.clock(), 10)] == [row.key]
+    finished.run()
+    assert [(r.state, r.attempt) for r in finished.ledger.conversions.find(item_id=item)] == [(State.DONE, 2)]
+
+
+def test_a_dry_run_asks_the_catalog_for_what_the_ledger_does_not_know_and_writes_nothing(archive):
+    targets = replay.named([Wish(archive.items[0]), Wish("T32TQM-nowhere")], archive.ledger, ["demo"])
+    known, unknown = sorted(replay.preview(targets, {archive.source.name: archive.intake}), key=lambda t: t.refusal or "")
+    assert (known.item, known.action, known.refusal) == (archive.items[0], "taken as the catalog shows it now", None)
+    assert "no such item" in unknown.refusal
+    assert archive.ledger.conversions.find() == []
+
+
 def test_replay_by_state_time_and_error(finished):
     redo = finished.items[:4]
     again(finished, replay.named([Wish(i) for i in redo], finished.ledger, ["demo"]))

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from stac_watch.cli.terminal import DEFAULT_CONFIG, ConfigOption, ItemArgument, JsonOption, cli, reading, show
-from stac_watch.model.errors import Exit
+from stac_watch.model.errors import Exit, InputError
 from stac_watch.model.states import State
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from stac_watch.ledger.records import Where
 
 
 @cli.command()
@@ -29,24 +34,48 @@ def items(
     context: typer.Context,
     config: ConfigOption = DEFAULT_CONFIG,
     json: JsonOption = False,
+    tile: Annotated[str | None, typer.Option(help="Only those on this MGRS tile: T32TQM or 32TQM.")] = None,
+    sensed: Annotated[
+        str | None, typer.Option(help="Only those acquired then: yesterday, 2026-08-01, 2026-08, 2026-06..2026-08, or 3d.")
+    ] = None,
+    since: Annotated[str | None, typer.Option(help="Only those that changed since: 10h, 3d, a day or a time.")] = None,
     state: Annotated[State | None, typer.Option(help="Only those in this state.")] = None,
     source: Annotated[str | None, typer.Option(help="Only those of this source.")] = None,
+    text: Annotated[
+        str | None, typer.Option(help="Only those with this in the id or the run's name, or as the key's start.")
+    ] = None,
     unreadable: Annotated[bool, typer.Option("--unreadable", help="List unreadable items instead, and why.")] = False,
     limit: Annotated[int, typer.Option(min=1, help="At most this many, the last changed first.")] = 50,
 ) -> int:
     """List conversions, the last changed first."""
     from stac_watch.app import wall_clock
+    from stac_watch.cli.times import read_since
     from stac_watch.report import items as listing
-    from stac_watch.report.lines import table
+    from stac_watch.report.lines import plain, table
 
+    now = wall_clock()
+    where, changed = _where(tile, sensed, text, now), read_since(since, now) if since is not None else None
     with reading(context, config) as (_, ledger):
-        bad = listing.read_unreadable(ledger, limit) if unreadable else []
-        lines = [] if unreadable else listing.read(ledger, wall_clock(), source=source, state=state, limit=limit)
-    if unreadable:
-        show(bad, json, listing.render_unreadable)
-    else:
-        show(lines, json, table)
+        if unreadable:
+            show(listing.read_unreadable(ledger, limit), json, listing.render_unreadable, listing.plain_unreadable)
+            return Exit.OK
+        lines = listing.read(ledger, now, source=source, state=state, since=changed, where=where, limit=limit)
+    show(lines, json, table, plain)
+    if len(lines) == limit:
+        print(f"the first {limit}; --limit shows more, --tile, --sensed, --state and --text fewer", file=sys.stderr)
     return Exit.OK
+
+
+def _where(tile: str | None, sensed: str | None, text: str | None, now: datetime) -> Where:
+    from stac_watch.cli.times import read_days
+    from stac_watch.ledger.records import Where
+    from stac_watch.model.identity import tile_name
+
+    try:
+        named = tile_name(tile) if tile is not None else None
+    except ValueError as error:
+        raise InputError(str(error), hint="`stac-watch items --text TEXT` finds parts of an id") from None
+    return Where(named, read_days(sensed, now) if sensed is not None else None, text)
 
 
 @cli.command()

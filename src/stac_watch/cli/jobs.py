@@ -59,13 +59,14 @@ def backfill(
 @cli.command()
 def replay(
     context: typer.Context,
-    item: Annotated[list[str] | None, typer.Argument(help="Ids or keys.")] = None,
+    item: Annotated[list[str] | None, typer.Argument(help="Ids, keys, runs, tiles, or parts that only one item has.")] = None,
     config: ConfigOption = DEFAULT_CONFIG,
     json: JsonOption = False,
     yes: YesOption = False,
     state: Annotated[State | None, typer.Option(help="Those in this state: failed, done or skipped.")] = None,
     since: Annotated[str | None, typer.Option(help="Those that changed since: 10h, 3d, a day or a time.")] = None,
     error: Annotated[str | None, typer.Option(help="Failed conversions whose error contains this text.")] = None,
+    now: Annotated[bool, typer.Option("--now", help="Queued ones, too: send them at once, not when they are due.")] = False,
     file: Annotated[Path | None, typer.Option(help="Those of a file: ids, keys, or what `audit --file` wrote.")] = None,
     event: Annotated[Path | None, typer.Option(help="Post this stored CloudEvent once more, byte for byte.")] = None,
 ) -> int:
@@ -77,9 +78,8 @@ def replay(
         if event is not None:
             return _repost(parts, event, yes=yes)
         intakes = {source.name: parts.intake(source) for source in settings.sources}
-        targets = _selected(parts, list(intakes), item or [], file, state, since, error)
-        if yes:
-            targets = job.execute(targets, parts.ledger, intakes, parts.now)
+        targets = _selected(parts, list(intakes), item or [], file, state, since, error, urgent=now)
+        targets = job.execute(targets, parts.ledger, intakes, parts.now) if yes else job.preview(targets, intakes)
     show(targets, json, render_targets)
     refused = sum(t.refusal is not None for t in targets)
     if not json:
@@ -88,7 +88,15 @@ def replay(
 
 
 def _selected(
-    parts: Parts, sources: list[str], items: list[str], file: Path | None, state: State | None, since: str | None, error: str | None
+    parts: Parts,
+    sources: list[str],
+    items: list[str],
+    file: Path | None,
+    state: State | None,
+    since: str | None,
+    error: str | None,
+    *,
+    urgent: bool,
 ) -> list[ReplayTarget]:
     from stac_watch.cli.times import read_since
     from stac_watch.jobs import replay as job
@@ -100,10 +108,10 @@ def _selected(
     if not by_state and not wanted and file is None:
         raise InputError("nothing is selected", hint="name items, or give --file, or --state failed, --since 10h, --error TEXT")
     if not by_state:
-        return job.named(wanted, parts.ledger, sources)
+        return job.named(wanted, parts.ledger, sources, urgent=urgent)
     moment = read_since(since, parts.now()) if since is not None else None
     rows = parts.ledger.conversions.find(state=state or State.FAILED, since=moment, error=error, limit=job.MOST)
-    return job.chosen(rows, parts.ledger)
+    return job.chosen(rows, parts.ledger, urgent=urgent)
 
 
 def _repost(parts: Parts, path: Path, *, yes: bool) -> int:

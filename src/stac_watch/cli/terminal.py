@@ -10,11 +10,13 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -35,9 +37,11 @@ ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="The configur
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON; its fields are a documented contract.")]
 YesOption = Annotated[bool, typer.Option("--yes", help="Do it; without it, print what would be done.")]
 SourceArgument = Annotated[str, typer.Argument(help="A source's name, as in the configuration.")]
-ItemArgument = Annotated[str, typer.Argument(help="An item's id, or a conversion's key.")]
+ItemArgument = Annotated[str, typer.Argument(help="An item's id, a key, a run's name, a tile, or a part that only one has.")]
 GRACE = 28.0
 """Seconds from SIGTERM to the end: Kubernetes kills after 30, and runs of this machine are given 24 of them."""
+PIPE_WIDTH = 240
+"""Columns of what is written to a pipe or a file, where no terminal says how many there are: ids and paths are not broken."""
 DEFAULT_CONFIG = Path("stac-watch.yaml")
 
 
@@ -88,16 +92,22 @@ def _options(
     call.debug = debug
 
 
-def show[V](value: V, json: bool, render: Callable[[V], RenderableType]) -> None:
-    """Prints a view as JSON or as text."""
+def show[V](value: V, json: bool, render: Callable[[V], RenderableType], plain: Callable[[V], str] | None = None) -> None:
+    """Prints a view as JSON, as text for a terminal, or, where it is a pipe, as what `plain` makes of it; there nothing is cut."""
     if json:
         from stac_watch.report.as_json import as_json
 
         print(as_json(value))
-    else:
-        from rich.console import Console
+        return
+    if plain is not None and not sys.stdout.isatty():
+        if text := plain(value):
+            print(text)
+        return
+    from rich.console import Console
 
-        Console(markup=False, emoji=False).print(render(value))  # ids and errors of other people are no markup
+    # ids and errors of other people are no markup
+    width = None if sys.stdout.isatty() else get_terminal_size((PIPE_WIDTH, 0)).columns
+    Console(markup=False, emoji=False, width=width).print(render(value))
 
 
 @contextmanager

@@ -1,22 +1,18 @@
-"""Times and sizes as people type them: `--start`, `--end`, `--since`, `--pace`. Pure; now is an argument."""
+"""Times and sizes as people type them: `--start`, `--since`, `--sensed`, `--pace`; days are UTC. Pure; now is an argument."""
 
 from __future__ import annotations
 
 import re
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
 
 from stac_watch.catalog.windows import DAY, floor_day
 from stac_watch.config.values import parse_duration, parse_size
 from stac_watch.model.errors import InputError
 from stac_watch.model.stamps import parse_stamp, stamp
 
-if TYPE_CHECKING:
-    pass
-
 
 def read_range(start: str, end: str, now: datetime) -> tuple[datetime, datetime]:
-    """Reads `--start` and `--end`, each a day, an RFC 3339 time or a span before now; a day as the end is included.
+    """Reads `--start` and `--end`, each a day, a month, an RFC 3339 time or a span before now; a day as the end is included.
 
     A span in days leads to the start of its day, and a day that is not over ends with today, so that the same command is the
     same range for a day: a backfill goes on.
@@ -24,7 +20,27 @@ def read_range(start: str, end: str, now: datetime) -> tuple[datetime, datetime]
     Raises:
         InputError: one is none of these, or nothing that is past lies between them.
     """
-    first, last = _read_bound(start, now), _read_bound(end, now) + timedelta(days=int(_is_day(end)))
+    first, last = _named(start, now), _named(end, now)
+    return _past(first[0] if first else _read_bound(start, now), last[1] if last else _read_bound(end, now), now)
+
+
+def read_days(text: str, now: datetime) -> tuple[datetime, datetime]:
+    """Reads `--sensed`: a day (`2026-08-01`, `yesterday`), a month (`2026-08`), two of them (`2026-06..2026-08`), or a span (`3d`).
+
+    Returns:
+        The first moment, and the first one after.
+
+    Raises:
+        InputError: it is none of these, or nothing that is past lies in it.
+    """
+    start, between, end = text.partition("..")
+    if between:
+        return read_range(start, end, now)
+    days = _named(text, now)
+    return _past(*days, now) if days else read_range(text, "0s", now)
+
+
+def _past(first: datetime, last: datetime, now: datetime) -> tuple[datetime, datetime]:
     last = min(last, floor_day(now) + DAY)
     if first >= min(last, now):
         raise InputError(
@@ -34,6 +50,20 @@ def read_range(start: str, end: str, now: datetime) -> tuple[datetime, datetime]
     return first, last
 
 
+def _named(text: str, now: datetime) -> tuple[datetime, datetime] | None:
+    """Returns the start and the end of a day or month by its name, in UTC; None for what is neither."""
+    text = text.strip().lower()
+    text = {"today": f"{floor_day(now):%Y-%m-%d}", "yesterday": f"{floor_day(now) - DAY:%Y-%m-%d}"}.get(text, text)
+    month = re.fullmatch(r"\d{4}-(0[1-9]|1[0-2])", text, re.ASCII) is not None
+    if not month and not _is_day(text):
+        return None
+    first = read_moment(f"{text}-01" if month else text)
+    try:
+        return first, (first + 31 * DAY).replace(day=1) if month else first + DAY
+    except OverflowError:
+        raise InputError(f"{text} is the end of the calendar", hint="name a day that is past") from None
+
+
 def _read_bound(text: str, now: datetime) -> datetime:
     moment = read_since(text, now)
     in_days = text.strip().endswith("d")
@@ -41,7 +71,7 @@ def _read_bound(text: str, now: datetime) -> datetime:
 
 
 def read_since(text: str, now: datetime) -> datetime:
-    """Reads `--since`: a span before now (`10h`, `3d`), a day, or an RFC 3339 time.
+    """Reads `--since`: a span before now (`10h`, `3d`), the start of a day or month, or an RFC 3339 time.
 
     Raises:
         InputError: it is none of these.
@@ -49,7 +79,8 @@ def read_since(text: str, now: datetime) -> datetime:
     try:
         return now - parse_duration(text)
     except ValueError:
-        return read_moment(text)
+        days = _named(text, now)
+        return days[0] if days else read_moment(text)
 
 
 def read_span(text: str) -> timedelta:
@@ -85,7 +116,8 @@ def read_moment(text: str) -> datetime:
     moment = parse_stamp(f"{text}T00:00:00Z" if _is_day(text) else text)
     if moment is None:
         raise InputError(
-            f"{text!r} is neither a day nor a time", hint="write 2025-10-01, 2025-10-01T12:00:00Z, or a span before now: 30d, 10h"
+            f"{text!r} is neither a day nor a time",
+            hint="write 2025-10-01, 2025-10, yesterday, 2025-10-01T12:00:00Z, or a span before now: 30d, 10h",
         )
     return moment
 

@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
 
+from stac_watch.model.identity import tile_name
+
 MAX_DURATION = 36_500 * 86_400  # beyond it, "now less this" leaves the calendar
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -81,16 +83,6 @@ def _host(value: str) -> str:
     return value
 
 
-def parse_tile(value: str) -> str:
-    """Returns an MGRS tile as products are called after it, `T32TQM`, from that, `32TQM`, `MGRS-32TQM`, in any case."""
-    match = re.fullmatch(r"(?:MGRS-|T)?(\d{1,2})([C-HJ-NP-X][A-HJ-NP-Z]{2})", value.strip().upper())
-    if not match or not 1 <= int(match[1]) <= 60:
-        raise ValueError(
-            f"{value!r} is no MGRS tile; write it as T32TQM: zone 01 to 60, a band C to X, two letters, none of them I or O"
-        )
-    return f"T{int(match[1]):02}{match[2]}"
-
-
 def _bbox(value: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
     west, south, east, north = value
     if not (-180 <= west <= 180 and -180 <= east <= 180 and -90 <= south <= north <= 90):
@@ -115,5 +107,5 @@ Agent = Annotated[str, AfterValidator(_agent)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 Host = Annotated[str, AfterValidator(_host)]
 Bbox = Annotated[tuple[float, float, float, float], AfterValidator(_bbox)]
-Tile = Annotated[str, AfterValidator(parse_tile)]
+Tile = Annotated[str, AfterValidator(tile_name)]
 SameHost = Annotated[str, AfterValidator(_same_host)]

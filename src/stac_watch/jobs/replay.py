@@ -12,14 +12,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from stac_watch.discover.intake import Intake
+from stac_watch.config.model import Source
+from stac_watch.discover.intake import Comparison, Intake
 from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.records import ConversionRow, Move
 from stac_watch.ledger.session import StaleState
 from stac_watch.model.errors import InputError
 from stac_watch.model.event import parse_event
 from stac_watch.model.identity import event_id
-from stac_watch.model.item import SkipReason
+from stac_watch.model.item import ItemDocument, SkipReason
 from stac_watch.model.states import FINAL, Fact, State
 from stac_watch.runs.engine import Answer, Engine, Receipt
 
@@ -82,30 +83,46 @@ def _wish(text: str, where: str) -> Wish:
         raise InputError(f"{where} is not a line of an audit", hint="`stac-watch audit … --file F` writes such files") from None
 
 
-def chosen(rows: Iterable[ConversionRow], ledger: Ledger) -> list[ReplayTarget]:
+def chosen(rows: Iterable[ConversionRow], ledger: Ledger, *, urgent: bool = False) -> list[ReplayTarget]:
     """Returns what a replay of these conversions would do."""
-    return [_target(row, ledger) for row in rows]
+    return [_target(row, ledger, urgent) for row in rows]
 
 
-def named(names: Sequence[Wish], ledger: Ledger, sources: Sequence[str]) -> list[ReplayTarget]:
-    """Returns what a replay of items by id or key would do, in their order, each once."""
+def preview(targets: Sequence[ReplayTarget], intakes: Mapping[str, Intake]) -> list[ReplayTarget]:
+    """Returns the targets with what the catalog says of those that it would be asked for; nothing is written.
+
+    Raises:
+        CatalogUnavailable: a catalog gives no usable answer.
+    """
+    results = [t for t in targets if not t.from_catalog]
+    for name in dict.fromkeys(t.source for t in targets if t.from_catalog):
+        ids = [t.item for t in targets if t.from_catalog and t.source == name]
+        intakes[name].ensure_abilities()
+        documents = intakes[name].catalog.fetch(ids)
+        refused, taken = _verdicts(ids, intakes[name].source, documents, intakes[name].compare(documents, "replay"))
+        results += refused + taken
+    return results
+
+
+def named(names: Sequence[Wish], ledger: Ledger, sources: Sequence[str], *, urgent: bool = False) -> list[ReplayTarget]:
+    """Returns what a replay of items by whatever names them would do, in their order, each once.
+
+    `urgent` includes those that are queued: they go out now, and not at the time that they wait for.
+
+    Raises:
+        InputError: a name may be several items.
+    """
     found: dict[tuple[str, str], ReplayTarget] = {}
     for wish in names:
-        for target in _of_wish(wish, ledger, sources):
+        for target in _of_wish(wish, ledger, sources, urgent):
             found.setdefault((target.source, target.key or target.item), target)
     return list(found.values())
 
 
-def _of_wish(wish: Wish, ledger: Ledger, sources: Sequence[str]) -> list[ReplayTarget]:
-    by_key = ledger.conversions.get(wish.item)
-    rows = (
-        [by_key]
-        if by_key is not None
-        else [r for r in ledger.conversions.find(item_id=wish.item) if not ledger.conversions.superseded(r)]
-    )
-    rows = [r for r in rows if wish.source in (None, r.source)]
+def _of_wish(wish: Wish, ledger: Ledger, sources: Sequence[str], urgent: bool) -> list[ReplayTarget]:
+    rows = [r for r in _meant(wish, ledger) if wish.source in (None, r.source)]
     if rows and wish.kind not in FROM_CATALOG:
-        return [_target(row, ledger) for row in rows]
+        return [_target(row, ledger, urgent) for row in rows]
     where = wish.source or (sources[0] if len(sources) == 1 else None)
     if where is None or where not in sources:
         why = f"the ledger does not know it, and there are several sources: {', '.join(sources)}"
@@ -113,9 +130,22 @@ def _of_wish(wish: Wish, ledger: Ledger, sources: Sequence[str]) -> list[ReplayT
     return [ReplayTarget(wish.item, where, None, None, "read from the catalog and admitted", None)]
 
 
-def _target(row: ConversionRow, ledger: Ledger) -> ReplayTarget:
+def _meant(wish: Wish, ledger: Ledger) -> list[ConversionRow]:
+    """Returns a key's conversion, whatever its revision, and otherwise those of the item's current one."""
+    by_key = ledger.conversions.get(wish.item)
+    if by_key is not None:
+        return [by_key]
+    called = ledger.conversions.called(wish.item) if wish.kind is None else ledger.conversions.find(item_id=wish.item)
+    return [row for row in called if not ledger.conversions.superseded(row)]
+
+
+def _target(row: ConversionRow, ledger: Ledger, urgent: bool = False) -> ReplayTarget:
     why = None
-    if row.state not in FINAL:
+    if row.state is State.QUEUED:
+        if urgent:
+            return ReplayTarget(row.item_id, row.source, row.key, row.state, f"attempt {row.attempt} goes out now", None)
+        why = "it is queued, on its way already; --now sends it at once"
+    elif row.state not in FINAL:
         why = f"it is {row.state.value}, on its way already"
     elif ledger.conversions.superseded(row):
         why = f"revision {row.revision} is not the item's current one"
@@ -145,8 +175,11 @@ def _again(target: ReplayTarget, ledger: Ledger, hosts: str, now: datetime) -> R
     if target.refusal is not None or row is None:
         return target
     try:
-        current = _target(row, ledger)
+        current = _target(row, ledger, urgent=target.state is State.QUEUED)
         if current.refusal is not None:
+            return current
+        if row.state is State.QUEUED:
+            ledger.outbox.hasten(row.key, now)
             return current
         again = row.state is State.DONE  # whoever asks for what is done wants it made again, not to hear that it is done
         asked = Move(Fact.REPLAYED, "a person asked for it", lane="replay", overwrite=again, allowed_hosts=hosts)
@@ -156,29 +189,38 @@ def _again(target: ReplayTarget, ledger: Ledger, hosts: str, now: datetime) -> R
     return ReplayTarget(row.item_id, row.source, row.key, State.QUEUED, f"attempt {row.attempt + 1}", None)
 
 
+def _verdicts(
+    ids: Sequence[str], source: Source, documents: Sequence[ItemDocument], seen: Comparison
+) -> tuple[list[ReplayTarget], list[ReplayTarget]]:
+    """Returns the items that the catalog's answer or the rules refuse, and those that are taken."""
+    bad = {entry.item_id: entry.why for entry in seen.unreadable}
+    skipped = {s.item.item_id: f"the source's rules skip it: {s.skip}" for s in seen.sightings if s.skip is not None}
+    shown = {str(document.get("id")) for document in documents}
+    refused, taken = [], []
+    for item in ids:
+        why = bad.get(item) or skipped.get(item) if item in shown else f"catalog {source.api} has no such item"
+        if why is None:
+            taken.append(ReplayTarget(item, source.name, None, None, "taken as the catalog shows it now", None))
+        else:
+            state = State.SKIPPED if item in skipped else None
+            refused.append(ReplayTarget(item, source.name, None, state, "", why))
+    return refused, taken
+
+
 def _fetched(ids: Sequence[str], intake: Intake) -> list[ReplayTarget]:
     """Reads items from the catalog, and admits those that the rules admit; one that did not change is tried again."""
     intake.ensure_abilities()
     source, ledger = intake.source, intake.ledger
     documents = intake.catalog.fetch(ids)
     seen = intake.compare(documents, "replay")
-    bad = {entry.item_id: entry.why for entry in seen.unreadable}
+    results, admitted = _verdicts(ids, source, documents, seen)
     intake.commit(seen)
-    skipped = {s.item.item_id: s.skip for s in seen.sightings if s.skip is not None}
-    moved = {s.item.item_id for s in seen.sightings if s.skip is None}
     rows = ledger.items.current(source.name, ids)
-    shown = {str(document.get("id")) for document in documents}
-    results = []
-    for item in ids:
-        row = rows.get(item)
-        if item not in shown:
-            results.append(ReplayTarget(item, source.name, None, None, "", f"catalog {source.api} has no such item"))
-        elif item in bad:
-            results.append(ReplayTarget(item, source.name, None, None, "", bad[item]))
-        elif item in skipped:
-            results.append(ReplayTarget(item, source.name, None, State.SKIPPED, "", f"the source's rules skip it: {skipped[item]}"))
-        elif item in moved and row is not None:
-            results.append(ReplayTarget(item, source.name, row.key, row.state, f"attempt {row.attempt}", None))
+    moved = {s.item.item_id for s in seen.sightings}
+    for target in admitted:
+        row = rows.get(target.item)
+        if target.item in moved and row is not None:
+            results.append(ReplayTarget(target.item, source.name, row.key, row.state, f"attempt {row.attempt}", None))
         elif row is not None:
             results.append(_again(_target(row, ledger), ledger, ",".join(source.hosts()), intake.now()))
     return results

@@ -7,11 +7,11 @@ from datetime import datetime
 
 from sqlalchemy import Connection, or_, select, update
 
-from stac_watch.ledger import moves
+from stac_watch.ledger import moves, naming
 from stac_watch.ledger import schema as t
 from stac_watch.ledger import statements as sql
 from stac_watch.ledger.moves import conversion_of, rows_of
-from stac_watch.ledger.records import ConversionRow, HistoryRow, Move, SecondLook
+from stac_watch.ledger.records import ConversionRow, HistoryRow, Move, SecondLook, Where
 from stac_watch.ledger.session import Session
 from stac_watch.model.event import Lane
 from stac_watch.model.states import IN_FLIGHT, State
@@ -37,6 +37,7 @@ class Conversions:
         lane: Lane | None = None,
         since: datetime | None = None,
         error: str | None = None,
+        place: Where | None = None,
         limit: int = 1000,
         oldest: bool = False,
     ) -> list[ConversionRow]:
@@ -51,8 +52,18 @@ class Conversions:
             query = query.where(c.changed_at >= since)
         if error is not None:  # as somebody read it: whole, or as what failures have in common
             query = query.where(or_(c.reason.icontains(error, autoescape=True), c.cause.icontains(error, autoescape=True)))
+        query = query.where(*naming.lying(place)) if place is not None else query
         with self._session.read() as tx:
             return [conversion_of(r) for r in tx.execute(query)]
+
+    def called(self, name: str) -> list[ConversionRow]:
+        """Returns the conversions of the one item that a name means: its id, a key, a run's name, a tile, or a part of one.
+
+        Raises:
+            InputError: several items have it.
+        """
+        with self._session.read() as tx:
+            return naming.called(tx, name)
 
     def unfinished(self) -> list[ConversionRow]:
         """Returns conversions whose run may exist: sent, running, and queued ones that were posted without a clear answer."""

@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import fields, replace
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import and_, or_, select
+from sqlalchemy import and_, bindparam, or_, select
 
 from stac_watch.ledger import findings, moves, rivalry
 from stac_watch.ledger import schema as t
@@ -23,6 +24,9 @@ from stac_watch.model.states import State
 
 NEAR = timedelta(seconds=2)  # reprocessings of one acquisition may differ in the fraction of their sensing second
 TIMES = 200  # intervals in one query
+SAID = select(*(t.item.c[f.name] for f in fields(ItemRow))).where(
+    t.item.c.source == bindparam("of_source"), t.item.c.item_id.in_(bindparam("values", expanding=True))
+)
 
 
 class Items:
@@ -83,9 +87,17 @@ class Items:
     def get(self, row: ConversionRow) -> ItemRow | None:
         """Returns what the catalog last said of a conversion's item."""
         with self._session.read() as tx:
-            mine = (t.item.c.source == row.source, t.item.c.item_id == row.item_id)
-            found = tx.execute(select(*(t.item.c[f.name] for f in fields(ItemRow))).where(*mine)).first()
-            return ItemRow(*found) if found is not None else None
+            found = tx.execute(SAID, {"of_source": row.source, "values": [row.item_id]}).first()
+            return _item_of(found) if found is not None else None
+
+    def of(self, rows: Collection[ConversionRow]) -> dict[tuple[str, str], ItemRow]:
+        """Returns what the catalog last said of these conversions' items, by source and id."""
+        found = dict[tuple[str, str], ItemRow]()
+        with self._session.read() as tx:
+            for source in {row.source for row in rows}:
+                for r in chunked(tx, SAID, [row.item_id for row in rows if row.source == source], of_source=source):
+                    found[source, r.item_id] = _item_of(r)
+        return found
 
     def footprints(self, state: State, limit: int) -> list[Footprint]:
         """Returns where the items of conversions in a state lie, the last changed first."""
@@ -146,3 +158,7 @@ class Items:
             if cursor is not None:
                 moves.set_cursor(tx, *cursor, now)
         return Tally(len(seen), moved[State.QUEUED], moved[State.SKIPPED], len(bad))
+
+
+def _item_of(row: Sequence[Any]) -> ItemRow:
+    return ItemRow(*row)

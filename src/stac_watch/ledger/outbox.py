@@ -6,6 +6,9 @@ from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Any
 
+from sqlalchemy import update
+
+from stac_watch.ledger import schema as t
 from stac_watch.ledger import statements as sql
 from stac_watch.ledger.moves import funnel, rows_of
 from stac_watch.ledger.records import ConversionRow, Load, OutboxRow, Queue
@@ -43,6 +46,11 @@ class Outbox:
         """Makes due what waits for a time that was set by a clock that was further; returns how many events that are."""
         with self._session.write() as tx:
             return tx.execute(sql.BRING_FORWARD, {"now": now, "future": now + slack}).rowcount
+
+    def hasten(self, key: str, now: datetime) -> bool:
+        """Makes a conversion's waiting event due now; returns whether there is one."""
+        with self._session.write() as tx:
+            return tx.execute(update(t.outbox).where(t.outbox.c.key == key).values(due=now)).rowcount == 1
 
     def load(self, now: datetime) -> Load | None:
         """Returns how much is where and what is unclear, for who sends; None when no event is due."""

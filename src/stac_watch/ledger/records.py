@@ -98,6 +98,15 @@ class ConversionRow:
 
 
 @dataclass(frozen=True)
+class Where:
+    """Which items a person means; None = any."""
+
+    tile: str | None = None  # T32TQM
+    sensed: tuple[datetime, datetime] | None = None  # acquired in `[first, last)`
+    text: str | None = None  # in the item's id or the run's name, or at the start of the key
+
+
+@dataclass(frozen=True)
 class OutboxRow:
     """An event that waits to be sent."""
 

@@ -38,6 +38,16 @@ def tile_of(item_id: str) -> str:
     return next((part for part in item_id.split("_") if TILE.fullmatch(part)), "")
 
 
+def tile_name(value: str) -> str:
+    """Returns an MGRS tile as products are called after it, `T32TQM`, from that, `32TQM`, `MGRS-32TQM`, in any case."""
+    match = re.fullmatch(r"(?:MGRS-|T)?(\d{1,2})([C-HJ-NP-X][A-HJ-NP-Z]{2})", value.strip().upper())
+    if not match or not 1 <= int(match[1]) <= 60:
+        raise ValueError(
+            f"{value!r} is no MGRS tile; write it as T32TQM: zone 01 to 60, a band C to X, two letters, none of them I or O"
+        )
+    return f"T{int(match[1]):02}{match[2]}"
+
+
 def parse_product_id(item_id: str) -> dict[str, str] | None:
     """Splits `S2A_MSIL2A_…` into platform, level, sensing, baseline, orbit, tile, generation; None for other ids."""
     match = _PRODUCT_ID.match(item_id)

@@ -20,9 +20,9 @@ from stac_watch.ledger.records import ConversionRow, HistoryRow, ItemRow, Order,
 from stac_watch.model.errors import InputError
 from stac_watch.model.outcome import Outcome
 from stac_watch.model.signatures import masked
-from stac_watch.model.stamps import stamp
 from stac_watch.model.states import State
 from stac_watch.report.lines import Line, line
+from stac_watch.report.times import when
 
 PRUNED = "the first and the last move and the last event are left; `stac-watch ledger prune` removed the others"
 
@@ -64,10 +64,10 @@ class Circumstances:
 def read(
     ledger: Ledger, item: str, limits: Limits, now: datetime, log_of: Callable[[str | None], Path | None]
 ) -> list[Explanation]:
-    """Reads the chains of an item's conversions, by its id or a key.
+    """Reads the chains of an item's conversions, by its id, a key, a run's name, a tile, or a part of one.
 
     Raises:
-        InputError: the ledger has none.
+        InputError: the ledger has none, or several items are called so.
     """
     orders = {order.source: order for order in ledger.orders.all()}
     return [
@@ -82,14 +82,17 @@ def read(
 
 
 def known(ledger: Ledger, item: str) -> list[ConversionRow]:
-    """Returns the conversions of an item, by its id or a key.
+    """Returns the conversions of an item, by whatever names it alone.
 
     Raises:
-        InputError: the ledger has none.
+        InputError: the ledger has none, or several items are called so.
     """
-    rows = ledger.conversions.find(item_id=item) or [row for row in [ledger.conversions.get(item)] if row is not None]
+    rows = ledger.conversions.called(item)
     if not rows:
-        raise InputError(f"the ledger knows no item or key {item!r}", hint="`stac-watch items` lists what it knows")
+        raise InputError(
+            f"the ledger knows no item, key, run or tile {item!r}",
+            hint="`stac-watch items` lists what it knows; --tile, --sensed, --text select",
+        )
     return rows
 
 
@@ -117,7 +120,7 @@ def explanation(
 ) -> Explanation:
     """Puts the chain of one conversion together."""
     return Explanation(
-        line=line(row, now, due=around.waits.due if around.waits else None),
+        line=line(row, now, due=around.waits.due if around.waits else None, item=item),
         item=item,
         rule=history[0].why if history else "",
         history=history,
@@ -168,8 +171,8 @@ def render_explanation(view: Explanation) -> RenderableType:
     said = None
     if item is not None:
         cloud = "" if item.cloud_cover is None else f", {item.cloud_cover:g} % cloud"
-        published = "" if item.updated is None else f", published {_short(item.updated)}"
-        said = f"sensed {_short(item.sensing)}{published}, seen {_short(item.first_seen)}, last {_short(item.last_seen)}{cloud}"
+        published = "" if item.updated is None else f", published {when(item.updated)}"
+        said = f"sensed {when(item.sensing)}{published}, seen {when(item.first_seen)}, last {when(item.last_seen)}{cloud}"
     for name, value in (
         ("item", entry.item), ("catalog", said), ("stamped anew", view.restamped), ("rule", view.rule),
         ("key", f"{entry.key} (revision {entry.revision})"),
@@ -186,11 +189,11 @@ def render_explanation(view: Explanation) -> RenderableType:
     for column in ("from", "fact", "to", "attempt", "why"):
         moves.add_column(column, overflow="fold")
     for h in view.history:
-        moves.add_row(_short(h.at), h.src or "-", h.fact, h.dst, str(h.attempt), Text(h.why))
+        moves.add_row(when(h.at), h.src or "-", h.fact, h.dst, str(h.attempt), Text(h.why))
     checks = view.outcome.checks if view.outcome is not None else ()
     verdicts = Text(" · ".join(f"{check.name}: {check.verdict}" for check in checks), style="green")
-    when = f" at {_short(view.next.at)}" if view.next.at else ""
-    after = Text(f"next{when}: {view.next.what}", style="bold red" if entry.state is State.FAILED else "")
+    at = f" at {when(view.next.at)}" if view.next.at else ""
+    after = Text(f"next{at}: {view.next.what}", style="bold red" if entry.state is State.FAILED else "")
     return Group(head, moves, verdicts, after)
 
 
@@ -210,7 +213,3 @@ def _exit_code(outcome: Outcome | None) -> str | None:
 def render_explanations(chains: Sequence[Explanation]) -> RenderableType:
     """Returns the chains of an item's conversions, the latest revision first."""
     return Group(*(render_explanation(chain) for chain in chains))
-
-
-def _short(moment: datetime) -> str:
-    return stamp(moment.replace(microsecond=0))

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from stac_watch.ledger.ledger import Ledger
+from stac_watch.ledger.records import Where
 from stac_watch.model.states import State
 from stac_watch.report.lines import Line, line
 
@@ -29,17 +30,28 @@ def read(
     *,
     source: str | None = None,
     state: State | None = None,
+    since: datetime | None = None,
+    where: Where | None = None,
     limit: int = 50,
 ) -> list[Line]:
     """Reads conversions, the last changed first."""
-    rows = ledger.conversions.find(source=source, state=state, limit=limit)
+    rows = ledger.conversions.find(source=source, state=state, since=since, place=where, limit=limit)
     waits = ledger.outbox.of([row.key for row in rows if row.state is State.QUEUED])
-    return [line(row, now, due=waits[row.key].due if row.key in waits else None) for row in rows]
+    said = ledger.items.of(rows)
+    return [
+        line(row, now, due=waits[row.key].due if row.key in waits else None, item=said.get((row.source, row.item_id)))
+        for row in rows
+    ]
 
 
 def read_unreadable(ledger: Ledger, limit: int) -> list[UnreadableItem]:
     """Reads the items that cannot be acted on."""
     return [UnreadableItem(*row) for row in ledger.absences.unreadable()[:limit]]
+
+
+def plain_unreadable(rows: Sequence[UnreadableItem]) -> str:
+    """Returns a line of text for each, with tabs between its parts."""
+    return "\n".join("\t".join((row.source, row.item, " ".join(row.why.split()))) for row in rows)
 
 
 def render_unreadable(rows: Sequence[UnreadableItem]) -> Table:

@@ -13,11 +13,11 @@ from rich.text import Text
 from stac_watch.config.model import Limits, Source
 from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.records import Audited, ConversionRow, Scope
-from stac_watch.model.stamps import stamp
 from stac_watch.model.states import State
 from stac_watch.report import totals
 from stac_watch.report.explain import circumstances, what_next
 from stac_watch.report.lines import STYLE, Line, line, table
+from stac_watch.report.times import span, when
 from stac_watch.report.totals import SourceStatus
 from stac_watch.runs.engine import Runs
 
@@ -145,10 +145,10 @@ def _notes(view: Status) -> list[Text]:
 
 def _waiting(entries: Sequence[Waiting]) -> Table:
     waits = Table(title="waits longest", title_justify="left", header_style="bold")
-    for column in ("item", "state", "hours", "why"):
+    for column in ("item", "state", "for", "why"):
         waits.add_column(column, overflow="fold")
     for w in entries:
-        waits.add_row(w.line.item, w.line.state.value, f"{w.line.seconds / 3600:.1f}", Text(w.why))
+        waits.add_row(w.line.item, w.line.state.value, span(w.line.seconds), Text(w.why))
     return waits
 
 
@@ -193,13 +193,10 @@ def _verdict(audited: Audited | None) -> str:
     if audited is None:
         return "-"
     gaps = ", ".join(f"{n} {kind}" for kind, n in audited.gaps.items() if n)
-    return f"{stamp(audited.at.replace(microsecond=0))}: {gaps or 'no gap'}"
+    return f"{when(audited.at)}: {gaps or 'no gap'}"
 
 
 def _lag(view: Status) -> Table:
-    def when(moment: datetime | None) -> str:
-        return stamp(moment.replace(microsecond=0)) if moment is not None else "-"
-
     lag = Table(title="how far", title_justify="left", header_style="bold")
     lag.add_column("")
     for s in view.sources:

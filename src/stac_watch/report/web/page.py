@@ -17,10 +17,10 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from stac_watch.model.stamps import stamp
 from stac_watch.model.states import State
 from stac_watch.report.explain import Explanation
 from stac_watch.report.health import Health
+from stac_watch.report.times import minute, span, when
 from stac_watch.report.web.map import coast, draw
 from stac_watch.report.web.overview import Overview
 from stac_watch.report.web.query import LANES, PERIODS, View
@@ -93,26 +93,6 @@ def _template(name: str) -> Template:
 def document(value: Mapping[str, Any]) -> str:
     """Returns a JSON document as people read it."""
     return json.dumps(value, indent=2, ensure_ascii=False)
-
-
-def when(moment: datetime | None) -> str:
-    """Returns a time in whole seconds."""
-    return stamp(moment.replace(microsecond=0)) if moment is not None else "-"
-
-
-def minute(moment: datetime) -> str:
-    """Returns a time in whole minutes: what stands in the page only because time passes should not make it another one."""
-    return f"{moment:%Y-%m-%d %H:%M} UTC"
-
-
-def span(seconds: float | None) -> str:
-    """Returns a duration in the unit that people would use."""
-    if seconds is None:
-        return "-"
-    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{max(0.0, seconds):.0f} s"
 
 
 def degrees(value: int, letters: str) -> str:
