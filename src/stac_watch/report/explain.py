@@ -202,8 +202,8 @@ def _restamped(found: tuple[datetime, str, datetime | None] | None) -> str:
         return ""
     stamped, what, looked_at = found
     if looked_at is None:
-        return f"{_short(stamped)}, without a checksum: its product is to be looked at"
-    return f"{_short(stamped)}; its product was looked at {_short(looked_at)}: {what}"
+        return f"{when(stamped)}, without a checksum: its product is to be looked at"
+    return f"{when(stamped)}; its product was looked at {when(looked_at)}: {what}"
 
 
 def _exit_code(outcome: Outcome | None) -> str | None:
