@@ -323,8 +323,8 @@ def _finish(
             source=plan.source.url, output_zarr=target.href, package=packed,
             versions=marker.versions(), seconds=dict(progress.seconds),
             counts=Counts(_arrays(plan), made.staged.objects, files, made.staged.bytes, size),
-            checks=(*_source_check(plan), *made.checks), groups=plan.selection.groups, engine=made.converted.engine,
-            form=str(plan.form), fingerprint=made.fingerprint, digest=digest_of(sums),
+            checks=(*_source_check(plan), *made.checks, _item_check(plan)), groups=plan.selection.groups,
+            engine=made.converted.engine, form=str(plan.form), fingerprint=made.fingerprint, digest=digest_of(sums),
             finished=stamp(now().replace(microsecond=0)),
         )  # fmt: skip
         with progress.during("report"):
@@ -344,6 +344,14 @@ def _source_check(plan: Plan) -> tuple[Check, ...]:
     if plan.native is not Native.CONVERT:
         return ()
     return (Check("source", "passed", "; ".join(plan.product.remarks) or "the item's product, with all that is known of such"),)
+
+
+def _item_check(plan: Plan) -> Check:
+    """Says in the outcome what the item sets right of what the product says of its acquisition."""
+    from geozarr_runner.publish import item
+
+    notes = item.acquired(plan).notes
+    return Check("item", "passed", "set right: " + "; ".join(notes) if notes else "says of the acquisition what can be computed")
 
 
 def _package(request: Request, made: _Made, target: publish.Target, advance: Callable[[int], None]) -> Package | None:
@@ -371,11 +379,11 @@ def _describe(request: Request, plan: Plan, made: _Made, target: publish.Target,
         written["dask_report"] = dask_report.place(target)
     written[CHECKSUMS] = checksums.write(beside, name, sums)
     written["item"] = beside / f"{name}{item.SUFFIX}"
-    companions = {key: path.name for key, path in written.items()}
-    described = item.describe(outcome, plan, request.stac_url, target.partial, companions, name=name, service=request.service)
+    files = {key: path for key, path in written.items() if key != "item"}
+    described = item.describe(outcome, plan, request.stac_url, target.partial, files, name=name, service=request.service)
     written["item"].write_text(described)
     parent = target.href.rpartition("/")[0]
-    return replace(outcome, files={key: f"{parent}/{file}" for key, file in companions.items()})
+    return replace(outcome, files={key: f"{parent}/{path.name}" for key, path in written.items()})
 
 
 def _bytes_by_stage(outcome: Outcome) -> Mapping[str, int]:

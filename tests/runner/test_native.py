@@ -67,6 +67,7 @@ def test_a_mirror_has_the_same_objects_byte_for_byte_each_fetched_once(native, s
     assert outcome["fingerprint"].count("-") == 2
     assert {c["name"]: c["verdict"] for c in outcome["checks"]} == dict.fromkeys(
         (
+            "item",
             "completeness",
             "structure",
             "band identity",
@@ -91,7 +92,9 @@ def test_a_mirrors_item_says_packed_numbers_and_every_level_opens_in_xarray(nati
     asset = json.loads((tmp_path / "a.zarr.item.json").read_text())["assets"]["reflectance"]
     assert (asset["data_type"], asset["nodata"], asset["proj:code"]) == ("uint16", 0, "EPSG:32632")
     assert (asset["raster:scale"], asset["raster:offset"]) == (0.0001, -0.1)
-    assert {"name": "b02"} in asset["bands"]
+    assert {"name": "b02", "gsd": 10, "eo:common_name": "blue"}.items() <= next(
+        b for b in asset["bands"] if b["name"] == "b02"
+    ).items()
     with xr.open_datatree(tmp_path / "a.zarr", engine="zarr", chunks={}) as tree:
         for level in ("r10m", "r20m", "r60m", "r120m", "r360m", "r720m"):
             np.testing.assert_allclose(tree[f"{BANDS}/{level}/b02"].values, physical(native, f"{BANDS}/{level}/b02"), rtol=1e-6)
@@ -153,8 +156,9 @@ def test_a_reference_copies_nothing_and_its_item_points_to_the_store(native, ser
     assert json.loads(objects(tmp_path / "a.zarr").pop("reference.json")) == {"href": url, "form": "geozarr-v3"}
     assert ended.outcome["package"] is None
     described = json.loads((tmp_path / "a.zarr.item.json").read_text())
-    assert {name: a["href"] for name, a in described["assets"].items() if "zarr" in a["type"]} == {
-        "geozarr": url, "reflectance": f"{url}/{BANDS}",
+    hrefs = {name: a["href"] for name, a in described["assets"].items() if "zarr" in a["type"]}
+    assert {name: hrefs[name] for name in ("product", "reflectance")} == {
+        "product": url, "reflectance": f"{url}/{BANDS}",
     }  # fmt: skip
     assert (tmp_path / "a.zarr.quicklook.png").stat().st_size > 100
 

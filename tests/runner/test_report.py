@@ -17,6 +17,7 @@ from geozarr_runner.publish.item import extent
 from PIL import Image
 from pystac.validation.local_validator import LocalValidator
 
+from stac_watch.model.extensions import used
 from stac_watch.model.outcome import Check, Counts, Outcome
 
 BANDS = ["b01", "b02", "b03", "b04", "b05", "b06", "b07", "b08", "b09", "b11", "b12", "b8a"]
@@ -63,7 +64,8 @@ def test_page_and_json_say_the_same_as_the_marker(converted):
     said = re.sub(r"\s+", " ", page.text)
     for word in [marker["item_id"], marker["key"], marker["package"]["sha256"], *BANDS, *(c["detail"] for c in marker["checks"])]:
         assert re.sub(r"\s+", " ", word) in said
-    assert marker["files"] == {key: str(_beside(converted, end)) for key, end in {**report.SUFFIXES, "item": ".item.json"}.items()}
+    ends = {**report.SUFFIXES, "item": ".item.json", "checksums": ".sha256"}
+    assert marker["files"] == {key: str(_beside(converted, end)) for key, end in ends.items()}
 
 
 def test_the_bands_figures_are_those_of_the_pixels(product, converted):
@@ -107,10 +109,19 @@ def test_the_item_is_valid_stac_and_says_where_it_came_from(product, converted):
     archive = _beside(converted, ".tar")
     assert item.assets["package"].extra_fields["file:checksum"] == "1220" + hashlib.sha256(archive.read_bytes()).hexdigest()
     assert item.assets["package"].extra_fields["file:size"] == archive.stat().st_size
-    assert [Path(link.target).name for link in item.get_links("derived_from")] == [product.name]  # another process may have made it
+    assert [Path(link.target).name for link in item.get_links("via")] == [product.name]  # another process may have made it
+    assert not item.get_links("derived_from"), "of an item; only the product was asked for"
+    picture = _beside(converted, ".quicklook.png").read_bytes()
+    assert item.assets["thumbnail"].extra_fields["file:checksum"] == "1220" + hashlib.sha256(picture).hexdigest()
+    assert document["stac_extensions"] == used(document)
+    assert {"product", "reflectance", "SCL_20m", "AOT_10m", "WVP_10m", "report"} <= item.assets.keys()
     reflectance = item.assets["reflectance"].extra_fields
     assert (reflectance["proj:code"], reflectance["proj:shape"]) == ("EPSG:32632", [756, 756])
     assert [band["name"] for band in reflectance["bands"]] == BANDS
+    assert {(b["name"], b["gsd"], b["eo:center_wavelength"], b["eo:full_width_half_max"]) for b in reflectance["bands"]} >= {
+        ("b02", 10, 0.4927, 0.065), ("b8a", 20, 0.8647, 0.02), ("b09", 60, 0.9451, 0.02),
+    }  # fmt: skip
+    assert len(reflectance["proj:transform"]) == 6
     assert item.properties["processing:software"] == marker["versions"]
     for name, asset in item.assets.items():
         assert (converted.parent / asset.href).exists(), name

@@ -69,6 +69,7 @@ def test_marker_tells_what_was_done_and_the_package_is_what_it_says(converted, t
     assert {check["name"]: check["verdict"] for check in marker["checks"]} == dict.fromkeys(
         (
             "source",
+            "item",
             "completeness",
             "frames",
             "structure",

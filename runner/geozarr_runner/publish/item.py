@@ -1,150 +1,164 @@
 """The STAC item of an output, written beside it: what it is, where it came from, how it was made.
 
-What the product does not say is left out. Hrefs are relative, so that output and companions can be moved together.
+What the product does not say is left out; what can be computed is checked and set right. Hrefs are relative, so that output and
+companions can be moved together; whoever registers the item makes them absolute.
 
-Sources: STAC 1.1.0; extensions projection 2.0, raster 2.0, file 2.1, processing 1.2, storage 2.0.
+Sources: STAC 1.1.0; extensions as `stac_watch.model.extensions` has them.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import numpy as np
 import pystac
 
+from geozarr_runner.publish import arrays
 from geozarr_runner.request import Service
 from geozarr_runner.source.metadata import strict
 from geozarr_runner.source.preflight import Plan
 from geozarr_runner.source.product import REFLECTANCE, ZarrArray
+from stac_watch.model.acquired import Acquired, checked, gathered
+from stac_watch.model.extensions import used
 from stac_watch.model.forms import Native
 from stac_watch.model.outcome import Outcome
 from stac_watch.model.signatures import unsigned
+from stac_watch.model.stamps import stamp
 
 SUFFIX = ".item.json"
-_EXTENSIONS = {
-    "file": "https://stac-extensions.github.io/file/v2.1.0/schema.json",
-    "processing": "https://stac-extensions.github.io/processing/v1.2.0/schema.json",
-    "proj": "https://stac-extensions.github.io/projection/v2.0.0/schema.json",
-    "raster": "https://stac-extensions.github.io/raster/v2.0.0/schema.json",
-    "storage": "https://stac-extensions.github.io/storage/v2.0.0/schema.json",
-}
-_ZARR = "application/vnd.zarr; version=3"
+ZARR = "application/vnd.zarr; version=3"
 _SHA256 = "1220"
 """Multihash prefix: SHA-256, 32 bytes (file extension, `file:checksum`)."""
-_KEPT = ("platform", "instruments", "constellation", "mission", "gsd", "eo:cloud_cover", "product:type", "sat:relative_orbit")
+_BESIDE = {
+    "quicklook": ("thumbnail", "Quicklook", "image/png", ["thumbnail"]),
+    "report": ("report", "Report of the conversion", "text/html", ["metadata"]),
+    "report_json": ("report_json", "Report of the conversion", "application/json", ["metadata"]),
+    "checksums": ("checksums", "SHA-256 of each object", "text/plain", ["metadata"]),
+    "dask_report": ("dask_report", "Dask's performance report", "text/html", ["metadata"]),
+}
+"""Name in the outcome -> the asset's name, title, media type and roles."""
+_LAYERS = {
+    "scl": ("SCL", "Scene classification map (SCL)", ["data", "classification"]),
+    "aot": ("AOT", "Aerosol optical thickness (AOT)", ["data"]),
+    "wvp": ("WVP", "Water vapour (WVP)", ["data"]),
+}
+
+
+def acquired(plan: Plan) -> Acquired:
+    """Returns what is known of the acquisition, from the product and the item that led to it, and what was set right."""
+    known, angles = plan.product.properties, plan.product.attributes.get("other_metadata")
+    angles = angles if isinstance(angles, Mapping) else {}
+    zenith = angles.get("mean_sun_zenith_angle_in_deg_for_all_bands_all_detectors")
+    sun = {"view:sun_azimuth": angles.get("mean_sun_azimuth_angle_in_deg_for_all_bands_all_detectors")}
+    if isinstance(zenith, int | float):
+        sun["view:sun_elevation"] = 90 - zenith
+    led = plan.item.get("properties")
+    said = gathered(sun, led if isinstance(led, Mapping) else {}, known)
+    finest = min(_reflectance(plan), key=metres, default=None)
+    said.pop("gsd", None)
+    said |= {"gsd": metres(finest)} if finest is not None else {}
+    extent_of = finest.attributes.get("proj:bbox") if finest is not None else None
+    return checked(
+        said, plan.item_id, sensed=plan.sensed, bbox=extent(_geometry(plan)), crs=plan.selection.crs,
+        metres=extent_of if isinstance(extent_of, list) and all(isinstance(n, int | float) for n in extent_of) else (),
+    )  # fmt: skip
 
 
 def describe(
-    outcome: Outcome, plan: Plan, stac_url: str, store: Path, companions: Mapping[str, str], *, name: str, service: Service | None
+    outcome: Outcome, plan: Plan, stac_url: str, store: Path, companions: Mapping[str, Path], *, name: str, service: Service | None
 ) -> str:
     """Returns the item as JSON.
 
     Args:
         outcome: what the marker says.
         plan: the product.
-        stac_url: what was asked for; the item's `derived_from`.
+        stac_url: what was asked for: an item, which it is derived from, or the product itself.
         store: the output, wherever it lies now.
-        companions: `report`, `report_json`, `quicklook`, `checksums`, `dask_report` -> file names beside the output.
+        companions: `report`, `report_json`, `quicklook`, `checksums`, `dask_report` -> files that will lie beside the output.
         name: of the output's folder.
         service: where the S3 client sends its requests; None for other outputs.
     """
-    discovery = plan.product.attributes.get("stac_discovery", {})
-    known = plan.product.properties
-    geometry = next((given for given in (discovery.get("geometry"), plan.item.get("geometry")) if extent(given)), None)
-    bbox = extent(geometry)
-    item = pystac.Item(
-        id=outcome.item_id,
-        geometry=geometry,
-        bbox=bbox,
-        datetime=plan.sensed,
-        properties={key: value for key in _KEPT if (value := strict(known.get(key))) is not None},
-        stac_extensions=[_EXTENSIONS["processing"]],
-    )
-    item.properties |= {
-        "created": outcome.finished,
-        "processing:datetime": outcome.finished,
-        "processing:software": outcome.versions,
-        "processing:facility": "stac-watch",
-    }
+    geometry = _geometry(plan)
+    said = acquired(plan).properties
+    software = {**_software(plan.product.properties.get("processing:software")), **outcome.versions}
+    made: dict[str, Any] = {"created": outcome.finished, "updated": outcome.finished, "processing:datetime": outcome.finished}
+    made |= {"processing:software": software, "processing:facility": "stac-watch"}
+    item = pystac.Item(outcome.item_id, geometry, extent(geometry), plan.sensed, properties=strict(said) | made)
+    if plan.sensed is not None:
+        item.properties["datetime"] = stamp(plan.sensed)
     _add_assets(item, outcome, plan, store, name, companions)
     remote = stac_url.startswith(("http://", "https://", "s3://"))
-    origin = unsigned(stac_url) if remote else outcome.source
-    item.add_link(pystac.Link("derived_from", origin, "application/json" if remote else None))
+    if plan.item and remote:
+        item.add_link(pystac.Link("derived_from", unsigned(stac_url), "application/geo+json"))
+    item.add_link(pystac.Link("via", unsigned(outcome.source), "application/vnd.zarr"))
     if service is not None:
         _add_storage(item, outcome.output_zarr, service)
-    item.stac_extensions.sort()
-    return json.dumps(strict(item.to_dict(include_self_link=False, transform_hrefs=False)), indent=1, allow_nan=False) + "\n"
+    document = strict(item.to_dict(include_self_link=False, transform_hrefs=False))
+    document["properties"]["datetime"] = item.properties.get("datetime")
+    document["stac_extensions"] = used(document)
+    return json.dumps(document, indent=1, allow_nan=False) + "\n"
 
 
-def _add_assets(item: pystac.Item, outcome: Outcome, plan: Plan, store: Path, name: str, companions: Mapping[str, str]) -> None:
+def _geometry(plan: Plan) -> Any:  # noqa: ANN401  # GeoJSON
+    """Returns the footprint, of the product or of the item that led to it; None where neither is a polygon."""
+    discovery = plan.product.attributes.get("stac_discovery", {})
+    return next((given for given in (discovery.get("geometry"), plan.item.get("geometry")) if extent(given)), None)
+
+
+def _software(given: object) -> dict[str, str]:
+    """Returns what made the product, where it says so."""
+    known = given.items() if isinstance(given, Mapping) else ()
+    return {str(name): version for name, version in known if isinstance(version, str) and version.strip()}
+
+
+def _reflectance(plan: Plan) -> list[ZarrArray]:
+    chosen = plan.selection.groups
+    return [a for a in plan.selection.arrays if a.group in chosen and a.group.startswith(REFLECTANCE)]
+
+
+def _add_assets(item: pystac.Item, outcome: Outcome, plan: Plan, store: Path, name: str, companions: Mapping[str, Path]) -> None:
     base = plan.source.url if plan.native is Native.REFERENCE else f"./{name}"
-    whole = pystac.Asset(base, title="GeoZarr", media_type=_ZARR, roles=["data"])
-    item.add_asset("geozarr", whole)
-    reflectance = [a for a in plan.selection.arrays if a.group in outcome.groups and a.group.startswith(REFLECTANCE)]
+    item.add_asset("product", pystac.Asset(base, title="GeoZarr", media_type=ZARR, roles=["data"]))
+    reflectance = _reflectance(plan)
     if reflectance:
-        finest = min(reflectance, key=lambda a: _metres(a))
-        asset = pystac.Asset(f"{base}/{REFLECTANCE}", title="Reflectance pyramid", media_type=_ZARR, roles=["data", "reflectance"])
+        finest = min(reflectance, key=metres)
+        kind = f"{ZARR}; profile=multiscales"
+        asset = pystac.Asset(f"{base}/{REFLECTANCE}", title="Reflectance", media_type=kind, roles=["data", "reflectance"])
+        grid = arrays.projection(store, finest)
+        bands = {a.name: min(metres(b) for b in reflectance if b.name == a.name) for a in reflectance if not a.is_coordinate}
+        asset.extra_fields |= grid | {"gsd": metres(finest), "bands": arrays.bands(plan.product, bands)}
+        asset.extra_fields |= arrays.numbers(store, finest, native=plan.native)
         item.add_asset("reflectance", asset)
-        projection = _projection(store, finest)
-        asset.extra_fields |= projection
-        item.properties |= {key: projection[key] for key in ("proj:code",) if key in projection}
-        asset.extra_fields |= {
-            "raster:spatial_resolution": _metres(finest),
-            "bands": [{"name": b} for b in sorted({a.name for a in reflectance if not a.is_coordinate})],
-            **_numbers(plan, finest),
-        }
-        item.stac_extensions += [_EXTENSIONS["raster"], _EXTENSIONS["proj"]]
+        item.properties |= {key: grid[key] for key in ("proj:code", "proj:bbox") if key in grid}
+    for found in sorted(plan.selection.arrays, key=metres):
+        key, title, roles = _LAYERS.get(found.name, ("", "", []))
+        if found.group in outcome.groups and key and not any(known.startswith(f"{key}_") for known in item.assets):
+            layer = pystac.Asset(f"{base}/{found.path}", title=title, media_type=ZARR, roles=roles)
+            layer.extra_fields = {"gsd": metres(found), **arrays.numbers(store, found, native=plan.native)}
+            layer.extra_fields |= arrays.projection(store, found)
+            item.add_asset(f"{key}_{metres(found)}m", layer)
     if outcome.package is not None:
         package = outcome.package
         kind = "application/gzip" if package.href.endswith("gz") else "application/x-tar"
         asset = pystac.Asset(f"./{package.href.rpartition('/')[2]}", title="The same, packed", media_type=kind, roles=["archive"])
         asset.extra_fields = {"file:size": package.bytes, "file:checksum": _SHA256 + package.sha256}
         item.add_asset("package", asset)
-        item.stac_extensions.append(_EXTENSIONS["file"])
-    for key, kind, role in (
-        ("quicklook", "image/png", "thumbnail"),
-        ("report", "text/html", "metadata"),
-        ("report_json", "application/json", "metadata"),
-        ("dask_report", "text/html", "metadata"),
-        ("checksums", "text/plain", "metadata"),
-    ):
-        if key in companions:
-            item.add_asset(key, pystac.Asset(f"./{companions[key]}", media_type=kind, roles=[role]))
+    for key, asset in _beside(companions):
+        item.add_asset(key, asset)
 
 
-def _numbers(plan: Plan, array: ZarrArray) -> dict[str, Any]:
-    """Returns what the pixels are: decoded ones of a conversion, or as the store has them that was taken as it is."""
-    if plan.native is Native.CONVERT:
-        return {"data_type": "float32", "nodata": "nan"}
-    found: dict[str, Any] = {"data_type": np.dtype(array.dtype).name}
-    if array.fill_value is not None:
-        found["nodata"] = array.fill_value
-    known = {"raster:scale": "scale_factor", "raster:offset": "add_offset"}
-    return found | {name: array.attributes[key] for name, key in known.items() if key in array.attributes}
-
-
-def _projection(store: Path, array: ZarrArray) -> dict[str, Any]:
-    """Returns what the output itself says of a group's grid, in the words of the projection extension."""
-    try:
-        said = json.loads((store / array.group / "zarr.json").read_bytes())["attributes"]
-    except (OSError, ValueError, KeyError):
-        said = {}  # of a store that is only referenced
-    names = {
-        "proj:code": "proj:code",
-        "spatial:bbox": "proj:bbox",
-        "spatial:shape": "proj:shape",
-        "spatial:transform": "proj:transform",
-    }
-    found = {ours: said[theirs] for theirs, ours in names.items() if said.get(theirs) is not None}
-    if not found:
-        found = {key: array.attributes[key] for key in ("proj:bbox", "proj:shape", "proj:transform") if key in array.attributes}
-        found |= {"proj:code": f"EPSG:{array.attributes['proj:epsg']}"} if "proj:epsg" in array.attributes else {}
-    return found
+def _beside(companions: Mapping[str, Path]) -> Iterator[tuple[str, pystac.Asset]]:
+    for named, (key, title, kind, roles) in _BESIDE.items():
+        if named in companions:
+            content = companions[named].read_bytes()
+            asset = pystac.Asset(f"./{companions[named].name}", title=title, media_type=kind, roles=roles)
+            asset.extra_fields = {"file:size": len(content), "file:checksum": _SHA256 + hashlib.sha256(content).hexdigest()}
+            yield key, asset
 
 
 def _add_storage(item: pystac.Item, output: str, service: Service) -> None:
@@ -157,7 +171,6 @@ def _add_storage(item: pystac.Item, output: str, service: Service) -> None:
     item.properties["storage:schemes"] = {"output": scheme}
     for asset in item.assets.values():
         asset.extra_fields["storage:refs"] = ["output"]
-    item.stac_extensions.append(_EXTENSIONS["storage"])
 
 
 def extent(geometry: Any) -> list[float] | None:  # noqa: ANN401  # whatever the product says
@@ -177,5 +190,7 @@ def extent(geometry: Any) -> list[float] | None:  # noqa: ANN401  # whatever the
     return [min(x), min(y), max(x), max(y)]
 
 
-def _metres(array: ZarrArray) -> int:
-    return int(array.group.rpartition("/")[2].strip("rm"))
+def metres(array: ZarrArray) -> int:
+    """Returns the pixel size that an array's group is named for (`r10m`); a very large one where it is named for none."""
+    level = array.group.rpartition("/")[2].strip("rm")
+    return int(level) if level.isdigit() else 10**6
