@@ -88,7 +88,7 @@ def foreseen(year: Year) -> set[tuple[str, str]]:
     found = {(auditing.GapKind.UNREADABLE.value, name_of(p, i)) for i in all_unreadable(year)}
     for row in year.operator.items.within("s2", START, START + timedelta(days=year.shape.days + 1)):
         i = number_of(row.item_id)
-        if p.kind[year.catalog.current[i]] == Kind.GONE and row.state is not State.SKIPPED:
+        if p.kind[year.catalog.current[i]] == Kind.GONE and row.state not in (State.SKIPPED, State.DONE):  # what is done is retired
             found.add((auditing.GapKind.GONE.value, row.item_id))
         elif row.state is State.FAILED and p.hopeless[year.catalog.current[i]]:
             found.add((auditing.GapKind.FAILED.value, row.item_id))

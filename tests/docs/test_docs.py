@@ -115,7 +115,7 @@ def test_every_metric_and_path_of_the_web_is_documented():
     order = Order("s2", at, at, at, 0, None, None)
     source = SourceStatus(
         "s2", {}, at, at, at, done_last_hour=0, done_last_day=0, unfinished=0, eta=None, backfill=order, catalog=None, probed=None,
-        overlap=3600.0, lateness_samples=0, withdrawn=0, restamped={}, cursor=at, swept=at, audited=None,
+        overlap=3600.0, lateness_samples=0, withdrawn=0, retired={}, restamped={}, cursor=at, swept=at, audited=None,
     )  # fmt: skip
     view = Totals(at, {s.value: 0 for s in State}, {}, {}, 0, None, [source], 0)
     loop = Loop("1", 1, at, leads=True, ailing=frozenset())

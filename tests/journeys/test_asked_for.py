@@ -336,9 +336,11 @@ def test_an_audit_names_every_kind_and_a_replay_of_its_file_closes_them(finished
     bad = world.publish(51, days=5, minutes_ago=0)
     document = world.store.get("sentinel-2-l2a", bad)
     world.store.put(document | {"assets": {name: {**a, "href": "file:///etc/passwd"} for name, a in document["assets"].items()}})
-    again(world, replay.named([Wish(items[5]), Wish(items[6])], world.ledger, ["demo"]))
-    fail(world, items[5])
+    world.store.delete("sentinel-2-l2a", items[7])  # done: its output stays, and is no gap
+    again(world, replay.named([Wish(items[4]), Wish(items[5]), Wish(items[6])], world.ledger, ["demo"]))
+    fail(world, items[4], items[5])
     found = world.audit()
+    assert found.retired == 1
     kinds, kind = {gap.item: gap.kind for gap in found.gaps}, audit.GapKind
     assert kinds == {
         items[0]: kind.LOST, items[1]: kind.STALE, items[2]: kind.UNVERIFIED, items[3]: kind.STALE, new: kind.MISSING,
@@ -350,7 +352,8 @@ def test_an_audit_names_every_kind_and_a_replay_of_its_file_closes_them(finished
     targets = replay.named(replay.wishes(tmp_path / "gaps"), world.ledger, ["demo"])
     assert [t.refusal for t in again(world, targets)] == [None] * 6
     world.run()
-    assert {gap.kind for gap in world.audit().gaps} == {audit.GapKind.GONE, audit.GapKind.UNREADABLE}
+    after = world.audit()
+    assert ({gap.kind for gap in after.gaps}, after.retired) == ({audit.GapKind.UNREADABLE}, 2), "both are done, and stay"
 
 
 def test_what_a_deep_audit_found_is_named_and_a_replay_of_its_file_converts_it_again(finished, tmp_path):

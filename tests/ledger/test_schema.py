@@ -50,6 +50,7 @@ TO_1 = (  # what the first version did not have, taken away
 TO_3 = (  # the words that version 0.1.0 wrote
     *(f"UPDATE {table} SET {column} = '{old}' WHERE {column} = '{new}'" for old, new in (("dead", "failed"), ("sent", "submitted"))
       for table, column in (("conversion", "state"), ("history", "src"), ("history", "dst"), ("funnel", "state"))),
+    "DROP INDEX absent_by_output", "ALTER TABLE absent DROP COLUMN output",
     "ALTER TABLE baseline DROP COLUMN revision", "ALTER TABLE item DROP COLUMN trace", "DROP TABLE moved",
     "ALTER TABLE unreadable RENAME TO quarantine", "ALTER TABLE probe RENAME COLUMN invalidated TO doubted",
     """UPDATE audited SET gaps = '{"dead": 1, "lost": 2}'""",
@@ -283,6 +284,7 @@ def test_no_question_of_a_tick_or_of_a_person_reads_a_big_table_from_end_to_end(
     ledger.counts.waiting_within("s2", make.now - timedelta(days=9), make.now)
     ledger.restamps.due("s2", make.now, 9)
     ledger.restamps.get("s2", "a")
+    ledger.retirements.of("s2", "a")
     ledger.restamps.forget("s2", make.now)
     ledger.lease.hold("somebody", lambda: make.now, gives_way=True)
     list(ledger.items.within("s2", make.now - timedelta(days=9), make.now))

@@ -41,7 +41,8 @@ def exported():
     """Metric -> its labels, as the poller tells them when everything that can be told is."""
     source = filled(
         SourceStatus, source="s2", lanes={"live": {s.value: 1 for s in State}}, newest_published=NOW, newest_seen=NOW,
-        newest_done=NOW, backfill=filled(Order, held="failures"), overlap=900.0, withdrawn=1, restamped={"waiting": 1},
+        newest_done=NOW, backfill=filled(Order, held="failures"), overlap=900.0, withdrawn=1,
+        retired={"kept": 1}, restamped={"waiting": 1},
         cursor=NOW, swept=NOW,
         audited=Audited("s2", NOW, NOW, NOW, {"lost": 1}),
     )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -208,3 +209,29 @@ def _evidence(
     speed = bytewise.Pace(read_size(pace) if pace is not None else None, parts.wait, read)
     look = partial(bytewise.damage, pace=speed) if deep else missing
     return Evidence(parts.engine, find_marker, lambda output: visible(settings, output), look, speed.stop), expect
+
+
+@cli.command()
+def retire(
+    context: typer.Context,
+    source: Annotated[str | None, typer.Argument(help="Only this source's.")] = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    json: JsonOption = False,
+    yes: YesOption = False,
+    at_most: Annotated[int | None, typer.Option(min=0, help="Remove so many of a source, even if that is most of it.")] = None,
+) -> int:
+    """Do what `on_gone` says with outputs whose items are gone from the catalog: print it, or do it with --yes."""
+    from stac_watch.app import visible
+    from stac_watch.jobs import retire as job
+    from stac_watch.report.jobs import render_retiring
+
+    with acting(context, config) as (settings, parts):
+        sources = [settings.source(source)] if source is not None else list(settings.sources)
+        targets = job.plan(parts.ledger, sources, lambda output: visible(settings, output), at_most)
+        if yes:
+            targets = job.execute(targets, parts.ledger, parts.now)
+    show([replace(target, retired=None) for target in targets], json, render_retiring)
+    refused = sum(target.refusal is not None for target in targets)
+    if not json:
+        print(f"{len(targets) - refused} {'done' if yes else 'would be done (--yes does it)'}, {refused} refused")
+    return Exit.NOT_ALL_WELL if refused else Exit.OK

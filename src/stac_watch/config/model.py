@@ -105,6 +105,9 @@ class Source(Group):
     """Hosts (and buckets) that product hrefs may name, `*.example.org` for a whole domain; empty = only the catalog's own host.
     A network (`10.0.0.0/8`) lets public names lead to private addresses of it (docs/security.md)."""
 
+    on_gone: Literal["keep", "deprecate", "delete"] = "keep"
+    """What becomes of an output when its item is gone from the catalog, as from a rolling archive: it stays, its item says
+    `deprecated`, or it is removed. `stac-watch retire --yes` does it; the watcher alone removes nothing."""
     same_as: tuple[tuple[SameHost, ...], ...] = ()
     """Hosts that are one store under several names, as `[[objects.example.org, data.example.org]]`: a product on one is the same
     on the other. One with the same path and the same `file:checksum` is recognised without it."""

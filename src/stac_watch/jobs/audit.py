@@ -19,6 +19,7 @@ from stac_watch.discover.intake import Intake
 from stac_watch.ledger.records import ConversionRow, Sighting
 from stac_watch.model.errors import Unavailable, write_failure
 from stac_watch.model.files import replace_file
+from stac_watch.model.item import Retirement
 from stac_watch.model.outcome import Outcome
 from stac_watch.model.states import FINAL, State
 from stac_watch.runs.engine import Engine, Phase, Run
@@ -40,7 +41,7 @@ class GapKind(StrEnum):
     DAMAGED = "damaged"  #: done, and something of its output is not there, or not what was written
     UNVERIFIED = "unverified"  #: done, and neither a marker nor the run's outcome says so
     DOUBLED = "doubled"  #: two runs at once for one conversion, or two items with one output
-    GONE = "gone"  #: in the ledger, and no longer in the catalog
+    GONE = "gone"  #: no longer in the catalog, and not done, or `on_gone` asks for more than to keep its output
     UNREADABLE = "unreadable"  #: in the catalog, and cannot be acted on
 
 
@@ -53,7 +54,7 @@ REMEDY = {
     GapKind.UNVERIFIED: "replay",
     GapKind.UNFINISHED: "wait; `stac-watch explain` says for what",
     GapKind.DOUBLED: "stop one of the two runs",
-    GapKind.GONE: "decide what becomes of its output",
+    GapKind.GONE: "`stac-watch retire` does what `on_gone` says",
     GapKind.UNREADABLE: "tell the catalog",
 }
 REPLAYABLE = (GapKind.MISSING, GapKind.STALE, GapKind.FAILED, GapKind.LOST, GapKind.DAMAGED, GapKind.UNVERIFIED)
@@ -86,6 +87,7 @@ class Audit:
     unseen: int  # of them: the output could not be looked at from here, and counts because its run's outcome says so
     checked: int  # of them: every byte of the output was compared with its checksum
     skipped: int
+    retired: int  # done, verified, and no longer in the catalog: their outputs stay, as `on_gone` says
     kinds: dict[str, int]
     gaps: list[Gap]
 
@@ -123,15 +125,18 @@ def audit(
     source, ledger = intake.source.name, intake.ledger
     shown, gaps = _against_catalog(intake, start, end)
     named = {gap.item for gap in gaps}
-    done = skipped = unseen = checked = 0
+    done = skipped = unseen = checked = retired = 0
     owners: dict[str, list[ConversionRow]] = defaultdict(list)
     rows = list(ledger.items.within(source, start, end))
     expect(sum(_bytes_of(row) for row in rows))
     for row, looked, runs in _observed(rows, evidence):
         owners[row.output_zarr].append(row)
-        gap = examine(row, looked, runs, in_catalog=row.item_id in shown)
+        in_catalog = row.item_id in shown
+        may_go = in_catalog or (row.state is State.DONE and _is_retired(intake, row))
+        gap = examine(row, looked, runs, in_catalog=may_go)
         right = gap is None and row.state is State.DONE
         done, unseen, checked = done + right, unseen + (right and not looked.visible), checked + (right and looked.damage.compared)
+        retired += right and not in_catalog
         skipped += gap is None and row.state is State.SKIPPED
         if gap is not None and row.item_id not in named:
             gaps.append(gap)
@@ -139,7 +144,18 @@ def audit(
         wanted = [row for row in sharing if row.state is not State.SKIPPED]
         gaps += [_gap(GapKind.DOUBLED, r.source, r.item_id, r, f"{len(wanted)} items write {r.output_zarr}") for r in wanted[1:]]
     kinds = Counter(gap.kind.value for gap in gaps)
-    return Audit(source, start, end, intake.now(), len(shown), done, unseen, checked, skipped, dict(sorted(kinds.items())), gaps)
+    return Audit(
+        source, start, end, intake.now(), len(shown), done, unseen, checked, skipped, retired, dict(sorted(kinds.items())), gaps
+    )
+
+
+def _is_retired(intake: Intake, row: ConversionRow) -> bool:
+    """Tells whether an output may stay although its item is gone: nothing else is asked for, or that was done."""
+    if intake.source.on_gone == "keep":
+        return True
+    return (
+        intake.ledger.retirements.of(row.source, row.item_id)[1] is Retirement.DEPRECATED and intake.source.on_gone == "deprecate"
+    )
 
 
 def _against_catalog(intake: Intake, start: datetime, end: datetime) -> tuple[set[str], list[Gap]]:

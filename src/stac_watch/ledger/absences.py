@@ -13,8 +13,8 @@ from stac_watch.ledger import statements as sql
 from stac_watch.ledger.moves import rows_of
 from stac_watch.ledger.records import Move
 from stac_watch.ledger.session import Session, chunked
-from stac_watch.model.item import SkipReason
-from stac_watch.model.states import FINAL, Fact
+from stac_watch.model.item import Retirement, SkipReason
+from stac_watch.model.states import FINAL, Fact, State
 
 
 class Absences:
@@ -59,7 +59,9 @@ class Absences:
             gone = Move(Fact.WITHDRAWN, "two sweeps did not find it, and the catalog answers 404", reason=SkipReason.WITHDRAWN)
             if row is not None and row.source == source and not moves.skip(tx, row, gone, now) and row.state not in FINAL:
                 return False
-            tx.execute(update(t.absent).where(a.source == source, a.item_id == item_id).values(withdrawn_at=now))
+            made = Retirement.KEPT.value if row is not None and row.source == source and row.state is State.DONE else None
+            note = update(t.absent).where(a.source == source, a.item_id == item_id)
+            tx.execute(note.values(withdrawn_at=now, output=func.coalesce(a.output, made)))  # marked, if it was away before
             return True
 
     def move_item(self, source: str, item_id: str, sensing: datetime) -> None:

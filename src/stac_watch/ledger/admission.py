@@ -25,7 +25,7 @@ from stac_watch.model.identity import event_id
 from stac_watch.model.item import SkipReason
 from stac_watch.model.states import FINAL, Fact, State, next_state
 
-AFTER_ADMISSION = frozenset({SkipReason.WITHDRAWN.value, SkipReason.SUPERSEDED.value})
+AFTER_ADMISSION = frozenset({SkipReason.WITHDRAWN.value, SkipReason.SUPERSEDED.value, SkipReason.RETIRED.value})
 """Skipped for what happened later: some source had admitted it before."""
 
 

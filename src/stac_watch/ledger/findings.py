@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from datetime import datetime
 
-from sqlalchemy import Connection, Table, delete
+from sqlalchemy import Connection, Table, delete, update
 
 from stac_watch.ledger import moves
 from stac_watch.ledger import schema as t
@@ -39,7 +39,7 @@ def note(tx: Connection, source: str, found: Findings, now: datetime) -> None:
     if found.restamped:
         _restamp(tx, source, found.restamped, now)
     if found.present:
-        _delete(tx, t.absent, source, found.present)
+        _return(tx, source, found.present)
     if found.missing:
         rows = [
             {"source": source, "item_id": i, "missed_at": now, "sweeps": 1, "last_sweep": found.sweep, "withdrawn_at": None}
@@ -83,6 +83,15 @@ def _restamp(tx: Connection, source: str, stamps: Mapping[str, tuple[datetime, s
         for i, (stamp, href) in stamps.items()
     ]
     moves.put(tx, t.restamp, rows, ("source", "item_id"), "stamp", "href", "since", "due", "tries", "found", "looked_at")
+
+
+def _return(tx: Connection, source: str, item_ids: Collection[str]) -> None:
+    """Notes that items are there again; of an output that was marked meanwhile `stac-watch retire` takes the mark away."""
+    a = t.absent.c
+    marked = {r.item_id for r in chunked(tx, sql.MARKED, list(item_ids), of_source=source)}
+    if marked:
+        tx.execute(update(t.absent).where(a.source == source, a.item_id.in_(marked)).values(withdrawn_at=None, sweeps=0))
+    _delete(tx, t.absent, source, set(item_ids) - marked)
 
 
 def forget_unreadable(tx: Connection, source: str, item_ids: Collection[str], names: tuple[str, str] | None = None) -> None:

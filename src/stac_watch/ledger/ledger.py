@@ -19,6 +19,7 @@ from stac_watch.ledger.outbox import Outbox
 from stac_watch.ledger.pruning import Pruning
 from stac_watch.ledger.renaming import Renaming
 from stac_watch.ledger.restamps import Restamps
+from stac_watch.ledger.retirement import Retirements
 from stac_watch.ledger.session import Busy, Session, trouble
 from stac_watch.ledger.sources import Sources
 from stac_watch.model.errors import CannotWrite, ConfigError
@@ -43,6 +44,7 @@ class Ledger:
         self.orders = Orders(self._session)
         self.counts = Census(self._session)
         self.pruning = Pruning(self._session)
+        self.retirements = Retirements(self._session)
         self.restamps = Restamps(self._session)
         self.renaming = Renaming(self._session)
 

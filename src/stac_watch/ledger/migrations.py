@@ -150,6 +150,19 @@ def _to_8(tx: sa.Connection, op: Operations) -> None:
     """What was stamped anew and is to be looked at: a table of its own, and nothing else."""
 
 
+def _to_9(tx: sa.Connection, op: Operations) -> None:
+    """What becomes of outputs whose items are gone: those that are there were kept."""
+    if "absent" not in sa.inspect(tx).get_table_names():
+        return
+    op.add_column("absent", sa.Column("output", sa.String(12)))
+    op.create_index("absent_by_output", "absent", ["source", "output"])
+    tx.exec_driver_sql(
+        "UPDATE absent SET output = 'kept' WHERE withdrawn_at IS NOT NULL AND EXISTS (SELECT 1 FROM item JOIN conversion"
+        " ON conversion.key = item.key WHERE item.source = absent.source AND item.item_id = absent.item_id"
+        " AND conversion.state = 'done')"
+    )
+
+
 STEPS: dict[int, Callable[[sa.Connection, Operations], None]] = {
     2: _to_2,
     3: _to_3,
@@ -158,4 +171,5 @@ STEPS: dict[int, Callable[[sa.Connection, Operations], None]] = {
     6: _to_6,
     7: _to_7,
     8: _to_8,
+    9: _to_9,
 }

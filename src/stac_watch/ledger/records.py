@@ -197,6 +197,9 @@ class Lag:
     changed: int = 0  # within a day: another store under the name; converted again
     retried: int = 0  # within a day: had failed, and is tried again
     unclear: int = 0  # within a day: nobody could tell
+    kept: int = 0  # outputs of items that the catalog no longer has, as they were
+    deprecated: int = 0  # such outputs, marked as not to be used
+    deleted: int = 0  # such outputs, removed
 
 
 @dataclass(frozen=True)
@@ -239,6 +242,14 @@ class SecondLook:
 
     row: ConversionRow
     since: datetime
+
+
+@dataclass(frozen=True)
+class Retired:
+    """An output whose item is gone from its catalog, or is back there."""
+
+    row: ConversionRow
+    since: datetime | None  # None = it is back
 
 
 @dataclass(frozen=True)

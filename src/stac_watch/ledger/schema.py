@@ -34,7 +34,7 @@ from stac_watch.model.outcome import Outcome, outcome_of
 from stac_watch.model.signatures import masked
 from stac_watch.model.texts import visible
 
-SCHEMA_VERSION = 8
+SCHEMA_VERSION = 9
 
 
 class Stamp(TypeDecorator[datetime]):
@@ -321,6 +321,8 @@ absent = Table(  # items that a sweep did not find where they were
     Column("sweeps", Integer, nullable=False),
     Column("last_sweep", Integer, nullable=False),
     Column("withdrawn_at", Stamp),
+    Column("output", String(12)),  # what became of the output; null = none was made
+    Index("absent_by_output", "source", "output"),
 )
 
 restamp = Table(  # known items without a checksum that were stamped anew: their products may have changed

@@ -38,7 +38,7 @@ from sqlalchemy import (
 
 from stac_watch.ledger import schema as t
 from stac_watch.model.event import PRIORITY
-from stac_watch.model.item import Look
+from stac_watch.model.item import Look, Retirement
 from stac_watch.model.states import FINAL, IN_FLIGHT, State
 
 if TYPE_CHECKING:
@@ -108,6 +108,9 @@ LAST_EVENTS = (
 STATES = select(_c.key, _c.revision, _c.state, _c.cause).where(_one_of(_c.key))
 ACQUIRED = select(_i.item_id).where(_i.source == _source, _i.sensing >= bindparam("start"), _i.sensing < bindparam("end"))
 ABSENT = select(t.absent.c.item_id).where(t.absent.c.source == _source)
+MARKED = select(t.absent.c.item_id).where(
+    t.absent.c.source == _source, t.absent.c.output == Retirement.DEPRECATED.value, _one_of(t.absent.c.item_id)
+)
 UNREADABLE = select(_q.item_id).where(_q.source == _source)
 
 # -- dispatch and reconcile ------------------------------------------------------------------------------------------------
@@ -175,6 +178,10 @@ def _lags() -> Select[Any]:
             .where(_restamp.source == s.c.source, _restamp.looked_at >= bindparam("day_ago"), _restamp.found == found)
             .scalar_subquery()
             for found in (f.value for f in Look)
+        ),
+        *(
+            select(func.count()).where(gone.source == s.c.source, gone.output == what.value).scalar_subquery()
+            for what in Retirement
         ),
     )
 

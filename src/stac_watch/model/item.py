@@ -67,9 +67,18 @@ class SkipReason(StrEnum):
     CANNOT_MATCH = "cannot_match"  #: the expression names a property that the item does not have
     DEPRECATED = "deprecated"  #: the catalog says that it should not be used
     WITHDRAWN = "withdrawn"  #: it is gone from the catalog
+    RETIRED = "retired"  #: it is gone from the catalog, and its output was removed, see `on_gone`
     OTHER_SOURCE = "other_source"  #: the same acquisition is, or was, converted for another source, see `prefer`
     FORM = "form_not_taken"  #: the runner does not take its product's form: one zip file, a later Zarr, another mission's
     SUPERSEDED = "superseded"  #: a newer revision, or a newer processing of the same acquisition, replaced it
+
+
+class Retirement(StrEnum):
+    """What became of the output of an item that is gone from its catalog."""
+
+    KEPT = "kept"  #: it is as it was
+    DEPRECATED = "deprecated"  #: its item says that it should not be used
+    DELETED = "deleted"  #: it is no longer there
 
 
 class Look(StrEnum):

@@ -51,6 +51,7 @@ class Fact(StrEnum):
     NOT_READY = "not_ready"  #: exit 66, the source is not there yet; 73, a disk is full: next attempt, later
     REPLAYED = "replayed"  #: a person asked for it
     WITHDRAWN = "withdrawn"  #: the item is gone from the catalog
+    RETIRED = "retired"  #: the item is gone from the catalog, and the output of what was done was removed
     NAME_TAKEN = "name_taken"  #: a run of that name is there that this ledger never asked for: the next attempt, under a free one
     SUPERSEDED = "superseded"  #: a newer revision of the item replaced it
 
@@ -76,6 +77,7 @@ TRANSITIONS: dict[tuple[State | None, Fact], State] = {
     **{(s, Fact.REPLAYED): State.QUEUED for s in FINAL},
     **{(s, f): State.SKIPPED for s in (State.QUEUED, State.SUBMITTED, State.RUNNING, State.FAILED)
        for f in (Fact.WITHDRAWN, Fact.SUPERSEDED)},
+    (State.DONE, Fact.RETIRED): State.SKIPPED,
 }  # fmt: skip
 
 NEXT_ATTEMPT = frozenset({*_AGAIN, Fact.REPLAYED, Fact.ADMITTED, Fact.NAME_TAKEN})

@@ -18,6 +18,7 @@ from stac_watch.config.model import Limits
 from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.records import ConversionRow, HistoryRow, ItemRow, Order, OutboxRow
 from stac_watch.model.errors import InputError
+from stac_watch.model.item import Retirement
 from stac_watch.model.outcome import Outcome
 from stac_watch.model.signatures import masked
 from stac_watch.model.states import State
@@ -49,6 +50,7 @@ class Explanation:
     next: Next
     log: str | None
     pruned: bool  # moves and events of it were forgotten by `ledger prune`
+    gone: str  # since when the catalog no longer has the item, and what became of the output; else empty
     restamped: str  # what became of its item's last new stamp, where that had to be looked at
 
 
@@ -75,6 +77,7 @@ def read(
             row, now, limits, item=ledger.items.get(row), history=ledger.conversions.history(row.key),
             bodies=ledger.conversions.events(row.key),
             around=circumstances(ledger, row, orders), log=log_of(row.run),
+            gone=_gone(*ledger.retirements.of(row.source, row.item_id)),
             restamped=_restamped(ledger.restamps.get(row.source, row.item_id)),
         )
         for row in known(ledger, item)
@@ -116,6 +119,7 @@ def explanation(
     bodies: list[bytes],
     around: Circumstances,
     log: Path | None,
+    gone: str = "",
     restamped: str = "",
 ) -> Explanation:
     """Puts the chain of one conversion together."""
@@ -130,6 +134,7 @@ def explanation(
         next=what_next(row, now, limits, around),
         log=str(log) if log else None,
         pruned=len(bodies) < row.attempt or any(after.src != move.dst for move, after in pairwise(history)),
+        gone=gone,
         restamped=restamped,
     )
 
@@ -146,7 +151,7 @@ def what_next(row: ConversionRow, now: datetime, limits: Limits, around: Circums
     if row.state is State.FAILED:
         return Next(f"nothing by itself; `stac-watch replay {row.item_id} --yes` tries again once the cause is gone", None)
     if row.state is State.SKIPPED:
-        gone = row.reason in ("superseded", "withdrawn")
+        gone = row.reason in ("superseded", "withdrawn", "retired")
         return Next("nothing" if gone else "looked at again whenever the catalog shows it; converted once the rules admit it", None)
     return Next("nothing, unless the item changes or it is replayed", None)
 
@@ -174,7 +179,7 @@ def render_explanation(view: Explanation) -> RenderableType:
         published = "" if item.updated is None else f", published {when(item.updated)}"
         said = f"sensed {when(item.sensing)}{published}, seen {when(item.first_seen)}, last {when(item.last_seen)}{cloud}"
     for name, value in (
-        ("item", entry.item), ("catalog", said), ("stamped anew", view.restamped), ("rule", view.rule),
+        ("item", entry.item), ("catalog", said), ("gone", view.gone), ("stamped anew", view.restamped), ("rule", view.rule),
         ("key", f"{entry.key} (revision {entry.revision})"),
         ("state", f"{entry.state.value} · {entry.source}, {entry.lane}"),
         ("events", ", ".join(f"{e['id']} ({e['data']['reason']})" for e in view.events)),
@@ -204,6 +209,12 @@ def _restamped(found: tuple[datetime, str, datetime | None] | None) -> str:
     if looked_at is None:
         return f"{when(stamped)}, without a checksum: its product is to be looked at"
     return f"{when(stamped)}; its product was looked at {when(looked_at)}: {what}"
+
+
+def _gone(since: datetime | None, output: Retirement | None) -> str:
+    if since is None:
+        return ""
+    return f"from the catalog since {when(since)}" + (f"; its output is {output.value}" if output is not None else "")
 
 
 def _exit_code(outcome: Outcome | None) -> str | None:

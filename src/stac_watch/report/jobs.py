@@ -15,6 +15,7 @@ from stac_watch.jobs.audit import Audit, Gap
 from stac_watch.jobs.backfill import BackfillPlan
 from stac_watch.jobs.prune import Pruned
 from stac_watch.jobs.replay import ReplayTarget
+from stac_watch.jobs.retire import Retiring
 from stac_watch.ledger.copying import Copied
 from stac_watch.model.stamps import stamp
 
@@ -60,11 +61,25 @@ def render_targets(targets: Sequence[ReplayTarget]) -> RenderableType:
     return table
 
 
+def render_retiring(targets: Sequence[Retiring]) -> RenderableType:
+    """Returns what becomes of each output."""
+    table = Table(header_style="bold")
+    for column in ("item", "source", "gone since", "output", "what"):
+        table.add_column(column, overflow="fold")
+    for t in targets[:SHOWN]:
+        what = Text(f"no: {t.refusal}", style="yellow") if t.refusal else Text(t.action)
+        since = stamp(t.gone_since.replace(microsecond=0)) if t.gone_since is not None else "it is back"
+        table.add_row(Text(t.item), Text(t.source), since, Text(t.output), what)
+    if len(targets) > SHOWN:
+        table.add_row(f"… {len(targets) - SHOWN} more", "", "", "", "")
+    return table
+
+
 def render_audit(found: Audit) -> RenderableType:
     """Returns what is wrong, or that nothing is."""
     head = Text(
         f"{found.source}, {stamp(found.start)} to {stamp(found.end)}: {found.items} items in the catalog,"
-        f" {found.done} done and verified, {found.skipped} skipped"
+        f" {found.done} done and verified, {found.skipped} skipped" + (f", {found.retired} retired" if found.retired else "")
     )
     if found.unseen:
         head.append(f"\n{found.unseen} of the done ones on the word of their runs: the outputs cannot be looked at from here")

@@ -70,6 +70,8 @@ def _of_ledger(whole: Totals) -> Iterator[Metric]:
     yield _gauge("overlap_seconds", "How far before the cursor every poll reads again", overlap, ("source",))
     withdrawn = {(s.source,): s.withdrawn for s in whole.sources}
     yield _gauge("withdrawn_items", "Items that are gone from the catalog", withdrawn, ("source",))
+    retired = {(s.source, what): n for s in whole.sources for what, n in s.retired.items()}
+    yield _gauge("retired_outputs", "Outputs of items that are gone from the catalog", retired, ("source", "output"))
     looks = {(s.source, found): n for s in whole.sources for found, n in s.restamped.items()}
     text = "Known items that were stamped anew: to be looked at, and what looks of the last day found"
     yield _gauge("restamped_items", text, looks, ("source", "found"))

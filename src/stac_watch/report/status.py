@@ -209,6 +209,8 @@ def _lag(view: Status) -> Table:
     lag.add_row("ready about", *(when(s.eta) for s in view.sources))
     lag.add_row("read again", *(_overlap(s) for s in view.sources))
     lag.add_row("withdrawn", *(str(s.withdrawn) for s in view.sources))
+    if any(any(s.retired.values()) for s in view.sources):
+        lag.add_row("retired", *(", ".join(f"{n} {what}" for what, n in s.retired.items() if n) or "-" for s in view.sources))
     if any(any(s.restamped.values()) for s in view.sources):
         lag.add_row("stamped anew", *(_restamped(s) for s in view.sources))
     lag.add_row("swept", *(when(s.swept) for s in view.sources))

@@ -36,6 +36,7 @@ class SourceStatus:
     overlap: float | None  # seconds; None where the source is not configured any more
     lateness_samples: int | None  # None = it is not sized by them
     withdrawn: int
+    retired: dict[str, int]  # outputs of items that the catalog no longer has: `kept`, `deprecated`, `deleted`
     restamped: dict[str, int]  # known items that were stamped anew: `waiting` for a look; by what looks of the last day found
     cursor: datetime | None  # every change up to then was read
     swept: datetime | None  # when the last sweep of recent days ended
@@ -103,6 +104,7 @@ def source_status(
         overlap=overlap,
         lateness_samples=samples,
         withdrawn=lag.withdrawn,
+        retired={"kept": lag.kept, "deprecated": lag.deprecated, "deleted": lag.deleted},
         restamped={
             "waiting": lag.to_look,
             "same": lag.same,

@@ -13,7 +13,7 @@ import fsspec
 from stac_watch.model.errors import Unavailable
 from stac_watch.model.outcome import MARKER, Outcome, parse_outcome
 
-_OPTIONS: dict[str, dict[str, Any]] = {
+OPTIONS: dict[str, dict[str, Any]] = {
     # botocore's own patience is minutes for each output, and the watcher waits
     "s3": {"config_kwargs": {"connect_timeout": 5, "read_timeout": 15, "retries": {"max_attempts": 1}}, "use_listings_cache": False}
 }
@@ -30,7 +30,7 @@ def find_marker(output_zarr: str) -> Outcome | None:
     """
     url = f"{output_zarr.rstrip('/')}/{MARKER}"
     try:
-        with fsspec.open(url, "rb", **_OPTIONS.get(url.partition("://")[0], {})) as file:
+        with fsspec.open(url, "rb", **OPTIONS.get(url.partition("://")[0], {})) as file:
             content = file.read()
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -75,7 +75,7 @@ def place_of(output_zarr: str) -> OutputPlace:
         Unavailable: it cannot be looked at from here.
     """
     try:
-        return OutputPlace(*fsspec.core.url_to_fs(output_zarr.rstrip("/"), **_OPTIONS.get(output_zarr.partition("://")[0], {})))
+        return OutputPlace(*fsspec.core.url_to_fs(output_zarr.rstrip("/"), **OPTIONS.get(output_zarr.partition("://")[0], {})))
     except Exception as error:  # see above
         raise Unavailable(f"cannot look into {output_zarr!r}: {' '.join(str(error).split())}") from error
 

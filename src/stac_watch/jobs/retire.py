@@ -1,0 +1,103 @@
+"""What becomes of outputs whose items are gone from the catalog: planned, and done on request.
+
+A rolling archive drops its items by design, and an output does not become wrong by that: it is kept unless `on_gone` asks for more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from stac_watch.config.model import Source
+from stac_watch.ledger.ledger import Ledger
+from stac_watch.ledger.records import Retired
+from stac_watch.ledger.session import StaleState
+from stac_watch.model.errors import InputError, StacWatchError
+from stac_watch.model.item import Retirement
+from stac_watch.model.states import State
+from stac_watch.runs import retiring
+
+SHARE = 10  # no more than one in so many of what a source has done is removed without being told the number,
+FEW = 10  # unless it is no more than these
+_WANTED = {"keep": Retirement.KEPT, "deprecate": Retirement.DEPRECATED, "delete": Retirement.DELETED}
+
+
+@dataclass(frozen=True)
+class Retiring:
+    """One output, and what becomes of it."""
+
+    source: str
+    item: str
+    output: str
+    gone_since: datetime | None  # None = the item is back
+    action: str  # deprecate, delete, restore
+    refusal: str | None = None  # why it is not done
+    retired: Retired | None = None
+
+
+def plan(ledger: Ledger, sources: Sequence[Source], visible: Callable[[str], bool], at_most: int | None = None) -> list[Retiring]:
+    """Returns what is to be done.
+
+    Args:
+        ledger: what is known to be gone.
+        sources: whose outputs.
+        visible: whether an output can be reached from here.
+        at_most: so many are removed of each source, however large a part of it they are.
+
+    Raises:
+        InputError: more are to be removed than looks right.
+    """
+    found: list[Retiring] = []
+    for source in sources:
+        mine = [
+            _retiring(ledger, source, retired, visible)
+            for retired in ledger.retirements.pending(source.name, _WANTED[source.on_gone])
+        ]
+        removed = sum(r.action == "delete" for r in mine)
+        done = sum(n for place, n in ledger.counts.funnel().items() if place.source == source.name and place.state is State.DONE)
+        limit = at_most if at_most is not None else max(FEW, done // SHARE)
+        if removed > limit:
+            raise InputError(
+                f"{removed} of the {done} outputs of {source.name} are to be removed, more than {limit}",
+                hint=f"is its catalog what it was? If all of them are meant: --at-most {removed}",
+            )
+        found += mine
+    return found
+
+
+def _retiring(ledger: Ledger, source: Source, retired: Retired, visible: Callable[[str], bool]) -> Retiring:
+    row = retired.row
+    action = "restore" if retired.since is None else "delete" if source.on_gone == "delete" else "deprecate"
+    refusal = None
+    if not visible(row.output_zarr):
+        refusal = "it lies on its run's own volume"
+    elif action == "delete" and ledger.retirements.shares_output(row):
+        refusal = "another conversion is under the same name"
+    return Retiring(source.name, row.item_id, row.output_zarr, retired.since, action, refusal, retired)
+
+
+def execute(targets: Sequence[Retiring], ledger: Ledger, now: Callable[[], datetime]) -> list[Retiring]:
+    """Does it, one after another; returns the targets as they turned out. The same again goes on."""
+    return [target if target.refusal is not None else _done(target, ledger, now) for target in targets]
+
+
+def _done(target: Retiring, ledger: Ledger, now: Callable[[], datetime]) -> Retiring:
+    retired = target.retired
+    assert retired is not None  # noqa: S101  # a plan's
+    row = retired.row
+    try:
+        if target.action == "delete":
+            if not retiring.remove(row.output_zarr, row.key, row.outcome):
+                return replace(target, refusal="what is there is not this conversion's output; `stac-watch audit` says what it is")
+            ledger.retirements.note(retired, Retirement.DELETED, now())
+        else:
+            item = row.outcome.files.get("item") if row.outcome is not None else None
+            if item is not None:
+                retiring.deprecate(item, deprecated=target.action == "deprecate")
+            ledger.retirements.note(retired, Retirement.DEPRECATED, now())
+    except StaleState:
+        return replace(target, refusal="it was moved meanwhile")
+    except StacWatchError as error:
+        return replace(target, refusal=error.message)
+    return target

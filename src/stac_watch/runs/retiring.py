@@ -1,0 +1,123 @@
+"""Marks an output as not to be used, or removes it, wherever fsspec reaches it.
+
+What is removed is never half an output: a note with its key goes into it first, then its marker goes, then the rest, and the note
+last. Whoever finds the note goes on.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import fsspec
+
+from stac_watch.model.errors import CannotWrite, Unavailable
+from stac_watch.model.outcome import MARKER, Outcome
+from stac_watch.runs.markers import OPTIONS, find_marker
+
+NOTE = "stac-watch.removing.json"
+ROUNDS = 5  # an object store may list what was removed, or not list what was written just before
+
+
+def deprecate(href: str, *, deprecated: bool) -> None:
+    """Says in the item beside an output that it should not be used, or no longer says so.
+
+    Raises:
+        Unavailable: the item cannot be read from here.
+        CannotWrite: it cannot be written.
+    """
+    try:
+        with fsspec.open(href, "rb", **_options(href)) as file:
+            document: dict[str, Any] = json.loads(file.read())
+        properties = document["properties"]
+    except Exception as error:  # each backend raises its own
+        raise Unavailable(f"cannot read the item {href!r}: {_said(error)}") from error
+    if deprecated:
+        properties["deprecated"] = True
+    else:
+        properties.pop("deprecated", None)
+    _write(href, json.dumps(document, indent=1).encode() + b"\n")
+
+
+def remove(output_zarr: str, key: str, outcome: Outcome | None) -> bool:
+    """Removes an output and what lies beside it; False where what is under its name is not this conversion's.
+
+    Raises:
+        Unavailable: it cannot be looked at from here.
+        CannotWrite: something of it cannot be removed; the same call goes on.
+    """
+    fs, path = fsspec.core.url_to_fs(output_zarr.rstrip("/"), **_options(output_zarr))
+    marker, noted = find_marker(output_zarr), _noted(output_zarr)
+    if (marker is not None and marker.key != key) or (marker is None and noted not in (key, "")):
+        return False
+    if marker is None and not noted and _there(fs, path):
+        return False  # not an output of ours: it has neither marker nor note
+    try:
+        if marker is not None:
+            _write(f"{output_zarr.rstrip('/')}/{NOTE}", json.dumps({"key": key}).encode())
+            fs.rm_file(f"{path}/{MARKER}")
+        _empty(fs, path)
+        for beside in _companions(path, outcome or marker):
+            if fs.exists(beside):
+                fs.rm_file(beside)
+        if fs.exists(path):  # folders, where there are any, and the note
+            fs.rm(path, recursive=True)
+    except (CannotWrite, Unavailable):
+        raise
+    except Exception as error:
+        raise CannotWrite(f"cannot remove {output_zarr}: {_said(error)}", hint="the same command goes on with it") from error
+    return True
+
+
+def _empty(fs: Any, path: str) -> None:  # noqa: ANN401  # fsspec has no types
+    """Removes every object but the note, and lists again until none is there."""
+    for _ in range(ROUNDS):
+        fs.invalidate_cache()
+        left = _there(fs, path)
+        if not left:
+            return
+        fs.rm(left)
+    raise CannotWrite(f"{path} still has objects after {ROUNDS} rounds: somebody writes there", hint="the same command goes on")
+
+
+def _there(fs: Any, path: str) -> list[str]:  # noqa: ANN401
+    try:
+        return [name for name in fs.find(path) if not name.endswith(f"/{NOTE}")]
+    except FileNotFoundError:
+        return []
+
+
+def _companions(path: str, outcome: Outcome | None) -> list[str]:
+    """Returns what lies beside an output: only what has its name in front."""
+    named = [*outcome.files.values(), outcome.package.href if outcome.package else ""] if outcome is not None else []
+    found = [f"{path}{href.rpartition('/')[2].removeprefix(name)}" for href in named if (name := path.rpartition("/")[2]) and
+             href.rpartition("/")[2].startswith(f"{name}.")]  # fmt: skip
+    return sorted(set(found))
+
+
+def _noted(output_zarr: str) -> str:
+    """Returns the key of an output that is being removed; empty where none is."""
+    url = f"{output_zarr.rstrip('/')}/{NOTE}"
+    try:
+        with fsspec.open(url, "rb", **_options(url)) as file:
+            return str(json.loads(file.read())["key"])
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    except Exception as error:
+        raise Unavailable(f"cannot look into {output_zarr!r}: {_said(error)}") from error
+
+
+def _write(url: str, content: bytes) -> None:
+    try:
+        with fsspec.open(url, "wb", **_options(url)) as file:
+            file.write(content)
+    except Exception as error:
+        raise CannotWrite(f"cannot write {url}: {_said(error)}") from error
+
+
+def _options(url: str) -> dict[str, Any]:
+    return OPTIONS.get(url.partition("://")[0], {})
+
+
+def _said(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,249 @@
+"""What a rolling archive drops: outputs stay, are marked, or are removed; never half of one, or another's, or most of them."""
+
+import json
+from datetime import timedelta
+from pathlib import Path
+
+import fsspec
+import pytest
+from fsspec.implementations.local import LocalFileSystem
+
+from stac_watch.config.model import Limits
+from stac_watch.discover.sweep import sweep
+from stac_watch.jobs import audit, retire
+from stac_watch.ledger.records import Move
+from stac_watch.model.errors import CannotWrite, InputError
+from stac_watch.model.item import Retirement
+from stac_watch.model.outcome import MARKER, Outcome, Package
+from stac_watch.model.states import Fact
+from stac_watch.report import explain, status
+from stac_watch.runs import retiring
+from stac_watch.runs.markers import find_marker
+
+OBJECTS = ("zarr.json", "r10m/b02/c/0/0", "r10m/b02/c/0/1", "r10m/zarr.json")
+
+
+def write_output(output: str, outcome: Outcome) -> None:
+    """An output as a run leaves it: objects, marker, and what lies beside it."""
+    for name in OBJECTS:
+        with fsspec.open(f"{output}/{name}", "wb", auto_mkdir=True) as file:
+            file.write(b"x")
+    with fsspec.open(f"{output}/{MARKER}", "wb") as file:
+        file.write(outcome.as_json().encode())
+    for name in (f"{output}.item.json", f"{output}.report.html", f"{output}.tar"):
+        with fsspec.open(name, "wb") as file:
+            file.write(json.dumps({"properties": {"datetime": None}}).encode())
+
+
+class Archive:
+    """Items that were converted, and some that the catalog dropped since."""
+
+    def __init__(self, world, tmp_path, count: int = 4) -> None:
+        self.world, self.place = world, tmp_path / "outputs"
+        self.place.mkdir()
+        self.ids = world.fill(count)
+        world.poll()
+        for row in world.ledger.conversions.find():
+            world.ledger.conversions.move(row, Move(Fact.SUCCEEDED, "x", outcome=self.outcome(row)), world.clock())
+        self.rows = {row.item_id: row for row in world.ledger.conversions.find()}
+        for row in self.rows.values():
+            write_output(row.output_zarr, row.outcome)
+
+    def outcome(self, row) -> Outcome:
+        files = {"item": f"{row.output_zarr}.item.json", "report": f"{row.output_zarr}.report.html"}
+        package = Package(f"{row.output_zarr}.tar", 1, "0")
+        return Outcome(code=0, key=row.key, output_zarr=row.output_zarr, files=files, package=package)
+
+    def again(self) -> None:
+        self.world.clock.forward(hours=7)
+        intake = self.world.intake()
+        intake.ensure_abilities()
+        while sweep(intake) is not None:
+            pass
+
+    def drop(self, *numbers: int) -> None:
+        for number in numbers:
+            self.world.store.delete("sentinel-2-l2a", self.ids[number])
+        self.again()
+        self.again()
+
+    def plan(self, at_most=None, **settings):
+        self.world.settings |= settings
+        return retire.plan(self.world.ledger, [self.world.source()], lambda _: True, at_most)
+
+    def retire(self, **settings):
+        return retire.execute(self.plan(**settings), self.world.ledger, self.world.clock)
+
+    def output(self, number: int) -> str:
+        return self.rows[self.ids[number]].output_zarr
+
+    def item(self, number: int) -> dict:
+        return json.loads(Path(f"{self.output(number)}.item.json").read_text())["properties"]
+
+    def counts(self) -> dict[str, int]:
+        view = status.read(self.world.ledger, [self.world.source()], Limits(), self.world.clock())
+        return {what: n for what, n in view.sources[0].retired.items() if n}
+
+    def audit(self) -> audit.Audit:
+        class Nothing:
+            def runs(self, keys):
+                return []
+
+        evidence = audit.Evidence(Nothing(), find_marker, lambda _: True)
+        now = self.world.clock()
+        return audit.audit(self.world.intake(), evidence, now - timedelta(days=9), now)
+
+
+@pytest.fixture
+def archive(world, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the default output is relative
+    return Archive(world, tmp_path)
+
+
+def test_by_default_an_output_stays_and_is_no_gap(archive):
+    archive.drop(1)
+    assert archive.plan() == []
+    assert archive.counts() == {"kept": 1}
+    found = archive.audit()
+    assert (found.kinds, found.done, found.retired) == ({}, 4, 1)
+    (view,) = explain.read(archive.world.ledger, archive.ids[1], Limits(), archive.world.clock(), lambda _: None)
+    assert "its output is kept" in view.gone
+
+
+def test_deprecate_marks_the_item_and_takes_the_mark_away_when_it_returns(archive):
+    dropped = archive.world.item(1)
+    archive.drop(1)
+    assert archive.audit().kinds == {}
+    (target,) = archive.plan(on_gone="deprecate")
+    assert (target.action, target.item) == ("deprecate", archive.ids[1])
+    assert "deprecated" not in archive.item(1), "a plan changes nothing"
+    assert archive.audit().kinds == {"gone": 1}
+    archive.retire()
+    assert archive.item(1)["deprecated"] is True
+    assert archive.plan() == []
+    assert (archive.counts(), archive.audit().kinds) == ({"deprecated": 1}, {})
+    archive.world.store.put(dropped)
+    archive.again()
+    (target,) = archive.plan()
+    assert target.action == "restore"
+    archive.retire()
+    assert "deprecated" not in archive.item(1)
+    assert archive.plan() == []
+
+
+def test_delete_removes_all_of_it_and_nothing_else_and_it_is_made_again_when_it_returns(archive):
+    dropped = archive.world.item(1)
+    archive.drop(1)
+    before = {p for p in archive.place.parent.rglob("*") if p.is_file() and archive.ids[1] not in str(p)}
+    archive.retire(on_gone="delete")
+    after = {p for p in archive.place.parent.rglob("*") if p.is_file() and not p.name.startswith("ledger")}
+    assert after == {p for p in before if not p.name.startswith("ledger")}
+    assert archive.counts() == {"deleted": 1}
+    assert archive.world.states()[archive.ids[1]] == "retired"
+    assert archive.audit().kinds == {}
+    assert archive.plan() == []
+    archive.world.store.put(dropped)
+    archive.again()
+    assert archive.world.states()[archive.ids[1]] == "queued"
+    assert archive.counts() == {}
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+class Brittle(LocalFileSystem):
+    """A file system on which a process is killed before a given removal."""
+
+    protocol = "brittle"
+    left = 99
+
+    def rm_file(self, path):
+        if Brittle.left == 0:
+            raise Killed
+        Brittle.left -= 1
+        super().rm_file(path)
+
+    def rm(self, path, recursive=False, maxdepth=None):
+        for name in [path] if isinstance(path, str) else path:
+            if recursive and isinstance(path, str):
+                super().rm(path, recursive=True)
+            else:
+                self.rm_file(name)
+
+
+@pytest.mark.parametrize("removals", range(9))
+def test_a_removal_that_is_killed_is_never_taken_for_an_output_and_goes_on(tmp_path, removals):
+    fsspec.register_implementation("brittle", Brittle, clobber=True)
+    output = f"brittle://{tmp_path}/x.zarr"
+    outcome = Outcome(code=0, key="k" * 20, files={"item": f"{output}.item.json"}, package=Package(f"{output}.tar", 1, "0"))
+    write_output(f"{tmp_path}/x.zarr", outcome)
+    Brittle.left = removals
+    try:
+        done = retiring.remove(output, "k" * 20, outcome)
+    except Killed:
+        done = False
+    whole = all((tmp_path / "x.zarr" / name).exists() for name in OBJECTS)
+    assert whole or not (tmp_path / "x.zarr" / MARKER).exists()
+    Brittle.left = 99
+    assert done or retiring.remove(output, "k" * 20, outcome)
+    assert [p.name for p in tmp_path.rglob("*")] == ["x.zarr.report.html"], "it is not named by the outcome"
+    assert retiring.remove(output, "k" * 20, outcome), "once more is nothing"
+
+
+def test_what_has_another_marker_or_none_is_not_removed(archive):
+    archive.drop(1, 2)
+    other = Outcome(code=0, key="another", output_zarr=archive.output(1))
+    Path(archive.output(1), MARKER).write_text(other.as_json())
+    fsspec.filesystem("file").rm_file(f"{archive.output(2)}/{MARKER}")
+    refused = archive.retire(on_gone="delete")
+    assert ["not this conversion's" in target.refusal for target in refused] == [True, True]
+    assert fsspec.filesystem("file").exists(f"{archive.output(1)}/zarr.json")
+    assert fsspec.filesystem("file").exists(f"{archive.output(2)}/zarr.json")
+    assert archive.counts() == {"kept": 2}
+
+
+def test_a_catalog_that_loses_most_of_its_items_removes_nothing(world, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    archive = Archive(world, tmp_path, 12)
+    archive.drop(*range(11))
+    with pytest.raises(InputError, match="11 of the 12 outputs") as told:
+        archive.plan(on_gone="delete")
+    assert "--at-most 11" in told.value.hint
+    assert len(archive.plan(at_most=11)) == 11
+    assert len(archive.plan(on_gone="deprecate")) == 11, "what is only marked can be unmarked"
+
+
+def test_what_lies_on_a_runs_volume_is_said(archive):
+    archive.drop(1)
+    archive.world.settings["on_gone"] = "delete"
+    (target,) = retire.plan(archive.world.ledger, [archive.world.source()], lambda _: False)
+    assert "own volume" in target.refusal
+
+
+def test_an_output_that_is_another_conversions_too_is_left(archive):
+    archive.drop(1)
+    row = archive.rows[archive.ids[1]]
+    assert not archive.world.ledger.retirements.shares_output(row)
+    archive.world.store.put(archive.world.item(1, version=2, updated=archive.world.clock()))
+    archive.world.poll()
+    assert archive.world.ledger.retirements.shares_output(row)
+
+
+def test_somebody_who_goes_on_writing_is_said(tmp_path):
+    class Refilled(Brittle):
+        protocol = "refilled"
+
+        def rm(self, path, recursive=False, maxdepth=None):
+            pass
+
+    fsspec.register_implementation("refilled", Refilled, clobber=True)
+    outcome = Outcome(code=0, key="k")
+    write_output(f"{tmp_path}/x.zarr", outcome)
+    Brittle.left = 99
+    with pytest.raises(CannotWrite, match="still has objects"):
+        retiring.remove(f"refilled://{tmp_path}/x.zarr", "k", outcome)
+
+
+def test_what_retirement_says_is_what_the_ledger_has():
+    assert [what.value for what in Retirement] == ["kept", "deprecated", "deleted"]
