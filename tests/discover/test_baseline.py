@@ -119,3 +119,36 @@ def test_a_note_without_a_revision_is_amended_by_the_next_sweep(archive):
     assert archive.sweep().admitted == 0
     restamp(archive)
     assert archive.poll().admitted == 0
+
+
+def bare(world, number):
+    """An item that says nothing of when it came."""
+    return world.item(number, properties=dict.fromkeys(STAMPS))
+
+
+def test_one_without_stamps_among_others_is_new_unless_it_was_acquired_days_before_the_watch(world):
+    """Nobody can tell when it was published; that may be days after its acquisition, so what may be new is converted."""
+    world.settings["poll"] = {"since": "1h", "sweep_all": "off"}
+    world.fill(80)
+    yesterday, last_week = bare(world, 85), bare(world, -60)
+    world.store.put_many([yesterday, last_week])
+    assert world.poll().admitted == 0  # the clock stands at hour 108: all were published before the watch
+    assert world.sweep().admitted == 1
+    assert list(world.states()) == [yesterday["id"]]
+    world.clock.forward(hours=6)
+    assert world.sweep().admitted == 0
+
+
+def test_where_nothing_is_stamped_the_whole_archive_is_looked_at_first_so_that_what_comes_late_is_new(world):
+    """Else an acquisition of a month ago, published on the second day, would be taken for what was there before."""
+    world.settings["poll"] = {"since": "1h", "sweep_back": "2d", "sweep_all": "7d"}
+    world.store.put_many([bare(world, n) for n in range(-800, 80, 40)])
+    assert world.poll().admitted == 0
+    assert world.sweep().admitted == 0
+    world.clock.forward(days=2)
+    late = bare(world, -701)
+    world.store.put(late)
+    assert world.poll().admitted == world.sweep().admitted == 0  # its day is not swept every day
+    world.clock.forward(days=6)
+    world.sweep()
+    assert list(world.states()) == [late["id"]]

@@ -24,6 +24,7 @@ class Abilities:
     idle: float = 0.0  # seconds that a query takes which finds nothing
     samples: int = 1  # items that were looked at
     stamps: tuple[str, ...] = ("updated",)  # change stamps that could be used; the first one is
+    unstamped: bool = False  # items were met that have none at all: only a baseline tells what of them is new
     rejected: tuple[str, ...] = ()  # change stamps that cannot be used, and why
     empty_404: bool = False  # a search that finds nothing is answered 404
     notes: tuple[str, ...] = ()  # what else a person should know

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -145,6 +146,24 @@ class ClientCredentials:
                 raise CatalogUnavailable(
                     f"POST {self._url} cannot be reached ({type(error).__name__})", hint="the catalog's tokens come from there"
                 ) from error
+
+
+def wanted(challenge: str, said: str) -> str:
+    """Returns what to write into `auth:`; each way, where neither WWW-Authenticate nor the server's own words say which."""
+    scheme = challenge.split(" ")[0].lower().strip(",")
+    if scheme not in _WAYS and _KEY.search(f"{challenge} {said}"):
+        scheme = "apikey"
+    if (way := _WAYS.get(scheme)) is not None:
+        return f"give the source `auth: {{{way}}}`"
+    return f"give the source `auth:` what its operator gave you, {'; '.join(f'`{way}`' for way in _WAYS.values())}; or `oidc`"
+
+
+_WAYS = {
+    "bearer": "bearer: {env: TOKEN}",
+    "apikey": "header: {name: X-API-Key, env: KEY}",
+    "basic": "basic: {user: NAME, env: PASSWORD}",
+}
+_KEY = re.compile(r"(api|subscription|access)[ _-]?key", re.IGNORECASE)
 
 
 def _none(request: requests.PreparedRequest) -> requests.PreparedRequest:

@@ -28,7 +28,7 @@ from pystac_client.stac_api_io import StacApiIO
 from stac_watch.catalog import answers
 from stac_watch.catalog.answers import BadAnswer, NoJson, Rejected, Throttled, TooLarge
 from stac_watch.catalog.connections import garbled, guard, reason, speaks_plain, speaks_tls, untrusted
-from stac_watch.catalog.credentials import ANONYMOUS, Credentials
+from stac_watch.catalog.credentials import ANONYMOUS, Credentials, wanted
 from stac_watch.catalog.pace import GENTLE, AskingPace
 from stac_watch.model.errors import CatalogUnavailable, ConfigError, IdentityError, Refused, StacWatchError
 from stac_watch.model.hosts import is_inside
@@ -182,7 +182,7 @@ class CatalogHttp(StacApiIO):
             heard = self._exchange(target, method, parameters, started)
             if heard.status < 300 and len(self._slashed) < 100:
                 self._slashed[url] = target
-        if heard.status == 401 and self._credentials.renewed():
+        if (heard.status == 401 or (heard.status == 403 and b"expired" in heard.raw.lower())) and self._credentials.renewed():
             heard = self._exchange(heard.url, method, parameters, started)
         made = answers.moment(heard.headers.get("Date", "")) or self._now()
         try:
@@ -263,10 +263,9 @@ class CatalogHttp(StacApiIO):
         """Returns what to do where credentials are wanted, or others."""
         if self._credentials:
             return f"the catalog does not take the credentials of `auth.{self._credentials.kind}`: are they right, and still good?"
-        asked = heard.headers.get("WWW-Authenticate", "").split(" ")[0].lower()
-        way = {"basic": "basic: {user: NAME, env: PASSWORD}"}.get(asked, "bearer: {env: TOKEN}")
+        way = wanted(heard.headers.get("WWW-Authenticate", ""), answers.words(heard.raw))
         blocked = "" if heard.status == 401 else "; or it has blocked this address: ask its operator"
-        return f"the catalog wants credentials: give the source `auth: {{{way}}}` (docs/how-it-works.md#credentials){blocked}"
+        return f"the catalog wants credentials: {way} (docs/how-it-works.md#credentials){blocked}"
 
     def _body(self, response: requests.Response, started: float) -> bytes:
         parts, size = [], 0

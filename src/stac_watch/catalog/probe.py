@@ -83,12 +83,13 @@ def _probed(catalog: Catalog, wanted: int, earlier: Abilities | None) -> Abiliti
     catalog.abilities = replace(CAUTIOUS, fields=True, samples=1)
     sample, doubts = first_sample(catalog, catalog.clock())
     found = _Findings(catalog, kept, doubts)
-    catalog.assume(samples=len(sample.items))
+    bare = any(all(parse_stamp(_property(item, name)) is None for name in STAMPS) for item in sample.items)
+    catalog.assume(samples=len(sample.items), unstamped=bare)
     if sample.items:
         found.ask("whether `datetime` is honoured", (), lambda: _check_time(catalog))
         found.ask(
             "which stamp can be filtered",
-            ("stamp", "typed", "filters", "stamps", "rejected"),
+            STAMPED,
             lambda: _stamp(catalog, sample.items),
         )
         found.ask("whether `sortby` is honoured", ("sorts",), lambda: _sorts(catalog))

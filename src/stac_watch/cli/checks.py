@@ -63,7 +63,7 @@ def _checked_ledger(config: Config) -> str:
 
 def _checked_catalog(config: Config, source: Source, catalog: Catalog) -> str:
     """Probes the catalog anew, keeps what was found for the watcher, and tells it."""
-    server_now = catalog.clock()
+    skew = (catalog.clock() - wall_clock()).total_seconds()
     found = probe(catalog, source.poll.page)
     ledger = open_ledger(config, upgrade=False)
     try:
@@ -72,7 +72,6 @@ def _checked_catalog(config: Config, source: Source, catalog: Catalog) -> str:
         unreadable = _unreadable(ledger, source)
     finally:
         ledger.close()
-    skew = (server_now - wall_clock()).total_seconds()
     told = [*words(found), f"overlap {overlap.total_seconds() / 60:.0f} min, its clock is {skew:+.0f} s from ours"]
     told += _shares(config, source)
     told += [*outlook(source, catalog, wall_clock()).words(source.filter), *unreadable]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stac_watch.discover.intake import BASELINE, ORIGIN, Comparison, Intake
+from stac_watch.discover.overlap import DATETIME_OVERLAP
 from stac_watch.ledger.records import SourceState
 from stac_watch.model.item import Item
 
@@ -34,7 +35,7 @@ def preexisting(intake: Intake, seen: Comparison, state: SourceState, *, polled:
             trace = noted[item.item_id]
             if trace != item.trace and (polled or trace is not None):
                 continue
-        elif not _was_there(item, state, polled=polled):
+        elif not _was_there(item, state, intake.catalog.abilities.stamp, polled=polled):
             continue
         ids.add(item.item_id)
         if noted.get(item.item_id) != item.trace:
@@ -42,14 +43,19 @@ def preexisting(intake: Intake, seen: Comparison, state: SourceState, *, polled:
     return Preexisting(frozenset(ids), to_note)
 
 
-def _was_there(item: Item, state: SourceState, *, polled: bool) -> bool:
+def _was_there(item: Item, state: SourceState, watched_by: str, *, polled: bool) -> bool:
     """Tells by its stamps whether an item that nothing is known of was there before the watch.
 
     What is stamped since the watch began, and says itself that it was published before that, is re-stamped, for all that is known.
+    Where others have stamps, one without any may have been published until days after its acquisition: it is taken for new.
     """
     origin, swept_from = state.positions.get(ORIGIN), state.positions.get(BASELINE)
     if origin is None or (swept_from is not None and item.datetime >= swept_from):
         return False
     if item.published is not None and item.published < origin:
         return True
-    return not polled and (item.updated or item.datetime) < origin  # a poll's own window begins at the origin
+    if polled:
+        return False  # a poll's own window begins at the origin
+    if item.updated is None and watched_by != "datetime":
+        return item.datetime < origin - DATETIME_OVERLAP
+    return (item.updated or item.datetime) < origin

@@ -130,7 +130,11 @@ def _current(intake: Intake, state: SourceState) -> SweepRow | None:
             return recent
         start = floor_day(now - poll.sweep_back)
         return SweepRow(name, "recent", number, start, floor_day(now) + 2 * DAY, start, now, None)
-    if poll.sweep_all != "off" and _due(every, poll.sweep_all, now, first=origin + poll.since + poll.sweep_all):
+    if poll.sweep_all == "off":
+        return None
+    # what no stamp tells is told by a baseline only: the sooner it is whole, the less is taken for what was there
+    first = origin if intake.catalog.abilities.unstamped else origin + poll.since + poll.sweep_all
+    if _due(every, poll.sweep_all, now, first=first):
         if every is not None and every.done_at is None:
             return every
         start = floor_day(intake.catalog.first() or EARLIEST)
