@@ -254,7 +254,7 @@ def test_nothing_is_dropped_after_one_try(objects):
 def test_an_event_whose_labels_the_api_would_refuse_is_named(conversion, collection):
     data = json.loads(build_event(conversion, 1))["data"]
     assert illegal_label(data) is None
-    sentence = illegal_label({**data, "collection": collection})
+    sentence = illegal_label({**data, "collection_label": collection})
     assert sentence is not None
     assert collection in sentence
     assert "stac-watch/collection" in sentence

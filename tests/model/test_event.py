@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
+from urllib.parse import unquote, urlsplit
 
 import pytest
 from hypothesis import assume, given
@@ -27,22 +28,30 @@ from stac_watch.model.identity import (
     check_item_id,
     conversion_key,
     event_id,
+    folder_name,
+    label_name,
     parse_event_id,
     parse_product_id,
     source_of,
     tile_of,
 )
 from stac_watch.model.stamps import parse_stamp, stamp
+from stac_watch.runs.workflow import illegal_label
 
 DNS_1123 = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 IDS = st.from_regex(ITEM_ID, fullmatch=True).filter(lambda s: ".." not in s)
+COLLECTIONS = (
+    st.text(st.characters(categories=["L", "N", "P", "S"], exclude_characters="{}"), min_size=1, max_size=256)
+    | IDS
+    | st.just("urn:eop:VITO:Höhe 1/a")
+).filter(lambda s: s not in (".", ".."))
 TIMES = st.datetimes(datetime(2015, 6, 23), datetime(2100, 1, 1), timezones=st.sampled_from([UTC, timezone(timedelta(hours=-7))]))  # noqa: DTZ001  # hypothesis wants naive bounds
 NUMBERS = st.floats(-180, 180).map(lambda x: round(x, 6))
 TEXT = st.text(st.characters(codec="utf-8"), max_size=30)
 CONVERSIONS = st.builds(
     Conversion,
     catalog=st.sampled_from(["https://stac.example", "https://stac.example/api/"]),
-    collection=IDS,
+    collection=COLLECTIONS,
     item_id=IDS,
     revision=st.text("0123456789abcdef", min_size=16, max_size=16),
     recipe=TEXT,
@@ -80,6 +89,7 @@ GOLDEN = (
     b'"data": {"run": "gz-t32tqm-20251008t100041-a7a6c7283b545f43-1", "key": "a7a6c7283b545f43158e", "attempt": 1, "lane": "live", '
     b'"priority": 0, "reason": "new", "source_name": "s2-l2a", "fence": "2025-10-08T12:26:13.734678Z", '
     b'"installation": "prod", "allowed_hosts": "objects.eodc.eu", "form": "eopf-v2", "collection": "sentinel-2-l2a", '
+    b'"collection_label": "sentinel-2-l2a", '
     b'"item_id": "S2A_MSIL2A_20251008T100041_N0511_R122_T32TQM_20251008T122613", '
     b'"item_href": "https://stac.example/collections/sentinel-2-l2a/items/S2A", '
     b'"product_href": "https://objects.example/a/x.zarr", "revision": "0123456789abcdef", '
@@ -225,6 +235,7 @@ def test_an_event_is_a_cloudevent_whose_data_the_sensor_can_map(conversion, atte
     assert set(data) == {
         "run", "key", "lane", "reason", "collection", "item_id", "item_href", "product_href", "revision", "datetime", "tile",
         "stac_url", "output_zarr", "groups", "source_name", "fence", "installation", "allowed_hosts", "form",
+        "collection_label",
     }  # fmt: skip
 
 
@@ -257,8 +268,25 @@ def test_an_id_that_must_not_become_a_name_is_refused(value):
     assert len(caught.value.message) < 200
     with pytest.raises(IdentityError):
         build_event(replace(GOLDEN_INPUT, item_id=value), 1)
-    with pytest.raises(IdentityError):
+
+
+@pytest.mark.parametrize("value", ["", ".", "..", " x", "a\n", "{x}", "a\0", "a\u200bb", "x" * 257])
+def test_a_collection_that_must_not_become_a_name_is_refused(value):
+    with pytest.raises(IdentityError, match="not usable as a name"):
         build_event(replace(GOLDEN_INPUT, collection=value), 1)
+
+
+@given(COLLECTIONS, COLLECTIONS)
+def test_any_collection_has_a_folder_and_a_label_of_its_own(one, other):
+    for name, longest in ((folder_name(one), 128), (label_name(one), 63)):
+        assert ITEM_ID.fullmatch(name)
+        assert ".." not in name
+        assert len(name) <= longest
+    assert illegal_label({"collection_label": label_name(one)}) is None
+    assert (folder_name(one) == folder_name(other)) == (label_name(one) == label_name(other)) == (one == other)
+    source = source_of("https://stac.example", one)
+    assert urlsplit(source).path.count("/") == 2
+    assert unquote(source).endswith(f"/collections/{one}")
 
 
 @given(IDS)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from stac_watch.catalog.answers import printable
 from stac_watch.model.errors import ConfigError
@@ -65,9 +65,11 @@ def links(document: dict[str, Any], rel: str) -> list[dict[str, Any]]:
 
 def collection_urls(landing: dict[str, Any], api: str, name: str) -> list[str]:
     """Returns where else a collection may be than where the specification has it: by the links."""
-    found = [f"{resolve(link['href'], api).rstrip('/')}/{name}" for link in links(landing, "data")]
-    found += [url for link in links(landing, "child") if (url := resolve(link["href"], api)).rstrip("/").endswith(f"/{name}")]
-    return list(dict.fromkeys(found))
+    names = dict.fromkeys(quote(name, safe=safe) for safe in ("", ":@!$&'()*+,;=", ":@!$&'()*+,;=/"))  # servers differ in it
+    under = [f"{api}/collections", *(resolve(link["href"], api).rstrip("/") for link in links(landing, "data"))]
+    found = [f"{url}/{spelled}" for url in under for spelled in names]
+    children = (resolve(link["href"], api).rstrip("/") for link in links(landing, "child"))
+    return list(dict.fromkeys([*found, *(url for url in children if unquote(url).endswith(f"/{name}"))]))
 
 
 def check_root(document: dict[str, Any], api: str) -> None:

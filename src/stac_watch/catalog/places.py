@@ -61,11 +61,10 @@ class Places:
 
     def described(self) -> Reply:
         """Asks for the collection, where the specification has it, or where the links say."""
-        name = quote(self._collection, safe="")
         elsewhere = (
-            iter([self.collection_url])
+            [self.collection_url]
             if self._found
-            else iter([self.collection_url, *collection_urls(self.landing(), self._api, name)])
+            else dict.fromkeys([self.collection_url, *collection_urls(self.landing(), self._api, self._collection)])
         )
         for url in elsewhere:
             try:

@@ -25,7 +25,7 @@ from stac_watch.config.areas import Area, Expression, parse_area, parse_expressi
 from stac_watch.config.auth import Auth
 from stac_watch.config.places import output_template
 from stac_watch.config.sharing import default_output, meeting, order
-from stac_watch.config.values import Agent, Bbox, Duration, Group, Host, HttpUrl, Off, Rate, SameHost, Size, Tile
+from stac_watch.config.values import Agent, Bbox, CollectionId, Duration, Group, Host, HttpUrl, Off, Rate, SameHost, Size, Tile
 from stac_watch.model.errors import ConfigError
 from stac_watch.model.forms import Native
 
@@ -84,8 +84,8 @@ class Source(Group):
     digits, and dashes in between."""
     api: HttpUrl
     """Root of the STAC API."""
-    collection: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    """Id of the collection."""
+    collection: CollectionId
+    """Id of the collection, as the catalog writes it; in paths and labels `urn:eop:VITO:S2` is `urn-eop-VITO-S2-` and a digest."""
     auth: Auth | None = None
     """What lets us into the catalog; empty = nothing, or what ~/.netrc says."""
     user_agent: Agent = ""

@@ -8,6 +8,8 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from stac_watch.model.identity import folder_name
+
 if TYPE_CHECKING:
     from stac_watch.config.model import Source
 
@@ -73,7 +75,9 @@ def default_output(sources: Any) -> str | None:  # noqa: ANN401  # as the file g
 
 def _can_meet(one: Source, other: Source, output: str) -> bool:
     """Tells whether no folder of the path is another one for the two sources, whatever their items are called."""
-    paths = [
-        output.replace("{catalog}", catalog_name(s.api)).replace("{collection}", s.collection).split("/") for s in (one, other)
-    ]
+    paths = [_of(output, s).split("/") for s in (one, other)]
     return all(a == b or "{" in a + b for a, b in zip(*paths, strict=True))
+
+
+def _of(output: str, source: Source) -> str:
+    return output.replace("{catalog}", catalog_name(source.api)).replace("{collection}", folder_name(source.collection))

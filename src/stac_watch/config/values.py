@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
 
-from stac_watch.model.identity import tile_name
+from stac_watch.model.errors import IdentityError
+from stac_watch.model.identity import check_collection, tile_name
 
 MAX_DURATION = 36_500 * 86_400  # beyond it, "now less this" leaves the calendar
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -99,6 +100,14 @@ def _same_host(value: str) -> str:
     return value
 
 
+def _collection(value: str) -> str:
+    try:
+        return check_collection(value)
+    except IdentityError as error:
+        raise ValueError(f"{error.message}; {error.hint}") from None
+
+
+CollectionId = Annotated[str, AfterValidator(_collection)]
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
 Size = Annotated[int, BeforeValidator(parse_size)]
 Rate = Annotated[float, BeforeValidator(parse_rate)]

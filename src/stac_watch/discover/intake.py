@@ -29,7 +29,7 @@ from stac_watch.ledger.session import StaleState
 from stac_watch.model.errors import Temporary, of_data, told
 from stac_watch.model.event import Conversion, Lane, fence_of
 from stac_watch.model.forms import Form
-from stac_watch.model.identity import conversion_key, tile_of
+from stac_watch.model.identity import conversion_key, folder_name, tile_of
 from stac_watch.model.item import Item, ItemDocument, SkipReason, Unreadable
 from stac_watch.model.product import acquisition
 from stac_watch.model.states import IN_FLIGHT, State
@@ -345,7 +345,7 @@ def conversion(item: Item, source: Source, recipe: Recipe, lane: Lane, *, replac
     key = conversion_key(source.api, item.collection, item.item_id, item.revision, recipe.digest_fields())
     output = recipe.output.format(
         catalog=catalog_name(source.api),
-        collection=item.collection,
+        collection=folder_name(item.collection),
         item_id=item.item_id,
         tile=item.tile or tile_of(item.item_id) or NO_TILE,
         key=key,

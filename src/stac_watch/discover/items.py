@@ -18,7 +18,7 @@ from stac_watch.catalog.abilities import STAMPS
 from stac_watch.model.errors import IdentityError
 from stac_watch.model.forms import Form, form_of
 from stac_watch.model.hosts import check_href
-from stac_watch.model.identity import check_item_id
+from stac_watch.model.identity import check_item_id, source_of
 from stac_watch.model.item import Item, ItemDocument, Unreadable
 from stac_watch.model.product import archive_hrefs, product_hrefs
 from stac_watch.model.signatures import unsigned
@@ -62,7 +62,7 @@ def read_item(
     try:
         item_id = check_item_id(raw_id)
         # built, not taken: a self link names whatever host the catalog believes to have
-        item_href = f"{api}/collections/{collection}/items/{item_id}"
+        item_href = f"{source_of(api, collection)}/items/{item_id}"
         form = form_of(document)
         hrefs = product_hrefs(document, item_href) or (archive_hrefs(document, item_href) if form is Form.ARCHIVE else [])
         href = _allowed(hrefs, allowed_hosts)

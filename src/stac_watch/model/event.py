@@ -15,7 +15,17 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from stac_watch.model.errors import IdentityError, InputError
-from stac_watch.model.identity import check_item_id, conversion_key, event_id, key_in_name, parse_event_id, source_of, tile_of
+from stac_watch.model.identity import (
+    check_collection,
+    check_item_id,
+    conversion_key,
+    event_id,
+    key_in_name,
+    label_name,
+    parse_event_id,
+    source_of,
+    tile_of,
+)
 from stac_watch.model.stamps import ordered_stamp, parse_stamp, stamp
 
 CONTENT_TYPE = "application/cloudevents+json"
@@ -29,7 +39,7 @@ MAPPED = (
     "run", "key", "lane", "reason", "collection", "item_id", "item_href", "product_href", "revision", "datetime", "tile",
     "stac_url", "output_zarr", "groups",
 )  # fmt: skip
-LATER = {"source_name": "unknown", "fence": "", "installation": "", "allowed_hosts": "", "form": ""}
+LATER = {"source_name": "unknown", "fence": "", "installation": "", "allowed_hosts": "", "form": "", "collection_label": ""}
 """Mapped, too. Events that were stored before these fields existed lack them; the Sensor has these defaults for them."""
 _SLUG = 14  # characters of an item id that is no Sentinel-2 product's: it leaves six digits to the attempt
 
@@ -117,13 +127,13 @@ def build_event(conversion: Conversion, attempt: int) -> bytes:
     from cloudevents.core.v1.event import CloudEvent
 
     check_item_id(conversion.item_id)
-    check_item_id(conversion.collection)
+    check_collection(conversion.collection)
     c = conversion
     data: dict[str, Any] = {
         "run": run_name(c, attempt), "key": c.key, "attempt": attempt, "lane": c.lane, "priority": PRIORITY[c.lane],
         "reason": c.reason, "source_name": c.source_name, "fence": c.fence, "installation": c.installation,
         "allowed_hosts": c.allowed_hosts, "form": c.form,
-        "collection": c.collection, "item_id": c.item_id,
+        "collection": c.collection, "collection_label": label_name(c.collection), "item_id": c.item_id,
         "item_href": c.item_href,
         "product_href": c.product_href, "revision": c.revision, "datetime": stamp(c.datetime), "tile": c.tile,
         "bbox": list(c.bbox), "stac_url": c.product_href, "output_zarr": c.output_zarr, "groups": c.groups,

@@ -1,14 +1,16 @@
-"""Names: the key of a conversion, the id and source of an event, the parts of a Sentinel-2 product id. Pure."""
+"""Names: of conversions, events and collections, and what the id of a Sentinel-2 product is made of. Pure."""
 
 from __future__ import annotations
 
 import hashlib
 import re
+from urllib.parse import quote
 
 from stac_watch.model.errors import IdentityError
 
 ITEM_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-COLLECTION = ITEM_ID
+_COLLECTION = re.compile(r"[^{}]{1,256}")  # it is in every URL of an event; braces are those of templates
+_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 TILE = re.compile(r"T\d{2}[A-Z]{3}")
 _PRODUCT_ID = re.compile(
     r"(?P<platform>S2[A-Z])_MSI(?P<level>L1C|L2A)_(?P<sensing>\d{8}T\d{6})_N(?P<baseline>\d{4})_R(?P<orbit>\d{3})"
@@ -73,7 +75,37 @@ def parse_event_id(value: str) -> tuple[str, int]:
 
 def source_of(catalog: str, collection: str) -> str:
     """Returns the CloudEvent's source, also the collection's URL."""
-    return f"{catalog.rstrip('/')}/collections/{collection}"
+    return f"{catalog.rstrip('/')}/collections/{quote(collection, safe='')}"
+
+
+def check_collection(value: str) -> str:
+    """Returns `value` when it may be a collection's id: STAC and OGC API leave it nearly free (`urn:eop:VITO:S2`, `a/b`, `Höhe 1`).
+
+    Raises:
+        IdentityError: it is empty, `.` or `..`, longer than 256 characters, or holds what cannot be seen, or braces.
+    """
+    if value in (".", "..") or value != value.strip() or not _COLLECTION.fullmatch(value) or not value.isprintable():
+        raise IdentityError(
+            f"collection {value[:80]!r} is not usable as a name",
+            hint="visible characters but braces, spaces between them, 256 at most",
+        )
+    return value
+
+
+def folder_name(text: str) -> str:
+    """Returns what a collection is called in paths: its id, or, where that is no plain name, what is plain of it and a digest."""
+    return text if ITEM_ID.fullmatch(text) and ".." not in text else _plain(text, 128)
+
+
+def label_name(text: str) -> str:
+    """Returns what a collection is called in labels of Kubernetes, at most 63 characters."""
+    return text if _LABEL.fullmatch(text) else _plain(text, 63)
+
+
+def _plain(text: str, longest: int) -> str:
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    stem = re.sub(r"[^A-Za-z0-9._-]+|\.{2,}", "-", text)[: longest - len(digest) - 1].strip("-._")
+    return f"{stem or 'collection'}-{digest}"
 
 
 def check_item_id(value: str) -> str:

@@ -30,7 +30,7 @@ LABELS = {
     "stac-watch/lane": "lane",
     "stac-watch/reason": "reason",
     "stac-watch/tile": "tile",
-    "stac-watch/collection": "collection",
+    "stac-watch/collection": "collection_label",
     "stac-watch/form": "form",
     "stac-watch/installation": "installation",
 }
