@@ -91,7 +91,7 @@ def test_the_token_does_not_follow_a_redirect(engine, source):
 
 
 def test_an_event_that_the_sensor_could_not_use_is_refused_before_it_is_sent(engine, source):
-    receipt = engine.submit(event_of(collection_label="c" * 64))
+    receipt = engine.submit(event_of(source_name="c" * 64))
     assert receipt.answer is Answer.REFUSED
     assert "label" in receipt.detail
     assert source.posts == []
