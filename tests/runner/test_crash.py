@@ -72,6 +72,26 @@ def test_killed_in_every_stage_and_started_again_gives_the_same_output(files, pr
     assert output.with_name("o.zarr.tar").read_bytes() == (tmp_path / "straight" / "o.zarr.tar").read_bytes()
 
 
+def test_a_mirror_that_is_killed_in_every_stage_goes_on_and_fetches_nothing_twice(native, served, runner, tree, tmp_path):
+    files = served(native.parent)
+    source, output, status = f"{files.url}/{native.name}", tmp_path / "out" / "o.zarr", tmp_path / "status.json"
+    for attempt, stage in enumerate(("stage", "verify", "package"), start=1):
+        status.unlink(missing_ok=True)
+        command = program(source, output, key=KEY, attempt=attempt, status=status, outcome=tmp_path / "o.json")
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        _await(process, _stage_is(status, stage))
+        if stage == "stage":
+            _await(process, lambda: any("/c/" in path for path in list(files.requests)))
+        process.kill()
+        _end(process)
+        assert not output.exists(), f"killed in {stage}: a half-built output lies under the final name"
+    ended = runner(source, output, key=KEY, attempt=4)
+    assert ended.code == 0, ended.said
+    assert ended.outcome["counts"]["bytes_read"] == 0, "what was complete when it was killed is not fetched again"
+    made = {name: content for name, content in tree(output).items() if name != "stac-watch.json"}
+    assert made == tree(native)
+
+
 @pytest.mark.parametrize("package_first", [False, True])
 def test_killed_between_the_marker_and_the_last_rename_is_published_without_converting(
     product, runner, tree, tmp_path, package_first

@@ -2,7 +2,8 @@
 
 An item may point to a product that is not there, as in real catalogs.
 
-Source: items of the EOPF catalog of November 2025 (properties, the 22 assets, and their inconsistent media types).
+Sources: items of the EOPF catalog of November 2025 (properties, the 22 assets, and their inconsistent media types), and of its
+collection sentinel-2-l2a-zarr3 of September 2026.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ Document = dict[str, Any]
 
 COLLECTION = "sentinel-2-l2a"
 ZARR = "application/vnd.zarr"
+ZARR_3 = "application/vnd.zarr; version=3"
 ZARR_PLUS = "application/vnd+zarr"  # the real catalog uses both in one item
 _BANDS: dict[str, tuple[str, str, float, float]] = {  # description, common name, centre and width in micrometres
     "B01": ("Coastal aerosol (band 1)", "coastal", 0.443, 0.027), "B02": ("Blue (band 2)", "blue", 0.49, 0.098),
@@ -56,6 +58,7 @@ def make_item(
     collection: str = COLLECTION,
     cloud_cover: float | None = 12.5,
     properties: Document | None = None,
+    native: bool = False,
 ) -> Document:
     """Returns the item of a Sentinel-2 L2A product.
 
@@ -68,6 +71,7 @@ def make_item(
         collection: the collection's id.
         cloud_cover: per cent; None leaves the property out.
         properties: what else to set; None as a value removes a property.
+        native: its product is finished GeoZarr in Zarr v3, as new acquisitions are since July 2026.
 
     Raises:
         InputError: `item_id` is not the id of a Sentinel-2 product.
@@ -78,7 +82,8 @@ def make_item(
     sensed = datetime or dt.datetime.strptime(parts["sensing"], "%Y%m%dT%H%M%S").replace(tzinfo=dt.UTC)
     changed = updated if isinstance(updated, str) else stamp(updated)
     tile = parse_tile(parts["tile"])
-    merged = _properties(parts, tile, sensed, changed) | {"eo:cloud_cover": cloud_cover} | (properties or {})
+    merged = _properties(parts, tile, sensed, changed) | {"eo:cloud_cover": cloud_cover}
+    merged |= ({"processing:software": {"EOPF_CPM": "3.0.0", "EOPF_MODEL": "1.0.0"}} if native else {}) | (properties or {})
     return {
         "type": "Feature",
         "stac_version": "1.1.0",
@@ -89,7 +94,7 @@ def make_item(
         "bbox": tile.bbox(),
         "properties": {k: v for k, v in merged.items() if v is not None},
         "links": item_links(catalog_url, collection, item_id),
-        "assets": _assets(product_href.rstrip("/"), parts["baseline"]),
+        "assets": (_native_assets if native else _assets)(product_href.rstrip("/"), parts["baseline"]),
     }
 
 
@@ -162,6 +167,24 @@ def _assets(product: str, baseline: str) -> Document:
     assets["product_metadata"] = {
         "href": f"{product}/.zmetadata", "type": "application/json", "roles": ["metadata"], "title": "Consolidated Metadata",
     }  # fmt: skip
+    return assets
+
+
+def _native_assets(product: str, baseline: str) -> Document:
+    """Returns the assets of a finished GeoZarr: groups, no bands; N0512 says scale and offset, N0513 leaves them to the store."""
+    numbers = {"raster:scale": 0.0001, "raster:offset": -0.1} if baseline < "0513" else {}
+    assets: Document = {
+        f"SR_{gsd}m": {
+            "gsd": gsd, "href": f"{product}/measurements/reflectance/r{gsd}m", "type": ZARR_3, "roles": ["data", "reflectance"],
+            "title": f"Surface Reflectance - {gsd}m", "bands": [_band(b) | {"name": b.lower()} for b in names], "nodata": 0,
+            "data_type": "uint16", "zarr:node_type": "group", "raster:spatial_resolution": gsd, **numbers,
+        }
+        for gsd, names in _SURFACE.items()
+    }  # fmt: skip
+    whole = {"href": product, "type": ZARR_3, "roles": ["data", "metadata"], "title": "EOPF Product"}
+    assets["product"] = {**whole, "zarr:node_type": "group", "zarr:consolidated": True}
+    archive = {"href": f"{product}.zip", "type": "application/zip", "roles": ["data", "metadata", "archive"]}
+    assets["zipped_product"] = {**archive, "title": "Zipped EOPF Product"}
     return assets
 
 

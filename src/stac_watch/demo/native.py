@@ -33,7 +33,16 @@ LEVELS = {"r120m": ("r60m", 2), "r360m": ("r120m", 3), "r720m": ("r360m", 2)}
 """Overview -> the level it is made of, and by which factor."""
 _INJECTED = {"r20m": 2, "r60m": 6}  #: levels that b08 is added to, made of r10m
 _NOTHING = 2**64 - 1  #: an entry of a shard's index where a chunk is left out
-_CONVENTIONS = ("multiscales", "spatial", "proj")
+_CONVENTIONS: tuple[Node, ...] = tuple(
+    {
+        "uuid": uuid, "name": name, "spec_url": f"https://github.com/zarr-conventions/{name}/blob/v0.1/README.md",
+        "schema_url": f"https://raw.githubusercontent.com/zarr-conventions/{name}/refs/tags/v0.1/schema.json",
+    }
+    for name, uuid in (
+        ("multiscales", "d35379db-88df-4056-af3a-620245f8e347"), ("spatial", "689b58e2-cf7b-45e0-9fff-9cfc0883d6b4"),
+        ("proj", "f17cb550-5864-4468-aeb7-f3180cfb622f"),
+    )
+)  # fmt: skip
 
 
 def write_native(folder: Path, item_id: str, *, size: int = 756, seed: int = 0, chunk: int = 256, scaled: bool = True) -> Path:
@@ -156,15 +165,18 @@ class _Writer:
             self._nodes[group]["attributes"] |= {
                 "grid_mapping": "spatial_ref", "spatial:dimensions": ["y", "x"], "spatial:registration": "pixel",
                 "spatial:bbox": bbox, "spatial:transform": transform, "spatial:shape": shape, "proj:code": code,
-                "zarr_conventions": [{"name": name} for name in _CONVENTIONS[1:]],
+                "zarr_conventions": list(_CONVENTIONS[1:]),
             }  # fmt: skip
+            for path, node in self._nodes.items():  # what readers of CF look for
+                if path.rpartition("/")[0] == group and node.get("dimension_names") == ["y", "x"]:
+                    node["attributes"]["grid_mapping"] = "spatial_ref"
             self._put(f"{group}/spatial_ref", np.zeros((), "<i8"), [], {"crs_wkt": self._tile.wkt, "spatial_ref": self._tile.wkt})
             if group.startswith(PYRAMID):
                 layout.append({"asset": level, "spatial:shape": shape, "spatial:transform": transform})
         layout.sort(key=lambda entry: entry["spatial:transform"][0])
         self._nodes[PYRAMID]["attributes"] |= {
             "multiscales": {"layout": layout, "resampling_method": "average"},
-            "zarr_conventions": [{"name": name} for name in _CONVENTIONS], "spatial:dimensions": ["y", "x"], "proj:code": code,
+            "zarr_conventions": list(_CONVENTIONS), "spatial:dimensions": ["y", "x"], "proj:code": code,
         }  # fmt: skip
 
     def _close(self) -> None:

@@ -23,10 +23,12 @@ from rich.text import Text
 
 from stac_watch.config.model import Config
 from stac_watch.demo.catalog import Server, Store, create_app, make_item
+from stac_watch.demo.native import write_native
 from stac_watch.demo.product import write_product
 from stac_watch.ledger.records import ConversionRow
 from stac_watch.model.errors import Exit, Unavailable
 from stac_watch.model.event import parse_event
+from stac_watch.model.forms import Form, Native
 from stac_watch.model.states import State
 from stac_watch.report.lines import Line
 from stac_watch.report.watching import watching
@@ -35,6 +37,7 @@ from stac_watch.watch.loop import Parts, Tick, Watcher
 
 COLLECTION = "sentinel-2-l2a"
 TILES = ("T32TQM", "T33UUP", "T31UFU", "T30TXT")  # Rome, Vienna, Amsterdam, Bilbao
+NATIVE = "T33UUP"  # its product is finished GeoZarr already, as new acquisitions are
 MISSING = "T29SMC"  # Lisbon: published, and its product is not there
 DEADLINE = timedelta(minutes=5)
 BEAT = 0.5
@@ -74,20 +77,23 @@ class Story:
 
     def publish(self, item_id: str, *, with_product: bool = True) -> None:
         """Writes a product and its item; the same id again gets a product elsewhere, as a re-conversion upstream does."""
-        revision = self.published.get(item_id, 0) + 1
+        revision, native = self.published.get(item_id, 0) + 1, NATIVE in item_id
         folder = self.products / f"cpm_v26{revision}"
         if with_product:
             folder.mkdir(parents=True, exist_ok=True)
-            write_product(folder, item_id, size=self.size, seed=revision)
+            write = write_native if native else write_product
+            write(folder, item_id, size=self.size, seed=revision)
         href = f"{self.url}/products/{folder.name}/{item_id}.zarr"
         sensing = datetime.strptime(item_id.split("_")[2], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
-        self.store.put(make_item(item_id, catalog_url=self.url, product_href=href, updated=self.now(), datetime=sensing))
+        self.store.put(
+            make_item(item_id, catalog_url=self.url, product_href=href, updated=self.now(), datetime=sensing, native=native)
+        )
         self.published[item_id] = revision
 
     def item_id(self, tile: str) -> str:
         """Returns the product id of today's acquisition of a tile."""
-        day = self.now().strftime("%Y%m%d")
-        return f"S2A_MSIL2A_{day}T100041_N0511_R122_{tile}_{day}T122613"
+        day, baseline = self.now().strftime("%Y%m%d"), "N0513" if tile == NATIVE else "N0511"
+        return f"S2A_MSIL2A_{day}T100041_{baseline}_R122_{tile}_{day}T122613"
 
 
 @dataclass(frozen=True)
@@ -205,6 +211,7 @@ def _claims(story: Story, parts: Parts) -> list[Claim]:
     done = [row for row in rows if row.state is State.DONE]
     missing = [row for row in rows if MISSING in row.item_id]
     current = {row.item_id: row for row in sorted(done, key=lambda r: r.created_at)}
+    native = [row.outcome for row in done if NATIVE in row.item_id and row.outcome is not None]
     fresh = [run.key for run in parts.engine.runs([r.key for r in rows]) if run.outcome and run.outcome.reason == "done"]
     return [
         Claim(f"{len(whole)} items converted and verified", {row.item_id for row in done} == set(whole)),
@@ -216,6 +223,11 @@ def _claims(story: Story, parts: Parts) -> list[Claim]:
         Claim(
             "the item without its product waits: source not there yet",
             [r.state for r in missing] == [State.QUEUED] and "not there yet" in (missing[0].reason or ""),
+        ),
+        Claim(
+            "the one that is finished GeoZarr already was taken in, every chunk of it checked"
+            + ("" if parts.recipe.groups else "; byte for byte"),
+            [o.form for o in native] == [Form.GEOZARR] and (bool(parts.recipe.groups) or native[0].engine == Native.MIRROR),
         ),
         Claim("nothing was converted twice", len(fresh) == len(set(fresh)) == len(done)),
         Claim("nothing else is in the ledger", len(rows) == len(done) + len(missing)),
