@@ -23,7 +23,7 @@ HERE = Path(__file__).resolve().parent
 
 def test_every_version_is_in_one_file_and_changes_the_build(recipe):
     kubernetes = recipe.components["kubernetes"]
-    assert "require k8s.io/kubernetes v1.34.4\nreplace k8s.io/api => k8s.io/api v0.34.4\n" in go_mod(
+    assert "require k8s.io/kubernetes v1.35.4\nreplace k8s.io/api => k8s.io/api v0.35.4\n" in go_mod(
         kubernetes, {"k8s.io/api": kubernetes.staging}, {}
     )
     assert len({digest(component) for component in recipe.components.values()}) == len(recipe.components)
