@@ -148,6 +148,8 @@ class Stack:
     def down(self) -> None:
         """Removes it; the namespace goes in the background."""
         self.kubectl("delete", "namespace", self.namespace, "--ignore-not-found", "--wait=false")
+        policy = "validatingadmissionpolicy,validatingadmissionpolicybinding"  # of no namespace
+        self.kubectl("delete", policy, f"stac-watch-{self.namespace}", "--ignore-not-found")
 
     # -- the catalog ---------------------------------------------------------------------------------------------------------
 

@@ -93,18 +93,6 @@ def test_a_refusal_is_one_and_not_only_an_answer(kubectl, applied):
         kubectl("create", "configmap", "x", "-n", applied, who)
 
 
-def test_who_may_create_workflows_may_not_choose_what_runs(kubectl, applied):
-    """The Sensor's account could name any account of the namespace for a pod of its own; the controller runs references only."""
-    container = {"image": "stac-watch:x", "command": ["stac-watch"]}
-    spec = {"entrypoint": "main", "serviceAccountName": "geozarr-run", "templates": [{"name": "main", "container": container}]}
-    workflow = {"apiVersion": f"{ARGO}/v1alpha1", "kind": "Workflow", "metadata": {"name": "own-spec"}, "spec": spec}
-    kubectl("create", "-n", applied, f"--as=system:serviceaccount:{applied}:geozarr-sensor", "-f", "-", stdin=json.dumps(workflow))
-    status = ended(kubectl, applied, "own-spec")
-    assert status["phase"] == "Error"
-    assert "workflowTemplateRef" in status["message"]
-    assert kubectl.get("pods", "-n", applied)["items"] == []
-
-
 def test_what_reads_strangers_data_holds_no_token_and_argo_still_learns_the_outcome(kubectl, applied):
     workflow = one_run({"stac_url": "file:///etc/passwd", "output_zarr": "/data/x.zarr"}, namespace=applied, name="no-token")
     kubectl("create", "-n", applied, f"--as=system:serviceaccount:{applied}:geozarr-sensor", "-f", "-", stdin=json.dumps(workflow))

@@ -61,6 +61,7 @@ class Api:
     forbidden: tuple = ()  # ends of paths that are answered with 403
     page: int = 500  # objects of a list that come at once, at most
     pod_waits: dict | None = None  # state.waiting of every new pod
+    policy: bool = True  # our admission policy holds: a Workflow brings no pod of its own
     requests_quota: bool = False  # a ResourceQuota counts requests, so every container must say what it asks for
     cuts: list = field(default_factory=list)  # bytes after which the next transfers break off
     pace: threading.Event | None = None  # with it, a transfer stops after its first block until it is set
@@ -75,7 +76,10 @@ class Api:
     _encoded: dict = field(default_factory=dict)  # path -> (metadata, object) as JSON, of what nobody changes in place
 
     def judged(self, pod):
-        """What admission says of a pod that it does not take, as the quota's evaluator of Kubernetes 1.34 says it."""
+        """What admission says of what it does not take, as the quota's evaluator and the policy of Kubernetes 1.34 say it."""
+        if pod.get("kind") == "Workflow":
+            forbidden = "workflows \"gz\" is forbidden: ValidatingAdmissionPolicy 'stac-watch-geozarr' denied request"
+            return forbidden if self.policy and "templates" in pod["spec"] else ""
         containers = [*pod["spec"]["initContainers"], *pod["spec"]["containers"]]
         silent = [c["name"] for c in containers if "cpu" not in c.get("resources", {}).get("requests", {})]
         if self.requests_quota and silent:

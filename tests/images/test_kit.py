@@ -222,6 +222,31 @@ def test_argo_is_installed_from_the_official_manifests_of_the_versions_that_are_
     assert waited == ["deployment/workflow-controller", "deployment/argo-server", "deployment/controller-manager"]
 
 
+def deployed(image: str, namespace: str, *args: str) -> dict:
+    containers = [{"image": image, "args": list(args)}]
+    return {"metadata": {"namespace": namespace}, "spec": {"template": {"spec": {"containers": containers}}}}
+
+
+def test_an_argo_that_is_there_is_not_changed(computer: Machine):
+    """It may be others' as well, and whoever installed it would be surprised."""
+    computer.install("kubectl")
+    versions = tomllib.loads((ROOT / "tests/cluster/harness/versions.toml").read_text())["components"]
+    ours = f"v{versions['argo-workflows']['version']}"
+    for image, namespace in (
+        ("quay.io/argoproj/workflow-controller:v3.7.2", "argo"),
+        (f"mirror/workflow-controller:{ours}", "platform"),
+    ):
+        there = json.dumps({"items": [deployed(image, namespace)]})
+        done = computer.make("argo-install", answers={"get deployments": (0, there)})
+        assert f"argo-workflows is there already: {image} in namespace {namespace}." in done.stderr
+        assert computer.calls("kubectl", "apply") == []
+    event_source = deployed(f"quay.io/argoproj/argo-events:v{versions['argo-events']['version']}", "geozarr", "eventsource-service")
+    same = deployed(f"quay.io/argoproj/workflow-controller:{ours}", "argo")
+    done = computer.make("argo-install", answers={"get deployments": (0, json.dumps({"items": [event_source, same]}))})
+    assert done.returncode == 0, done.stderr
+    assert "--force-conflicts" not in computer.calls("kubectl", "apply")[-1], "what the controller is told is never taken by force"
+
+
 def test_deploy_before_argo(computer: Machine):
     done = computer.install("kubectl").make("deploy", answers={"get crd sensors": (1, "not found")})
     assert "The cluster does not know sensors.\n  → Install both Argos first: make argo-install" in done.stderr

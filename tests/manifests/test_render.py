@@ -12,6 +12,7 @@ import yaml
 from stac_watch.cluster.manifests.poller import production_environment
 from stac_watch.cluster.manifests.render import render, render_production
 from stac_watch.cluster.manifests.settings import settings_of
+from stac_watch.cluster.submit import one_run
 from stac_watch.config.load import load
 from stac_watch.config.model import Config
 from stac_watch.model.errors import ConfigError
@@ -34,6 +35,7 @@ def test_another_process_renders_the_same_bytes(rendered):
     code = """
 import json, sys
 from pathlib import Path
+from stac_watch.cluster.submit import one_run
 from stac_watch.config.load import load
 from stac_watch.cluster.manifests.render import render, render_production
 from stac_watch.cluster.manifests.settings import settings_of
@@ -130,7 +132,8 @@ def test_quota_and_parallelism_follow_from_how_many_runs_there_may_be(tmp_path, 
     assert slots * sum(gibibytes(a["memory"]) for a in asked) < gibibytes(hard["requests.memory"])
     assert slots * 11 + 30 < gibibytes(hard["requests.storage"])
     assert slots + 3 < int(hard["persistentvolumeclaims"])
-    assert slots < int(yaml.safe_load(files["deploy/argo/workflow-controller-configmap.yaml"])["data"]["parallelism"])
+    labels = yaml.safe_load(files["deploy/base/namespace.yaml"])["metadata"]["labels"]
+    assert slots < int(labels["workflows.argoproj.io/parallelism-limit"])
 
 
 def cores(text):
@@ -226,3 +229,21 @@ def test_patches_point_at_what_they_mean(rendered):
                 assert pointed != operation["value"]
             else:
                 assert pointed.get("name") == "state" or "podAffinity" in pointed
+
+
+def test_the_controllers_configmap_and_instance_are_the_installations_own(tmp_path):
+    """One from the Helm chart is called otherwise; one with an `instanceID` runs only what carries it."""
+    path = tmp_path / "mine.yaml"
+    path.write_text(CONFIG.read_text().replace("kind: argo", "kind: argo\n  instance_id: team-a"))
+    settings = settings_of(load(path, {}), path.read_text(), controller="platform/argo-configmap")
+    files = render(settings)
+    config = yaml.safe_load(files["deploy/argo/workflow-controller-configmap.yaml"])
+    assert (config["metadata"]["namespace"], config["metadata"]["name"]) == ("platform", "argo-configmap")
+    assert "system:serviceaccounts:platform" in files["deploy/argo/namespaces.yaml"]
+    trigger = yaml.safe_load(files["sensors/geozarr.yaml"])["spec"]["triggers"][0]["template"]["k8s"]
+    nightly = list(yaml.safe_load_all(files["deploy/base/audit.yaml"]))[1]
+    by_hand = one_run({"stac_url": "https://x/y.zarr", "output_zarr": "/data/x"}, namespace="geozarr", instance_id="team-a")
+    for made in (trigger["source"]["resource"], nightly, by_hand):
+        assert made["metadata"]["labels"]["workflows.argoproj.io/controller-instanceid"] == "team-a"
+    with pytest.raises(ConfigError, match="is no ConfigMap"):
+        settings_of(load(path, {}), path.read_text(), controller="argo-configmap")

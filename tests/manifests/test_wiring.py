@@ -237,7 +237,7 @@ def test_names_are_legal_where_dots_are_not(objects):
     assert [(d["eventSourceName"], d["eventName"]) for d in dependencies] == [(source["metadata"]["name"], "items")]
     assert {d["name"] for d in dependencies} == {p["src"]["dependencyName"] for p in trigger["template"]["k8s"]["parameters"]}
     assert sensor["spec"]["eventBusName"] == source["spec"]["eventBusName"] == objects["EventBus", "geozarr"]["metadata"]["name"]
-    assert all("filters" not in d and "transform" not in d for d in dependencies)
+    assert all("transform" not in d for d in dependencies)
     assert "filter" not in source["spec"]["webhook"]["items"]
     assert len(objects["CronWorkflow", "stac-watch-audit"]["metadata"]["name"]) <= 52
 

@@ -20,6 +20,7 @@ from stac_watch.model.errors import ConfigError
 CONFIG = ROOT / "deploy" / "base" / "stac-watch.yaml"
 APPS = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments"
 EVERYWHERE = "/apis/apps/v1/deployments"
+CONFIG_MAPS = "/api/v1/namespaces/argo/configmaps"
 CLASSES = "/apis/storage.k8s.io/v1/storageclasses"
 PLURALS = {
     "Deployment": APPS, "EventBus": f"{ARGO}/eventbus", "EventSource": f"{ARGO}/eventsources", "Namespace": "/api/v1/namespaces",
@@ -36,7 +37,7 @@ def settings():
 @pytest.fixture
 def expected(settings):
     accounts = (names.RUN, names.SENSOR_ACCOUNT, names.POLLER)
-    return Expected(convert_template(settings), names.BUS, names.EVENT_SOURCE, names.SENSOR, names.POLLER, accounts)
+    return Expected(convert_template(settings), names.BUS, names.EVENT_SOURCE, names.SENSOR, names.POLLER, accounts, "", 20)
 
 
 @pytest.fixture
@@ -63,7 +64,7 @@ def whole(api, settings):
         api.pod(f"{label}-0", labels={label: name})
     for name in (names.TOKEN_SECRET,):
         api.add(f"{CORE}/secrets", {"metadata": {"name": name}})
-    for image, where in (("workflow-controller:v4.0.5", "argo"), ("argo-events:v1.9.11", "argo-events")):
+    for image, where in (("workflow-controller:v4.0.10", "argo"), ("argo-events:v1.9.11", "argo-events")):
         container = {"image": f"quay.io/argoproj/{image}"}
         spec = {"template": {"spec": {"containers": [container]}}}
         document = {
@@ -72,6 +73,7 @@ def whole(api, settings):
             "status": {"availableReplicas": 1},
         }
         api.add(EVERYWHERE, document)
+    api.add(CONFIG_MAPS, {"metadata": {"name": "workflow-controller-configmap"}, "data": {"parallelism": "50"}})
     api.add("/api/v1/nodes", {"metadata": {"name": "node0"}, "status": {"images": IMAGES}})
     default = {"storageclass.kubernetes.io/is-default-class": "true"}
     api.add(CLASSES, {"metadata": {"name": "standard", "annotations": default}})
@@ -153,6 +155,13 @@ BROKEN = {
              "pod gz-a-convert: ImagePullBackOff: not found"),
     "no storage": (delete(f"{CLASSES}/standard"), "storage", "no storage class is the default"),
     "volume": (pending_claim, "volumes", "gz-a waits: exceeded quota"),
+    "another instance": (change(f"{CONFIG_MAPS}/workflow-controller-configmap", "data", value={"config": "instanceID: theirs"}),
+                         "controller", "it runs those of instanceID 'theirs', and ours have ''"),
+    "a controller that looks elsewhere": (
+        change(f"{EVERYWHERE}/workflow-controller", "spec", "template", "spec", "containers", 0, "args",
+               value=["--namespaced", "--managed-namespace", "theirs"]),
+        "controller", "no Workflow controller looks at namespace geozarr",
+    ),
     "pods that a quota does not take": (
         lambda api: [setattr(api, "requests_quota", True),
                      change(TEMPLATE, "spec", "templates", 0, "podSpecPatch", value="{}")(api)],
@@ -176,7 +185,7 @@ def test_the_rendered_pods_are_taken_under_a_quota_that_counts_requests(whole, f
     whole.requests_quota = True
     assert bad(findings()) == []
     asked = [a for a in whole.asked if a.query.get("dryRun")]
-    assert len(asked) == 4
+    assert len(asked) == 5, "four pods and a Workflow"
     assert not whole.created
 
 
@@ -203,7 +212,7 @@ def test_what_may_not_be_asked_is_unknown_and_the_rest_is_asked(whole, findings)
     found = findings()
     assert {f.verdict for f in found} == {Verdict.OK, Verdict.UNKNOWN}
     assert {f.check for f in found if f.verdict is Verdict.UNKNOWN} == {
-        "Argo's controllers", "secrets", "image geozarr-runner:0.1.0", "image stac-watch:0.1.0", "storage",
+        "Argo's controllers", "controller", "secrets", "image geozarr-runner:0.1.0", "image stac-watch:0.1.0", "storage",
     }  # fmt: skip
 
 
@@ -310,3 +319,53 @@ def test_the_command_prints_a_line_each_or_json_and_its_exit_code_is_true(whole,
     whole.objects.pop(TEMPLATE)
     said = cluster_verb("doctor", code=1).out
     assert "FAIL  template geozarr-convert: is not installed → `kubectl apply -k workflows`\n" in said
+
+
+@pytest.mark.parametrize(
+    ("said", "labelled", "verdict", "found"),
+    [
+        ({"parallelism": "5"}, "24", Verdict.WARN, "5 Workflows at once, and engine.limits.max_in_flight is 20"),
+        ({"namespaceParallelism": "10"}, "", Verdict.WARN, "10 Workflows at once"),
+        ({"namespaceParallelism": "10"}, "24", Verdict.OK, "at most 24 Workflows at once"),
+        ({"config": "parallelism: 3\n"}, "24", Verdict.WARN, "3 Workflows at once"),
+        ({}, "", Verdict.OK, "any number of Workflows"),
+    ],
+)
+def test_what_the_controller_really_uses_is_read_where_it_really_is(whole, findings, said, labelled, verdict, found):
+    """Helm calls the ConfigMap otherwise, and other namespaces are usual; another tenant's controller is none of ours."""
+    container = {"image": "mirror.example/argoproj/workflow-controller:v4.1.2", "args": ["--configmap", "argo-configmap"]}
+    theirs = {"image": container["image"], "args": ["--namespaced", "--managed-namespace=theirs"]}
+    for name, one in (("ours", container), ("theirs", theirs)):
+        spec = {"template": {"spec": {"containers": [one]}}}
+        meta = {"name": name, "namespace": "platform"}
+        whole.add(EVERYWHERE, {"metadata": meta, "spec": spec, "status": {"availableReplicas": 1}})
+    del whole.objects[f"{EVERYWHERE}/workflow-controller"]
+    whole.add("/api/v1/namespaces/platform/configmaps", {"metadata": {"name": "argo-configmap"}, "data": said})
+    whole.objects[f"/api/v1/namespaces/{NAMESPACE}"]["metadata"]["labels"]["workflows.argoproj.io/parallelism-limit"] = labelled
+    [finding] = [f for f in findings() if f.check == "controller"]
+    assert finding.verdict is verdict
+    assert found in finding.found
+    assert "platform/ours, ConfigMap argo-configmap" in finding.found
+
+
+@pytest.mark.parametrize(
+    ("policy", "restrictions", "verdict"),
+    [
+        (True, "", Verdict.OK), (False, "", Verdict.WARN), (False, "templateReferencing: Strict", Verdict.OK),
+        (False, "templateReferencing: Secure", Verdict.OK),
+    ],
+)  # fmt: skip
+def test_whether_a_workflow_may_bring_its_own_pod_is_tried(whole, findings, policy, restrictions, verdict):
+    whole.policy = policy
+    whole.objects[f"{CONFIG_MAPS}/workflow-controller-configmap"]["data"]["workflowRestrictions"] = restrictions
+    [finding] = [f for f in findings() if f.check == "references only"]
+    assert finding.verdict is verdict
+    assert not whole.created
+
+
+def test_a_release_with_known_faults_is_a_warning(whole, findings):
+    containers = whole.objects[f"{EVERYWHERE}/workflow-controller"]["spec"]["template"]["spec"]["containers"]
+    containers[0]["image"] = "quay.io/argoproj/workflow-controller:v4.0.7"
+    assert [(f.check, f.remedy) for f in findings() if f.verdict is Verdict.WARN] == [
+        ("Argo Workflows", "upgrade to 4.0.10 or later (docs/deploy.md)")
+    ]

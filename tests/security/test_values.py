@@ -142,8 +142,12 @@ def every_document():
 
 def test_there_is_no_shell_in_any_manifest():
     commands = 0
+    lua = ("spec", "dependencies", 0, "filters", "script")  # the Sensor's filter: it reads an event, nothing is substituted in it
     for path, found in every_document():
         for where, value in walk(found):
+            if where == lua:
+                assert "{{" not in value
+                continue
             assert not where or where[-1] not in ("script", "lifecycle", "postStart", "preStop", "exec"), (path, where)
             if where and where[-1] in ("command", "args"):
                 assert isinstance(value, list), (path, where)

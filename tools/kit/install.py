@@ -18,7 +18,8 @@ from typing import Any
 from commands import KitError, attempt, capture, need, run
 
 KUBECTL = "Install it: https://kubernetes.io/docs/tasks/tools/"
-APPLY = ("kubectl", "apply", "--server-side", "--force-conflicts")
+APPLY = ("kubectl", "apply", "--server-side")
+OURS = (*APPLY, "--force-conflicts")  #: for objects that nobody else can own
 VERSIONS = Path("tests/cluster/harness/versions.toml")  #: nowhere else is a version of Argo written down
 
 
@@ -55,16 +56,18 @@ class Target:
 
 
 def argo_install(root: Path, sources: Mapping[str, str], target: Target) -> None:
-    """Applies both official manifests, and our configuration of the Workflows controller (deploy/argo).
+    """Applies both official manifests, and what the Argo UI shows of ours (deploy/argo); an Argo that is there is not changed.
 
     `sources` maps a component to a file, a URL or a kustomize folder that replaces the official address, for clusters and machines
     that cannot reach GitHub.
 
     Raises:
-        KitError: kubectl, the cluster or a source is missing; a controller did not come up.
+        KitError: kubectl, the cluster or a source is missing; another Argo is there; a controller did not come up.
     """
     _require_cluster()
     versions = tomllib.loads((root / VERSIONS).read_text())["components"]
+    for argo in ARGOS:
+        _require_none_but(argo, str(versions[argo.component]["version"]))
     for argo in ARGOS:
         version = str(versions[argo.component]["version"])
         source = sources.get(argo.component) or argo.url.format(version=version)
@@ -78,7 +81,8 @@ def argo_install(root: Path, sources: Mapping[str, str], target: Target) -> None
         else:
             hint = f"{argo.component.upper().replace('-', '_')}_MANIFEST=FILE, URL or folder takes it from elsewhere."
             _apply(["--namespace", argo.namespace, "-f", source], target, hint=hint)
-    _apply(["-k", root / "deploy" / "argo"], target)
+    hint = "Others own these settings: put columns and links into their file (docs/deploy.md), nothing else depends on them."
+    run([*APPLY, *_dry(target), "-k", root / "deploy" / "argo"], hint=hint)
     if not target.dry_run:
         for argo in ARGOS:
             for name in argo.deployments:
@@ -144,13 +148,29 @@ def _require_kinds(*names: str) -> None:
         raise KitError(f"The cluster does not know {', '.join(missing)}.", hint="Install both Argos first: make argo-install")
 
 
+def _require_none_but(argo: Argo, version: str) -> None:
+    """Refuses where the component runs already in another version or elsewhere: others may depend on it."""
+    text = attempt(["kubectl", "get", "deployments", "--all-namespaces", "--output", "json"]).stdout
+    for deployment in (json.loads(text) if text.strip().startswith("{") else {}).get("items", []):
+        namespace = deployment["metadata"]["namespace"]
+        for container in deployment["spec"]["template"]["spec"]["containers"]:
+            name, _, tag = container["image"].rpartition(":")
+            serves = {"eventsource-service", "sensor-service"} & {*container.get("args", [])}  # made by it, of the same image
+            known = name.endswith(argo.images[0].rpartition("/")[2]) and not serves
+            if known and (namespace, tag) != (argo.namespace, f"v{version}"):
+                raise KitError(
+                    f"{argo.component} is there already: {container['image']} in namespace {namespace}.",
+                    hint="Use it as it is (make deploy, make doctor), or change it with what installed it.",
+                )
+
+
 def _namespace(name: str, target: Target) -> None:
     if attempt(["kubectl", "get", "namespace", name]).returncode:
         run(["kubectl", "create", "namespace", name, *_dry(target)])
 
 
 def _apply(what: Sequence[str | Path], target: Target, hint: str = "") -> None:
-    run([*APPLY, *_dry(target), *what], hint=hint)
+    run([*OURS, *_dry(target), *what], hint=hint)
 
 
 def _dry(target: Target) -> list[str]:

@@ -290,4 +290,6 @@ def _expected(settings: Config, config: Path) -> Expected:
         sensor=names.SENSOR,
         poller=names.POLLER,
         accounts=(names.RUN, names.SENSOR_ACCOUNT, names.POLLER),
+        instance_id=_argo(settings).instance_id,
+        slots=settings.engine.limits.max_in_flight,
     )

@@ -32,6 +32,9 @@ def manifests(
     prometheus: Annotated[str, typer.Option(help="Namespace of a Prometheus with its operator: overlays with monitoring.")] = "",
     bus_replicas: Annotated[int, typer.Option(min=1, help="Servers of the event bus: 1, 3 or 5; one outlives no node.")] = 3,
     bus_size: Annotated[str, typer.Option(help="Volume of each server of the event bus.")] = "10Gi",
+    controller: Annotated[
+        str, typer.Option(help="ConfigMap of the Workflow controller, NAMESPACE/NAME: deploy/argo is for it.")
+    ] = "argo/workflow-controller-configmap",
     overlay: Annotated[str, typer.Option(help="production: only that overlay, with this configuration; empty = everything.")] = "",
 ) -> int:
     """Render every manifest for this configuration."""
@@ -50,6 +53,7 @@ def manifests(
         prometheus=prometheus,
         bus_replicas=bus_replicas,
         bus_size=bus_size,
+        controller=controller,
     )
     if overlay not in ("", "production"):
         raise InputError(f"--overlay {overlay!r} cannot be rendered alone", hint="`--overlay production`, or leave it out")
@@ -102,7 +106,7 @@ def submit(
         "package": package, "overwrite": overwrite, "engine": engine, "memory_limit": memory_limit,
         "dask_perf_html": dask_perf_html,
     }  # fmt: skip
-    workflow = one_run(asked, namespace=settings.engine.namespace, name=name)
+    workflow = one_run(asked, namespace=settings.engine.namespace, name=name, instance_id=settings.engine.instance_id)
     opened = build_cluster(settings.engine, environ_of(context), "")
     with closing(opened):
         check_template(opened)

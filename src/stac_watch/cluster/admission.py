@@ -1,4 +1,4 @@
-"""Whether the namespace would take the pods of a run: each is created by dry run, under the real quota, limits and policies.
+"""Whether the namespace would take the pods of a run, and nothing but runs: by dry run, under the real quota, limits and policies.
 
 Nothing is stored by it (Kubernetes API, `dryRun=All`): admission judges, and the answer says what it does not take.
 Source: Argo Workflows 4.0.5, workflow/controller/workflowpod.go (which containers a pod gets, and in which order patches apply).
@@ -7,7 +7,7 @@ Source: Argo Workflows 4.0.5, workflow/controller/workflowpod.go (which containe
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import yaml
@@ -15,8 +15,10 @@ import yaml
 from stac_watch.cluster.diagnosis import Finding, Verdict
 from stac_watch.model.errors import Refused, StacWatchError
 from stac_watch.runs.kubernetes_api import Cluster, Document, NotCreated
+from stac_watch.runs.workflow import API_VERSION, PLURAL
 
 EXECUTOR = "quay.io/argoproj/argoexec:latest"  # its image is the controller's to choose; nothing here is ever pulled
+REFERENCES = "references only"
 _HOLE = re.compile(r"\{\{.*?\}\}")
 
 
@@ -45,6 +47,33 @@ def examine(cluster: Cluster, template: Mapping[str, Any]) -> Finding:
             "the namespace's ResourceQuota, LimitRange and policies must take these pods, or the template be rendered again",
         )  # fmt: skip
     return Finding("admission", Verdict.OK, f"the pods of {', '.join(step for step, _ in there)} would be taken")
+
+
+def references(cluster: Cluster, strict: Callable[[], bool]) -> Finding:
+    """Judges whether a Workflow with a pod of its own would be refused; `strict` says whether the controller refuses to run it.
+
+    Raises:
+        Refused: this account may not create Workflows, so nobody knows.
+    """
+    step = {"name": "main", "container": {"image": EXECUTOR, "command": ["true"]}}
+    workflow = {
+        "apiVersion": API_VERSION,
+        "kind": "Workflow",
+        "metadata": {"generateName": "gz-dry-run-"},
+        "spec": {"entrypoint": "main", "templates": [step]},
+    }
+    try:
+        cluster.create(cluster.argo(PLURAL), workflow, dry_run=True)
+    except (NotCreated, Refused) as error:
+        if "cannot create resource" in error.message:
+            raise
+        return Finding(REFERENCES, Verdict.OK, "a Workflow that brings its own pod is refused")
+    if strict():
+        return Finding(REFERENCES, Verdict.OK, "the controller runs no Workflow that brings its own pod")
+    return Finding(
+        REFERENCES, Verdict.WARN, "whoever may create Workflows here chooses image, account and volumes",
+        "apply deploy/base/admission.yaml, or let the cluster's administrator do it",
+    )  # fmt: skip
 
 
 def pods_of(template: Mapping[str, Any]) -> Iterator[tuple[str, Document]]:

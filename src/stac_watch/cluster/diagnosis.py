@@ -3,7 +3,7 @@
 `doctor` asks the cluster; here objects become findings, each with its remedy.
 
 Sources: Argo Events 1.9.11, api/{eventbus,eventsource,sensor}_types (conditions); argo-events#3448 (200 for what is dropped, until
-1.9.6); Kubernetes: Pod Security admission is stable since 1.25, kubelet reports at most 50 images of a node.
+1.9.6); Kubernetes: ValidatingAdmissionPolicy is stable since 1.30, kubelet reports at most 50 images of a node.
 """
 
 from __future__ import annotations
@@ -20,9 +20,12 @@ from stac_watch.cluster.logs import waiting
 from stac_watch.cluster.manifests.settings import quantity
 from stac_watch.runs.workflow import TEMPLATE, VOLUME
 
-KUBERNETES = (1, 25)
+KUBERNETES = (1, 30)
 WORKFLOWS, EVENTS = (4, 0), (1, 9, 6)
-"""The oldest that are good enough: Workflows whose models our template is made of; Events that do not say 200 to what they drop."""
+"""The oldest that are good enough: Workflows whose models our template is made of; Events that say no 200 to what they drop."""
+ADVISED = (4, 0, 10)
+"""Of Workflows. Before 4.0.6 two may hold one mutex after a restart of the controller; before 4.0.10 a Workflow that is ended while
+it waits for one says Succeeded, and a lock's passing error fails a run. Ours survives each, with a run more than needed."""
 OVERLAYS = frozenset(
     {
         "activeDeadlineSeconds", "affinity", "image", "imagePullPolicy", "imagePullSecrets", "nodeSelector", "parallelism",
@@ -59,21 +62,25 @@ def kubernetes_version(document: Mapping[str, Any]) -> Finding:
     """Judges the API server's version."""
     text = str(document.get("gitVersion", ""))
     if (version := numbers(text)) and version < KUBERNETES:
-        return Finding("Kubernetes", Verdict.FAIL, text, f"upgrade to {_dotted(KUBERNETES)} or later: Pod Security needs it")
+        return Finding(
+            "Kubernetes", Verdict.FAIL, text, f"upgrade to {_dotted(KUBERNETES)} or later: our admission policy needs it"
+        )
     return Finding("Kubernetes", Verdict.OK, text)
 
 
-def controller(check: str, program: str, oldest: tuple[int, ...], deployments: Sequence[Mapping[str, Any]]) -> Finding:
+def controller(
+    check: str, program: str, oldest: tuple[int, ...], deployments: Sequence[Mapping[str, Any]], advised: tuple[int, ...] = ()
+) -> Finding:
     """Judges one of Argo's controllers, found by its image."""
     for deployment in deployments:
         for container in deployment["spec"]["template"]["spec"].get("containers") or []:
             image = str(container.get("image", ""))
             if re.search(rf"(^|/){program}[:@]", image):
-                return _running(check, image, oldest, deployment)
+                return _running(check, image, oldest, deployment, advised)
     return Finding(check, Verdict.FAIL, f"no Deployment runs {program}", "install Argo from its manifests (docs/deploy.md)")
 
 
-def _running(check: str, image: str, oldest: tuple[int, ...], deployment: Mapping[str, Any]) -> Finding:
+def _running(check: str, image: str, oldest: tuple[int, ...], deployment: Mapping[str, Any], advised: tuple[int, ...]) -> Finding:
     metadata = deployment["metadata"]
     where = f"{image.rpartition('/')[2]} in {metadata['namespace']}"
     version = numbers(image.rpartition(":")[2])
@@ -82,6 +89,10 @@ def _running(check: str, image: str, oldest: tuple[int, ...], deployment: Mappin
     if not (deployment.get("status") or {}).get("availableReplicas"):
         command = f"kubectl -n {metadata['namespace']} describe deployment {metadata['name']}"
         return Finding(check, Verdict.FAIL, f"{where} does not run", f"`{command}` says why")
+    if version and version < advised:
+        return Finding(
+            check, Verdict.WARN, f"{where} has faults of mutexes", f"upgrade to {_dotted(advised)} or later (docs/deploy.md)"
+        )
     return Finding(check, Verdict.OK, where)
 
 

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from stac_watch.cluster import admission, diagnosis
+from stac_watch.cluster import admission, controllers, diagnosis
 from stac_watch.cluster.diagnosis import Finding, Verdict
+from stac_watch.cluster.manifests.poller import PARALLELISM
 from stac_watch.cluster.runs import NAME_LABEL, SELECTOR
 from stac_watch.cluster.volume import image_of
 from stac_watch.model.errors import InputError, Refused, StacWatchError
@@ -45,6 +46,8 @@ class Expected:
     sensor: str
     poller: str
     accounts: tuple[str, ...]
+    instance_id: str  # of the Workflow controller; empty = one without
+    slots: int  # runs at once
 
 
 def tools(which: Callable[[str], str | None]) -> Iterator[Finding]:
@@ -85,6 +88,7 @@ type _Question = Callable[[], Iterator[Finding]]
 def _questions(c: Cluster, expected: Expected) -> Iterator[tuple[str, _Question]]:
     yield "Argo's kinds", lambda: _kinds(c)
     yield "Argo's controllers", lambda: _controllers(c)
+    yield controllers.CHECK, lambda: iter([_controller(c, expected)])
     yield "namespace", lambda: _namespace(c)
     yield "permissions", lambda: _permissions(c)
     yield "accounts", lambda: _accounts(c, expected)
@@ -96,6 +100,7 @@ def _questions(c: Cluster, expected: Expected) -> Iterator[tuple[str, _Question]
     yield "volumes", lambda: _volumes(c)
     yield "quota", lambda: iter([diagnosis.quota(c.items(c.core("resourcequotas")))])
     yield "admission", lambda: _admission(c)
+    yield admission.REFERENCES, lambda: iter([admission.references(c, lambda: _is_strict(c))])
 
 
 def _kinds(c: Cluster) -> Iterator[Finding]:
@@ -113,8 +118,24 @@ def _kinds(c: Cluster) -> Iterator[Finding]:
 
 def _controllers(c: Cluster) -> Iterator[Finding]:
     deployments = c.items(f"{APPS}/deployments")
-    yield diagnosis.controller("Argo Workflows", "workflow-controller", diagnosis.WORKFLOWS, deployments)
+    yield diagnosis.controller("Argo Workflows", "workflow-controller", diagnosis.WORKFLOWS, deployments, diagnosis.ADVISED)
     yield diagnosis.controller("Argo Events", "argo-events", diagnosis.EVENTS, deployments)
+
+
+def _controller(c: Cluster, expected: Expected) -> Finding:
+    own = c.get(f"/api/v1/namespaces/{c.namespace}") or {"metadata": {}}
+    label = str((own["metadata"].get("labels") or {}).get(PARALLELISM, ""))
+    return controllers.judge(controllers.Ours(c.namespace, expected.instance_id, expected.slots, label), _told(c))
+
+
+def _told(c: Cluster) -> list[tuple[controllers.Controller, dict[str, Any]]]:
+    """Returns the Workflow controllers of the cluster, each with what its ConfigMap says."""
+    there = controllers.found(c.items(f"{APPS}/deployments"))
+    return [(one, controllers.told(c.get(f"/api/v1/namespaces/{one.namespace}/configmaps/{one.config_map}"))) for one in there]
+
+
+def _is_strict(c: Cluster) -> bool:
+    return any(controllers.references_only(said) for one, said in _told(c) if one.watches in ("", c.namespace))
 
 
 def _namespace(c: Cluster) -> Iterator[Finding]:

@@ -19,7 +19,7 @@ from stac_watch.model.errors import ConfigError, InputError, Refused, Temporary
 from stac_watch.model.outcome import Outcome
 from stac_watch.runs.engine import Phase, Run
 from stac_watch.runs.kubernetes_api import Cluster, NotCreated
-from stac_watch.runs.workflow import PARAMETERS, PLURAL, TEMPLATE, page_of, run_of
+from stac_watch.runs.workflow import INSTANCE_LABEL, PARAMETERS, PLURAL, TEMPLATE, page_of, run_of
 
 BEAT = 2.0  # seconds between two looks at a run that takes minutes
 PATIENCE = timedelta(minutes=5)  # with an API that does not answer: an upgrade of a control plane takes about that
@@ -59,12 +59,13 @@ def check_template(cluster: Cluster) -> None:
         )
 
 
-def one_run(parameters: Mapping[str, str], *, namespace: str, name: str = "") -> Object:
+def one_run(parameters: Mapping[str, str], *, namespace: str, name: str = "", instance_id: str = "") -> Object:
     """Returns one Workflow of the template.
 
     Args:
         parameters: of the template; an empty value is the template's default.
         namespace: where it runs.
+        instance_id: of the Workflow controller; empty = one without.
         name: without one the API server chooses one that starts with `gz-`.
 
     Raises:
@@ -81,7 +82,7 @@ def one_run(parameters: Mapping[str, str], *, namespace: str, name: str = "") ->
         name=name or None,
         generate_name=None if name else "gz-",
         namespace=namespace,
-        labels={**labels(TEMPLATE), "stac-watch/lane": "hand"},
+        labels={**labels(TEMPLATE), "stac-watch/lane": "hand", **({INSTANCE_LABEL: instance_id} if instance_id else {})},
         arguments=given,
         workflow_template_ref=WorkflowTemplateRef(name=TEMPLATE),
     )

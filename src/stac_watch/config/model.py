@@ -183,6 +183,8 @@ class ArgoSettings(Group):
     """File that holds the token, as a mounted Secret does; read at the start, and replaces `token`."""
     ui: HttpUrl | None = None
     """Where people reach the Argo UI; empty = pages and verbs give no links to it."""
+    instance_id: str = Field(default="", pattern=r"^([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?$")
+    """`instanceID` of the Workflow controller that runs ours, where several share a cluster; empty = one without."""
     limits: Limits = Limits()
     """How many runs at once, how fast, how often again."""
 

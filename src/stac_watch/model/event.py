@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
@@ -32,6 +33,7 @@ CONTENT_TYPE = "application/cloudevents+json"
 DATA_SCHEMA = "urn:stac-watch:conversion:1"
 TYPE_PREFIX = "org.ogc.api.collection.item."
 MAX_EVENT_BYTES = 16 * 1024  # Argo Events inflates by 4/3 before a 1 MB bus limit; far below it there is nothing to think about
+MAX_TEXT = 4096  # bytes of one value; hrefs have half of it
 MAX_NAME = 57  # a Workflow's name may have 63, and `argo resubmit` adds up to 6
 
 RUN = re.compile(r"gz-[a-z0-9-]{1,54}")
@@ -229,6 +231,7 @@ def parse_event(body: bytes) -> dict[str, Any]:
         wrong.append("the values of options")
     if wrong:
         raise InputError(f"in the event's data {', '.join(wrong)} must be text", hint=hint)
+    _check_sizes(data, hint)
     check_item_id(data["item_id"])
     key, attempt = parse_event_id(str(event.get_id()))
     # the run's name becomes a folder or a Workflow: whoever wrote the event, it must be the one that the id implies
@@ -236,6 +239,18 @@ def parse_event(body: bytes) -> dict[str, Any]:
     if not named or (data["key"], data["attempt"]) != (key, attempt):
         raise IdentityError(f"run {data['run'][:80]!r} is not the one of event {event.get_id()!r}", hint=hint)
     return {**document, "data": data}
+
+
+def _check_sizes(data: Mapping[str, Any], hint: str) -> None:
+    """Raises for what the Sensor would not take: a text without end, a priority that none of ours has."""
+    texts = {name: data.get(name, "") for name in (*MAPPED, *LATER)} | data.get("options", {})
+    long = sorted(name for name, text in texts.items() if len(text.encode(errors="surrogatepass")) > MAX_TEXT)
+    if long:
+        raise InputError(f"in the event's data {', '.join(long)[:200]} has more than {MAX_TEXT} bytes", hint=hint)
+    least, most = min(PRIORITY.values()), max(PRIORITY.values())
+    priority = data.get("priority")
+    if type(priority) is not int or not least <= priority <= most:
+        raise InputError(f"the event's priority is not a whole number from {least} to {most}", hint=hint)
 
 
 def _slug(text: str, length: int) -> str:

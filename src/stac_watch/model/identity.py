@@ -20,8 +20,8 @@ _PRODUCT_ID = re.compile(
 
 KEY_DIGITS, NAME_DIGITS = 20, 16
 """Hex digits of a key, and of those the ones in its runs' names: 80 and 64 bits, so that nobody finds a second one by trying."""
-_FORMER = {12: 10}  # digits of keys before schema 5, and of those in their runs' names: what has such a key keeps it
-_KEY = "|".join(f"[0-9a-f]{{{digits}}}" for digits in (KEY_DIGITS, *_FORMER))
+FORMER = {12: 10}  # digits of keys before schema 5, and of those in their runs' names: what has such a key keeps it
+_KEY = "|".join(f"[0-9a-f]{{{digits}}}" for digits in (KEY_DIGITS, *FORMER))
 
 
 def conversion_key(catalog: str, collection: str, item_id: str, revision: str, recipe: str) -> str:
@@ -32,7 +32,7 @@ def conversion_key(catalog: str, collection: str, item_id: str, revision: str, r
 
 def key_in_name(key: str) -> str:
     """Returns what the names of a key's runs hold of it."""
-    return key[: _FORMER.get(len(key), NAME_DIGITS)]
+    return key[: FORMER.get(len(key), NAME_DIGITS)]
 
 
 def tile_of(item_id: str) -> str:

@@ -37,6 +37,7 @@ LABELS = {
 """Label of a Workflow -> key of the event's data. The Sensor sets them, so they are there before the controller looks."""
 KEY_LABEL, ATTEMPT_LABEL = "stac-watch/key", "stac-watch/attempt"
 COMPLETED_LABEL = "workflows.argoproj.io/completed"
+INSTANCE_LABEL = "workflows.argoproj.io/controller-instanceid"  # of what a controller with an `instanceID` runs
 
 _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?")
 

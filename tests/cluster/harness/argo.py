@@ -153,8 +153,8 @@ def _patches(component: str) -> list[dict[str, Any]]:
         }
         pod = {"spec": {"template": {"spec": {"containers": [container]}}}}
         return [{"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "controller-manager"}, **pod}]
-    # Only Workflows that refer to a WorkflowTemplate: what production should set, so what tests must live with.
-    config = {"workflowRestrictions": "templateReferencing: Strict\n", "executor": "imagePullPolicy: IfNotPresent\n"}
+    # Nothing else: ours must be safe under a controller that knows nothing of it, as one shared with others is.
+    config = {"executor": "imagePullPolicy: IfNotPresent\n"}
     # By default the controller looks at a Workflow every 10 s: a run of three steps takes 40 s, whatever they do.
     container = {"name": "workflow-controller", "env": [{"name": "DEFAULT_REQUEUE_TIME", "value": "1s"}]}
     pod = {"spec": {"template": {"spec": {"containers": [container]}}}}

@@ -1,6 +1,6 @@
 """The nightly audit, in Hera: catalog x ledger x runs x outputs, one step per source, in the Argo UI like every other run.
 
-The CronWorkflow refers to a WorkflowTemplate, because a controller that is set to `Strict` runs nothing else. An audit repairs
+The CronWorkflow refers to a WorkflowTemplate, because nothing else is run in our namespace. An audit repairs
 nothing: a step with gaps fails, and its log says what closes them.
 """
 
@@ -23,6 +23,7 @@ from stac_watch.cluster.manifests.settings import (
     labels,
     pod_security,
 )
+from stac_watch.runs.workflow import INSTANCE_LABEL
 
 START, END = "30d", "1d"  # before now; the last day is still on its way
 
@@ -89,7 +90,7 @@ def audit_schedule(settings: Settings) -> Object:
     document: Object = CronWorkflow(
         name=AUDIT,
         namespace=settings.namespace,
-        labels=labels(AUDIT),
+        labels=labels(AUDIT) | ({INSTANCE_LABEL: settings.instance_id} if settings.instance_id else {}),
         schedules=["17 3 * * *"],  # not on the hour, when everybody asks
         timezone="Etc/UTC",
         concurrency_policy="Forbid",

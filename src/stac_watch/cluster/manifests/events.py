@@ -1,8 +1,8 @@
 """EventBus, EventSource and Sensor as plain objects: from an accepted event to a Workflow.
 
-There is no filter and no transform: what they reject is acknowledged and gone. There is no default for what every event has: a
-renamed field would silently become it. Only the converter's options have defaults, for an event by hand may leave them out. The
-poller decides everything, and a test holds the mapping against a real event.
+There is no transform, and one filter (`guard`): what it rejects is acknowledged and gone, so it takes whatever a watcher sends.
+There is no default for what every event has: a renamed field would silently become it. Only the converter's options have defaults,
+for an event by hand may leave them out. The poller decides everything, and a test holds the mapping against a real event.
 
 Sources: Argo Events 1.9.11: pkg/sensors/triggers/params.go (mapping), pkg/sensors/listener.go (what is retried),
 pkg/reconciler/eventbus/installer/jetstream.go (pods), pkg/eventbus/jetstream/base (stream limits, only read at creation).
@@ -10,6 +10,7 @@ pkg/reconciler/eventbus/installer/jetstream.go (pods), pkg/eventbus/jetstream/ba
 
 from __future__ import annotations
 
+from stac_watch.cluster.manifests.guard import event_filter
 from stac_watch.cluster.manifests.settings import (
     BUS,
     ENDPOINT,
@@ -29,7 +30,7 @@ from stac_watch.cluster.manifests.settings import (
     pod_security,
 )
 from stac_watch.model.event import LATER, MAX_EVENT_BYTES
-from stac_watch.runs.workflow import API_VERSION, LABELS, TEMPLATE, mapped
+from stac_watch.runs.workflow import API_VERSION, INSTANCE_LABEL, LABELS, TEMPLATE, mapped
 
 NATS = "2.10.29"
 NATS_UID, ARGO_EVENTS_UID = 1000, 9731
@@ -116,7 +117,7 @@ def sensor(settings: Settings) -> Object:
         "kind": "Sensor",
         "metadata": meta(SENSOR, settings),
         "spec": {
-            "dependencies": [{"name": DEPENDENCY, "eventName": EVENT, "eventSourceName": EVENT_SOURCE}],
+            "dependencies": [{"name": DEPENDENCY, "eventName": EVENT, "eventSourceName": EVENT_SOURCE, "filters": event_filter()}],
             "eventBusName": BUS,
             "replicas": 1,
             "template": {**_pod("sensor"), "serviceAccountName": SENSOR_ACCOUNT},
@@ -131,7 +132,7 @@ def sensor(settings: Settings) -> Object:
                     "retryStrategy": {"duration": "10s", "factor": 1, "jitter": 0.2, "steps": 60},
                     "template": {
                         "name": TRIGGER,
-                        "k8s": {"operation": "patch", "parameters": _mapping(), "source": {"resource": _workflow()}},
+                        "k8s": {"operation": "patch", "parameters": _mapping(), "source": {"resource": _workflow(settings)}},
                     },
                 }
             ],
@@ -166,13 +167,14 @@ def account(name: str, settings: Settings, rules: list[tuple[list[str], list[str
     ]
 
 
-def _workflow() -> Object:
+def _workflow(settings: Settings) -> Object:
     """Returns the Workflow before an event's values are in it; no namespace: the Sensor's own is taken."""
+    instance = {INSTANCE_LABEL: settings.instance_id} if settings.instance_id else {}
     flow = {"events.argoproj.io/sensor": SENSOR, "events.argoproj.io/trigger": TRIGGER}  # what the UI's event flow page looks for
     return {
         "apiVersion": API_VERSION,
         "kind": "Workflow",
-        "metadata": {"name": "from-event", "labels": {**labels(TEMPLATE), **flow, **dict.fromkeys(LABELS, "")}},
+        "metadata": {"name": "from-event", "labels": {**labels(TEMPLATE), **flow, **instance, **dict.fromkeys(LABELS, "")}},
         "spec": {
             "arguments": {"parameters": [{"name": parameter.name, "value": ""} for parameter in mapped()]},
             "priority": 0,

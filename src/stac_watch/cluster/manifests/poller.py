@@ -37,6 +37,8 @@ from stac_watch.runs.workflow import GROUP, TEMPLATE
 
 STATE_SIZE = "5Gi"  # a million items take about 1 GB with their events
 READ = ["get", "list", "watch"]
+PARALLELISM = "workflows.argoproj.io/parallelism-limit"
+"""Label of a Namespace. The controller's own `namespaceParallelism` is the same for every namespace: other tenants' ones, too."""
 S3_VOLUME: Object = {"name": "s3", "secret": {"secretName": S3_SECRET}}
 S3_MOUNT: Object = {"name": "s3", "mountPath": S3_FOLDER, "readOnly": True}
 BESIDE = 4  # Workflows beside the poller's own limit: runs by hand, the audit
@@ -44,12 +46,13 @@ RUN_CPU, RUN_MEMORY, RUN_VOLUME = 1.1, 3, 12  # cores, GiB and GiB that one run 
 
 
 def namespace(settings: Settings) -> Object:
-    """Returns the Namespace; it refuses every pod that is not restricted."""
+    """Returns the Namespace; it refuses every pod that is not restricted, and says how many Workflows may run in it at once."""
     profile = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("audit", "enforce", "warn")}
+    bound = {PARALLELISM: str(settings.slots + BESIDE)}  # thousands at once have taken clusters down (argo-workflows#10441, #12802)
     return {
         "apiVersion": "v1",
         "kind": "Namespace",
-        "metadata": {"name": settings.namespace, "labels": {**labels(POLLER), **profile}},
+        "metadata": {"name": settings.namespace, "labels": {**labels(POLLER), **profile, **bound}},
     }
 
 
@@ -199,8 +202,34 @@ def bus_topology() -> Object:
     }
 
 
+def controller_rights(settings: Settings) -> list[Object]:
+    """Returns the right to read namespaces, without which the controller does not see the bound that ours has.
+
+    Upstream's role lacks it (Argo Workflows 4.0.7, docs/parallelism.md). It goes to the accounts of the controller's namespace,
+    whatever they are called there.
+    """
+    rbac, name = "rbac.authorization.k8s.io", "stac-watch-parallelism"
+    own = {"name": name, "labels": labels(TEMPLATE)}
+    who = f"system:serviceaccounts:{settings.controller.partition('/')[0]}"
+    return [
+        {
+            "apiVersion": f"{rbac}/v1",
+            "kind": "ClusterRole",
+            "metadata": own,
+            "rules": [{"apiGroups": [""], "resources": ["namespaces"], "verbs": READ}],
+        },
+        {
+            "apiVersion": f"{rbac}/v1",
+            "kind": "ClusterRoleBinding",
+            "metadata": own,
+            "roleRef": {"apiGroup": rbac, "kind": "ClusterRole", "name": name},
+            "subjects": [{"kind": "Group", "apiGroup": rbac, "name": who}],
+        },
+    ]
+
+
 def controller_config(settings: Settings) -> Object:
-    """Returns the Workflow controller's ConfigMap: references only, a bound, and what the Argo UI shows of a run.
+    """Returns what the Argo UI shows of a run, as a part of the Workflow controller's ConfigMap. Nothing in it changes a Workflow.
 
     argo-server parses the links before it puts in what a variable stands for (Config.Sanitize of Argo Workflows 4.0.5), and ends at
     once when it finds no scheme, or a host that cannot be one: so the scheme is spelled out, and the variable brings the slashes.
@@ -215,20 +244,15 @@ def controller_config(settings: Settings) -> Object:
     data = {
         "columns": columns,
         "links": [link("STAC item", "item"), link("Product", "product")],
-        "parallelism": settings.slots + BESIDE,  # thousands at once have taken clusters down (argo-workflows#10441, #12802)
-        "workflowRestrictions": {"templateReferencing": "Strict"},
     }
+    namespace, _, name = settings.controller.partition("/")
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": {"name": "workflow-controller-configmap", "namespace": "argo", "labels": labels(TEMPLATE)},
-        "data": {key: value if isinstance(value, str) else _text(value) for key, value in data.items()},
+        "metadata": {"name": name, "namespace": namespace},
+        "data": {key: yaml.safe_dump(value, sort_keys=True) for key, value in data.items()},
     }
 
 
 def _probe(path: str, **more: int) -> Object:
     return {"httpGet": {"path": path, "port": "web"}, **more}
-
-
-def _text(value: object) -> str:
-    return str(value) if isinstance(value, int) else yaml.safe_dump(value, sort_keys=True)

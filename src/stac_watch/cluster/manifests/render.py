@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from stac_watch.cluster.manifests import audit, convert, events, monitoring, network, poller
+from stac_watch.cluster.manifests import audit, convert, events, guard, monitoring, network, poller
 from stac_watch.cluster.manifests.settings import AUDIT, BUS, CONFIG_FILE, POLLER, Object, Settings
 from stac_watch.model.errors import ConfigError
 from stac_watch.runs.workflow import API_VERSION, CONVERT, TEMPLATE
@@ -102,15 +102,17 @@ def _argo(settings: Settings) -> dict[str, File]:
         "workflows/geozarr-convert.yaml": convert.convert_template(settings),
         "workflows/kustomization.yaml": _kustomization(["geozarr-convert.yaml", "rbac.yaml"], settings),
         "deploy/argo/workflow-controller-configmap.yaml": poller.controller_config(settings),
-        "deploy/argo/kustomization.yaml": {**_KUSTOMIZE, "resources": ["workflow-controller-configmap.yaml"]},
+        "deploy/argo/namespaces.yaml": poller.controller_rights(settings),
+        "deploy/argo/kustomization.yaml": {**_KUSTOMIZE, "resources": ["namespaces.yaml", "workflow-controller-configmap.yaml"]},
     }
 
 
 def _base(settings: Settings) -> dict[str, File]:
-    own = ["audit.yaml", "namespace.yaml", "network.yaml", "poller.yaml", "rbac.yaml"]
+    own = ["admission.yaml", "audit.yaml", "namespace.yaml", "network.yaml", "poller.yaml", "rbac.yaml"]
     resources = ["../../eventsources", "../../sensors", "../../workflows", *own]
     generated = {"configMapGenerator": [{"name": POLLER, "files": [CONFIG_FILE]}], "configurations": [_TUNED]}
     return {
+        f"{_BASE}/admission.yaml": guard.admission(settings),
         f"{_BASE}/audit.yaml": [audit.audit_template(settings), audit.audit_schedule(settings)],
         f"{_BASE}/namespace.yaml": poller.namespace(settings),
         f"{_BASE}/network.yaml": network.policies(settings),

@@ -27,6 +27,7 @@ SENSOR, TRIGGER = "geozarr", "convert"  # renaming either deletes the Sensor's c
 POLLER, AUDIT, RUN, SENSOR_ACCOUNT = "stac-watch", "stac-watch-audit", "geozarr-run", "geozarr-sensor"
 NO_API = "geozarr-events"  # account of what needs none: EventSource and bus
 TOKEN_SECRET, S3_SECRET, LEDGER_SECRET = "stac-watch-webhook", "geozarr-s3", "stac-watch-ledger"  # names, no secrets
+CONTROLLER = "argo/workflow-controller-configmap"
 CONFIG_FILE = "stac-watch.yaml"
 CONFIG_FOLDER = "/etc/stac-watch"
 STATE_FOLDER = "/var/lib/stac-watch"
@@ -57,6 +58,8 @@ class Settings:
     bus_size: str = "10Gi"  # of each server's volume
     prometheus: str = ""  # namespace of the Prometheus that may look; empty = monitoring, and no objects of its operator
     scheme: str = "https"  # of the links in the Argo UI
+    instance_id: str = ""  # of the Workflow controller; empty = one without
+    controller: str = CONTROLLER  # namespace/name of the Workflow controller's ConfigMap
 
 
 def settings_of(
@@ -72,6 +75,7 @@ def settings_of(
     prometheus: str = "",
     bus_replicas: int = 3,
     bus_size: str = "10Gi",
+    controller: str = CONTROLLER,
 ) -> Settings:
     """Returns the settings for a configuration; `text` is its file, which becomes the poller's ConfigMap. The rest: see `Settings`.
 
@@ -85,6 +89,10 @@ def settings_of(
         )
     if not quantity(bus_size):
         raise ConfigError(f"--bus-size {bus_size!r} is no size", hint="write it as Kubernetes does: 10Gi")
+    if not re.fullmatch(r"[a-z0-9-]+/[a-z0-9.-]+", controller):
+        raise ConfigError(
+            f"--controller {controller!r} is no ConfigMap", hint="write it as NAMESPACE/NAME, for example argo/argo-configmap"
+        )
     release = version("stac-watch")
     hosts = sorted({host for source in config.sources for host in source.hosts()})
     apis = [urlsplit(source.api) for source in config.sources]
@@ -96,6 +104,7 @@ def settings_of(
         allowed_hosts=tuple(hosts),
         output=config.recipe.output,
         slots=config.engine.limits.max_in_flight,
+        instance_id=config.engine.instance_id,
         runner_image=runner_image or f"geozarr-runner:{release}",
         poller_image=poller_image or f"stac-watch:{release}",
         storage_class=storage_class,
@@ -105,6 +114,7 @@ def settings_of(
         prometheus=prometheus,
         bus_replicas=bus_replicas,
         bus_size=bus_size,
+        controller=controller,
         scheme="http" if all(api.scheme == "http" for api in apis) else "https",
     )
 
