@@ -49,6 +49,8 @@ class Gateway:
 
     Attributes:
         prefix: path under which the catalog lies; the catalog itself does not know it.
+        elsewhere: paths under which others lie, besides.
+        drops_bodies: of a POST it passes on that it came, and no more.
         before: answers in the catalog's place where it returns an answer.
         after: changes the catalog's answer.
         seen: every request, and the status it got.
@@ -56,6 +58,8 @@ class Gateway:
 
     def __init__(self) -> None:
         self.prefix = ""
+        self.elsewhere: dict[str, str] = {}
+        self.drops_bodies = False
         self.before: Callable[[Asked], Answer | None] = lambda asked: None
         self.after: Callable[[Asked, Answer], Answer | None] = lambda asked, answer: None
         self.seen: list[tuple[Asked, int]] = []
@@ -97,7 +101,8 @@ class _Layer:
         await send({"type": "http.response.body", "body": raw})
 
     async def _passed_on(self, scope, body: bytes) -> Answer:
-        path = scope["path"]
+        path = self._gateway.elsewhere.get(scope["path"], scope["path"])
+        body = b"{}" if self._gateway.drops_bodies and body else body
         if not path.startswith(self._gateway.prefix):
             return Answer(404, {"detail": "Not Found"})
         inner = path.removeprefix(self._gateway.prefix).rstrip("/") or "/"

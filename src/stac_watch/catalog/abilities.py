@@ -26,6 +26,8 @@ class Abilities:
     stamps: tuple[str, ...] = ("updated",)  # change stamps that could be used; the first one is
     unstamped: bool = False  # items were met that have none at all: only a baseline tells what of them is new
     rejected: tuple[str, ...] = ()  # change stamps that cannot be used, and why
+    far: bool = True  # takes the year 9999; where not, what is open to the future has no end
+    fraction: bool = True  # takes microseconds in `datetime`
     empty_404: bool = False  # a search that finds nothing is answered 404
     notes: tuple[str, ...] = ()  # what else a person should know
     doubts: tuple[str, ...] = ()  # what could not be found out, because the server was in trouble: it is asked again soon

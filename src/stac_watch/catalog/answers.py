@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from stac_watch.model.errors import CatalogUnavailable
 
@@ -178,7 +178,17 @@ def wants_tls(words: str) -> bool:
     )
 
 
-def same_but_slash(asked: str, target: str) -> bool:
-    """Tells whether a redirect stays on its host and only adds or takes away a slash at the end of the path."""
-    a, b = urlsplit(asked), urlsplit(target)
-    return a.hostname == b.hostname and a.path != b.path and a.path.rstrip("/") == b.path.rstrip("/")
+def followed(method: str, status: int, asked: str, target: str) -> str | None:
+    """Returns where a redirect is followed to, at the origin that was asked: another end of the path, a slash more or less.
+
+    Of a POST also another path, where the status says that body and method stay as they are. None where it is not followed.
+    """
+    own, to = urlsplit(asked), urlsplit(target)
+    if not 300 <= status < 400 or not target or own.hostname != to.hostname or own.path == to.path:
+        return None
+    kept = method == "POST" and status in (307, 308) and not leads_to_login(target)
+    return (
+        urlunsplit((own.scheme, own.netloc, to.path, own.query, ""))
+        if kept or own.path.rstrip("/") == to.path.rstrip("/")
+        else None
+    )

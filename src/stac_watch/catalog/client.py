@@ -21,7 +21,7 @@ from stac_watch.catalog.abilities import Abilities
 from stac_watch.catalog.answers import BadAnswer, Rejected, TooLarge
 from stac_watch.catalog.http import ATTEMPTS, CatalogHttp, Reply
 from stac_watch.catalog.places import Places
-from stac_watch.catalog.windows import FAR, SECOND, Span, Window, bounds, interval
+from stac_watch.catalog.windows import FAR, LONG_AGO, SECOND, Span, Window, bounds, interval
 from stac_watch.model.errors import CatalogUnavailable, ConfigError, Refused
 from stac_watch.model.item import ItemDocument
 from stac_watch.model.product import product_href
@@ -131,13 +131,14 @@ class Catalog:
         """
         query: dict[str, Any] = {}
         conditions = [c for c in (extra,) if c is not None]
+        spelled = {"far": self.abilities.far, "fraction": self.abilities.fraction}
         if window.field == "datetime":
             # the one query that every STAC API takes; it finds items without an instant too, by their start and end
-            query["datetime"] = interval(window)
+            query["datetime"] = interval(window, **spelled)
         else:
-            conditions.insert(0, bounds(window, typed=self.abilities.typed))
+            conditions.insert(0, bounds(window, typed=self.abilities.typed, **spelled))
             if floor is not None:
-                query["datetime"] = interval(Span(floor, None))
+                query["datetime"] = interval(Span(floor, None), **spelled)
         if conditions:
             query["filter"] = conditions[0] if len(conditions) == 1 else {"op": "and", "args": conditions}
         if self.abilities.sorts:
@@ -178,12 +179,17 @@ class Catalog:
     def answers(self) -> bool:
         """Tells whether the server can answer a search that finds nothing; a refusal is an answer."""
         try:
-            self.search(Window("datetime", FAR, FAR + SECOND), limit=1, attempts=2)
+            self.search(self.nowhere(), limit=1, attempts=2)
         except Rejected:
             return True
         except CatalogUnavailable:
             return False
         return True
+
+    def nowhere(self, field: str = "datetime") -> Window:
+        """Returns a second in which no item is, as the server can name it."""
+        start = FAR if self.abilities.far else LONG_AGO
+        return Window(field, start, start + SECOND)
 
     def gently(self, gently: bool) -> None:  # as the switch that it is
         """Keeps to a few requests a second, or no longer, where the server is not visibly one's own."""
@@ -248,6 +254,8 @@ class Catalog:
         if answer.status == 204:
             return ItemPage([], full=False, server_now=answer.as_of, seconds=answer.seconds)
         features = answer.document.get("features")
+        if features is None and answer.document.get("type") == "FeatureCollection":
+            features = []  # as Go writes a list that has nothing
         if not isinstance(features, list):
             raise CatalogUnavailable(f"{self.api} answered a search without a list of features", hint="is it a STAC API?")
         links = answer.document.get("links")

@@ -1,8 +1,8 @@
 """One request to a catalog, answered by a JSON document or by a sentence of what is wrong.
 
-Every wait ends. The catalog's origin is not left, and nothing is said to an address that `check_address` refuses. Of redirects only
-those are followed that add or take away a slash (a POST would become a GET without its body: other items, HTTP 200). A server that
-does not answer is left alone, one that limits how often it may be asked is asked as often as it says.
+Every wait ends. The catalog's origin is not left, and nothing is said to an address that `check_address` refuses. Redirects are
+followed on the same host and where they change little (`answers.followed`; by others a POST would become a GET without its body:
+other items, HTTP 200). A server that does not answer is left alone, one that limits how often it may be asked is asked no faster.
 
 `StacApiIO` of pystac-client 0.9.1 is the base. What that version gets wrong is set right here: `Client.open` drops the time-out of
 the I/O object it is given, POST is never retried, Retry-After is not read on POST, and neither a truncated body nor one that is no
@@ -178,7 +178,9 @@ class CatalogHttp(StacApiIO):
     def _once(self, url: str, method: str, parameters: dict[str, Any] | None) -> Reply:
         started = monotonic()
         heard = self._exchange(self._slashed.get(url, url), method, parameters, started)
-        if 300 <= heard.status < 400 and (target := self._other_end(heard)) is not None:
+        for _ in range(2):
+            if (target := answers.followed(method, heard.status, heard.url, heard.target)) is None:
+                break
             heard = self._exchange(target, method, parameters, started)
             if heard.status < 300 and len(self._slashed) < 100:
                 self._slashed[url] = target
@@ -210,14 +212,6 @@ class CatalogHttp(StacApiIO):
             raise self._unreachable(f"{method} {url.partition('?')[0]}", error) from error
         except ValueError as error:  # requests looks where a redirect leads, also where it does not follow it
             raise _AgainError(BadAnswer(f"{method} {url.partition('?')[0]} redirects to what is no URL", hint=TROUBLE)) from error
-
-    def _other_end(self, heard: _Heard) -> str | None:
-        """Returns where a redirect leads that only adds or takes away a slash; anything else is no way to go."""
-        target = heard.target
-        if not answers.same_but_slash(heard.url, target):
-            return None
-        asked = urlsplit(heard.url)
-        return urlunsplit((asked.scheme, asked.netloc, urlsplit(target).path, asked.query, ""))
 
     def _judge(self, heard: _Heard, server_now: datetime) -> None:
         status = heard.status

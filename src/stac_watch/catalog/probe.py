@@ -13,13 +13,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
 from stac_watch.catalog.abilities import STAMPS, Abilities
 from stac_watch.catalog.answers import BadAnswer, Rejected, TooLarge, printable
-from stac_watch.catalog.client import LEAN, SWEEP_PAGE, Catalog
+from stac_watch.catalog.client import Catalog, ItemPage
+from stac_watch.catalog.pages import page_size, product_alone, single
 from stac_watch.catalog.sample import ATTEMPTS, SAMPLE, first_sample, in_few_words
 from stac_watch.catalog.windows import FAR, SECOND, Window, floor_second
 from stac_watch.model.errors import CatalogUnavailable, ConfigError, Refused
@@ -30,21 +31,9 @@ from stac_watch.model.stamps import parse_stamp
 GOOD_FOR = timedelta(days=1)
 GOOD_FOR_EMPTY = timedelta(0)  # an empty collection tells nothing, and its first items are news: one or two requests more a poll
 DOUBTED = Backoff(timedelta(minutes=1), timedelta(hours=1))  # how long doubts rest, from the second probe on that ends in some
-SIZES = (
-    1000,
-    500,
-    250,
-    200,
-    100,
-    50,
-    20,
-    10,
-    5,
-    1,
-)  # items a page that are tried where more are refused: what servers have as limits
 STAMPED = ("stamp", "typed", "filters", "stamps", "rejected")
-FAR_SECOND = Window("datetime", FAR, FAR + SECOND)
-LONG_AGO = Window("datetime", datetime(1900, 1, 1, tzinfo=UTC), datetime(1900, 1, 2, tzinfo=UTC))
+SPELLINGS = ((True, True), (False, True), (True, False), (False, False))
+"""Whether a year 9999, and microseconds, are in the times that a server is asked for: what is tried, the best first."""
 ODD = 0.1  # of neighbours that may be out of order where a server sorts: stamps of another form
 
 CAUTIOUS = Abilities(stamp="datetime", filters=False, sorts=False, stamps=(), max_page=100, samples=0)
@@ -83,10 +72,10 @@ def _probed(catalog: Catalog, wanted: int, earlier: Abilities | None) -> Abiliti
     catalog.abilities = replace(CAUTIOUS, fields=True, samples=1)
     sample, doubts = first_sample(catalog, catalog.clock())
     found = _Findings(catalog, kept, doubts)
+    sample = _in_time(found, sample)
     bare = any(all(parse_stamp(_property(item, name)) is None for name in STAMPS) for item in sample.items)
     catalog.assume(samples=len(sample.items), unstamped=bare)
     if sample.items:
-        found.ask("whether `datetime` is honoured", (), lambda: _check_time(catalog))
         found.ask(
             "which stamp can be filtered",
             STAMPED,
@@ -94,13 +83,38 @@ def _probed(catalog: Catalog, wanted: int, earlier: Abilities | None) -> Abiliti
         )
         found.ask("whether `sortby` is honoured", ("sorts",), lambda: _sorts(catalog))
         found.ask("which other stamps are sorted", (), lambda: _others(catalog))
-        found.ask("how many items come at once", ("honest_next", "max_page"), lambda: _page_size(catalog, sample.items, wanted))
-        found.ask("whether assets come alone", ("product",), lambda: {"product": _product_alone(catalog, sample.items)})
+        found.ask("how many items come at once", ("max_page",), lambda: page_size(catalog, sample.items, wanted))
+        found.ask("whether assets come alone", ("product",), lambda: {"product": product_alone(catalog, sample.items)})
         found.ask("what a query costs", ("idle",), lambda: {"idle": _idle(catalog, sample.server_now)})
         catalog.assume(notes=(*catalog.abilities.notes, *_strange(catalog, sample.items)))
     doubted = 1 + (earlier.doubted if earlier is not None else 0) if found.doubts else 0
     catalog.assume(doubts=tuple(found.doubts), doubted=doubted)
     return catalog.abilities
+
+
+def _in_time(found: _Findings, sample: ItemPage) -> ItemPage:
+    """Returns the sample, by GET where a search by POST gives whatever it likes: a gateway on the way may drop the body."""
+    catalog = found.catalog
+    if not sample.items:
+        return sample
+    try:
+        _basics(found, sample)
+    except ConfigError as wrong:
+        if catalog.abilities.method == "GET" or "GET" not in catalog.places.methods():
+            raise
+        try:
+            sample, found.doubts[:] = first_sample(catalog, sample.server_now, methods=("GET",))
+        except (CatalogUnavailable, ConfigError, Refused):
+            raise wrong from None
+        catalog.assume(notes=(*catalog.abilities.notes, "a search by POST ignores what is asked for"))
+        _basics(found, sample)
+    return sample
+
+
+def _basics(found: _Findings, sample: ItemPage) -> None:
+    catalog = found.catalog
+    found.ask("whether a whole page has a `next`", ("honest_next", "fields"), lambda: single(catalog, sample.items))
+    found.ask("whether `datetime` is honoured", ("far", "fraction"), lambda: _check_time(catalog))
 
 
 @dataclass
@@ -124,22 +138,25 @@ class _Findings:
 
 
 def _check_time(catalog: Catalog) -> dict[str, Any]:
-    """Asks for the year 9999, where no instant is; items without an end may be there. A server may say "none" by 404."""
-    items, found, window = list[ItemDocument](), dict[str, Any](), FAR_SECOND
-    try:
-        items = catalog.search(window, limit=catalog.abilities.page(SAMPLE), attempts=ATTEMPTS).items
-    except Rejected as error:
-        if error.status != 404:  # such a year is no year to some
-            window = LONG_AGO
+    """Asks for a second where no instant is; items without an end may be there. A server may say "none" by 404."""
+    first: Rejected | BadAnswer | None = None
+    for far, fraction in SPELLINGS:
+        catalog.assume(far=far, fraction=fraction)
+        found, window = {"far": far, "fraction": fraction}, catalog.nowhere()
+        try:
             items = catalog.search(window, limit=catalog.abilities.page(SAMPLE), attempts=ATTEMPTS).items
-        else:
-            found = {"empty_404": True}
-    if any(_outside(item, window) for item in items):
-        raise ConfigError(
-            f"catalog {catalog.api} ignores `datetime` in a search: nothing that it returns is known to be complete",
-            hint="is `api:` a STAC API with item search?",
-        )
-    return found
+        except (Rejected, BadAnswer) as error:
+            if isinstance(error, Rejected) and error.status == 404:
+                return found | {"empty_404": True}
+            first = first or error
+            continue
+        if any(_outside(item, window) for item in items):
+            raise ConfigError(
+                f"catalog {catalog.api} ignores `datetime` in a search: nothing that it returns is known to be complete",
+                hint="is `api:` a STAC API with item search?",
+            )
+        return found
+    raise first or AssertionError("there are spellings")
 
 
 def _outside(item: ItemDocument, window: Window) -> bool:
@@ -198,7 +215,7 @@ def _stamp(catalog: Catalog, items: list[ItemDocument]) -> dict[str, Any]:
 def _selects(catalog: Catalog, name: str, item_id: str, moment: datetime) -> tuple[bool, str]:
     """Tells whether a window around a known stamp has its item and a window in the year 9999 has none."""
     second, size = floor_second(moment), catalog.abilities.page(1000)
-    if catalog.search(Window(name, FAR, FAR + SECOND), limit=1).items:
+    if catalog.search(catalog.nowhere(name), limit=1).items:
         return False, "is ignored by `filter`"
     page = catalog.search(Window(name, second, second + SECOND), limit=size)
     return page.full or any(item.get("id") == item_id for item in page.items), "is filtered wrongly: its own second is empty"
@@ -256,48 +273,6 @@ def _sorts_by(catalog: Catalog, name: str) -> bool:
     return wrong <= ODD * (len(first) + len(last)) and middle
 
 
-def _page_size(catalog: Catalog, sample: list[ItemDocument], wanted: int) -> dict[str, Any]:
-    """Returns whether `fields` is honoured, how many items come at most, and whether a complete page has no `next`."""
-    bare, size = ("id", "collection"), catalog.abilities.page(SAMPLE)
-    catalog.assume(max_page=Abilities().max_page)
-    found: dict[str, Any] = {"honest_next": True, "fields": catalog.abilities.fields}
-    try:
-        single = catalog.ask({"ids": [str(sample[0].get("id"))]}, limit=size, fields=bare, attempts=ATTEMPTS)
-        found["honest_next"] = not single.has_next
-    except Rejected:  # `ids` is not taken
-        single = catalog.ask({}, limit=1, fields=bare, attempts=ATTEMPTS)
-    # `links` and the like do not count: stac-fastapi adds them to whatever was left
-    found["fields"] = found["fields"] and not any("assets" in i for i in single.items)
-    catalog.assume(fields=found["fields"])
-    largest = catalog.abilities.page(max(wanted, SWEEP_PAGE))
-    refused = ""
-    for size in (largest, *(s for s in SIZES if s < largest)):
-        try:
-            page = catalog.ask({}, limit=size, fields=bare, attempts=ATTEMPTS)
-        except (Rejected, TooLarge) as error:
-            refused = f"more than {{}} items at once are refused ({in_few_words(error)})"
-            continue
-        except BadAnswer:  # an item that cannot be served says nothing about the size
-            return found | {"max_page": size}
-        clipped = page.has_next and len(page.items) < size
-        notes = (*catalog.abilities.notes, *([refused.replace("{}", str(size))] if refused else []))
-        return found | {"max_page": max(1, len(page.items)) if clipped else size, "notes": notes}
-    return found | {"max_page": 1}
-
-
-def _product_alone(catalog: Catalog, sample: list[ItemDocument]) -> bool:
-    """Tells whether all items have an asset `product`, and it comes when it is asked for without the others."""
-    hrefs = {str(item.get("id")): _product(item) for item in sample}
-    if not catalog.abilities.fields or None in hrefs.values():
-        return False
-    lean = ("id", "collection", "assets.product", *LEAN)
-    try:
-        found = catalog.ask({"ids": list(hrefs)}, limit=catalog.abilities.page(SAMPLE), fields=lean, attempts=ATTEMPTS).items
-    except Rejected:
-        return False
-    return {str(item.get("id")): _product(item) for item in found} == hrefs and all(_asset_count(i) == 1 for i in found)
-
-
 def _strange(catalog: Catalog, sample: list[ItemDocument]) -> list[str]:
     """Returns what a person should know who reads of a catalog that works, and of which nothing can be used."""
     others = Counter(str(item.get("collection")) for item in sample if item.get("collection") not in (None, catalog.collection))
@@ -307,17 +282,6 @@ def _strange(catalog: Catalog, sample: list[ItemDocument]) -> list[str]:
     none = " and cannot be used" if count == len(sample) else ""
     these = f"{count} of {len(sample)} items belong to collection {printable(name)!r}{none}"
     return [f"{these}; write that into `collection:` to convert them"]
-
-
-def _asset_count(item: ItemDocument) -> int:
-    assets = item.get("assets")
-    return len(assets) if isinstance(assets, dict) else 0
-
-
-def _product(item: ItemDocument) -> object:
-    assets = item.get("assets")
-    product = assets.get("product") if isinstance(assets, dict) else None
-    return product.get("href") if isinstance(product, dict) else None
 
 
 def _idle(catalog: Catalog, server_now: datetime) -> float:

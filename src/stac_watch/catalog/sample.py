@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from stac_watch.catalog.answers import BadAnswer, Rejected, TooLarge
@@ -15,8 +16,8 @@ SMALLER = ((SAMPLE, True), (SAMPLE, False), (5, True), (1, True), (5, False), (1
 ATTEMPTS = 2  # of a question whose answer is not needed at once
 
 
-def first_sample(catalog: Catalog, server_now: datetime) -> tuple[ItemPage, list[str]]:
-    """Returns the first items, by the largest request that the server takes: by POST or GET, with `fields` or without.
+def first_sample(catalog: Catalog, server_now: datetime, methods: Sequence[str] = ()) -> tuple[ItemPage, list[str]]:
+    """Returns the first items, by the largest request that the server takes: by POST or GET (`methods`), with `fields` or without.
 
     Besides, what is in doubt: a method that was given up because of trouble may work tomorrow.
 
@@ -26,28 +27,35 @@ def first_sample(catalog: Catalog, server_now: datetime) -> tuple[ItemPage, list
         Refused: it wants credentials, or others.
     """
     errors: list[StacWatchError] = []
-    for method in catalog.places.methods():
-        for size, fields in SMALLER:
-            catalog.assume(method=method, max_page=size, fields=fields)
-            try:
-                page = _first_items(catalog, server_now)
-            except (TooLarge, Rejected) as error:
-                errors.append(error)
-                if isinstance(error, Rejected) and error.status in (404, 405, 410, 415, 501):
-                    break  # of no request by this method
-            except (BadAnswer, ConfigError, Refused) as error:
-                errors.append(error)
-                break
-            else:
-                refusals = [e for e in errors if isinstance(e, Rejected)]
-                if refusals and not catalog.abilities.fields:
-                    catalog.assume(notes=(f"`fields` is refused ({in_few_words(refusals[-1])})",))
-                doubts = [f"whether a search can be asked for otherwise: {e.message}" for e in errors if isinstance(e, BadAnswer)]
-                return page, doubts[:1]
+    for method in methods or catalog.places.methods():
+        if (page := _by(method, catalog, server_now, errors)) is not None:
+            refusals = [e for e in errors if isinstance(e, Rejected | Refused)]
+            if refusals and not catalog.abilities.fields:
+                catalog.assume(notes=(f"`fields` is refused ({in_few_words(refusals[-1])})",))
+            doubts = [f"whether a search can be asked for otherwise: {e.message}" for e in errors if isinstance(e, BadAnswer)]
+            return page, doubts[:1]
     if all(isinstance(e, Rejected) and e.status == 404 for e in errors) and _searches_elsewhere(catalog):
         catalog.assume(empty_404=True, fields=True)
         return ItemPage([], full=False, server_now=server_now), []
     raise next((e for e in errors if not (isinstance(e, Rejected) and e.status in (404, 405))), errors[0])
+
+
+def _by(method: str, catalog: Catalog, server_now: datetime, errors: list[StacWatchError]) -> ItemPage | None:
+    """Returns the first items by one method, or None and what was wrong."""
+    refused = 0
+    for size, fields in SMALLER:
+        catalog.assume(method=method, max_page=size, fields=fields)
+        try:
+            return _first_items(catalog, server_now)
+        except (TooLarge, Rejected, Refused) as error:
+            errors.append(error)
+            refused += isinstance(error, Refused)
+            if refused > 1 or (isinstance(error, Rejected) and error.status in (404, 405, 410, 415)):
+                break  # of no request by this method, with `fields` or without
+        except (BadAnswer, ConfigError) as error:
+            errors.append(error)
+            break
+    return None
 
 
 def _first_items(catalog: Catalog, server_now: datetime) -> ItemPage:
@@ -77,6 +85,6 @@ def _searches_elsewhere(catalog: Catalog) -> bool:
     return False
 
 
-def in_few_words(error: CatalogUnavailable) -> str:
+def in_few_words(error: CatalogUnavailable | Refused) -> str:
     """Returns a refusal in few words: the server's own, where it has some."""
     return error.words or f"HTTP {error.status}" if isinstance(error, Rejected) else error.message

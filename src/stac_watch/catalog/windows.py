@@ -15,6 +15,7 @@ SECOND = timedelta(seconds=1)
 MICROSECOND = timedelta(microseconds=1)
 DAY = timedelta(days=1)
 FAR = datetime(9999, 1, 1, tzinfo=UTC)  # where no item is
+LONG_AGO = datetime(1900, 1, 1, tzinfo=UTC)  # nor here; what cannot name the one may know the other
 LATEST = FAR - timedelta(days=3_650)  # what a clock may say at most
 EARLIEST = datetime(1, 1, 1, tzinfo=UTC)  # where a catalog does not say when it begins
 LAUNCH = datetime(2015, 6, 23, tzinfo=UTC)  # of Sentinel-2A; what is dated before it has no time, or a wrong one: 0001, 1970
@@ -101,26 +102,36 @@ def bisect(window: Window) -> tuple[Window, Window] | None:
     return Window(window.field, window.start, knee), Window(window.field, knee, window.end, knee=beyond)
 
 
-def bounds(window: Window, *, typed: bool = False) -> dict[str, Any]:
+def bounds(window: Window, *, typed: bool = False, far: bool = True, fraction: bool = True) -> dict[str, Any]:
     """Returns the window as CQL2-JSON.
 
     Text comparison is what a server does that has no date-time queryable for the field. There `…13.5Z` < `…13Z`, because `.`
     sorts before `Z`; a bound without any suffix (`…13`) sorts before every way of writing that second, so `[…13, …14)` is right
     for `…13Z`, `…13.734678Z` and `…13+00:00`. Typed servers refuse or misread a bare second, so they get `.000000Z`.
     Literals are plain strings: `{"timestamp": …}` on a text property is HTTP 500 on pgstac 0.9 and 0.10.
+    Where a year such as 9999 is none (`far`: times in nanoseconds end in 2262), or a fraction (`fraction`), they are left out.
     """
-    suffix = ".000000Z" if typed else ""
+    suffix = (".000000Z" if fraction else "Z") if typed else ""
     low, high = (_written(m)[:19] + suffix for m in (window.start, window.end))
     prop = {"property": window.field}
-    return {"op": "and", "args": [{"op": ">=", "args": [prop, low]}, {"op": "<", "args": [prop, high]}]}
+    least, below = {"op": ">=", "args": [prop, low]}, {"op": "<", "args": [prop, high]}
+    return least if window.end == FAR and not far else {"op": "and", "args": [least, below]}
 
 
-def interval(window: Window | Span) -> str:
-    """Returns the span as the value of `datetime`, whose two ends both belong to it; items keep microseconds."""
+def interval(window: Window | Span, *, far: bool = True, fraction: bool = True) -> str:
+    """Returns the span as the value of `datetime`, whose two ends both belong to it; items keep microseconds.
+
+    Without `far` an end, or a start, that no server of nanoseconds can name is left open. Without `fraction` it is in whole
+    seconds, and begins the second that follows, too: what was met twice is known.
+    """
     start = _written(window.start)
-    if window.end is None:
+    if not fraction:
+        start = f"{start[:19]}Z"
+    if not far and window.start < LONG_AGO:
+        start = ".."
+    if window.end is None or (window.end == FAR and not far):
         return f"{start}/.."
-    return f"{start}/{_written(window.end - MICROSECOND)}"
+    return f"{start}/{_written(window.end - MICROSECOND)}" if fraction else f"{start}/{_written(window.end)[:19]}Z"
 
 
 def _written(moment: datetime) -> str:
