@@ -8,10 +8,12 @@ from __future__ import annotations
 import argparse
 import ast
 import configparser
+import inspect
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +86,25 @@ def configuration() -> str:
 
 
 def _section(name: str, model: type[BaseModel]) -> str:
-    rows = ((f"`{key}`", _default(field.default), _line(field.description or "")) for key, field in model.model_fields.items())
+    said = said_of(model)
+    rows = ((f"`{key}`", _default(field.default), _line(said[key])) for key, field in model.model_fields.items())
     return f"\n## {name}\n\n{model.__doc__}\n\n" + _table(("key", "default", "meaning"), rows)
+
+
+def said_of(model: type[BaseModel]) -> dict[str, str]:
+    """Returns what the string under each field of a model says.
+
+    Read here and not by pydantic (`use_attribute_docstrings`): it would parse the source at each start of `stac-watch`.
+    """
+    said = dict(pair for base in model.__bases__ if issubclass(base, BaseModel) for pair in said_of(base).items())
+    if model is BaseModel:
+        return said
+    [written] = ast.parse(inspect.getsource(model)).body
+    for field, text in pairwise(written.body if isinstance(written, ast.ClassDef) else []):
+        match field, text:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(words))):
+                said[name] = inspect.cleandoc(words)
+    return said
 
 
 def _default(value: Any) -> str:  # noqa: ANN401  # whatever a model has

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from stac_watch.config.load import load
-from stac_watch.config.model import ArgoSettings, Config, Group, LocalSettings
+from stac_watch.config.model import ArgoSettings, Config, LocalSettings
 from stac_watch.config.values import parse_duration, parse_rate
 from stac_watch.model.errors import ConfigError, Exit
 
@@ -251,14 +251,6 @@ def test_two_recipes_that_ask_for_other_outputs_have_other_digests(config_of):
     }  # fmt: skip
     assert len(digests) == 7
     assert config_of(recipe={"groups": "b  a"}).recipe.digest_fields() == config_of(recipe={"groups": "a b"}).recipe.digest_fields()
-
-
-def test_every_key_says_what_it_is():
-    todo = list(Group.__subclasses__())
-    assert len(todo) > 5
-    for model in todo:
-        for name, field in model.model_fields.items():
-            assert field.description, f"{model.__name__}.{name} has no docstring"
 
 
 @given(st.integers(0, 1000), st.sampled_from("smhd"))

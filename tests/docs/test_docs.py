@@ -13,6 +13,7 @@ from stac_watch.cluster.fetch import Fetched
 from stac_watch.cluster.runs import RunView, Step
 from stac_watch.cluster.submit import Submission
 from stac_watch.config.model import Limits
+from stac_watch.config.values import Group
 from stac_watch.jobs.audit import Audit, Gap, GapKind
 from stac_watch.jobs.backfill import BackfillPlan, Day
 from stac_watch.jobs.prune import Pruned
@@ -70,6 +71,13 @@ def test_every_kind_of_gap_is_documented(kind):
 @pytest.fixture(scope="module")
 def reference():
     return runpy.run_path(str(ROOT / "tools" / "reference.py"))
+
+
+def test_every_key_of_the_configuration_says_what_it_is(reference):
+    todo = list(Group.__subclasses__())
+    assert len(todo) > 5
+    for model in todo:
+        assert model.model_fields.keys() == reference["said_of"](model).keys(), f"a key of {model.__name__} has no docstring"
 
 
 @pytest.mark.parametrize("page", ["reference/configuration.md", "reference/cli.md", "runbook.md", "architecture.md"])

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import typer
 
 from stac_watch.cli import ask, cluster, deploy, jobs, ledger, setup, watch
-from stac_watch.cli.terminal import Call, cli
+from stac_watch.cli.terminal import Call, alone, cli
 from stac_watch.model.errors import Exit, StacWatchError
 
 VERBS = (watch, setup, ask, jobs, ledger, cluster, deploy)  # each registers its verbs when it is imported
@@ -25,9 +25,10 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.envi
     The process's own arguments where none are given. A verb that is ended by a signal may raise SystemExit with its code.
     """
     call = Call(environ)
+    args = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     try:
-        code = cli(
-            args=list(sys.argv[1:] if argv is None else argv) or ["--help"],
+        code = alone(cli, args[0])(
+            args=args,
             prog_name="stac-watch",
             standalone_mode=False,
             obj=call,

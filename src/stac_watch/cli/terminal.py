@@ -7,6 +7,7 @@ a wrong option needs none of them (held by tests/cli/test_imports.py).
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -38,6 +39,8 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON; its fields
 YesOption = Annotated[bool, typer.Option("--yes", help="Do it; without it, print what would be done.")]
 SourceArgument = Annotated[str, typer.Argument(help="A source's name, as in the configuration.")]
 ItemArgument = Annotated[str, typer.Argument(help="An item's id, a key, a run's name, a tile, or a part that only one has.")]
+ASKING = frozenset({"status", "items", "explain", "event"})
+"""Verbs that end before the search for cycles, which `cli.program` stopped, would pay; all others may go on for long."""
 GRACE = 28.0
 """Seconds from SIGTERM to the end: Kubernetes kills after 30, and runs of this machine are given 24 of them."""
 PIPE_WIDTH = 240
@@ -73,6 +76,24 @@ def group(name: str) -> typer.Typer:
     return made
 
 
+def alone(program: typer.Typer, verb: str) -> typer.Typer:
+    """Returns the application with this verb, or this sub-application, only; with all where it has no such one.
+
+    Typer evaluates each annotation of each verb that it is given: of all of them that is a tenth of what `status` costs.
+    """
+    verbs = [command for command in program.registered_commands if _name(command) == verb]
+    groups = [inner for inner in program.registered_groups if inner.name == verb]
+    if not verbs and not groups:
+        return program
+    made = typer.Typer(rich_markup_mode=None)
+    made.registered_callback, made.registered_commands, made.registered_groups = program.registered_callback, verbs, groups
+    return made
+
+
+def _name(command: typer.models.CommandInfo) -> str | None:
+    return command.name or (command.callback and command.callback.__name__.replace("_", "-"))
+
+
 def _print_version(asked: bool) -> None:
     if asked:
         from importlib.metadata import version
@@ -90,6 +111,8 @@ def _options(
     """Watch a STAC API, and convert what is new to GeoZarr."""
     call: Call = context.obj
     call.debug = debug
+    if context.invoked_subcommand not in ASKING:
+        gc.enable()
 
 
 def show[V](value: V, json: bool, render: Callable[[V], RenderableType], plain: Callable[[V], str] | None = None) -> None:
