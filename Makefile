@@ -5,6 +5,7 @@ SHELL := /bin/sh
 UV := .tools/bin/uv
 BIN := .venv/bin
 export UV_PYTHON_PREFERENCE ?= system
+unexport PYTHONDONTWRITEBYTECODE  # images set it: each of the hundreds of processes of a test run would compile all that it imports
 
 # -- for users -----------------------------------------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ pytest_plugins = ("values", "world", "command")  # valid values and a ledger; a 
 def pytest_configure(config: pytest.Config) -> None:
     """Sends every other process's HTTP to a closed port; in this process pytest-socket refuses non-loopback connections."""
     let_children_hear_ctrl_c()
+    gc.disable()  # what is imported and collected stays: to look for garbage in it takes as long as a third of it
     # an example that takes 200 ms on a machine with other work is no fault of the code
     settings.register_profile("any-machine", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("any-machine")
@@ -36,8 +37,10 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_collection_finish() -> None:
-    """What was imported and collected stays: the search for garbage need not look through it again and again."""
+    """From here on garbage is looked for, rarely, and never in what the collection brought."""
     gc.freeze()
+    gc.set_threshold(50_000)
+    gc.enable()
 
 
 @dataclass
