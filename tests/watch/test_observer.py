@@ -1,6 +1,7 @@
 """Several sources in one process: one that hangs keeps nobody waiting, one that is wrong stops nobody."""
 
 import random
+import socket
 import time
 
 import pytest
@@ -11,6 +12,10 @@ from stac_watch.config.model import Limits, Recipe, Source
 from stac_watch.demo.catalog import COLLECTION, Server, Store, create_app
 from stac_watch.model.errors import ConfigError
 from stac_watch.watch.loop import Parts, Watcher
+
+
+SILENCE = 60.0
+"""Seconds until a client gives up one that says nothing; whatever else the machine does, four rounds with others take less."""
 
 
 class FullEngine:
@@ -29,13 +34,20 @@ def hanging(world):
         yield store, server
 
 
+@pytest.fixture
+def silent():
+    """The URL of a server that takes connections and says nothing; when it goes, so do they."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
 def watcher(world, urls, **over) -> Watcher:
     sources = tuple(
         Source(name=name, api=url, collection=COLLECTION, poll={"interval": "1s", "since": "30d"}) for name, url in urls.items()
     )
-    now = over.pop("now", world.clock)
+    now, silence = over.pop("now", world.clock), over.pop("silence", 3)
     catalogs = {
-        s.name: Catalog(CatalogHttp(s.api, now=now, sleep=lambda _: None, rng=random.Random(1), timeout=(1, 3)), s.collection)
+        s.name: Catalog(CatalogHttp(s.api, now=now, sleep=lambda _: None, rng=random.Random(1), timeout=(1, silence)), s.collection)
         for s in sources
     }
     parts = Parts(
@@ -45,25 +57,19 @@ def watcher(world, urls, **over) -> Watcher:
     return Watcher(parts)
 
 
-def test_a_source_that_hangs_delays_no_other(world, hanging):
-    store, server = hanging
-    store.put(world.item(1))
-    server.faults.set(wire=("hang",) * 100, hang=30.0, wire_paths=("/",))
+def test_a_source_that_hangs_delays_no_other(world, silent):
     world.fill(3)
-    loop = watcher(world, {"hangs": server.url, "works": world.url}, patience=0.5)
+    loop = watcher(world, {"hangs": silent, "works": world.url}, patience=0.5, silence=SILENCE)
     started = time.monotonic()
-    tick = loop.tick()
-    assert tick.tallies["works"].admitted == 3
-    for n in range(3):
+    found = 0
+    for known in (3, 4, 5, 6):
+        while found < known:
+            tick = loop.tick()
+            assert "hangs" not in {*tick.tallies, *tick.problems}
+            found += tick.tallies["works"].admitted if "works" in tick.tallies else 0
+            assert time.monotonic() - started < SILENCE, "it waited for the one that hangs"
         world.clock.forward(seconds=30)
-        world.store.put(world.item(90 + n, updated=world.clock()))
-        deadline, admitted = time.monotonic() + 5, 0
-        while not admitted and time.monotonic() < deadline:
-            admitted = loop.tick().tallies.get("works", type(tick.tallies["works"])()).admitted
-        assert admitted == 1
-    assert "hangs" not in tick.tallies
-    assert time.monotonic() - started < 10
-    server.faults.set(wire=())
+        world.store.put(world.item(90 + known, updated=world.clock()))
 
 
 def test_a_source_that_fails_is_a_problem_of_its_own(world, hanging):
