@@ -13,7 +13,6 @@ from stac_watch.demo.catalog import COLLECTION, Server, Store, create_app
 from stac_watch.model.errors import ConfigError
 from stac_watch.watch.loop import Parts, Watcher
 
-
 SILENCE = 60.0
 """Seconds until a client gives up one that says nothing; whatever else the machine does, four rounds with others take less."""
 
