@@ -49,13 +49,13 @@ def jitter() -> random.Random:
     return random.Random()  # noqa: S311  # no secret hangs on it
 
 
-def open_ledger(config: Config, *, upgrade: bool = True) -> Ledger:
-    """Opens the ledger, makes its tables where there are none, and brings older ones up to date: not for who only asks."""
+def open_ledger(config: Config, *, asks: bool = False) -> Ledger:
+    """Opens the ledger, makes it where there is none, and brings older ones up to date; who only `asks` changes nothing."""
     from stac_watch.ledger.database import open_engine
     from stac_watch.ledger.ledger import Ledger
 
-    ledger = Ledger(open_engine(config.ledger))
-    ledger.prepare(upgrade=upgrade)
+    ledger = Ledger(open_engine(config.ledger, asks=asks))
+    ledger.prepare(upgrade=not asks)
     return ledger
 
 

@@ -33,7 +33,8 @@ def folder(tmp_path):
         (["status", "--config=other.yaml"], 78, "other.yaml"),
     ],
 )
-def test_a_process_ends_with_the_code(folder, argv, code, word):
+def test_a_process_ends_with_the_code(folder, open_ledger, argv, code, word):
+    open_ledger(folder / "ledger.db").close()
     done = subprocess.run([str(COMMAND), *argv], cwd=folder, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == code, done.stdout + done.stderr
     assert word in done.stderr

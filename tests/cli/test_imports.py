@@ -48,7 +48,8 @@ def test_help_imports_typer_and_nothing_else(tmp_path, argv, more):
     assert ours == {"stac_watch.cli", "stac_watch.model"}
 
 
-def test_status_asks_the_ledger_and_needs_no_client_of_anything(tmp_path):
+def test_status_asks_the_ledger_and_needs_no_client_of_anything(tmp_path, open_ledger):
+    open_ledger(tmp_path / "ledger.db").close()
     found = imported(tmp_path, "status")
     assert (found["code"], found["gc"]) == (0, False)  # nor does it search for garbage that goes with the process
     assert set(found["third"]) <= TYPER | CONFIG | TERMINAL | LEDGER

@@ -28,7 +28,8 @@ def test_without_arguments_it_lists_the_verbs(stac_watch) -> None:
     assert said.out.startswith("Usage: stac-watch [OPTIONS] COMMAND [ARGS]...")
 
 
-def test_it_reads_the_environment_that_it_is_given(stac_watch, folder) -> None:
+def test_it_reads_the_environment_that_it_is_given(stac_watch, folder, open_ledger) -> None:
+    open_ledger(folder / "other.db").close()
     said = stac_watch("status", "--json", cwd=folder, STAC_WATCH__LEDGER=f"sqlite:///{folder}/other.db")
     assert (said.code, said.err) == (0, "")
     assert [source["source"] for source in json.loads(said.out)["sources"]] == ["s2"]

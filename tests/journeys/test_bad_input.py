@@ -129,7 +129,8 @@ def test_ledger_is_something_else(tmp_path):
     refused(run("status", "-c", str(settings(tmp_path)), cwd=tmp_path), 78, "ledger")
 
 
-def test_unknown_item(tmp_path):
+def test_unknown_item(tmp_path, open_ledger):
+    open_ledger(tmp_path / "ledger.db").close()
     refused(run("explain", "S2A_NOWHERE", "-c", str(settings(tmp_path)), cwd=tmp_path), 65, "S2A_NOWHERE", "items")
 
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, suppress
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stac_watch.app import build_catalog, build_engine, check_output, jitter, open_ledger, opened_argo, wall_clock
-from stac_watch.catalog.abilities import words
+from stac_watch.app import build_catalog, build_engine, check_output, jitter, ledger_file, open_ledger, opened_argo, wall_clock
+from stac_watch.catalog.abilities import Abilities, words
 from stac_watch.catalog.client import Catalog
 from stac_watch.catalog.probe import probe
 from stac_watch.config.model import ArgoSettings, Config, Source
 from stac_watch.discover.outlook import outlook
 from stac_watch.discover.overlap import overlap_of
 from stac_watch.ledger.database import shown_url
-from stac_watch.model.errors import Refused
+from stac_watch.model.errors import CannotWrite, Refused
 
 if TYPE_CHECKING:
     from stac_watch.ledger.ledger import Ledger
@@ -57,25 +59,35 @@ def _checked_rights(argo: ArgoEngine) -> str:
 
 
 def _checked_ledger(config: Config) -> str:
-    open_ledger(config, upgrade=False).close()
+    if not _has_ledger(config):
+        return f"{shown_url(config.ledger)}: not there yet, `stac-watch watch` makes it"
+    open_ledger(config, asks=True).close()
     return shown_url(config.ledger)
 
 
+def _has_ledger(config: Config) -> bool:
+    file = ledger_file(config)
+    return file is None or Path(file).exists()
+
+
 def _checked_catalog(config: Config, source: Source, catalog: Catalog) -> str:
-    """Probes the catalog anew, keeps what was found for the watcher, and tells it."""
+    """Probes the catalog anew, keeps what was found for the watcher where there is a ledger, and tells it."""
     skew = (catalog.clock() - wall_clock()).total_seconds()
     found = probe(catalog, source.poll.page)
-    ledger = open_ledger(config, upgrade=False)
-    try:
-        ledger.sources.note_abilities(source.name, asdict(found), wall_clock())
-        overlap = overlap_of(source, found.stamp, ledger.sources.lateness(source.name))
-        unreadable = _unreadable(ledger, source)
-    finally:
-        ledger.close()
+    lateness, unreadable = _remembered(config, source, found) if _has_ledger(config) else ({}, [])
+    overlap = overlap_of(source, found.stamp, lateness)
     told = [*words(found), f"overlap {overlap.total_seconds() / 60:.0f} min, its clock is {skew:+.0f} s from ours"]
     told += _shares(config, source)
     told += [*outlook(source, catalog, wall_clock()).words(source.filter), *unreadable]
     return "\n      ".join([f"{catalog.collection} at {catalog.api}", *told])
+
+
+def _remembered(config: Config, source: Source, found: Abilities) -> tuple[Mapping[int, int], list[str]]:
+    """Keeps what was found, and returns how late items were and what is said of those that cannot be read."""
+    with closing(open_ledger(config, asks=True)) as ledger:
+        with suppress(CannotWrite):  # who may only read learns the same
+            ledger.sources.note_abilities(source.name, asdict(found), wall_clock())
+        return ledger.sources.lateness(source.name), _unreadable(ledger, source)
 
 
 def _shares(config: Config, source: Source) -> list[str]:

@@ -103,7 +103,7 @@ def fetch(
     run: RunArgument,
     config: ConfigOption = DEFAULT_CONFIG,
     namespace: NamespaceOption = "",
-    out: Annotated[Path, typer.Option(help="Files go to OUT/RUN/.")] = Path("runs"),
+    out: Annotated[Path, typer.Option(resolve_path=True, help="Files go to OUT/RUN/.")] = Path("runs"),
     json: JsonOption = False,
 ) -> int:
     """Copy what a run left on its volume: package, report, item, Dask's report. Run again to continue where it stopped."""

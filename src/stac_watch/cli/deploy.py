@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 def manifests(
     context: typer.Context,
     config: ConfigOption = DEFAULT_CONFIG,
-    out: Annotated[Path, typer.Option(help="Where eventsources/, sensors/, workflows/ and deploy/ go.")] = Path(),
+    out: Annotated[
+        Path, typer.Option(resolve_path=True, help="Where eventsources/, sensors/, workflows/ and deploy/ go.")
+    ] = Path(),
     runner_image: Annotated[str, typer.Option(help="Image of the runs; empty = geozarr-runner:VERSION.")] = "",
     poller_image: Annotated[str, typer.Option(help="Image of the poller; empty = stac-watch:VERSION.")] = "",
     storage_class: Annotated[str, typer.Option(help="Storage class of every volume; empty = the cluster's default.")] = "",

@@ -68,8 +68,12 @@ def replay(
     since: Annotated[str | None, typer.Option(help="Those that changed since: 10h, 3d, a day or a time.")] = None,
     error: Annotated[str | None, typer.Option(help="Failed conversions whose error contains this text.")] = None,
     now: Annotated[bool, typer.Option("--now", help="Queued ones, too: send them at once, not when they are due.")] = False,
-    file: Annotated[Path | None, typer.Option(help="Those of a file: ids, keys, or what `audit --file` wrote.")] = None,
-    event: Annotated[Path | None, typer.Option(help="Post this stored CloudEvent once more, byte for byte.")] = None,
+    file: Annotated[
+        Path | None, typer.Option(resolve_path=True, help="Those of a file: ids, keys, or what `audit --file` wrote.")
+    ] = None,
+    event: Annotated[
+        Path | None, typer.Option(resolve_path=True, help="Post this stored CloudEvent once more, byte for byte.")
+    ] = None,
 ) -> int:
     """Try again: make the next attempt of each. Print what would be done, or do it with --yes."""
     from stac_watch.jobs import replay as job
@@ -131,7 +135,7 @@ def _repost(parts: Parts, path: Path, *, yes: bool) -> int:
 @cli.command()
 def send(
     context: typer.Context,
-    file: Annotated[Path, typer.Argument(help="A CloudEvent, as `stac-watch event ITEM` prints it.")],
+    file: Annotated[Path, typer.Argument(resolve_path=True, help="A CloudEvent, as `stac-watch event ITEM` prints it.")],
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> int:
     """Post a CloudEvent from a file, byte for byte."""
@@ -157,7 +161,7 @@ def audit(
     end: EndOption,
     config: ConfigOption = DEFAULT_CONFIG,
     json: JsonOption = False,
-    file: Annotated[Path | None, typer.Option(help="Write the gaps that `replay --file` can close.")] = None,
+    file: Annotated[Path | None, typer.Option(resolve_path=True, help="Write the gaps that `replay --file` can close.")] = None,
     deep: Annotated[bool, typer.Option("--deep", help="Read every byte of the outputs, and compare it with its checksum.")] = False,
     pace: Annotated[str | None, typer.Option(help="With --deep: read at most so many bytes a second, for example 50M.")] = None,
 ) -> int:

@@ -63,10 +63,17 @@ def environ_of(context: typer.Context) -> Mapping[str, str]:
 
 
 def loaded(context: typer.Context, config: Path) -> Config:
-    """Loads the configuration that a verb names, with the environment's overrides."""
+    """Loads the configuration that a verb names, with the environment's overrides.
+
+    Relative paths in it are relative to its folder, so that the same file means the same ledger and outputs from everywhere: the
+    program goes there. Paths of the command line were made absolute by then.
+    """
     from stac_watch.config.load import load
 
-    return load(config, environ_of(context))
+    place = config.absolute()
+    if place.parent.is_dir():
+        os.chdir(place.parent)
+    return load(place, environ_of(context))
 
 
 def group(name: str) -> typer.Typer:
@@ -153,11 +160,11 @@ def progress(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
 
 @contextmanager
 def reading(context: typer.Context, config: Path) -> Iterator[tuple[Config, Ledger]]:
-    """Opens the ledger for a verb that asks: an older one is left as it is, and refused."""
+    """Opens the ledger for a verb that asks: none is made, and an older one is left as it is, and refused."""
     from stac_watch.app import open_ledger
 
     settings = loaded(context, config)
-    ledger = open_ledger(settings, upgrade=False)
+    ledger = open_ledger(settings, asks=True)
     try:
         yield settings, ledger
     finally:

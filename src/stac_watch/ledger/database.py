@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, create_engine, make_url
 from sqlalchemy import event as sa_event
@@ -26,11 +28,11 @@ class Waits:
     idle: float = 30  # inside a transaction, saying nothing: the server ends it, for everybody else waits for its lock
 
 
-def open_engine(url: str, waits: Waits = Waits()) -> Engine:
-    """Opens a SQLite or PostgreSQL database.
+def open_engine(url: str, waits: Waits = Waits(), *, asks: bool = False) -> Engine:
+    """Opens a SQLite or PostgreSQL database. For who only `asks` no file is made, and one that may not be written is read as it is.
 
     Raises:
-        ConfigError: the URL is not one of the two.
+        ConfigError: the URL is not one of the two, or there is nothing to ask.
         CannotWrite: the folder of a SQLite file cannot be made.
     """
     try:
@@ -39,7 +41,7 @@ def open_engine(url: str, waits: Waits = Waits()) -> Engine:
         shown = url.partition(":")[0][:40]  # what follows may hold a password, whatever else is wrong with it
         raise ConfigError(f"ledger '{shown}:…' is not a database URL", hint="write sqlite:///var/stac-watch.db") from None
     if parsed.get_backend_name() == "sqlite":
-        return _open_sqlite(url, parsed.database)
+        return _open_sqlite(url, parsed.database, asks=asks)
     try:
         return _open_postgresql(url, waits)
     except (NoSuchModuleError, ModuleNotFoundError) as error:
@@ -83,26 +85,27 @@ def _open_postgresql(url: str, waits: Waits) -> Engine:
     return engine
 
 
-def _open_sqlite(url: str, database: str | None) -> Engine:
+def _open_sqlite(url: str, database: str | None, *, asks: bool) -> Engine:
     if not database or database == ":memory:":
         raise ConfigError(
             f"ledger '{shown_url(url)}' names no file: it would be forgotten", hint="write sqlite:///var/stac-watch.db"
         )
-    path = Path(database)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CannotWrite(
-            f"cannot make the ledger's folder {path.parent}: {error.strerror}", hint="choose another `ledger:`"
-        ) from error
+    path = Path(database).absolute()
+    if asks and not path.exists():
+        raise ConfigError(
+            f"there is no ledger at {path}", hint="is it the right configuration (--config)? `stac-watch watch` makes the ledger"
+        )
+    _make_folder(path.parent)
+    as_it_is = asks and not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK))
     # connections stay open: the last one to close writes the whole WAL into the file, which was a third of a watcher's work
-    engine = create_engine(url, max_overflow=-1, hide_parameters=True, connect_args={"timeout": 30})
+    place = _read_only(path) if as_it_is else url
+    engine = create_engine(place, max_overflow=-1, hide_parameters=True, connect_args={"timeout": 30})
 
     @sa_event.listens_for(engine, "connect")
     def _configure(connection: Any, record: Any) -> None:  # noqa: ANN401  # DBAPI objects
         record.info["file"] = _file(path)
         connection.isolation_level = None  # SQLAlchemy's recipe: we say BEGIN ourselves
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=30000"):
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=30000")[as_it_is:]:
             connection.execute(f"PRAGMA {pragma}")
 
     @sa_event.listens_for(engine, "checkout")
@@ -118,6 +121,19 @@ def _open_sqlite(url: str, database: str | None) -> Engine:
         connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
     return engine
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CannotWrite(f"cannot make the ledger's folder {folder}: {error.strerror}", hint="choose another `ledger:`") from error
+
+
+def _read_only(path: Path) -> str:
+    """Returns the URL of a file that may not be written; without a write-ahead log nobody is writing it, and it needs no lock."""
+    alone = "" if path.with_name(f"{path.name}-wal").exists() else "&immutable=1"
+    return f"sqlite:///file:{quote(str(path))}?mode=ro{alone}&uri=true"
 
 
 def _file(path: Path) -> tuple[int, int] | None:
