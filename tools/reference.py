@@ -36,7 +36,8 @@ CONFIGURATION = f"""# Configuration
 
 One YAML file; every scalar can be overridden by an environment variable, `STAC_WATCH__` and the key's path joined by `__`:
 `STAC_WATCH__ENGINE__LIMITS__RATE=1/s`, `STAC_WATCH__SOURCES__S2_L2A__API=…` (a source by its name or number).
-An unknown key is an error. Relative paths are relative to the file. Durations are a number and `s`, `m`, `h` or `d`; rates are `2/s`, `90/m`, `1000/h`.
+An unknown key is an error. Relative paths are relative to the file. Durations are a number and `s`, `m`, `h` or `d`; rates are
+`2/s`, `90/m`, `1000/h`.
 
 {WRITTEN}"""
 SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (

@@ -34,7 +34,11 @@ if TYPE_CHECKING:
     from stac_watch.watch.loop import Parts
 
 cli = typer.Typer(rich_markup_mode=None)
-ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="The configuration file.")]
+ConfigOption = Annotated[
+    Path,
+    # not resolved: a ConfigMap's file is a link into a folder that goes with its next version
+    typer.Option("--config", "-c", callback=lambda value: Path(value).absolute(), help="The configuration file."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON; its fields are a documented contract.")]
 YesOption = Annotated[bool, typer.Option("--yes", help="Do it; without it, print what would be done.")]
 SourceArgument = Annotated[str, typer.Argument(help="A source's name, as in the configuration.")]
@@ -70,10 +74,9 @@ def loaded(context: typer.Context, config: Path) -> Config:
     """
     from stac_watch.config.load import load
 
-    place = config.absolute()
-    if place.parent.is_dir():
-        os.chdir(place.parent)
-    return load(place, environ_of(context))
+    if config.parent.is_dir():
+        os.chdir(config.parent)
+    return load(config, environ_of(context))
 
 
 def group(name: str) -> typer.Typer:
