@@ -203,17 +203,19 @@ def test_verify_fails_what_the_bare_converter_makes_of_nodata(product, tmp_path)
     assert "not NaN" in failed["nodata"]
 
 
-def test_the_converter_is_loaded_without_network():
+def test_the_converter_is_loaded_without_network_and_without_what_no_run_needs():
     probe = (
         "import sys; asked = []\n"
         "sys.addaudithook(lambda name, args: asked.append(args) if name in ('socket.getaddrinfo', 'socket.connect') else None)\n"
         "from geozarr_runner.convert import stock\n"
         "with stock.quiet(): stock.load()\n"
         "import urllib.request; assert urllib.request.urlopen.__module__ == 'urllib.request'\n"
-        "print(asked)"
+        "brought = {name.partition('.')[0] for name, module in sys.modules.items() if module is not None}\n"
+        "print(asked, sorted(brought & {'boto3', 'botocore', 'distributed', 's3fs', 'bokeh'}))\n"
+        "import s3fs; print(s3fs.__file__ is not None)"
     )
     ended = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
-    assert ended.stdout.strip() == "[]"
+    assert ended.stdout.split("\n") == ["[] []", "True", ""]
 
 
 def test_an_xarray_that_breaks_the_converter_is_named():

@@ -34,7 +34,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geozarr_runner.convert import georeference
+from geozarr_runner.convert import georeference, unasked
 from geozarr_runner.convert.engine import Options, reason_for_stock
 from geozarr_runner.source.metadata import strict
 from geozarr_runner.source.product import REFLECTANCE, Selection
@@ -124,7 +124,7 @@ def _stock(
     source: Path, selection: Selection, folder: Path, options: Options, advance: Callable[[int], None], level: str
 ) -> tuple[Check, ...]:
     with quiet():
-        converter = load()
+        converter = load(distributed=bool(options.dask_perf_html))
         require_xarray()
         tree = opened(converter, source, selection, level)
         with _scheduler(options, _written(folder, selection, advance)):
@@ -143,7 +143,7 @@ class Converter:
     convert_s2_optimized: Callable[..., Any]
 
 
-def load() -> Converter:
+def load(*, distributed: bool = False) -> Converter:
     """Imports eopf-geozarr with `urlopen` closed: its import fetches the CF name table, and a proxy that stalls hangs it."""
 
     def closed(*_args: object, **_kwargs: object) -> None:
@@ -152,7 +152,7 @@ def load() -> Converter:
     real = urllib.request.urlopen
     urllib.request.urlopen = closed
     try:
-        with _uncollected():
+        with _uncollected(), unasked.spared(distributed=distributed):
             from eopf_geozarr.conversion.open_source import open_source_datatree
             from eopf_geozarr.s2_optimization import s2_multiscale
             from eopf_geozarr.s2_optimization.s2_converter import convert_s2_optimized
