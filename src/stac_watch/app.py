@@ -285,11 +285,12 @@ def make_folder(folder: Path) -> None:
 
 
 def lines(parts: Parts, limit: int = 15) -> list[Line]:
-    """Returns the conversions that a person wants to see now: what is in flight and what changed last."""
+    """Returns the conversions that a person wants to see now: what is in flight and what changed last; skipped ones are counted."""
     from stac_watch.report.lines import line
     from stac_watch.runs.engine import Runs
 
-    rows = {row.key: row for row in [*parts.ledger.conversions.unfinished(), *parts.ledger.conversions.find(limit=limit)]}
+    last = [row for state in State if state is not State.SKIPPED for row in parts.ledger.conversions.find(state=state, limit=limit)]
+    rows = {row.key: row for row in [*parts.ledger.conversions.unfinished(), *last]}
     shown = sorted(rows.values(), key=lambda row: row.created_at)[-limit:]
     runs = Runs(parts.engine.runs([row.key for row in shown if row.state in IN_FLIGHT]))
     waits = parts.ledger.outbox.of([row.key for row in shown if row.state is State.QUEUED])

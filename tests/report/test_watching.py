@@ -1,15 +1,16 @@
 """What a watcher says of trouble: once when it begins or changes, once when it is over; and what is no news."""
 
 import json
+from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
 
 from stac_watch.cli.rounds import _lines, print_tick, write_news
-from stac_watch.ledger.records import Move, Tally
+from stac_watch.ledger.records import Move, Place, Tally
 from stac_watch.model.errors import Refused, Temporary
-from stac_watch.model.states import Fact
-from stac_watch.report.watching import Troubles, trouble
+from stac_watch.model.states import Fact, State
+from stac_watch.report.watching import Troubles, ended, total, trouble
 from stac_watch.watch.loop import Tick
 
 AWAY, AGAIN, OTHER = Temporary("away since 1 s"), Temporary("away since 2 s"), Temporary("HTTP 500")
@@ -63,3 +64,41 @@ def test_a_live_table_outlives_an_engine_that_does_not_answer(ledger, make, erro
     row = ledger.conversions.get(make.conversion().key)
     ledger.conversions.move(row, Move(Fact.ACCEPTED, "submitted"), make.now)
     assert _lines(SimpleNamespace(ledger=ledger, engine=Away(error), now=lambda: make.now)) == []
+
+
+def moved(**counts):
+    """A funnel of one source; a skip reason is a cause."""
+    return {Place("s2", "live", State(name.partition("__")[0]), name.partition("__")[2]): n for name, n in counts.items()}
+
+
+@pytest.mark.parametrize(
+    ("counts", "failed", "said"),
+    [
+        ({}, None, "asked 1 source: nothing new"),
+        ({"skipped__outside_area": 380, "skipped__too_cloudy": 2}, None, "asked 1 source: 382 skipped (outside_area, too_cloudy)"),
+        (
+            {"done": 20, "skipped__outside_area": 380},
+            None,
+            "asked 1 source: 20 done, 380 skipped (outside_area)\n  → `stac-watch items --state done` lists the outputs",
+        ),
+        (
+            {"done": 1, "failed__boom": 2},
+            "S2A_X",
+            (
+                "asked 1 source: 1 done, 2 failed\n"
+                "  → `stac-watch explain S2A_X` says why; `stac-watch status` groups what failed alike"
+            ),
+        ),
+    ],
+)
+def test_a_round_ends_with_what_became_of_it_and_the_next_command(counts, failed, said):
+    assert ended(1, moved(**counts), failed) == said
+
+
+def test_the_live_picture_begins_with_where_everything_is():
+    funnel = moved(done=6, running=2, queued=14, skipped__outside_area=416) | {Place("other", "live", State.DONE, ""): 1}
+    assert (
+        total("s2", funnel, timedelta(seconds=60))
+        == "s2: 14 queued · 2 running · 6 done · 416 skipped (outside_area) · asked every 60 s"
+    )
+    assert total("new", funnel, timedelta(minutes=5)) == "new: nothing yet · asked every 5 min"

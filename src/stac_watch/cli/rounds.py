@@ -15,7 +15,7 @@ from stac_watch.model.errors import Exit, Refused, Temporary
 from stac_watch.model.states import State
 from stac_watch.report.lines import Line
 from stac_watch.report.log import as_line, over_line, standby_line, trouble_line
-from stac_watch.report.watching import News, Troubles, over, sentence, trouble, waiting, watching
+from stac_watch.report.watching import News, Troubles, ended, over, sentence, total, trouble, waiting, watching
 from stac_watch.watch.loop import Parts, Tick, Watcher
 
 
@@ -30,12 +30,17 @@ def watch_on(parts: Parts, report: Callable[[Tick], None], note: Callable[[Tick]
     return Exit.OK
 
 
-def watch_once(parts: Parts, report: Callable[[Tick], None]) -> int:
+def watch_once(parts: Parts, *, as_json: bool) -> int:
     """Returns 0 when everything that was due ended well, 1 when something has failed, 130 when interrupted."""
     started = parts.now()
-    if not Watcher(parts).drain(report):
-        return Exit.INTERRUPTED
-    return Exit.NOT_ALL_WELL if parts.ledger.conversions.find(state=State.FAILED, since=started, limit=1) else Exit.OK
+    with reporter(parts, as_json=as_json) as report:
+        if not Watcher(parts).drain(report):
+            return Exit.INTERRUPTED
+    failed = parts.ledger.conversions.find(state=State.FAILED, since=started, limit=1)
+    if not as_json:
+        said = ended(len(parts.sources), parts.ledger.counts.moved_since(started), failed[0].item_id if failed else None)
+        print(said, flush=True)
+    return Exit.NOT_ALL_WELL if failed else Exit.OK
 
 
 @contextmanager
@@ -50,7 +55,16 @@ def reporter(parts: Parts, *, as_json: bool) -> Iterator[Callable[[Tick], None]]
         yield lambda tick: print_tick(tick, troubles.news(tick.ailing, tick.standby))
         return
     with Live(console=console, refresh_per_second=4) as live:
-        yield lambda tick: live.update(watching(_lines(parts), tick.ailing, tick.standby))
+        yield lambda tick: live.update(watching(_lines(parts), tick.ailing, tick.standby, _totals(parts)))
+
+
+def _totals(parts: Parts) -> list[str]:
+    """Returns a line for each source; none while the ledger does not answer."""
+    try:
+        funnel = parts.ledger.counts.funnel()
+    except (Temporary, Refused):
+        return []
+    return [total(source.name, funnel, source.poll.interval) for source in parts.sources]
 
 
 def _lines(parts: Parts) -> list[Line]:

@@ -22,7 +22,7 @@ class Log(StrEnum):
 def watch(
     context: typer.Context,
     config: ConfigOption = DEFAULT_CONFIG,
-    once: Annotated[bool, typer.Option(help="One round, to its end.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Ask once, convert what was found, and end.")] = False,
     log: Annotated[
         Log, typer.Option(help="text: a sentence for each round that moved something; json: a line for each move.")
     ] = Log.TEXT,
@@ -33,8 +33,7 @@ def watch(
 
     with acting(context, config, stop_runs=True) as (settings, parts):
         if once:
-            with reporter(parts, as_json=log is Log.JSON) as report:
-                return watch_once(parts, report)
+            return watch_once(parts, as_json=log is Log.JSON)
         with app.serving(settings, parts) as (url, note):
             if url:
                 print(json.dumps({"event": "web", "url": url}) if log is Log.JSON else f"web: {url}", flush=True)

@@ -4,23 +4,49 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from stac_watch.config.model import OURS
-from stac_watch.ledger.records import Tally
+from stac_watch.ledger.records import Place, Tally
 from stac_watch.model.causes import fingerprint
 from stac_watch.model.errors import StacWatchError
-from stac_watch.model.states import Fact
+from stac_watch.model.states import Fact, State
 from stac_watch.report.lines import Line, table
+from stac_watch.report.times import span
+from stac_watch.report.totals import skipped_of, states_of
 
 
-def watching(lines: Iterable[Line], problems: Mapping[str, StacWatchError], standby: str = "") -> RenderableType:
-    """Returns the live picture of a watcher."""
+def watching(
+    lines: Iterable[Line], problems: Mapping[str, StacWatchError], standby: str = "", totals: Sequence[str] = ()
+) -> RenderableType:
+    """Returns the live picture of a watcher: totals by source, what runs, waits and ended, and what is wrong."""
     notes = [Text(trouble(name, error), style="yellow") for name, error in problems.items()]
     notes += [Text(waiting(standby), style="yellow")] if standby else []
-    return Group(table(lines), *notes)
+    return Group(*(Text(total, style="bold") for total in totals), table(lines), *notes)
+
+
+def total(source: str, funnel: Mapping[Place, int], every: timedelta) -> str:
+    """Returns one line that says where the conversions of a source are, and how often its catalog is asked."""
+    mine = {place: n for place, n in funnel.items() if place.source == source}
+    counts = [f"{n} {state}" for state, n in states_of(mine).items() if n and state != State.SKIPPED]
+    return f"{source}: {' · '.join(counts + _skipped(mine)) or 'nothing yet'} · asked every {span(every.total_seconds())}"
+
+
+def _skipped(funnel: Mapping[Place, int]) -> list[str]:
+    reasons = skipped_of(funnel)
+    return [f"{sum(reasons.values())} skipped ({', '.join(reasons)})"] if reasons else []
+
+
+def ended(sources: int, moved: Mapping[Place, int], failed: str | None) -> str:
+    """Returns the last line of a round: what became of what it found, and the next command; `failed` is an item that did."""
+    counts = [f"{n} {state}" for state, n in states_of(moved).items() if n and state != State.SKIPPED]
+    said = f"asked {sources} source{'s' if sources != 1 else ''}: {', '.join(counts + _skipped(moved)) or 'nothing new'}"
+    if failed is not None:
+        return f"{said}\n  → `stac-watch explain {failed}` says why; `stac-watch status` groups what failed alike"
+    return f"{said}\n  → `stac-watch items --state done` lists the outputs" if "done" in said else said
 
 
 def trouble(name: str, error: StacWatchError) -> str:
