@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stac_watch.model.errors import CannotWrite, InputError, Unavailable, cannot_write
+from stac_watch.model.errors import CannotWrite, ConfigError, InputError, Unavailable, cannot_write
 from stac_watch.model.states import IN_FLIGHT, State
 
 if TYPE_CHECKING:
@@ -198,13 +198,20 @@ def build_engine(config: Config, environ: Mapping[str, str]) -> Engine:
     return _local(config, config.engine, environ)
 
 
+def _existing(ca_file: Path | None) -> Path | None:
+    if ca_file is not None and not ca_file.is_file():
+        raise ConfigError(f"engine.ca_file: there is no file {ca_file}", hint="is the Secret with the key ca.crt mounted there?")
+    return ca_file
+
+
 def build_argo(engine: ArgoSettings, environ: Mapping[str, str]) -> ArgoEngine:
     """Returns the engine on a cluster."""
     from stac_watch.runs.argo import ArgoEngine
 
     return ArgoEngine(
         engine.webhook,
-        engine.token,
+        [token for token in (engine.token, engine.next_token) if token is not None],
+        ca_file=_existing(engine.ca_file),
         cluster=build_cluster(engine, environ),
         max_in_flight=engine.limits.max_in_flight,
         confirm_after=engine.limits.confirm_after,

@@ -8,6 +8,7 @@ user could not.
 import base64
 import itertools
 import json
+import os
 import secrets
 import subprocess
 import sys
@@ -75,6 +76,7 @@ class Stack:
         whole = self.kubectl("kustomize", self.folder / "deploy" / "overlays" / "k3d")
         parts = [part for part in yaml.safe_load_all(whole) if part["kind"] not in ("Deployment", "CronWorkflow")]
         self.kubectl.apply(yaml.safe_dump_all(parts))
+        self._let_reach_the_api()
 
     def secrets(self) -> None:
         """What an installation's administrator makes by hand; docs/deploy.md."""
@@ -111,6 +113,13 @@ class Stack:
         self.render()
         overlay = self.folder / "deploy" / "overlays" / self.overlay
         self.kubectl("apply", "--server-side", "--force-conflicts", "-k", overlay)
+        self._let_reach_the_api()
+
+    def _let_reach_the_api(self) -> None:
+        argv = [Path(sys.executable).parent / "stac-watch", "cluster", "api-server", f"--config={self.folder / 'stac-watch.yaml'}"]
+        env = {**os.environ, "KUBECONFIG": str(self.kubectl.kubeconfig), "NO_PROXY": "*", "no_proxy": "*"}
+        policy = subprocess.run(argv, check=True, capture_output=True, text=True, env=env).stdout
+        self.kubectl.apply(policy)
 
     def configure(self, **parts: dict[str, Any]) -> None:
         """Changes parts of the configuration, applies it, and waits for the poller that has it."""

@@ -82,7 +82,7 @@ def test_the_contract_of_an_engine_on_a_real_cluster(place):
     ):
         engine = ArgoEngine(
             f"http://127.0.0.1:{webhook}/items",
-            SecretStr(place.token),
+            [SecretStr(place.token)],
             cluster=Cluster(connect(os.environ, str(place.kubectl.kubeconfig)), place.namespace),
             max_in_flight=3,
             confirm_after=timedelta(minutes=15),

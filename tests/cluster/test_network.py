@@ -10,16 +10,17 @@ import pytest
 from harness.commands import HarnessError
 from harness.daemons import wait_until
 
-from stac_watch.cluster.manifests.render import render
+from stac_watch.cluster.manifests.network import api_policy
+from stac_watch.cluster.manifests.render import dump, render
 from stac_watch.cluster.manifests.settings import settings_of
 from stac_watch.config.load import load
 
 CONFIG = Path(__file__).parents[2] / "deploy/base/stac-watch.yaml"
 SOURCE = {"controller": "eventsource-controller", "eventsource-name": "stac"}
 BUS = {"controller": "eventbus-controller", "eventbus-name": "geozarr"}
-SENSOR = {"controller": "sensor-controller", "sensor-name": "geozarr"}
+SENSOR = {"controller": "sensor-controller", "sensor-name": "geozarr", "app.kubernetes.io/name": "sensor"}
 POLLER = {"app.kubernetes.io/name": "stac-watch"}
-RUN = {"workflows.argoproj.io/workflow": "gz-x"}
+RUN = {"workflows.argoproj.io/workflow": "gz-x", "app.kubernetes.io/name": "geozarr-convert"}
 SERVERS = {"source": (SOURCE, 12000), "bus": (BUS, 4222)}
 CLIENTS = {"poller": POLLER, "run": RUN, "sensor": SENSOR, "other": {"app": "other"}, "source": SOURCE}
 API, ELSEWHERE = "api", "elsewhere"
@@ -57,6 +58,8 @@ def test_pods_reach_what_the_policies_say_and_nothing_else(kubectl, namespace, r
     kubectl("wait", "-n", namespace, "--for=condition=Ready", "pod", "--all", "--timeout=120s")
     places = {n: (kubectl.get("pod", f"server-{n}", "-n", namespace)["status"]["podIP"], port) for n, (_, port) in SERVERS.items()}
     places[API] = (kubectl.get("service", "kubernetes", "-n", "default")["spec"]["clusterIP"], 443)
+    slices = kubectl.get("endpointslices", "-n", "default", "-l", "kubernetes.io/service-name=kubernetes")["items"]
+    api = [f"{address}/32" for each in slices for endpoint in each["endpoints"] for address in endpoint["addresses"]]
     if is_own_cluster:  # a private address at a port that no configuration names: an object store of somebody else
         places[ELSEWHERE] = (kubectl.get("service", "s3", "-n", "s3")["spec"]["clusterIP"], 9000)
 
@@ -73,6 +76,9 @@ def test_pods_reach_what_the_policies_say_and_nothing_else(kubectl, namespace, r
     except HarnessError:
         assert not is_own_cluster, "the cluster that is made here enforces NetworkPolicies"
         pytest.skip("nothing on this cluster enforces NetworkPolicies; tests/manifests/test_network.py holds what they say")
+    closed = {(client, server) for client, server in MAY if server == API}
+    assert not {pair for pair in closed if reaches(*pair)}, "no private address at 443, the API's neither"
+    kubectl.apply(dump(api_policy(namespace, [f"{places[API][0]}/32", *api], [443, 6443])))
     wait_until(lambda: all(reaches(*pair) for pair in MAY), 30, "what is allowed does not work")
     refused = {(c, s) for c in CLIENTS for s in places if (c, s) not in MAY and SERVERS.get(s, ("",))[0] != CLIENTS[c]}
     assert {pair for pair in refused if reaches(*pair)} == set()

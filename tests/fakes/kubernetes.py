@@ -33,6 +33,8 @@ KINDS = {
     "resourcequotas",
     "nodes",
     "deployments",
+    "endpointslices",
+    "networkpolicies",
     "storageclasses",
     "workflows",
 }  # listed

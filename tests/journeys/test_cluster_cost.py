@@ -26,7 +26,7 @@ def full():
         api.put(f"gz-new-{key[2:]}-1", key=key, status=status("Running", step("convert", "Running")))
     with serving(api):
         engine = ArgoEngine(
-            "http://127.0.0.1:9/items", None, cluster=Cluster(client(api.url), "geozarr"), max_in_flight=UNFINISHED,
+            "http://127.0.0.1:9/items", [], cluster=Cluster(client(api.url), "geozarr"), max_in_flight=UNFINISHED,
             confirm_after=timedelta(minutes=15), now=lambda: clock[0],
         )  # fmt: skip
         yield api, engine, keys, clock

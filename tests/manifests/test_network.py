@@ -15,9 +15,10 @@ from stac_watch.model.errors import ConfigError
 
 POLLER = {"app.kubernetes.io/name": "stac-watch"}
 SOURCE = {"controller": "eventsource-controller", "eventsource-name": "stac"}
-SENSOR = {"controller": "sensor-controller", "sensor-name": "geozarr"}
+SENSOR = {"controller": "sensor-controller", "sensor-name": "geozarr", "app.kubernetes.io/name": "sensor"}
 BUS = {"controller": "eventbus-controller", "eventbus-name": "geozarr"}
-RUN = {"workflows.argoproj.io/workflow": "gz-x"}
+RUN = {"workflows.argoproj.io/workflow": "gz-x", "app.kubernetes.io/name": "geozarr-convert"}
+AUDIT = {"workflows.argoproj.io/workflow": "a", "app.kubernetes.io/name": "stac-watch-audit"}
 OTHER = {"app": "other"}
 
 
@@ -81,12 +82,20 @@ def permitted(policies, who, direction, other, port):
         (RUN, "169.254.169.254", 443, False),
         (RUN, "169.254.169.254", 80, False),
         (POLLER, "169.254.169.254", 80, False),
-        (SENSOR, "10.0.0.1", 6443, True),
+        # without the API server's addresses nobody reaches a private one at its ports
+        *(
+            (who, address, port, False)
+            for who in (RUN, AUDIT, POLLER, SENSOR, SOURCE, BUS)
+            for address, port in (("10.0.0.1", 6443), ("10.0.0.1", 443), ("192.168.1.1", 443), ("fd00::7", 443))
+        ),
+        (SENSOR, "203.0.113.7", 443, False),
         (SENSOR, "203.0.113.7", 80, False),
         (SOURCE, "203.0.113.7", 443, False),
         (BUS, "203.0.113.7", 443, False),
         (OTHER, "203.0.113.7", 443, False),
         (OTHER, "10.0.0.10", 53, True),
+        (OTHER, "169.254.20.10", 53, True),
+        (RUN, "203.0.113.7", 53, False),
     ],
 )
 def test_the_network_allows_this_and_no_more(objects, who, other, port, allowed):
@@ -122,7 +131,13 @@ engine: {{kind: argo, webhook: "http://x/items"}}
         # an object store on a port of its own
         ("https://a.example", "b.example", {"ports": [9000]}, [("203.0.113.7", 9000)], [("10.1.2.3", 9000)]),
         # the API server's addresses are known: nothing else private is left
-        ("https://a.example", "b.example", {"api_servers": ["10.96.0.1/32"]}, [("10.96.0.1", 443)], [("10.96.0.2", 443)]),
+        (
+            "https://a.example",
+            "b.example",
+            {"api_servers": ["10.96.0.1/32"]},
+            [("10.96.0.1", 443), ("10.96.0.1", 6443)],
+            [("10.96.0.2", 443), ("10.96.0.1", 80)],
+        ),
     ],
 )
 def test_runs_reach_what_the_configuration_names(tmp_path, api, hosts, site, reached, not_reached):
@@ -161,3 +176,44 @@ def test_production_lets_poller_and_audit_reach_the_database(objects):
     assert permitted(policies, POLLER, "egress", "10.1.2.3", 5432)
     assert permitted(policies, {"app.kubernetes.io/name": "stac-watch-audit"}, "egress", "10.1.2.3", 5432)
     assert not permitted(policies, RUN, "egress", "10.1.2.3", 5432)
+
+
+def test_the_way_to_the_api_is_for_those_who_speak_to_it(tmp_path):
+    found = policies(SOURCE_OF.format(api="https://a.example", hosts="b.example"), tmp_path, api_servers=["10.96.0.1/32"])
+    reach = {name: permitted(found, who, "egress", "10.96.0.1", 443) for name, who in (
+        ("poller", POLLER), ("sensor", SENSOR), ("run", RUN), ("audit", AUDIT), ("source", SOURCE), ("bus", BUS), ("other", OTHER),
+    )}  # fmt: skip
+    assert reach == {
+        "poller": True, "sensor": True, "run": True, "audit": True, "source": False, "bus": False, "other": False,
+    }  # fmt: skip
+
+
+def test_the_pods_that_speak_to_the_api_carry_what_the_policy_looks_for(objects):
+    name = "app.kubernetes.io/name"
+    assert objects["Sensor", "geozarr"]["spec"]["template"]["metadata"]["labels"][name] == SENSOR[name]
+    assert objects["WorkflowTemplate", "geozarr-convert"]["spec"]["podMetadata"]["labels"][name] == RUN[name]
+    assert objects["WorkflowTemplate", "stac-watch-audit"]["spec"]["podMetadata"]["labels"][name] == AUDIT[name]
+    assert objects["Deployment", "stac-watch"]["spec"]["template"]["metadata"]["labels"][name] == POLLER[name]
+
+
+@pytest.mark.parametrize(("webhook", "secret"), [("https://stac-eventsource-svc.geozarr.svc:12000/items", "stac-watch-tls")])
+def test_tls_of_the_event_source_is_an_option(tmp_path, webhook, secret):
+    text = SOURCE_OF.format(api="https://a.example", hosts="b.example").replace("http://x/items", webhook)
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    files = render(settings_of(load(path, {}), text, webhook_tls=secret))
+    hook = yaml.safe_load(files["eventsources/stac.yaml"])["spec"]["webhook"]["items"]
+    assert hook["serverCertSecret"] == {"name": secret, "key": "tls.crt"}
+    assert hook["serverKeySecret"] == {"name": secret, "key": "tls.key"}
+    pod = next(d for d in yaml.safe_load_all(files["deploy/base/poller.yaml"]) if d["kind"] == "Deployment")["spec"]["template"][
+        "spec"
+    ]
+    [volume] = [v for v in pod["volumes"] if v["name"] == "webhook"]
+    assert volume["secret"] == {"secretName": secret, "items": [{"key": "ca.crt", "path": "ca.crt"}]}, "never the key"
+    [container] = pod["containers"]
+    [place] = [m["mountPath"] for m in container["volumeMounts"] if m["name"] == "webhook"]
+    assert {"name": "STAC_WATCH__ENGINE__CA_FILE", "value": f"{place}/ca.crt"} in container["env"]
+    plain = text.replace("https://stac-eventsource", "http://stac-eventsource")
+    path.write_text(plain)
+    with pytest.raises(ConfigError, match="would speak TLS"):
+        settings_of(load(path, {}), plain, webhook_tls=secret)

@@ -75,7 +75,7 @@ def test_secrets_are_only_named(objects, rendered):
         for spec in containers.values():
             for entry in spec.get("env", []):
                 secret = "secretKeyRef" in entry.get("valueFrom", {})
-                assert secret == (entry["name"] == "STAC_WATCH__ENGINE__TOKEN"), (name, entry)
+                assert secret == (entry["name"] in {"STAC_WATCH__ENGINE__TOKEN", "STAC_WATCH__ENGINE__NEXT_TOKEN"}), (name, entry)
 
 
 @pytest.mark.parametrize(

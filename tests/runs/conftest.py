@@ -37,10 +37,10 @@ def webhook(source):
 def argo(webhook, api, clock):
     made = []
 
-    def engine(*, webhook=webhook, token=TOKEN, max_in_flight=3, host=api.url):
+    def engine(*, webhook=webhook, token=TOKEN, more=(), ca_file=None, max_in_flight=3, host=api.url):
         made.append(
             ArgoEngine(
-                webhook, SecretStr(token) if token else None, cluster=Cluster(client(host), NAMESPACE),
+                webhook, [SecretStr(t) for t in (token, *more) if t], ca_file=ca_file, cluster=Cluster(client(host), NAMESPACE),
                 max_in_flight=max_in_flight, confirm_after=timedelta(minutes=15), now=clock,
             )
         )  # fmt: skip

@@ -139,7 +139,7 @@ def test_the_token_is_in_no_repr_and_no_error(webhook, event):
     api = kubernetes.client.ApiClient(kubernetes.client.Configuration(host="http://127.0.0.1:9"))
     engine = ArgoEngine(
         webhook.url,
-        SecretStr(TOKEN),
+        [SecretStr(TOKEN)],
         cluster=Cluster(api, "n"),
         max_in_flight=1,
         confirm_after=timedelta(0),

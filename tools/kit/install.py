@@ -122,6 +122,7 @@ def deploy(root: Path, overlay: str, target: Target) -> None:
     with _overlay(root, overlays / overlay, target) as folder:
         objects = _objects(folder)
         _apply(["-k", folder], target)
+    _let_reach_the_api(root, objects, target)
     missing = list(_missing_secrets(objects))
     for line in missing:
         print(line)
@@ -129,6 +130,23 @@ def deploy(root: Path, overlay: str, target: Target) -> None:
         print("The pods that need them wait until they are there.")
     elif not target.dry_run:
         print("Look: kubectl get pods --all-namespaces -l app.kubernetes.io/part-of=stac-watch")
+
+
+def _let_reach_the_api(root: Path, objects: Sequence[Mapping[str, Any]], target: Target) -> None:
+    """Applies the policy that names the API's addresses in this cluster, where the overlay denies all and has none."""
+    policies = {(o["metadata"]["name"], o["metadata"].get("namespace", "default")) for o in objects if o["kind"] == "NetworkPolicy"}
+    for namespace in sorted(space for name, space in policies if name == "default-deny" and ("api-server", space) not in policies):
+        program = root / ".venv" / "bin" / "stac-watch"
+        verb = [program, "cluster", "api-server", f"--namespace={namespace}", f"--config={root / 'deploy/base/stac-watch.yaml'}"]
+        if not program.exists():
+            print(
+                "then: stac-watch cluster api-server | kubectl apply -f -   # pods reach the Kubernetes API with it (make install)"
+            )
+            return
+        with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+            file.write(capture(verb, hint="make doctor"))
+            file.flush()
+            _apply(["-f", file.name], target)
 
 
 def _require_cluster() -> None:

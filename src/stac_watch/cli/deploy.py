@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stac_watch.cli.cluster import cluster
+from stac_watch.cli.cluster import NamespaceOption, cluster, operating
 from stac_watch.cli.terminal import DEFAULT_CONFIG, ConfigOption, JsonOption, environ_of, loaded, stopping
 from stac_watch.model.errors import ConfigError, Exit, InputError
 
@@ -30,13 +30,16 @@ def manifests(
     storage_class: Annotated[str, typer.Option(help="Storage class of every volume; empty = the cluster's default.")] = "",
     port: Annotated[list[int] | None, typer.Option(help="One more port that data or outputs are served at; repeatable.")] = None,
     network: Annotated[list[str] | None, typer.Option(help="A private network that poller and runs may reach; repeatable.")] = None,
-    api_server: Annotated[list[str] | None, typer.Option(help="Network of the Kubernetes API; repeatable; none = any.")] = None,
+    api_server: Annotated[
+        list[str] | None, typer.Option(help="Network of the Kubernetes API; repeatable; none = as `cluster api-server` says.")
+    ] = None,
     prometheus: Annotated[str, typer.Option(help="Namespace of a Prometheus with its operator: overlays with monitoring.")] = "",
     bus_replicas: Annotated[int, typer.Option(min=1, help="Servers of the event bus: 1, 3 or 5; one outlives no node.")] = 3,
     bus_size: Annotated[str, typer.Option(help="Volume of each server of the event bus.")] = "10Gi",
     controller: Annotated[
         str, typer.Option(help="ConfigMap of the Workflow controller, NAMESPACE/NAME: deploy/argo is for it.")
     ] = "argo/workflow-controller-configmap",
+    webhook_tls: Annotated[str, typer.Option(help="Secret with tls.crt, tls.key and ca.crt: the EventSource speaks TLS.")] = "",
     overlay: Annotated[str, typer.Option(help="production: only that overlay, with this configuration; empty = everything.")] = "",
 ) -> int:
     """Render every manifest for this configuration."""
@@ -56,6 +59,7 @@ def manifests(
         bus_replicas=bus_replicas,
         bus_size=bus_size,
         controller=controller,
+        webhook_tls=webhook_tls,
     )
     if overlay not in ("", "production"):
         raise InputError(f"--overlay {overlay!r} cannot be rendered alone", hint="`--overlay production`, or leave it out")
@@ -69,6 +73,21 @@ def manifests(
     print(f"{len(files)} files under {out.absolute()}; apply them with `kubectl apply -k {folder}`")
     if suits != "production":
         print(f"  → no overlay production: recipe.output {settings.output} is on volumes that go with their runs", file=sys.stderr)
+    if not api_server:
+        print("  → and let ours reach the Kubernetes API: `stac-watch cluster api-server | kubectl apply -f -`", file=sys.stderr)
+    return Exit.OK
+
+
+@cluster.command()
+def api_server(context: typer.Context, config: ConfigOption = DEFAULT_CONFIG, namespace: NamespaceOption = "") -> int:
+    """Print the NetworkPolicy that lets ours reach the Kubernetes API where this cluster has it, for `kubectl apply -f -`."""
+    from stac_watch.cluster.api_server import place_of
+    from stac_watch.cluster.manifests.network import api_policy
+    from stac_watch.cluster.manifests.render import dump
+
+    with operating(context, config, namespace) as opened:
+        place = place_of(opened)
+        print(dump(api_policy(opened.namespace, place.networks(), place.ports)), end="")
     return Exit.OK
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from stac_watch.cluster import admission, controllers, diagnosis
+from stac_watch.cluster import admission, api_server, controllers, diagnosis
 from stac_watch.cluster.diagnosis import Finding, Verdict
 from stac_watch.cluster.manifests.poller import PARALLELISM
 from stac_watch.cluster.runs import NAME_LABEL, SELECTOR
@@ -20,6 +20,7 @@ from stac_watch.runs.kubernetes_api import ARGO, Cluster, Document
 from stac_watch.runs.workflow import GROUP, TEMPLATE
 
 APPS = "/apis/apps/v1"
+_RUN_LABELS = {NAME_LABEL: TEMPLATE, "workflows.argoproj.io/workflow": "gz"}  # of a run's pods
 CLASSES = "/apis/storage.k8s.io/v1/storageclasses"
 KINDS = ("workflows", "workflowtemplates", "eventbus", "eventsources", "sensors")
 PERMISSIONS = (  # what for, API group, resource, verbs
@@ -95,6 +96,7 @@ def _questions(c: Cluster, expected: Expected) -> Iterator[tuple[str, _Question]
     yield "template", lambda: _template(c, expected)
     yield "secrets", lambda: _secrets(c, expected)
     yield "events", lambda: _events(c, expected)
+    yield api_server.CHECK, lambda: iter([api_server.examine(c, _RUN_LABELS)])
     yield "images", lambda: _images(c, expected)
     yield "storage", lambda: _storage(c)
     yield "volumes", lambda: _volumes(c)

@@ -72,7 +72,7 @@ def _parsed(text: str) -> Any:  # noqa: ANN401  # a YAML tree
 
 def _refuse_secrets(raw: Mapping[str, Any], path: Path) -> None:
     """Refuses a token or a password in the configuration itself: it is committed, mailed, and on a cluster a ConfigMap."""
-    if isinstance(raw.get("engine"), dict) and "token" in raw["engine"]:
+    if isinstance(raw.get("engine"), dict) and {"token", "next_token"} & raw["engine"].keys():
         raise ConfigError(
             f"{path}: engine.token stands in the file, which many may read (on a cluster it is a ConfigMap)",
             hint="give it as STAC_WATCH__ENGINE__TOKEN, or in a file that engine.token_file names; change it where it is checked",
@@ -135,7 +135,7 @@ def _override(raw: dict[str, Any], environ: Mapping[str, str]) -> dict[str, Any]
         if not isinstance(node, dict):
             raise ConfigError(f"environment variable {name} points into a value that has no keys")
         try:
-            node[last] = environ[name] if last in ("token", "value") else _parsed(environ[name])
+            node[last] = environ[name] if last in ("token", "next_token", "value") else _parsed(environ[name])
         except (yaml.YAMLError, ValueError):
             raise ConfigError(f"environment variable {name} is not YAML", hint="put its value in quotes, as in a file") from None
     return raw

@@ -181,6 +181,11 @@ class ArgoSettings(Group):
     """Bearer token of the EventSource; only from STAC_WATCH__ENGINE__TOKEN or `token_file`, refused in the YAML."""
     token_file: Path | None = None
     """File that holds the token, as a mounted Secret does; read at the start, and replaces `token`."""
+    next_token: SecretStr | None = None
+    """A second token, tried when the EventSource refuses the first: both are known while it is changed. Only from
+    STAC_WATCH__ENGINE__NEXT_TOKEN."""
+    ca_file: Path | None = None
+    """Certificates (PEM) that the EventSource's is checked with, where `webhook` is https; empty = those of the system."""
     ui: HttpUrl | None = None
     """Where people reach the Argo UI; empty = pages and verbs give no links to it."""
     instance_id: str = Field(default="", pattern=r"^([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?$")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import urllib3
@@ -27,6 +28,7 @@ VERBS = ("get", "list", "watch")  # of workflows: deploy/base/rbac.yaml
 KEYS_PER_LIST = 200  # 13 characters each, far below what proxies allow in a URL
 REMEMBERED = 5_000  # runs whose objects need not be fetched again; a few hundred bytes each
 FULL_FOR = timedelta(seconds=5)  # a cluster without room is not asked every second whether there is some: a run takes minutes
+REFUSED = (401, 403)
 SHOWN = 200  # characters of a foreign answer that go into a message
 
 
@@ -36,18 +38,19 @@ class ArgoEngine:
     def __init__(
         self,
         webhook: str,
-        token: SecretStr | None,
+        tokens: Sequence[SecretStr],
         *,
+        ca_file: Path | None = None,
         cluster: Cluster,
         max_in_flight: int,
         confirm_after: timedelta,
         now: Callable[[], datetime],
     ) -> None:
-        self._webhook, self._token = webhook, token
+        self._webhook, self._tokens = webhook, list(tokens)  # the one that was taken last comes first
         self._cluster = cluster
         self._max_in_flight, self._confirm_after = max_in_flight, confirm_after
         self._now = now
-        self._http = urllib3.PoolManager(timeout=POST_TIMEOUT, retries=False, maxsize=2)
+        self._http = urllib3.PoolManager(timeout=POST_TIMEOUT, retries=False, maxsize=2, ca_certs=ca_file and str(ca_file))
         self._accepted: dict[str, datetime] = {}  # names of runs that were accepted and not seen yet: they take room, too
         self._read: dict[str, tuple[str, Run]] = {}  # uid -> resourceVersion and what that version says, the last looked at last
         self._full: Rest | None = None
@@ -71,9 +74,8 @@ class ArgoEngine:
                 return Receipt(Answer.REFUSED, name_taken(str(data["run"]), other or ""))
         except Temporary as error:
             return Receipt(Answer.UNKNOWN, error.message)
-        headers = {"Content-Type": CONTENT_TYPE, **self._authorization()}
         try:
-            response = self._http.request("POST", self._webhook, body=event, headers=headers, redirect=False)
+            response = self._asked("POST", event)
         except urllib3.exceptions.HTTPError as error:
             return Receipt(Answer.UNKNOWN, f"no answer from {self._webhook}: {error}")
         receipt = self._receipt(response.status, response.data[:SHOWN].decode(errors="replace").strip())
@@ -99,14 +101,14 @@ class ArgoEngine:
             Temporary: nothing answers, or it is not active.
         """
         try:
-            response = self._http.request("OPTIONS", self._webhook, headers=self._authorization(), redirect=False)
+            response = self._asked("OPTIONS")
         except urllib3.exceptions.HTTPError as error:
             hint = "is the EventSource there, and may this pod reach it? kubectl get eventsources,services,networkpolicies"
             raise Temporary(f"no answer from {self._webhook}: {error}", hint=hint) from error
         said = response.data[:SHOWN].decode(errors="replace").strip()
         self._receipt(response.status, said)  # raises what it would for an event
         if response.status == 400 and "method" in said:
-            return f"{self._webhook} answers, and {'takes the token' if self._token is not None else 'wants no token'}"
+            return f"{self._webhook} answers, and {'takes the token' if self._tokens else 'wants no token'}"
         detail = f"the EventSource at {self._webhook} says HTTP {response.status} {said}".strip()
         if response.status == 400 or response.status >= 500:
             raise Temporary(detail, hint="it is starting, or its Secret or its bus is missing: see the EventSource's log")
@@ -121,14 +123,22 @@ class ArgoEngine:
         """
         return [verb for verb in VERBS if not self._cluster.may(verb, GROUP, PLURAL)]
 
-    def _authorization(self) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self._token.get_secret_value()}"} if self._token is not None else {}
+    def _asked(self, method: str, body: bytes | None = None) -> urllib3.BaseHTTPResponse:
+        """Asks with the token that was taken last, then with the other: while it is changed, either may be the EventSource's."""
+        headers = {"Content-Type": CONTENT_TYPE}
+        for token in list(self._tokens):
+            sent = {**headers, "Authorization": f"Bearer {token.get_secret_value()}"}
+            response = self._http.request(method, self._webhook, body=body, headers=sent, redirect=False)
+            if response.status not in REFUSED:
+                self._tokens = [token, *(other for other in self._tokens if other is not token)]
+                return response
+        return response if self._tokens else self._http.request(method, self._webhook, body=body, headers=headers, redirect=False)
 
     def _receipt(self, status: int, said: str) -> Receipt:
         detail = f"HTTP {status} {said}".strip()
         if status == 200:
             return Receipt(Answer.ACCEPTED)
-        if status in (401, 403):
+        if status in REFUSED:
             raise Refused(
                 f"the EventSource at {self._webhook} refuses the token: {detail}",
                 hint="STAC_WATCH__ENGINE__TOKEN, or what token_file names, must be the value of the EventSource's authSecret",

@@ -20,6 +20,7 @@ from stac_watch.cluster.manifests.settings import (
     PORT,
     SENSOR,
     SENSOR_ACCOUNT,
+    SENSOR_POD,
     TOKEN_SECRET,
     TRIGGER,
     Object,
@@ -83,7 +84,9 @@ def stream(replicas: int) -> str:
 
 
 def event_source(settings: Settings) -> Object:
-    """Returns the webhook: bearer token from a Secret, an answer of 200 only when the bus has the event."""
+    """Returns the webhook: bearer token from a Secret, an answer of 200 only when the bus has the event; TLS where asked for."""
+    parts = {"serverCertSecret": "tls.crt", "serverKeySecret": "tls.key"} if settings.webhook_tls else {}
+    certificate = {field: {"name": settings.webhook_tls, "key": key} for field, key in parts.items()}
     return {
         "apiVersion": API_VERSION,
         "kind": "EventSource",
@@ -100,6 +103,7 @@ def event_source(settings: Settings) -> Object:
                     "maxPayloadSize": MAX_EVENT_BYTES,  # whoever posts
                     "method": "POST",
                     "port": str(PORT),
+                    **certificate,
                 }
             },
         },
@@ -120,7 +124,7 @@ def sensor(settings: Settings) -> Object:
             "dependencies": [{"name": DEPENDENCY, "eventName": EVENT, "eventSourceName": EVENT_SOURCE, "filters": event_filter()}],
             "eventBusName": BUS,
             "replicas": 1,
-            "template": {**_pod("sensor"), "serviceAccountName": SENSOR_ACCOUNT},
+            "template": {**_pod(SENSOR_POD), "serviceAccountName": SENSOR_ACCOUNT},
             "triggers": [
                 {
                     "atLeastOnce": True,

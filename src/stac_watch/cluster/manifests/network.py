@@ -3,12 +3,14 @@
 Kubernetes knows addresses only; names are held by the runner (`--allowed-hosts`) and by the poller (`allowed_hosts`).
 
 Public addresses may be reached at the ports that data is served at; private ones where the configuration names something inside, or
-`stac-watch cluster manifests --network` says so; link-local ones never. The API server has no label to select it by: its addresses
-are those of `--api-server`, else any.
+`stac-watch cluster manifests --network` says so; link-local ones never. The API server has no label to select it by: a policy of
+its own names its addresses, those of `--api-server`, or what `stac-watch cluster api-server` finds in the cluster. Without it, ours
+reaches no API; "any address at 443" would be every company's inside.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from stac_watch.cluster.manifests.settings import (
@@ -19,15 +21,20 @@ from stac_watch.cluster.manifests.settings import (
     PORT,
     PRIVATE,
     SENSOR,
+    SENSOR_POD,
     WEB_PORT,
     Object,
     Settings,
+    labels,
     meta,
 )
 from stac_watch.model.hosts import METADATA_SERVICES
+from stac_watch.runs.workflow import TEMPLATE
 
 BUS_CLIENT, BUS_PEER, BUS_MONITOR, BUS_METRICS, METRICS = 4222, 6222, 8222, 7777, 7777
 API_SERVER = (443, 6443)
+API_POLICY = "api-server"
+NODE_CACHE = "169.254.20.10/32"  # NodeLocal DNSCache
 POSTGRESQL = 5432
 NEVER = ("169.254.0.0/16", "fe80::/10", *sorted(METADATA_SERVICES))  # where clouds hand out the node's credentials
 
@@ -43,14 +50,15 @@ def policies(settings: Settings) -> list[Object]:
     bus = {"to": [_pods(_BUS)], "ports": _tcp(BUS_CLIENT)}
     clients = [_pods(_EVENT_SOURCE), _pods(_SENSOR)]
     prometheus = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": settings.prometheus or "monitoring"}}}
-    data, api = _data(settings, *settings.ports), _api(settings)
+    data = _data(settings, *settings.ports)
+    known = [api_policy(settings.namespace, settings.api_servers, API_SERVER)] if settings.api_servers else []
     return [
         _policy("default-deny", settings, {}, ingress=[], egress=[]),
-        _policy("dns", settings, {}, egress=[{"ports": [_port(53, "UDP"), _port(53, "TCP")]}]),
+        _policy("dns", settings, {}, egress=[{"to": _resolvers(), "ports": [_port(53, "UDP"), _port(53, "TCP")]}]),
         _policy(
             "poller", settings, {"matchLabels": _POLLER},
             ingress=[{"from": [prometheus], "ports": _tcp(WEB_PORT)}],
-            egress=[{"to": [_pods(_EVENT_SOURCE)], "ports": _tcp(PORT)}, data, api],
+            egress=[{"to": [_pods(_EVENT_SOURCE)], "ports": _tcp(PORT)}, data],
         ),
         _policy(
             "eventsource", settings, {"matchLabels": _EVENT_SOURCE},
@@ -60,7 +68,7 @@ def policies(settings: Settings) -> list[Object]:
         _policy(
             "sensor", settings, {"matchLabels": _SENSOR},
             ingress=[{"from": [prometheus], "ports": _tcp(METRICS)}],
-            egress=[bus, api],
+            egress=[bus],
         ),
         _policy(
             "eventbus", settings, {"matchLabels": _BUS},
@@ -71,8 +79,23 @@ def policies(settings: Settings) -> list[Object]:
             ],
             egress=[{"to": [_pods(_BUS)], "ports": _tcp(BUS_CLIENT, BUS_PEER, BUS_MONITOR)}],
         ),
-        _policy("runs", settings, _RUNS, ingress=[], egress=[data, api]),
+        _policy("runs", settings, _RUNS, ingress=[], egress=[data]),
+        *known,
     ]  # fmt: skip
+
+
+def api_policy(namespace: str, addresses: Iterable[str], ports: Iterable[int]) -> Object:
+    """Returns the policy that lets those of ours that speak to the Kubernetes API reach it, at these networks and ports."""
+    who = {
+        "matchExpressions": [{"key": "app.kubernetes.io/name", "operator": "In", "values": [POLLER, AUDIT, SENSOR_POD, TEMPLATE]}]
+    }
+    to = [{"ipBlock": {"cidr": network}} for network in sorted(addresses)]
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": API_POLICY, "namespace": namespace, "labels": labels(API_POLICY)},
+        "spec": {"podSelector": who, "policyTypes": ["Egress"], "egress": [{"to": to, "ports": _tcp(*sorted(ports))}]},
+    }
 
 
 def database_policy(settings: Settings) -> Object:
@@ -100,9 +123,10 @@ def _data(settings: Settings, *ports: int) -> Object:
     return {"to": blocks, "ports": _tcp(*ports)}
 
 
-def _api(settings: Settings) -> Object:
-    known = [{"ipBlock": {"cidr": network}} for network in settings.api_servers]
-    return {"to": known or _anywhere(), "ports": _tcp(*API_SERVER)}
+def _resolvers() -> list[Object]:
+    """Returns where a cluster's DNS can be: pods, their Service, a cache on the node. A server outside would hear what is asked."""
+    inside = [{"ipBlock": {"cidr": network}} for network in (*PRIVATE, NODE_CACHE)]
+    return [{"namespaceSelector": {}}, *inside]
 
 
 def _anywhere(but: tuple[str, ...] = ()) -> list[Object]:
@@ -124,8 +148,8 @@ def _within(one: IPv4Network | IPv6Network, other: IPv4Network | IPv6Network) ->
     return isinstance(other, IPv6Network) and one != other and one.subnet_of(other)
 
 
-def _pods(labels: dict[str, str]) -> Object:
-    return {"podSelector": {"matchLabels": labels}}
+def _pods(carried: dict[str, str]) -> Object:
+    return {"podSelector": {"matchLabels": carried}}
 
 
 def _tcp(*ports: int) -> list[Object]:

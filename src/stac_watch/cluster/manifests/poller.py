@@ -24,6 +24,7 @@ from stac_watch.cluster.manifests.settings import (
     TMP,
     TOKEN_SECRET,
     WEB_PORT,
+    WEBHOOK_FOLDER,
     Object,
     Settings,
     container_security,
@@ -89,6 +90,11 @@ def poller(settings: Settings) -> list[Object]:
             {"name": "STAC_WATCH__WEB__HOST", "value": "0.0.0.0"},  # noqa: S104  # of its pod; a NetworkPolicy says who reaches it
             {"name": "STAC_WATCH__WEB__PORT", "value": str(WEB_PORT)},
             {"name": "STAC_WATCH__ENGINE__TOKEN", "valueFrom": {"secretKeyRef": {"name": TOKEN_SECRET, "key": "token"}}},
+            {
+                "name": "STAC_WATCH__ENGINE__NEXT_TOKEN",
+                "valueFrom": {"secretKeyRef": {"name": TOKEN_SECRET, "key": "next", "optional": True}},
+            },
+            *([{"name": "STAC_WATCH__ENGINE__CA_FILE", "value": f"{WEBHOOK_FOLDER}/ca.crt"}] if settings.webhook_tls else []),
         ],
         "ports": [{"name": "web", "containerPort": WEB_PORT}],
         "livenessProbe": _probe("/healthz", periodSeconds=30, timeoutSeconds=5, failureThreshold=4),
@@ -100,8 +106,10 @@ def poller(settings: Settings) -> list[Object]:
             {"name": "config", "mountPath": CONFIG_FOLDER, "readOnly": True},
             {"name": "state", "mountPath": STATE_FOLDER},
             {"name": "tmp", "mountPath": TMP},
+            *([{"name": "webhook", "mountPath": WEBHOOK_FOLDER, "readOnly": True}] if settings.webhook_tls else []),
         ],
     }
+    authority = {"secretName": settings.webhook_tls, "items": [{"key": "ca.crt", "path": "ca.crt"}]}  # never the key
     selector = {"app.kubernetes.io/name": POLLER}
     pod = {
         "serviceAccountName": POLLER,
@@ -112,6 +120,7 @@ def poller(settings: Settings) -> list[Object]:
             {"name": "config", "configMap": {"name": POLLER}},
             {"name": "state", "persistentVolumeClaim": {"claimName": POLLER}},
             {"name": "tmp", "emptyDir": {"sizeLimit": "256Mi"}},
+            *([{"name": "webhook", "secret": authority}] if settings.webhook_tls else []),
         ],
     }
     chosen = {"storageClassName": settings.storage_class} if settings.storage_class else {}

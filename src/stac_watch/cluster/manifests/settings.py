@@ -23,6 +23,7 @@ type Object = dict[str, Any]
 
 BUS = "geozarr"
 EVENT_SOURCE, EVENT, PORT, ENDPOINT = "stac", "items", 12000, "/items"
+SENSOR_POD = "sensor"  # the name that its pod is labelled with
 SENSOR, TRIGGER = "geozarr", "convert"  # renaming either deletes the Sensor's consumer, and what waits in the bus for it
 POLLER, AUDIT, RUN, SENSOR_ACCOUNT = "stac-watch", "stac-watch-audit", "geozarr-run", "geozarr-sensor"
 NO_API = "geozarr-events"  # account of what needs none: EventSource and bus
@@ -30,6 +31,7 @@ TOKEN_SECRET, S3_SECRET, LEDGER_SECRET = "stac-watch-webhook", "geozarr-s3", "st
 CONTROLLER = "argo/workflow-controller-configmap"
 CONFIG_FILE = "stac-watch.yaml"
 CONFIG_FOLDER = "/etc/stac-watch"
+WEBHOOK_FOLDER = "/etc/geozarr/webhook"
 STATE_FOLDER = "/var/lib/stac-watch"
 S3_FOLDER = "/etc/geozarr/s3"
 TMP = "/tmp"  # noqa: S108  # an emptyDir of the pod; root file systems are read-only, and libraries want a HOME
@@ -53,12 +55,13 @@ class Settings:
     storage_class: str = ""  # of every volume; empty = the cluster's default
     ports: tuple[int, ...] = (80, 443)  # that catalogs, products and object stores are served at
     networks: tuple[str, ...] = ()  # private ones that poller and runs may reach; public ones they always may
-    api_servers: tuple[str, ...] = ()  # networks of the Kubernetes API; empty = not known, so any
+    api_servers: tuple[str, ...] = ()  # networks of the Kubernetes API; empty = another policy says them
     bus_replicas: int = 3  # servers of the bus, and copies of an event: an odd number; one outlives no node
     bus_size: str = "10Gi"  # of each server's volume
     prometheus: str = ""  # namespace of the Prometheus that may look; empty = monitoring, and no objects of its operator
     scheme: str = "https"  # of the links in the Argo UI
     instance_id: str = ""  # of the Workflow controller; empty = one without
+    webhook_tls: str = ""  # Secret with the EventSource's certificate; empty = plain HTTP
     controller: str = CONTROLLER  # namespace/name of the Workflow controller's ConfigMap
 
 
@@ -76,6 +79,7 @@ def settings_of(
     bus_replicas: int = 3,
     bus_size: str = "10Gi",
     controller: str = CONTROLLER,
+    webhook_tls: str = "",
 ) -> Settings:
     """Returns the settings for a configuration; `text` is its file, which becomes the poller's ConfigMap. The rest: see `Settings`.
 
@@ -89,6 +93,11 @@ def settings_of(
         )
     if not quantity(bus_size):
         raise ConfigError(f"--bus-size {bus_size!r} is no size", hint="write it as Kubernetes does: 10Gi")
+    if webhook_tls and not config.engine.webhook.startswith("https://"):
+        raise ConfigError(
+            f"engine.webhook is {config.engine.webhook}, and the EventSource would speak TLS",
+            hint="write it as https://, with the name that the certificate is for",
+        )
     if not re.fullmatch(r"[a-z0-9-]+/[a-z0-9.-]+", controller):
         raise ConfigError(
             f"--controller {controller!r} is no ConfigMap", hint="write it as NAMESPACE/NAME, for example argo/argo-configmap"
@@ -115,6 +124,7 @@ def settings_of(
         bus_replicas=bus_replicas,
         bus_size=bus_size,
         controller=controller,
+        webhook_tls=webhook_tls,
         scheme="http" if all(api.scheme == "http" for api in apis) else "https",
     )
 
