@@ -71,7 +71,9 @@ def test_every_target_that_a_page_names_exists(page):
 def test_every_verb_and_option_that_a_page_names_exists(page):
     there = verbs()
     for command in code(page):
-        for verb, rest in re.findall(r"(?:^|[\s/])stac-watch (?:--debug )?((?:cluster |ledger )?[a-z]+)\b([^|;&#]*)", command):
+        for verb, rest in re.findall(
+            r"(?:^|[\s/])stac-watch (?:--debug )?((?:cluster |ledger )?[a-z]+(?:-server)?)\b([^|;&#]*)", command
+        ):
             if verb in ("image", "pods"):
                 continue
             assert verb in there, f"{page.name}: {command}"

@@ -40,6 +40,9 @@ def manifests(
         str, typer.Option(help="ConfigMap of the Workflow controller, NAMESPACE/NAME: deploy/argo is for it.")
     ] = "argo/workflow-controller-configmap",
     webhook_tls: Annotated[str, typer.Option(help="Secret with tls.crt, tls.key and ca.crt: the EventSource speaks TLS.")] = "",
+    backup: Annotated[
+        str, typer.Option(help="Volume for nightly copies of a SQLite ledger, e.g. 15Gi; empty = none are made.")
+    ] = "",
     overlay: Annotated[str, typer.Option(help="production: only that overlay, with this configuration; empty = everything.")] = "",
 ) -> int:
     """Render every manifest for this configuration."""
@@ -60,6 +63,7 @@ def manifests(
         bus_size=bus_size,
         controller=controller,
         webhook_tls=webhook_tls,
+        backup=backup,
     )
     if overlay not in ("", "production"):
         raise InputError(f"--overlay {overlay!r} cannot be rendered alone", hint="`--overlay production`, or leave it out")

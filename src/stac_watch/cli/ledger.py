@@ -1,4 +1,4 @@
-"""The verbs about the ledger itself: `ledger prune`, `ledger copy`."""
+"""The verbs about the ledger itself: `ledger prune`, `ledger copy`, `ledger backup`."""
 
 from __future__ import annotations
 
@@ -73,6 +73,27 @@ def copy(
         copied = app.copy_ledger(*urls, wait=wait, show=told)
     show(copied, json, render_copy)
     return Exit.OK if copied.complete else Exit.INTERRUPTED
+
+
+@ledger.command()
+def backup(
+    context: typer.Context,
+    folder: Annotated[Path, typer.Argument(help="Where the copies go: best a volume of their own.")],
+    config: ConfigOption = DEFAULT_CONFIG,
+    keep: Annotated[int, typer.Option(min=1, help="Copies that stay; older ones go when the new one is whole.")] = 3,
+    json: JsonOption = False,
+) -> int:
+    """Copy a SQLite ledger beside a watcher, check the copy, and keep the last ones. Ends with 73 where there is no room."""
+    from stac_watch import app
+    from stac_watch.ledger.backup import back_up
+    from stac_watch.report.jobs import render_backup
+
+    file = app.ledger_file(loaded(context, config))
+    if file is None:
+        raise ConfigError("the ledger is in PostgreSQL", hint="back it up with pg_dump, or with what your provider has")
+    made = back_up(Path(file), folder, f"{app.wall_clock():%Y%m%dT%H%M%SZ}", keep)
+    show(made, json, render_backup)
+    return Exit.OK
 
 
 def _url(given: str, environ: Mapping[str, str]) -> str:

@@ -23,7 +23,7 @@ REMEDY = "`stac-watch cluster api-server | kubectl apply -f -`; `make deploy` do
 
 
 @dataclass(frozen=True)
-class Place:
+class ApiServer:
     """Addresses and ports of a cluster's API."""
 
     addresses: tuple[str, ...]
@@ -34,7 +34,7 @@ class Place:
         return [str(ip_network(address)) for address in self.addresses]
 
 
-def place_of(cluster: Cluster) -> Place:
+def place_of(cluster: Cluster) -> ApiServer:
     """Returns where the API is.
 
     Raises:
@@ -50,7 +50,7 @@ def place_of(cluster: Cluster) -> Place:
         raise Refused(
             "the cluster does not say where its API is", hint="name it: `stac-watch cluster manifests --api-server NETWORK`"
         )
-    return Place(tuple(sorted(known)), tuple(sorted(set(ports))))
+    return ApiServer(tuple(sorted(known)), tuple(sorted(set(ports))))
 
 
 def examine(cluster: Cluster, pods: Mapping[str, str]) -> Finding:

@@ -16,6 +16,7 @@ from stac_watch.jobs.backfill import BackfillPlan
 from stac_watch.jobs.prune import Pruned
 from stac_watch.jobs.replay import ReplayTarget
 from stac_watch.jobs.retire import Retiring
+from stac_watch.ledger.backup import Backup
 from stac_watch.ledger.copying import Copied
 from stac_watch.model.stamps import stamp
 
@@ -113,6 +114,12 @@ def render_copy(found: Copied) -> RenderableType:
     if found.complete:
         return Group(table, Text("every row is there, and equal to its source's; name the copy as `ledger:`"))
     return Group(table, Text("stopped before the end; the same command goes on", style="yellow"))
+
+
+def render_backup(made: Backup) -> RenderableType:
+    """Returns where a copy of the ledger is, and what went for it."""
+    gone = f", without {', '.join(made.removed)}" if made.removed else ""
+    return Text(f"{made.path}: {made.bytes:,} bytes, whole; {made.kept} kept{gone}")
 
 
 def render_pruning(found: Pruned, file: str | None) -> RenderableType:

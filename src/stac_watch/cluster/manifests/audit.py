@@ -41,7 +41,7 @@ def audit_template(settings: Settings) -> Object:
         pod_metadata=m.Metadata(labels=labels(AUDIT)),
         security_context=m.PodSecurityContext.model_validate(pod_security()),
         ttl_strategy=m.TTLStrategy(seconds_after_completion=KEEP_FAILURE),
-        affinity=m.Affinity.model_validate({"podAffinity": _beside_poller()}),
+        affinity=m.Affinity.model_validate({"podAffinity": beside_poller()}),
         volumes=[
             m.Volume(name="config", config_map=m.ConfigMapVolumeSource(name=POLLER)),
             m.Volume(name="state", persistent_volume_claim=m.PersistentVolumeClaimVolumeSource(claim_name=POLLER)),
@@ -102,7 +102,7 @@ def audit_schedule(settings: Settings) -> Object:
     return document
 
 
-def _beside_poller() -> Object:
+def beside_poller() -> Object:
     """Returns the affinity to the poller's node, where its SQLite volume is; production has neither."""
     return {
         "requiredDuringSchedulingIgnoredDuringExecution": [

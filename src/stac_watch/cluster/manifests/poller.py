@@ -77,7 +77,43 @@ def poller_accounts(settings: Settings) -> list[Object]:
 
 def poller(settings: Settings) -> list[Object]:
     """Returns the poller: one replica (two would ask and send everything twice), its ledger's volume, its Service."""
-    container = {
+    authority = {"secretName": settings.webhook_tls, "items": [{"key": "ca.crt", "path": "ca.crt"}]}  # never the key
+    selector = {"app.kubernetes.io/name": POLLER}
+    pod = {
+        "serviceAccountName": POLLER,
+        "securityContext": pod_security(),
+        "terminationGracePeriodSeconds": 30,
+        "containers": [_container(settings)],
+        "volumes": [
+            {"name": "config", "configMap": {"name": POLLER}},
+            {"name": "state", "persistentVolumeClaim": {"claimName": POLLER}},
+            {"name": "tmp", "emptyDir": {"sizeLimit": "256Mi"}},
+            *([{"name": "webhook", "secret": authority}] if settings.webhook_tls else []),
+        ],
+    }
+    chosen = {"storageClassName": settings.storage_class} if settings.storage_class else {}
+    claim = {"accessModes": ["ReadWriteOnce"], **chosen, "resources": {"requests": {"storage": STATE_SIZE}}}
+    ports = [{"name": "web", "port": 80, "targetPort": "web"}]
+    return [
+        {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": meta(POLLER, settings), "spec": claim},
+        {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": meta(POLLER, settings),
+            "spec": {
+                "replicas": 1,
+                "revisionHistoryLimit": 3,
+                "selector": {"matchLabels": selector},
+                "strategy": {"type": "Recreate"},  # the old one lets go of the ledger before the new one takes it
+                "template": {"metadata": {"labels": labels(POLLER)}, "spec": pod},
+            },
+        },
+        {"apiVersion": "v1", "kind": "Service", "metadata": meta(POLLER, settings), "spec": {"selector": selector, "ports": ports}},
+    ]
+
+
+def _container(settings: Settings) -> Object:
+    return {
         "name": "poller",
         "image": settings.poller_image,
         "imagePullPolicy": "IfNotPresent",
@@ -109,39 +145,6 @@ def poller(settings: Settings) -> list[Object]:
             *([{"name": "webhook", "mountPath": WEBHOOK_FOLDER, "readOnly": True}] if settings.webhook_tls else []),
         ],
     }
-    authority = {"secretName": settings.webhook_tls, "items": [{"key": "ca.crt", "path": "ca.crt"}]}  # never the key
-    selector = {"app.kubernetes.io/name": POLLER}
-    pod = {
-        "serviceAccountName": POLLER,
-        "securityContext": pod_security(),
-        "terminationGracePeriodSeconds": 30,
-        "containers": [container],
-        "volumes": [
-            {"name": "config", "configMap": {"name": POLLER}},
-            {"name": "state", "persistentVolumeClaim": {"claimName": POLLER}},
-            {"name": "tmp", "emptyDir": {"sizeLimit": "256Mi"}},
-            *([{"name": "webhook", "secret": authority}] if settings.webhook_tls else []),
-        ],
-    }
-    chosen = {"storageClassName": settings.storage_class} if settings.storage_class else {}
-    claim = {"accessModes": ["ReadWriteOnce"], **chosen, "resources": {"requests": {"storage": STATE_SIZE}}}
-    ports = [{"name": "web", "port": 80, "targetPort": "web"}]
-    return [
-        {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": meta(POLLER, settings), "spec": claim},
-        {
-            "apiVersion": "apps/v1",
-            "kind": "Deployment",
-            "metadata": meta(POLLER, settings),
-            "spec": {
-                "replicas": 1,
-                "revisionHistoryLimit": 3,
-                "selector": {"matchLabels": selector},
-                "strategy": {"type": "Recreate"},  # the old one lets go of the ledger before the new one takes it
-                "template": {"metadata": {"labels": labels(POLLER)}, "spec": pod},
-            },
-        },
-        {"apiVersion": "v1", "kind": "Service", "metadata": meta(POLLER, settings), "spec": {"selector": selector, "ports": ports}},
-    ]
 
 
 def poller_in_production(settings: Settings) -> Object:

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from stac_watch.cluster.manifests import audit, convert, events, guard, monitoring, network, poller
+from stac_watch.cluster.manifests import audit, backup, convert, events, guard, monitoring, network, poller
 from stac_watch.cluster.manifests.settings import AUDIT, BUS, CONFIG_FILE, POLLER, Object, Settings
 from stac_watch.model.errors import ConfigError
 from stac_watch.runs.workflow import API_VERSION, CONVERT, TEMPLATE
@@ -109,11 +109,14 @@ def _argo(settings: Settings) -> dict[str, File]:
 
 def _base(settings: Settings) -> dict[str, File]:
     own = ["admission.yaml", "audit.yaml", "namespace.yaml", "network.yaml", "poller.yaml", "rbac.yaml"]
+    own += ["backup.yaml"] if settings.backup else []
     resources = ["../../eventsources", "../../sensors", "../../workflows", *own]
+    copies: dict[str, File] = {f"{_BASE}/backup.yaml": backup.backup(settings)} if settings.backup else {}
     generated = {"configMapGenerator": [{"name": POLLER, "files": [CONFIG_FILE]}], "configurations": [_TUNED]}
     return {
         f"{_BASE}/admission.yaml": guard.admission(settings),
         f"{_BASE}/audit.yaml": [audit.audit_template(settings), audit.audit_schedule(settings)],
+        **copies,
         f"{_BASE}/namespace.yaml": poller.namespace(settings),
         f"{_BASE}/network.yaml": network.policies(settings),
         f"{_BASE}/poller.yaml": poller.poller(settings),
@@ -151,6 +154,7 @@ def _production(settings: Settings) -> dict[str, File]:
         {"path": "poller.yaml"},
         {"path": "claim.yaml"},
         _on_template(AUDIT, "audit.yaml"),
+        *backup.without(settings),
     ]
     own = ["budget.yaml", "network.yaml", "quota.yaml"]
     config = {"name": POLLER, "files": [CONFIG_FILE], "behavior": "replace"}

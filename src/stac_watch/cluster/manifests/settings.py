@@ -61,6 +61,7 @@ class Settings:
     prometheus: str = ""  # namespace of the Prometheus that may look; empty = monitoring, and no objects of its operator
     scheme: str = "https"  # of the links in the Argo UI
     instance_id: str = ""  # of the Workflow controller; empty = one without
+    backup: str = ""  # size of the volume for the ledger's copies; empty = none are made
     webhook_tls: str = ""  # Secret with the EventSource's certificate; empty = plain HTTP
     controller: str = CONTROLLER  # namespace/name of the Workflow controller's ConfigMap
 
@@ -80,6 +81,7 @@ def settings_of(
     bus_size: str = "10Gi",
     controller: str = CONTROLLER,
     webhook_tls: str = "",
+    backup: str = "",
 ) -> Settings:
     """Returns the settings for a configuration; `text` is its file, which becomes the poller's ConfigMap. The rest: see `Settings`.
 
@@ -91,17 +93,7 @@ def settings_of(
             f"engine.kind is {config.engine.kind}, and manifests are for argo",
             hint="set `engine: {kind: argo, webhook: …}`; deploy/base/stac-watch.yaml is an example",
         )
-    if not quantity(bus_size):
-        raise ConfigError(f"--bus-size {bus_size!r} is no size", hint="write it as Kubernetes does: 10Gi")
-    if webhook_tls and not config.engine.webhook.startswith("https://"):
-        raise ConfigError(
-            f"engine.webhook is {config.engine.webhook}, and the EventSource would speak TLS",
-            hint="write it as https://, with the name that the certificate is for",
-        )
-    if not re.fullmatch(r"[a-z0-9-]+/[a-z0-9.-]+", controller):
-        raise ConfigError(
-            f"--controller {controller!r} is no ConfigMap", hint="write it as NAMESPACE/NAME, for example argo/argo-configmap"
-        )
+    _check(config.engine.webhook, bus_size, controller, webhook_tls, backup)
     release = version("stac-watch")
     hosts = sorted({host for source in config.sources for host in source.hosts()})
     apis = [urlsplit(source.api) for source in config.sources]
@@ -125,8 +117,25 @@ def settings_of(
         bus_size=bus_size,
         controller=controller,
         webhook_tls=webhook_tls,
+        backup=backup,
         scheme="http" if all(api.scheme == "http" for api in apis) else "https",
     )
+
+
+def _check(webhook: str, bus_size: str, controller: str, webhook_tls: str, backup: str) -> None:
+    """Raises for an option that cannot be meant so."""
+    for option, size in (("--bus-size", bus_size), ("--backup", backup or "1Gi")):
+        if not quantity(size):
+            raise ConfigError(f"{option} {size!r} is no size", hint="write it as Kubernetes does: 10Gi")
+    if webhook_tls and not webhook.startswith("https://"):
+        raise ConfigError(
+            f"engine.webhook is {webhook}, and the EventSource would speak TLS",
+            hint="write it as https://, with the name that the certificate is for",
+        )
+    if not re.fullmatch(r"[a-z0-9-]+/[a-z0-9.-]+", controller):
+        raise ConfigError(
+            f"--controller {controller!r} is no ConfigMap", hint="write it as NAMESPACE/NAME, for example argo/argo-configmap"
+        )
 
 
 def _networks(given: Iterable[str], *, anywhere: bool = False) -> tuple[str, ...]:
