@@ -72,10 +72,9 @@ def manifests(
         path = out / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
-    suits = "production" if can_be_production(settings) else "k3d"
-    folder = out / "deploy" / "overlays" / suits
+    folder = out / "deploy" / "overlays" / ("production" if can_be_production(settings) else "k3d")
     print(f"{len(files)} files under {out.absolute()}; apply them with `kubectl apply -k {folder}`")
-    if suits != "production":
+    if not can_be_production(settings):
         print(f"  → no overlay production: recipe.output {settings.output} is on volumes that go with their runs", file=sys.stderr)
     if not api_server:
         print("  → and let ours reach the Kubernetes API: `stac-watch cluster api-server | kubectl apply -f -`", file=sys.stderr)

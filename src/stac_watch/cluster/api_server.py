@@ -19,7 +19,7 @@ CHECK = "way to the API"
 SERVICE = "/api/v1/namespaces/default/services/kubernetes"
 SLICES = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices"
 POLICIES = "/apis/networking.k8s.io/v1"
-REMEDY = "`stac-watch cluster api-server | kubectl apply -f -`; `make deploy` does it"
+REMEDY = "`stac-watch cluster api-server | kubectl apply -f -`"
 
 
 @dataclass(frozen=True)
