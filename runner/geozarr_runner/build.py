@@ -153,13 +153,14 @@ def _transcode_and_convert(
 ) -> _Made:
     """Stages a product in Zarr v3 as one in v2, and converts that."""
     from geozarr_runner.process import limits
-    from geozarr_runner.source import transcode
+    from geozarr_runner.source import noted, transcode
 
     options = _options(request, target, limits.workers(plan.selection, request.memory_limit))
     total = len(plan.tree.keys()) if plan.tree is not None else 0
     with progress.during("stage", total) as advance, space.writing(folder, plan.estimate):
-        staged, known = transcode.stage(plan, folder, advance=advance, called_off=called_off, allow_empty=request.allow_empty)
-    return replace(_convert(plan, staged, target, options, progress), fingerprint=known)
+        came = transcode.stage(plan, folder, advance=advance, called_off=called_off, allow_empty=request.allow_empty)
+    with noted.unchanged(came.watch):
+        return replace(_convert(plan, came.staged, target, options, progress), fingerprint=came.fingerprint)
 
 
 def _stage_and_convert(
@@ -173,14 +174,14 @@ def _stage_and_convert(
     """Stages and converts; when the converter stumbles over chunks that cannot be decoded, they are fetched once more."""
     from geozarr_runner.convert.early import Early
     from geozarr_runner.process import limits
-    from geozarr_runner.source import stage
+    from geozarr_runner.source import noted, stage
     from geozarr_runner.source.complete import Allowance
 
     options = _options(request, target, limits.workers(plan.selection, request.memory_limit))
     looked = Allowance(request.identity.attempt, request.allow_empty)
     with Early(plan.selection, target.partial, options, plan.product.level) as early:
         staged = _stage(plan, folder, progress, called_off, looked, stage.Eager(early.rank, early.begin, early.arrived))
-        with _unchanged(plan, staged, called_off):
+        with noted.unchanged(noted.Watch(plan, staged.root, staged.noted, staged.absent, called_off)):
             try:
                 return _convert(plan, staged, target, options, progress, early.begun)
             except (RuntimeError, ValueError, TypeError) as error:  # what codecs raise, numcodecs and zarr alike
@@ -188,20 +189,6 @@ def _stage_and_convert(
                 staged = _mended(plan, staged, folder, progress, called_off, looked, error)
                 shutil.rmtree(target.partial, ignore_errors=True)
                 return _convert(plan, staged, target, options, progress)
-
-
-@contextlib.contextmanager
-def _unchanged(plan: Plan, staged: Staged, called_off: threading.Event) -> Iterator[None]:
-    """Asks meanwhile whether the source is still what was staged; where it is not, that is the reason for whatever failed, too."""
-    from geozarr_runner.source.noted import Watch
-
-    with Watch(plan, staged.root, staged.noted, staged.absent, called_off) as watch:
-        try:
-            yield
-        except Exception:
-            watch.require_unchanged()
-            raise
-        watch.require_unchanged()
 
 
 type _Maker = Callable[[Request, Plan, publish.Target, Path, Progress, threading.Event], _Made]
@@ -239,14 +226,9 @@ def _stage(
     plan: Plan, folder: Path, progress: Progress, called_off: threading.Event, looked: Allowance, eager: Eager | None = None
 ) -> Staged:
     from geozarr_runner.source import stage
-    from geozarr_runner.source.noted import Watch
 
     with progress.during("stage", len(plan.selection.keys)) as advance, space.writing(folder, plan.estimate):
-        try:
-            staged = stage.stage(plan, folder, advance=advance, called_off=called_off, eager=eager, looked=looked)
-        except InputError:  # of a product that is just being replaced, anything can be said
-            Watch(plan, folder / stage.COPY, stage.noted_in(folder), (), called_off).require_unchanged()
-            raise
+        staged = stage.stage(plan, folder, advance=advance, called_off=called_off, eager=eager, looked=looked)
     log.info(
         "%d objects there, %d legally absent, %.1f MB fetched in %.1f s",
         staged.objects, len(staged.absent), staged.bytes / 1e6, progress.seconds["stage"],

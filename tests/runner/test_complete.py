@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -13,9 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
-from geozarr_runner.source import complete, ground
+from geozarr_runner.source import complete, ground, preflight, stage
 from geozarr_runner.source.metadata import parse
+from geozarr_runner.source.noted import Watch
 from geozarr_runner.source.product import Selection, select
+from geozarr_runner.source.store import Patience
+from shelf import Shelf, served
 
 from stac_watch.demo.product import write_product
 from stac_watch.model.errors import SourceNotThere
@@ -38,8 +42,10 @@ def _selection(product: Path, groups: str = "") -> Selection:
 
 
 def _judged(product: Path, groups: str = "") -> tuple[complete.Odd, ...]:
-    selection = _selection(product, groups)
-    return complete.judge(selection, frozenset(key for key in selection.keys if not (product / key).exists()), product)
+    found = parse(json.loads((product / ".zmetadata").read_text())["metadata"], "here")
+    selection = select(found, groups)
+    absent = frozenset(key for key in selection.keys if not (product / key).exists())
+    return complete.judge(selection, absent, product, complete.witnesses(selection, found, absent))
 
 
 def _remove(product: Path, arrays: str, chunks: str) -> set[str]:
@@ -68,6 +74,10 @@ def _remove(product: Path, arrays: str, chunks: str) -> set[str]:
         (f"{MASKS}/l2a_classification/r20m/scl", "[345].[0-5]", ""),
         ("quality/atmosphere/r10m/.*", "[345].[0-5]", ""),
         (f"{MASKS}/detector_footprint/r.*/b..", "4.1", ""),
+        (f"{BANDS}/.*/b..", "[345].[0-5]", BANDS),  # all of what was chosen: what was not chosen sees it
+        (f"{BANDS}/.*/b..", "[0-5].[0-5]", BANDS),
+        (f"{BANDS}/.*/b..|quality/atmosphere/.*/...", "4.1", f"{BANDS}/r20m quality/atmosphere/r20m"),
+        (f"{MASKS}/l2a_classification/.*/scl|{BANDS}/r60m/.*", "4.1", f"{MASKS}/l2a_classification"),
     ],
 )
 def test_a_chunk_is_missing_where_another_array_has_data(tiled, arrays, chunks, groups):
@@ -119,7 +129,11 @@ def _corner(_path: str, values: Values) -> Values:
 def _ragged(path: str, values: Values) -> Values:
     """Each band ends at the edge of the swath a little elsewhere."""
     steps = np.arange(values.shape[0]) / values.shape[0]
-    return np.where(steps[None, :] + steps[:, None] > 0.7 + int(path[-2:], 16) / 4000, 0, values)
+    further = int(path[-2:], 16) / 4000 if path.startswith(BANDS) else 0
+    return np.where(steps[None, :] + steps[:, None] > 0.7 + further, 0, values)
+
+
+_SEEING = f"{BANDS}/.*/b..|quality/atmosphere/.*/(aot|wvp)|.*/scl|.*footprint.*/b.."
 
 
 @pytest.mark.parametrize(
@@ -127,10 +141,10 @@ def _ragged(path: str, values: Values) -> Values:
     [
         ("quality/mask/.*|.*l1c_classification.*/b00|quality/probability/.*/(cld|snw)", _zero, ""),
         (".*/(valid_)?time|.*/number|.*/surface|.*/step", _zero, ""),
-        (f"{BANDS}/.*/b..|quality/atmosphere/.*/(aot|wvp)|.*/scl|.*footprint.*/b..", _corner, ""),
-        (f"{BANDS}/.*/b..", _ragged, BANDS),
-        (f"{BANDS}/.*/b..", _corner, BANDS),
-        (f"{BANDS}/.*/b..", _zero, BANDS),
+        (_SEEING, _corner, ""),
+        (_SEEING, _ragged, BANDS),
+        (_SEEING, _corner, BANDS),
+        (_SEEING, _zero, BANDS),
         ("quality/mask/r20m/.*", _zero, ""),
     ],
     ids=["no-flags", "times-of-zero", "corner", "ragged", "corner-of-reflectance", "nodata", "flags-and-axes"],
@@ -168,6 +182,60 @@ def test_what_is_odd_is_said_and_a_person_may_allow_it(tiled, runner, tmp_path):
     assert allowed.code == 0
     said = next(c for c in allowed.outcome["checks"] if c["name"] == "completeness")
     assert "4 chunks are missing and taken for nodata" in said["detail"]
+
+
+def _staged(where: str, groups: str, folder: Path, **looked: bool) -> stage.Staged:
+    plan = preflight.plan(where, groups, allowed_hosts=(), patience=Patience(attempts=1), wait=threading.Event().wait)
+    allowance = complete.Allowance(**looked)
+    return stage.stage(plan, folder, advance=lambda _: None, called_off=threading.Event(), looked=allowance)
+
+
+@pytest.mark.parametrize("absent", [404, 403])
+def test_what_was_not_chosen_is_fetched_to_see_the_ground_of_a_hole_in_all_that_was(tiled, tmp_path, absent):
+    group = f"{BANDS}/r60m"
+    _remove(tiled, f"{BANDS}/.*/b..", "[345].[0-5]")
+    objects = {f"{tiled.name}/{p.relative_to(tiled)}": p.read_bytes() for p in tiled.rglob("*") if p.is_file()}
+    with served(Shelf(objects, absent=absent)) as shelf:
+        where = f"{shelf.url}/{tiled.name}"
+        for _ in range(2):
+            with pytest.raises(SourceNotThere, match="has data there"):
+                _staged(where, group, tmp_path / "s")
+            assert any("l2a_classification" in path for path in shelf.asked)
+            witness = next(key for key in objects if key.endswith("l2a_classification/r60m/scl/4.1"))
+            objects[witness] = b"rot"  # one that cannot be read says nothing; others do
+        staged = _staged(where, group, tmp_path / "s", allow_empty=True)
+        assert len(staged.odd) > 3
+        plan = preflight.plan(where, group, allowed_hosts=(), patience=Patience(), wait=threading.Event().wait)
+        Watch(plan, staged.root, staged.noted, staged.absent, threading.Event()).require_unchanged()
+
+
+@pytest.mark.parametrize(
+    ("properties", "assets", "words"),
+    [
+        ({"s2:nodata_pixel_percentage": 7.5}, {}, "7.5 % of the pixels hold nothing"),
+        ({}, {"product": {"file:size": 10**8}}, "the product has 100000000 bytes"),
+        ({}, {"r10m": {"href": f"{BANDS}/r10m", "file:size": 10**7}}, f"{BANDS}/r10m has 10000000 bytes"),
+        ({"s2:nodata_pixel_percentage": 100}, {"product": {"file:size": 1000}}, ""),
+        ({"s2:nodata_pixel_percentage": "much"}, {"product": {"file:size": True}, "x": {"file:size": 10**9}, "y": 7}, ""),
+        ({}, {"elsewhere": {"href": "http://other.example/x.zarr", "file:size": 10**9}}, ""),
+    ],
+)
+def test_a_hole_in_everything_is_told_by_what_the_item_says_of_the_product(tiled, tmp_path, properties, assets, words):
+    _remove(tiled, _SEEING, "[345].[0-5]")
+    given = {"product": {"href": ""}, **assets}
+    if "file:size" in given["product"]:
+        given["product"]["href"] = ""
+    for asset in given.values():
+        if isinstance(asset, dict) and "://" not in asset.get("href", "://"):
+            asset |= {"href": f"{tiled}/{asset['href']}".rstrip("/"), "type": "application/vnd+zarr"}
+    item = {"type": "Feature", "id": ITEM_ID, "properties": properties, "assets": given}
+    (tmp_path / "item.json").write_text(json.dumps(item))
+    if words:
+        with pytest.raises(SourceNotThere, match=re.escape(words)):
+            _staged(str(tmp_path / "item.json"), f"{BANDS}/r60m", tmp_path / "s")
+        assert _staged(str(tmp_path / "item.json"), f"{BANDS}/r60m", tmp_path / "s", allow_empty=True).absent
+    else:
+        assert _staged(str(tmp_path / "item.json"), f"{BANDS}/r60m", tmp_path / "s").absent
 
 
 def test_the_first_ones_are_shown(tiled):

@@ -71,12 +71,15 @@ def test_a_product_that_is_not_sentinel_2_is_refused_before_anything_is_download
     _assert_nothing_left(tmp_path / "o.zarr")
 
 
-@pytest.mark.parametrize(("fault", "code"), [("404", 66), ("403", 77), ("500", 75), ("400", 65), ("drop", 75)])
+@pytest.mark.parametrize(("fault", "code"), [("404", 66), ("403", 66), ("401", 77), ("500", 75), ("400", 65), ("drop", 75)])
 def test_metadata_that_cannot_be_read(files, product, runner, tmp_path, fault, code):
     files.faults = {key: [fault] for key in ("/.zmetadata", "/.zgroup", "/zarr.json")}
     ended = runner(f"{files.url}/{product.name}", tmp_path / "o.zarr", attempts=2)
     assert ended.code == code, ended.stderr
     assert product.name in ended.said
+    if fault == "403":  # of what is not there, stores that may not be listed say so, too
+        assert "check the credentials" in ended.outcome["hint"]
+        assert "not there yet" in ended.outcome["hint"]
     _assert_nothing_left(tmp_path / "o.zarr")
 
 

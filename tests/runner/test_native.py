@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ import zarr
 from conftest import NATIVE_ID
 from geozarr_runner.convert import stock
 from google_crc32c import value as sum_of
+from shelf import Shelf
+from shelf import served as serving
 
 from stac_watch.demo.native import write_native
 
@@ -20,7 +23,7 @@ BANDS = "measurements/reflectance"
 TOP = f"{BANDS}/r10m"
 
 
-def objects(store: Path) -> dict[str, bytes]:
+def stored(store: Path) -> dict[str, bytes]:
     """Every object of a store, but the marker."""
     found = (p for p in store.rglob("*") if p.is_file() and p.name != "stac-watch.json")
     return {p.relative_to(store).as_posix(): p.read_bytes() for p in found}
@@ -59,7 +62,7 @@ def test_a_mirror_has_the_same_objects_byte_for_byte_each_fetched_once(native, s
     files = served(native.parent)
     ended = runner(f"{files.url}/{native.name}", tmp_path / "out" / "a.zarr")
     assert ended.code == 0, ended.said
-    assert objects(tmp_path / "out" / "a.zarr") == objects(native)
+    assert stored(tmp_path / "out" / "a.zarr") == stored(native)
     chunks = {path: n for path, n in files.requests.items() if "/c/" in path}
     assert set(chunks.values()) == {1}
     outcome = ended.outcome
@@ -109,7 +112,7 @@ def test_the_converters_own_store_is_mirrored_too(product, runner, tmp_path):
         )  # fmt: skip
     ended = runner(store, tmp_path / "a.zarr", package="none")
     assert ended.code == 0, ended.said
-    assert objects(tmp_path / "a.zarr") == objects(store)
+    assert stored(tmp_path / "a.zarr") == stored(store)
     told = {check["name"]: check["detail"] for check in ended.outcome["checks"]}
     assert "nodata averaged in" in told["overviews"]
 
@@ -153,7 +156,7 @@ def test_a_reference_copies_nothing_and_its_item_points_to_the_store(native, ser
     url = f"{files.url}/{native.name}"
     ended = runner(url, tmp_path / "a.zarr", native="reference")
     assert ended.code == 0, ended.said
-    assert json.loads(objects(tmp_path / "a.zarr").pop("reference.json")) == {"href": url, "form": "geozarr-v3"}
+    assert json.loads(stored(tmp_path / "a.zarr").pop("reference.json")) == {"href": url, "form": "geozarr-v3"}
     assert ended.outcome["package"] is None
     described = json.loads((tmp_path / "a.zarr.item.json").read_text())
     hrefs = {name: a["href"] for name, a in described["assets"].items() if "zarr" in a["type"]}
@@ -376,6 +379,29 @@ def test_what_is_missing_is_waited_for(own_native, runner, tmp_path, lacks):
     assert not seen(tmp_path / "out")
 
 
+def test_a_hole_in_all_that_was_chosen_is_seen_by_what_was_not(own_native, served, runner, tmp_path):
+    for array in (own_native / BANDS).glob("r*m/b*"):
+        if (array / "c").exists():
+            shutil.rmtree(array / "c")
+    files = served(own_native.parent)
+    ended = runner(f"{files.url}/{own_native.name}", tmp_path / "out" / "a.zarr", package="none", native="convert", groups=BANDS)
+    assert (ended.code, "still being uploaded" in ended.said) == (66, True), ended.said
+    assert not seen(tmp_path / "out")
+
+
+@pytest.mark.parametrize("mode", ["mirror", "convert"])
+@pytest.mark.parametrize(("claim", "code"), [({"s2:nodata_pixel_percentage": 8}, 66), ({"s2:nodata_pixel_percentage": 100}, 0)])
+def test_a_hole_in_everything_is_told_by_what_the_item_says(own_native, runner, tmp_path, mode, claim, code):
+    for group in (BANDS, "conditions/mask", "quality/atmosphere"):
+        for array in (own_native / group).rglob("c"):
+            if array.parent.name not in ("x", "y"):
+                shutil.rmtree(array)
+    document = item(str(own_native)) | {"properties": claim}
+    (tmp_path / "item.json").write_text(json.dumps(document))
+    ended = runner(tmp_path / "item.json", tmp_path / "a.zarr", package="none", native=mode)
+    assert ended.code == code, ended.said
+
+
 def test_a_person_may_take_a_hole_for_nodata_and_the_outcome_says_so(own_native, runner, tmp_path):
     hole_in_a_band(own_native)
     ended = runner(own_native, tmp_path / "a.zarr", package="none", allow_empty="true")
@@ -391,7 +417,7 @@ def test_masks_that_are_all_zero_may_be_left_out(own_native, runner, tmp_path):
     assert ended.code == 0, ended.said
 
 
-@pytest.mark.parametrize(("answer", "code"), [("403", 77), ("503", 75), ("cut", 65), ("404", 66)])
+@pytest.mark.parametrize(("answer", "code"), [("403", 66), ("401", 77), ("503", 75), ("cut", 65), ("404", 66)])
 def test_what_a_server_says_of_a_band_decides_how_it_ends(native, served, runner, tmp_path, answer, code):
     files = served(native.parent)
     files.faults["r10m/b02/c/0/0"] = [answer]
@@ -428,20 +454,43 @@ def test_what_was_published_anew_meanwhile_is_fetched_anew(own_native, served, r
     root.write_text(json.dumps(document))
     ended = runner(url, tmp_path / "a.zarr", **options)
     assert ended.code == 0, ended.said
-    assert objects(tmp_path / "a.zarr") == objects(own_native)
+    assert stored(tmp_path / "a.zarr") == stored(own_native)
+
+
+@pytest.mark.parametrize("mode", ["mirror", "convert"])
+def test_what_is_replaced_while_it_is_fetched_is_noticed(native, made_once, runner, tmp_path, mode):
+    """By tags alone: the root's document is the same, and old and new both decode."""
+    other = made_once("native-of-another-day", lambda folder: write_native(folder, NATIVE_ID, size=252, chunk=84, seed=1))
+    old, new = ({f"{native.name}/{k}": b for k, b in stored(s).items()} for s in (native, other / native.name))
+    new[f"{native.name}/zarr.json"] = old[f"{native.name}/zarr.json"]
+    with serving(Shelf(old)) as place:
+        chunks = Counter[str]()
+
+        def before(path: str) -> None:
+            chunks["asked"] += "/c/" in path
+            if chunks["asked"] > 20:  # more than are fetched at a time
+                place.objects = new
+
+        place.before = before
+        options = {"package": "none", "native": mode, "groups": BANDS if mode == "convert" else ""}
+        ended = runner(f"{place.url}/{native.name}", tmp_path / "a.zarr", **options)
+    assert ended.code == 0, ended.said
+    assert "was replaced while it was read" in ended.stderr
+    band = f"{BANDS}/r60m/b01"
+    np.testing.assert_allclose(physical(tmp_path / "a.zarr", band), physical(other / native.name, band), rtol=1e-6)
 
 
 def test_a_new_stamp_of_the_same_store_is_looked_at_and_fetches_nothing(own_native, served, runner, tmp_path):
     files = served(own_native.parent)
     url, first = f"{files.url}/{own_native.name}", {"package": "none", "key": "1" * 20, "revision": "a"}
     assert runner(url, tmp_path / "a.zarr", **first).code == 0
-    before = objects(tmp_path / "a.zarr")
+    before = stored(tmp_path / "a.zarr")
     files.requests.clear()
     ended = runner(url, tmp_path / "a.zarr", **first | {"key": "2" * 20, "revision": "b"})
     assert (ended.code, ended.outcome["reason"]) == (0, "unchanged"), ended.said
     assert not [path for path in files.requests if "/c/" in path]
     marker = json.loads((tmp_path / "a.zarr" / "stac-watch.json").read_text())
-    assert (marker["key"], marker["revision"], objects(tmp_path / "a.zarr")) == ("2" * 20, "b", before)
+    assert (marker["key"], marker["revision"], stored(tmp_path / "a.zarr")) == ("2" * 20, "b", before)
     band = shard(own_native, "b03", "r720m")  # published anew, with the same metadata
     node = shard(own_native, "b03", "r360m")
     band.unlink()
@@ -450,7 +499,7 @@ def test_a_new_stamp_of_the_same_store_is_looked_at_and_fetches_nothing(own_nati
     files.requests.clear()
     ended = runner(url, tmp_path / "a.zarr", **first | {"key": "3" * 20, "revision": "c"})
     assert ended.code == 66, ended.said
-    assert objects(tmp_path / "a.zarr") == before
+    assert stored(tmp_path / "a.zarr") == before
 
 
 def test_a_store_that_was_published_anew_replaces_its_mirror(own_native, served, runner, tmp_path):
@@ -461,7 +510,7 @@ def test_a_store_that_was_published_anew_replaces_its_mirror(own_native, served,
     write_native(own_native.parent, NATIVE_ID, size=252, chunk=84, seed=1)
     ended = runner(url, tmp_path / "a.zarr", **first | {"key": "2" * 20})
     assert (ended.code, ended.outcome["reason"]) == (0, "done"), ended.said
-    assert objects(tmp_path / "a.zarr") == objects(own_native)
+    assert stored(tmp_path / "a.zarr") == stored(own_native)
 
 
 def test_an_archive_is_refused_by_its_name_and_not_read(native, served, runner, tmp_path):

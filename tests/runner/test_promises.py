@@ -225,3 +225,29 @@ def test_numbers_beyond_any_product_are_refused(product):
         documents[f"{R}/r10m/b02/.zarray"] |= change
         with pytest.raises(InputError, match="more than"):
             parse(documents, "here")
+
+
+def test_a_store_whose_name_does_not_say_so_is_found_by_its_metadata(product, runner, tmp_path):
+    objects = {f"scene-1/{key.partition('/')[2]}": body for key, body in _objects(product).items()}
+    with served(Shelf(objects)) as shelf:
+        group = f"{shelf.url}/scene-1/measurements/reflectance"
+        asset = {"href": group, "type": "application/vnd+zarr"}
+        objects["item.json"] = json.dumps({"type": "Feature", "id": ITEM_ID, "assets": {"reflectance": asset}}).encode()
+        for given in (f"{shelf.url}/scene-1", f"{shelf.url}/item.json"):
+            ended = runner(given, tmp_path / "o.zarr", command="preflight")
+            assert ended.code == 0, ended.stderr
+        objects["scene-1/zarr.json"] = objects.pop("scene-1/.zmetadata")  # found, and said to be what it is
+        assert runner(f"{shelf.url}/scene-1", tmp_path / "o.zarr", command="preflight").code == 65
+        assert runner(f"{shelf.url}/scene-2", tmp_path / "o.zarr", command="preflight").code == 66
+
+
+def test_several_stores_of_one_item_are_told_as_such(product, runner, tmp_path):
+    objects = {f"p/{name}/{key.partition('/')[2]}": body for key, body in _objects(product).items() for name in "ab"}
+    with served(Shelf(objects)) as shelf:
+        assets = {name: {"href": f"{shelf.url}/p/{name}", "type": "application/vnd+zarr"} for name in "ab"}
+        objects["item.json"] = json.dumps({"type": "Feature", "id": ITEM_ID, "assets": assets}).encode()
+        ended = runner(f"{shelf.url}/item.json", tmp_path / "o.zarr", command="preflight")
+        assert (ended.code, "in several stores" in ended.said) == (65, True), ended.stderr
+        for key in [key for key in objects if key.startswith("p/")]:
+            del objects[key]
+        assert runner(f"{shelf.url}/item.json", tmp_path / "o.zarr", command="preflight").code == 66

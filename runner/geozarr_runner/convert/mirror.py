@@ -20,18 +20,21 @@ from typing import Any
 import numpy as np
 import zarr
 
+from geozarr_runner.source import claims
 from geozarr_runner.source.arrive import Arrived, bring, fetch_documents
+from geozarr_runner.source.complete import Allowance
+from geozarr_runner.source.noted import Watch, unchanged, unless_replaced
 from geozarr_runner.source.preflight import SAMPLE_BYTES, Plan
 from geozarr_runner.source.product import OVERVIEWS, REFLECTANCE
 from geozarr_runner.source.samples import Blocks
 from geozarr_runner.source.shards import read_whole
 from geozarr_runner.source.stage import Staged, corrupt_source
 from geozarr_runner.source.threads import in_threads
-from geozarr_runner.source.transcode import keep_objects, write_nodes
+from geozarr_runner.source.transcode import keep_objects, noted_for, write_nodes
 from geozarr_runner.source.whole import identity, require_whole
 from geozarr_runner.verify.pyramid import georeferencing, overviews, scales
 from geozarr_runner.verify.verify import Compared, Sample, Verification
-from stac_watch.model.errors import Defect, InputError, SourceNotThere, Temporary, write_failure
+from stac_watch.model.errors import Defect, InputError, SourceNotThere, write_failure
 from stac_watch.model.forms import Native
 from stac_watch.model.outcome import Check, Outcome
 from stac_watch.model.zarr3 import ROOT, StoredArray, StoredTree, fingerprint, same_store
@@ -63,7 +66,8 @@ def take(
     Raises:
         SourceNotThere: objects are missing that cannot be empty.
         InputError: an object is broken at the source, or the store is not what its metadata says.
-        Temporary: it was published anew meanwhile; or see `source.classify`, as for Refused and CannotWrite.
+        Replaced: it was published anew meanwhile.
+        Temporary | Refused | CannotWrite: see `source.classify`.
     """
     tree = plan.tree
     if tree is None:
@@ -72,21 +76,24 @@ def take(
     keep_objects(objects, plan.root)
     partial = plan.native is Native.REFERENCE
     arrays = _smallest(tree) if partial else dict(tree.arrays)
-    samples = Blocks(arrays)
+    samples, noted = Blocks(arrays), noted_for(plan, folder)
     keys = tree.documents()
     with during("stage", len(keys) + sum(1 for a in arrays.values() for _ in a.keys())) as advance:  # noqa: SIM118
         documents = _documents(plan, tree, objects, keys, called_off)
         advance(len(keys))
-        arrived = bring(plan.source, objects, arrays.values(), advance=advance, called_off=called_off, see=samples.see)
+        with unless_replaced(plan, objects, noted, called_off):
+            arrived = bring(plan.source, objects, arrays.values(), noted, advance=advance, called_off=called_off, see=samples.see)
         sizes = _sizes(plan, tree, arrived, called_off) if partial else arrived.sizes
         odd = require_whole(arrays, arrived.missing, samples, plan.source.url, allow_empty=allow_empty)
-        _require_same(plan)
-    with during("convert", 0):
-        place(plan, documents, arrived, objects, output)
-    with during("verify", 0):
-        there = _sample_store(tree, arrays, arrived, folder / "sample") if partial else output
-        checks = (*_questions(tree, arrays, there, samples), _coverage(arrays, tree, arrived, partial=partial))
-    _require_passed(checks, plan)
+        said = claims.contradiction_of_store(plan, arrays, arrived.missing, samples, sizes)
+        claims.require(said, plan.source.url, Allowance(allow_empty=allow_empty))
+    with unchanged(Watch(plan, objects, noted, arrived.missing, called_off)):
+        with during("convert", 0):
+            place(plan, documents, arrived, objects, output)
+        with during("verify", 0):
+            there = _sample_store(tree, arrays, arrived, folder / "sample") if partial else output
+            checks = (*_questions(tree, arrays, there, samples), _coverage(arrays, tree, arrived, partial=partial))
+        _require_passed(checks, plan)
     findings = tuple(_found(path, sampled.pixels) for path, sampled in samples.of.items())
     known = fingerprint(plan.root, sizes, {} if partial else arrived.indexes)
     verified = Verification(checks, findings, Sample(known, 1.0))
@@ -219,12 +226,6 @@ def _sizes(plan: Plan, tree: StoredTree, arrived: Arrived, called_off: threading
             hint="it is tried again later; a mirror looks into what is there, and may find that they are empty",
         )
     return {key: size for key, size in known.items() if size is not None}
-
-
-def _require_same(plan: Plan) -> None:
-    """Raises Temporary when the root's metadata is another one now: then what was fetched is of two stores."""
-    if plan.source.local is None and plan.source.read(ROOT) != plan.root:
-        raise Temporary(f"{plan.source.url} was published anew while it was fetched", hint="the same again begins with the new one")
 
 
 def _questions(tree: StoredTree, arrays: Mapping[str, StoredArray], root: Path, samples: Blocks) -> tuple[Check, ...]:

@@ -1,26 +1,29 @@
 """Brings the objects of a Zarr v3 store onto the work volume, each whole or not at all, and looks into each once as it arrives.
 
-Whole objects, no ranges: a server was seen that answers a ranged request with the head of the object and the right length. What an
-earlier attempt left is not fetched again, but looked into again. An object that is broken is fetched once more; then the source is.
+Whole objects, no ranges: a server was seen that answers a ranged request with the head of the object and the right length.
+What an earlier attempt left is not fetched again where the source can be asked later whether it is still the same (`noted`), but
+looked into again. An object that is broken is fetched once more; then the source is.
 """
 
 from __future__ import annotations
 
-import math
 import os
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from geozarr_runner.source.shards import Broken, Cells, Inspected, Region, dtype_of, inspect
+from geozarr_runner.source.faults import Forbidden
+from geozarr_runner.source.noted import Noted
+from geozarr_runner.source.refusals import Refusals
+from geozarr_runner.source.shards import Broken, Cells, Inspected, Region, encoded_limit, inspect
 from geozarr_runner.source.stage import corrupt_source
-from geozarr_runner.source.store import SourceStore
+from geozarr_runner.source.store import SourceStore, stat_validator
 from geozarr_runner.source.threads import in_threads
 from stac_watch.model.errors import SourceNotThere, write_failure
-from stac_watch.model.zarr3 import StoredArray
+from stac_watch.model.zarr3 import ROOT, StoredArray
 
-_MARGIN = 1_000_000  #: headers of chunks that do not get smaller: of thousands in a shard, too
 type See = Callable[[StoredArray, Region, Cells | None], None]
 
 
@@ -48,6 +51,7 @@ def bring(
     source: SourceStore,
     root: Path,
     arrays: Iterable[StoredArray],
+    noted: Noted,
     *,
     advance: Callable[[int], None],
     called_off: threading.Event,
@@ -59,6 +63,7 @@ def bring(
         source: where from; a local one is read where it lies.
         root: where to.
         arrays: whose objects.
+        noted: what the source said of each that is there; added to.
         advance: told of each object.
         called_off: ends the work early.
         see: told of each chunk, from many threads at once.
@@ -68,21 +73,21 @@ def bring(
         Temporary | Refused | CannotWrite: see `source.classify`.
     """
     places = {key: (array, place) for array in arrays for key, place in array.keys()}  # noqa: SIM118  # no mapping
-    where = source.local or root
+    bringing = _Bringing(source, source.local or root, noted, Refusals(source, ROOT))
 
     def one(key: str) -> tuple[Inspected | None, int]:
         if called_off.is_set():
             return None, 0
         array, place = places[key]
         told = None if see is None else lambda at, cells: see(array, at, cells)
-        found = _one(source, where, key, encoded_limit(array), lambda path: inspect(array, place, path, told))
+        found = bringing.one(key, encoded_limit(array), lambda path: inspect(array, place, path, told))
         advance(1)
         return found
 
     largest = sorted(places, key=lambda key: -places[key][0].pixels)
     results = dict(zip(largest, in_threads(one, largest, called_off), strict=True))
     objects = {key: found for key, (found, _) in results.items() if found is not None}
-    return Arrived(where, objects, frozenset(results.keys() - objects.keys()), sum(size for _, size in results.values()))
+    return Arrived(bringing.root, objects, frozenset(results.keys() - objects.keys()), sum(size for _, size in results.values()))
 
 
 def fetch_documents(source: SourceStore, root: Path, keys: Iterable[str], called_off: threading.Event) -> dict[str, bytes | None]:
@@ -94,54 +99,66 @@ def fetch_documents(source: SourceStore, root: Path, keys: Iterable[str], called
         there = root / key
         try:
             return there.read_bytes() if there.exists() else source.read(key)
-        except SourceNotThere:
+        except (SourceNotThere, Forbidden):  # the root could be read: what it refuses it does not have
             return None
 
     wanted = list(keys)
     return dict(zip(wanted, in_threads(one, wanted, called_off), strict=True))
 
 
-def _one(source: SourceStore, root: Path, key: str, limit: int, look: Callable[[Path], Inspected]) -> tuple[Inspected | None, int]:
-    """Returns what an object is, None when it is not there, and the bytes that were fetched for it."""
-    target, fetched = root / key, 0
-    said = ""
-    if target.is_file() and _still(source, key, target):
+@dataclass(frozen=True)
+class _Bringing:
+    """What the threads that fetch have in common."""
+
+    source: SourceStore
+    root: Path
+    noted: Noted
+    refusals: Refusals
+
+    def one(self, key: str, limit: int, look: Callable[[Path], Inspected]) -> tuple[Inspected | None, int]:
+        """Returns what an object is, None when it is not there, and the bytes that were fetched for it."""
+        target = self.root / key
+        if self.source.local is not None:
+            return self._in_place(key, target, look), 0
+        if target.is_file() and self.noted.vouches(key):
+            with suppress(Broken):
+                return look(target), 0
         try:
-            return look(target), 0
-        except Broken as error:
-            said = str(error)
-    elif source.local is not None:
+            return self._fetch(key, target, limit, look)
+        except SourceNotThere:
+            target.unlink(missing_ok=True)  # of an earlier attempt, that nobody vouches for
+        except Forbidden:
+            self.refusals.take_for_absent(key)
+            target.unlink(missing_ok=True)  # idem
         return None, 0
-    if source.local is None:
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+
+    def _in_place(self, key: str, target: Path, look: Callable[[Path], Inspected]) -> Inspected | None:
+        try:
+            self.noted.add(key, stat_validator(target))
+            return look(target)
+        except Broken as error:
+            raise corrupt_source([f"{key}: {error}"], self.source.url) from error
+        except OSError:
+            return None
+
+    def _fetch(self, key: str, target: Path, limit: int, look: Callable[[Path], Inspected]) -> tuple[Inspected, int]:
+        """Fetches an object under a temporary name and renames it; one that is broken is fetched once more."""
+        temporary, fetched, said = target.with_name(f".{target.name}.{os.getpid()}.part"), 0, ""
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             for _ in range(2):
-                fetched += source.fetch(key, temporary, limit=limit).size
+                got = self.source.fetch(key, temporary, limit=limit)
+                fetched += got.size
                 try:
                     found = look(temporary)
                 except Broken as error:
                     said = str(error)
                     continue
                 temporary.replace(target)
+                self.noted.add(key, got.validator)
                 return found, fetched
-        except SourceNotThere:
-            return None, 0
         except OSError as error:
             raise write_failure(error, target) from error
         finally:
             temporary.unlink(missing_ok=True)
-    raise corrupt_source([f"{key}: {said}"], source.url)
-
-
-def _still(source: SourceStore, key: str, path: Path) -> bool:
-    """Says whether what an earlier attempt fetched may be what the source has now: a store is published anew under its own name."""
-    if source.local is not None:
-        return True
-    size = source.size(key)
-    return size is None or size in (-1, path.stat().st_size)
-
-
-def encoded_limit(array: StoredArray) -> int:
-    """Returns the most bytes that a stored object can have: no codec makes noise longer by more than a hundredth."""
-    return math.prod(array.stored) * dtype_of(array).itemsize * 101 // 100 + array.index_bytes + _MARGIN
+        raise corrupt_source([f"{key}: {said}"], self.source.url)

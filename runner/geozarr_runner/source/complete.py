@@ -2,7 +2,8 @@
 
 An absent chunk is judged by the ground that it is of. Reflectance, atmosphere, scene classification and detector footprints have
 data wherever a tile was seen: where one of them, in whatever resolution, has data and another lacks the chunk, it is missing.
-Where none has data it is nodata, were it the whole tile. Quality flags and probabilities may be 0 anywhere.
+Whether they were chosen is not asked: the smallest of each kind is fetched as a witness. Where none has data it is nodata, were it
+the whole tile; unless the item says that the product has more (`claims`). Quality flags and probabilities may be 0 anywhere.
 """
 
 from __future__ import annotations
@@ -15,12 +16,16 @@ from typing import Any
 import numpy as np
 
 from geozarr_runner.source.ground import Flags, blocks, cells_of, deep, shares, within
-from geozarr_runner.source.product import NATIVE_LEVELS, REFLECTANCE, Selection, ZarrArray
+from geozarr_runner.source.product import NATIVE_LEVELS, REFLECTANCE, Product, Selection, ZarrArray
 from stac_watch.model.errors import SourceNotThere
 
 SEES = (REFLECTANCE, "quality/atmosphere", "conditions/mask/detector_footprint", "conditions/mask/l2a_classification")
 """Groups whose arrays have data on all ground that the sensor saw: 0 means that it did not."""
 NODATA = 0.01  #: share of a chunk's pixels flagged as nodata by one band, from which on every other band's flags must say so, too
+HINT = (
+    "it is looked at again later; if it stays, tell the catalog's operator which chunks are missing, "
+    "or take them for nodata: geozarr-runner run --allow-empty true"
+)
 _SHOWN = 4
 
 
@@ -40,29 +45,63 @@ class Allowance:
     allow_empty: bool = False  # a person says that they are nodata
 
 
-def require(selection: Selection, absent: frozenset[str], root: Path, where: str, looked: Allowance) -> tuple[Odd, ...]:
+def require(
+    selection: Selection,
+    absent: frozenset[str],
+    root: Path,
+    where: str,
+    looked: Allowance,
+    others: tuple[ZarrArray, ...] = (),
+) -> tuple[Odd, ...]:
     """Checks that absent chunks can be nothing but nodata. Returns those that cannot, and are allowed all the same.
 
     Raises:
         SourceNotThere: some cannot; says which, and who sees data there.
     """
-    odd = judge(selection, absent, root)
+    odd = judge(selection, absent, root, others)
     if not odd or looked.allow_empty:
         return odd
     shown = "; ".join(f"{o.key}: {o.why}" for o in odd[:_SHOWN]) + (f"; and {len(odd) - _SHOWN} more" if len(odd) > _SHOWN else "")
     again = f", at {looked.times} looks" if looked.times > 1 else ""
     raise SourceNotThere(
         f"{where} is still being uploaded: {len(odd)} of {len(selection.keys)} chunks are missing{again} ({shown})",
-        hint="it is looked at again later; if it stays, tell the catalog's operator which chunks are missing, "
-        "or take them for nodata: geozarr-runner run --allow-empty true",
+        hint=HINT,
     )
 
 
-def judge(selection: Selection, absent: frozenset[str], root: Path) -> tuple[Odd, ...]:
-    """Returns the absent chunks that cannot be all nodata. Reads pixels only when ground is missing."""
+def lacks_ground(selection: Selection, absent: frozenset[str]) -> bool:
+    """Says whether chunks are absent of arrays that have data wherever the tile was seen."""
+    return any(key in absent for a in selection.arrays if _on_ground(a) and _sees(a) for key in a.chunk_keys())
+
+
+def witnesses(selection: Selection, product: Product, absent: frozenset[str]) -> tuple[ZarrArray, ...]:
+    """Returns arrays that were not chosen and see the ground of absent chunks: of each kind the smallest."""
+    if not lacks_ground(selection, absent):
+        return ()
+    chosen = {array.path for array in selection.arrays}
+    outside = [a for a in product.arrays.values() if _on_ground(a) and a.path not in chosen]
+    kinds = [[a for a in outside if a.group.startswith(kind)] for kind in SEES]
+    return tuple(min(kind, key=lambda a: (a.pixels, a.path)) for kind in kinds if kind)
+
+
+def seen(selection: Selection, absent: frozenset[str], root: Path) -> float:
+    """Returns the share of the tile that reflectance has data on, as its coarsest band has it."""
+    bands = [a for a in selection.arrays if _on_ground(a) and a.group.startswith(REFLECTANCE)]
+    return _Witnesses(selection, absent, root).share(min(bands, key=lambda a: (a.pixels, a.path))) if bands else 1.0
+
+
+def judge(selection: Selection, absent: frozenset[str], root: Path, others: tuple[ZarrArray, ...] = ()) -> tuple[Odd, ...]:
+    """Returns the absent chunks that cannot be all nodata. Reads pixels only when ground is missing.
+
+    Args:
+        selection: what is converted.
+        absent: the keys of its chunks that are not there.
+        root: where the others are.
+        others: arrays that are not converted and were brought there, too, as `witnesses`; theirs that are not there say nothing.
+    """
     if not absent:
         return ()
-    witnesses = _Witnesses(selection, absent, root)
+    witnesses = _Witnesses(selection, absent, root, others)
     gone = [(array, [key for key in array.chunk_keys() if key in absent]) for array in selection.arrays]
     return tuple(odd for array, keys in gone for odd in _judged(array, keys, witnesses))
 
@@ -86,8 +125,8 @@ def _judged(array: ZarrArray, gone: list[str], witnesses: _Witnesses) -> Iterato
 class _Witnesses:
     """Who has data on which ground; each array is read once, and only when it is asked."""
 
-    def __init__(self, selection: Selection, absent: frozenset[str], root: Path) -> None:
-        self._arrays = sorted((a for a in selection.arrays if _on_ground(a)), key=lambda a: a.pixels)
+    def __init__(self, selection: Selection, absent: frozenset[str], root: Path, others: tuple[ZarrArray, ...] = ()) -> None:
+        self._arrays = sorted((a for a in (*selection.arrays, *others) if _on_ground(a)), key=lambda a: a.pixels)
         self._selection, self._absent, self._root = selection, absent, root
         self._seeing = [a for a in self._arrays if _sees(a)]
         self._cells = cells_of(a.shape for a in self._seeing)
@@ -115,6 +154,11 @@ class _Witnesses:
                 if values is not None and np.mean((values & bit) != 0) > NODATA:
                     return other.path
         return ""
+
+    def share(self, array: ZarrArray) -> float:
+        """Returns the share of an array's pixels that are data."""
+        valid = sum(int(np.count_nonzero(flags)) for _, _, flags in self._parts(array))
+        return valid / max(1, array.shape[-2] * array.shape[-1])
 
     def _deep_of(self, array: ZarrArray) -> Flags:
         if array.path not in self._deep:

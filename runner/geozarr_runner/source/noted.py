@@ -5,23 +5,27 @@ A product that is replaced in place, while it is read or between two attempts, w
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from geozarr_runner.source import codecs
+from geozarr_runner.source import codecs, shards
+from geozarr_runner.source.faults import Forbidden
 from geozarr_runner.source.forms import recognise
 from geozarr_runner.source.preflight import Plan, read_metadata
 from geozarr_runner.source.threads import CONNECTIONS
 from geozarr_runner.source.transfer import Validator
-from stac_watch.model.errors import SourceNotThere, Temporary
+from stac_watch.model.errors import InputError, SourceNotThere, Temporary
+from stac_watch.model.zarr3 import ROOT
 
 METADATA = ".zmetadata"
+_FILE = "noted.jsonl"
 
 
 class Replaced(Temporary):
@@ -58,6 +62,16 @@ class Noted:
         """Tells whether it can be asked later if a staged object is still the source's."""
         known = self.known.get(key)
         return known is not None and bool(known.etag or known.modified)
+
+
+def noted_in(folder: Path) -> Noted:
+    """Returns what is noted of what is staged in a folder."""
+    return Noted(folder / _FILE)
+
+
+def forget(folder: Path) -> None:
+    """Removes what was noted of what was staged in a folder."""
+    (folder / _FILE).unlink(missing_ok=True)
 
 
 class Watch:
@@ -97,17 +111,30 @@ class Watch:
 
     def changed(self) -> list[str]:
         """Returns the keys of what is another object now, is gone, or has come; the metadata first."""
-        store = recognise(self._plan.source)
-        if store.tree is not None or read_metadata(self._plan.source, store.raw)[0] != self._plan.metadata:
-            return [METADATA]
+        if (root := self._root_changed()) is not None:
+            return [root]
         asked: list[tuple[str, Callable[[str], bool]]] = [
             (key, self._is_other) for key in self._noted.known if self._noted.vouches(key)
         ]
         asked += [(key, self._is_there) for key in self._absent]
-        wanted = {key for array in self._plan.selection.arrays for key in array.chunk_keys()}
+        wanted = self._limits()
         with ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="ask") as pool:
             found = list(pool.map(lambda pair: pair[0] in wanted and not self._called_off.is_set() and pair[1](pair[0]), asked))
         return [key for (key, _), other in zip(asked, found, strict=True) if other]
+
+    def _root_changed(self) -> str | None:
+        """Returns the key of the root's document when it is not what was planned with."""
+        source, tree = self._plan.source, self._plan.tree
+        if tree is not None:
+            return ROOT if source.read(ROOT) != self._plan.root else None
+        store = recognise(source)
+        return METADATA if store.tree is not None or read_metadata(source, store.raw)[0] != self._plan.metadata else None
+
+    def _limits(self) -> dict[str, int]:
+        """Returns the key of every object that may be watched, and the most bytes that it can have."""
+        if self._plan.tree is not None:
+            return {key: shards.encoded_limit(array) for key, array in self._plan.tree.keys().items()}
+        return {key: codecs.encoded_limit(array) for array in self._plan.selection.arrays for key in array.chunk_keys()}
 
     def _is_other(self, key: str) -> bool:
         source = self._plan.source
@@ -115,7 +142,7 @@ class Watch:
             if source.ask(key, self._noted.known[key]):
                 return False
             return True if source.local is not None else self._differs(key)
-        except SourceNotThere:
+        except (SourceNotThere, Forbidden):  # the root has just been read
             return True
 
     def _is_there(self, key: str) -> bool:
@@ -124,16 +151,15 @@ class Watch:
             return (source.local / key).exists()
         try:
             source.ask(key, Validator())
-        except SourceNotThere:
+        except (SourceNotThere, Forbidden):
             return False
         return True
 
     def _differs(self, key: str) -> bool:
         """Compares the bytes: servers behind one address may give one object several tags, or the time of the request."""
-        array = next(a for a in self._plan.selection.arrays if key.startswith(f"{a.path}/"))
         again = (self._root / key).with_name(f".{key.rpartition('/')[2]}.again")
         try:
-            fetched = self._plan.source.fetch(key, again, limit=codecs.encoded_limit(array))
+            fetched = self._plan.source.fetch(key, again, limit=self._limits()[key])
             other = again.read_bytes() != (self._root / key).read_bytes()
         except FileNotFoundError:  # discarded meanwhile, because it could not be decoded
             return True
@@ -143,3 +169,33 @@ class Watch:
             return other
         finally:
             again.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def unchanged(watch: Watch) -> Iterator[None]:
+    """Asks meanwhile whether the source is still what was staged; where it is not, that is the reason for whatever failed, too.
+
+    Raises:
+        Replaced: see `Watch.require_unchanged`.
+    """
+    with watch:
+        try:
+            yield
+        except Exception:
+            watch.require_unchanged()
+            raise
+        watch.require_unchanged()
+
+
+@contextlib.contextmanager
+def unless_replaced(plan: Plan, root: Path, noted: Noted, called_off: threading.Event) -> Iterator[None]:
+    """Of a product that is just being replaced anything can be said: what is wrong with it may be that.
+
+    Raises:
+        Replaced: see `Watch.require_unchanged`.
+    """
+    try:
+        yield
+    except InputError:
+        Watch(plan, root, noted, (), called_off).require_unchanged()
+        raise

@@ -6,11 +6,12 @@ again later: what passes is converted. `estimate` gives the formula by which vol
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -21,11 +22,12 @@ from geozarr_runner.source import product as model
 from geozarr_runner.source.faults import Forbidden
 from geozarr_runner.source.product import Product, Selection, ZarrArray
 from geozarr_runner.source.store import Patience, SourceStore, found_in, open_source, resolve_href
+from geozarr_runner.source.transfer import Validator
 from stac_watch.model.errors import InputError, SourceNotThere, printable
 from stac_watch.model.forms import Form, Native, form_of
 from stac_watch.model.identity import check_item_id
 from stac_watch.model.product import product_href
-from stac_watch.model.zarr3 import StoredTree
+from stac_watch.model.zarr3 import ROOT, StoredTree
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +44,7 @@ STAGED_BYTES_PER_PIXEL = {"reflectance": 1.6, "atmosphere": 1.4, "mask": 0.25}
 """The same for the source as it is stored (uint16 and uint8, blosc-zstd): measured 1.08 for reflectance."""
 SAMPLE_BYTES = 64_000_000
 """Of the smallest arrays of a store that is only referenced: so much is fetched and looked into."""
+_ASKED = 6  #: assets that are asked whether they are stores
 BYTES_PER_FILE = 4096
 """Metadata documents and the rounding of small files."""
 
@@ -116,7 +119,11 @@ def plan(
     source = found.source
     store = forms.recognise(source)
     tree = store.tree
-    metadata, documents = read_metadata(source, store.raw) if tree is None else native.v2_metadata(tree)
+    try:
+        metadata, documents = read_metadata(source, store.raw) if tree is None else native.v2_metadata(tree)
+    except SourceNotThere:
+        _require_one_store(found)
+        raise
     product = reading.parse(documents, source.url)
     model.require_sentinel2(product, source.url)
     model.require_crs(product, source.url)
@@ -153,7 +160,12 @@ def resolve(stac_url: str, *, allowed_hosts: tuple[str, ...], patience: Patience
     forms.refuse_archive(given.url)
     if is_store(stac_url) or (given.local is not None and given.local.is_dir()):
         return Found("", given, {})
-    item = _item(_read_item(given), given.url)
+    try:
+        item = _item(_read_item(given), given.url)
+    except (SourceNotThere, Forbidden, InputError):
+        if _is_root(given):  # of a store whose name does not say so
+            return Found("", given, {})
+        raise
     found = product_href(item)
     if found is None:
         raise _no_product(item, given.url)
@@ -242,13 +254,43 @@ def _without_consolidated(source: SourceStore) -> tuple[bytes, dict[str, Any]]:
     except (SourceNotThere, Forbidden) as absent:
         if source.starts_with("", _ZIP):
             raise forms.archive(source.url) from absent
-        if isinstance(absent, Forbidden):
+        if isinstance(absent, Forbidden) and source.query:  # what a signature opens would be told apart
             raise
-        raise SourceNotThere(f"no product at {source.url}: it has neither .zmetadata nor zarr.json", hint=absent.hint) from absent
+        nothing = (
+            "it has neither .zmetadata nor zarr.json" if isinstance(absent, SourceNotThere) else "all of it was answered with 403"
+        )
+        raise SourceNotThere(f"no product at {source.url}: {nothing}", hint=absent.hint) from absent
     raise SourceNotThere(
         f"{source.url} has no consolidated metadata yet",
         hint="writers put .zmetadata there last, so it is tried again; if it stays, consolidate it or give a local copy",
     )
+
+
+def _is_root(source: SourceStore) -> bool:
+    """Says whether a store's metadata lies at an address."""
+    for key in (".zmetadata", ROOT):
+        with contextlib.suppress(SourceNotThere, Forbidden, InputError):
+            source.ask(key, Validator())
+            return True
+    return False
+
+
+def _require_one_store(found: Found) -> None:
+    """Of an item that leads to a folder where nothing is, asks whether its assets are stores: then nobody knows which one is meant.
+
+    Raises:
+        InputError: they are.
+    """
+    source, assets = found.source, found.item.get("assets")
+    hrefs = {str(a.get("href")).rstrip("/") for a in (assets.values() if isinstance(assets, dict) else ()) if isinstance(a, dict)}
+    inside = sorted(href for href in hrefs if source.url in href and href.partition("?")[0] != source.url)[:_ASKED]
+    below = [replace(source, url=h, root=source.root + h.partition("?")[0].partition(source.url)[2]) for h in inside]
+    stores = [one.url.partition("?")[0] for one in below if _is_root(one)]
+    if stores:
+        raise InputError(
+            f"the item has its product in several stores, and none is called `product` ({printable(', '.join(stores), 400)})",
+            hint="give the product's URL itself, or an item with an asset `product`",
+        )
 
 
 def _read_item(given: SourceStore) -> bytes:

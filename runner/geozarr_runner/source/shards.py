@@ -26,6 +26,7 @@ type Cells = np.ndarray[Any, np.dtype[Any]]
 type Region = tuple[slice, ...]
 
 _ABSENT = 2**64 - 1  #: an entry's offset and length where the chunk is all fill (sharding codec 1.0)
+_MARGIN = 1_000_000  #: bytes of headers of chunks that do not get smaller: of thousands in a shard, too
 _BLOSC_HEADER = struct.Struct("<4B3I")
 _CODECS = {"bytes", "blosc", "zstd", "gzip", "crc32c"}
 _PLAIN = {"bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64"}
@@ -223,3 +224,8 @@ def _places(array: StoredArray, place: tuple[int, ...]) -> Iterator[Region]:
     for index in cartesian(*counts):
         starts = [p * s + k * i for p, s, k, i in zip(place, array.stored, index, array.inner, strict=True)]
         yield tuple(slice(a, max(a, min(a + i, n))) for a, i, n in zip(starts, array.inner, array.shape, strict=True))
+
+
+def encoded_limit(array: StoredArray) -> int:
+    """Returns the most bytes that a stored object can have: no codec makes noise longer by more than a hundredth."""
+    return math.prod(array.stored) * dtype_of(array).itemsize * 101 // 100 + array.index_bytes + _MARGIN

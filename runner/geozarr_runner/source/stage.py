@@ -17,18 +17,19 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, as_completed, wait
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from geozarr_runner.source import codecs, complete
+from geozarr_runner.source import claims, codecs, complete
 from geozarr_runner.source.complete import Allowance, Odd
 from geozarr_runner.source.faults import Forbidden
-from geozarr_runner.source.noted import Noted
+from geozarr_runner.source.noted import METADATA, Noted, forget, noted_in, unless_replaced
 from geozarr_runner.source.preflight import Plan
 from geozarr_runner.source.product import Selection, ZarrArray
+from geozarr_runner.source.refusals import Refusals
 from geozarr_runner.source.store import stat_validator
-from geozarr_runner.source.threads import CONNECTIONS, most_telling
-from geozarr_runner.source.transfer import Validator
+from geozarr_runner.source.threads import CONNECTIONS, in_threads, most_telling
 from stac_watch.model.errors import InputError, SourceNotThere, write_failure
 from stac_watch.model.files import replace_file
 from stac_watch.model.outcome import Check
@@ -93,7 +94,7 @@ def stage(
         Temporary | Refused | CannotWrite: see `source.classify`.
     """
     if plan.source.local is not None:
-        return _in_place(plan, plan.source.local, folder, advance, looked)
+        return _in_place(plan, plan.source.local, folder, advance, looked, called_off)
     root = folder / COPY
     prepare(plan, root)
     noted = noted_in(folder)
@@ -102,21 +103,20 @@ def stage(
     advance(len(by_key) - len(wanted))
     if eager is not None:
         wanted.sort(key=lambda key: eager.rank(by_key[key].path))
-    bringing = _Bringing(plan, root, noted, by_key, called_off)
-    fetched, absent = _fetch_all(bringing, wanted, advance, eager)
+    bringing = _Bringing(plan, root, noted, by_key, called_off, Refusals(plan.source, METADATA))
+    with unless_replaced(plan, root, noted, called_off):
+        fetched, absent = _fetch_all(bringing, wanted, advance, eager)
     try:
-        odd = complete.require(plan.selection, absent, root, plan.source.url, looked)
+        others = complete.witnesses(plan.selection, plan.product, absent)
+        bringing.witnesses(others)
+        odd = complete.require(plan.selection, absent, root, plan.source.url, looked, others)
+        claims.require(claims.contradiction(plan, absent, root, called_off), plan.source.url, looked)
     except SourceNotThere as error:
-        if not bringing.forbidden:
+        if not bringing.refusals.keys:
             raise
-        said = f"{len(bringing.forbidden)} were answered with 403, as stores that may not be listed answer for absent ones"
+        said = f"{len(bringing.refusals.keys)} were answered with 403, as stores that may not be listed answer for absent ones"
         raise SourceNotThere(error.message, hint=f"{error.hint}; {said}") from error
     return Staged(root, absent, len(by_key) - len(absent), fetched, odd, noted, looked.allow_empty)
-
-
-def noted_in(folder: Path) -> Noted:
-    """Returns what is noted of what is staged in a folder."""
-    return Noted(folder / "noted.jsonl")
 
 
 def corrupt(selection: Selection, root: Path) -> list[str]:
@@ -130,7 +130,9 @@ def discard(staged: Staged, keys: Iterable[str]) -> None:
         (staged.root / key).unlink(missing_ok=True)
 
 
-def _in_place(plan: Plan, product: Path, folder: Path, advance: Callable[[int], None], looked: Allowance) -> Staged:
+def _in_place(
+    plan: Plan, product: Path, folder: Path, advance: Callable[[int], None], looked: Allowance, called_off: threading.Event
+) -> Staged:
     absent, cut, noted = set(), [], Noted()
     for array in plan.selection.arrays:
         for key in array.chunk_keys():
@@ -144,7 +146,9 @@ def _in_place(plan: Plan, product: Path, folder: Path, advance: Callable[[int], 
             advance(1)
     if cut:
         raise corrupt_source(cut, plan.source.url)
-    odd = complete.require(plan.selection, frozenset(absent), product, plan.source.url, looked)
+    others = complete.witnesses(plan.selection, plan.product, frozenset(absent))
+    odd = complete.require(plan.selection, frozenset(absent), product, plan.source.url, looked, others)
+    claims.require(claims.contradiction(plan, frozenset(absent), product, called_off), plan.source.url, looked)
     root = _without_strangers(plan, product, folder) if plan.product.left_out else product
     return Staged(root, frozenset(absent), len(plan.selection.keys) - len(absent), 0, odd, noted, looked.allow_empty)
 
@@ -171,7 +175,7 @@ def prepare(plan: Plan, root: Path) -> None:
         if stored.exists() and stored.read_bytes() == _consolidated(plan):
             return
         shutil.rmtree(root, ignore_errors=True)
-        (root.parent / "noted.jsonl").unlink(missing_ok=True)
+        forget(root.parent)
         _write_metadata(plan, root)
     except OSError as error:
         raise write_failure(error, root) from error
@@ -199,8 +203,7 @@ class _Bringing:
     noted: Noted
     by_key: Mapping[str, ZarrArray]
     called_off: threading.Event
-    forbidden: set[str] = field(default_factory=set)  # keys that were answered with 403, of a store that may be read
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    refusals: Refusals
 
     def fetch(self, key: str) -> int | None:
         """Fetches one object under a temporary name and renames it; None when it is not there. A cut one is fetched once more."""
@@ -218,7 +221,7 @@ class _Bringing:
             target.unlink(missing_ok=True)  # of an earlier attempt, that nobody vouches for
             return None
         except Forbidden:
-            self._require_readable(key)
+            self.refusals.take_for_absent(key)
             target.unlink(missing_ok=True)  # idem
             return None
         except OSError as error:
@@ -227,16 +230,16 @@ class _Bringing:
             temporary.unlink(missing_ok=True)
         raise corrupt_source([key], self.plan.source.url)
 
-    def _require_readable(self, key: str) -> None:
-        """Asks for the metadata once more: when that may not be read any more, the refusal is meant for us.
+    def witnesses(self, arrays: tuple[ZarrArray, ...]) -> None:
+        """Fetches arrays that are not converted; one that is corrupt says nothing."""
+        keys = {key: array for array in arrays for key in array.chunk_keys()}
+        bringing = replace(self, by_key=keys)
 
-        Raises:
-            Refused | Temporary: it is; or the signature in the store's URL has ended.
-        """
-        with self._lock:
-            if not self.forbidden:
-                self.plan.source.ask(".zmetadata", Validator())
-            self.forbidden.add(key)
+        def one(key: str) -> None:
+            with suppress(InputError):
+                bringing.fetch(key)
+
+        in_threads(one, list(keys), self.called_off)
 
 
 def _fetch_all(

@@ -171,12 +171,12 @@ class SourceStore:
         """Returns an object's size in bytes; None when it is not there, -1 when the server does not say.
 
         Raises:
-            Refused | Temporary | InputError: see `classify`.
+            Refused | Temporary | InputError: see `faults.classify`.
         """
         path = self._path(key)
         try:
             found = self._persist(lambda: self.fs.info(path), path).get("size")
-        except SourceNotThere:
+        except (SourceNotThere, Forbidden):  # a store that may not be listed refuses what it does not have
             return None
         return int(found) if found is not None else -1
 

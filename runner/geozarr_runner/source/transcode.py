@@ -11,6 +11,8 @@ import logging
 import shutil
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +20,16 @@ import numcodecs
 import numpy as np
 import zarr
 
-from geozarr_runner.source import native
+from geozarr_runner.source import claims, native, whole
 from geozarr_runner.source.arrive import Arrived, bring
+from geozarr_runner.source.complete import Allowance
+from geozarr_runner.source.noted import Noted, Watch, forget, noted_in, unless_replaced
 from geozarr_runner.source.preflight import Plan
 from geozarr_runner.source.samples import Blocks
 from geozarr_runner.source.shards import Cells, Region, fill_of
 from geozarr_runner.source.stage import Staged, corrupt_source, prepare
 from geozarr_runner.source.threads import in_threads
-from geozarr_runner.source.whole import identity, require_whole
-from stac_watch.model.errors import Defect, write_failure
+from stac_watch.model.errors import Defect, InputError, write_failure
 from stac_watch.model.files import replace_file
 from stac_watch.model.zarr3 import ROOT, StoredArray, StoredTree, fingerprint
 
@@ -35,12 +38,19 @@ log = logging.getLogger(__name__)
 _WHOLE = 4_000_000  #: pixels up to which an array is compared whole, beyond: one chunk in each quarter
 
 
+@dataclass(frozen=True)
+class Transcoded:
+    """The Zarr v2 counterpart of what was fetched, and what is known of the store."""
+
+    staged: Staged
+    fingerprint: str
+    watch: Watch  # asks whether the store is still what was fetched
+
+
 def stage(
     plan: Plan, folder: Path, *, advance: Callable[[int], None], called_off: threading.Event, allow_empty: bool = False
-) -> tuple[Staged, str]:
+) -> Transcoded:
     """Fetches what the selection needs and writes it as Zarr v2; what an earlier attempt fetched is used again.
-
-    Returns what was staged, and the fingerprint of the store that it is of.
 
     Raises:
         SourceNotThere: chunks are missing that cannot be empty.
@@ -53,22 +63,41 @@ def stage(
     keep_objects(objects, plan.root)
     prepare(plan, root)
     arrays = {a.path: plan.tree.arrays[a.path] for a in plan.selection.arrays}
-    samples, write = Blocks(arrays), _Writer(root)
+    others = whole.witnesses(native.sources(plan.tree), arrays)
+    samples, write = Blocks(arrays | others), _Writer(root)
 
     def see(array: StoredArray, at: Region, cells: Cells | None) -> None:
         samples.see(array, at, cells)
         write.chunk(array, at, cells)
 
-    arrived = bring(plan.source, objects, arrays.values(), advance=advance, called_off=called_off, see=see)
-    odd = require_whole(arrays, arrived.missing, samples, plan.source.url, allow_empty=allow_empty)
+    noted = noted_for(plan, folder)
+    with unless_replaced(plan, objects, noted, called_off):
+        arrived = bring(plan.source, objects, arrays.values(), noted, advance=advance, called_off=called_off, see=see)
+    if others and whole.lacks_ground(arrays, arrived.missing, samples):
+        with suppress(InputError):  # a witness that is broken says nothing
+            bring(plan.source, objects, others.values(), noted, advance=_told, called_off=threading.Event(), see=samples.see)
+    odd = whole.require_whole(arrays, arrived.missing, samples, plan.source.url, allow_empty=allow_empty)
     write.absent(arrays, arrived.missing)
-    if (found := identity(samples)).verdict == "failed":
+    if (found := whole.identity(samples)).verdict == "failed":
         raise corrupt_source([found.detail], plan.source.url)
     _compare(plan.tree, arrived, objects, root, arrays)
     rest = [key for key in plan.tree.keys() if key not in arrived.objects and key not in arrived.missing]  # noqa: SIM118  # no mapping
-    others = dict(zip(rest, in_threads(plan.source.size, rest, called_off), strict=True))
-    sizes = {**arrived.sizes, **{key: size for key, size in others.items() if size is not None}}
-    return Staged(root, frozenset(), len(arrived.objects), arrived.bytes, odd), fingerprint(plan.root, sizes, {})
+    sized = dict(zip(rest, in_threads(plan.source.size, rest, called_off), strict=True))
+    sizes = {**arrived.sizes, **{key: size for key, size in sized.items() if size is not None}}
+    said = claims.contradiction_of_store(plan, arrays, arrived.missing, samples, sizes)
+    claims.require(said, plan.source.url, Allowance(allow_empty=allow_empty))
+    staged = Staged(root, frozenset(), len(arrived.objects), arrived.bytes, odd, allow_empty=allow_empty)
+    watch = Watch(plan, objects, noted, arrived.missing, called_off)
+    return Transcoded(staged, fingerprint(plan.root, sizes, {}), watch)
+
+
+def noted_for(plan: Plan, folder: Path) -> Noted:
+    """Returns what is noted of objects: beside those that were fetched; nothing of what is read where it lies."""
+    return Noted() if plan.source.local is not None else noted_in(folder)
+
+
+def _told(_: int) -> None:
+    pass
 
 
 def keep_objects(folder: Path, root: bytes) -> None:
@@ -78,6 +107,7 @@ def keep_objects(folder: Path, root: bytes) -> None:
         if stored.exists() and stored.read_bytes() == root:
             return
         shutil.rmtree(folder, ignore_errors=True)
+        forget(folder.parent)
         folder.mkdir(parents=True, exist_ok=True)
         replace_file(stored, root, sync=True)
     except OSError as error:

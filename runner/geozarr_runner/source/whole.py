@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from geozarr_runner.source.complete import Odd
-from geozarr_runner.source.product import REFLECTANCE
+from geozarr_runner.source.complete import HINT, Odd
+from geozarr_runner.source.product import NATIVE_LEVELS, OVERVIEWS, REFLECTANCE
 from geozarr_runner.source.samples import Blocks, Sampled
 from geozarr_runner.source.shards import Cells, Region
 from stac_watch.model.errors import SourceNotThere
@@ -25,6 +25,9 @@ MAX_VALID_SHARE = 0.05
 _ZEROS_ARE_LEGAL = ("quality/mask", "quality/probability", "conditions/mask/l1c_classification")
 """Flags and probabilities: all zero in a cloudless tile, so that a chunk of them may be absent whatever lies beside it."""
 _GROUND = (f"{REFLECTANCE}/", "conditions/mask/l2a_classification/", "conditions/mask/detector_footprint/")
+_SEES = (*_GROUND, "quality/atmosphere/")
+"""What has data on all ground that the sensor saw."""
+_OVERVIEWS = tuple(f"{REFLECTANCE}/{level}/" for level in OVERVIEWS)
 _LEVELS = (f"{REFLECTANCE}/", "quality/atmosphere/")
 _CLEARLY = 3.0  #: times nearer to another band than to its own: noise between two processings of one band is far below
 _LEAST = 100  #: blocks that a comparison needs
@@ -43,10 +46,32 @@ def require_whole(
         shown = ", ".join(lost[:5]) + (f" and {len(lost) - 5} more" if len(lost) > 5 else "")  # a line's worth
         raise SourceNotThere(
             f"{where} is still being uploaded: {len(lost)} chunks are missing ({shown})",
-            hint="it is looked at again later; if it stays, tell the catalog's operator which chunks are missing, "
-            "or take them for nodata: geozarr-runner run --allow-empty true",
+            hint=HINT,
         )
     return tuple(Odd(key, "other arrays have data there") for key in lost)
+
+
+def lacks_ground(arrays: Mapping[str, StoredArray], missing: frozenset[str], samples: Blocks) -> bool:
+    """Says whether objects, or chunks within shards, are absent of arrays that have data wherever the tile was seen."""
+    ground = {path for path in samples.of if path in arrays and path.startswith(_SEES)}
+    return any(samples.of[path].absent for path in ground) or any(_owner(arrays, key).path in ground for key in missing)
+
+
+def witnesses(tree: Mapping[str, StoredArray], arrays: Mapping[str, StoredArray]) -> dict[str, StoredArray]:
+    """Returns arrays that were not chosen and see the same ground, of each kind the smallest."""
+    outside = [a for path, a in tree.items() if path not in arrays and len(a.shape) == 2]  # (y, x)
+    kinds = [[a for a in outside if a.path.startswith(kind) and a.group.rpartition("/")[2] in NATIVE_LEVELS] for kind in _SEES]
+    found = [min(kind, key=lambda a: (a.pixels, a.path)) for kind in kinds if kind]
+    return {array.path: array for array in found}
+
+
+def seen(arrays: Mapping[str, StoredArray], samples: Blocks) -> float:
+    """Returns the share of the tile that reflectance has data on, as the coarsest band that was fetched has it."""
+    bands = [samples.of[path] for path in arrays if path.startswith(f"{REFLECTANCE}/") and path in samples.of]
+    if not bands:
+        return 1.0
+    band = min(bands, key=lambda s: (s.array.pixels, s.array.path))
+    return sum(size - nothing for size, nothing in band.pixels.values()) / max(1, band.array.pixels)
 
 
 def holes(arrays: Mapping[str, StoredArray], missing: frozenset[str], samples: Blocks) -> list[str]:
@@ -54,14 +79,16 @@ def holes(arrays: Mapping[str, StoredArray], missing: frozenset[str], samples: B
     found = []
     for key in sorted(missing):
         array = _owner(arrays, key)
-        if array.pixels > 1 and array.path not in samples.of and not array.path.startswith(_ZEROS_ARE_LEGAL):
+        if array.path.startswith(_OVERVIEWS) and len(array.shape) == 2 and samples.of:  # (y, x)
+            found += [key for k, at in _objects(array) if k == key and _has_ground(array, at, samples)]
+        elif array.pixels > 1 and array.path not in samples.of and not array.path.startswith(_ZEROS_ARE_LEGAL):
             found.append(key)
         elif array.path in samples.of:
             samples.of[array.path].absent.extend(place for k, place in _objects(array) if k == key)
     for path, sampled in samples.of.items():
-        if not path.startswith(_ZEROS_ARE_LEGAL):
+        if path in arrays and not path.startswith(_ZEROS_ARE_LEGAL):
             found += [
-                f"{path}[{', '.join(str(s.start) for s in at)}]" for at in sampled.absent if _has_ground(sampled, at, samples)
+                f"{path}[{', '.join(str(s.start) for s in at)}]" for at in sampled.absent if _has_ground(sampled.array, at, samples)
             ]
     return found
 
@@ -118,12 +145,12 @@ def _physical(sampled: Sampled) -> Cells:
     return scaled
 
 
-def _has_ground(sampled: Sampled, at: Region, samples: Blocks) -> bool:
+def _has_ground(array: StoredArray, at: Region, samples: Blocks) -> bool:
     """Says whether any other array that sees the ground has data where a chunk is absent."""
-    spans = zip(at, sampled.valid.shape, sampled.array.shape, strict=True)
-    rows, columns = (slice(s.start * n // size, -(-s.stop * n // size)) for s, n, size in spans)
+    grid = next(iter(samples.of.values())).valid.shape  # of all the same
+    rows, columns = (slice(s.start * n // size, -(-s.stop * n // size)) for s, n, size in zip(at, grid, array.shape, strict=True))
     for path, other in samples.of.items():
-        if path == sampled.array.path or not path.startswith(_GROUND):
+        if path == array.path or not path.startswith(_GROUND):
             continue
         seen = other.valid[rows, columns]
         known = seen[np.isfinite(seen)]

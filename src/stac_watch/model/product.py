@@ -13,6 +13,7 @@ from stac_watch.model.identity import parse_product_id
 
 _MEDIA_TYPE = re.compile(r"application/(x-|vnd[.+])?zarr([+.-]?v?\d+)?\s*(;|$)", re.IGNORECASE)
 _ROOT = re.compile(r"[^?#]*?\.zarr(?=/|$|[?#])", re.IGNORECASE)
+_INSIDE = re.compile(r"([^?#]*)/(?:measurements|quality|conditions)(?=/|$|[?#])")
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z")
 _SCHEMES = ("", "http", "https", "s3", "file")  # that a product is read by; an alternate takes the place of others
 type _Assets = Mapping[str, tuple[str, str]]  # by name: href and media type
@@ -60,7 +61,8 @@ def product_hrefs(document: Mapping[str, Any], base: str = "") -> list[str]:
     2. Assets of a Zarr media type lead to groups or single bands of a store: its root is what ends in `.zarr`. Of several roots the
        shortest, where the others are called like it, and longer: they lie beside it. Where none has such a type, those without any
        are asked.
-    3. Where no path has `.zarr` in it: the folder that these assets have in common.
+    3. Where no path has `.zarr` in it: what lies above `measurements`, `quality` or `conditions`, where any does and it is one;
+       else the folder that these assets have in common.
 
     Alternates (the extension alternate-assets: the same by S3, say) come after what they are alternates of, unless that has a
     scheme by which nothing is read here. An archive is no store, whatever its type says.
@@ -106,7 +108,7 @@ def _store(assets: _Assets) -> str | None:
         hrefs = sorted({href for href, kind in assets.values() if not kind and _ROOT.match(href)})
     roots = [f"{root[0]}{_query(href)}" for href in hrefs if (root := _ROOT.match(href))]
     if not roots:
-        return _common(hrefs)
+        return _above_members(hrefs)
     shortest = min(roots, key=lambda root: (len(_path(root)), root))
     stem = _path(shortest).removesuffix(".zarr")
     return shortest if all(root.startswith(stem) for root in roots) else None  # strangers: nobody knows which one is meant
@@ -131,6 +133,14 @@ def _query(href: str) -> str:
 
 def _scheme(href: str) -> str:
     return href.partition("://")[0].lower() if "://" in href else ""
+
+
+def _above_members(hrefs: Sequence[str]) -> str | None:
+    inside = [f"{found[1]}{_query(href)}" for href in hrefs if (found := _INSIDE.match(href))]
+    if not inside:
+        return _common(hrefs)
+    root = max(inside, key=lambda href: len(_path(href)))  # above the store may be a folder called like a group of it
+    return root if all(f"{_path(href)}/".startswith(f"{_path(root)}/") for href in hrefs) else None
 
 
 def _common(hrefs: Sequence[str]) -> str | None:
