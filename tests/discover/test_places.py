@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from command import call
 
 from stac_watch.ledger.records import Move
 from stac_watch.model.states import Fact
@@ -131,6 +132,30 @@ def test_a_person_may_have_a_store_that_moved_converted_again(on_two_hosts):
     world.clock.forward(minutes=1)
     show(world, 8, NEW, updated=world.clock())
     assert rounds(world) == 8
+
+
+def test_what_is_held_is_converted_again_once_a_person_says_so(on_two_hosts, tmp_path):
+    world = on_two_hosts
+    show(world, 60, OLD)
+    world.poll()
+    world.clock.forward(minutes=1)
+    show(world, 60, NEW, updated=world.clock())
+    world.poll()
+    (why,) = {why for _, _, why in world.ledger.absences.unreadable()}
+    assert "`stac-watch replay --held s2 --yes`" in why
+    config = tmp_path / "held.yaml"
+    source = {"name": "s2", "api": world.url, "collection": "sentinel-2-l2a", **world.settings}
+    config.write_text(
+        json.dumps({"ledger": f"sqlite:///{tmp_path}/ledger.db", "sources": [source], "recipe": {"output": "o/{key}"}})
+    )
+    shown = call("replay", "--held", "s2", "--config", config)
+    assert "60 would be queued (--yes does it), 0 refused" in shown.out
+    assert len(world.ledger.absences.unreadable()) == 60
+    done = call("replay", "--held", "s2", "--yes", "--config", config)
+    assert (done.code, "60 queued, 0 refused" in done.out) == (0, True)
+    assert world.ledger.absences.unreadable() == []
+    assert rounds(world) == 0
+    assert "0 would be queued" in call("replay", "--held", "s2", "--config", config).out
 
 
 def test_few_items_of_another_host_are_news_until_they_are_many(on_two_hosts):

@@ -71,6 +71,7 @@ def replay(
     file: Annotated[
         Path | None, typer.Option(resolve_path=True, help="Those of a file: ids, keys, or what `audit --file` wrote.")
     ] = None,
+    held: Annotated[str | None, typer.Option(help="Those held of this source: only their product's host changed.")] = None,
     event: Annotated[
         Path | None, typer.Option(resolve_path=True, help="Post this stored CloudEvent once more, byte for byte.")
     ] = None,
@@ -83,7 +84,7 @@ def replay(
         if event is not None:
             return _repost(parts, event, yes=yes)
         intakes = {source.name: parts.intake(source) for source in settings.sources}
-        targets = _selected(parts, list(intakes), item or [], file, state, since, error, urgent=now)
+        targets = _selected(parts, list(intakes), item or [], file, state, since, error, held, urgent=now)
         targets = job.execute(targets, parts.ledger, intakes, parts.now) if yes else job.preview(targets, intakes)
     show(targets, json, render_targets)
     refused = sum(t.refusal is not None for t in targets)
@@ -100,6 +101,7 @@ def _selected(
     state: State | None,
     since: str | None,
     error: str | None,
+    held: str | None,
     *,
     urgent: bool,
 ) -> list[ReplayTarget]:
@@ -107,10 +109,11 @@ def _selected(
     from stac_watch.jobs import replay as job
 
     wanted = [job.Wish(name) for name in items] + (job.wishes(file) if file is not None else [])
+    wanted += job.held(held, parts.ledger) if held is not None else []
     by_state = state is not None or since is not None or error is not None
-    if by_state and (wanted or file is not None):
+    if by_state and (wanted or file is not None or held is not None):
         raise InputError("items and --state, --since or --error exclude each other", hint="select by the one or by the other")
-    if not by_state and not wanted and file is None:
+    if not by_state and not wanted and file is None and held is None:
         raise InputError("nothing is selected", hint="name items, or give --file, or --state failed, --since 10h, --error TEXT")
     if not by_state:
         return job.named(wanted, parts.ledger, sources, urgent=urgent)

@@ -23,6 +23,8 @@ from stac_watch.model.states import State
 FEW = 5  # items that may change in nothing but their host, in `WITHIN`, before it is a store that moved
 SHARE = 10  # and no more than one in so many of those that are known
 WITHIN = timedelta(days=7)
+HELD = "nothing but the host of its product changed"
+"""How the reason begins why an item is held."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +93,9 @@ def _held(hosts: Mapping[str, tuple[str, str]], source: Source, ledger: Ledger, 
     return [
         Unreadable(
             item_id,
-            f"nothing but the host of its product changed, from {old} to {new}, and of others, too: if this is one store, write"
-            f" `same_as: [[{old}, {new}]]` into source {source.name}; `moved: convert` converts all of them again",
+            f"{HELD}, from {old} to {new}, and of others, too: if this is one store, write `same_as: [[{old}, {new}]]` into source"
+            f" {source.name}; if it is not, `stac-watch replay --held {source.name} --yes` converts what is held again, and"
+            " `moved: convert` whatever moves",
         )
         for item_id, (old, new) in hosts.items()
     ]

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from stac_watch.config.model import Source
 from stac_watch.discover.intake import Comparison, Intake
+from stac_watch.discover.revisions import HELD
 from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.records import ConversionRow, Move
 from stac_watch.ledger.session import StaleState
@@ -81,6 +82,13 @@ def _wish(text: str, where: str) -> Wish:
         return Wish(str(entry["item"]), str(entry["source"]), str(entry["kind"]))
     except (ValueError, KeyError, TypeError):
         raise InputError(f"{where} is not a line of an audit", hint="`stac-watch audit … --file F` writes such files") from None
+
+
+def held(source: str, ledger: Ledger) -> list[Wish]:
+    """Returns what is held because nothing but the host of its product changed: whoever asks for it has decided."""
+    return [
+        Wish(item, source, "stale") for name, item, why in ledger.absences.unreadable() if name == source and why.startswith(HELD)
+    ]
 
 
 def chosen(rows: Iterable[ConversionRow], ledger: Ledger, *, urgent: bool = False) -> list[ReplayTarget]:
