@@ -65,7 +65,7 @@ def answering(body: bytes, content_type: str, status: int = 200) -> AbstractCont
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("sources: [{name: a, api: 'http://x', collection: c, pol: {}}]", ["unknown key 'sources.0.pol'", "did you mean 'poll'"]),
+        ("sources: [{name: a, api: 'http://x', collection: c, pol: {}}]", ["unknown key 'sources.a.pol'", "did you mean 'poll'"]),
         ("sources: [{name: a, api: 'http://x', collection: c, poll: {interval: 5 min}}]", ["interval", "5 min", "15m"]),
         ("sources: [{name: a, api: 'ftp://x', collection: c}]", ["api", "ftp://x", "http"]),
         ("sources: []", ["sources"]),

@@ -6,7 +6,6 @@ pydantic-settings is not used: it reads the process environment by itself and ca
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +18,7 @@ from pydantic import (
 )
 
 from stac_watch.config.model import Config
-from stac_watch.config.values import Group
+from stac_watch.config.wording import explain
 from stac_watch.model.errors import ConfigError
 
 ENV_PREFIX = "STAC_WATCH__"
@@ -32,7 +31,8 @@ def load(path: Path, environ: Mapping[str, str]) -> Config:
         ConfigError: names the file, the key, the value and the remedy.
     """
     try:
-        raw = _parsed(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        raw = _parsed(text)
     except FileNotFoundError:
         raise ConfigError(f"no configuration at {path}", hint="name one with --config FILE; README.md has an example") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -51,13 +51,28 @@ def load(path: Path, environ: Mapping[str, str]) -> Config:
     try:
         return Config.model_validate(settings)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {_explain(error)}", hint="docs/reference/configuration.md explains every key") from None
+        raise ConfigError(
+            f"{path}: {explain(error, settings, text)}", hint="docs/reference/configuration.md explains every key"
+        ) from None
 
 
 class _Yaml(yaml.SafeLoader):
     """YAML whose only booleans are true and false, as in YAML 1.2: `on:` is a key here, and `off` a word."""
 
 
+def _once(loader: _Yaml, node: yaml.MappingNode) -> dict[Any, Any]:
+    """Reads a mapping; a key that stands twice is an error: YAML's readers take the last one, and say nothing."""
+    lines: dict[str, int] = {}
+    for key, _ in node.value:
+        line = key.start_mark.line + 1
+        if key.value in lines and key.tag != "tag:yaml.org,2002:merge":
+            raise ValueError(f"key {key.value!r} stands twice, in lines {lines[key.value]} and {line}")
+        lines[str(key.value)] = line
+    loader.flatten_mapping(node)
+    return loader.construct_mapping(node, deep=True)
+
+
+_Yaml.add_constructor("tag:yaml.org,2002:map", _once)
 _BOOL = "tag:yaml.org,2002:bool"
 _Yaml.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag != _BOOL]
@@ -151,30 +166,3 @@ def _step(node: Any, part: str, name: str) -> Any:  # noqa: ANN401  # a YAML tre
             if part == str(index) or (isinstance(entry, dict) and str(entry.get("name", "")).replace("-", "_") == part):
                 return entry
     raise ConfigError(f"environment variable {name}: there is no {part!r} in the configuration")
-
-
-def _groups(group: type[Group]) -> list[type[Group]]:
-    return [found for model in group.__subclasses__() for found in (model, *_groups(model))]
-
-
-def _explain(error: ValidationError) -> str:
-    problems = error.errors()
-    inner = [p["loc"] for p in problems]
-    sentences = []
-    for problem in problems:
-        if any(len(loc) > len(problem["loc"]) and loc[: len(problem["loc"])] == problem["loc"] for loc in inner):
-            continue  # a list is invalid because an entry is: only the entry is news
-        where = ".".join(str(p) for p in problem["loc"] if p not in ("argo", "local"))
-        if problem["type"] == "extra_forbidden":
-            known = [name for model in _groups(Group) for name in model.model_fields]
-            close = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
-            sentences.append(f"unknown key {where!r}" + (f" (did you mean {close[0]!r}?)" if close else ""))
-        elif problem["type"] == "union_tag_not_found":
-            sentences.append(f"'{where}.kind' is missing: write `kind: argo` or `kind: local`")
-        elif problem["type"] == "missing":
-            sentences.append(f"{where!r} is missing")
-        else:
-            secret = "auth" in problem["loc"]
-            given = "" if isinstance(problem["input"], dict | list) or secret else f" (given: {problem['input']!r})"
-            sentences.append(f"{where!r}: {problem['msg'].removeprefix('Value error, ')}{given}")
-    return re.sub(r"//[^/@\s]*@", "//***@", "; ".join(sentences))
