@@ -47,6 +47,14 @@ def trouble(world, url: str) -> StacWatchError:
 
 BROWSER = b"<!doctype html><title>STAC Browser</title><script>window.x={catalogUrl: 'https://stac.example/v1'}</script>"
 PLACES = {
+    "nothing, since it moved": (
+        404,
+        b'{"detail": "Not Found"}',
+        {},
+        CatalogUnavailable,
+        "HTTP 404: Not Found",
+        "has the catalog moved",
+    ),
     "a login, by redirect": (
         302,
         b"",

@@ -155,7 +155,7 @@ def wanted(challenge: str, said: str) -> str:
         scheme = "apikey"
     if (way := _WAYS.get(scheme)) is not None:
         return f"give the source `auth: {{{way}}}`"
-    return f"give the source `auth:` what its operator gave you, {'; '.join(f'`{way}`' for way in _WAYS.values())}; or `oidc`"
+    return f"write what its operator gave you into the source's `auth:`, as {', '.join(f'`{w}`' for w in _WAYS.values())} or `oidc`"
 
 
 _WAYS = {

@@ -39,7 +39,9 @@ class Places:
                     document = self._http.ask(root).document
                 except NoJson as error:
                     errors.append(self._no_root(error))
-                except (Rejected, Refused, ConfigError) as error:
+                except Rejected as error:
+                    errors.append(_nothing_there(error) if error.status in GONE else error)
+                except (Refused, ConfigError) as error:
                     errors.append(error)
                 else:
                     check_root(document, self._api)
@@ -122,3 +124,8 @@ class Places:
     def methods(self) -> list[str]:
         """Returns the methods by which the catalog offers a search, in the order in which they are tried."""
         return list(dict.fromkeys(e.method for e in endpoints(self.landing(), self._api)))
+
+
+def _nothing_there(error: Rejected) -> Rejected:
+    hint = "nothing is at `api:`: has the catalog moved, or is its path not complete? It is the URL of the API's landing page"
+    return Rejected(error.message, status=error.status, words=error.words, hint=hint)

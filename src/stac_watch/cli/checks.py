@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from stac_watch.runs.argo import ArgoEngine
 
 
+AGREES = 2  # seconds between two clocks, which a `Date` in whole seconds and a slow answer make of none
+SHORT = 120  # minutes; what is longer is told in hours
+
+
 def checks(config: Config, environ: Mapping[str, str]) -> Iterator[tuple[str, Callable[[], str]]]:
     """Yields what can be checked, each a call that returns what was found or raises what is wrong."""
     yield "outputs", lambda: _checked_output(config)
@@ -76,7 +80,10 @@ def _checked_catalog(config: Config, source: Source, catalog: Catalog) -> str:
     found = probe(catalog, source.poll.page)
     lateness, unreadable = _remembered(config, source, found) if _has_ledger(config) else ({}, [])
     overlap = overlap_of(source, found.stamp, lateness)
-    told = [*words(found), f"overlap {overlap.total_seconds() / 60:.0f} min, its clock is {skew:+.0f} s from ours"]
+    clock = "agrees with ours" if abs(skew) <= AGREES else f"is {skew:+.0f} s from ours"
+    minutes = overlap.total_seconds() / 60
+    span = f"{minutes:.0f} min" if minutes <= SHORT else f"{minutes / 60:.0f} h"
+    told = [*words(found), f"overlap {span}, its clock {clock}"]
     told += _shares(config, source)
     told += [*outlook(source, catalog, wall_clock()).words(source.filter), *unreadable]
     return "\n      ".join([f"{catalog.collection} at {catalog.api}", *told])
