@@ -13,6 +13,8 @@ from pathlib import Path
 import kubernetes
 import pytest
 import yaml
+from fakes.kubernetes import Api
+from fakes.kubernetes import serving as serving_kubernetes
 from loopback import serving
 from pydantic import SecretStr
 
@@ -88,19 +90,26 @@ def event() -> bytes:
 
 
 @pytest.fixture
-def config(tmp_path, webhook) -> Iterator[Path]:
-    """An installation for Argo whose kubeconfig names a cluster that is not there; its catalog answers, with no collection."""
+def kubernetes_url(tmp_path) -> Iterator[str]:
+    """A cluster with nothing in it."""
+    with serving_kubernetes(Api(volume=tmp_path)) as url:
+        yield url
+
+
+@pytest.fixture
+def config(tmp_path, webhook, kubernetes_url) -> Iterator[Path]:
+    """An installation for Argo on an empty cluster; its catalog answers, with no collection."""
     with Store() as store, Server(create_app(store, now=lambda: datetime.now(UTC))) as catalog:
-        yield installed(tmp_path, webhook.url, catalog.url)
+        yield installed(tmp_path, webhook.url, catalog.url, kubernetes_url)
 
 
-def installed(tmp_path: Path, webhook: str, api: str) -> Path:
+def installed(tmp_path: Path, webhook: str, api: str, kubernetes_url: str) -> Path:
     path = tmp_path / "stac-watch.yaml"
     sources = [{"name": "s2", "api": api, "collection": "c"}]
     path.write_text(yaml.safe_dump({
         "ledger": f"sqlite:///{tmp_path}/ledger.db", "sources": sources, "engine": {"kind": "argo", "webhook": webhook},
     }))  # fmt: skip
-    cluster = {"name": "c", "cluster": {"server": "http://127.0.0.1:9"}}
+    cluster = {"name": "c", "cluster": {"server": kubernetes_url}}
     context = {"name": "c", "context": {"cluster": "c", "user": "u"}}
     kube = {
         "apiVersion": "v1",
@@ -135,8 +144,8 @@ def test_the_token_goes_into_one_header_and_nowhere_else(config, webhook, event,
     assert not [text for text in told if TOKEN in text]
 
 
-def test_the_token_is_in_no_repr_and_no_error(webhook, event):
-    api = kubernetes.client.ApiClient(kubernetes.client.Configuration(host="http://127.0.0.1:9"))
+def test_the_token_is_in_no_repr_and_no_error(webhook, event, kubernetes_url):
+    api = kubernetes.client.ApiClient(kubernetes.client.Configuration(host=kubernetes_url))
     engine = ArgoEngine(
         webhook.url,
         [SecretStr(TOKEN)],
