@@ -145,7 +145,19 @@ def test_what_met_a_later_revision_is_superseded_whatever_the_ledger_knows(look)
     assert (move.fact, move.reason, move.outcome.code) == (Fact.SUPERSEDED, SkipReason.SUPERSEDED, Exit.SUPERSEDED)
 
 
-@pytest.mark.parametrize("outcome", [{}, {"code": 0}, {"code": 0, "key": "somebody else's"}])
+@pytest.mark.parametrize("state", UNFINISHED)
+def test_a_success_that_says_nothing_is_tried_again_and_not_failed(look, state):
+    """Argo Workflows before 4.0.10 say Succeeded of a run that was ended while it waited for its mutex."""
+    move = look(state, Phase.SUCCEEDED)
+    assert move.fact is Fact.VANISHED
+    assert "says nothing" in move.why
+    last = look(state, Phase.SUCCEEDED, failures=LIMITS.attempts - 1)
+    assert last.fact is Fact.FAILED_PERMANENT
+    assert "says nothing" in last.reason
+    assert look(State.FAILED, Phase.SUCCEEDED) is None, "it was tried often enough"
+
+
+@pytest.mark.parametrize("outcome", [{"code": 0}, {"code": 0, "key": "somebody else's"}])
 def test_a_success_without_its_key_is_no_success(look, outcome):
     move = look(State.RUNNING, Phase.SUCCEEDED, outcome=outcome)
     assert move.fact is Fact.FAILED_PERMANENT
@@ -157,9 +169,9 @@ def test_a_success_without_its_key_is_no_success(look, outcome):
     [
         ({"attempt": 1}, Fact.SUCCEEDED),
         ({"attempt": 2}, Fact.SUCCEEDED),  # of a later attempt: the ledger was restored
-        ({"attempt": 0}, Fact.FAILED_PERMANENT),  # of an earlier attempt, of another key, none
-        ({"attempt": 1, "key": "0" * 12}, Fact.FAILED_PERMANENT),
-        (None, Fact.FAILED_PERMANENT),
+        ({"attempt": 0}, Fact.VANISHED),  # of an earlier attempt, of another key, none
+        ({"attempt": 1, "key": "0" * 12}, Fact.VANISHED),
+        (None, Fact.VANISHED),
     ],
 )
 def test_a_success_whose_outcome_was_lost_is_one_when_the_output_says_so(look, make, marker, fact):

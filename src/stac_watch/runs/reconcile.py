@@ -86,9 +86,9 @@ def decide(
     # a later attempt's marker is there where a ledger was restored: what it had forgotten was done
     ours = marker is not None and marker.attempt >= row.attempt
     if run is not None and run.phase is Phase.SUCCEEDED:
-        doubt = _doubt(row, run, seen, asked)
+        doubt = _doubt(row, run, seen, asked, ours=ours)
         if doubt is None:
-            return _succeeded(row, run, marker, ours=ours)
+            return _succeeded(row, run, marker)
         return _retry(row, Fact.VANISHED, doubt, now, limits, superseded=superseded) if row.state is not State.FAILED else None
     if marker is not None and ours and (run is None or run.phase is Phase.FAILED):  # it was ended after its work was done
         return Move(Fact.SUCCEEDED, "the output's marker carries its key", outcome=marker)
@@ -110,14 +110,17 @@ def decide(
     return None
 
 
-def _doubt(row: ConversionRow, run: Run, seen: Seen, asked: Asked) -> str | None:
+def _doubt(row: ConversionRow, run: Run, seen: Seen, asked: Asked, *, ours: bool) -> str | None:
     """Returns why a run's word that it is done does not count for this conversion; None where it does.
 
     Its folder or Workflow may be older than the ledger, another configuration's, or have been asked for something else.
     """
     outcome = run.outcome
-    if outcome is None or outcome.key != row.key:
-        return None  # it says nothing, or something else: that is judged as it is
+    if outcome is None:  # Argo Workflows before 4.0.10 say so of a run that was ended while it waited for its mutex
+        said = f"run {run.name} succeeded and says nothing of it: ended before it began, or its word was lost"
+        return None if ours else said
+    if outcome.key != row.key:
+        return None  # it says something else: that is judged as it is
     if (doubt := asked.doubt(outcome, row)) is not None:
         return f"run {run.name} says that it is done, and {doubt}"
     if seen.visible:
@@ -134,12 +137,12 @@ def _place(output: str) -> str:
     return output.rstrip("/") if "://" in path else os.path.abspath(path)  # noqa: PTH100  # resolve() would follow a user's symlink
 
 
-def _succeeded(row: ConversionRow, run: Run, marker: Outcome | None, *, ours: bool) -> Move:
+def _succeeded(row: ConversionRow, run: Run, marker: Outcome | None) -> Move:
     outcome = run.outcome
-    if marker is not None and ours and outcome is None:  # it had no room to write it: /tmp was full
+    if outcome is None:  # it had no room to write it: /tmp was full
         return Move(Fact.SUCCEEDED, f"run {run.name} succeeded, says the output's marker", outcome=marker)
-    if outcome is None or outcome.key != row.key:
-        carried = f"carries key {outcome.key!r}" if outcome is not None and outcome.key else "carries no key"
+    if outcome.key != row.key:
+        carried = f"carries key {outcome.key!r}" if outcome.key else "carries no key"
         why = f"run {run.name} succeeded, but its outcome {carried}"
         return Move(Fact.FAILED_PERMANENT, why, reason=why, outcome=outcome)
     seen = "its outcome and the output's marker" if marker is not None and marker.key == row.key else "its outcome"
