@@ -20,6 +20,7 @@ from stac_watch.config.model import Recipe
 from stac_watch.discover.intake import Intake
 from stac_watch.discover.poll import poll as poll_once
 from stac_watch.discover.sweep import sweep
+from stac_watch.ledger.records import NO_RIVALS, Rivals
 from stac_watch.model.errors import CatalogUnavailable
 from stac_watch.model.signatures import unsigned
 
@@ -108,6 +109,28 @@ class Writers:
             self.truth.final[item["id"]] = item["assets"]["product"]["href"]
 
 
+class Both:
+    """A collection and another one of the same catalog, with the same items under the same ids: what is done is done to both."""
+
+    def __init__(self, place, other) -> None:
+        self.sensed, self.item = place.sensed, place.item
+        self._places = (place, other)
+
+    def post(self, item: dict) -> None:
+        self._each(lambda place, mine: place.post(mine), item)
+
+    def put(self, item: dict) -> None:
+        self._each(lambda place, mine: place.put(mine), item)
+
+    def delete(self, item_id: str) -> None:
+        for place in self._places:
+            place.delete(item_id)
+
+    def _each(self, act, item: dict) -> None:
+        for place in self._places:
+            act(place, item | {"collection": place.collection})
+
+
 class UsualPoller:
     """What people write: fixed windows without overlap, or everything newer than the newest seen."""
 
@@ -135,10 +158,11 @@ def missed(final: dict[str, str | None], seen: dict[str, str | None]) -> list[st
 class Ours:
     """The watcher's discovery, as its loop runs it: polls, and a step of a sweep in between."""
 
-    def __init__(self, place, ledger, *, api: str | None = None, **catalog) -> None:
-        self.ledger, self.failed = ledger, Counter[str]()
-        source = place.source(api=api, sweep="1s", interval="2s")
-        self.intake = Intake(source, Recipe(), place.catalog(api=api, probed=False, **catalog), ledger, lambda: datetime.now(UTC))
+    def __init__(self, place, ledger, *, api: str | None = None, name: str = "s2", rivals: Rivals = NO_RIVALS, **catalog) -> None:
+        self.ledger, self.failed, self.name = ledger, Counter[str](), name
+        source = place.source(api=api, name=name, sweep="1s", interval="2s")
+        seen = place.catalog(api=api, probed=False, **catalog)
+        self.intake = Intake(source, Recipe(), seen, ledger, lambda: datetime.now(UTC), "", rivals)
 
     def round(self, *, poll: bool = True) -> None:
         try:
@@ -150,12 +174,12 @@ class Ours:
 
     def finish(self) -> None:
         """One more poll and two whole sweeps, which is what is promised: visible for longer than one sweep."""
-        row = self.ledger.sources.state("s2", ()).sweeps.get("recent")
+        row = self.ledger.sources.state(self.name, ()).sweeps.get("recent")
         until, deadline = (row.number if row else 0) + 3, time.monotonic() + 120
         self.round()
         while time.monotonic() < deadline:
             self.round(poll=False)
-            row = self.ledger.sources.state("s2", ()).sweeps.get("recent")
+            row = self.ledger.sources.state(self.name, ()).sweeps.get("recent")
             if row is not None and row.number >= until:
                 return
         raise AssertionError(f"two sweeps did not end in two minutes: {self.failed}")
@@ -163,8 +187,8 @@ class Ours:
     def state(self) -> dict[str, str | None]:
         """The product that the ledger believes each item to have; None for withdrawn ones."""
         bodies = {}
-        for row in reversed(self.ledger.conversions.find(limit=10_000)):
-            known = self.ledger.items.known("s2", [row.item_id])[row.item_id]
+        for row in reversed(self.ledger.conversions.find(source=self.name, limit=10_000)):
+            known = self.ledger.items.known(self.name, [row.item_id])[row.item_id]
             if known.key == row.key:
                 withdrawn = row.reason == "withdrawn"
                 href = json.loads(self.ledger.conversions.events(row.key)[-1])["data"]["product_href"]

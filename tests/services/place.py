@@ -78,5 +78,5 @@ class Place:
             probe(catalog, 1000)
         return catalog
 
-    def source(self, *, api: str | None = None, **poll) -> Source:
-        return Source(name="s2", api=api or self.api.url, collection=self.collection, allowed_hosts=("data.example",), poll=poll)
+    def source(self, *, api: str | None = None, name: str = "s2", **poll) -> Source:
+        return Source(name=name, api=api or self.api.url, collection=self.collection, allowed_hosts=("data.example",), poll=poll)

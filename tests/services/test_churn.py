@@ -7,6 +7,7 @@ event twice. Two pollers of the usual kinds watch the same churn, for comparison
 
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import jsonschema
@@ -14,10 +15,12 @@ import pytest
 import requests
 import yaml
 from awkward_proxy import Replica, awkward, beside
-from churn import LOUD, POLL, WITH_BARE, Ours, UsualPoller, Writers, churn, missed, restamp, there_before, watched
+from churn import LOUD, POLL, WITH_BARE, Both, Ours, UsualPoller, Writers, churn, missed, restamp, there_before, watched
 from flaky_proxy import NONSENSE, flaky
 
 from stac_watch.demo.items import make_collection
+from stac_watch.ledger.records import Rivals
+from stac_watch.model.states import State
 
 CLOUDEVENTS = yaml.safe_load("""
 # CloudEvents 1.0.2, cloudevents/formats/cloudevents.json, the attributes that it defines
@@ -155,6 +158,34 @@ def test_where_one_of_two_replicas_lags_the_result_is_the_same(pgstac, ledger, c
     with capsys.disabled():
         print(f"\npgstac {pgstac.api.generation}: {dict(Counter(api.answers))}, {dict(writers.kinds)}")
     check(ours, writers, before)
+
+
+def test_two_collections_with_the_same_acquisitions_make_one_output_of_each(pgstac, ledger, capsys):
+    """Zarr v2 and v3 of one scene have one id: two sources, two threads, one ledger, and the preferred one converts."""
+    other = beside(pgstac)
+    pgstac.http.post(f"{pgstac.api.url}/collections", json=make_collection(other.collection), timeout=30)
+    with churn(Both(other, pgstac), 7) as (_, writers):
+        new = Ours(other, ledger, name="v3", rivals=Rivals(behind=frozenset({"v2"})))
+        old = Ours(pgstac, ledger, name="v2", rivals=Rivals(ahead=frozenset({"v3"})))
+        for ours in (new, old):
+            ours.round()
+        with writers, ThreadPoolExecutor(2) as pool:
+            while writers.alive():
+                started = time.monotonic()
+                list(pool.map(Ours.round, (new, old)))
+                time.sleep(max(0.0, POLL - (time.monotonic() - started)))
+        assert writers.errors == []
+        for ours in (new, old, new, old):  # what one gave up the other takes, and gives back
+            ours.finish()
+    final = writers.truth.final
+    states = Counter((row.source, row.reason or row.state.value) for row in ledger.conversions.find(limit=10_000))
+    with capsys.disabled():
+        print(f"\npgstac {pgstac.api.generation}: {dict(writers.kinds)}, {dict(states)}")
+    assert missed(final, new.state()) == []
+    asked = Counter(row.item_id for row in ledger.conversions.find(state=State.QUEUED, limit=10_000))
+    assert asked.keys() == {item_id for item_id, href in final.items() if href is not None}
+    assert set(asked.values()) == {1}
+    assert states["v2", "other_source"] > 50
 
 
 @pytest.mark.parametrize(
