@@ -11,9 +11,11 @@ import xarray as xr
 import yaml
 from command import call
 
+from stac_watch.catalog.stores import Stores
 from stac_watch.demo.catalog import Server, Store, create_app
 from stac_watch.demo.items import make_item
 from stac_watch.demo.native import write_native
+from stac_watch.discover.restamps import is_same
 from stac_watch.runs.local import LocalEngine
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "eopf"
@@ -97,10 +99,14 @@ def test_both_real_items_are_done_in_each_mode_and_open(world, published, mode):
         source, output = published / f"{line['item']}.zarr", Path(line["output"])
         told = marker(line)
         assert (told["form"], told["item_id"]) == ("geozarr-v3", line["item"])
-        assert told["fingerprint"]
+        look = Stores(("127.0.0.1",), rate=20.0, sleep=lambda _: None)
+        href = f"{url}/products/{line['item']}.zarr"
+        assert is_same(look, href, told["fingerprint"]), "what a run noted is what the watcher sees"
+        assert not is_same(look, f"{url}/products/{IDS[line['item'] == IDS[0]]}.zarr", told["fingerprint"])
+        assert look.asked < 300, "the root and each object of one, the root of the other"
         if mode == "reference":
             said = json.loads((output / "reference.json").read_text())
-            assert said["href"] == f"{url}/products/{line['item']}.zarr"
+            assert said["href"] == href
             assert not list(output.glob("**/c/*"))
             continue
         for level, band in (("r10m", "b02"), ("r20m", "b05"), ("r60m", "b01"), ("r120m", "b04"), ("r360m", "b08")):
