@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -43,8 +42,9 @@ def main() -> int:
         keys = [p.relative_to(store).as_posix() for p in store.rglob("*") if p.is_file()]
         unique = sum((store / key).stat().st_size for key in keys)
         plain = _served(store, lambda url: _download(url, keys, folder / "plain"))[0]
-        mirror, sent = _served(store, lambda url: _mirror(url, folder / "mirror" / store.name))
-    memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6  # GB; Linux counts in kB
+        peaks: list[float] = []
+        mirror, sent = _served(store, lambda url: peaks.append(_mirror(url, folder / "mirror" / store.name)))
+    memory = peaks[0]
     fetched = sum(n for _, n, _ in sent.values())
     twice = [path for path, (times, _, _) in sent.items() if times > 1 and "/c/" in path]
     goals = [Goal("memory of the mirror, GB", memory, 1.0), Goal("bytes fetched / unique bytes", fetched / unique, 1.01)]
@@ -85,9 +85,29 @@ def _download(url: str, keys: list[str], folder: Path) -> None:
         list(pool.map(one, keys))
 
 
-def _mirror(url: str, output: Path) -> None:
+def _mirror(url: str, output: Path) -> float:
+    """Mirrors, and returns the most memory that the process had, in GB.
+
+    Linux's count for ended children has in it what the parent had when it started them: this one has just made a whole product.
+    """
     command = [sys.executable, "-m", "geozarr_runner.cli", "run", "--stac-url", url, "--output-zarr", str(output), "--package=none"]
-    subprocess.run(command, check=True, capture_output=True)  # noqa: S603  # idem
+    peak = 0.0
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:  # noqa: S603  # idem
+        while process.poll() is None:
+            peak = max(peak, _peak(process.pid))
+            time.sleep(0.05)
+    if process.returncode:
+        raise SystemExit(f"the mirror ended with {process.returncode}")
+    return peak
+
+
+def _peak(pid: int) -> float:
+    """Returns the most memory that a process has had so far, in GB; 0 where it is just ending."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return next((int(line.split()[1]) * 1024 / 1e9 for line in lines if line.startswith("VmHWM:")), 0.0)
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ class Blocks:
         if found is None:
             return
         size = int(np.prod([s.stop - s.start for s in at]))
-        nothing = size if cells is None else int(np.count_nonzero(~_valid(array, cells)))
+        nothing = size if cells is None else size - int(np.count_nonzero(_valid(array, cells)))
         key = tuple(s.start for s in at)
         with self._lock:
             found.pixels[key] = (size, nothing)
