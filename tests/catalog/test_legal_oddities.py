@@ -3,9 +3,12 @@
 import gzip
 import re
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 from fakes.gateway import Answer
+
+from stac_watch.catalog.probe import probe
 
 YEARS = re.compile(r"\b(\d{4})-\d\d-\d\dT")
 
@@ -162,3 +165,34 @@ def test_what_it_has_is_found_late_and_old_items_too(world, gateway, name):
     world.store.put(silent)
     assert world.sweep().admitted == 1
     assert len(world.ledger.conversions.find(limit=100)) == 63
+
+
+@pytest.mark.parametrize("order", ["newest first", "oldest first"])
+def test_a_server_that_clips_is_noticed_where_all_of_a_sample_is_of_one_overpass(world, gateway, order):
+    clipped_without_a_next(gateway)
+    together = {"datetime": world.clock() - timedelta(days=1)}
+    shared, rest = range(30), range(30, 60) if order == "newest first" else range(200, 230)
+    world.store.put_many([*(world.item(n, **together) for n in shared), *(world.item(n) for n in rest)])
+    assert probe(world.catalog(), 1000).max_page == 25
+    assert world.poll().admitted == 60
+
+
+def test_where_most_items_have_no_stamp_what_comes_late_is_found_stamped_or_not(world):
+    """Of ten items six say nothing; the others say that they were created after they were updated."""
+    world.settings["poll"] = {"since": "1d", "sweep": "6h", "sweep_back": "5d", "sweep_all": "1d"}
+    items = [world.item(n) for n in range(80)]
+    for n, item in enumerate(items):
+        stamped = n % 10 < 4
+        item["properties"]["created"] = f"{world.clock():%FT%TZ}" if stamped else None
+        for name in ("updated", "published") if not stamped else ():
+            del item["properties"][name]
+    world.store.put_many(items)
+    before = world.poll().admitted + world.sweep().admitted
+    for number, stamps in ((-300, {}), (-301, dict.fromkeys(("updated", "created", "published"))), (100, {})):
+        world.clock.forward(hours=1)
+        world.store.put(world.item(number, updated=world.clock(), properties=stamps))
+        world.poll()
+    world.clock.forward(hours=25)
+    world.poll()
+    world.sweep()
+    assert len(world.states()) == before + 3

@@ -60,7 +60,7 @@ def words(a: Abilities) -> list[str]:
     if a.stamp == "datetime":
         told.append("no change stamp can be used: the last days are read again by acquisition time")
     elif a.typed:
-        told.append(f"`{a.stamp}` is compared as time: windows on it, bounds in microseconds")
+        told.append(f"`{a.stamp}` is compared as time: windows on it, bounds in {'micro' if a.fraction else ''}seconds")
     else:
         told.append(f"`{a.stamp}` is compared as text: windows on it, bounds in bare seconds")
     if others := [f"`{name}`" for name in a.stamps if name != a.stamp]:

@@ -9,6 +9,7 @@ from stac_watch.catalog.abilities import Abilities
 from stac_watch.catalog.answers import BadAnswer, Rejected, TooLarge
 from stac_watch.catalog.client import LEAN, SWEEP_PAGE, Catalog
 from stac_watch.catalog.sample import ATTEMPTS, SAMPLE, in_few_words
+from stac_watch.catalog.windows import SECOND
 from stac_watch.model.item import ItemDocument
 from stac_watch.model.stamps import parse_stamp, stamp
 
@@ -75,24 +76,29 @@ def product_alone(catalog: Catalog, sample: list[ItemDocument]) -> bool:
 def _there_is_more(catalog: Catalog, sample: list[ItemDocument], page: list[ItemDocument], size: int) -> bool:
     """Tells whether a page that is not full, and says nothing of more, is not all.
 
-    OGC API Features lets a server return fewer than were asked for, and only recommends `next`. What is met on either side of a
-    moment in between, and was not on the page, says so; twice, because something may have come meanwhile.
+    OGC API Features lets a server return fewer than were asked for, and only recommends `next`. What is met before, after and on
+    either side of a moment within the sample, and was not on the page, says so; twice, because something may have come meanwhile.
+    All of a sample may be of one moment: the tiles of one overpass.
     """
-    times = sorted(time for item in sample if (time := _time(item)) is not None)
+    times = sorted(time.replace(microsecond=0) for item in sample if (time := _time(item)) is not None)
     if not times or not page:
         return False
-    middle, met = stamp(times[len(times) // 2].replace(microsecond=0)), set[str]()
+    middle = stamp(times[len(times) // 2])
+    spans = (f"../{stamp(times[0] - SECOND)}", f"../{middle}", f"{middle}/..", f"{stamp(times[-1] + 2 * SECOND)}/..")
     try:
-        for side in (f"../{middle}", f"{middle}/.."):
-            met |= _ids(catalog.ask({"datetime": side}, limit=size, fields=BARE, attempts=ATTEMPTS).items)
-        return bool(met - _ids(page)) and bool(met - _ids(catalog.ask({}, limit=size, fields=BARE, attempts=ATTEMPTS).items))
+        for span in spans:
+            met = _ids(catalog.ask({"datetime": span}, limit=size, fields=BARE, attempts=ATTEMPTS).items)
+            if met - _ids(page) and met - _ids(catalog.ask({}, limit=size, fields=BARE, attempts=ATTEMPTS).items):
+                return True
     except (Rejected, BadAnswer):  # it takes no such span, or has an item there that it cannot serve
         return False
+    return False
 
 
 def _time(item: ItemDocument) -> datetime | None:
     properties = item.get("properties")
-    return parse_stamp(properties.get("datetime")) if isinstance(properties, dict) else None
+    given = properties if isinstance(properties, dict) else {}
+    return parse_stamp(given.get("datetime")) or parse_stamp(given.get("start_datetime"))
 
 
 def _ids(items: list[ItemDocument]) -> set[str]:

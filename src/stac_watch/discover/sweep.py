@@ -16,7 +16,7 @@ from itertools import islice
 
 from stac_watch.catalog.client import SWEEP_PAGE
 from stac_watch.catalog.reader import Leaf, is_hidden, sweep_leaves
-from stac_watch.catalog.windows import DAY, EARLIEST, archive, floor_day
+from stac_watch.catalog.windows import DAY, EARLIEST, LONG_AGO, archive, floor_day
 from stac_watch.discover.baseline import preexisting
 from stac_watch.discover.intake import BASELINE, ORIGIN, Comparison, Intake, add, hidden_names, read_document
 from stac_watch.ledger.records import Findings, SourceState, SweepRow, Tally
@@ -66,7 +66,9 @@ def sweep(intake: Intake) -> Tally | None:
         return total
     if row.kind == "all":
         _forget_unreadable(intake, row)
-    baseline = min(row.start, state.positions.get(BASELINE, row.start))
+    # where the first item of all was asked for, nothing was there before it either
+    start = LONG_AGO if row.kind == "all" and intake.catalog.abilities.sorts else row.start
+    baseline = min(start, state.positions.get(BASELINE, start))
     intake.ledger.sources.note_sweep(
         replace(row, position=position, done_at=intake.now()), cursor=(intake.cursor(BASELINE), baseline)
     )
