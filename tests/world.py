@@ -17,7 +17,6 @@ from stac_watch.demo.catalog import COLLECTION, FaultControl, Server, Store, cre
 from stac_watch.discover.intake import Intake, add
 from stac_watch.discover.poll import poll
 from stac_watch.discover.sweep import sweep
-from stac_watch.ledger.database import open_engine
 from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.records import Tally
 
@@ -94,9 +93,8 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path, clock: Callable[[], datetime]) -> Iterator[World]:
-    ledger = Ledger(open_engine(f"sqlite:///{tmp_path / 'ledger.db'}"))
-    ledger.prepare()
+def world(tmp_path: Path, clock: Callable[[], datetime], open_ledger: Callable[[Path], Ledger]) -> Iterator[World]:
+    ledger = open_ledger(tmp_path / "ledger.db")
     with Store() as store, Server(create_app(store, now=clock)) as server:
         yield World(server.url, store, server.faults, clock, ledger)
     ledger.close()
