@@ -36,7 +36,9 @@ from stac_watch.model.identity import check_item_id, conversion_key, parse_event
 from stac_watch.model.outcome import Counts, Outcome
 from stac_watch.model.signatures import masked, unsigned
 from stac_watch.model.stamps import ordered_stamp, parse_stamp, stamp
+from stac_watch.model.texts import visible
 
+WORDS = 1000  #: characters of a run's last words: people read them in a column
 _GRACE = 8  #: seconds after a signal until the process ends by force; Kubernetes kills after 30, we promise 10
 
 
@@ -210,12 +212,23 @@ def _outcome(request: Request, progress: Progress, code: Exit, reason: str, hint
 
 
 def _write_outcome(arguments: argparse.Namespace, outcome: Outcome) -> None:
-    if not arguments.outcome:
-        return
     try:
-        marker.write(Path(arguments.outcome), outcome.as_json())
+        if arguments.outcome:
+            marker.write(Path(arguments.outcome), outcome.as_json())
+        if arguments.message_file and outcome.code:
+            # written in place: Kubernetes mounts the file itself, and takes 4,096 bytes of it
+            Path(arguments.message_file).write_text(_last_words(outcome), encoding="utf-8")
     except StacWatchError as error:  # the run's own end counts more than where it is written down
         _complain(error, "outcome")
+    except OSError as error:
+        sys.stderr.write(f"geozarr-runner: cannot write {arguments.message_file}: {error.strerror}\n")
+
+
+def _last_words(outcome: Outcome) -> str:
+    """Returns where and why it failed, and what is next, in one line."""
+    where = f"{outcome.stage}: " if outcome.stage else ""
+    words = f"{where}{outcome.reason}" + (f" → {outcome.hint}" if outcome.hint else "")
+    return visible(words)[:WORDS]
 
 
 def _complain(error: StacWatchError, stage: str | None, *, debug: bool = False) -> None:
@@ -313,6 +326,7 @@ def _add_options(command: argparse.ArgumentParser, *, with_output: bool) -> None
     add("--installation", default="", help="whose run this is: another installation's output is left alone")
     add("--work", default="", metavar="DIR", help="where sources are staged; default: .geozarr-runner beside the output")
     add("--outcome", default="", metavar="FILE", help="the outcome as JSON, written whatever happens")
+    add("--message-file", default="", metavar="FILE", help="where and why it failed, in one line; Kubernetes' termination message")
     add("--status", default="", metavar="FILE", help='{"stage", "done", "total"}, replaced as work goes on')
     add("--allowed-hosts", default=[], action="append", metavar="HOST", help="repeatable or comma-separated; none = any host")
     add("--source-hosts", default=[], action="append", metavar="HOST", help="of those, the ones of the item's source; none = all")

@@ -5,9 +5,12 @@ import re
 import ssl
 import urllib.parse
 import urllib.request
+from datetime import UTC, datetime
 
 import pytest
 from stack import MARKS, slowly
+
+from stac_watch.model.identity import title_of
 
 pytestmark = pytest.mark.cluster
 
@@ -56,7 +59,9 @@ def test_the_ui_alone_answers_what_a_run_is(stack, items, server):
     labels, annotations = found["metadata"]["labels"], found["metadata"]["annotations"]
     assert {f"stac-watch/{mark}" for mark in MARKS} <= set(labels)
     assert (labels["stac-watch/lane"], labels["stac-watch/attempt"], labels["stac-watch/reason"]) == ("live", "1", "new")
-    assert annotations["workflows.argoproj.io/title"] == item
+    assert annotations["workflows.argoproj.io/title"] == title_of(
+        item, datetime.strptime(item.split("_")[2], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
+    )
     assert row["output"] in annotations["workflows.argoproj.io/description"]
 
     whole = json.loads(server(f"{place}/{row['run']}"))
@@ -75,7 +80,7 @@ def test_the_ui_alone_answers_what_a_run_is(stack, items, server):
         clicked = re.sub(r"\$\{workflow\.metadata\.annotations\.([^}]+)\}", lambda m: annotations[m[1]], links[name])
         assert clicked == given[parameter]
         assert clicked.startswith(stack.catalog)
-    assert {"stac-watch/tile", "stac-watch/lane"} <= {column["key"] for column in info["columns"]}
+    assert [column["key"] for column in info["columns"]] == ["stac-watch/source", "stac-watch/reason"]
 
 
 def test_the_message_of_a_failed_run_says_why(stack, items, server):
@@ -83,8 +88,9 @@ def test_the_message_of_a_failed_run_says_why(stack, items, server):
     slowly(lambda: any(w.get("status", {}).get("phase") == "Failed" for w in stack.workflows_of(item)), 120)
     failed = stack.workflows_of(item)[0]
     shown = json.loads(server(f"workflows/{stack.namespace}/{failed['metadata']['name']}"))
-    said = json.dumps([n.get("message", "") + json.dumps(n.get("outputs", {})) for n in shown["status"]["nodes"].values()])
-    assert "exit code 66" in said
+    [said] = {n["message"] for n in shown["status"]["nodes"].values() if n["type"] == "Pod" and n["phase"] == "Failed"}
+    assert "(exit code 66): preflight: " in said
+    assert " → " in said  # and what is next
     stack.ask_catalog("product", {"item_id": item})
     stack.await_done(item, seconds=300)
     stack.check(item)

@@ -100,7 +100,7 @@ def test_an_event_becomes_the_workflow_that_it_names(workflow, event, conversion
         "stac_url": conversion.product_href, "output_zarr": conversion.output_zarr, "groups": conversion.groups,
         **conversion.options, "key": conversion.key,
         "revision": "3f1c", "item_id": conversion.item_id, "attempt": "3", "collection": "sentinel-2-l2a",
-        "item_href": conversion.item_href, "lane": "backfill", "reason": "new",
+        "item_href": conversion.item_href, "title": "T32TQM 31 Aug 10:37 · S2A L2A N0511", "lane": "backfill", "reason": "new",
         "fence": conversion.fence, "installation": "prod", "source_hosts": "objects.eodc.eu",
     }  # fmt: skip
     crd(workflow, "workflows")

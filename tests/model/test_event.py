@@ -34,6 +34,7 @@ from stac_watch.model.identity import (
     parse_product_id,
     source_of,
     tile_of,
+    title_of,
 )
 from stac_watch.model.stamps import parse_stamp, stamp
 from stac_watch.runs.workflow import illegal_label
@@ -92,6 +93,7 @@ GOLDEN = (
     b'"collection_label": "sentinel-2-l2a", '
     b'"item_id": "S2A_MSIL2A_20251008T100041_N0511_R122_T32TQM_20251008T122613", '
     b'"item_href": "https://stac.example/collections/sentinel-2-l2a/items/S2A", '
+    b'"title": "T32TQM 8 Oct 10:00 \\u00b7 S2A L2A N0511", '
     b'"product_href": "https://objects.example/a/x.zarr", "revision": "0123456789abcdef", '
     b'"datetime": "2025-10-08T10:00:41.024000Z", "tile": "T32TQM", "bbox": [11.39, 41.4, 12.76, 42.43], '
     b'"stac_url": "https://objects.example/a/x.zarr", "output_zarr": "s3://out/x.zarr", "groups": "measurements/reflectance", '
@@ -101,6 +103,17 @@ GOLDEN = (
 
 def test_the_bytes_of_an_event_do_not_change_by_accident():
     assert build_event(GOLDEN_INPUT, 1) == GOLDEN
+
+
+@pytest.mark.parametrize(
+    ("item_id", "title"),
+    [
+        ("S2C_MSIL1C_20261130T112421_N0513_R122_T31UFU_20261130T130000", "T31UFU 30 Nov 11:24 · S2C L1C N0513"),
+        ("LC09_L2SP_193029_20251008", "LC09_L2SP_193029_20251008"),
+    ],
+)
+def test_a_title_begins_with_what_differs(item_id, title):
+    assert title_of(item_id, datetime(2026, 11, 30, 13, 24, 21, tzinfo=timezone(timedelta(hours=2)))) == title
 
 
 def test_an_event_that_was_stored_before_it_had_the_source_s_name_is_still_one():
@@ -235,7 +248,7 @@ def test_an_event_is_a_cloudevent_whose_data_the_sensor_can_map(conversion, atte
     assert set(data) == {
         "run", "key", "lane", "reason", "collection", "item_id", "item_href", "product_href", "revision", "datetime", "tile",
         "stac_url", "output_zarr", "groups", "source_name", "fence", "installation", "allowed_hosts", "form",
-        "collection_label",
+        "collection_label", "title",
     }  # fmt: skip
 
 

@@ -222,3 +222,14 @@ def test_preflight_says_what_a_run_would_do_and_estimates_enough(files, converte
     assert need <= found["estimate"]["output"] <= 2 * need
     assert marker["package"]["bytes"] <= found["estimate"]["package"] <= 2 * marker["package"]["bytes"]
     assert not any(path.rpartition("/")[2][:1].isdigit() for path in files.requests), "preflight read pixels"
+
+
+def test_a_run_that_fails_leaves_one_line_for_whoever_looks_at_its_pod(runner, tmp_path):
+    said = tmp_path / "termination-log"
+    said.touch()
+    written_to = said.stat().st_ino  # Kubernetes mounts this very file: another one in its place would be read by nobody
+    ended = runner(tmp_path / "nowhere.zarr", tmp_path / "o.zarr", message_file=said)
+    assert ended.code == 66
+    [line] = said.read_text().splitlines()
+    assert line == f"preflight: {ended.outcome['reason']} → {ended.outcome['hint']}"
+    assert said.stat().st_ino == written_to

@@ -95,6 +95,16 @@ FAILURES = {
         "Failed", [step("convert", "Failed", exit_code="143", outcome=TERMINATED, message="Step exceeded its deadline")], {},
         75, "exceeded its deadline",
     ),
+    "a word of the runner's that Argo uses, too": (
+        "Failed",
+        [step("convert", "Failed", exit_code="65", outcome={"code": 65, "reason": "bad"},
+              message="Error (exit code 65): convert: array 'deadline' is no raster")],
+        {}, 65, "bad",
+    ),
+    "no outcome, and words of the runner's": (
+        "Failed", [step("convert", "Failed", exit_code="137", outcome="", message="Error (exit code 137): deadline")], {}, 137,
+        "Error (exit code 137)",
+    ),
     "done, but its pod was lost": (
         "Error", [step("convert", "Error", outcome={"code": 0, "reason": "done"}, message="node lost")], {}, 75, "node lost",
     ),

@@ -26,6 +26,7 @@ from stac_watch.model.identity import (
     parse_event_id,
     source_of,
     tile_of,
+    title_of,
 )
 from stac_watch.model.stamps import ordered_stamp, parse_stamp, stamp
 
@@ -41,7 +42,15 @@ MAPPED = (
     "run", "key", "lane", "reason", "collection", "item_id", "item_href", "product_href", "revision", "datetime", "tile",
     "stac_url", "output_zarr", "groups",
 )  # fmt: skip
-LATER = {"source_name": "unknown", "fence": "", "installation": "", "allowed_hosts": "", "form": "", "collection_label": ""}
+LATER = {
+    "source_name": "unknown",
+    "fence": "",
+    "installation": "",
+    "allowed_hosts": "",
+    "form": "",
+    "collection_label": "",
+    "title": "",
+}
 """Mapped, too. Events that were stored before these fields existed lack them; the Sensor has these defaults for them."""
 _SLUG = 14  # characters of an item id that is no Sentinel-2 product's: it leaves six digits to the attempt
 
@@ -136,7 +145,7 @@ def build_event(conversion: Conversion, attempt: int) -> bytes:
         "reason": c.reason, "source_name": c.source_name, "fence": c.fence, "installation": c.installation,
         "allowed_hosts": c.allowed_hosts, "form": c.form,
         "collection": c.collection, "collection_label": label_name(c.collection), "item_id": c.item_id,
-        "item_href": c.item_href,
+        "item_href": c.item_href, "title": title_of(c.item_id, c.datetime),
         "product_href": c.product_href, "revision": c.revision, "datetime": stamp(c.datetime), "tile": c.tile,
         "bbox": list(c.bbox), "stac_url": c.product_href, "output_zarr": c.output_zarr, "groups": c.groups,
         "options": dict(sorted(c.options.items())),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from datetime import UTC, datetime
 from urllib.parse import quote
 
 from stac_watch.model.errors import IdentityError
@@ -54,6 +55,15 @@ def parse_product_id(item_id: str) -> dict[str, str] | None:
     """Splits `S2A_MSIL2A_…` into platform, level, sensing, baseline, orbit, tile, generation; None for other ids."""
     match = _PRODUCT_ID.match(item_id)
     return match.groupdict() if match else None
+
+
+def title_of(item_id: str, sensed: datetime) -> str:
+    """Returns what people look for in a list, first what differs: `T32TQM 8 Oct 10:00 · S2A L2A N0511`; other ids as they are."""
+    parts = parse_product_id(item_id)
+    if parts is None:
+        return item_id
+    when = sensed.astimezone(UTC)
+    return f"{parts['tile']} {when.day} {when:%b %H:%M} · {parts['platform']} {parts['level']} N{parts['baseline']}"
 
 
 def event_id(key: str, attempt: int) -> str:

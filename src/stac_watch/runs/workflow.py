@@ -77,6 +77,7 @@ PARAMETERS = (
               "installation"),
     Parameter("collection", "the STAC collection, for people", "collection", ""),
     Parameter("item_href", "the item's own URL, for people", "item_href", ""),
+    Parameter("title", "tile, day and time of the item, for people", "title", ""),
     Parameter("lane", "live, backfill, replay or hand, for people", "lane", "hand"),
     Parameter("reason", "why it is converted, for people", "reason", "by hand"),
     Parameter("engine", "auto: fast where it can; fast or stock: that one. The bytes are the same", "", "auto", "engine",
@@ -176,7 +177,7 @@ def _failure(spec: Mapping[str, Any], status: Mapping[str, Any], nodes: Sequence
     """Returns code, reason, hint and stage of a failed Workflow: the runner's own words where it could say any."""
     failed = [n for n in nodes if n.get("phase") in ("Failed", "Error")]
     last = failed[-1] if failed else {}
-    messages = [str(m) for m in (status.get("message"), *(n.get("message") for n in reversed(failed))) if m]
+    messages = [_own(str(m)) for m in (status.get("message"), *(n.get("message") for n in reversed(failed))) if m]
     outcome = _reported(failed[-1:]) or Outcome()
     outcome = replace(outcome, stage=outcome.stage or str(last.get("templateName", "")))
     reason = next((m for m in reversed(messages) if not m.startswith("child ")), "it gave no reason")
@@ -197,6 +198,11 @@ def _failure(spec: Mapping[str, Any], status: Mapping[str, Any], nodes: Sequence
     if outcome.code:  # 0 would be a run that did its work and whose pod was lost before Argo knew
         return outcome
     return replace(outcome, code=_code(last, status), reason=reason, hint=_hint(last))
+
+
+def _own(message: str) -> str:
+    """Returns Argo's own words: behind an exit code stand the runner's, which hold what strangers wrote ("deadline" among it)."""
+    return re.sub(r"(\(exit code -?\d+\)): .*", r"\1", message, flags=re.DOTALL)
 
 
 def _code(node: Mapping[str, Any], status: Mapping[str, Any]) -> int:

@@ -44,6 +44,7 @@ RETRY_EXIT_CODES = (int(Exit.TEMPORARY), 137, int(Exit.TERMINATED))
 DEADLINE = 6 * 3600  # seconds; a full tile takes minutes, a throttled source hours
 KEEP_SUCCESS, KEEP_FAILURE = 3 * 86400, 14 * 86400  # seconds; the reconciler reads outcomes for as long as a run exists
 TOKEN_FOLDER = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105  # where client-go looks, and no secret
+LAST_WORDS = "/dev/termination-log"  # Kubernetes' own: what is in it at the end, Argo shows behind the exit code
 SIZE_FILE, OUTCOME_FILE = f"{TMP}/size", f"{TMP}/outcome.json"
 _P = "{{{{workflow.parameters.{}}}}}".format
 _DONE_WITH = "{{=workflow.status == 'Succeeded' && workflow.parameters.output_zarr contains '://'}}"
@@ -79,9 +80,9 @@ def convert_template(settings: Settings) -> Object:
         workflow_metadata=m.WorkflowMetadata(
             labels=labels(TEMPLATE),
             annotations={
-                "workflows.argoproj.io/title": _either("workflow.parameters.item_id != ''", "workflow.parameters.item_id"),
+                "workflows.argoproj.io/title": _either("workflow.parameters.title != ''", "workflow.parameters.title"),
                 "workflows.argoproj.io/description": (
-                    f"{_P('reason')} ({_P('lane')}), attempt {_P('attempt')}: `{_P('stac_url')}` to `{_P('output_zarr')}`"
+                    f"{_P('reason')} · {_P('lane')} · attempt {_P('attempt')} · {_P('item_id')} to {_P('output_zarr')}"
                 ),
                 "stac-watch/item": _P("item_href"),
                 "stac-watch/item-address": _address("item_href"),
@@ -142,7 +143,8 @@ def _either(condition: str, value: str) -> str:
 
 def _flags(*more: str) -> list[str]:
     """Returns the runner's options; each value is one argument, so nothing of an event is ever parsed as an option."""
-    return [f"--{p.flag}={_P(p.name)}" for p in PARAMETERS if p.flag] + ["--run={{workflow.name}}", *more]
+    given = [f"--{p.flag}={_P(p.name)}" for p in PARAMETERS if p.flag]
+    return [*given, "--run={{workflow.name}}", f"--message-file={LAST_WORDS}", *more]
 
 
 def _preflight(settings: Settings) -> Container:

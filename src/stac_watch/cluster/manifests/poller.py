@@ -251,7 +251,7 @@ def controller_config(settings: Settings) -> Object:
         url = f"{settings.scheme}:${{workflow.metadata.annotations.stac-watch/{annotation}-address}}"
         return {"name": name, "scope": "workflow", "target": "_blank", "url": url}
 
-    shown = ("source", "tile", "lane", "attempt", "reason")
+    shown = ("source", "reason")  # more wrap into a second line, under the wrong heads; the title has tile and time
     columns = [{"name": n.capitalize(), "type": "label", "key": f"stac-watch/{n}"} for n in shown]
     data = {
         "columns": columns,
