@@ -196,3 +196,17 @@ def test_where_most_items_have_no_stamp_what_comes_late_is_found_stamped_or_not(
     world.poll()
     world.sweep()
     assert len(world.states()) == before + 3
+
+
+def test_a_product_comes_alone_though_each_answer_signs_it_anew(world, gateway):
+    def after(asked, answer):
+        if asked.search and answer.status == 200:
+            document = answer.document
+            for item in document["features"]:
+                if "product" in item.get("assets", {}):
+                    item["assets"]["product"]["href"] += f"?se=1&sig={len(gateway.seen)}"
+            answer.body = document
+
+    gateway.after = after
+    world.fill(3)
+    assert probe(world.catalog(), 1000).product

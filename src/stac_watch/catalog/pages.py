@@ -11,6 +11,7 @@ from stac_watch.catalog.client import LEAN, SWEEP_PAGE, Catalog
 from stac_watch.catalog.sample import ATTEMPTS, SAMPLE, in_few_words
 from stac_watch.catalog.windows import SECOND
 from stac_watch.model.item import ItemDocument
+from stac_watch.model.signatures import unsigned
 from stac_watch.model.stamps import parse_stamp, stamp
 
 BARE = ("id", "collection")
@@ -113,4 +114,5 @@ def _asset_count(item: ItemDocument) -> int:
 def _product(item: ItemDocument) -> object:
     assets = item.get("assets")
     product = assets.get("product") if isinstance(assets, dict) else None
-    return product.get("href") if isinstance(product, dict) else None
+    href = product.get("href") if isinstance(product, dict) else None
+    return unsigned(href) if isinstance(href, str) else None  # it may be signed anew in each answer
