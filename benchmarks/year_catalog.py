@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from year_clock import START, Clock, moment
-from year_plan import Kind, Plan, is_down, name_of, number_of
+from year_plan import EVIL, Kind, Plan, evil_name, has_evil, is_down, name_of, number_of
 
 from stac_watch.catalog.abilities import Abilities
 from stac_watch.catalog.client import ItemPage
@@ -42,6 +42,7 @@ class Catalog:
     fuse: int = -1  # so many searches until the watcher is killed in one; negative = it is not
     asked: int = 0
     kept: timedelta = timedelta(0)  # there is no cache between
+    lag: float = 0.0  # seconds by which the replica that answers is behind
 
     def __post_init__(self) -> None:
         self.current = array("q", [-1]) * len(self.plan.sensing)  # by item: what it shows now
@@ -56,7 +57,20 @@ class Catalog:
 
     def shows(self, i: int) -> bool:
         """Tells whether an item is there now."""
-        return self.current[i] >= 0 and self.plan.kind[self.current[i]] != Kind.GONE
+        return self._current(i) >= 0 and self.plan.kind[self._current(i)] != Kind.GONE
+
+    def _current(self, i: int) -> int:
+        """Returns the publication of an item that whoever answers knows: a replica that lags has not heard of the last ones.
+
+        What was changed without a word is left alone: nobody could tell which of the two is older.
+        """
+        pub, p = self.current[i], self.plan
+        while pub >= 0 and p.visible[pub] > self.clock.seconds - self.lag:
+            before = p.before[pub]
+            if before >= 0 and p.stamp[before] >= p.stamp[pub]:
+                break
+            pub = before
+        return pub
 
     def _answer(self) -> datetime:
         self.asked += 1
@@ -77,10 +91,14 @@ class Catalog:
         if window.field == "datetime":
             span = range(bisect_left(p.sensing, start), bisect_left(p.sensing, end))
             found = [(p.sensing[i], name_of(p, i), i) for i in span if self.shows(i)]
+            found += [(p.sensing[i], evil_name(p, i), ~i) for i in span if has_evil(i) and self.current[i] >= 0]
         else:
             span = range(bisect_left(p.stamps, start), bisect_left(p.stamps, end))
-            pubs = [pub for pub in (p.by_stamp[n] for n in span) if self.current[p.item[pub]] == pub]
-            found = [(p.stamp[pub], name_of(p, p.item[pub]), p.item[pub]) for pub in pubs if p.kind[pub] != Kind.GONE]
+            known = [p.by_stamp[n] for n in span]
+            pubs = [pub for pub in known if self._current(p.item[pub]) == pub and p.kind[pub] != Kind.GONE]
+            found = [(p.stamp[pub], name_of(p, p.item[pub]), p.item[pub]) for pub in pubs]
+            first = [p.item[pub] for pub in known if has_evil(p.item[pub]) and p.before[pub] < 0 <= self.current[p.item[pub]]]
+            found += [(self._stamp(i), evil_name(p, i), ~i) for i in first]
         found.sort()
         if extra is not None:  # windows.after: this value and a greater id, or a greater value
             _, either = extra["args"]
@@ -104,9 +122,30 @@ class Catalog:
         self._answer()
         return moment(self.plan.sensing[0])
 
+    def _stamp(self, i: int) -> int:
+        """Returns the stamp of an item's first publication."""
+        pub = self.current[i]
+        while self.plan.before[pub] >= 0:
+            pub = self.plan.before[pub]
+        return self.plan.stamp[pub]
+
+    def _evil(self, i: int) -> dict[str, Any]:
+        """Returns the evil item beside an item: whichever way it takes, it is unreadable, and no neighbour is the worse for it."""
+        p, name = self.plan, evil_name(self.plan, i)
+        document: dict[str, Any] = {
+            "type": "Feature", "id": name, "collection": COLLECTION, "bbox": [1e308, 0, 1e300, 1e308],
+            "properties": {"datetime": stamp(moment(p.sensing[i])), "updated": stamp(moment(self._stamp(i)))},
+            "assets": {"A" * 60_000: {"href": "a.png"}},
+        }  # fmt: skip
+        href = ("http://169.254.169.254/x.zarr", "file:///etc/x.zarr", "https://objects.example/{{workflow.name}}.zarr", [["x"]])
+        document["assets"]["product"] = {"type": "application/vnd+zarr", "href": href[i // EVIL % len(href)]}
+        return document
+
     def document(self, i: int) -> dict[str, Any]:
-        """Returns an item as it is now."""
-        p, pub, name = self.plan, self.current[i], name_of(self.plan, i)
+        """Returns an item as whoever answers knows it; the evil one beside an item for the complement of its number."""
+        if i < 0:
+            return self._evil(~i)
+        p, pub, name = self.plan, self._current(i), name_of(self.plan, i)
         properties: dict[str, Any] = {
             "datetime": stamp(moment(p.sensing[i])), "updated": stamp(moment(p.stamp[pub])), "grid:code": f"MGRS-{name[39:44]}",
             "eo:cloud_cover": 95.0 if p.cloudy[i] else 12.5, "processing:version": "05.11",

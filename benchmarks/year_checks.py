@@ -10,8 +10,9 @@ from datetime import timedelta
 
 from year_catalog import API, COLLECTION
 from year_clock import START
+from year_engine import ANOTHERS
 from year_ledger import recount
-from year_plan import Kind, name_of, number_of
+from year_plan import Kind, evil_name, has_evil, name_of, number_of
 from year_simulation import Year
 
 from stac_watch.discover.items import read_item
@@ -36,7 +37,7 @@ def check(year: Year) -> list[str]:
     wrong += [f"{name_of(year.plan, i)} is not in the ledger" for i in missing]
     bad, expected = (
         {item for _, item, _ in year.operator.absences.unreadable()},
-        {name_of(year.plan, i) for i in all_unreadable(year)},
+        {name_of(year.plan, i) for i in all_unreadable(year)} | evil(year),
     )
     wrong += [f"{item} is wrongly unreadable, or not" for item in sorted(bad ^ expected)]
     funnel = year.operator.counts.funnel()
@@ -62,6 +63,8 @@ def _item(year: Year, i: int, row: ConversionRow) -> list[str]:
     if p.hopeless[pub]:
         return [] if row.state is State.FAILED else [f"{where} should have failed"]
     found = []
+    if row.state is State.FAILED and row.reason == ANOTHERS and year.cluster.owner[i] != year.installation:
+        return []  # the other installation was there first, and its output stays
     if row.state is not State.DONE:
         found.append(f"{where} should be done")
     held = year.cluster.holds[i]  # of an earlier publication where the item came back to its product before anybody looked
@@ -77,6 +80,11 @@ def unreadable(year: Year, i: int) -> bool:
     return year.catalog.shows(i) and year.plan.kind[year.catalog.current[i]] == Kind.UNREADABLE
 
 
+def evil(year: Year) -> set[str]:
+    """Returns the ids of the evil items that the catalog shows in the end."""
+    return {evil_name(year.plan, i) for i in range(year.shape.items) if has_evil(i) and year.catalog.current[i] >= 0}
+
+
 def all_unreadable(year: Year) -> list[int]:
     """Returns the items that must be unreadable in the end."""
     return [i for i in range(year.shape.items) if unreadable(year, i)]
@@ -86,10 +94,11 @@ def foreseen(year: Year) -> set[tuple[str, str]]:
     """Returns the gaps that an audit must find, and no others: what can never be converted, and what is done and was withdrawn."""
     p = year.plan
     found = {(auditing.GapKind.UNREADABLE.value, name_of(p, i)) for i in all_unreadable(year)}
+    found |= {(auditing.GapKind.UNREADABLE.value, name) for name in evil(year)}
     for row in year.operator.items.within("s2", START, START + timedelta(days=year.shape.days + 1)):
         i = number_of(row.item_id)
         if p.kind[year.catalog.current[i]] == Kind.GONE and row.state not in (State.SKIPPED, State.DONE):  # what is done is retired
             found.add((auditing.GapKind.GONE.value, row.item_id))
-        elif row.state is State.FAILED and p.hopeless[year.catalog.current[i]]:
+        elif row.state is State.FAILED and (p.hopeless[year.catalog.current[i]] or row.reason == ANOTHERS):
             found.add((auditing.GapKind.FAILED.value, row.item_id))
     return found

@@ -19,14 +19,16 @@ from year_catalog import Catalog, Killed
 from year_clock import DAY, HOUR, MINUTE, Clock, moment
 from year_plan import is_down, name_of, number_of
 
-from stac_watch.model.errors import Temporary
+from stac_watch.model.errors import Exit, Temporary
 from stac_watch.model.outcome import Check, Counts, Outcome
 from stac_watch.runs.engine import Answer, Phase, Receipt, Run
 
 HOPELESS = "the product is corrupt"
+ANOTHERS = "it is an output of another installation"
 CHECKS = ("values", "nodata", "chunks", "pyramid")
 REASONS = {
     0: "", 65: HOPELESS, 66: "HTTP 404", 75: "HTTP 503 from objects.example", 137: "killed (OOMKilled)", 143: "SIGTERM",
+    73: ANOTHERS, 79: "a later revision is there",
 }  # fmt: skip
 
 
@@ -40,6 +42,9 @@ class _Run:
     item: int
     version: int
     overwrite: bool
+    fence: str
+    installation: str
+    href: str
     begin: float
     end: float
     code: int | None  # None: it vanishes without a word
@@ -65,6 +70,11 @@ class Cluster:
         self.results = bytearray(len(self.catalog.plan.visible))
         self.holds = array("q", [-1]) * n  # by item: the publication whose product its output was made of
         self._marker, self._attempt = [""] * n, array("H", bytes(2 * n))
+        self._fence, self.owner = [""] * n, [""] * n
+        self._after = array("q", [-1]) * len(self.results)  # by publication: the item's next one
+        for pub, before in enumerate(self.catalog.plan.before):
+            if before >= 0:
+                self._after[before] = pub
         self._runs: dict[str, dict[int, _Run]] = {}
         self._ends: list[tuple[float, str, int]] = []
         self._forget: list[tuple[float, str, int]] = []
@@ -93,18 +103,33 @@ class Cluster:
         if chance < 0.001:
             self.seen["events lost after 200"] += 1
             return Receipt(Answer.ACCEPTED)
+        if (late := self._delay(event, chance)) > 0:
+            self.seen["events delivered when they were given up"] += 1
+            heapq.heappush(self._bus, (now + late, event))
+            return Receipt(Answer.ACCEPTED)
         self._take(event, now)
-        if chance < 0.004:
+        if chance < 0.005:
             self.seen["events delivered twice"] += 1
             heapq.heappush(self._bus, (now + self.rng.uniform(5, 9 * MINUTE), event))
         if self.fuse >= 0:
             self.fuse -= 1
             if self.fuse < 0:
                 raise Killed
-        if chance < 0.009:
+        if chance < 0.010:
             self.seen["answers lost"] += 1
             return Receipt(Answer.UNKNOWN, "time-out")
         return Receipt(Answer.ACCEPTED)
+
+    def _delay(self, event: bytes, chance: float) -> float:
+        """Returns the seconds until an event comes that everybody takes for lost: a Sensor was down, or a bus delivers it again.
+
+        Most of all, where a newer revision is soon there: its run may be done when the older one's begins.
+        """
+        i, p, now = number_of(json.loads(event)["data"]["item_id"]), self.catalog.plan, self.clock.seconds
+        newer = self._after[self.catalog.current[i]]
+        if newer >= 0 and 0 < p.visible[newer] - now < DAY and self.rng.random() < 0.05 * self.trouble:
+            return p.visible[newer] - now + self.rng.uniform(HOUR, 8 * HOUR)
+        return self.rng.uniform(20 * MINUTE, 2 * DAY) if chance < 0.0015 else 0.0
 
     def runs(self, keys: Sequence[str]) -> list[Run]:
         """Returns the runs of these keys that exist."""
@@ -119,7 +144,10 @@ class Cluster:
         i = number_of(output.rpartition("/")[2].removesuffix(".zarr"))
         if self.holds[i] < 0:
             return None
-        return Outcome(code=0, key=self._marker[i], attempt=self._attempt[i], revision=str(self.holds[i]))
+        return Outcome(
+            code=0, key=self._marker[i], attempt=self._attempt[i], revision=str(self.holds[i]), fence=self._fence[i],
+            installation=self.owner[i],
+        )  # fmt: skip
 
     # -- what becomes of events ----------------------------------------------------------------------------------------
 
@@ -156,7 +184,8 @@ class Cluster:
         end = begin + min(2 * HOUR, self.rng.lognormvariate(math.log(280), 0.4))
         code, writes = self._fate(i, version, begin)
         overwrite = data["options"].get("overwrite") == "true"
-        run = _Run(data["run"], key, attempt, i, version, overwrite, begin, end, code, writes)
+        asks = overwrite, data["fence"], data["installation"], data["product_href"]
+        run = _Run(data["run"], key, attempt, i, version, *asks, begin, end, code, writes)
         self._runs.setdefault(key, {})[attempt] = run
         heapq.heappush(self._ends, (end, key, attempt))
         self._active += 1
@@ -177,7 +206,7 @@ class Cluster:
     def _end(self, run: _Run, at: float) -> None:
         self._active -= 1
         if run.writes:
-            self._write(run)
+            run.code = self._write(run) or run.code
         if run.code is None:
             self.seen["runs vanished"] += 1
             self._drop(run.key, run.attempt)
@@ -185,7 +214,7 @@ class Cluster:
         self.seen[f"exit {run.code}"] += 1
         run.outcome = Outcome(
             code=run.code, key=run.key, attempt=run.attempt, reason=REASONS[run.code], hint="see its log",
-            source=f"https://objects.example/v{run.version}.zarr", run=run.name, groups=("measurements",),
+            source=run.href, run=run.name, fence=run.fence, installation=run.installation, groups=("measurements",),
             checks=tuple(Check(name, "passed", "as the source has it") for name in CHECKS),
             counts=Counts(bytes_read=1_260_000_000, bytes_written=1_100_000_000, files=390),
             seconds={"stage": 41.0, "convert": 190.5, "verify": 22.1, "package": 14.9},
@@ -193,12 +222,18 @@ class Cluster:
         # the template's times to live: three days after a success, fourteen after a failure
         heapq.heappush(self._forget, (at + (14 if run.code else 3) * DAY, run.key, run.attempt))
 
-    def _write(self, run: _Run) -> None:
-        """Does what the runner does: nothing where the output carries the key already."""
+    def _write(self, run: _Run) -> int:
+        """Does what the runner does: nothing where the output carries the key already, or may not be replaced; returns its code."""
         i, key = run.item, run.key
+        if self.owner[i] not in ("", run.installation):
+            self.seen["runs that met another installation's output"] += 1
+            return Exit.CANNOT_WRITE
+        if self._marker[i] != key and self._fence[i] > run.fence:
+            self.seen["runs that met a later revision's output"] += 1
+            return Exit.SUPERSEDED
         if self.holds[i] >= 0 and self._marker[i] == key and not run.overwrite:
             self.seen["runs that found their work done"] += 1
-            return
+            return 0
         pub = self._publication(i, run.version)
         if self.holds[i] > pub:
             self.wrong.append(f"{name_of(self.catalog.plan, i)}: version {run.version} took the place of a newer one")
@@ -206,6 +241,8 @@ class Cluster:
             self.wrong.append(f"{name_of(self.catalog.plan, i)}: version {run.version} has a second result")
         self.results[pub] = min(255, self.results[pub] + 1)
         self.holds[i], self._marker[i], self._attempt[i] = pub, key, run.attempt
+        self._fence[i], self.owner[i] = run.fence, run.installation
+        return 0
 
     def _publication(self, i: int, version: int) -> int:
         """Returns the last publication so far of an item's product of that version."""

@@ -20,6 +20,10 @@ from year_clock import DAY, HOUR, MINUTE, moment
 
 FLOOD = 20  # times a usual day
 BULK = 1_200  # items of a campaign under one and the same stamp: more than a page holds
+SPELLS = ("ahead", "behind", "lost", "rival")
+"""What lasts for hours as an outage does: the watcher's clock a day ahead, or behind; what a ledger that is restored at the end has
+forgotten; another installation that writes to the same bucket."""
+EVIL = 1_000  # one in so many items has one beside it that is made to do harm
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -65,7 +69,7 @@ class Plan:
     before: array[int]  # the item's publication before it, -1 = none
     by_stamp: array[int]  # publications by stamp and item
     stamps: array[int]  # their stamps
-    down: dict[str, list[tuple[int, int]]]  # outages: catalog, webhook, cluster, watcher
+    down: dict[str, list[tuple[int, int]]]  # outages: catalog, webhook, cluster, watcher; and see `SPELLS`
 
 
 def plan(shape: Shape) -> Plan:
@@ -158,7 +162,7 @@ def _laid_down(
         del column[pub:]
     by_stamp[:] = array("q", sorted(range(pub), key=lambda p: (stamps[p], item[p])))
     ordered = array("q", (stamps[p] for p in by_stamp))
-    down = {name: _outages(shape, rng) for name in ("catalog", "webhook", "cluster", "watcher")}
+    down = {name: _outages(shape, rng) for name in ("catalog", "webhook", "cluster", "watcher", *SPELLS)}
     return Plan(sensing, cloudy, visible, item, stamps, version, kind[:pub], ready, hopeless[:pub], before, by_stamp, ordered, down)
 
 
@@ -171,6 +175,16 @@ def _outages(shape: Shape, rng: random.Random) -> list[tuple[int, int]]:
 def is_down(outages: Iterable[tuple[int, int]], seconds: float) -> bool:
     """Tells whether one of the outages is on."""
     return any(start <= seconds < end for start, end in outages)
+
+
+def has_evil(i: int) -> bool:
+    """Tells whether an item has an evil one beside it: of the same stamp and time, for ever."""
+    return i % EVIL == 7
+
+
+def evil_name(plan: Plan, i: int) -> str:
+    """Returns its id."""
+    return f"{name_of(plan, i)}-EVIL"
 
 
 def name_of(plan: Plan, i: int) -> str:

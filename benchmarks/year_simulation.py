@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import os
 import random
+import sqlite3
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from statistics import median
 
 from year_catalog import API, COLLECTION, Catalog, Killed
-from year_clock import DAY, START, Clock
-from year_engine import HOPELESS, Cluster
+from year_clock import DAY, HOUR, START, Clock
+from year_engine import ANOTHERS, HOPELESS, Cluster
 from year_ledger import ledger_mb
 from year_plan import Plan, Shape, is_down, plan
 from year_report import Month
@@ -37,6 +40,8 @@ MONTHS = 12  # parts of the span, whatever its length
 SLOTS = 100
 TICK = 1800.0  # simulated seconds
 KILLED = 0.003  # of the rounds
+LAGS = 0.1  # of the rounds meet a replica of the catalog that is up to three hours behind
+FOR_GOOD = (HOPELESS, ANOTHERS)  # why something failed, where another attempt would change nothing
 DRAIN_DAYS = 30  # at most; a product that is not there is looked for again for days
 
 
@@ -59,6 +64,11 @@ class Year:
              "allowed_hosts": ["objects.example"]}
         )  # fmt: skip
         self.recipe, self.limits = Recipe(output="s3://geozarr/{collection}/{item_id}.zarr"), Limits(max_in_flight=SLOTS)
+        self.installation, self.skew = "prod", 0.0
+        self._rival: Watcher | None = None
+        self._others: Ledger | None = None
+        self._folder = tempfile.TemporaryDirectory()
+        self._backup: Path | None = None
         self.operator = self._open()  # whoever looks, notes and replays beside the watcher
         self.operator.prepare()
         self.happened: Counter[str] = Counter()
@@ -66,18 +76,25 @@ class Year:
         self._ledger: Ledger | None = None
         self._watcher: Watcher | None = None
 
-    def _open(self) -> Ledger:
-        return Ledger(open_engine(self.url), clock=self.clock)
+    def now(self) -> datetime:
+        """Returns what the machine takes for the time: somebody may have set its clock."""
+        return self.clock() + timedelta(seconds=self.skew)
+
+    def _open(self, url: str = "") -> Ledger:
+        return Ledger(open_engine(url or self.url), clock=self.now)
 
     def _start(self) -> Watcher:
         self.watchers += 1
         self._ledger = self._open()
+        return self._watching(self._ledger, self.installation)
+
+    def _watching(self, ledger: Ledger, installation: str) -> Watcher:
         return Watcher(
             Parts(
-                sources=(self.source,), recipe=self.recipe, limits=self.limits, ledger=self._ledger, engine=self.cluster,
+                sources=(self.source,), recipe=self.recipe, limits=self.limits, ledger=ledger, engine=self.cluster,
                 catalogs={"s2": self.catalog},  # type: ignore[dict-item]  # a value that answers as Catalog does
-                read_marker=self.cluster.marker, now=self.clock, wait=lambda _: False, rng=self.rng, patience=600.0,
-                holder=f"watcher {self.watchers}",
+                read_marker=self.cluster.marker, now=self.now, wait=lambda _: False, rng=self.rng, patience=600.0,
+                holder=f"{installation}, watcher {self.watchers}", installation=installation,
             )
         )  # fmt: skip
 
@@ -90,6 +107,7 @@ class Year:
     def turn(self, *, troubled: bool = True) -> Tick:
         """One round: the world goes on, and the watcher looks, unless it is down or is killed in the middle."""
         self.catalog.advance()
+        self._mishaps(troubled=troubled)
         if troubled and is_down(self.plan.down["watcher"], self.clock.seconds):
             self._stop("watcher down")
             return Tick()
@@ -103,24 +121,69 @@ class Year:
         except Killed:
             self._stop("watcher killed")
             return Tick()
+        self.happened["answers older than what is known"] += sum(tally.lagging for tally in tick.tallies.values())
         for name in tick.problems:
             self.happened[f"rounds with {name} out"] += 1
         return tick
 
+    # -- what befalls the machine, the ledger and the bucket ---------------------------------------------------------------
+
+    def _mishaps(self, *, troubled: bool) -> None:
+        now, down = self.clock.seconds, self.plan.down
+        self.catalog.lag = self.rng.uniform(60, 3 * HOUR) if troubled and self.rng.random() < LAGS else 0.0
+        skew = DAY * (is_down(down["ahead"], now) - is_down(down["behind"], now)) if troubled else 0
+        if skew != self.skew:
+            self.skew = skew
+            self.happened["clock set"] += 1
+        self._forget(lost=troubled and is_down(down["lost"], now))
+        if troubled and is_down(down["rival"], now):
+            self._compete()
+
+    def _forget(self, *, lost: bool) -> None:
+        """Keeps a backup when a spell begins, and restores it when it ends; of SQLite, where a ledger is a file."""
+        if not self.url.startswith("sqlite:///"):
+            return
+        file = Path(self.url.removeprefix("sqlite:///"))
+        if lost and self._backup is None:
+            self._backup = file.with_name(f"{file.name}.backup")
+            with closing(sqlite3.connect(file)) as db, closing(sqlite3.connect(self._backup)) as copy:
+                db.backup(copy)
+        elif not lost and self._backup is not None:
+            self._stop("ledger restored")
+            self.operator.close()
+            for suffix in ("-wal", "-shm"):
+                file.with_name(file.name + suffix).unlink(missing_ok=True)
+            self._backup.replace(file)
+            self._backup = None
+            self.operator = self._open()
+
+    def _compete(self) -> None:
+        """A round of another installation, with a ledger of its own, that was given the same bucket."""
+        if self._rival is None:
+            other = self._others = self._open(f"sqlite:///{self._folder.name}/rival.db")
+            other.prepare()
+            other.sources.note_abilities("s2", asdict(Abilities()), self.clock())
+            self._rival = self._watching(other, "rival")
+        fuses = self.cluster.fuse, self.catalog.fuse
+        self.cluster.fuse = self.catalog.fuse = -1  # it is not the one that is killed
+        self._rival.turn()
+        self.cluster.fuse, self.catalog.fuse = fuses
+        self.happened["rounds of a rival"] += 1
+
     def note_abilities(self) -> None:
         """What a probe finds of a good STAC API, every twelve hours: probing is tests/catalog's business."""
-        self.operator.sources.note_abilities("s2", asdict(Abilities()), self.clock())
+        self.operator.sources.note_abilities("s2", asdict(Abilities()), self.now())
 
     @property
     def intake(self) -> Intake:
         """What documents of the catalog pass through."""
-        return Intake(self.source, self.recipe, self.catalog, self.operator, self.clock)  # type: ignore[arg-type]
+        return Intake(self.source, self.recipe, self.catalog, self.operator, self.now, self.installation)  # type: ignore[arg-type]
 
     def replay_failed(self) -> int:
         """Does what an operator does: tries again what has failed and is not hopeless."""
-        rows = [row for row in self.operator.conversions.find(state=State.FAILED, limit=replay.MOST) if row.reason != HOPELESS]
+        rows = [row for row in self.operator.conversions.find(state=State.FAILED, limit=replay.MOST) if row.reason not in FOR_GOOD]
         targets = [t for t in replay.chosen(rows, self.operator) if t.refusal is None]
-        done = replay.execute(targets, self.operator, {"s2": self.intake}, self.clock)
+        done = replay.execute(targets, self.operator, {"s2": self.intake}, self.now)
         self.happened["replays"] += len(done)
         return len(done)
 
@@ -173,7 +236,7 @@ class Year:
         """Tells whether nothing waits, runs, or has failed without being hopeless."""
         failed = self.operator.conversions.find(state=State.FAILED, limit=replay.MOST)
         waits = [place for place in self.operator.counts.funnel() if place.state not in FINAL]
-        hopeless = all(row.reason == HOPELESS or self.operator.conversions.superseded(row) for row in failed)
+        hopeless = all(row.reason in FOR_GOOD or self.operator.conversions.superseded(row) for row in failed)
         swept = self.operator.sources.state("s2", ()).sweeps.get("recent")
         return not waits and hopeless and swept is not None and swept.done_at is not None
 
@@ -186,6 +249,9 @@ class Year:
         """Closes what is open."""
         self._stop("end")
         self.operator.close()
+        if self._others is not None:
+            self._others.close()
+        self._folder.cleanup()
 
 
 def rss_mb() -> float:

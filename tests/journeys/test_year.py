@@ -17,6 +17,8 @@ HOUR = 3600.0  # between rounds
 HAPPENED = (  # in some of the runs: a simulation in which nothing goes wrong shows nothing
     "rounds with engine out", "rounds with s2 out", "watcher killed", "watcher down", "runs vanished", "events lost after 200",
     "answers lost", "exit 66", "exit 75", "exit 137", "posts into an outage", "second starts of a run, which are none",
+    "events delivered when they were given up", "runs that met a later revision's output", "answers older than what is known",
+    "clock set", "ledger restored", "rounds of a rival", "runs that met another installation's output",
 )  # fmt: skip
 
 
