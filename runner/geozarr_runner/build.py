@@ -14,10 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from geozarr_runner.process import space
 from geozarr_runner.process.progress import Progress
+from geozarr_runner.process.slowness import in_time
 from geozarr_runner.publish import checksums, dask_report, marker, package
 from geozarr_runner.publish import folder as publish
 from geozarr_runner.request import Request
@@ -158,7 +160,8 @@ def _transcode_and_convert(
     options = _options(request, target, limits.workers(plan.selection, request.memory_limit))
     total = len(plan.tree.keys()) if plan.tree is not None else 0
     with progress.during("stage", total) as advance, space.writing(folder, plan.estimate):
-        came = transcode.stage(plan, folder, advance=advance, called_off=called_off, allow_empty=request.allow_empty)
+        patient = in_time(advance, plan.selection.raw_bytes, plan.source.url, monotonic)
+        came = transcode.stage(plan, folder, advance=patient, called_off=called_off, allow_empty=request.allow_empty)
     with noted.unchanged(came.watch):
         return replace(_convert(plan, came.staged, target, options, progress), fingerprint=came.fingerprint)
 
@@ -228,7 +231,8 @@ def _stage(
     from geozarr_runner.source import stage
 
     with progress.during("stage", len(plan.selection.keys)) as advance, space.writing(folder, plan.estimate):
-        staged = stage.stage(plan, folder, advance=advance, called_off=called_off, eager=eager, looked=looked)
+        patient = in_time(advance, plan.selection.raw_bytes, plan.source.url, monotonic)
+        staged = stage.stage(plan, folder, advance=patient, called_off=called_off, eager=eager, looked=looked)
     log.info(
         "%d objects there, %d legally absent, %.1f MB fetched in %.1f s",
         staged.objects, len(staged.absent), staged.bytes / 1e6, progress.seconds["stage"],

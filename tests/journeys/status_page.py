@@ -93,7 +93,7 @@ def strip(html):
 def serve(world, **links):
     """Serves the page of a world, with its watcher beside it; `links` are those of `Links`."""
     world.store.put_collection(make_collection())
-    pulse = Recorder(world.clock)
+    pulse = Recorder(world.clock, clock=lambda: world.clock.time.timestamp())
     world.ledger.listen(pulse.hear)
     site = web.Site(world.ledger, (world.source,), Limits(), pulse.read, world.clock, "1.2.3", Links(**links))
     with answers.serving(site, "127.0.0.1", 0) as url:

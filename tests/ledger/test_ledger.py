@@ -14,7 +14,7 @@ from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.records import Known, Move, Place, Queue, Tally
 from stac_watch.ledger.schema import SCHEMA_VERSION
 from stac_watch.ledger.session import StaleState
-from stac_watch.model.errors import CannotWrite, ConfigError, Temporary
+from stac_watch.model.errors import CannotWrite, ConfigError, Temporary, Unavailable
 from stac_watch.model.item import SkipReason, Unreadable
 from stac_watch.model.outcome import Outcome
 from stac_watch.model.states import Fact, State
@@ -462,3 +462,28 @@ def test_reading_neither_waits_for_a_writer_nor_needs_a_writable_database(ledger
     holder.execute("ROLLBACK")
     holder.close()
     assert len(ledger_with("query_only=ON").conversions.find()) == 1
+
+
+def test_a_damaged_page_is_the_file_s_trouble_and_not_a_defect_of_ours(open_ledger, make, tmp_path):
+    """It was exit 70, "a defect of stac-watch", with a dump of SQL and every id in it."""
+    file = tmp_path / "damaged.db"
+    first = open_ledger(file)
+    first.items.commit("s2", [make.sighting(item_id=f"item-{n}") for n in range(60)], [], None, make.now)
+    first.close()
+    with contextlib.closing(sqlite3.connect(file)) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        (page,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'conversion'").fetchone()
+        (size,) = db.execute("PRAGMA page_size").fetchone()
+    content = bytearray(file.read_bytes())
+    content[(page - 1) * size : page * size] = b"\xa5" * size
+    file.write_bytes(content)
+    damaged = Ledger(open_engine(f"sqlite:///{file}"))
+    one = make.sighting(item_id="item-1")
+    try:
+        for asked in (damaged.conversions.find, lambda: damaged.items.commit("s2", [one], [], None, make.now)):
+            with pytest.raises(Unavailable, match="is damaged") as caught:
+                asked()
+            assert "restore a backup" in caught.value.hint
+            assert "item-" not in caught.value.message
+    finally:
+        damaged.close()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from stac_watch.cluster.logs import logs
+from stac_watch.cluster.logs import LONGEST, logs
 from stac_watch.model.errors import InputError
 
 RUN = "gz-a"
@@ -37,6 +37,16 @@ def test_each_step_in_the_order_in_which_it_was_made_without_what_argo_says(api,
     assert read(cluster) == [
         ("preflight", "found"), ("convert", "first try"), ("convert(1)", "second attempt"), ("convert(1)", "without an end"),
     ]  # fmt: skip
+
+
+def test_what_a_product_wrote_does_not_act_on_the_terminal_that_shows_a_log(api, cluster, step):
+    api.run(RUN)
+    step("convert(0)", "band \x1b[2J\x1b]0;all is well\x07 of \u202eit\n" + "x" * 100_000 + "\n")
+    step("convert(1)", "", "Pending", state={"waiting": {"reason": "ErrImagePull", "message": "no \x1b[2J image"}})
+    evil, long, waits = (text for _, text in read(cluster))
+    assert evil == "band \\x1b[2J\\x1b]0;all is well\\x07 of \\u202eit"
+    assert len(long) <= LONGEST
+    assert waits == "ErrImagePull: no \\x1b[2J image"
 
 
 def test_followed_it_waits_for_the_next_step_and_says_why_one_does_not_start(api, cluster, step):

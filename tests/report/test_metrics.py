@@ -2,6 +2,7 @@
 
 import http.client
 from contextlib import contextmanager
+from datetime import timedelta
 
 import pytest
 from sqlalchemy import event as sa_event
@@ -11,8 +12,10 @@ from stac_watch.config.model import Limits, Source
 from stac_watch.ledger import schema as t
 from stac_watch.ledger.records import Move
 from stac_watch.model.states import Fact, State
+from stac_watch.report.health import alive
 from stac_watch.report.web.answers import READERS, serving
 from stac_watch.report.web.site import Site
+from stac_watch.watch.loop import Tick
 from stac_watch.watch.pulse import Recorder
 
 MOST = 15  # statements of a scrape, BEGIN included
@@ -118,3 +121,15 @@ def test_head_of_the_stream_says_what_the_stream_is_and_is_no_reader(empty, make
         for _ in range(READERS + 6):
             assert ask("/events", "HEAD")[2]["Content-Type"].startswith("text/event-stream")
         assert ask("/")[0] == 200
+
+
+@pytest.mark.parametrize("jump", [timedelta(days=1), timedelta(days=-1)])
+def test_a_clock_that_is_set_does_not_have_a_loop_restarted_that_moves_nor_spare_one_that_hangs(jump, make):
+    now, beats = [make.now], [100.0]
+    pulse = Recorder(lambda: now[0], clock=lambda: beats[0])
+    pulse.note(Tick())
+    now[0] += jump
+    beats[0] += 60
+    assert alive(pulse.read().age).ok
+    beats[0] += 3600
+    assert not alive(pulse.read().age).ok

@@ -1,6 +1,7 @@
 """A run's log: what the main containers of its steps write, one step after the other, while it runs if that is wanted.
 
-Argo's own lines are left out, and no line comes twice when a connection breaks.
+Argo's own lines are left out, and no line comes twice when a connection breaks. A line may hold what a product wrote: what acts on
+a terminal is spelled out.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from stac_watch.cluster.runs import NODE_NAME, WORKFLOW_LABEL, found, is_over, step_name
-from stac_watch.model.errors import Temporary
+from stac_watch.model.errors import Temporary, printable
 from stac_watch.runs.kubernetes_api import Cluster, Document
 
 CONTAINER = "main"
 PAUSE = 1.0  # seconds between two looks for the next step
+LONGEST = 64 * 1024  # characters of a line that are shown
 ATTEMPTS = 5  # for a log that breaks off
 _ARGO = re.compile(
     r"^time=.* argo=true( |$)"
@@ -50,12 +52,12 @@ def logs(cluster: Cluster, name: str, *, follow: bool, wait: Callable[[float], b
                 why = waiting(pod)
                 if why and waits.get(who) != why:
                     waits[who] = why
-                    yield LogLine(step, why, ours=True)
+                    yield LogLine(step, printable(why), ours=True)
                 continue
             shown.add(who)
             for text in _whole(cluster, who, follow=follow and not over, wait=wait):
                 if not _ARGO.search(text):
-                    yield LogLine(step, text)
+                    yield LogLine(step, printable(text, LONGEST))
         if over or not follow or wait(PAUSE):
             return
 

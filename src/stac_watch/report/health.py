@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from stac_watch.config.model import OURS
 from stac_watch.model.errors import Refused, StacWatchError
@@ -34,9 +34,11 @@ class Health:
     checks: list[HealthCheck]
 
 
-def alive(last_round: datetime, now: datetime) -> Health:
-    """Tells whether the loop moves: a round that does not end is what a restart can help with, and nothing else is."""
-    age = now - last_round
+def alive(age: timedelta) -> Health:
+    """Tells whether the loop moves: a round that does not end is what a restart can help with, and nothing else is.
+
+    `age` of its last round is by a clock that nobody can set: one that is set forward by a day must not have it restarted.
+    """
     said = f"last round ended {age.total_seconds():.0f} s ago"
     if age > ALIVE:
         said = f"{said}: more than {ALIVE.total_seconds():.0f} s, the loop hangs"

@@ -9,7 +9,8 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
+from time import monotonic
 
 from stac_watch.ledger.records import Moved
 from stac_watch.model.errors import StacWatchError
@@ -50,6 +51,7 @@ class Pulse:
 
     since: datetime  # when the process began
     at: datetime  # when the last round ended; when the process began if none did
+    age: timedelta = timedelta(0)  # since then, by a clock that nobody can set
     ticks: int = 0
     standby: str = ""  # who has the ledger, when it is not this watcher
     ailing: Mapping[str, StacWatchError] = field(default_factory=dict)  # by source, or `engine`: what is wrong until it works again
@@ -66,8 +68,9 @@ class Pulse:
 class Recorder:
     """Keeps the pulse; safe between threads."""
 
-    def __init__(self, now: Callable[[], datetime]) -> None:
-        self._now, self._lock = now, threading.Lock()
+    def __init__(self, now: Callable[[], datetime], *, clock: Callable[[], float] = monotonic) -> None:
+        self._now, self._clock, self._lock = now, clock, threading.Lock()
+        self._beat = clock()
         self._pulse = Pulse(since=now(), at=now())
         self._answered: dict[str, datetime] = {}
         self._problems: Counter[str] = Counter()
@@ -80,7 +83,7 @@ class Recorder:
     def note(self, tick: Tick) -> None:
         """Takes in what a round did."""
         with self._lock:
-            moment = self._now()
+            moment, self._beat = self._now(), self._clock()
             self._answered |= dict.fromkeys(tick.tallies, moment)
             self._problems.update(tick.problems.keys())
             self._facts.update(tick.facts)
@@ -111,4 +114,5 @@ class Recorder:
     def read(self) -> Pulse:
         """Returns the pulse as it is now; it never changes after that."""
         with self._lock:
-            return replace(self._pulse, steps=dict(self._steps), products=dict(self._products))
+            age = timedelta(seconds=self._clock() - self._beat)
+            return replace(self._pulse, age=age, steps=dict(self._steps), products=dict(self._products))

@@ -169,7 +169,7 @@ class _Answers:
         return Response(encode(self._registry), media_type=None, headers={"Content-Type": content_type})
 
     def healthz(self, request: Request) -> Response:
-        return _verdict(request, alive(self._site.pulse().at, self._site.now()))
+        return _verdict(request, alive(self._site.pulse().age))
 
     def readyz(self, request: Request) -> Response:
         return _verdict(request, self._site.health())
