@@ -6,8 +6,10 @@ import pytest
 from world import START
 
 from stac_watch.discover.intake import Flooded
+from stac_watch.ledger.findings import MORE, MOST_UNREADABLE
 from stac_watch.ledger.records import Tally
 from stac_watch.model.event import Conversion
+from stac_watch.model.item import Unreadable
 
 DEEP: dict = {"type": "Point", "coordinates": [11.0, 44.0]}
 for _ in range(2000):
@@ -153,3 +155,15 @@ def test_a_second_that_holds_many_pages_comes_page_by_page(world):
     world.store.put(world.item(40))
     assert world.poll().admitted == 24
     assert len(world.states()) == 24
+
+
+def test_unreadable_items_without_end_fill_no_disk_and_the_list_says_that_there_are_more(world):
+    ledger = world.intake().ledger
+    for first in range(0, MOST_UNREADABLE + 3000, 2500):
+        bad = [Unreadable(f"evil-{n}", "x" * 4000) for n in range(first, first + 2500)]
+        ledger.items.commit("s2", [], bad, None, START)
+    listed = {item_id for _, item_id, _ in ledger.absences.unreadable()}
+    assert MORE in listed
+    assert len(listed) <= MOST_UNREADABLE + 1
+    ledger.items.commit("s2", [], [Unreadable("evil-1", "for another reason")], None, START)
+    assert ("s2", "evil-1", "for another reason") in ledger.absences.unreadable(), "what is listed is kept up to date"

@@ -13,6 +13,7 @@ from stac_watch.jobs.replay import Wish
 from stac_watch.ledger.records import Move
 from stac_watch.model.errors import InputError, Unavailable
 from stac_watch.model.outcome import Outcome
+from stac_watch.model.stamps import ordered_stamp
 from stac_watch.model.states import Fact, State
 from stac_watch.report import explain as explaining
 from stac_watch.report import status as summing
@@ -197,6 +198,19 @@ def finished(archive):
 
 def again(world, targets):
     return replay.execute(targets, world.ledger, {world.source.name: world.intake}, world.clock)
+
+
+def test_who_replays_what_met_an_output_that_nobody_asked_for_replaces_it(finished):
+    """Somebody who had the token wrote another output there, and a fence of just now into it: the item was skipped for good."""
+    row = finished.ledger.conversions.find(item_id=finished.items[0])[0]
+    ledger, met = finished.ledger, Outcome(code=79, key=row.key, attempt=2)
+    again(finished, replay.named([Wish(row.item_id)], ledger, ["demo"]))
+    met = Move(Fact.FAILED_PERMANENT, "a later revision", reason="after 14 days still: a later revision", outcome=met)
+    for fact in (Move(Fact.ACCEPTED, "accepted"), met):
+        ledger.conversions.move(ledger.conversions.get(row.key), fact, finished.clock())
+    again(finished, replay.named([Wish(row.item_id)], ledger, ["demo"]))
+    fences = [json.loads(body)["data"]["fence"] for body in ledger.conversions.events(row.key)]
+    assert fences[0] == fences[1] < fences[2] == ordered_stamp(finished.clock())
 
 
 def test_replay_by_id_makes_the_next_attempt_and_refuses_what_is_on_its_way(finished):

@@ -32,6 +32,7 @@ from stac_watch.model.identity import (
     label_name,
     parse_event_id,
     parse_product_id,
+    read_attempt,
     source_of,
     tile_of,
     title_of,
@@ -444,3 +445,12 @@ def test_a_product_id_is_taken_apart():
     assert parse_product_id("LC09_L2SP_193029") is None
     assert tile_of("S2A_MSIL2A_20251008T100041_N0511_R122_T32TQM_20251008T122613") == "T32TQM"
     assert tile_of("LC09_L2SP_193029") == ""
+
+
+@pytest.mark.parametrize("attempt", ["100000", "4000000000", "9" * 60, "9" * 5000, "0", "-1", "\u00b2", "1.0", ""])
+def test_nobody_s_numbers_go_on_from_an_attempt_that_cannot_be(attempt):
+    """A database has 32 bits for it, Python reads 4300 digits: one posted event ended the watcher of all sources."""
+    with pytest.raises(IdentityError):
+        parse_event_id(f"{'a' * 20}-{attempt}")
+    assert read_attempt(attempt) == 0
+    assert (parse_event_id(f"{'a' * 20}-99999"), read_attempt("99999")) == (("a" * 20, 99999), 99999)

@@ -5,7 +5,7 @@ import pytest
 
 from stac_watch.model.errors import Unavailable
 from stac_watch.model.outcome import MARKER, Counts, Outcome, Package
-from stac_watch.runs.markers import find_marker, missing
+from stac_watch.runs.markers import MOST, find_marker, missing
 
 
 def test_a_marker_inside_an_output_is_read(tmp_path):
@@ -39,6 +39,11 @@ def test_a_place_where_we_cannot_look_is_not_one_where_nothing_is(output, monkey
         monkeypatch.setenv(name, value)
     with pytest.raises(Unavailable, match="cannot look into"):
         find_marker(output)
+
+
+def test_a_marker_without_end_is_read_no_further_than_one_can_be(tmp_path):
+    (tmp_path / MARKER).write_bytes(b'{"key": "abc", "reason": "' + b"x" * MOST + b'"}')
+    assert find_marker(str(tmp_path)) is None
 
 
 def test_nothing_is_written(tmp_path):

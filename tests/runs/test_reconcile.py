@@ -140,9 +140,13 @@ def test_what_was_made_of_something_else_than_was_asked_for_finishes_nobody_s_it
     assert failed.fact is (Fact.FAILED_PERMANENT if believed else Fact.VANISHED)
 
 
-def test_what_met_a_later_revision_is_superseded_whatever_the_ledger_knows(look):
-    move = look(State.RUNNING, Phase.FAILED, Exit.SUPERSEDED)
+def test_what_met_a_later_revision_s_output_is_superseded_if_there_is_one_and_else_is_looked_at_again(look):
+    """A ledger that was restored learns of it; what nobody learns of, somebody posted, and the item must not be skipped for it."""
+    move = look(State.RUNNING, Phase.FAILED, Exit.SUPERSEDED, superseded=True)
     assert (move.fact, move.reason, move.outcome.code) == (Fact.SUPERSEDED, SkipReason.SUPERSEDED, Exit.SUPERSEDED)
+    move = look(State.RUNNING, Phase.FAILED, Exit.SUPERSEDED)
+    assert (move.fact, move.outcome.code) == (Fact.NOT_READY, Exit.SUPERSEDED)
+    assert "no later revision is known" in move.reason
 
 
 @pytest.mark.parametrize("state", UNFINISHED)

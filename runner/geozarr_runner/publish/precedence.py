@@ -9,7 +9,7 @@ from stac_watch.model.errors import CannotWrite, InputError, Superseded
 from stac_watch.model.outcome import Outcome
 from stac_watch.model.stamps import parse_stamp
 
-AHEAD = timedelta(days=1)
+AHEAD = timedelta(days=2)
 """As far as a fence may lie before this machine's clock: clocks differ, and a poller puts none into the future."""
 
 

@@ -19,6 +19,7 @@ from stac_watch.catalog.reader import Leaf, is_hidden, sweep_leaves
 from stac_watch.catalog.windows import DAY, EARLIEST, LONG_AGO, archive, floor_day
 from stac_watch.discover.baseline import preexisting
 from stac_watch.discover.intake import BASELINE, ORIGIN, Comparison, Intake, add, hidden_names, read_document
+from stac_watch.ledger.findings import MORE
 from stac_watch.ledger.records import Findings, SourceState, SweepRow, Tally
 from stac_watch.model.item import Item
 from stac_watch.model.patience import waited
@@ -115,7 +116,7 @@ def _forget_unreadable(intake: Intake, row: SweepRow) -> None:
     """Marks as readable what a sweep of everything did not meet and the catalog does not have."""
     catalog, absences = intake.catalog, intake.ledger.absences
     unmet = absences.not_met(intake.source.name, row.begun_at, ASKED)
-    if gone := [i for i in unmet if is_hidden(i) or catalog.item(i) is None]:
+    if gone := [i for i in unmet if is_hidden(i) or i == MORE or catalog.item(i) is None]:
         absences.mark_readable(intake.source.name, gone)
 
 

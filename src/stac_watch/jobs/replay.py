@@ -18,8 +18,8 @@ from stac_watch.discover.revisions import HELD
 from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.records import ConversionRow, Move
 from stac_watch.ledger.session import StaleState
-from stac_watch.model.errors import InputError
-from stac_watch.model.event import parse_event
+from stac_watch.model.errors import Exit, InputError
+from stac_watch.model.event import fence_of, parse_event
 from stac_watch.model.identity import event_id
 from stac_watch.model.item import ItemDocument, SkipReason
 from stac_watch.model.states import FINAL, Fact, State
@@ -190,7 +190,9 @@ def _again(target: ReplayTarget, ledger: Ledger, hosts: str, now: datetime) -> R
             ledger.outbox.hasten(row.key, now)
             return current
         again = row.state is State.DONE  # whoever asks for what is done wants it made again, not to hear that it is done
-        asked = Move(Fact.REPLAYED, "a person asked for it", lane="replay", overwrite=again, allowed_hosts=hosts)
+        # what met a later revision's output that the ledger knows nothing of: a person says that this is the one
+        fence = fence_of(None, now, row.fence or "") if row.exit_code == Exit.SUPERSEDED else ""
+        asked = Move(Fact.REPLAYED, "a person asked for it", lane="replay", overwrite=again, allowed_hosts=hosts, fence=fence)
         ledger.conversions.move(row, asked, now)
     except StaleState:
         return ReplayTarget(row.item_id, row.source, row.key, row.state, "", "it moved meanwhile")

@@ -5,10 +5,10 @@ Functions within a transaction: who calls them opens it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
-from sqlalchemy import Connection, Table, delete, update
+from sqlalchemy import Connection, Table, delete, func, select, update
 
 from stac_watch.ledger import moves
 from stac_watch.ledger import schema as t
@@ -17,8 +17,12 @@ from stac_watch.ledger.moves import rows_of
 from stac_watch.ledger.records import Findings, Move
 from stac_watch.ledger.session import CHUNK, chunked
 from stac_watch.model.event import relocated
-from stac_watch.model.item import SkipReason
+from stac_watch.model.item import SkipReason, Unreadable
 from stac_watch.model.states import Fact
+
+MOST_UNREADABLE = 10_000  # of one source that are listed by name: 4 KB each
+MORE = "(and more)"
+"""Stands in the list for those that are not."""
 
 
 def note(tx: Connection, source: str, found: Findings, now: datetime) -> None:
@@ -92,6 +96,22 @@ def _return(tx: Connection, source: str, item_ids: Collection[str]) -> None:
     if marked:
         tx.execute(update(t.absent).where(a.source == source, a.item_id.in_(marked)).values(withdrawn_at=None, sweeps=0))
     _delete(tx, t.absent, source, set(item_ids) - marked)
+
+
+def note_unreadable(tx: Connection, source: str, bad: Sequence[Unreadable], now: datetime) -> None:
+    """Writes down what cannot be read: so many of a source, and that there are more; what one catalog invents fills no disk."""
+    u = t.unreadable.c
+    named = {b.item_id: b.why for b in bad}
+    there = tx.execute(select(func.count()).where(u.source == source)).scalar_one()
+    if there + len(named) > MOST_UNREADABLE:
+        known = {r.item_id for r in chunked(tx, sql.UNREADABLE, list(named), of_source=source)}
+        room = max(0, MOST_UNREADABLE - there)
+        fresh = [item_id for item_id in named if item_id not in known]
+        named = {i: why for i, why in named.items() if i in known or i in fresh[:room]}
+        if len(fresh) > room:
+            named[MORE] = f"more than {MOST_UNREADABLE} items of this source cannot be read; the others are not listed"
+    rows = [{"source": source, "item_id": i, "why": why, "first_seen": now, "last_seen": now} for i, why in named.items()]
+    moves.put(tx, t.unreadable, rows, ("source", "item_id"), "why", "last_seen")
 
 
 def forget_unreadable(tx: Connection, source: str, item_ids: Collection[str], names: tuple[str, str] | None = None) -> None:

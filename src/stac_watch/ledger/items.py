@@ -152,8 +152,7 @@ class Items:
                 moved.update(admit(tx, source, list(first.values()), now, found.rivals))
                 waiting = [s for s in waiting if first[s.item.item_id] is not s]
             if bad:
-                rows = [{"source": source, "item_id": b.item_id, "why": b.why, "first_seen": now, "last_seen": now} for b in bad]
-                moves.put(tx, t.unreadable, rows, ("source", "item_id"), "why", "last_seen")
+                findings.note_unreadable(tx, source, bad, now)
             findings.note(tx, source, found, now)
             if cursor is not None:
                 moves.set_cursor(tx, *cursor, now)

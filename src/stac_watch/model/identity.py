@@ -71,13 +71,18 @@ def event_id(key: str, attempt: int) -> str:
     return f"{key}-{attempt}"
 
 
+def read_attempt(text: str) -> int:
+    """Returns the attempt that a label or an argument names, 0 where it is none that can be: nobody's numbers go on from it."""
+    return int(text) if re.fullmatch(r"[1-9]\d{0,4}", text, re.ASCII) else 0
+
+
 def parse_event_id(value: str) -> tuple[str, int]:
     """Splits an event id into key and attempt.
 
     Raises:
-        IdentityError: it is not `<20 hex>-<number>`; 12 hex digits are a key of an earlier version.
+        IdentityError: it is not `<20 hex>-<number up to 99999>`; 12 hex digits are a key of an earlier version.
     """
-    match = re.fullmatch(rf"({_KEY})-([1-9]\d*)", value, re.ASCII)
+    match = re.fullmatch(rf"({_KEY})-([1-9]\d{{0,4}})", value, re.ASCII)
     if not match:
         raise IdentityError(f"event id {value!r} is not <key>-<attempt>", hint="print a right one with `stac-watch event ITEM`")
     return match[1], int(match[2])

@@ -19,6 +19,8 @@ from typing import Any
 from stac_watch.model.errors import InputError
 
 ROOT = "zarr.json"
+OURS = "stac-watch."
+"""What the names of our own files in an output begin with: a store that is taken as it is must have none."""
 MAX_OBJECTS = 200_000
 """Of one store; the most finely chunked real product has 3,014. Beyond it, metadata is wrong or hostile."""
 ENTRY, CRC = 16, 4
@@ -143,7 +145,7 @@ def tree_of(nodes: Mapping[str, Any], where: str) -> StoredTree:
     """
     arrays = {}
     for path, node in nodes.items():
-        if path and (not _NAME.fullmatch(path) or ".." in path):
+        if path and (not _NAME.fullmatch(path) or ".." in path or path.startswith(OURS)):
             raise InputError(f"the metadata of {where} names an illegal path {path[:80]!r}")
         if isinstance(node, dict) and node.get("node_type") == "array":
             try:

@@ -18,6 +18,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "s3": {"config_kwargs": {"connect_timeout": 5, "read_timeout": 15, "retries": {"max_attempts": 1}}, "use_listings_cache": False}
 }
 
+MOST = 4 << 20  # bytes of a marker that are read: one has some kilobytes
+
 _OURS = (f"/{MARKER}", "/stac-watch.uploading.json")
 """Objects inside an output that its marker does not count."""
 
@@ -31,7 +33,7 @@ def find_marker(output_zarr: str) -> Outcome | None:
     url = f"{output_zarr.rstrip('/')}/{MARKER}"
     try:
         with fsspec.open(url, "rb", **OPTIONS.get(url.partition("://")[0], {})) as file:
-            content = file.read()
+            content = file.read(MOST)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except Exception as error:  # each backend raises its own: botocore's are no OSErrors, a missing one is an ImportError

@@ -152,7 +152,10 @@ def _succeeded(row: ConversionRow, run: Run, marker: Outcome | None) -> Move:
 def _failed(row: ConversionRow, outcome: Outcome, now: datetime, limits: Limits, *, superseded: bool) -> Move:
     code, why = outcome.code, outcome.reason or "it gave no reason"
     if code == Exit.SUPERSEDED:
-        return Move(Fact.SUPERSEDED, why, reason=SkipReason.SUPERSEDED, outcome=outcome)
+        if superseded:
+            return Move(Fact.SUPERSEDED, why, reason=SkipReason.SUPERSEDED, outcome=outcome)
+        # a ledger that was restored learns of it from the catalog; an event that somebody else posted is in no catalog
+        return _not_ready(row, f"{why}, and no later revision is known here", outcome, now, limits)
     if superseded:
         return Move(Fact.SUPERSEDED, f"failed ({code}: {why}), and a newer revision is there", reason=SkipReason.SUPERSEDED)
     if code == Exit.SOURCE_NOT_THERE:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from stac_watch.model.errors import Exit
+from stac_watch.model.identity import read_attempt
 from stac_watch.model.outcome import Outcome, parse_outcome
 from stac_watch.model.stamps import parse_stamp
 from stac_watch.runs.engine import Phase, Run
@@ -116,7 +117,7 @@ def run_of(workflow: Mapping[str, Any]) -> Run:
     run = Run(
         name=metadata["name"],
         key=labels.get(KEY_LABEL, ""),
-        attempt=_attempt(labels.get(ATTEMPT_LABEL, "")),
+        attempt=read_attempt(labels.get(ATTEMPT_LABEL, "")),
         phase=_phase(status.get("phase", "")),
         started=parse_stamp(status.get("startedAt") or metadata.get("creationTimestamp")),
         ended=parse_stamp(status.get("finishedAt")),
@@ -152,10 +153,6 @@ def _rank(run: Run) -> tuple[int, str]:
 
 def _phase(text: str) -> Phase:
     return _PHASES.get(text, Phase.PENDING)  # "" is a Workflow that the controller has not seen yet
-
-
-def _attempt(label: str) -> int:
-    return int(label) if label.isdigit() else 0
 
 
 def _pods(status: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
