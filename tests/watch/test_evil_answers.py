@@ -1,8 +1,10 @@
 """Whatever one catalog answers is its own trouble, at the start too: the good one beside it is watched."""
 
+import gc
 import gzip
 import json
 import random
+import tracemalloc
 from http.server import BaseHTTPRequestHandler
 
 import pytest
@@ -98,3 +100,25 @@ def test_one_answer_ends_no_watcher(world, answer):
         world.clock.forward(minutes=10)
         world.store.put(world.item(90, updated=world.clock()))
         assert watcher.turn().tallies["good"].admitted == 1
+
+
+@pytest.mark.parametrize("answer", ["more bytes than a page has", "more values than memory", "text that is no JSON"])
+def test_what_could_not_be_used_is_not_kept_with_the_error_that_says_so(world, answer):
+    """An error keeps its frames, and they kept 64 MiB each, till a collector came by: 245 kB ended a poller of 512 MiB."""
+    given = {**ANSWERS, "text that is no JSON": packed(b'{"x": "' + b" " * (20 << 20) + b'"')}
+    with answering(**given[answer]) as url:
+        http = CatalogHttp(url, now=world.clock, sleep=lambda _: None, rng=random.Random(1), timeout=(2, 30))
+        gc.collect()
+        gc.disable()
+        tracemalloc.start()
+        try:
+            errors = []
+            for _ in range(2):
+                with pytest.raises(StacWatchError) as caught:
+                    http.ask(f"{url}/", attempts=1)
+                errors.append(caught.value)
+            kept, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+            gc.enable()
+    assert kept < 4 << 20, errors

@@ -61,9 +61,9 @@ class Reply:
     status: int = 200
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Heard:
-    """What came back on the wire."""
+    """What came back on the wire. An error keeps the frames that it went through, and with them this, for as long as it is told."""
 
     method: str
     url: str
@@ -194,7 +194,10 @@ class CatalogHttp(StacApiIO):
         with self._lock:
             self._pace.heard(heard.headers, server_now, monotonic())
         self._judge(heard, server_now)
-        document = {} if heard.status == 204 else self._document(heard)
+        try:
+            document = {} if heard.status == 204 else self._document(heard)
+        finally:
+            heard.raw = b""
         return Reply(document, server_now, monotonic() - started, made, heard.status)
 
     def _exchange(self, url: str, method: str, parameters: dict[str, Any] | None, started: float) -> _Heard:
@@ -262,15 +265,19 @@ class CatalogHttp(StacApiIO):
         return f"the catalog wants credentials: {way} (docs/how-it-works.md#credentials){blocked}"
 
     def _body(self, response: requests.Response, started: float) -> bytes:
-        parts, size = [], 0
-        for chunk in response.iter_content(_CHUNK):
-            parts.append(chunk)
-            size += len(chunk)
-            if size > MAX_BYTES:
-                raise TooLarge(f"catalog {self.api} sends more than {MAX_BYTES >> 20} MiB for one answer", hint=FEWER)
-            if monotonic() - started > self._total:
-                raise _AgainError(BadAnswer(f"catalog {self.api} took more than {self._total:.0f} s for one answer", hint=TROUBLE))
-        return b"".join(parts)
+        parts, size = list[bytes](), 0
+        try:
+            for chunk in response.iter_content(_CHUNK):
+                parts.append(chunk)
+                size += len(chunk)
+                if size > MAX_BYTES:
+                    raise TooLarge(f"catalog {self.api} sends more than {MAX_BYTES >> 20} MiB for one answer", hint=FEWER)
+                if monotonic() - started > self._total:
+                    said = f"catalog {self.api} took more than {self._total:.0f} s for one answer"
+                    raise _AgainError(BadAnswer(said, hint=TROUBLE))
+            return b"".join(parts)
+        finally:
+            parts.clear()
 
     def _document(self, heard: _Heard) -> dict[str, Any]:
         if sum(heard.raw.count(sign) for sign in (b",", b"[", b"{")) > MAX_VALUES:
@@ -278,6 +285,7 @@ class CatalogHttp(StacApiIO):
         try:
             document = json.loads(heard.raw)  # bytes: a byte order mark, and UTF-16, are read
         except (ValueError, RecursionError) as error:  # UnicodeDecodeError is the former
+            _forget(error)
             text = heard.raw[:MAX_WORDS].decode("utf-8", errors="replace")
             page = answers.page(text)
             what = {"html": "an HTML page", "xml": "XML"}.get(page, "something that is not JSON")
@@ -324,6 +332,15 @@ class _AgainError(Exception):
     def __init__(self, error: StacWatchError, *, wait: float = 0.0) -> None:
         super().__init__(error.message)
         self.error, self.wait = error, wait
+
+
+def _forget(error: Exception) -> None:
+    """Lets a parser's error no longer hold the text that it could not read: 64 MiB of each such answer were kept."""
+    error.__traceback__ = None
+    if isinstance(error, json.JSONDecodeError):
+        error.doc = ""
+    elif isinstance(error, UnicodeDecodeError):
+        error.object = b""
 
 
 def _refusal(response: requests.Response) -> bytes:
