@@ -146,7 +146,12 @@ def _take(
     from geozarr_runner.convert import mirror
     from geozarr_runner.convert.stock import Converted
 
-    taken = mirror.take(plan, folder, target.partial, progress.during, called_off, allow_empty=request.allow_empty)
+    @contextlib.contextmanager
+    def during(stage: str, total: int = 0) -> Iterator[Callable[[int], None]]:
+        with progress.during(stage, total) as advance:
+            yield in_time(advance, plan.selection.raw_bytes, plan.source.url, monotonic) if stage == "stage" else advance
+
+    taken = mirror.take(plan, folder, target.partial, during, called_off, allow_empty=request.allow_empty)
     return _Made(taken.staged, Converted(str(plan.native), ()), taken.verified, taken.fingerprint, taken.store)
 
 
