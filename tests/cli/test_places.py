@@ -69,7 +69,7 @@ def test_check_says_that_the_ledger_will_be_made_and_does_not_make_it(stac_watch
 def test_a_path_on_the_command_line_is_that_of_the_person_who_types_it(stac_watch, home, tmp_path, make) -> None:
     make_ledger(home, make)
     (tmp_path / "wanted.txt").write_text(make.item_id)
-    said = stac_watch("replay", "--file", "wanted.txt", "-c", "home/stac-watch.yaml", cwd=tmp_path)
+    said = stac_watch("replay", "--json", "--file", "wanted.txt", "-c", "home/stac-watch.yaml", cwd=tmp_path)
     assert "on its way already" in said.out
 
 
