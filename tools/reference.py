@@ -25,7 +25,7 @@ from pydantic_core import PydanticUndefined
 
 from stac_watch.cli.main import cli
 from stac_watch.cluster.manifests.monitoring import ALERTS
-from stac_watch.config import auth
+from stac_watch.config import auth, register
 from stac_watch.config import model as config
 
 ROOT = Path(__file__).parents[1]
@@ -54,6 +54,8 @@ SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("engine (kind: local)", config.LocalSettings),
     ("engine (kind: argo)", config.ArgoSettings),
     ("engine.limits", config.Limits),
+    ("register", register.Register),
+    ("register.links[]", register.MapLink),
     ("web", config.Web),
 )
 COMMANDS = f"""# Command reference
@@ -88,7 +90,8 @@ def configuration() -> str:
 
 def _section(name: str, model: type[BaseModel]) -> str:
     said = said_of(model)
-    rows = ((f"`{key}`", _default(field.default), _line(said[key])) for key, field in model.model_fields.items())
+    fields = model.model_fields.items()
+    rows = ((f"`{field.alias or key}`", _default(field.default), _line(said[key])) for key, field in fields)
     return f"\n## {name}\n\n{model.__doc__}\n\n" + _table(("key", "default", "meaning"), rows)
 
 

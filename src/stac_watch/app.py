@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stac_watch.model.errors import CannotWrite, ConfigError, InputError, Unavailable, cannot_write
 from stac_watch.model.states import IN_FLIGHT, State
@@ -27,10 +27,13 @@ if TYPE_CHECKING:
     from stac_watch.catalog.client import Catalog
     from stac_watch.catalog.credentials import Credentials
     from stac_watch.catalog.stores import Stores
+    from stac_watch.config.auth import Auth
     from stac_watch.config.model import ArgoSettings, Config, LocalSettings, Source
+    from stac_watch.config.register import Register
     from stac_watch.ledger.copying import Copied
     from stac_watch.ledger.ledger import Ledger
     from stac_watch.model.outcome import Outcome
+    from stac_watch.register.registrar import Registrar
     from stac_watch.report.lines import Line
     from stac_watch.runs.argo import ArgoEngine
     from stac_watch.runs.engine import Engine
@@ -91,13 +94,18 @@ def build(config: Config, environ: Mapping[str, str], wait: Callable[[float], bo
     check_output(config)
     rng = jitter()
     catalogs = {source.name: build_catalog(source, rng) for source in config.sources}
+    ledger = open_ledger(config)
+    registrar = build_registrar(config, ledger, catalogs, rng) if config.registration is not None else None
+    if registrar is not None:
+        ledger.publications.enrol_done()
     return Parts(
         sources=config.sources,
         recipe=config.recipe,
         installation=config.installation,
         limits=config.engine.limits,
         engine=build_engine(config, environ),
-        ledger=open_ledger(config),
+        ledger=ledger,
+        registrar=registrar,
         catalogs=catalogs,
         rivals={source.name: Rivals(*config.rivals(source.name)) for source in config.sources},
         stores={source.name: build_stores(source) for source in config.sources},
@@ -150,7 +158,7 @@ def build_catalog(source: Source, rng: random.Random) -> Catalog:
         sleep=time.sleep,
         rng=rng,
         hosts=source.hosts(),
-        credentials=credentials(source, agent),
+        credentials=credentials(source.auth, agent),
         agent=agent,
     )
     return Catalog(http, source.collection, fields=fields, whole=whole)
@@ -169,11 +177,10 @@ def _agent(source: Source) -> str:
     return source.user_agent or f"stac-watch/{version('stac-watch')}"
 
 
-def credentials(source: Source, agent: str) -> Credentials:
-    """Returns what lets a source into its catalog."""
+def credentials(auth: Auth | None, agent: str) -> Credentials:
+    """Returns what lets us into a catalog."""
     from stac_watch.catalog.credentials import ANONYMOUS, ClientCredentials, Credentials, basic, bearer
 
-    auth = source.auth
     if auth is None:
         return ANONYMOUS
     headers: dict[str, Callable[[], str]] = {}
@@ -189,6 +196,43 @@ def credentials(source: Source, agent: str) -> Credentials:
             oidc.token_url, oidc.client_id, oidc.read, now=wall_clock, agent=agent, extra=extra
         )
     return Credentials(auth.kind(), headers)
+
+
+def require_register(config: Config) -> Register:
+    """Returns the section `register` of a configuration.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    if config.registration is None:
+        raise ConfigError("the configuration has no section `register`", hint="docs/registering.md shows one")
+    return config.registration
+
+
+def build_registrar(config: Config, ledger: Ledger, catalogs: Mapping[str, Catalog], rng: random.Random) -> Registrar:
+    """Returns what registers the outputs of a configuration.
+
+    Raises:
+        ConfigError: it has no section `register`.
+    """
+    from importlib.metadata import version
+
+    from stac_watch.catalog.writing import TargetCollection, WritingHttp
+    from stac_watch.register.item import outputs_of
+    from stac_watch.register.registrar import Made, Registrar
+
+    register = require_register(config)
+    agent = f"stac-watch/{version('stac-watch')}"
+    http = WritingHttp(
+        register.api, now=wall_clock, sleep=time.sleep, rng=rng, credentials=credentials(register.auth, agent), agent=agent
+    )
+    made = Made(
+        marker=partial(look, config),
+        item=partial(described, config),
+        source_item=lambda source, item_id: catalogs[source].item(item_id) if source in catalogs else None,
+    )
+    outputs = outputs_of(config.recipe.output, register.href_base)
+    return Registrar(ledger, TargetCollection(http, register.collection), register, outputs, made, wall_clock, rng)
 
 
 def build_engine(config: Config, environ: Mapping[str, str]) -> Engine:
@@ -251,7 +295,8 @@ def _local(config: Config, engine: LocalSettings, environ: Mapping[str, str]) ->
         raise Unavailable("geozarr-runner is not installed", hint="install it beside stac-watch: pip install ./runner")
     make_folder(engine.folder)
     hosts = sorted({host for source in config.sources for host in source.hosts()})
-    secret = {s.env for source in config.sources if source.auth is not None for s in source.auth.secrets()}  # runs need none of it
+    auths = [*(source.auth for source in config.sources), config.registration.auth if config.registration is not None else None]
+    secret = {s.env for auth in auths if auth is not None for s in auth.secrets()}  # runs need none of it
     return LocalEngine(
         engine.folder.resolve(),
         command=[runner, "run", f"--allowed-hosts={','.join(hosts)}"],
@@ -315,6 +360,19 @@ def look(config: Config, output: str) -> Outcome | None:
     if not visible(config, output):
         raise Unavailable(f"{output} lies on its run's own volume", hint="`stac-watch cluster fetch RUN` copies its package")
     return find_marker(output)
+
+
+def described(config: Config, output: str) -> dict[str, Any] | None:
+    """Returns the item that a run wrote beside an output, None where there is none.
+
+    Raises:
+        Unavailable: it cannot be looked at from here.
+    """
+    from stac_watch.runs.markers import find_item
+
+    if not visible(config, output):
+        raise Unavailable(f"{output} lies on its run's own volume", hint="what is registered lies where readers reach it: s3://")
+    return find_item(output)
 
 
 def visible(config: Config, output: str) -> bool:

@@ -19,6 +19,7 @@ from stac_watch.jobs.backfill import BackfillPlan, Day
 from stac_watch.jobs.prune import Pruned
 from stac_watch.jobs.replay import ReplayTarget
 from stac_watch.ledger.records import Audited, HistoryRow, ItemRow, Order
+from stac_watch.model.publication import PublicationCount, PublicationState
 from stac_watch.model.states import State
 from stac_watch.report.explain import Explanation, Next
 from stac_watch.report.items import UnreadableItem
@@ -125,7 +126,8 @@ def test_every_metric_and_path_of_the_web_is_documented():
         "s2", {}, at, at, at, done_last_hour=0, done_last_day=0, unfinished=0, eta=None, backfill=order, catalog=None, probed=None,
         overlap=3600.0, lateness_samples=0, withdrawn=0, retired={}, restamped={}, cursor=at, swept=at, audited=None,
     )  # fmt: skip
-    view = Totals(at, {s.value: 0 for s in State}, {}, {}, 0, None, [source], 0)
+    counts = [PublicationCount("s2", PublicationState.PENDING, 1, at)]
+    view = Totals(at, {s.value: 0 for s in State}, {}, {}, 0, None, [source], 0, counts)
     loop = Loop("1", 1, at, leads=True, ailing=frozenset())
     told = {f"{f.name}{'_total' * (f.type == 'counter')}{'_info' * (f.type == 'info')}" for f in families(view, loop, ("s2",))}
     assert told == set(re.findall(r"^\| `(stac_watch_\w+)` \|", page, re.MULTILINE))

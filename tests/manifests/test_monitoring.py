@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 
 from stac_watch.cluster.manifests.monitoring import ALERTS, PANELS, of_namespace
 from stac_watch.ledger.records import Audited, Order
+from stac_watch.model.publication import PublicationCount, PublicationState
 from stac_watch.model.states import State
 from stac_watch.report.metrics import Loop, families
 from stac_watch.report.totals import SourceStatus, Totals
@@ -48,6 +49,7 @@ def exported():
     )  # fmt: skip
     view = filled(
         Totals, at=NOW, states={s.value: 1 for s in State}, skipped={"too_old": 1}, unreadable=1, sources=[source],
+        publications=[PublicationCount("s2", state, 1, NOW) for state in PublicationState],
         waiting_since=NOW, failures={("s2", "it broke"): 1}, ledger_bytes=1,
     )  # fmt: skip
     loop = Loop(
@@ -156,7 +158,7 @@ def test_prometheus_evaluates_the_rules_as_they_are_meant(rendered, tmp_path):
         "StacWatchSourceAiling": {"name": "s2"}, "StacWatchNothingPublished": {"source": "s2"},
         "StacWatchFailedGrows": {"source": "s2"}, "StacWatchBackfillHeld": {"source": "s2"},
         "StacWatchAuditGaps": {"source": "s2", "kind": "lost"}, "StacWatchNotAudited": {"source": "s2"},
-        "StacWatchNotSwept": {"source": "s2"},
+        "StacWatchNotSwept": {"source": "s2"}, "StacWatchPublicationsFailed": {"source": "s2"},
     }  # fmt: skip
     rules = {alert.name: alert.rule("geozarr") for alert in ALERTS}
 

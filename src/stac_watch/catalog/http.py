@@ -201,7 +201,7 @@ class CatalogHttp(StacApiIO):
         return Reply(document, server_now, monotonic() - started, made, heard.status)
 
     def _exchange(self, url: str, method: str, parameters: dict[str, Any] | None, started: float) -> _Heard:
-        body = {"json": parameters} if method == "POST" else {"params": parameters}
+        body = {"json": parameters} if method in ("POST", "PUT") else {"params": parameters}
         auth = self._credentials or None
         try:
             with self.session.request(

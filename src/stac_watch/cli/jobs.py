@@ -75,8 +75,15 @@ def replay(
     event: Annotated[
         Path | None, typer.Option(resolve_path=True, help="Post this stored CloudEvent once more, byte for byte.")
     ] = None,
+    register: Annotated[bool, typer.Option("--register", help="Register the items named once more; nothing is converted.")] = False,
 ) -> int:
     """Try again: make the next attempt of each. Print what would be done, or do it with --yes."""
+    if register:
+        from stac_watch.cli.register import ask_for
+
+        if not item or now or any(given is not None for given in (state, since, error, file, held, event)):
+            raise InputError("replay --register takes items, and nothing else", hint="`stac-watch register` selects in other ways")
+        return ask_for(context, config, item, None, json=json, yes=yes)
     from stac_watch.jobs import replay as job
     from stac_watch.report.jobs import render_targets
 

@@ -92,7 +92,7 @@ def _refuse_secrets(raw: Mapping[str, Any], path: Path) -> None:
             f"{path}: engine.token stands in the file, which many may read (on a cluster it is a ConfigMap)",
             hint="give it as STAC_WATCH__ENGINE__TOKEN, or in a file that engine.token_file names; change it where it is checked",
         )
-    for source in _sources(raw):
+    for source in _authorized(raw):
         for way, given in _ways(source).items():
             if not isinstance(given, dict) or "value" in given:
                 raise ConfigError(
@@ -111,6 +111,12 @@ def _sources(raw: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [source for source in given if isinstance(source, dict)] if isinstance(given, list) else []
 
 
+def _authorized(raw: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Returns what may have an `auth`: the sources, and where outputs are registered."""
+    register = raw.get("register")
+    return [*_sources(raw), *([register] if isinstance(register, dict) else [])]
+
+
 def _ways(source: dict[str, Any]) -> dict[str, Any]:
     """Returns a source's `auth`, by way; nothing where there is none."""
     auth = source.get("auth")
@@ -121,7 +127,7 @@ def _ways(source: dict[str, Any]) -> dict[str, Any]:
 
 def _read_secrets(raw: dict[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
     """Puts what `token_file` and `ledger_file` hold, and what variables that `auth` names, where it is used."""
-    for source in _sources(raw):
+    for source in _authorized(raw):
         for given in _ways(source).values():
             if isinstance(given, dict) and isinstance(given.get("env"), str) and given["env"] in environ:
                 given.setdefault("value", environ[given["env"]])

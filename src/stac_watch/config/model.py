@@ -24,12 +24,15 @@ from pydantic import (
 from stac_watch.config.areas import Area, Expression, parse_area, parse_expression
 from stac_watch.config.auth import Auth
 from stac_watch.config.places import output_template
+from stac_watch.config.register import Register
 from stac_watch.config.sharing import default_output, meeting, order
 from stac_watch.config.values import Agent, Bbox, CollectionId, Duration, Group, Host, HttpUrl, Off, Rate, SameHost, Size, Tile
 from stac_watch.model.errors import ConfigError
 from stac_watch.model.forms import Native
 
-OURS = frozenset({"engine", "ledger"})  # what pages, metrics and `status` call the watcher's own parts beside its sources
+OURS = frozenset(
+    {"engine", "ledger", "register"}
+)  # what pages, metrics and `status` call the watcher's own parts beside its sources
 
 
 class Filter(Group):
@@ -80,8 +83,8 @@ class Source(Group):
     """One collection of one STAC API."""
 
     name: str = Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,29}[a-z0-9])?$")
-    """Your choice, except `engine` and `ledger`; it names the source in the ledger, in every table and in the Argo UI. Lower case,
-    digits, and dashes in between."""
+    """Your choice, except `engine`, `ledger` and `register`; it names the source in the ledger, in every table and in the Argo UI.
+    Lower case, digits, and dashes in between."""
     api: HttpUrl
     """Root of the STAC API."""
     collection: CollectionId
@@ -242,6 +245,8 @@ class Config(Group):
     """How each product is converted."""
     engine: Annotated[ArgoSettings | LocalSettings, Field(discriminator="kind")] = LocalSettings(kind="local")
     """Where the runs happen."""
+    registration: Register | None = Field(default=None, alias="register")  # a class of pydantic has a method of that name
+    """Where what is done is registered; empty = nowhere, and each output has its item beside it all the same."""
     web: Web | None = None
     """What `watch` listens on; empty = nothing, which is right on a laptop."""
 

@@ -77,7 +77,9 @@ def create_app(
         Route("/conformance", lambda _: JSONResponse({"conformsTo": CONFORMANCE})),
         Route("/queryables", api.queryables),
         Route("/collections", api.collections),
+        Route("/collections", api.create_collection, methods=["POST"]),
         Route("/collections/{collection}", api.collection),
+        Route("/collections/{collection}", api.replace_collection, methods=["PUT"]),
         Route("/collections/{collection}/queryables", api.queryables),
         Route("/collections/{collection}/items", api.items),
         Route("/collections/{collection}/items", api.create, methods=["POST"]),
@@ -144,6 +146,22 @@ class _Api:
 
     def collection(self, request: Request) -> Response:
         return JSONResponse(_linked(self._known(request), _root(request)))
+
+    async def create_collection(self, request: Request) -> Response:
+        document = await _body(request)
+        if not isinstance(document, dict) or document.get("type") != "Collection" or not isinstance(document.get("id"), str):
+            raise HttpError(400, "InvalidBody", "not a STAC collection")
+        if self._store.collection(document["id"]) is not None:
+            raise HttpError(409, "ConflictError", f"Collection {document['id']} already exists")
+        self._store.put_collection(document)
+        return JSONResponse(_linked(document, _root(request)), 201)
+
+    async def replace_collection(self, request: Request) -> Response:
+        name, document = self._known(request)["id"], await _body(request)
+        if not isinstance(document, dict) or document.get("id") != name:
+            raise HttpError(400, "InvalidBody", "the collection's id is not the one in the URL")
+        self._store.put_collection(document)
+        return JSONResponse(_linked(document, _root(request)))
 
     def item(self, request: Request) -> Response:
         self._store.publish_due(self._now())

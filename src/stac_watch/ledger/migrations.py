@@ -163,6 +163,10 @@ def _to_9(tx: sa.Connection, op: Operations) -> None:
     )
 
 
+def _to_10(tx: sa.Connection, op: Operations) -> None:
+    """Publications: a table of its own, and nothing else."""
+
+
 STEPS: dict[int, Callable[[sa.Connection, Operations], None]] = {
     2: _to_2,
     3: _to_3,
@@ -172,4 +176,5 @@ STEPS: dict[int, Callable[[sa.Connection, Operations], None]] = {
     7: _to_7,
     8: _to_8,
     9: _to_9,
+    10: _to_10,
 }

@@ -12,11 +12,12 @@ from sqlalchemy import Connection, Row, Table
 from stac_watch.ledger import schema as t
 from stac_watch.ledger import statements as sql
 from stac_watch.ledger.records import ConversionRow, Move, Moved, Place
-from stac_watch.ledger.session import MOVED, StaleState, chunked
+from stac_watch.ledger.session import MOVED, PUBLISHES, StaleState, chunked
 from stac_watch.model.causes import LENGTH, fingerprint
 from stac_watch.model.errors import Defect
 from stac_watch.model.event import PRIORITY, Lane, build_event, next_attempt, run_name
 from stac_watch.model.identity import event_id
+from stac_watch.model.publication import PublicationState
 from stac_watch.model.states import NEXT_ATTEMPT, Fact, State, next_state
 
 
@@ -56,6 +57,8 @@ def apply(tx: Connection, row: ConversionRow, move: Move, now: datetime) -> Stat
     tx.info[MOVED].append(
         Moved(source, row.item_id, row.key, lane, attempt, run, row.state, fact, state, now, row.changed_at, move.why)
     )
+    if state is State.DONE and tx.info.get(PUBLISHES):
+        _enrol_current(tx, source, row, now)
     before, after = Place(row.source, row.lane, row.state, row.cause), Place(source, lane, state, changes["cause"])
     if before != after:
         count(tx, {before: -1, after: 1})
@@ -86,6 +89,22 @@ def _next_event(tx: Connection, row: ConversionRow, attempt: int, move: Move) ->
     return next_attempt(
         last, attempt, reason=why, lane=move.lane, overwrite=move.overwrite, fence=move.fence, allowed_hosts=move.allowed_hosts
     )
+
+
+def _enrol_current(tx: Connection, source: str, row: ConversionRow, now: datetime) -> None:
+    """Has what is done registered, unless a later revision took its place: that is what people should find."""
+    if tx.execute(sql.CURRENT_KEY, {"of_source": source, "of_item": row.item_id}).scalar() == row.key:
+        enrol(tx, source, row.item_id, row.key, now)
+
+
+def enrol(tx: Connection, source: str, item_id: str, key: str, now: datetime, *, anew: bool = False) -> None:
+    """Has the item of a done conversion registered: a new row, or the one that an earlier revision had."""
+    values = {
+        "source": source, "item_id": item_id, "key": key, "state": PublicationState.PENDING.value, "attempts": 0, "due": now,
+        "asked_at": now, "changed_at": now, "reason": None, "digest": "", "target": "", "registered_at": None,
+    }  # fmt: skip
+    changing = ("key", "state", "attempts", "due", "asked_at", "changed_at", "reason", *(("digest",) if anew else ()))
+    put(tx, t.publication, [values], ("source", "item_id"), *changing)
 
 
 def count(tx: Connection, places: Mapping[Place, int] | Counter[Place]) -> None:

@@ -38,8 +38,7 @@ class Renaming:
         Where both have a cursor, the earlier one stays: something is read twice, and nothing is left out.
         """
         with self._session.write() as tx:
-            for table in (
-                t.item,
+            discovered = (
                 t.unreadable,
                 t.backfill,
                 t.probe,
@@ -50,7 +49,8 @@ class Renaming:
                 t.absent,
                 t.moved,
                 t.restamp,
-            ):
+            )
+            for table in (t.item, t.publication, *discovered):
                 _take_over(tx, table, old, new)
             _cursors(tx, old, new)
             renamed = tx.execute(update(t.conversion).where(t.conversion.c.source == old).values(source=new)).rowcount

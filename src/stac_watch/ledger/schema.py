@@ -34,7 +34,7 @@ from stac_watch.model.outcome import Outcome, outcome_of
 from stac_watch.model.signatures import masked
 from stac_watch.model.texts import visible
 
-SCHEMA_VERSION = 9
+SCHEMA_VERSION = 10
 
 
 class Stamp(TypeDecorator[datetime]):
@@ -252,6 +252,27 @@ second_look = Table(  # superseded conversions of which a run may yet come, and 
     Column("since", Stamp, nullable=False),
     Column("due", Stamp, nullable=False),
     Index("second_look_by_due", "due"),
+)
+
+publication = Table(  # the item of a done conversion in the catalog where it is registered: one row for each item
+    "publication",
+    metadata,
+    Column("source", String(64), primary_key=True),
+    Column("item_id", String(128), primary_key=True),
+    Column("key", String(20), ForeignKey("conversion.key"), nullable=False),  # whose output is, or is to be, registered
+    Column("state", String(16), nullable=False),
+    Column("attempts", Integer, nullable=False),  # since it was asked for
+    Column("due", Stamp, nullable=False),
+    Column("asked_at", Stamp, nullable=False),
+    Column("changed_at", Stamp, nullable=False),
+    Column("reason", Words),  # why it is late, or has failed
+    Column("digest", String(64), nullable=False),  # of what was sent last and found there; empty = nothing
+    Column("target", Text, nullable=False),  # where it was sent
+    Column("registered_at", Stamp),
+    Index("publication_by_state", "state", "due"),
+    Index("publication_by_count", "state", "source", "asked_at"),
+    Index("publication_by_key", "key"),
+    Index("publication_by_item", "item_id"),
 )
 
 # -- what discovery remembers --------------------------------------------------------------------------------------------------

@@ -18,6 +18,8 @@ UNWRITABLE = ("full", "readonly", "read-only", "No space", "I/O error")
 BUSY = ("database is locked", "lock timeout", "statement timeout", "starting up", "too many clients", "remaining connection slots")
 MOVED = "moved"  # what a transaction has moved so far, kept with its connection
 
+PUBLISHES = "publishes"
+
 
 class StaleState(Defect):
     """Somebody else moved the conversion first; what was decided about it no longer holds."""
@@ -38,6 +40,7 @@ class Session:
         self.engine = engine
         self._reads = engine.execution_options(reads=True)
         self._listeners: list[Callable[[Moved], None]] = []
+        self.publishes = False  # whether what becomes done is to be registered
         self.guard: Callable[[Connection], None] = lambda _: None  # of a watcher: renews its lease, or says that it is lost
 
     def listen(self, listener: Callable[[Moved], None]) -> None:
@@ -62,7 +65,7 @@ class Session:
         """Yields one transaction that needs no lease: the lease's own."""
         with answering(self.engine), self.engine.begin() as tx:
             moved: list[Moved] = []
-            tx.info[MOVED] = moved
+            tx.info.update({MOVED: moved, PUBLISHES: self.publishes})
             yield tx
         for entry in moved:  # only now: what was rolled back did not happen
             for listener in self._listeners:

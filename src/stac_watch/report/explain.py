@@ -20,6 +20,7 @@ from stac_watch.ledger.records import ConversionRow, HistoryRow, ItemRow, Order,
 from stac_watch.model.errors import InputError
 from stac_watch.model.item import Retirement
 from stac_watch.model.outcome import Outcome
+from stac_watch.model.publication import Publication, PublicationState
 from stac_watch.model.signatures import masked
 from stac_watch.model.states import State
 from stac_watch.report.lines import Line, line
@@ -51,6 +52,7 @@ class Explanation:
     log: str | None
     pruned: bool  # moves and events of it were forgotten by `ledger prune`
     gone: str  # since when the catalog no longer has the item, and what became of the output; else empty
+    publications: list[Publication]  # of its item, where this conversion's output is, or is to be, registered
     restamped: str  # what became of its item's last new stamp, where that had to be looked at
 
 
@@ -78,6 +80,7 @@ def read(
             bodies=ledger.conversions.events(row.key),
             around=circumstances(ledger, row, orders), log=log_of(row.run),
             gone=_gone(*ledger.retirements.of(row.source, row.item_id)),
+            publications=[p for p in ledger.publications.of(row.item_id) if p.key == row.key],
             restamped=_restamped(ledger.restamps.get(row.source, row.item_id)),
         )
         for row in known(ledger, item)
@@ -120,6 +123,7 @@ def explanation(
     around: Circumstances,
     log: Path | None,
     gone: str = "",
+    publications: Sequence[Publication] = (),
     restamped: str = "",
 ) -> Explanation:
     """Puts the chain of one conversion together."""
@@ -135,6 +139,7 @@ def explanation(
         log=str(log) if log else None,
         pruned=len(bodies) < row.attempt or any(after.src != move.dst for move, after in pairwise(history)),
         gone=gone,
+        publications=list(publications),
         restamped=restamped,
     )
 
@@ -185,6 +190,7 @@ def render_explanation(view: Explanation) -> RenderableType:
         ("events", ", ".join(f"{e['id']} ({e['data']['reason']})" for e in view.events)),
         ("pruned", PRUNED if view.pruned else None), ("run", entry.run), ("output", entry.output),
         ("posts", f"{view.posts} without a clear answer" if view.posts else None), ("exit code", _exit_code(view.outcome)),
+        ("registered", _published(view.publications)),
         ("reason", entry.reason), ("hint", view.outcome.hint if view.outcome is not None else None), ("log", view.log),
     ):  # fmt: skip
         if value:
@@ -200,6 +206,18 @@ def render_explanation(view: Explanation) -> RenderableType:
     at = f" at {when(view.next.at)}" if view.next.at else ""
     after = Text(f"next{at}: {view.next.what}", style="bold red" if entry.state is State.FAILED else "")
     return Group(head, moves, verdicts, after)
+
+
+def _published(rows: Sequence[Publication]) -> str:
+    """Returns where the registration of an output stands."""
+    parts = []
+    for p in rows:
+        place = f"{p.target}/items/{p.item_id}" if p.target else "nowhere yet"
+        late = f", try {p.attempts} went wrong: {p.reason}" if p.reason and p.state is not PublicationState.REGISTERED else ""
+        again = f"; again {when(p.due)}" if p.state is PublicationState.PENDING and p.attempts else ""
+        since = f" {when(p.registered_at)}" if p.registered_at is not None else ""
+        parts.append(f"{p.state.value}: {place}{since}{late}{again}")
+    return "; ".join(parts)
 
 
 def _restamped(found: tuple[datetime, str, datetime | None] | None) -> str:

@@ -14,6 +14,7 @@ from rich.text import Text
 from stac_watch.jobs.audit import Audit, Gap
 from stac_watch.jobs.backfill import BackfillPlan
 from stac_watch.jobs.prune import Pruned
+from stac_watch.jobs.register import RegistrationWish
 from stac_watch.jobs.replay import ReplayTarget
 from stac_watch.jobs.retire import Retiring
 from stac_watch.ledger.backup import Backup
@@ -23,6 +24,18 @@ from stac_watch.model.stamps import stamp
 SHOWN = 50  # lines; --json and files have all
 DAYS = 40
 OBJECTS = 10  # of one output
+
+
+def render_wanted(wanted: Sequence[RegistrationWish]) -> RenderableType:
+    """Returns what is to be registered."""
+    table = Table(title="to be registered", title_justify="left", header_style="bold")
+    for name in ("item", "source", "why"):
+        table.add_column(name, overflow="fold")
+    for one in wanted[:SHOWN]:
+        table.add_row(Text(one.item), one.source, Text(one.why))
+    if len(wanted) > SHOWN:
+        table.add_row(f"… {len(wanted) - SHOWN} more", "", "")
+    return table
 
 
 def render_plan(plan: BackfillPlan) -> RenderableType:

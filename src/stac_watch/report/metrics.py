@@ -12,6 +12,7 @@ from datetime import datetime
 from prometheus_client import Metric
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
 
+from stac_watch.model.publication import PublicationState
 from stac_watch.model.states import Fact, State
 from stac_watch.report.totals import Totals
 
@@ -77,8 +78,20 @@ def _of_ledger(whole: Totals) -> Iterator[Metric]:
     yield _gauge("restamped_items", text, looks, ("source", "found"))
     held = {(s.source,): bool(s.backfill.held) for s in whole.sources if s.backfill is not None}
     yield _gauge("backfill_held", "1 while a backfill is stopped, by its canary or its failures", held, ("source",))
+    yield from _of_publications(whole)
     yield from _of_discovery(whole)
     yield _gauge("ledger_bytes", "What the ledger takes on its disk", {(): whole.ledger_bytes})
+
+
+def _of_publications(whole: Totals) -> Iterator[Metric]:
+    counts = {(c.source, c.state.value): c.n for c in whole.publications}
+    yield _gauge("publications", "Items that are registered, or are to be, by state", counts, ("source", "state"))
+    waits = {
+        (c.source,): max(0.0, (whole.at - c.since).total_seconds())
+        for c in whole.publications
+        if c.state is PublicationState.PENDING
+    }
+    yield _gauge("oldest_publication_seconds", "How long the item waits that is longest to be registered", waits, ("source",))
 
 
 def _of_discovery(whole: Totals) -> Iterator[Metric]:
@@ -110,11 +123,18 @@ def _of_loop(loop: Loop, sources: tuple[str, ...]) -> Iterator[Metric]:
     yield _counter("ticks", "Rounds of the loop", {(): loop.ticks})
     yield _gauge("last_tick_timestamp_seconds", "When the last round ended", {(): loop.last_tick.timestamp()})
     yield _gauge("leads", "1 when this watcher has the ledger, 0 when it stands by", {(): loop.leads})
-    names = (*sources, "engine")
+    names = (*sources, "engine", "register")
     ailing = {(name,): name in loop.ailing for name in names}
-    yield _gauge("ailing", "1 while a source, or the engine, gives no usable answer", ailing, ("name",))
+    yield _gauge(
+        "ailing",
+        "1 while a source, the engine, or the catalog to register in (`register`), gives no usable answer",
+        ailing,
+        ("name",),
+    )
     problems = {(name,): loop.problems.get(name, 0) for name in names}
-    yield _counter("problems", "Answers of a source, or the engine, that could not be used", problems, ("name",))
+    yield _counter(
+        "problems", "Answers of a source, the engine, or the catalog to register in, that could not be used", problems, ("name",)
+    )
     answered = {(name,): moment.timestamp() for name, moment in loop.answered.items()}
     yield _gauge("answered_timestamp_seconds", "When a source last answered", answered, ("source",))
     facts = {(fact.value,): loop.facts.get(fact, 0) for fact in Fact}

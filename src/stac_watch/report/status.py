@@ -13,6 +13,7 @@ from rich.text import Text
 from stac_watch.config.model import Limits, Source
 from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.records import Audited, ConversionRow, Scope
+from stac_watch.model.publication import Publication, PublicationCount, PublicationState
 from stac_watch.model.states import State
 from stac_watch.report import totals
 from stac_watch.report.explain import circumstances, what_next
@@ -60,6 +61,8 @@ class Status:
     in_flight: list[Line]
     failed: list[Line]
     ledger_bytes: int  # on its disk
+    publications: list[PublicationCount]  # of each source in each state; empty where none were ever made
+    unregistered: list[Publication]  # those that failed, and that wait after a try that went wrong; the last first
 
 
 def read(
@@ -92,6 +95,8 @@ def read(
         in_flight=[line(r, now, run=runs.of(r)) for r in in_flight],
         failed=[line(r, now) for r in failed[:SHOWN]],
         ledger_bytes=whole.ledger_bytes,
+        publications=whole.publications,
+        unregistered=ledger.publications.troubled(LONGEST) if whole.publications else [],
     )
 
 
@@ -124,6 +129,7 @@ def render_status(view: Status) -> RenderableType:
     parts += [table(view.in_flight, "in flight")] if view.in_flight else []
     parts += [_waiting(view.waiting)] if view.waiting else []
     parts += [_failures(view.failures)] if view.failures else []
+    parts += [_unregistered(view.unregistered)] if view.unregistered else []
     parts += [table(view.failed, "failed: `stac-watch explain ITEM` says why")] if view.failed else []
     return Group(*parts)
 
@@ -136,6 +142,9 @@ def _notes(view: Status) -> list[Text]:
         notes.append(Text(f"{view.unreadable} items cannot be read; `stac-watch items --unreadable` lists them", style="yellow"))
     notes.append(Text(f"watcher: {view.watcher or 'none; nothing moves until `stac-watch watch` runs'}"))
     notes += [Text(f"{s.source}: {s.catalog or 'its catalog was not asked yet'}", style="dim") for s in view.sources]
+    if view.publications:
+        states = {s: sum(c.n for c in view.publications if c.state is s) for s in PublicationState}
+        notes.append(Text("registered: " + ", ".join(f"{n} {state.value}" for state, n in states.items()), style="dim"))
     for source in view.sources:
         if source.backfill is not None and source.backfill.held:
             text = f"backfill of {source.source} is held: {source.backfill.held}; the same command with --yes goes on"
@@ -150,6 +159,16 @@ def _waiting(entries: Sequence[Waiting]) -> Table:
     for w in entries:
         waits.add_row(w.line.item, w.line.state.value, span(w.line.seconds), Text(w.why))
     return waits
+
+
+def _unregistered(rows: Sequence[Publication]) -> Table:
+    title = "not registered: `stac-watch register --failed --yes` tries again"
+    late = Table(title=title, title_justify="left", header_style="bold")
+    for column in ("item", "state", "tries", "why"):
+        late.add_column(column, overflow="fold")
+    for row in rows:
+        late.add_row(row.item_id, row.state.value, str(row.attempts), Text(row.reason or ""))
+    return late
 
 
 def _failures(groups: Sequence[Failure]) -> Table:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from stac_watch.catalog.abilities import STAMPS, Abilities, restore, summary
@@ -12,6 +12,7 @@ from stac_watch.config.model import Source
 from stac_watch.discover.overlap import overlap_of
 from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.records import Audited, Lag, Order, Place, Remembered, Sums
+from stac_watch.model.publication import PublicationCount
 from stac_watch.model.states import FINAL, State
 
 NOTHING = Lag(None, None, None, 0, 0, 0)
@@ -55,6 +56,7 @@ class Totals:
     waiting_since: datetime | None  # of those that are to move on, the one that is longest in its state
     sources: list[SourceStatus]
     ledger_bytes: int  # on its disk
+    publications: list[PublicationCount] = field(default_factory=list)  # of each source in each state; none where none are made
 
 
 def read(ledger: Ledger, sources: Sequence[Source], now: datetime) -> Totals:
@@ -76,6 +78,7 @@ def read(ledger: Ledger, sources: Sequence[Source], now: datetime) -> Totals:
         waiting_since=sums.waiting_since,
         sources=[source_status(name, configured.get(name), sums, remembered, orders.get(name), now) for name in names],
         ledger_bytes=sums.ledger_bytes,
+        publications=ledger.publications.counts(),
     )
 
 

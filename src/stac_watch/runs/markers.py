@@ -11,14 +11,16 @@ from typing import Any
 import fsspec
 
 from stac_watch.model.errors import Unavailable
-from stac_watch.model.outcome import MARKER, Outcome, parse_outcome
+from stac_watch.model.outcome import MARKER, Outcome, parse_outcome, read_document
 
 OPTIONS: dict[str, dict[str, Any]] = {
     # botocore's own patience is minutes for each output, and the watcher waits
     "s3": {"config_kwargs": {"connect_timeout": 5, "read_timeout": 15, "retries": {"max_attempts": 1}}, "use_listings_cache": False}
 }
 
-MOST = 4 << 20  # bytes of a marker that are read: one has some kilobytes
+MOST = 4 << 20  # bytes of a marker, or an item, that are read: one has some kilobytes
+ITEM = ".item.json"
+"""What the name of the STAC item beside an output ends with, after the output's own."""
 
 _OURS = (f"/{MARKER}", "/stac-watch.uploading.json")
 """Objects inside an output that its marker does not count."""
@@ -30,17 +32,31 @@ def find_marker(output_zarr: str) -> Outcome | None:
     Raises:
         Unavailable: it cannot be looked at from here; whether there is one nobody knows.
     """
-    url = f"{output_zarr.rstrip('/')}/{MARKER}"
+    content = _content(output_zarr, f"{output_zarr.rstrip('/')}/{MARKER}")
+    return parse_outcome(content) if content is not None else None
+
+
+def find_item(output_zarr: str) -> dict[str, Any] | None:
+    """Returns the STAC item beside an output, None when there is none, or nothing that is one.
+
+    Raises:
+        Unavailable: it cannot be looked at from here.
+    """
+    content = _content(output_zarr, f"{output_zarr.rstrip('/')}{ITEM}")
+    return read_document(content) if content is not None else None
+
+
+def _content(output_zarr: str, url: str) -> bytes | None:
     try:
         with fsspec.open(url, "rb", **OPTIONS.get(url.partition("://")[0], {})) as file:
-            content = file.read(MOST)
+            content: bytes = file.read(MOST)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except Exception as error:  # each backend raises its own: botocore's are no OSErrors, a missing one is an ImportError
         said = " ".join(str(error).split()) or type(error).__name__
         hint = "for s3:// it takes stac-watch[s3], AWS_*, and permission to list: without it S3 says 403 and not 404"
         raise Unavailable(f"cannot look into {output_zarr!r}: {said}", hint=hint) from error
-    return parse_outcome(content)
+    return content
 
 
 @dataclass(frozen=True)

@@ -24,14 +24,16 @@ from stac_watch.model.identity import source_of
 from stac_watch.model.outcome import Outcome
 from stac_watch.model.patience import CLOCKS, Rest
 from stac_watch.model.states import Fact, State
+from stac_watch.register.registrar import Registrar, Round
 from stac_watch.runs.dispatch import Sent, dispatch
 from stac_watch.runs.engine import Engine, Runs
 from stac_watch.runs.lanes import reserved
 from stac_watch.runs.pace import Throttle, TokenBucket
 from stac_watch.runs.reconcile import reconcile
 from stac_watch.watch.observer import Observer
+from stac_watch.watch.registering import Registering
 
-ENGINE, LEDGER = "engine", "ledger"
+ENGINE, LEDGER, REGISTER = "engine", "ledger", "register"
 REFUSED_PAUSE = timedelta(minutes=1)  # until a person acts nothing changes; once they did it should be noticed
 STANDBY = 5.0  # seconds between looks at a ledger that another watcher has
 SHARE = 10  # times as long as a look at the runs took, and saw nothing new, passes before the next: 500 are 1 MB of metadata
@@ -58,6 +60,7 @@ class Parts:
     patience: float = 5.0  # seconds that a round waits for sources; one that hangs goes on in its own thread
     holder: str = ""  # this watcher's name in the lease; empty = it does not ask for one
     installation: str = ""  # whose outputs it makes
+    registrar: Registrar | None = None  # None = nothing is registered
     gives_way: bool = False  # it leaves the ledger to any watcher that does not
     rivals: Mapping[str, Rivals] = field(default_factory=dict)  # by source: who may have the same acquisitions
     stores: Mapping[str, Stores] = field(default_factory=dict)  # of products, by source; without them none is looked at
@@ -79,12 +82,13 @@ class Tick:
     standby: str = ""  # who has the ledger, when it is not this watcher
     ailing: Mapping[str, StacWatchError] = field(default_factory=dict)  # problems of this or an earlier round that last
     runs: Runs = field(default_factory=Runs)  # as they were looked at last
+    published: Round = field(default_factory=Round)  # what became of items that were to be registered
 
     @property
     def idle(self) -> bool:
         """Nothing moved."""
         news = any(t.admitted or t.skipped or t.unreadable for t in self.tallies.values())
-        return not self.facts and self.sent == Sent() and not news
+        return not self.facts and self.sent == Sent() and self.published == Round() and not news
 
 
 class Watcher:
@@ -99,6 +103,7 @@ class Watcher:
             Observer(parts.intake(source), parts.rng, parts.stores.get(source.name))
             for source in (parts.sources if observing else ())
         ]
+        self._registering = Registering(parts.registrar) if parts.registrar is not None else None
         self._refused: Rest | None = None  # of an engine that refused us
         self._looked: Rest | None = None  # between two looks at the runs
         self._gave_up: Rest | None = None  # between two looks at failed conversions
@@ -129,8 +134,20 @@ class Watcher:
             if problem is not None:
                 problems[observer.name] = problem
         facts, sent = self._work(problems)
+        published = self._publish(problems)
         self._ailing |= problems
-        return Tick(tallies, problems, facts, sent, ailing=dict(self._ailing), runs=self._runs)
+        return Tick(tallies, problems, facts, sent, ailing=dict(self._ailing), runs=self._runs, published=published)
+
+    def _publish(self, problems: dict[str, StacWatchError]) -> Round:
+        """Registers what is done; a catalog that does not take it stops nothing else."""
+        ended, problem = self._registering.turn() if self._registering is not None else (None, None)
+        if isinstance(problem, LeaseLost):
+            raise problem
+        if problem is not None:
+            problems[REGISTER] = problem
+        elif ended is not None:
+            self._ailing.pop(REGISTER, None)
+        return ended or Round()
 
     def _started(self, problems: dict[str, StacWatchError], *, to_the_end: bool) -> list[Observer]:
         """Starts the rounds whose time has come."""
@@ -225,7 +242,7 @@ class Watcher:
             tick = self.turn(to_the_end=first)
             report(tick)
             for name, problem in tick.problems.items():
-                if name in OURS and (first or isinstance(problem, Refused)):
+                if name in OURS and name != REGISTER and (first or isinstance(problem, Refused)):
                     raise problem
             if not tick.standby:
                 trouble += [problem for name, problem in tick.problems.items() if first and name not in OURS]
@@ -264,5 +281,7 @@ class Watcher:
         self._renamed = True
 
     def _settled(self) -> bool:
+        if self._registering is not None and (self._registering.busy or self._registering.has_due()):
+            return False
         due = self._p.ledger.outbox.next_due()
         return not self._p.ledger.conversions.unfinished() and (due is None or due > self._p.now())

@@ -82,10 +82,22 @@ ALERTS = (
         "`stac-watch cluster doctor`; [the token is wrong](#the-token-is-wrong).",
     ),
     Alert(
-        "StacWatchSourceAiling", 'max by (name) (stac_watch_ailing{name!="engine"}) == 1', "1h", "ticket",
+        "StacWatchSourceAiling", 'max by (name) (stac_watch_ailing{name!~"engine|register"}) == 1', "1h", "ticket",
         "Catalog {{ $labels.name }} gives no usable answer; it is asked again, and nothing is lost.",
         "The catalog is down, throttles, or has moved.",
         "`stac-watch check` shows what it answers.",
+    ),
+    Alert(
+        "StacWatchNotRegistered", "max(stac_watch_oldest_publication_seconds) > 3600", "30m", "ticket",
+        "What is done is not registered: outputs are there, and nobody finds them.",
+        "The target catalog is down, or takes neither our credentials nor our items.",
+        "`stac-watch status` says what it answers; nothing is lost, all of it is sent when it works again.",
+    ),
+    Alert(
+        "StacWatchPublicationsFailed", 'sum by (source) (stac_watch_publications{state="failed"}) > 0', "10m", "ticket",
+        "Items of {{ $labels.source }} could not be registered, and are not tried again by themselves.",
+        "The target catalog refuses them, or there is no item beside an output.",
+        "`stac-watch status` has the reasons; `stac-watch register --failed --yes` tries again.",
     ),
     Alert(
         "StacWatchNothingPublished", 'max by (source) (stac_watch_lag_seconds{of="published"}) > 2 * 86400', "1h", "ticket",

@@ -1,0 +1,71 @@
+"""The verbs about registering: `item` prints what is sent, `register` asks for it."""
+
+from __future__ import annotations
+
+import json as json_
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stac_watch.cli.terminal import DEFAULT_CONFIG, ConfigOption, ItemArgument, JsonOption, YesOption, cli, reading, show
+from stac_watch.model.errors import Exit, InputError
+
+
+@cli.command()
+def item(context: typer.Context, item: ItemArgument, config: ConfigOption = DEFAULT_CONFIG) -> int:
+    """Print the STAC item of an output as it is, or would be, registered: absolute hrefs, collection, links."""
+    from stac_watch import app
+    from stac_watch.jobs import register as job
+
+    with reading(context, config) as (settings, ledger):
+        rng = app.jitter()
+        catalogs = {source.name: app.build_catalog(source, rng) for source in settings.sources}
+        registrar = app.build_registrar(settings, ledger, catalogs, rng)
+        found = registrar.prepare(job.publication_of(job.done(ledger, item)))
+    print(json_.dumps(found.document, indent=2))
+    return Exit.OK
+
+
+@cli.command()
+def register(
+    context: typer.Context,
+    item: Annotated[list[str] | None, typer.Argument(help="Ids, keys, runs: sent again, also where nothing changed.")] = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    json: JsonOption = False,
+    yes: YesOption = False,
+    since: Annotated[
+        str | None, typer.Option(help="What was done since (10h, 3d, a day or a time), and was never to be registered.")
+    ] = None,
+    failed: Annotated[bool, typer.Option("--failed", help="Those that could not be registered; with --since, since then.")] = False,
+) -> int:
+    """Have outputs registered that were done before, or once more. Print which, or ask for it with --yes; the watcher sends."""
+    return ask_for(context, config, item or [], since, json=json, yes=yes, failed=failed)
+
+
+def ask_for(
+    context: typer.Context, config: Path, item: list[str], since: str | None, *, json: bool, yes: bool, failed: bool = False
+) -> int:
+    """Asks for the registration of what is selected, or prints what that is."""
+    from stac_watch import app
+    from stac_watch.cli.times import read_since
+    from stac_watch.jobs import register as job
+    from stac_watch.report.jobs import render_wanted
+
+    if bool(item) == bool(since or failed):
+        raise InputError("name items, or give --since or --failed", hint="`stac-watch status` shows what is not registered")
+    now = app.wall_clock()
+    moment = read_since(since, now) if since is not None else None
+    with reading(context, config) as (settings, ledger):
+        app.require_register(settings)
+        if item:
+            wanted = job.named(ledger, item)
+        elif failed:
+            wanted = job.failed(ledger, moment)
+        else:
+            wanted = job.unregistered(ledger, moment)
+        asked = job.ask(ledger, wanted, now, anew=bool(item)) if yes else 0
+    show(wanted, json, render_wanted)
+    if not json:
+        print(f"{asked} asked for; the watcher sends them" if yes else f"{len(wanted)} would be asked for (--yes does it)")
+    return Exit.OK

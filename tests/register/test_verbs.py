@@ -1,0 +1,89 @@
+"""What a person types about registering, and the watcher's thread that does it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from shop import COLLECTION, Shop, described
+
+from stac_watch.cli.main import main
+from stac_watch.ledger.records import Move
+from stac_watch.model.outcome import MARKER, Outcome
+from stac_watch.model.publication import PublicationState as P
+from stac_watch.model.states import Fact
+from stac_watch.watch.registering import Registering
+
+
+@pytest.fixture
+def installed(shop: Shop, tmp_path: Path, open_ledger) -> tuple[Shop, str, Path]:
+    """A configuration, and one output on this machine that was done before there was a section `register`."""
+    file = tmp_path / "stac-watch.yaml"
+    file.write_text(f"""
+ledger: sqlite:///{tmp_path / "before.db"}
+sources: [{{name: s2, api: "{shop.url}", collection: sentinel-2-l2a}}]
+recipe: {{output: "{tmp_path}/out/{{item_id}}.zarr"}}
+register: {{api: "{shop.url}", collection: {COLLECTION}, href_base: "http://127.0.0.1/out"}}
+""")
+    ledger = open_ledger(tmp_path / "before.db")
+    item_id, output = shop.make.item_id, tmp_path / "out" / f"{shop.make.item_id}.zarr"
+    seen = shop.make.sighting(output_zarr=str(output))
+    ledger.items.commit("s2", [seen], [], None, shop.clock())
+    output.mkdir(parents=True)
+    marker = Outcome(code=0, key=seen.conversion.key, item_id=item_id, finished="2026-03-01T12:00:00Z")
+    (output / MARKER).write_text(marker.as_json())
+    output.with_name(f"{item_id}.zarr.item.json").write_text(json.dumps(described(item_id, marker.finished)))
+    row = ledger.conversions.get(marker.key)
+    ledger.conversions.move(row, Move(Fact.SUCCEEDED, "done", outcome=marker), shop.clock())
+    shop.ledger.close()
+    shop.ledger = ledger
+    return shop, item_id, file
+
+
+def test_an_item_is_printed_as_it_is_sent(installed, capsys):
+    _, item_id, file = installed
+    assert main(["item", item_id, "-c", str(file)], {}) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["assets"]["product"]["href"] == f"http://127.0.0.1/out/{item_id}.zarr"
+    assert document["collection"] == COLLECTION
+    assert main(["item", "nobody", "-c", str(file)], {}) == 65
+    file.write_text("\n".join(line for line in file.read_text().splitlines() if not line.startswith("register")))
+    assert main(["item", item_id, "-c", str(file)], {}) == 78
+    assert "has no section `register`" in capsys.readouterr().err
+
+
+def test_what_was_done_before_is_listed_and_asked_for_only_when_told(installed, capsys):
+    shop, item_id, file = installed
+    assert main(["register", "--since", "3650d", "-c", str(file)], {}) == 0
+    assert "1 would be asked for" in capsys.readouterr().out
+    assert shop.ledger.publications.next_due() is None
+    assert main(["register", "--since", "3650d", "--yes", "-c", str(file)], {}) == 0
+    assert "1 asked for" in capsys.readouterr().out
+    assert shop.publication(item_id).state is P.PENDING
+    assert main(["explain", item_id, "-c", str(file)], {}) == 0
+    assert "pending: nowhere yet" in capsys.readouterr().out
+    assert main(["status", "-c", str(file)], {}) == 0
+    assert "registered: 1 pending, 0 registered, 0 failed" in " ".join(capsys.readouterr().out.split())
+    assert main(["replay", item_id, "--register", "--yes", "-c", str(file)], {}) == 0
+    for wrong in (
+        ["register"],
+        ["register", item_id, "--failed"],
+        ["replay", "--register"],
+        ["replay", item_id, "--register", "--now"],
+    ):
+        assert main([*wrong, "-c", str(file)], {}) == 65
+    capsys.readouterr()
+    assert main(["register", "--failed", "--json", "-c", str(file)], {}) == 0
+    assert json.loads(capsys.readouterr().out) == []
+
+
+def test_the_watchers_thread_sends_what_is_due_and_says_what_it_did(shop):
+    item_id = shop.finish()
+    registering = Registering(shop.registrar())
+    did, problem = registering.turn()
+    while registering.busy:
+        did, problem = registering.turn()
+    assert (did.registered, problem) == (1, None)
+    assert shop.publication(item_id).state is P.REGISTERED
+    assert not registering.has_due()
