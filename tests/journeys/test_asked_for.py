@@ -18,6 +18,7 @@ from stac_watch.model.states import Fact, State
 from stac_watch.report import explain as explaining
 from stac_watch.report import status as summing
 from stac_watch.runs.engine import Answer
+from stac_watch.runs.local import arguments
 from stac_watch.runs.markers import Damage
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -254,6 +255,21 @@ def test_what_is_queued_for_later_goes_out_now_when_a_person_says_so(finished):
     assert finished.ledger.outbox.due(finished.clock(), 10) == []  # saying it does nothing
     assert [t.refusal for t in again(finished, targets)] == [None]
     assert [w.key for w in finished.ledger.outbox.due(finished.clock(), 10)] == [row.key]
+    finished.run()
+    assert [(r.state, r.attempt) for r in finished.ledger.conversions.find(item_id=item)] == [(State.DONE, 2)]
+
+
+@pytest.mark.parametrize("waiting", [False, True])
+def test_a_person_may_take_what_is_missing_for_nodata(finished, waiting):
+    item = finished.items[0]
+    if waiting:
+        again(finished, replay.named([Wish(item)], finished.ledger, ["demo"]))
+    targets = replay.named([Wish(item)], finished.ledger, ["demo"], urgent=True)
+    replay.execute(targets, finished.ledger, {finished.source.name: finished.intake}, finished.clock, allow_empty=True)
+    (row,) = finished.ledger.conversions.find(item_id=item)
+    body = finished.ledger.outbox.of([row.key])[row.key].body
+    assert json.loads(body)["data"]["options"]["allow_empty"] == "true"
+    assert "--allow-empty=true" in arguments(json.loads(body)["data"])
     finished.run()
     assert [(r.state, r.attempt) for r in finished.ledger.conversions.find(item_id=item)] == [(State.DONE, 2)]
 

@@ -60,7 +60,8 @@ def conversion():
         item_href="https://stac.example/collections/sentinel-2-l2a/items/S2A", product_href="https://objects.example/S2A.zarr",
         output_zarr="s3://bucket/S2A.zarr", groups="/measurements/reflectance/r10m", bbox=(10.0, 44.0, 11.0, 45.0),
         options={
-            "spatial_chunk": "512", "sharding": "true", "package": "none", "overwrite": "true", "dask_perf_html": "/data/dask.html",
+            "spatial_chunk": "512", "sharding": "true", "package": "none", "overwrite": "true", "allow_empty": "true",
+            "dask_perf_html": "/data/dask.html",
             "native": "convert",
         },
         source_name="s2-l2a", fence="2026-03-01T12:00:00.000000Z", installation="prod",

@@ -165,6 +165,7 @@ def test_the_runner_takes_the_arguments(workflow, template, conversion, command)
     parsed = parser().parse_args(filled)
     assert (parsed.command, parsed.stac_url, parsed.groups) == (command, conversion.product_href, conversion.groups)
     assert (parsed.spatial_chunk, parsed.sharding, parsed.package, parsed.overwrite) == (512, True, "none", True)
+    assert parsed.allow_empty
     assert (parsed.key, parsed.attempt, parsed.run, parsed.item_id) == (conversion.key, 3, "gz-run", conversion.item_id)
     assert parsed.allowed_hosts == ["data.eodc.eu,objects.eodc.eu"]
     assert parsed.source_hosts == ["objects.eodc.eu"]

@@ -24,7 +24,7 @@ SEES = (REFLECTANCE, "quality/atmosphere", "conditions/mask/detector_footprint",
 NODATA = 0.01  #: share of a chunk's pixels flagged as nodata by one band, from which on every other band's flags must say so, too
 HINT = (
     "it is looked at again later; if it stays, tell the catalog's operator which chunks are missing, "
-    "or take them for nodata: geozarr-runner run --allow-empty true"
+    "or take them for nodata: stac-watch replay ITEM --now --allow-empty --yes; by hand geozarr-runner run --allow-empty true"
 )
 _SHOWN = 4
 

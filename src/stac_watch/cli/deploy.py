@@ -106,6 +106,7 @@ def submit(
     native: Annotated[str, typer.Option(help="What is done with finished GeoZarr: mirror, convert or reference.")] = "",
     package: Annotated[str, typer.Option(help="tar, tar.gz or none.")] = "",
     overwrite: Annotated[str, typer.Option(help="true: convert again, even when done.")] = "",
+    allow_empty: Annotated[str, typer.Option(help="true: take chunks that are missing for nodata.")] = "",
     engine: Annotated[str, typer.Option(help="auto, fast or stock.")] = "",
     memory_limit: Annotated[str, typer.Option(help="E.g. 2Gi: fewer workers if needed.")] = "",
     dask_perf_html: Annotated[str, typer.Option(help="File for Dask's performance report, e.g. /data/dask.html.")] = "",
@@ -127,7 +128,7 @@ def submit(
     asked = {
         "stac_url": stac_url, "output_zarr": output_zarr, "groups": groups, "spatial_chunk": spatial_chunk, "sharding": sharding,
         "native": native,
-        "package": package, "overwrite": overwrite, "engine": engine, "memory_limit": memory_limit,
+        "package": package, "overwrite": overwrite, "allow_empty": allow_empty, "engine": engine, "memory_limit": memory_limit,
         "dask_perf_html": dask_perf_html,
     }  # fmt: skip
     workflow = one_run(asked, namespace=settings.engine.namespace, name=name, instance_id=settings.engine.instance_id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from stac_watch.model.states import State
 
 if TYPE_CHECKING:
     from stac_watch.config.model import Config
+    from stac_watch.discover.intake import Intake
     from stac_watch.jobs.audit import Evidence
     from stac_watch.jobs.replay import ReplayTarget
     from stac_watch.runs.engine import Receipt
@@ -68,6 +69,9 @@ def replay(
     since: Annotated[str | None, typer.Option(help="Those that changed since: 10h, 3d, a day or a time.")] = None,
     error: Annotated[str | None, typer.Option(help="Failed conversions whose error contains this text.")] = None,
     now: Annotated[bool, typer.Option("--now", help="Queued ones, too: send them at once, not when they are due.")] = False,
+    allow_empty: Annotated[
+        bool, typer.Option("--allow-empty", help="Take chunks that are missing for nodata: of what waits for them, with --now.")
+    ] = False,
     file: Annotated[
         Path | None, typer.Option(resolve_path=True, help="Those of a file: ids, keys, or what `audit --file` wrote.")
     ] = None,
@@ -92,12 +96,18 @@ def replay(
             return _repost(parts, event, yes=yes)
         intakes = {source.name: parts.intake(source) for source in settings.sources}
         targets = _selected(parts, list(intakes), item or [], file, state, since, error, held, urgent=now)
-        targets = job.execute(targets, parts.ledger, intakes, parts.now) if yes else job.preview(targets, intakes)
+        targets = _done(parts, targets, intakes, allow_empty=allow_empty) if yes else job.preview(targets, intakes)
     show(targets, json, render_targets)
     refused = sum(t.refusal is not None for t in targets)
     if not json:
         print(f"{len(targets) - refused} {'queued' if yes else 'would be queued (--yes does it)'}, {refused} refused")
     return Exit.NOT_ALL_WELL if refused else Exit.OK
+
+
+def _done(parts: Parts, targets: list[ReplayTarget], intakes: Mapping[str, Intake], *, allow_empty: bool) -> list[ReplayTarget]:
+    from stac_watch.jobs import replay as job
+
+    return job.execute(targets, parts.ledger, intakes, parts.now, allow_empty=allow_empty)
 
 
 def _selected(

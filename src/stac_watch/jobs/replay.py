@@ -164,21 +164,33 @@ def _target(row: ConversionRow, ledger: Ledger, urgent: bool = False) -> ReplayT
 
 
 def execute(
-    targets: Sequence[ReplayTarget], ledger: Ledger, intakes: Mapping[str, Intake], now: Callable[[], datetime]
+    targets: Sequence[ReplayTarget],
+    ledger: Ledger,
+    intakes: Mapping[str, Intake],
+    now: Callable[[], datetime],
+    *,
+    allow_empty: bool = False,
 ) -> list[ReplayTarget]:
     """Does what the targets say; returns them as they turned out.
+
+    Args:
+        targets: what to do.
+        ledger: where.
+        intakes: by source.
+        now: the clock.
+        allow_empty: the runs take chunks that are missing for nodata; not those of items that the catalog is asked for first.
 
     Raises:
         CatalogUnavailable: a catalog gives no usable answer; what was moved before stays moved.
     """
     hosts = {name: ",".join(intake.source.hosts()) for name, intake in intakes.items()}
-    results = [_again(t, ledger, hosts.get(t.source, ""), now()) for t in targets if not t.from_catalog]
+    results = [_again(t, ledger, hosts.get(t.source, ""), now(), allow_empty=allow_empty) for t in targets if not t.from_catalog]
     for name in dict.fromkeys(t.source for t in targets if t.from_catalog):
         results += _fetched([t.item for t in targets if t.from_catalog and t.source == name], intakes[name])
     return results
 
 
-def _again(target: ReplayTarget, ledger: Ledger, hosts: str, now: datetime) -> ReplayTarget:
+def _again(target: ReplayTarget, ledger: Ledger, hosts: str, now: datetime, *, allow_empty: bool = False) -> ReplayTarget:
     row = ledger.conversions.get(target.key or "")
     if target.refusal is not None or row is None:
         return target
@@ -187,12 +199,15 @@ def _again(target: ReplayTarget, ledger: Ledger, hosts: str, now: datetime) -> R
         if current.refusal is not None:
             return current
         if row.state is State.QUEUED:
-            ledger.outbox.hasten(row.key, now)
+            ledger.outbox.hasten(row.key, now, allow_empty=allow_empty)
             return current
         again = row.state is State.DONE  # whoever asks for what is done wants it made again, not to hear that it is done
         # what met a later revision's output that the ledger knows nothing of: a person says that this is the one
         fence = fence_of(None, now, row.fence or "") if row.exit_code == Exit.SUPERSEDED else ""
-        asked = Move(Fact.REPLAYED, "a person asked for it", lane="replay", overwrite=again, allowed_hosts=hosts, fence=fence)
+        asked = Move(
+            Fact.REPLAYED, "a person asked for it", lane="replay", overwrite=again, allow_empty=allow_empty,
+            allowed_hosts=hosts, fence=fence,
+        )  # fmt: skip
         ledger.conversions.move(row, asked, now)
     except StaleState:
         return ReplayTarget(row.item_id, row.source, row.key, row.state, "", "it moved meanwhile")

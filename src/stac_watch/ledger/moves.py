@@ -87,8 +87,9 @@ def _next_event(tx: Connection, row: ConversionRow, attempt: int, move: Move) ->
     admitted = "backfill" if move.lane == "backfill" else "updated"
     why = move.asked or {Fact.REPLAYED: "replay", Fact.ADMITTED: admitted}.get(move.fact, "retry")
     return next_attempt(
-        last, attempt, reason=why, lane=move.lane, overwrite=move.overwrite, fence=move.fence, allowed_hosts=move.allowed_hosts
-    )
+        last, attempt, reason=why, lane=move.lane, overwrite=move.overwrite, allow_empty=move.allow_empty, fence=move.fence,
+        allowed_hosts=move.allowed_hosts,
+    )  # fmt: skip
 
 
 def _enrol_current(tx: Connection, source: str, row: ConversionRow, now: datetime) -> None:

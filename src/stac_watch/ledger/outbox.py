@@ -13,7 +13,7 @@ from stac_watch.ledger import statements as sql
 from stac_watch.ledger.moves import funnel, rows_of
 from stac_watch.ledger.records import ConversionRow, Load, OutboxRow, Queue
 from stac_watch.ledger.session import Session, chunked
-from stac_watch.model.event import PRIORITY
+from stac_watch.model.event import PRIORITY, allowing_empty
 
 
 class Outbox:
@@ -47,9 +47,15 @@ class Outbox:
         with self._session.write() as tx:
             return tx.execute(sql.BRING_FORWARD, {"now": now, "future": now + slack}).rowcount
 
-    def hasten(self, key: str, now: datetime) -> bool:
-        """Makes a conversion's waiting event due now; returns whether there is one."""
+    def hasten(self, key: str, now: datetime, *, allow_empty: bool = False) -> bool:
+        """Makes a conversion's waiting event due now; returns whether there is one.
+
+        With `allow_empty` it asks, unless it has gone out, to take chunks that are missing for nodata.
+        """
         with self._session.write() as tx:
+            for row in chunked(tx, sql.WAITING, [key]) if allow_empty else ():
+                if row.posts == 0:
+                    tx.execute(sql.REWRITE, {"of_event": row.event_id, "rewritten": allowing_empty(bytes(row.body))})
             return tx.execute(update(t.outbox).where(t.outbox.c.key == key).values(due=now)).rowcount == 1
 
     def load(self, now: datetime) -> Load | None:

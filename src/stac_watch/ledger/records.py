@@ -278,6 +278,7 @@ class Move:
     look_at: datetime | None = None  # a run may come all the same: when to look at what lies under the output's name
     fence: str = ""  # the item returned to this revision: it is the newest again
     allowed_hosts: str = ""  # of the source as it is configured now, comma-separated; empty = as they were
+    allow_empty: bool = False  # the next attempt takes chunks that are missing for nodata
     overwrite: bool = False  # the next attempt converts again although an output with the key exists
     conversion: Conversion | None = None  # the next attempt asks for this, of whichever source; None = for the same as before
     asked: str = ""  # why the next attempt's event is made, as it says; empty = what the fact means

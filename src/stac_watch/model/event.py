@@ -171,14 +171,15 @@ def next_attempt(
     reason: str,
     lane: Lane | None = None,
     overwrite: bool = False,
+    allow_empty: bool = False,
     fence: str = "",
     allowed_hosts: str = "",
 ) -> tuple[bytes, str]:
     """Returns the event of a later attempt of the same key, and its run's name; everything else stays as first decided.
 
-    With `overwrite` the run converts again although an output with the key is there; so do the attempts after it. A `fence` takes
-    the place of the event's own: the item returned to this revision after it had another. So do `allowed_hosts`: the source's
-    may have changed since.
+    With `overwrite` the run converts again although an output with the key is there, with `allow_empty` it takes chunks that are
+    missing for nodata; so do the attempts after it. A `fence` takes the place of the event's own: the item returned to this
+    revision after it had another. So do `allowed_hosts`: the source's may have changed since.
     """
     document = json.loads(body)
     data = document["data"]
@@ -193,7 +194,16 @@ def next_attempt(
     if overwrite:
         data["options"] = {**data.get("options", {}), "overwrite": "true"}
     document |= {"id": event_id(data["key"], attempt), "data": data}
-    return json.dumps(document).encode(), run
+    body = json.dumps(document).encode()
+    return allowing_empty(body) if allow_empty else body, run
+
+
+def allowing_empty(body: bytes) -> bytes:
+    """Returns an event that asks for the same, and to take chunks that are missing for nodata."""
+    document = json.loads(body)
+    data = document["data"]
+    options = {**data.get("options", {}), "allow_empty": "true"}
+    return json.dumps({**document, "data": {**data, "options": options}}).encode()
 
 
 def relocated(body: bytes, product_href: str) -> bytes:

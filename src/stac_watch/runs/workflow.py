@@ -66,6 +66,8 @@ PARAMETERS = (
               ("mirror", "convert", "reference")),
     Parameter("package", "archive beside the output", "options.package", "tar", "package", ("tar", "tar.gz", "none")),
     Parameter("overwrite", "convert again, whatever lies there", "options.overwrite", "false", "overwrite", ("true", "false")),
+    Parameter("allow_empty", "chunks that are missing are taken for nodata", "options.allow_empty", "false", "allow-empty",
+              ("true", "false")),
     Parameter("dask_perf_html", "file for Dask's performance report, which lies beside the output, too; empty = off",
               "options.dask_perf_html", "", "dask-perf-html"),
     Parameter("key", "the conversion's key; empty = derived from URL and recipe", "key", "", "key"),
