@@ -5,7 +5,7 @@ from pydantic import ValidationError
 
 from stac_watch.config.model import Config
 from stac_watch.config.sharing import catalog_name
-from stac_watch.discover.intake import conversion
+from stac_watch.discover.recipes import conversion
 
 A = {"name": "a", "api": "https://one.example/stac", "collection": "s2"}
 

@@ -44,6 +44,7 @@ def items(
     text: Annotated[
         str | None, typer.Option(help="Only those with this in the id or the run's name, or as the key's start.")
     ] = None,
+    runner: Annotated[str | None, typer.Option(help="Only those whose output this release of geozarr-runner made.")] = None,
     unreadable: Annotated[bool, typer.Option("--unreadable", help="List unreadable items instead, and why.")] = False,
     limit: Annotated[int, typer.Option(min=1, help="At most this many, the last changed first.")] = 50,
 ) -> int:
@@ -59,7 +60,7 @@ def items(
         if unreadable:
             show(listing.read_unreadable(ledger, limit), json, listing.render_unreadable, listing.plain_unreadable)
             return Exit.OK
-        lines = listing.read(ledger, now, source=source, state=state, since=changed, where=where, limit=limit)
+        lines = listing.read(ledger, now, source=source, state=state, since=changed, runner=runner, where=where, limit=limit)
     show(lines, json, table, plain)
     if len(lines) == limit:
         print(f"the first {limit}; --limit shows more, --tile, --sensed, --state and --text fewer", file=sys.stderr)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from stac_watch.config.model import Config
     from stac_watch.discover.intake import Intake
     from stac_watch.jobs.audit import Evidence
-    from stac_watch.jobs.replay import ReplayTarget
+    from stac_watch.ledger.records import ConversionRow
     from stac_watch.runs.engine import Receipt
     from stac_watch.watch.loop import Parts
 
@@ -76,6 +76,8 @@ def replay(
         Path | None, typer.Option(resolve_path=True, help="Those of a file: ids, keys, or what `audit --file` wrote.")
     ] = None,
     held: Annotated[str | None, typer.Option(help="Those held of this source: only their product's host changed.")] = None,
+    runner: Annotated[str | None, typer.Option(help="Done ones whose output this release of geozarr-runner made.")] = None,
+    as_was: Annotated[bool, typer.Option("--as-was", help="With the recipe that each had, not with that of now.")] = False,
     event: Annotated[
         Path | None, typer.Option(resolve_path=True, help="Post this stored CloudEvent once more, byte for byte.")
     ] = None,
@@ -95,8 +97,18 @@ def replay(
         if event is not None:
             return _repost(parts, event, yes=yes)
         intakes = {source.name: parts.intake(source) for source in settings.sources}
-        targets = _selected(parts, list(intakes), item or [], file, state, since, error, held, urgent=now)
-        targets = _done(parts, targets, intakes, allow_empty=allow_empty) if yes else job.preview(targets, intakes)
+        wanted = [job.Wish(name) for name in item or []] + (job.wishes(file) if file is not None else [])
+        wanted += job.held(held, parts.ledger) if held is not None else []
+        recipes = job.AS_THEY_WERE if as_was else intakes
+        if wanted or file is not None or held is not None:
+            _check_alone(state, since, error, runner)
+            targets = job.named(wanted, parts.ledger, list(intakes), recipes, urgent=now)
+        else:
+            targets = job.chosen(_selected(parts, state, since, error, runner), parts.ledger, recipes, urgent=now)
+        if yes:
+            targets = job.execute(targets, parts.ledger, intakes, parts.now, allow_empty=allow_empty, as_was=as_was)
+        else:
+            targets = job.preview(targets, intakes)
     show(targets, json, render_targets)
     refused = sum(t.refusal is not None for t in targets)
     if not json:
@@ -104,39 +116,23 @@ def replay(
     return Exit.NOT_ALL_WELL if refused else Exit.OK
 
 
-def _done(parts: Parts, targets: list[ReplayTarget], intakes: Mapping[str, Intake], *, allow_empty: bool) -> list[ReplayTarget]:
-    from stac_watch.jobs import replay as job
+def _check_alone(*selection: object) -> None:
+    if any(given is not None for given in selection):
+        raise InputError(
+            "items and --state, --since, --error or --runner exclude each other", hint="select by the one or by the other"
+        )
 
-    return job.execute(targets, parts.ledger, intakes, parts.now, allow_empty=allow_empty)
 
-
-def _selected(
-    parts: Parts,
-    sources: list[str],
-    items: list[str],
-    file: Path | None,
-    state: State | None,
-    since: str | None,
-    error: str | None,
-    held: str | None,
-    *,
-    urgent: bool,
-) -> list[ReplayTarget]:
+def _selected(parts: Parts, state: State | None, since: str | None, error: str | None, runner: str | None) -> list[ConversionRow]:
     from stac_watch.cli.times import read_since
     from stac_watch.jobs import replay as job
 
-    wanted = [job.Wish(name) for name in items] + (job.wishes(file) if file is not None else [])
-    wanted += job.held(held, parts.ledger) if held is not None else []
-    by_state = state is not None or since is not None or error is not None
-    if by_state and (wanted or file is not None or held is not None):
-        raise InputError("items and --state, --since or --error exclude each other", hint="select by the one or by the other")
-    if not by_state and not wanted and file is None and held is None:
-        raise InputError("nothing is selected", hint="name items, or give --file, or --state failed, --since 10h, --error TEXT")
-    if not by_state:
-        return job.named(wanted, parts.ledger, sources, urgent=urgent)
+    if (state, since, error, runner) == (None, None, None, None):
+        hint = "name items, or give --file, or --state failed, --since 10h, --error TEXT, --runner 0.1.0"
+        raise InputError("nothing is selected", hint=hint)
     moment = read_since(since, parts.now()) if since is not None else None
-    rows = parts.ledger.conversions.find(state=state or State.FAILED, since=moment, error=error, limit=job.MOST)
-    return job.chosen(rows, parts.ledger, urgent=urgent)
+    usual = State.DONE if runner is not None else State.FAILED
+    return parts.ledger.conversions.find(state=state or usual, since=moment, error=error, runner=runner, limit=job.MOST)
 
 
 def _repost(parts: Parts, path: Path, *, yes: bool) -> int:
@@ -184,6 +180,7 @@ def audit(
     file: Annotated[Path | None, typer.Option(resolve_path=True, help="Write the gaps that `replay --file` can close.")] = None,
     deep: Annotated[bool, typer.Option("--deep", help="Read every byte of the outputs, and compare it with its checksum.")] = False,
     pace: Annotated[str | None, typer.Option(help="With --deep: read at most so many bytes a second, for example 50M.")] = None,
+    runner: Annotated[str, typer.Option(help="Call outputs of every other release of geozarr-runner drifted.")] = "",
 ) -> int:
     """Compare catalog, ledger, runs and outputs over a range of days: exit code 0 only if nothing is missing, stale or doubled."""
     from stac_watch.cli.times import read_range
@@ -196,7 +193,7 @@ def audit(
         evidence, expect = _evidence(settings, parts, told, deep=deep, pace=pace)
         first, last = read_range(start, end, parts.now())
         try:
-            found = job.audit(parts.intake(settings.source(source)), evidence, first, last, expect)
+            found = job.audit(parts.intake(settings.source(source)), evidence, first, last, expect, runner=runner)
         except ReadingStopped:
             return Exit.INTERRUPTED
         try:

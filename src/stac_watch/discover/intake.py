@@ -17,19 +17,17 @@ from stac_watch.catalog.probe import good_for, probe
 from stac_watch.catalog.reader import Leaf, hidden_name, leaves
 from stac_watch.catalog.windows import days
 from stac_watch.config.model import Recipe, Source
-from stac_watch.config.places import NO_TILE
-from stac_watch.config.sharing import catalog_name
 from stac_watch.discover.items import checksum_of, read_item, shown_id
 from stac_watch.discover.overlap import lateness_bucket
 from stac_watch.discover.policy import Skip, judge
+from stac_watch.discover.recipes import asked_by, asked_now, conversion, differences
 from stac_watch.discover.revisions import recognise
 from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.records import NO_RIVALS, Findings, Known, Rivals, Sighting, SourceState, Tally
 from stac_watch.ledger.session import StaleState
 from stac_watch.model.errors import Temporary, of_data, told
-from stac_watch.model.event import Conversion, Lane, fence_of
+from stac_watch.model.event import Lane, fence_of
 from stac_watch.model.forms import Form
-from stac_watch.model.identity import conversion_key, folder_name, tile_of
 from stac_watch.model.item import Item, ItemDocument, SkipReason, Unreadable
 from stac_watch.model.product import acquisition
 from stac_watch.model.states import IN_FLIGHT, State
@@ -65,6 +63,7 @@ class Comparison:
     lagging: int = 0  # answers that are older than what is known: neither news nor a return
     older: dict[str, str] = field(default_factory=dict)  # items that a newer processing takes the place of, and why
     restamped: dict[str, tuple[datetime, str]] = field(default_factory=dict)  # unchanged, for all that they say: see `restamps`
+    otherwise: frozenset[str] = frozenset()  # unchanged ones that were asked for with another recipe, or for another place
 
     def without(self, item_ids: Collection[str]) -> Comparison:
         """Returns the same without these items' news."""
@@ -162,9 +161,13 @@ class Intake:
         items = as_known.items
         fresh = {i for i, (item, _) in items.items() if i not in known or known[i].revision != item.revision}
         # an unchanged item is judged again only where a rule kept it out: a property may have come, or the rules have changed
-        news = {i: items[i] for i in items if i in fresh or is_open(items[i][0], known[i])}
+        otherwise = self._otherwise({i: item for i, (item, _) in items.items() if i not in fresh}, known, lane)
+        news = {i: items[i] for i in items if i in fresh or i in otherwise or is_open(items[i][0], known[i])}
         newer, older = self._processings([item for item, _ in news.values()])
-        sightings = self._judge(news, fresh & known.keys(), newer, self._elsewhere(news, known, lane), lane)
+        replaced = (fresh & known.keys()) | otherwise
+        sightings = self._judge(news, replaced, newer, self._elsewhere(news, known, lane), lane)
+        # what rules that came later leave out stays as it was made
+        sightings = [s for s in sightings if s.skip is None or s.item.item_id not in otherwise]
         admitted = {s.item.item_id for s in sightings if s.skip is None}
         return Comparison(
             sightings=sightings,
@@ -182,7 +185,20 @@ class Intake:
                 if i in known and i not in fresh and item.updated is not None and is_in_doubt(item, document, known[i])
             },
             older={i: f"{by} is a newer processing of the same acquisition" for i, by in older.items() if by in admitted},
+            otherwise=frozenset(otherwise & admitted),
         )
+
+    def _otherwise(self, unchanged: Mapping[str, Item], known: Mapping[str, Known], lane: Lane) -> set[str]:
+        """Returns which of these a person who asks for them wants made anew: another recipe is another conversion.
+
+        What is new alone never asks for that: a changed recipe must not convert an archive by itself.
+        """
+        if lane == "live":
+            return set()
+        asked = {i: conversion(item, self.source, self.recipe, lane, replaced=True) for i, item in unchanged.items()}
+        keys = {i: known[i].key for i in asked if known[i].state is not State.SKIPPED and known[i].key != asked[i].key}
+        bodies = self.ledger.items.last_events(list(keys.values())) if keys else {}
+        return {i for i, k in keys.items() if k in bodies and differences(asked_by(bodies[k]), asked_now(asked[i]))}
 
     def commit(
         self,
@@ -338,31 +354,6 @@ def read_document(document: ItemDocument, source: Source) -> Item | Unreadable:
     return read_item(
         document, collection=source.collection, api=source.api, on=source.on, allowed_hosts=source.hosts(), same_as=source.same_as
     )
-
-
-def conversion(item: Item, source: Source, recipe: Recipe, lane: Lane, *, replaced: bool) -> Conversion:
-    """Returns what an item's event asks for."""
-    key = conversion_key(source.api, item.collection, item.item_id, item.revision, recipe.digest_fields())
-    output = recipe.output.format(
-        catalog=catalog_name(source.api),
-        collection=folder_name(item.collection),
-        item_id=item.item_id,
-        tile=item.tile or tile_of(item.item_id) or NO_TILE,
-        key=key,
-    )
-    reason = "backfill" if lane == "backfill" else "updated" if replaced else "new"
-    return Conversion(
-        catalog=source.api, collection=item.collection, item_id=item.item_id, revision=item.revision,
-        recipe=recipe.digest_fields(), kind="replace" if replaced else "create", reason=reason, lane=lane,
-        time=item.updated or item.datetime, datetime=item.datetime, item_href=item.item_href, product_href=item.product_href,
-        output_zarr=output, groups=recipe.groups, bbox=item.bbox, source_name=source.name,
-        allowed_hosts=",".join(source.hosts()), form=str(item.form),
-        options={
-            "spatial_chunk": str(recipe.spatial_chunk), "sharding": str(recipe.sharding).lower(), "package": recipe.package,
-            "native": str(recipe.native),
-            "overwrite": "false", "dask_perf_html": "",
-        },
-    )  # fmt: skip
 
 
 def add(one: Tally, other: Tally) -> Tally:

@@ -16,6 +16,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from stac_watch.discover.intake import Intake
+from stac_watch.jobs.replay import renewed
 from stac_watch.ledger.records import ConversionRow, Sighting
 from stac_watch.model.errors import Unavailable, write_failure
 from stac_watch.model.files import replace_file
@@ -41,6 +42,7 @@ class GapKind(StrEnum):
     DAMAGED = "damaged"  #: done, and something of its output is not there, or not what was written
     UNVERIFIED = "unverified"  #: done, and neither a marker nor the run's outcome says so
     DOUBLED = "doubled"  #: two runs at once for one conversion, or two items with one output
+    DRIFTED = "drifted"  #: done and whole, but with another recipe, at another place, or by another runner than now
     GONE = "gone"  #: no longer in the catalog, and not done, or `on_gone` asks for more than to keep its output
     UNREADABLE = "unreadable"  #: in the catalog, and cannot be acted on
 
@@ -52,12 +54,15 @@ REMEDY = {
     GapKind.LOST: "replay",
     GapKind.DAMAGED: "replay",
     GapKind.UNVERIFIED: "replay",
+    GapKind.DRIFTED: "replay, or backfill the range",
     GapKind.UNFINISHED: "wait; `stac-watch explain` says for what",
     GapKind.DOUBLED: "stop one of the two runs",
     GapKind.GONE: "`stac-watch retire` does what `on_gone` says",
     GapKind.UNREADABLE: "tell the catalog",
 }
-REPLAYABLE = (GapKind.MISSING, GapKind.STALE, GapKind.FAILED, GapKind.LOST, GapKind.DAMAGED, GapKind.UNVERIFIED)
+REPLAYABLE = (
+    GapKind.MISSING, GapKind.STALE, GapKind.FAILED, GapKind.LOST, GapKind.DAMAGED, GapKind.UNVERIFIED, GapKind.DRIFTED,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -113,9 +118,18 @@ class Looked:
 
 
 def audit(
-    intake: Intake, evidence: Evidence, start: datetime, end: datetime, expect: Callable[[int], None] = lambda _: None
+    intake: Intake,
+    evidence: Evidence,
+    start: datetime,
+    end: datetime,
+    expect: Callable[[int], None] = lambda _: None,
+    *,
+    runner: str = "",
 ) -> Audit:
-    """Compares a range of acquisition times; `expect` is told the bytes that the outputs there should have, packages included.
+    """Compares a range of acquisition times.
+
+    `expect` is told the bytes that the outputs there should have, packages included; `runner` is the release that they should be
+    of, empty = any.
 
     Raises:
         CatalogUnavailable: no usable answer.
@@ -134,6 +148,7 @@ def audit(
         in_catalog = row.item_id in shown
         may_go = in_catalog or (row.state is State.DONE and _is_retired(intake, row))
         gap = examine(row, looked, runs, in_catalog=may_go)
+        gap = gap or (drifted(row, looked.marker or row.outcome, intake, runner) if in_catalog else None)
         right = gap is None and row.state is State.DONE
         done, unseen, checked = done + right, unseen + (right and not looked.visible), checked + (right and looked.damage.compared)
         retired += right and not in_catalog
@@ -217,7 +232,7 @@ def _examine_output(row: ConversionRow, looked: Looked) -> Gap | None:
     if marker is None:
         return _gap(GapKind.LOST, row.source, row.item_id, row, f"no marker in {row.output_zarr}")
     if marker.key != row.key:
-        why = f"{row.output_zarr} holds revision {marker.revision or 'unknown'}, not {row.revision}"
+        why = f"{row.output_zarr} holds {_told(marker, row)}"
         return _gap(GapKind.STALE, row.source, row.item_id, row, why)
     if (marker.code or 0) != 0:
         return _gap(GapKind.UNVERIFIED, row.source, row.item_id, row, f"its marker says {marker.code}")
@@ -226,6 +241,26 @@ def _examine_output(row: ConversionRow, looked: Looked) -> Gap | None:
             _gap(GapKind.DAMAGED, row.source, row.item_id, row, f"{row.output_zarr}: {damage.why}"), objects=damage.objects
         )
     return None
+
+
+def _told(marker: Outcome, row: ConversionRow) -> str:
+    """Returns what another conversion's marker says of itself."""
+    if marker.revision != row.revision:
+        return f"revision {marker.revision or 'unknown'}, not {row.revision}"
+    whose = f" of installation {marker.installation}" if marker.installation else ""
+    return f"this revision, but of conversion {marker.key or 'unknown'}{whose}, not of {row.key}: another recipe made it"
+
+
+def drifted(row: ConversionRow, made: Outcome | None, intake: Intake, runner: str) -> Gap | None:
+    """Returns how a done conversion differs from what would be made of its item now."""
+    if row.state is not State.DONE:
+        return None
+    found = renewed(row, intake.ledger, {intake.source.name: intake})
+    different = found[1] if found is not None else []
+    by = made.versions.get("geozarr-runner", "an unknown release") if made is not None else "an unknown release"
+    if runner and by != runner:
+        different = [*different, f"made by geozarr-runner {by}, not {runner}"]
+    return _gap(GapKind.DRIFTED, row.source, row.item_id, row, "; ".join(different)) if different else None
 
 
 def _observed(rows: Sequence[ConversionRow], evidence: Evidence) -> Iterator[tuple[ConversionRow, Looked, list[Run]]]:

@@ -49,6 +49,7 @@ class Day:
     failed: int
     skipped: int
     unreadable: int
+    other_recipe: int = 0  # of those to do: done already, with another recipe or at another place
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class BackfillPlan:
     limit: str  # what the hours are limited by
     measured: bool  # whether size and time come from conversions of this ledger
     held: str | None
+    other_recipe: int = 0  # of those to do: done already, with another recipe or at another place
 
 
 def check_range(request: BackfillRequest, now: datetime) -> BackfillRequest:
@@ -115,10 +117,11 @@ def plan(intake: Intake, limits: Limits, request: BackfillRequest) -> BackfillPl
         limit=limit,
         measured=any(_costs(row) for row in recent),
         held=order.held if order else None,
+        other_recipe=sum(day.other_recipe for day in rows),
     )
 
 
-_COUNTED = ("items", "to_do", "done", "unfinished", "failed", "skipped", "unreadable")
+_COUNTED = ("items", "to_do", "done", "unfinished", "failed", "skipped", "unreadable", "other_recipe")
 
 
 def _tally(seen: Comparison, leaf: Leaf) -> Counter[str]:
@@ -127,6 +130,7 @@ def _tally(seen: Comparison, leaf: Leaf) -> Counter[str]:
     for s in seen.sightings:
         if s.item.item_id not in seen.shared:
             counts["to_do" if s.skip is None else "skipped"] += 1
+    counts["other_recipe"] = sum(seen.known[i].state is State.DONE for i in seen.otherwise)
     for item_id, known in (seen.known | seen.shared).items():
         if item_id not in new or item_id in seen.shared:
             counts[known.state.value if known.state in FINAL else "unfinished"] += 1

@@ -1,22 +1,25 @@
 """Tries again what people name: by id, by state, by error, from a file; or posts one stored event once more.
 
 A selection becomes targets, each with what would be done or the reason why not. What is on its way is not moved, nor an older
-revision; an item that the ledger does not know is taken from the catalog, and from nowhere else.
+revision; an item that the ledger does not know is taken from the catalog, and from nowhere else. What was asked for with another
+recipe than today's becomes a conversion of its own, unless it is wanted as it was.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 
 from stac_watch.config.model import Source
 from stac_watch.discover.intake import Comparison, Intake
+from stac_watch.discover.recipes import as_of_now, asked_by, asked_now, differences, is_as_of_now
 from stac_watch.discover.revisions import HELD
 from stac_watch.ledger.ledger import Ledger
-from stac_watch.ledger.records import ConversionRow, Move
+from stac_watch.ledger.records import ConversionRow, Move, Sighting
 from stac_watch.ledger.session import StaleState
 from stac_watch.model.errors import Exit, InputError
 from stac_watch.model.event import fence_of, parse_event
@@ -91,9 +94,16 @@ def held(source: str, ledger: Ledger) -> list[Wish]:
     ]
 
 
-def chosen(rows: Iterable[ConversionRow], ledger: Ledger, *, urgent: bool = False) -> list[ReplayTarget]:
+type Recipes = Mapping[str, Intake]
+"""Sources by name whose recipe of now counts; what is of none of them is asked for as it was."""
+AS_THEY_WERE: Recipes = MappingProxyType({})
+
+
+def chosen(
+    rows: Iterable[ConversionRow], ledger: Ledger, recipes: Recipes = AS_THEY_WERE, *, urgent: bool = False
+) -> list[ReplayTarget]:
     """Returns what a replay of these conversions would do."""
-    return [_target(row, ledger, urgent) for row in rows]
+    return [_target(row, ledger, recipes, urgent=urgent) for row in rows]
 
 
 def preview(targets: Sequence[ReplayTarget], intakes: Mapping[str, Intake]) -> list[ReplayTarget]:
@@ -112,7 +122,14 @@ def preview(targets: Sequence[ReplayTarget], intakes: Mapping[str, Intake]) -> l
     return results
 
 
-def named(names: Sequence[Wish], ledger: Ledger, sources: Sequence[str], *, urgent: bool = False) -> list[ReplayTarget]:
+def named(
+    names: Sequence[Wish],
+    ledger: Ledger,
+    sources: Sequence[str],
+    recipes: Recipes = AS_THEY_WERE,
+    *,
+    urgent: bool = False,
+) -> list[ReplayTarget]:
     """Returns what a replay of items by whatever names them would do, in their order, each once.
 
     `urgent` includes those that are queued: they go out now, and not at the time that they wait for.
@@ -122,15 +139,15 @@ def named(names: Sequence[Wish], ledger: Ledger, sources: Sequence[str], *, urge
     """
     found: dict[tuple[str, str], ReplayTarget] = {}
     for wish in names:
-        for target in _of_wish(wish, ledger, sources, urgent):
+        for target in _of_wish(wish, ledger, sources, recipes, urgent=urgent):
             found.setdefault((target.source, target.key or target.item), target)
     return list(found.values())
 
 
-def _of_wish(wish: Wish, ledger: Ledger, sources: Sequence[str], urgent: bool) -> list[ReplayTarget]:
+def _of_wish(wish: Wish, ledger: Ledger, sources: Sequence[str], recipes: Recipes, *, urgent: bool) -> list[ReplayTarget]:
     rows = [r for r in _meant(wish, ledger) if wish.source in (None, r.source)]
     if rows and wish.kind not in FROM_CATALOG:
-        return [_target(row, ledger, urgent) for row in rows]
+        return [_target(row, ledger, recipes, urgent=urgent) for row in rows]
     where = wish.source or (sources[0] if len(sources) == 1 else None)
     if where is None or where not in sources:
         why = f"the ledger does not know it, and there are several sources: {', '.join(sources)}"
@@ -147,7 +164,7 @@ def _meant(wish: Wish, ledger: Ledger) -> list[ConversionRow]:
     return [row for row in called if not ledger.conversions.superseded(row)]
 
 
-def _target(row: ConversionRow, ledger: Ledger, urgent: bool = False) -> ReplayTarget:
+def _target(row: ConversionRow, ledger: Ledger, recipes: Recipes, *, urgent: bool = False) -> ReplayTarget:
     why = None
     if row.state is State.QUEUED:
         if urgent:
@@ -160,7 +177,24 @@ def _target(row: ConversionRow, ledger: Ledger, urgent: bool = False) -> ReplayT
     elif row.state is State.SKIPPED and row.reason in (SkipReason.WITHDRAWN, SkipReason.SUPERSEDED, SkipReason.DEPRECATED):
         why = f"it is skipped as {row.reason}"
     action = "" if why else f"attempt {row.attempt + 1}" + (", converts again" if row.state is State.DONE else "")
+    if not why and (found := renewed(row, ledger, recipes)) is not None:
+        action = f"a new conversion with the recipe of now ({'; '.join(found[1])})"
     return ReplayTarget(row.item_id, row.source, row.key, row.state, action, why)
+
+
+def renewed(row: ConversionRow, ledger: Ledger, recipes: Recipes) -> tuple[Sighting, list[str]] | None:
+    """Returns what a conversion would be with the recipe of now, and what is different then; None where it is that already."""
+    intake = recipes.get(row.source)
+    if intake is None or is_as_of_now(row, intake.source, intake.recipe):
+        return None
+    item, body = ledger.items.get(row), ledger.items.last_events([row.key]).get(row.key)
+    if item is None or body is None:
+        return None
+    known = ledger.items.known(row.source, [row.item_id]).get(row.item_id)
+    now = as_of_now(row, item, known, body, intake.source, intake.recipe)
+    now = replace(now, conversion=replace(now.conversion, installation=intake.installation))
+    different = differences(asked_by(body), asked_now(now.conversion))
+    return (now, different) if different else None
 
 
 def execute(
@@ -170,8 +204,9 @@ def execute(
     now: Callable[[], datetime],
     *,
     allow_empty: bool = False,
+    as_was: bool = False,
 ) -> list[ReplayTarget]:
-    """Does what the targets say; returns them as they turned out.
+    """Does what the targets say; returns them as they turned out. `as_was` asks for the recipe that each had.
 
     Args:
         targets: what to do.
@@ -184,23 +219,29 @@ def execute(
         CatalogUnavailable: a catalog gives no usable answer; what was moved before stays moved.
     """
     hosts = {name: ",".join(intake.source.hosts()) for name, intake in intakes.items()}
-    results = [_again(t, ledger, hosts.get(t.source, ""), now(), allow_empty=allow_empty) for t in targets if not t.from_catalog]
+    recipes = AS_THEY_WERE if as_was else intakes
+    mine = [t for t in targets if not t.from_catalog]
+    results = [_again(t, ledger, recipes, hosts.get(t.source, ""), now(), allow_empty=allow_empty) for t in mine]
     for name in dict.fromkeys(t.source for t in targets if t.from_catalog):
         results += _fetched([t.item for t in targets if t.from_catalog and t.source == name], intakes[name])
     return results
 
 
-def _again(target: ReplayTarget, ledger: Ledger, hosts: str, now: datetime, *, allow_empty: bool = False) -> ReplayTarget:
+def _again(
+    target: ReplayTarget, ledger: Ledger, recipes: Recipes, hosts: str, now: datetime, *, allow_empty: bool = False
+) -> ReplayTarget:
     row = ledger.conversions.get(target.key or "")
     if target.refusal is not None or row is None:
         return target
     try:
-        current = _target(row, ledger, urgent=target.state is State.QUEUED)
+        current = _target(row, ledger, recipes, urgent=target.state is State.QUEUED)
         if current.refusal is not None:
             return current
         if row.state is State.QUEUED:
             ledger.outbox.hasten(row.key, now, allow_empty=allow_empty)
             return current
+        if (found := renewed(row, ledger, recipes)) is not None:
+            return _anew(row, found[0], ledger, now, allow_empty=allow_empty)
         again = row.state is State.DONE  # whoever asks for what is done wants it made again, not to hear that it is done
         # what met a later revision's output that the ledger knows nothing of: a person says that this is the one
         fence = fence_of(None, now, row.fence or "") if row.exit_code == Exit.SUPERSEDED else ""
@@ -232,6 +273,18 @@ def _verdicts(
     return refused, taken
 
 
+def _anew(row: ConversionRow, asked: Sighting, ledger: Ledger, now: datetime, *, allow_empty: bool) -> ReplayTarget:
+    if allow_empty:
+        options = {**asked.conversion.options, "allow_empty": "true"}
+        asked = replace(asked, conversion=replace(asked.conversion, options=options))
+    key = asked.conversion.key
+    ledger.items.commit(row.source, [asked], [], None, now)
+    made = ledger.conversions.get(key)
+    if made is None or made.state in FINAL:
+        return ReplayTarget(row.item_id, row.source, row.key, row.state, "", "it moved meanwhile")
+    return ReplayTarget(row.item_id, row.source, key, made.state, f"attempt {made.attempt} with the recipe of now", None)
+
+
 def _fetched(ids: Sequence[str], intake: Intake) -> list[ReplayTarget]:
     """Reads items from the catalog, and admits those that the rules admit; one that did not change is tried again."""
     intake.ensure_abilities()
@@ -247,7 +300,8 @@ def _fetched(ids: Sequence[str], intake: Intake) -> list[ReplayTarget]:
         if target.item in moved and row is not None:
             results.append(ReplayTarget(target.item, source.name, row.key, row.state, f"attempt {row.attempt}", None))
         elif row is not None:
-            results.append(_again(_target(row, ledger), ledger, ",".join(source.hosts()), intake.now()))
+            again = _target(row, ledger, AS_THEY_WERE)
+            results.append(_again(again, ledger, AS_THEY_WERE, ",".join(source.hosts()), intake.now()))
     return results
 
 

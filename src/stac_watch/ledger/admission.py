@@ -20,7 +20,7 @@ from stac_watch.ledger.moves import rows_of
 from stac_watch.ledger.records import NO_RIVALS, ConversionRow, Move, Moved, Place, Rivals, Sighting
 from stac_watch.ledger.session import MOVED, chunked
 from stac_watch.model.errors import IdentityError
-from stac_watch.model.event import Conversion, build_event, fence_of, run_name
+from stac_watch.model.event import Conversion, Lane, build_event, fence_of, run_name
 from stac_watch.model.identity import event_id
 from stac_watch.model.item import SkipReason
 from stac_watch.model.states import FINAL, Fact, State, next_state
@@ -53,7 +53,8 @@ def admit(tx: Connection, source: str, sightings: Sequence[Sighting], now: datet
         if row is not None and s.skip is None:
             moved += _readmit(tx, row, s.conversion, old, now)
         if old is not None and old.key != s.conversion.key and (s.skip is None or old.source == source):
-            why = f"revision {s.item.revision} took its place"
+            what = f"revision {s.item.revision}" if old.revision != s.item.revision else "another recipe"
+            why = f"{what} took its place"
             moves.skip(tx, old, Move(Fact.SUPERSEDED, why, reason=SkipReason.SUPERSEDED), now)
     return moved
 
@@ -129,7 +130,9 @@ def _readmit(tx: Connection, row: ConversionRow, asked: Conversion, before: Conv
     returned = before is not None and before.key != row.key and before.queued_at >= row.queued_at
     if row.state in FINAL and returned:  # what stands under its name now is the other's
         hosts = asked.allowed_hosts if asked.source_name in ("", row.source) else ""
-        again = Move(Fact.REPLAYED, "the item returned to an earlier revision", fence=asked.fence, allowed_hosts=hosts)
+        wanted: Lane | None = None if asked.lane == "live" else asked.lane
+        why = "the item returned to an earlier revision, or to the recipe of then"
+        again = Move(Fact.REPLAYED, why, lane=wanted, fence=asked.fence, allowed_hosts=hosts)
         return [moves.apply(tx, row, again, now)]
     return []
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from datetime import datetime
 
-from sqlalchemy import Connection, or_, select, update
+from sqlalchemy import JSON, Connection, or_, select, type_coerce, update
 
 from stac_watch.ledger import moves, naming
 from stac_watch.ledger import schema as t
@@ -38,10 +38,11 @@ class Conversions:
         since: datetime | None = None,
         error: str | None = None,
         place: Where | None = None,
+        runner: str | None = None,
         limit: int = 1000,
         oldest: bool = False,
     ) -> list[ConversionRow]:
-        """Returns conversions, the last changed first (or last, with `oldest`)."""
+        """Returns conversions, the last changed first (or last, with `oldest`); `runner` is the release that made their outputs."""
         c = t.conversion.c
         order = (c.changed_at, c.key) if oldest else (c.changed_at.desc(), c.key)
         query = select(t.conversion).order_by(*order).limit(limit)
@@ -53,6 +54,8 @@ class Conversions:
         if error is not None:  # as somebody read it: whole, or as what failures have in common
             query = query.where(or_(c.reason.icontains(error, autoescape=True), c.cause.icontains(error, autoescape=True)))
         query = query.where(*naming.lying(place)) if place is not None else query
+        if runner is not None:  # as it says itself which release it is
+            query = query.where(type_coerce(c.outcome, JSON)["versions"]["geozarr-runner"].as_string() == runner)
         with self._session.read() as tx:
             return [conversion_of(r) for r in tx.execute(query)]
 

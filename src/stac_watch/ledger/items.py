@@ -58,9 +58,12 @@ class Items:
 
     def hrefs(self, keys: Collection[str]) -> dict[str, str]:
         """Returns where the products of conversions lay when they were last asked for, by key."""
+        return {key: str(json.loads(body)["data"]["product_href"]) for key, body in self.last_events(keys).items()}
+
+    def last_events(self, keys: Collection[str]) -> dict[str, bytes]:
+        """Returns the events of conversions' current attempts, by key."""
         with self._session.read() as tx:
-            rows = chunked(tx, sql.LAST_EVENTS, list(keys))
-            return {r.key: str(json.loads(r.body)["data"]["product_href"]) for r in rows}
+            return {r.key: bytes(r.body) for r in chunked(tx, sql.LAST_EVENTS, list(keys))}
 
     def elsewhere(self, rivals: Rivals, item_ids: Collection[str]) -> set[str]:
         """Returns which items are converted, or are to be, for a source that has them too; see `rivalry.taken`."""

@@ -31,11 +31,12 @@ def read(
     source: str | None = None,
     state: State | None = None,
     since: datetime | None = None,
+    runner: str | None = None,
     where: Where | None = None,
     limit: int = 50,
 ) -> list[Line]:
     """Reads conversions, the last changed first."""
-    rows = ledger.conversions.find(source=source, state=state, since=since, place=where, limit=limit)
+    rows = ledger.conversions.find(source=source, state=state, since=since, runner=runner, place=where, limit=limit)
     waits = ledger.outbox.of([row.key for row in rows if row.state is State.QUEUED])
     said = ledger.items.of(rows)
     return [

@@ -55,6 +55,8 @@ def render_plan(plan: BackfillPlan) -> RenderableType:
     skipped = ", ".join(f"{n} {reason}" for reason, n in plan.reasons.items())
     notes = [Text(f"skipped: {skipped}")] if skipped else []
     notes += [Text(f"to do: {plan.to_do} items, about {plan.gigabytes:g} GB and {plan.hours:g} h ({plan.limit}; {basis})")]
+    if plan.other_recipe:
+        notes.append(Text(f"of these {plan.other_recipe} are done with another recipe, or at another place, and are made again"))
     if plan.goes_on_at is not None:
         notes.append(Text(f"an earlier run of this range stopped at {stamp(plan.goes_on_at)}; --yes goes on there"))
     if plan.held is not None:
