@@ -28,7 +28,7 @@ from geozarr_runner.process.progress import Bar, Lines, Progress, log_to
 from geozarr_runner.process.stall import Watchdog
 from geozarr_runner.publish import marker
 from geozarr_runner.request import Identity, Request, RunRecipe
-from geozarr_runner.run import run
+from geozarr_runner.run import run, standing
 from stac_watch.model.errors import EXHAUSTED, Defect, Exit, InputError, StacWatchError, exhausted
 from stac_watch.model.forms import Native
 from stac_watch.model.hosts import narrowed
@@ -39,6 +39,7 @@ from stac_watch.model.stamps import ordered_stamp, parse_stamp, stamp
 from stac_watch.model.texts import visible
 
 WORDS = 1000  #: characters of a run's last words: people read them in a column
+_LITTLE = "1Gi"  #: the volume of a run that has nothing to do
 _GRACE = 8  #: seconds after a signal until the process ends by force; Kubernetes kills after 30, we promise 10
 
 
@@ -84,6 +85,8 @@ def _convert(arguments: argparse.Namespace, request: Request, progress: Progress
 
 
 def _preflight(arguments: argparse.Namespace, request: Request, progress: Progress, called_off: threading.Event) -> Outcome:
+    if request.output_zarr and (done := standing(request)) is not None:
+        return _nothing_to_do(arguments, done)
     from geozarr_runner.source import preflight
     from geozarr_runner.source.product import tree
     from geozarr_runner.source.store import Patience
@@ -111,6 +114,17 @@ def _preflight(arguments: argparse.Namespace, request: Request, progress: Progre
     else:
         print(json.dumps(found))
     return _outcome(request, progress, Exit.OK, "can be converted", "", plan.source.url)
+
+
+def _nothing_to_do(arguments: argparse.Namespace, done: Outcome) -> Outcome:
+    """Says that the output is there: its source, which a catalog may keep for some weeks only, is not asked for."""
+    if arguments.size_file:
+        marker.write(Path(arguments.size_file), _LITTLE)
+    if sys.stdout.isatty():
+        print(f"{done.reason}: {done.output_zarr}, finished {done.finished}")
+    else:
+        print(json.dumps({"item_id": done.item_id, "output": done.output_zarr, "reason": done.reason, "size": _LITTLE}))
+    return done
 
 
 type _Command = Callable[[argparse.Namespace, Request, Progress, threading.Event], Outcome]
@@ -294,7 +308,10 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=versions)
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in (
-        ("preflight", "resolve the item, check product and groups, estimate sizes; downloads no pixels"),
+        (
+            "preflight",
+            "look whether it is done; else resolve the item, check product and groups, estimate sizes; downloads no pixels",
+        ),
         ("convert", "stage, convert, verify, package, publish; reads what it needs of the metadata itself"),
         ("run", "the same as convert: everything in one process"),
     ):

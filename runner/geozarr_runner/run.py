@@ -32,15 +32,40 @@ def run(request: Request, *, progress: Progress, now: Callable[[], datetime], ca
     Raises:
         StacWatchError: see stac_watch.errors; nothing half-done lies under the output's name.
     """
-    identity = request.identity
-    precedence.require_possible(identity, now())
-    target = publish.target_of(
-        request.output_zarr, identity.key, identity.attempt, request.work, run=identity.run, overwrite=request.overwrite,
-        source=request.stac_url,
-    )  # fmt: skip
+    precedence.require_possible(request.identity, now())
+    target = _target(request)
     if target.is_remote:
         return _to_object_store(request, target, progress, now, called_off)
     return _to_file_system(request, target, progress, now, called_off)
+
+
+def _target(request: Request) -> publish.Target:
+    identity = request.identity
+    return publish.target_of(
+        request.output_zarr, identity.key, identity.attempt, request.work, run=identity.run, overwrite=request.overwrite,
+        source=request.stac_url,
+    )  # fmt: skip
+
+
+def standing(request: Request) -> Outcome | None:
+    """Returns the whole output that answers the request already, whatever has become of its source; None where there is none.
+
+    Raises:
+        Superseded: a later revision's output lies there.
+        CannotWrite: another installation's does.
+        Temporary | Refused: the store does not answer, or not to us.
+    """
+    identity, target = request.identity, _target(request)
+    if target.is_remote:
+        from geozarr_runner.publish import bucket as upload
+
+        store = upload.open_store(target.href)
+        precedence.check(upload.read_marker(store), identity, target.href, overwrite=request.overwrite)
+        done = upload.already_done(store)
+        return _again(done, identity) if done is not None and target.is_answered_by(done) else None
+    precedence.check(marker.read(target.path), identity, str(target.path), overwrite=request.overwrite)
+    found = publish.already_done(target)
+    return _again(found, identity) if found is not None else None
 
 
 def _to_file_system(

@@ -13,7 +13,7 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -98,12 +98,20 @@ def build(config: Config, environ: Mapping[str, str], wait: Callable[[float], bo
     registrar = build_registrar(config, ledger, catalogs, rng) if config.registration is not None else None
     if registrar is not None:
         ledger.publications.enrol_done()
+    engine: Engine
+    volumes: Callable[[], Collection[str]] | None = None
+    if config.engine.kind == "argo":
+        engine = argo = build_argo(config.engine, environ)
+        volumes = argo.volumes
+    else:
+        engine = build_engine(config, environ)
     return Parts(
         sources=config.sources,
         recipe=config.recipe,
         installation=config.installation,
         limits=config.engine.limits,
-        engine=build_engine(config, environ),
+        engine=engine,
+        volumes=volumes,
         ledger=ledger,
         registrar=registrar,
         catalogs=catalogs,

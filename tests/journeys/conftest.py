@@ -110,6 +110,8 @@ class Plant:
         return Run(run, data["key"], data["attempt"], phase, stage, self.progress, outcome=outcome, started=self.begun[run])
 
     def headroom(self):
+        if self.fault == "full":
+            return 0
         active = [r for r, begun in self.begun.items() if begun <= self.clock() < begun + TAKES and r not in self.deleted]
         return LIMITS.max_in_flight - len(active)
 

@@ -87,6 +87,15 @@ def test_a_storage_class_is_that_of_every_volume(tmp_path):
     assert yaml.safe_load(files["eventsources/eventbus.yaml"])["spec"]["jetstream"]["persistence"]["storageClassName"] == "fast"
 
 
+def test_a_run_and_its_volume_are_kept_as_long_as_the_configuration_says(tmp_path):
+    path = tmp_path / "stac-watch.yaml"
+    text = PRODUCTION.read_text().replace("kind: argo", "kind: argo\n  keep: 12h", 1)
+    path.write_text(text)
+    settings = settings_of(load(path, {}), text)
+    template = yaml.safe_load(render(settings)["workflows/geozarr-convert.yaml"])
+    assert template["spec"]["ttlStrategy"]["secondsAfterSuccess"] == 12 * 3600
+
+
 def test_no_class_is_named_where_none_was_asked_for(rendered):
     """`standard` is a class that most clouds have not: everything would wait for it."""
     assert "storageClassName" not in "".join(rendered.values())

@@ -89,11 +89,12 @@ def test_secrets_are_only_named(objects, rendered):
                 ("", "persistentvolumeclaims"): {"create", "delete", "get"},
             },
         ),
-        ("stac-watch", {("argoproj.io", "workflows"): {"get", "list", "watch"}}),
+        ("stac-watch", {("argoproj.io", "workflows"): {"get", "list", "watch"}, ("", "persistentvolumeclaims"): {"list"}}),
         (
             "stac-watch-audit",
             {
                 ("argoproj.io", "workflows"): {"get", "list", "watch"},
+                ("", "persistentvolumeclaims"): {"list"},
                 ("argoproj.io", "workflowtaskresults"): {"create", "patch"},
             },
         ),

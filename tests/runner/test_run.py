@@ -209,6 +209,20 @@ def test_groups_are_exactly_those_asked_for(product, runner, tmp_path, groups, n
     assert ended.outcome["groups"] == native
 
 
+def test_preflight_looks_at_the_output_first_so_that_what_is_done_needs_no_source(converted, runner, tmp_path):
+    """A catalog that keeps its products for some weeks: what was converted of them is done, and not "not there yet"."""
+    gone, moved, size = tmp_path / "gone.zarr", tmp_path / converted.name, tmp_path / "size"
+    marker = json.loads((converted / "stac-watch.json").read_text())
+    shutil.copytree(converted, moved)
+    shutil.copy(converted.with_name(marker["package"]["href"].rpartition("/")[2]), tmp_path)
+    (moved / "stac-watch.json").write_text(json.dumps(marker | {"source": ""}, indent=2))
+    ended = runner(gone, moved, command="preflight", key=marker["key"], size_file=size)
+    assert (ended.code, ended.outcome["reason"], size.read_text()) == (0, "already done", "1Gi"), ended.stderr
+    assert runner(gone, moved, command="preflight", key="f" * 20).code == 66, "another conversion's output answers nobody"
+    next(path for path in moved.rglob("zarr.json")).unlink()
+    assert runner(gone, moved, command="preflight", key=marker["key"]).code == 66, "an output that is not whole is not done"
+
+
 def test_preflight_says_what_a_run_would_do_and_estimates_enough(files, converted, capsys, tmp_path):
     from geozarr_runner.cli import main
 

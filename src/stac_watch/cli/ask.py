@@ -24,7 +24,7 @@ def status(context: typer.Context, config: ConfigOption = DEFAULT_CONFIG, json: 
     from stac_watch.report import status as summary
 
     with reading(context, config) as (settings, ledger):
-        view = summary.read(ledger, settings.sources, settings.engine.limits, wall_clock())
+        view = summary.read(ledger, settings.sources, settings.engine.limits, wall_clock(), lifetime=settings.lifetime)
     show(view, json, summary.render_status)
     return Exit.OK
 

@@ -56,8 +56,9 @@ def _with_argo(engine: ArgoSettings, environ: Mapping[str, str], ask: Callable[[
 def _checked_rights(argo: ArgoEngine) -> str:
     if missing := argo.missing_rights():
         raise Refused(
-            f"this account may not {', '.join(missing)} workflows in namespace {argo.namespace!r}",
-            hint="the poller's Role needs get, list and watch of workflows.argoproj.io: kubectl apply -f deploy/base/rbac.yaml",
+            f"this account may not {', '.join(missing)} in namespace {argo.namespace!r}",
+            hint="the poller's Role needs get, list and watch of workflows.argoproj.io, and to list persistentvolumeclaims:"
+            " kubectl apply -f deploy/base/rbac.yaml",
         )
     return f"may look at workflows in namespace {argo.namespace!r}"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -48,6 +49,7 @@ def manifests(
     """Render every manifest for this configuration."""
     from stac_watch.cluster.manifests.render import can_be_production, render, render_production
     from stac_watch.cluster.manifests.settings import settings_of
+    from stac_watch.runs.cleaning import spelled
 
     settings = settings_of(
         loaded(context, config),
@@ -75,7 +77,9 @@ def manifests(
     folder = out / "deploy" / "overlays" / ("production" if can_be_production(settings) else "k3d")
     print(f"{len(files)} files under {out.absolute()}; apply them with `kubectl apply -k {folder}`")
     if not can_be_production(settings):
-        print(f"  → no overlay production: recipe.output {settings.output} is on volumes that go with their runs", file=sys.stderr)
+        lasts = spelled(timedelta(seconds=settings.keep))
+        text = f"recipe.output {settings.output} is on volumes that go {lasts} after their runs succeeded (engine.keep)"
+        print(f"  → no overlay production: {text}; what was done is expired then", file=sys.stderr)
     if not api_server:
         print("  → and let ours reach the Kubernetes API: `stac-watch cluster api-server | kubectl apply -f -`", file=sys.stderr)
     return Exit.OK

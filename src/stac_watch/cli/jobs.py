@@ -229,7 +229,10 @@ def _evidence(
 
     speed = bytewise.Pace(read_size(pace) if pace is not None else None, parts.wait, read)
     look = partial(bytewise.damage, pace=speed) if deep else missing
-    return Evidence(parts.engine, find_marker, lambda output: visible(settings, output), look, speed.stop), expect
+    evidence = Evidence(
+        parts.engine, find_marker, lambda output: visible(settings, output), look, volumes=parts.volumes, give_up=speed.stop
+    )
+    return evidence, expect
 
 
 @cli.command()

@@ -189,6 +189,9 @@ class ArgoSettings(Group):
     STAC_WATCH__ENGINE__NEXT_TOKEN."""
     ca_file: Path | None = None
     """Certificates (PEM) that the EventSource's is checked with, where `webhook` is https; empty = those of the system."""
+    keep: Duration = timedelta(days=3)
+    """How long a Workflow that succeeded is kept, and with it an output on its volume (`recipe.output` below `/data`): after that
+    its conversion is *expired*. Outputs in an object store stay. Fetch what you need before, or write to `s3://…`."""
     ui: HttpUrl | None = None
     """Where people reach the Argo UI; empty = pages and verbs give no links to it."""
     instance_id: str = Field(default="", pattern=r"^([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?$")
@@ -286,6 +289,12 @@ class Config(Group):
         if wrong := meeting(self.sources, self.recipe.output):
             raise ValueError(wrong)
         return self
+
+    @property
+    def lifetime(self) -> timedelta | None:
+        """How long outputs are there once they are done; None = until somebody removes them."""
+        on_volumes = self.engine.kind == "argo" and "://" not in self.recipe.output
+        return self.engine.keep if self.engine.kind == "argo" and on_volumes else None
 
     def source(self, name: str) -> Source:
         """Returns the source of that name.

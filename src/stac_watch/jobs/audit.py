@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
@@ -24,6 +24,7 @@ from stac_watch.model.item import Retirement
 from stac_watch.model.outcome import Outcome
 from stac_watch.model.states import FINAL, State
 from stac_watch.runs.engine import Engine, Phase, Run
+from stac_watch.runs.expiry import is_gone
 from stac_watch.runs.markers import Damage
 
 READERS = 16  # markers read at once: each is one small object
@@ -43,6 +44,7 @@ class GapKind(StrEnum):
     UNVERIFIED = "unverified"  #: done, and neither a marker nor the run's outcome says so
     DOUBLED = "doubled"  #: two runs at once for one conversion, or two items with one output
     DRIFTED = "drifted"  #: done and whole, but with another recipe, at another place, or by another runner than now
+    EXPIRED = "expired"  #: it was done, and its only copy went with its run's volume
     GONE = "gone"  #: no longer in the catalog, and not done, or `on_gone` asks for more than to keep its output
     UNREADABLE = "unreadable"  #: in the catalog, and cannot be acted on
 
@@ -55,6 +57,7 @@ REMEDY = {
     GapKind.DAMAGED: "replay",
     GapKind.UNVERIFIED: "replay",
     GapKind.DRIFTED: "replay, or backfill the range",
+    GapKind.EXPIRED: "replay",
     GapKind.UNFINISHED: "wait; `stac-watch explain` says for what",
     GapKind.DOUBLED: "stop one of the two runs",
     GapKind.GONE: "`stac-watch retire` does what `on_gone` says",
@@ -62,6 +65,7 @@ REMEDY = {
 }
 REPLAYABLE = (
     GapKind.MISSING, GapKind.STALE, GapKind.FAILED, GapKind.LOST, GapKind.DAMAGED, GapKind.UNVERIFIED, GapKind.DRIFTED,
+    GapKind.EXPIRED,
 )  # fmt: skip
 
 
@@ -105,6 +109,7 @@ class Evidence:
     find_marker: Callable[[str], Outcome | None]  # raises Unavailable where it cannot look
     visible: Callable[[str], bool]  # whether an output lies where its marker can be read
     damage: Callable[[str, Outcome], Damage] = lambda *_: WHOLE  # what is not there of what a marker says; raises Unavailable
+    volumes: Callable[[], Collection[str]] | None = None  # of runs, by their names; None where outputs lie on no run's volume
     give_up: Callable[[], None] = lambda: None  # told when nobody waits for answers any more
 
 
@@ -139,6 +144,7 @@ def audit(
     source, ledger = intake.source.name, intake.ledger
     shown, gaps = _against_catalog(intake, start, end)
     named = {gap.item for gap in gaps}
+    volumes = evidence.volumes() if evidence.volumes is not None else None
     done = skipped = unseen = checked = retired = 0
     owners: dict[str, list[ConversionRow]] = defaultdict(list)
     rows = list(ledger.items.within(source, start, end))
@@ -147,7 +153,7 @@ def audit(
         owners[row.output_zarr].append(row)
         in_catalog = row.item_id in shown
         may_go = in_catalog or (row.state is State.DONE and _is_retired(intake, row))
-        gap = examine(row, looked, runs, in_catalog=may_go)
+        gap = examine(row, looked, runs, in_catalog=may_go) or _expired(row, volumes)
         gap = gap or (drifted(row, looked.marker or row.outcome, intake, runner) if in_catalog else None)
         right = gap is None and row.state is State.DONE
         done, unseen, checked = done + right, unseen + (right and not looked.visible), checked + (right and looked.damage.compared)
@@ -214,6 +220,8 @@ def examine(row: ConversionRow, looked: Looked, runs: Sequence[Run], *, in_catal
         return None
     if not in_catalog:
         return _gap(GapKind.GONE, row.source, row.item_id, row, f"it is {row.state.value}, and the catalog does not have it")
+    if row.state is State.EXPIRED:
+        return _gap(GapKind.EXPIRED, row.source, row.item_id, row, row.reason or "its volume is gone")
     if row.state is State.FAILED:
         return _gap(GapKind.FAILED, row.source, row.item_id, row, row.reason or "it gave no reason")
     if row.state not in FINAL:
@@ -241,6 +249,13 @@ def _examine_output(row: ConversionRow, looked: Looked) -> Gap | None:
             _gap(GapKind.DAMAGED, row.source, row.item_id, row, f"{row.output_zarr}: {damage.why}"), objects=damage.objects
         )
     return None
+
+
+def _expired(row: ConversionRow, volumes: Collection[str] | None) -> Gap | None:
+    """Returns that a done output went with its volume, where the watcher has not noted it yet."""
+    if row.state is not State.DONE or volumes is None or not is_gone(row, volumes):
+        return None
+    return _gap(GapKind.EXPIRED, row.source, row.item_id, row, f"the volume of run {row.run} is gone, and with it the only copy")
 
 
 def _told(marker: Outcome, row: ConversionRow) -> str:

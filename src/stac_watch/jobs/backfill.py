@@ -49,6 +49,7 @@ class Day:
     failed: int
     skipped: int
     unreadable: int
+    expired: int = 0  # done, and gone with their runs' volumes: a replay makes them again
     other_recipe: int = 0  # of those to do: done already, with another recipe or at another place
 
 
@@ -121,7 +122,7 @@ def plan(intake: Intake, limits: Limits, request: BackfillRequest) -> BackfillPl
     )
 
 
-_COUNTED = ("items", "to_do", "done", "unfinished", "failed", "skipped", "unreadable", "other_recipe")
+_COUNTED = ("items", "to_do", "done", "unfinished", "failed", "skipped", "unreadable", "expired", "other_recipe")
 
 
 def _tally(seen: Comparison, leaf: Leaf) -> Counter[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from datetime import datetime
 
-from sqlalchemy import JSON, Connection, or_, select, type_coerce, update
+from sqlalchemy import JSON, Connection, and_, or_, select, type_coerce, update
 
 from stac_watch.ledger import moves, naming
 from stac_watch.ledger import schema as t
@@ -14,6 +14,7 @@ from stac_watch.ledger.moves import conversion_of, rows_of
 from stac_watch.ledger.records import ConversionRow, HistoryRow, Move, SecondLook, Where
 from stac_watch.ledger.session import Session
 from stac_watch.model.event import Lane
+from stac_watch.model.outcome import DATA
 from stac_watch.model.states import IN_FLIGHT, State
 
 
@@ -67,6 +68,16 @@ class Conversions:
         """
         with self._session.read() as tx:
             return naming.called(tx, name)
+
+    def on_volumes(self) -> list[ConversionRow]:
+        """Returns what is done and whose output lies on its run's own volume."""
+        c = t.conversion.c
+        low, high = f"{DATA}/", f"{DATA}0"  # SQLite finds a span in its index; PostgreSQL may order texts otherwise
+        lies = c.output_zarr.startswith(low, autoescape=True)
+        if self._session.engine.dialect.name == "sqlite":
+            lies = and_(c.output_zarr >= low, c.output_zarr < high)
+        with self._session.read() as tx:
+            return [conversion_of(r) for r in tx.execute(select(t.conversion).where(c.state == State.DONE.value, lies))]
 
     def unfinished(self) -> list[ConversionRow]:
         """Returns conversions whose run may exist: sent, running, and queued ones that were posted without a clear answer."""

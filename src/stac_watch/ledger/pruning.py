@@ -20,7 +20,7 @@ from stac_watch.ledger.session import Session
 from stac_watch.model.outcome import Check, Outcome
 from stac_watch.model.states import State
 
-FORGETTABLE = (State.DONE.value, State.SKIPPED.value)
+FORGETTABLE = (State.DONE.value, State.SKIPPED.value, State.EXPIRED.value)
 """Failed ones keep everything: a person is still to look at them."""
 MOVE_BYTES = 70  # of a row of the history besides its sentence
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, select, update
+from sqlalchemy import Connection, Row, func, select, update
 
 from stac_watch.ledger import moves
 from stac_watch.ledger import schema as t
@@ -38,6 +38,13 @@ class Sources:
         """Returns the cursor of that name."""
         with self._session.read() as tx:
             return tx.execute(sql.POSITION, {"of_name": name}).scalar()
+
+    def asked_at(self, source: str) -> datetime | None:
+        """Returns when a window of the source was read last; None where none was."""
+        c = t.cursor.c
+        with self._session.read() as tx:
+            mine = c.name.startswith(f"{source}:", autoescape=True)
+            return tx.execute(select(func.max(c.changed_at)).where(mine)).scalar()
 
     def set_position(self, name: str, position: datetime, now: datetime) -> None:
         """Moves a cursor that no window is committed with."""

@@ -9,6 +9,8 @@ it.
         ▼                      │ └──── not_ready, failed_temporary, ───┘  │ failed_permanent │
      skipped ──── admitted, ───┘       vanished: attempt + 1              ▼                  │
                   replayed                                             failed ── replayed ───┘──▶ queued
+
+What is done may become expired: its only copy lay on its run's volume, and that is gone. A replay makes it again.
 """
 
 from __future__ import annotations
@@ -25,11 +27,12 @@ class State(StrEnum):
     SUBMITTED = "submitted"  #: the engine accepted the event, or may have; nothing more is known
     RUNNING = "running"  #: a run was seen
     DONE = "done"  #: a verified marker with this key was found
+    EXPIRED = "expired"  #: it was done, and its only copy went with its run's volume
     SKIPPED = "skipped"  #: not to be converted, for a named reason
     FAILED = "failed"  #: a permanent error, or no attempts left; `replay` is the way back
 
 
-FINAL = frozenset({State.DONE, State.SKIPPED, State.FAILED})
+FINAL = frozenset({State.DONE, State.EXPIRED, State.SKIPPED, State.FAILED})
 IN_FLIGHT = frozenset({State.SUBMITTED, State.RUNNING})
 
 
@@ -49,6 +52,7 @@ class Fact(StrEnum):
     INTERRUPTED = "interrupted"  #: the run was ended from outside (SIGTERM, eviction): next attempt, not counted as a failure
     VANISHED = "vanished"  #: the run was seen and is gone without an outcome: next attempt
     NOT_READY = "not_ready"  #: exit 66, the source is not there yet; 73, a disk is full: next attempt, later
+    EXPIRED = "expired"  #: the volume with the only copy of a done output is gone
     REPLAYED = "replayed"  #: a person asked for it
     WITHDRAWN = "withdrawn"  #: the item is gone from the catalog
     RETIRED = "retired"  #: the item is gone from the catalog, and the output of what was done was removed
@@ -74,6 +78,7 @@ TRANSITIONS: dict[tuple[State | None, Fact], State] = {
     **{(s, Fact.FAILED_PERMANENT): State.FAILED for s in (State.SUBMITTED, State.RUNNING)},
     # a verified output is the truth, whatever was believed before
     **{(s, Fact.SUCCEEDED): State.DONE for s in State if s is not State.DONE},
+    (State.DONE, Fact.EXPIRED): State.EXPIRED,
     **{(s, Fact.REPLAYED): State.QUEUED for s in FINAL},
     **{(s, f): State.SKIPPED for s in (State.QUEUED, State.SUBMITTED, State.RUNNING, State.FAILED)
        for f in (Fact.WITHDRAWN, Fact.SUPERSEDED)},

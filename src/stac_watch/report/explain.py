@@ -155,6 +155,8 @@ def what_next(row: ConversionRow, now: datetime, limits: Limits, around: Circums
         return Next(row.waits_for or "its run is looked at with every tick; its outcome decides", None)
     if row.state is State.FAILED:
         return Next(f"nothing by itself; `stac-watch replay {row.item_id} --yes` tries again once the cause is gone", None)
+    if row.state is State.EXPIRED:
+        return Next(f"nothing by itself; `stac-watch replay {row.item_id} --yes` makes it again", None)
     if row.state is State.SKIPPED:
         gone = row.reason in ("superseded", "withdrawn", "retired")
         return Next("nothing" if gone else "looked at again whenever the catalog shows it; converted once the rules admit it", None)

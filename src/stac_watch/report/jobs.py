@@ -41,7 +41,7 @@ def render_wanted(wanted: Sequence[RegistrationWish]) -> RenderableType:
 def render_plan(plan: BackfillPlan) -> RenderableType:
     """Returns what a backfill would do, by day."""
     table = Table(title=Text(f"{plan.source}: {stamp(plan.start)} to {stamp(plan.end)}"), title_justify="left", header_style="bold")
-    columns = ("items", "to_do", "done", "unfinished", "failed", "skipped", "unreadable")
+    columns = ("items", "to_do", "done", "unfinished", "failed", "skipped", "unreadable", "expired")
     table.add_column("day")
     for name in columns:
         table.add_column(name.replace("_", " "), justify="right")

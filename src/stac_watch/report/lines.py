@@ -19,6 +19,7 @@ STYLE = {
     State.SUBMITTED: "blue",
     State.RUNNING: "yellow",
     State.DONE: "green",
+    State.EXPIRED: "magenta",
     State.SKIPPED: "dim",
     State.FAILED: "bold red",
 }

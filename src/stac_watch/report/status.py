@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -20,6 +20,7 @@ from stac_watch.report.explain import circumstances, what_next
 from stac_watch.report.lines import STYLE, Line, line, table
 from stac_watch.report.times import span, when
 from stac_watch.report.totals import SourceStatus
+from stac_watch.runs.cleaning import spelled
 from stac_watch.runs.engine import Runs
 
 NO_RUNS = Runs()
@@ -63,6 +64,7 @@ class Status:
     ledger_bytes: int  # on its disk
     publications: list[PublicationCount]  # of each source in each state; empty where none were ever made
     unregistered: list[Publication]  # those that failed, and that wait after a try that went wrong; the last first
+    lifetime: float | None = None  # seconds that outputs are there once they are done; None = until somebody removes them
 
 
 def read(
@@ -71,10 +73,11 @@ def read(
     limits: Limits,
     now: datetime,
     runs: Runs = NO_RUNS,
+    lifetime: timedelta | None = None,
 ) -> Status:
     """Reads the totals and whom they are about: what waits longest, what is in flight, what failed.
 
-    `runs` are what a watcher saw of them last: how far those in flight are.
+    `runs` are what a watcher saw of them last: how far those in flight are. `lifetime` is that of outputs on volumes.
     """
     whole = totals.read(ledger, sources, now)
     orders = {s.source: s.backfill for s in whole.sources if s.backfill is not None}
@@ -97,6 +100,7 @@ def read(
         ledger_bytes=whole.ledger_bytes,
         publications=whole.publications,
         unregistered=ledger.publications.troubled(LONGEST) if whole.publications else [],
+        lifetime=lifetime.total_seconds() if lifetime is not None else None,
     )
 
 
@@ -140,6 +144,10 @@ def _notes(view: Status) -> list[Text]:
         notes.append(Text("skipped: " + ", ".join(f"{n} {reason}" for reason, n in view.skipped.items()), style="dim"))
     if view.unreadable:
         notes.append(Text(f"{view.unreadable} items cannot be read; `stac-watch items --unreadable` lists them", style="yellow"))
+    if view.lifetime is not None:
+        lasts = spelled(timedelta(seconds=view.lifetime))
+        text = f"outputs lie on the volumes of their runs: each is gone {lasts} after it was done, and its conversion expired"
+        notes.append(Text(text, style="yellow"))
     notes.append(Text(f"watcher: {view.watcher or 'none; nothing moves until `stac-watch watch` runs'}"))
     notes += [Text(f"{s.source}: {s.catalog or 'its catalog was not asked yet'}", style="dim") for s in view.sources]
     if view.publications:

@@ -21,10 +21,11 @@ from stac_watch.model.event import CONTENT_TYPE, parse_event
 from stac_watch.model.patience import Rest, waited
 from stac_watch.runs.engine import Answer, Phase, Receipt, Run, name_taken
 from stac_watch.runs.kubernetes_api import Cluster
-from stac_watch.runs.workflow import COMPLETED_LABEL, GROUP, KEY_LABEL, PLURAL, distinct, illegal_label, run_of
+from stac_watch.runs.workflow import COMPLETED_LABEL, GROUP, KEY_LABEL, PLURAL, TEMPLATE, distinct, illegal_label, run_of
 
 POST_TIMEOUT = urllib3.Timeout(connect=5, read=60)  # seconds; the EventSource tries its bus for up to 35 before it says 500
 VERBS = ("get", "list", "watch")  # of workflows: deploy/base/rbac.yaml
+CLAIMS, OUR_CLAIMS = "persistentvolumeclaims", f"app.kubernetes.io/name={TEMPLATE}"  # each named like its run
 KEYS_PER_LIST = 200  # 13 characters each, far below what proxies allow in a URL
 REMEMBERED = 5_000  # runs whose objects need not be fetched again; a few hundred bytes each
 FULL_FOR = timedelta(seconds=5)  # a cluster without room is not asked every second whether there is some: a run takes minutes
@@ -121,7 +122,8 @@ class ArgoEngine:
             Temporary: the API does not answer.
             Refused: it does not let us ask.
         """
-        return [verb for verb in VERBS if not self._cluster.may(verb, GROUP, PLURAL)]
+        missing = [f"{verb} {PLURAL}" for verb in VERBS if not self._cluster.may(verb, GROUP, PLURAL)]
+        return missing if self._cluster.may("list", "", CLAIMS) else [*missing, f"list {CLAIMS}"]
 
     def _asked(self, method: str, body: bytes | None = None) -> urllib3.BaseHTTPResponse:
         """Asks with the token that was taken last, then with the other: while it is changed, either may be the EventSource's."""
@@ -183,6 +185,15 @@ class ArgoEngine:
             return run
         workflow = self._cluster.get(self._cluster.argo(PLURAL, metadata["name"]))
         return None if workflow is None else run_of(workflow)  # deleted meanwhile
+
+    def volumes(self) -> frozenset[str]:
+        """Returns the names of the runs whose volumes are there.
+
+        Raises:
+            Temporary: the API does not answer.
+            Refused: it refuses us.
+        """
+        return frozenset(str(m["name"]) for m in self._cluster.metadata(self._cluster.core(CLAIMS), OUR_CLAIMS))
 
     def headroom(self) -> int:
         """Counts unfinished Workflows of ours, and accepted events whose Workflow was not seen yet."""

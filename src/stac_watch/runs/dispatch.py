@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import random
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -109,8 +109,9 @@ def dispatch(
     rng: random.Random,
     now: Callable[[], datetime],
     read_marker: Callable[[str], Outcome | None] = lambda _: None,
+    unasked: Collection[str] = (),
 ) -> Sent:
-    """Sends due events until the outbox, the room or the rate is used up.
+    """Sends due events until the outbox, the room or the rate is used up; none of a source that is `unasked`.
 
     The room is what the engine has, and no more than `max_in_flight` leaves by the ledger's own count: an engine that was just
     started does not know what the one before it was told, and of an accepted event there may be no run to be seen yet.
@@ -125,6 +126,7 @@ def dispatch(
         return Sent()
     names = Names(ledger, engine, read_marker)
     desk = _open(names, load, engine.headroom(), now(), throttle.max_in_flight)
+    desk.waiting -= {queue for queue in desk.waiting if queue.source in unasked}
     answers: Counter[Answer | None] = Counter()
     while (turn := desk.next(throttle.caps)) is not None and throttle.bucket.take(now()):
         queue, row = turn

@@ -7,7 +7,8 @@ happened.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from time import monotonic
@@ -27,6 +28,7 @@ from stac_watch.model.states import Fact, State
 from stac_watch.register.registrar import Registrar, Round
 from stac_watch.runs.dispatch import Sent, dispatch
 from stac_watch.runs.engine import Engine, Runs
+from stac_watch.runs.expiry import expire
 from stac_watch.runs.lanes import reserved
 from stac_watch.runs.pace import Throttle, TokenBucket
 from stac_watch.runs.reconcile import reconcile
@@ -39,6 +41,8 @@ STANDBY = 5.0  # seconds between looks at a ledger that another watcher has
 SHARE = 10  # times as long as a look at the runs took, and saw nothing new, passes before the next: 500 are 1 MB of metadata
 LONGEST_PAUSE = timedelta(seconds=30)  # between two looks
 KEPT = timedelta(days=14)  # a failed Workflow is there for so long (the template's TTL), and a person may retry it
+VOLUMES_EVERY = timedelta(minutes=10)  # between two looks at which outputs went with their runs' volumes
+RECENT = timedelta(minutes=15)  # what the ledger says of a source is from now: a watcher that starts again goes on at once
 MOST_GIVEN_UP = 50  # failed conversions that are looked at again, the latest first; for the others there is `replay`
 
 
@@ -61,6 +65,7 @@ class Parts:
     holder: str = ""  # this watcher's name in the lease; empty = it does not ask for one
     installation: str = ""  # whose outputs it makes
     registrar: Registrar | None = None  # None = nothing is registered
+    volumes: Callable[[], Collection[str]] | None = None  # of runs, by their names; None where outputs lie on no run's volume
     gives_way: bool = False  # it leaves the ledger to any watcher that does not
     rivals: Mapping[str, Rivals] = field(default_factory=dict)  # by source: who may have the same acquisitions
     stores: Mapping[str, Stores] = field(default_factory=dict)  # of products, by source; without them none is looked at
@@ -106,6 +111,9 @@ class Watcher:
         self._registering = Registering(parts.registrar) if parts.registrar is not None else None
         self._refused: Rest | None = None  # of an engine that refused us
         self._looked: Rest | None = None  # between two looks at the runs
+        self._unasked = {o.name for o in self._observers}  # sources that have not answered since this watcher began
+        self._stale: frozenset[str] | None = None  # of those, the ones of which the ledger has no recent word
+        self._expired: Rest | None = None  # between two looks at volumes
         self._gave_up: Rest | None = None  # between two looks at failed conversions
         self._clock: datetime | None = None  # as it was at the last round
         self._runs = Runs()  # as they were looked at last
@@ -121,6 +129,7 @@ class Watcher:
         """
         tallies: dict[str, Tally] = {}
         problems: dict[str, StacWatchError] = {}
+        self._stale = self._long_unasked() if self._stale is None else self._stale
         started = self._started(problems, to_the_end=to_the_end)
         deadline = monotonic() + self._p.patience
         for observer in self._observers:
@@ -130,6 +139,7 @@ class Watcher:
                 raise problem
             if tally is not None:
                 tallies[observer.name] = tally
+                self._unasked.discard(observer.name)
                 self._ailing.pop(observer.name, None)
             if problem is not None:
                 problems[observer.name] = problem
@@ -170,7 +180,8 @@ class Watcher:
         try:
             self._mind_the_clock()
             facts = self._reconcile()
-            sent = dispatch(p.ledger, p.engine, self._throttle, p.rng, p.now, p.read_marker)
+            self._expire()
+            sent = dispatch(p.ledger, p.engine, self._throttle, p.rng, p.now, p.read_marker, self._held_back())
             if self._throttle.breaker.rest is None or p.ledger.outbox.next_due() is None:
                 self._ailing.pop(ENGINE, None)
             elif sent.unknown:
@@ -201,6 +212,29 @@ class Watcher:
         ended = p.now()
         self._looked = None if facts else Rest(ended, ended + min(LONGEST_PAUSE, SHARE * (ended - began)))
         return facts
+
+    def _long_unasked(self) -> frozenset[str]:
+        """Returns the sources that this watcher asks, and that the ledger says were not asked for a while."""
+        now, asked = self._p.now(), self._p.ledger.sources.asked_at
+        mine = [s for s in self._p.sources if s.name in self._unasked]
+        ages = {s.name: (at, max(RECENT, 3 * s.poll.interval)) for s in mine if (at := asked(s.name)) is not None}
+        return frozenset(name for name, (at, recent) in ages.items() if now - at > recent)
+
+    def _held_back(self) -> Collection[str]:
+        """Returns the sources of which nothing is sent until they have answered once.
+
+        The ledger's last word of them is old: it was restored, or nobody watched. What waits in it may have a newer revision.
+        """
+        return self._stale & self._unasked if self._stale else ()
+
+    def _expire(self) -> None:
+        """Notes now and then which outputs went with their runs' volumes."""
+        p = self._p
+        if p.volumes is None or (self._expired is not None and self._expired.lasts(p.now())):
+            return
+        self._expired = Rest(p.now(), p.now() + VOLUMES_EVERY)
+        with suppress(Refused):  # an account that may not look at claims, as before this was asked: `check` says so
+            expire(p.ledger, p.volumes(), p.now())
 
     def _mind_the_clock(self) -> None:
         """Lets nothing wait for a time that was set by another clock: the first round, and each after the clock was set back."""

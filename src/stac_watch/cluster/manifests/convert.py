@@ -42,7 +42,7 @@ from stac_watch.runs.workflow import Parameter as Wanted
 RETRY_EXIT_CODES = (int(Exit.TEMPORARY), 137, int(Exit.TERMINATED))
 """Temporary; killed (memory, node); terminated (eviction). Everything else would fail the same way again."""
 DEADLINE = 6 * 3600  # seconds; a full tile takes minutes, a throttled source hours
-KEEP_SUCCESS, KEEP_FAILURE = 3 * 86400, 14 * 86400  # seconds; the reconciler reads outcomes for as long as a run exists
+KEEP_FAILURE = 14 * 86400  # seconds; the reconciler reads outcomes for as long as a run exists
 TOKEN_FOLDER = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105  # where client-go looks, and no secret
 LAST_WORDS = "/dev/termination-log"  # Kubernetes' own: what is in it at the end, Argo shows behind the exit code
 SIZE_FILE, OUTCOME_FILE = f"{TMP}/size", f"{TMP}/outcome.json"
@@ -72,7 +72,7 @@ def convert_template(settings: Settings) -> Object:
         synchronization=m.Synchronization(
             mutexes=[m.Mutex(name=_either("workflow.parameters.output_zarr contains '://'", "workflow.parameters.output_zarr"))]
         ),
-        ttl_strategy=m.TTLStrategy(seconds_after_success=KEEP_SUCCESS, seconds_after_failure=KEEP_FAILURE),
+        ttl_strategy=m.TTLStrategy(seconds_after_success=settings.keep, seconds_after_failure=KEEP_FAILURE),
         volumes=[
             m.Volume(name="tmp", empty_dir=m.EmptyDirVolumeSource(size_limit="1Gi")),
             m.Volume(name="s3", secret=m.SecretVolumeSource(secret_name=S3_SECRET, optional=True)),

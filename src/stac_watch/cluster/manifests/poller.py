@@ -67,11 +67,11 @@ def run_account(settings: Settings) -> list[Object]:
 
 
 def poller_accounts(settings: Settings) -> list[Object]:
-    """Returns the accounts of poller and audit: they look at Workflows; only the Sensor makes any."""
-    look = ([GROUP], ["workflows"], READ)
+    """Returns the accounts of poller and audit: they look at Workflows, and which volumes are there; only the Sensor makes any."""
+    look = [([GROUP], ["workflows"], READ), ([""], ["persistentvolumeclaims"], ["list"])]
     return [
-        *account(POLLER, settings, [look]),
-        *account(AUDIT, settings, [look, ([GROUP], ["workflowtaskresults"], ["create", "patch"])]),
+        *account(POLLER, settings, look),
+        *account(AUDIT, settings, [*look, ([GROUP], ["workflowtaskresults"], ["create", "patch"])]),
     ]
 
 

@@ -50,7 +50,7 @@ def render_production(settings: Settings) -> dict[str, str]:
     """
     if not can_be_production(settings):
         raise ConfigError(
-            f"recipe.output is {settings.output!r}: outputs on the volumes of runs go with their Workflows, after three days",
+            f"recipe.output is {settings.output!r}: outputs on the volumes of runs go with their Workflows (engine.keep)",
             hint="set `recipe: {output: s3://BUCKET/{collection}/{item_id}.zarr}` for the overlay production",
         )
     texts = {path: dump(content) for path, content in _production(settings).items()}

@@ -50,6 +50,7 @@ class Settings:
     allowed_hosts: tuple[str, ...]  # of all sources; the runs get them, too
     output: str  # the recipe's, as the configuration has it
     slots: int  # runs at once
+    keep: int  # seconds that a Workflow which succeeded is kept, and with it an output on its volume
     runner_image: str
     poller_image: str
     storage_class: str = ""  # of every volume; empty = the cluster's default
@@ -106,6 +107,7 @@ def settings_of(
         output=config.recipe.output,
         slots=config.engine.limits.max_in_flight,
         instance_id=config.engine.instance_id,
+        keep=round(config.engine.keep.total_seconds()),
         runner_image=runner_image or f"geozarr-runner:{release}",
         poller_image=poller_image or f"stac-watch:{release}",
         storage_class=storage_class,

@@ -12,7 +12,7 @@ from stac_watch.report.status import Status, narrow
 from stac_watch.report.web.timeline import StepTime, timeline
 
 JOURNEYS = 500  # the last ones; a page that is asked for every two seconds must not read more
-MAP_ORDER = (State.SKIPPED, State.DONE, State.QUEUED, State.SUBMITTED, State.RUNNING, State.FAILED)
+MAP_ORDER = (State.SKIPPED, State.EXPIRED, State.DONE, State.QUEUED, State.SUBMITTED, State.RUNNING, State.FAILED)
 
 
 @dataclass(frozen=True)
