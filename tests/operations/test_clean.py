@@ -44,6 +44,18 @@ def test_workflows_that_are_over_go_with_their_pods_and_leave_their_volume(api, 
     assert "ownerReferences" not in api.objects[f"{CORE}/persistentvolumeclaims/gz-done"]["metadata"]
 
 
+@pytest.mark.parametrize(
+    ("phase", "output"), [("Succeeded", "s3://b/o.zarr"), ("Failed", "s3://b/o.zarr"), ("Failed", "/data/o.zarr")]
+)
+def test_a_volume_that_holds_no_output_keeps_its_owner_and_goes_with_it(api, cluster, phase, output):
+    """Released, it would have stayed for ever: 11 GiB of each run that wrote to an object store."""
+    workflow = api.run("gz-a", phase=phase, output=output)
+    claim = api.claim("gz-a", workflow)
+    assert done(cluster, plan_runs(cluster, NOW, HOUR)) == {"gz-a": True}
+    uid = workflow["metadata"]["uid"]
+    assert [owner["uid"] for owner in claim["metadata"]["ownerReferences"]] == [uid], "Kubernetes takes it with its owner"
+
+
 def test_other_owners_of_a_volume_stay(api, cluster):
     claim = api.claim("gz-done", api.run("gz-done"))
     claim["metadata"]["ownerReferences"].append({"kind": "Other", "name": "x", "uid": "another"})

@@ -1,4 +1,4 @@
-"""The verbs about the ledger itself: `ledger prune`, `ledger copy`, `ledger backup`."""
+"""The verbs about the ledger itself: `ledger prune`, `ledger copy`, `ledger backup`; `recovery` has `ledger rebuild`."""
 
 from __future__ import annotations
 

@@ -74,12 +74,23 @@ def stays(claim: Mapping[str, Any], workflow: Mapping[str, Any] | None, pods: Se
     return ""
 
 
+def may_hold_output(workflow: Mapping[str, Any]) -> bool:
+    """Tells whether a run that is over may have left its output on its volume: it was to go there, and did not fail by itself.
+
+    A run in `Error` may have been whole when its pod was lost.
+    """
+    failed = (workflow.get("status") or {}).get("phase") == "Failed"
+    return not failed and parameters(workflow).get("output_zarr", "").startswith(DATA)
+
+
 def holds(claim: Mapping[str, Any], workflow: Mapping[str, Any] | None) -> str:
     """Returns what is on a volume, as far as its run says."""
     size = str(((claim.get("spec") or {}).get("resources") or {}).get("requests", {}).get("storage", ""))
     if workflow is None:
         return f"{size}, perhaps an output"
     output = parameters(workflow).get("output_zarr", "")
+    if output.startswith(DATA) and not may_hold_output(workflow) and is_over(workflow):
+        return f"{size}, no output: its run failed"
     return f"{size}, the output {output}" if output.startswith(DATA) else f"{size}, no output: that is {output or 'elsewhere'}"
 
 
@@ -103,7 +114,12 @@ def _remove_workflow(cluster: Cluster, item: Leftover) -> bool:
 
 
 def _release(cluster: Cluster, workflow: Document) -> bool:
-    """Takes a volume from its Workflow: Kubernetes deletes with an owner what it owns, and here that may be the only copy."""
+    """Takes a volume from its Workflow: Kubernetes deletes with an owner what it owns, and here that may be the only copy.
+
+    One that holds no output goes with its Workflow; without an owner it would stay for ever.
+    """
+    if not may_hold_output(workflow):
+        return True
     path = cluster.core("persistentvolumeclaims", workflow["metadata"]["name"])
     claim = cluster.get(path)
     if claim is None:

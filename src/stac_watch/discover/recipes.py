@@ -23,7 +23,7 @@ _OLDER = {"native": str(Native.MIRROR), "sharding": "false"}
 """What events that were stored before these options existed asked for."""
 _NO_SHAPE = frozenset({"overwrite", "dask_perf_html"})
 """Options that change nothing of an output."""
-type Asked = dict[str, str]
+type Shape = dict[str, str]
 
 
 def conversion(item: Item, source: Source, recipe: Recipe, lane: Lane, *, replaced: bool) -> Conversion:
@@ -56,23 +56,23 @@ def is_as_of_now(row: ConversionRow, source: Source, recipe: Recipe) -> bool:
     return row.key == conversion_key(source.api, source.collection, row.item_id, row.revision, recipe.digest_fields())
 
 
-def asked_by(body: bytes) -> Asked:
+def asked_by(body: bytes) -> Shape:
     """Returns what an event asks of the converter, and where the output goes, its own key spelled `{key}`."""
     data = json.loads(body)["data"]
     return _asked(data.get("options", {}), str(data.get("groups", "")), str(data["output_zarr"]), str(data["key"]))
 
 
-def asked_now(c: Conversion) -> Asked:
+def asked_now(c: Conversion) -> Shape:
     """Returns the same of what would be asked for."""
     return _asked(c.options, c.groups, c.output_zarr, c.key)
 
 
-def _asked(options: Mapping[str, str], groups: str, output: str, key: str) -> Asked:
+def _asked(options: Mapping[str, str], groups: str, output: str, key: str) -> Shape:
     found = {**_OLDER, **{name: str(value) for name, value in options.items() if name not in _NO_SHAPE}}
     return {"groups": " ".join(sorted(groups.split())), **found, "output": output.replace(key, "{key}")}
 
 
-def differences(before: Asked, now: Asked) -> list[str]:
+def differences(before: Shape, now: Shape) -> list[str]:
     """Returns what differs, each in words; nothing where both ask for the same."""
     return [f"{n} {before.get(n, 'not known') or 'empty'}, now {now[n] or 'empty'}" for n in now if before.get(n) != now[n]]
 

@@ -22,7 +22,7 @@ from stac_watch.ledger.session import MOVED, chunked
 from stac_watch.model.errors import IdentityError
 from stac_watch.model.event import Conversion, Lane, build_event, fence_of, run_name
 from stac_watch.model.identity import event_id
-from stac_watch.model.item import SkipReason
+from stac_watch.model.item import Item, SkipReason
 from stac_watch.model.states import FINAL, Fact, State, next_state
 
 AFTER_ADMISSION = frozenset({SkipReason.WITHDRAWN.value, SkipReason.SUPERSEDED.value, SkipReason.RETIRED.value})
@@ -46,7 +46,7 @@ def admit(tx: Connection, source: str, sightings: Sequence[Sighting], now: datet
     if not sightings:
         return []
     changing = ("revision", "trace", "key", "updated", "sensing", "tile", "bbox", "cloud_cover", "last_seen")
-    moves.put(tx, t.item, [_item_values(source, s, now) for s in sightings], ("source", "item_id"), *changing)
+    moves.put(tx, t.item, [item_values(source, s.item, s.conversion.key, now) for s in sightings], ("source", "item_id"), *changing)
     moved = _insert(tx, source, [s for s in sightings if s.conversion.key not in rows], now)
     for s in sightings:
         row, old = rows.get(s.conversion.key), before[s.item.item_id]
@@ -137,10 +137,10 @@ def _readmit(tx: Connection, row: ConversionRow, asked: Conversion, before: Conv
     return []
 
 
-def _item_values(source: str, s: Sighting, now: datetime) -> dict[str, Any]:
-    item = s.item
+def item_values(source: str, item: Item, key: str, now: datetime) -> dict[str, Any]:
+    """Returns a row of the table `item`; `key` is that of its current conversion."""
     return {
-        "source": source, "item_id": item.item_id, "revision": item.revision, "trace": item.trace or None, "key": s.conversion.key,
+        "source": source, "item_id": item.item_id, "revision": item.revision, "trace": item.trace or None, "key": key,
         "updated": item.updated, "sensing": item.datetime, "tile": item.tile, "bbox": list(item.bbox),
         "cloud_cover": item.cloud_cover, "first_seen": now, "last_seen": now,
     }  # fmt: skip

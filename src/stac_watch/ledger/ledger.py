@@ -18,6 +18,7 @@ from stac_watch.ledger.orders import Orders
 from stac_watch.ledger.outbox import Outbox
 from stac_watch.ledger.pruning import Pruning
 from stac_watch.ledger.publications import Publications
+from stac_watch.ledger.rebuilding import Rebuilding
 from stac_watch.ledger.renaming import Renaming
 from stac_watch.ledger.restamps import Restamps
 from stac_watch.ledger.retirement import Retirements
@@ -49,6 +50,7 @@ class Ledger:
         self.restamps = Restamps(self._session)
         self.renaming = Renaming(self._session)
         self.publications = Publications(self._session)
+        self.rebuilding = Rebuilding(self._session)
 
     def prepare(self, *, upgrade: bool = True) -> None:
         """Creates the tables where there are none, and brings an older ledger up to date if it may; closes what cannot be used.

@@ -237,6 +237,23 @@ class Tally:
 
 
 @dataclass(frozen=True)
+class Regained:
+    """A conversion as its output's marker, or its Workflow, says it: for a ledger that was lost."""
+
+    source: str
+    item: Item
+    key: str
+    attempt: int
+    run: str
+    body: bytes  # its event
+    output_zarr: str
+    fact: Fact  # what is known of it: succeeded, failed_permanent, accepted
+    outcome: Outcome | None
+    fence: str
+    at: datetime  # when that was so
+
+
+@dataclass(frozen=True)
 class SecondLook:
     """A superseded conversion of which a run may yet come."""
 

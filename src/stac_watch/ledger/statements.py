@@ -50,7 +50,8 @@ NEVER: ColumnElement[int] = literal_column("0")
 """In `posts > 0`, spelled as the partial index `outbox_posted` does: with a bound 0 it is not used."""
 
 
-def _one_of(column: Column[Any]) -> ColumnElement[bool]:
+def one_of(column: Column[Any]) -> ColumnElement[bool]:
+    """Says that a column has one of the `values`."""
     return column.in_(bindparam("values", expanding=True))
 
 
@@ -80,7 +81,7 @@ _this_item = and_(_i.source == _source, _i.item_id == _item_id)
 # -- discovery -------------------------------------------------------------------------------------------------------------
 
 POSITION = select(t.cursor.c.position).where(t.cursor.c.name == bindparam("of_name"))
-POSITIONS = select(t.cursor.c.name, t.cursor.c.position).where(_one_of(t.cursor.c.name))
+POSITIONS = select(t.cursor.c.name, t.cursor.c.position).where(one_of(t.cursor.c.name))
 ABILITIES = select(t.probe.c.found, t.probe.c.at, t.probe.c.invalidated).where(t.probe.c.source == _source)
 LATENESS = select(t.lateness.c.bucket, t.lateness.c.n).where(t.lateness.c.source == _source)
 SWEEPS = select(t.sweep).where(t.sweep.c.source == _source)
@@ -88,35 +89,35 @@ KNOWN = (
     select(_i.item_id, _i.revision, _i.key, _c.state, _c.cause, _c.exit_code, _i.updated, _i.trace, t.restamp.c.stamp)
     .join(t.conversion, _c.key == _i.key)
     .outerjoin(t.restamp, and_(t.restamp.c.source == _i.source, t.restamp.c.item_id == _i.item_id))
-    .where(_i.source == _source, _one_of(_i.item_id))
+    .where(_i.source == _source, one_of(_i.item_id))
 )
-KEYS = select(_i.item_id, _i.key).where(_i.source == _source, _one_of(_i.item_id))
-CURRENT = select(t.conversion).join(t.item, _i.key == _c.key).where(_i.source == _source, _one_of(_i.item_id))
+KEYS = select(_i.item_id, _i.key).where(_i.source == _source, one_of(_i.item_id))
+CURRENT = select(t.conversion).join(t.item, _i.key == _c.key).where(_i.source == _source, one_of(_i.item_id))
 ELSEWHERE = (
     select(t.conversion, _i.source.label("seen_by"))
     .join(t.item, _i.key == _c.key)
-    .where(_i.source.in_(bindparam("sources", expanding=True)), _one_of(_i.item_id))
+    .where(_i.source.in_(bindparam("sources", expanding=True)), one_of(_i.item_id))
 )
 """Current conversions of the same ids for other sources."""
-UNREADABLE = select(t.unreadable.c.item_id).where(t.unreadable.c.source == _source, _one_of(t.unreadable.c.item_id))
-BASED = select(_b.item_id, _b.revision).where(_b.source == _source, _one_of(_b.item_id))
+UNREADABLE = select(t.unreadable.c.item_id).where(t.unreadable.c.source == _source, one_of(t.unreadable.c.item_id))
+BASED = select(_b.item_id, _b.revision).where(_b.source == _source, one_of(_b.item_id))
 MOVED = select(t.moved.c.item_id).where(t.moved.c.source == _source, t.moved.c.at >= bindparam("since"))
 LAST_EVENTS = (
     select(t.event.c.key, t.event.c.body)
     .join(t.conversion, and_(_c.key == t.event.c.key, _c.attempt == t.event.c.attempt))
-    .where(_one_of(t.event.c.key))
+    .where(one_of(t.event.c.key))
 )
-STATES = select(_c.key, _c.revision, _c.state, _c.cause).where(_one_of(_c.key))
+STATES = select(_c.key, _c.revision, _c.state, _c.cause).where(one_of(_c.key))
 ACQUIRED = select(_i.item_id).where(_i.source == _source, _i.sensing >= bindparam("start"), _i.sensing < bindparam("end"))
 ABSENT = select(t.absent.c.item_id).where(t.absent.c.source == _source)
 MARKED = select(t.absent.c.item_id).where(
-    t.absent.c.source == _source, t.absent.c.output == Retirement.DEPRECATED.value, _one_of(t.absent.c.item_id)
+    t.absent.c.source == _source, t.absent.c.output == Retirement.DEPRECATED.value, one_of(t.absent.c.item_id)
 )
 UNREADABLE = select(_q.item_id).where(_q.source == _source)
 
 # -- dispatch and reconcile ------------------------------------------------------------------------------------------------
 
-CONVERSIONS = select(t.conversion).where(_one_of(_c.key))
+CONVERSIONS = select(t.conversion).where(one_of(_c.key))
 NEXT_DUE = select(func.min(_o.due))
 UNCLEAR = select(func.count()).where(_o.posts > NEVER, _o.due > bindparam("now"))
 IN_STATE = select(t.conversion).where(_c.state == bindparam("of_state")).order_by(_c.changed_at)
@@ -126,7 +127,7 @@ SENSING = select(_i.sensing).where(_this_item)
 POSTS = select(_o.posts).where(_o.key == _key)
 LAST_EVENT = select(t.event.c.body).where(t.event.c.key == _key).order_by(t.event.c.attempt.desc())
 _waiting = select(_o.key, _o.event_id, t.event.c.body, _o.posts, _o.due).join(t.event, t.event.c.id == _o.event_id)
-WAITING = _waiting.where(_one_of(_o.key))
+WAITING = _waiting.where(one_of(_o.key))
 _due = _waiting.where(_o.due <= bindparam("now"), ~_held_back()).limit(bindparam("most", type_=Integer))
 _of_queue = _due.where(_o.source == _source, _o.priority == bindparam("of_priority"))
 DUE = _due.order_by(_o.priority.desc(), case((_o.priority == PRIORITY["backfill"], _o.sensing)), _o.sensing.desc(), _o.key.desc())
@@ -152,7 +153,7 @@ RESTAMPED = (
 
 # -- sums ------------------------------------------------------------------------------------------------------------------
 
-STARTS = select(_h.key, _h.dst, _h.at).where(_h.dst.in_([s.value for s in IN_FLIGHT]), _one_of(_h.key)).order_by(_h.id)
+STARTS = select(_h.key, _h.dst, _h.at).where(_h.dst.in_([s.value for s in IN_FLIGHT]), one_of(_h.key)).order_by(_h.id)
 FUNNEL = select(_f.source, _f.lane, _f.state, _f.cause, _f.n).where(_f.n > 0)
 WAITING_SINCE = select(
     *(select(func.min(_c.changed_at)).where(_c.state == s.value).scalar_subquery() for s in State if s not in FINAL),

@@ -14,6 +14,7 @@ from rich.text import Text
 from stac_watch.jobs.audit import Audit, Gap
 from stac_watch.jobs.backfill import BackfillPlan
 from stac_watch.jobs.prune import Pruned
+from stac_watch.jobs.rebuild import Rebuilt
 from stac_watch.jobs.register import RegistrationWish
 from stac_watch.jobs.replay import ReplayTarget
 from stac_watch.jobs.retire import Retiring
@@ -129,6 +130,18 @@ def render_copy(found: Copied) -> RenderableType:
     if found.complete:
         return Group(table, Text("every row is there, and equal to its source's; name the copy as `ledger:`"))
     return Group(table, Text("stopped before the end; the same command goes on", style="yellow"))
+
+
+def render_rebuilt(found: Rebuilt) -> RenderableType:
+    """Returns what was found of a lost ledger, and what comes next."""
+    verb = "added" if found.done else "would be added (--yes does it)"
+    notes = [Text(f"{found.outputs:,} places looked at, {found.known:,} known already; {found.added:,} conversions {verb}")]
+    notes += [Text(f"left out: {n:,} {why}", style="yellow") for why, n in found.left.items()]
+    if not found.complete:
+        notes.append(Text("stopped before the end; the same command goes on", style="yellow"))
+    elif found.done:
+        notes.append(Text("what was not done yet: `stac-watch backfill SOURCE --start … --end … --yes`, then `watch`"))
+    return Group(*notes)
 
 
 def render_backup(made: Backup) -> RenderableType:

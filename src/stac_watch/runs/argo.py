@@ -18,10 +18,11 @@ from pydantic import SecretStr
 
 from stac_watch.model.errors import InputError, Refused, Temporary
 from stac_watch.model.event import CONTENT_TYPE, parse_event
+from stac_watch.model.outcome import Outcome
 from stac_watch.model.patience import Rest, waited
 from stac_watch.runs.engine import Answer, Phase, Receipt, Run, name_taken
 from stac_watch.runs.kubernetes_api import Cluster
-from stac_watch.runs.workflow import COMPLETED_LABEL, GROUP, KEY_LABEL, PLURAL, TEMPLATE, distinct, illegal_label, run_of
+from stac_watch.runs.workflow import COMPLETED_LABEL, GROUP, KEY_LABEL, PLURAL, TEMPLATE, asked_of, distinct, illegal_label, run_of
 
 POST_TIMEOUT = urllib3.Timeout(connect=5, read=60)  # seconds; the EventSource tries its bus for up to 35 before it says 500
 VERBS = ("get", "list", "watch")  # of workflows: deploy/base/rbac.yaml
@@ -185,6 +186,16 @@ class ArgoEngine:
             return run
         workflow = self._cluster.get(self._cluster.argo(PLURAL, metadata["name"]))
         return None if workflow is None else run_of(workflow)  # deleted meanwhile
+
+    def every(self) -> Iterator[tuple[Run, Outcome, str]]:
+        """Yields each run that there is, what it was asked for, and its source's name.
+
+        Raises:
+            Temporary: the API does not answer.
+            Refused: it refuses us.
+        """
+        for workflow in self._cluster.each(self._cluster.argo(PLURAL), KEY_LABEL):
+            yield run_of(workflow), asked_of(workflow), str(workflow["metadata"].get("labels", {}).get("stac-watch/source", ""))
 
     def volumes(self) -> frozenset[str]:
         """Returns the names of the runs whose volumes are there.

@@ -124,6 +124,14 @@ class Cluster:
         """
         yield from (item["metadata"] for item in self._listed(path, selector, _metadata(LIST)))
 
+    def each(self, path: str, selector: str) -> Iterator[Document]:
+        """Yields the objects that a label selector finds, page by page.
+
+        Raises:
+            InputError: the cluster does not know the kind.
+        """
+        yield from self._listed(path, selector, "application/json")
+
     def _listed(self, path: str, selector: str, accept: str) -> Iterator[Document]:
         query = {"labelSelector": selector, "limit": str(PAGE)}
         while True:

@@ -99,6 +99,18 @@ def mapped() -> tuple[Parameter, ...]:
     return tuple(p for p in PARAMETERS if p.data_key)
 
 
+def asked_of(workflow: Mapping[str, Any]) -> Outcome:
+    """Returns what a Workflow was asked for, as the part of an outcome that its parameters and labels say."""
+    given = {
+        str(p.get("name")): str(p.get("value", "")) for p in (workflow.get("spec") or {}).get("arguments", {}).get("parameters", [])
+    }
+    return Outcome(
+        key=given.get("key", ""), revision=given.get("revision", ""), run=str(workflow["metadata"]["name"]),
+        attempt=_attempt(given.get("attempt", "")), item_id=given.get("item_id", ""), fence=given.get("fence", ""),
+        installation=given.get("installation", ""), source=given.get("stac_url", ""), output_zarr=given.get("output_zarr", ""),
+    )  # fmt: skip
+
+
 def illegal_label(data: Mapping[str, Any]) -> str | None:
     """Returns a sentence about the first value that Kubernetes refuses as a label, or None.
 
