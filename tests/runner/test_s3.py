@@ -28,10 +28,11 @@ from geozarr_runner.publish.claim import NOTE, Reservation, write_if
 from geozarr_runner.request import Identity
 from waiting import until
 
-from stac_watch.model.errors import CannotWrite, InputError, Superseded, Temporary
+from stac_watch.model.errors import CannotWrite, InputError, Superseded, Temporary, Unavailable
 from stac_watch.model.outcome import MARKER, Counts, Outcome
 from stac_watch.runs.deep import Pace, damage
 from stac_watch.runs.markers import Damage, find_marker, missing
+from stac_watch.runs.shelves import markers, outputs
 
 SMALL = {"groups": "measurements/reflectance/r20m conditions/geometry"}  # with a quicklook; three dozen objects
 KEYS = ("00000000005a", "00000000005b")
@@ -502,3 +503,23 @@ def test_a_store_that_takes_a_request_and_says_nothing_is_given_up(tmp_path):
         ended = subprocess.run(argv, env={**os.environ, **ENVIRONMENT, **named}, capture_output=True, text=True, timeout=120)
     assert "Temporary" in ended.stderr
     assert "imed out" in ended.stderr or "imeout" in ended.stderr
+
+
+def test_every_marker_is_found_page_by_page_without_listing_what_is_in_an_output(bucket, request):
+    """A lost ledger is made again out of them: of 500,000 outputs nobody lists the objects."""
+    name, fs = bucket
+    type(fs).clear_instance_cache()  # of the server before
+    whole = {f"{name}/s2/2026/i{n}.zarr": Outcome(code=0, item_id=f"i{n}", key=KEYS[0]) for n in range(5)}
+    fs.pipe({f"{place}/{MARKER}": said.as_json().encode() for place, said in whole.items()})
+    fs.pipe({f"{place}/c/0/{n}": b"x" for place in whole for n in range(3)})
+    fs.pipe({f"{place}.tar": b"x" for place in whole})
+    fs.pipe({f"{name}/s2/2026/{other}": b"x" for other in (".i0.zarr.key.upload/zarr.json", "half.zarr/zarr.json", "notes.txt")})
+    template = f"s3://{name}/{{collection}}/2026/{{item_id}}.zarr"
+    if "rclone" in request.node.callspec.id:
+        with pytest.raises(Unavailable, match="in circles"):  # names of a page are sorted, and pages are not
+            list(outputs(template, page=3))
+    found = list(outputs(template, page=3 if "moto" in request.node.callspec.id else 1000))
+    assert found == [f"s3://{place}" for place in sorted([*whole, f"{name}/s2/2026/half.zarr"])]
+    said = markers(found)
+    assert {place for place, outcome in said.items() if outcome is not None} == {f"s3://{place}" for place in whole}
+    assert markers(found[1:2])[found[1]].item_id == "i0"

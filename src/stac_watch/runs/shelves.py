@@ -19,8 +19,8 @@ from stac_watch.runs.markers import OPTIONS
 PAGE = 1000  # names in one answer of S3
 
 
-def outputs(template: str) -> Iterator[str]:
-    """Yields the address of each folder that a template of outputs may have made, folder by folder.
+def outputs(template: str, page: int = PAGE) -> Iterator[str]:
+    """Yields the address of each folder that a template of outputs may have made, folder by folder; `page` names at once.
 
     Raises:
         Unavailable: the place cannot be listed.
@@ -30,7 +30,7 @@ def outputs(template: str) -> Iterator[str]:
     segments = root.split("/")
     fixed = next(i for i, segment in enumerate(segments) if "{" in segment)
     try:
-        for path in _walk(fs, "/".join(segments[:fixed]), segments[fixed:]):
+        for path in _walk(fs, "/".join(segments[:fixed]), segments[fixed:], page):
             yield f"{scheme}://{path}" if sep else path
     except Exception as error:  # each backend raises its own; see `markers`
         raise Unavailable(f"cannot list {template!r}: {_said(error)}", hint="credentials, and the permission to list") from error
@@ -67,36 +67,41 @@ def _opened(address: str) -> tuple[Any, str]:
     return fs, str(path).rstrip("/")
 
 
-def _walk(fs: Any, base: str, segments: Sequence[str]) -> Iterator[str]:  # noqa: ANN401  # a file system of fsspec
+def _walk(fs: Any, base: str, segments: Sequence[str], page: int) -> Iterator[str]:  # noqa: ANN401  # a file system of fsspec
     if not segments:
         yield base
         return
     first, *rest = segments
     if "{" not in first:
-        yield from _walk(fs, f"{base}/{first}", rest)
+        yield from _walk(fs, f"{base}/{first}", rest, page)
         return
     parts = Formatter().parse(first)
     pattern = re.compile("".join(re.escape(text) + ("" if name is None else "[^/.][^/]*") for text, name, _, _ in parts))
-    for name in _folders(fs, base):
+    for name in _folders(fs, base, page):
         if pattern.fullmatch(name):
-            yield from _walk(fs, f"{base}/{name}", rest)
+            yield from _walk(fs, f"{base}/{name}", rest, page)
 
 
-def _folders(fs: Any, path: str) -> Iterator[str]:  # noqa: ANN401  # idem
+def _folders(fs: Any, path: str, page: int) -> Iterator[str]:  # noqa: ANN401  # idem
     """Yields the names of the folders in one, of a bucket page by page."""
     if not hasattr(fs, "call_s3"):
         found = fs.ls(path, detail=True) if fs.isdir(path) else []
         yield from sorted(entry["name"].rstrip("/").rpartition("/")[2] for entry in found if entry["type"] == "directory")
         return
     bucket, _, prefix = path.partition("/")
-    asked = {"Bucket": bucket, "Prefix": f"{prefix}/" if prefix else "", "Delimiter": "/", "MaxKeys": PAGE}
+    tokens = set[str]()
+    asked = {"Bucket": bucket, "Prefix": f"{prefix}/" if prefix else "", "Delimiter": "/", "MaxKeys": page}
     while True:
-        page = fs.call_s3("list_objects_v2", **asked)
-        for entry in page.get("CommonPrefixes") or ():
+        answer = fs.call_s3("list_objects_v2", **asked)
+        for entry in answer.get("CommonPrefixes") or ():
             yield entry["Prefix"].rstrip("/").rpartition("/")[2]
-        if not page.get("IsTruncated"):
+        if not answer.get("IsTruncated"):
             return
-        asked["ContinuationToken"] = page["NextContinuationToken"]
+        token = answer["NextContinuationToken"]
+        if token in tokens:  # seen with `rclone serve s3`, and more names than a page has
+            raise OSError(f"the server lists {path} in circles: it does not keep the order of names between two pages")
+        tokens.add(token)
+        asked["ContinuationToken"] = token
 
 
 def _said(error: BaseException) -> str:
