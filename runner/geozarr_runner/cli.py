@@ -39,7 +39,6 @@ from stac_watch.model.stamps import ordered_stamp, parse_stamp, stamp
 from stac_watch.model.texts import visible
 
 WORDS = 1000  #: characters of a run's last words: people read them in a column
-_LITTLE = "1Gi"  #: the volume of a run that has nothing to do
 _GRACE = 8  #: seconds after a signal until the process ends by force; Kubernetes kills after 30, we promise 10
 
 
@@ -85,8 +84,11 @@ def _convert(arguments: argparse.Namespace, request: Request, progress: Progress
 
 
 def _preflight(arguments: argparse.Namespace, request: Request, progress: Progress, called_off: threading.Event) -> Outcome:
-    if request.output_zarr and (done := standing(request)) is not None:
-        return _nothing_to_do(arguments, done)
+    if request.output_zarr and (done := standing(request)) is not None:  # whatever has become of its source
+        if arguments.size_file:
+            marker.write(Path(arguments.size_file), "1Gi")  # of a run that has nothing to do
+        print(f"{done.reason}: {done.output_zarr}")
+        return done
     from geozarr_runner.source import preflight
     from geozarr_runner.source.product import tree
     from geozarr_runner.source.store import Patience
@@ -98,12 +100,11 @@ def _preflight(arguments: argparse.Namespace, request: Request, progress: Progre
             item_id=request.identity.item_id, package=request.recipe.package, asked=Native(request.recipe.native),
         )  # fmt: skip
     found = {
-        "form": str(plan.form), "native": str(plan.native),
+        "form": str(plan.form), "native": str(plan.native), "size": plan.estimate.quantity, "remarks": list(plan.product.remarks),
         "item_id": plan.item_id, "product": masked(plan.source.url), "level": plan.product.level, "seen": plan.seen,
         "groups": list(plan.selection.groups), "overviews": list(plan.selection.overviews),
         "arrays": len(plan.selection.arrays), "objects": len(plan.selection.keys), "raw_bytes": plan.selection.raw_bytes,
         "estimate": {"staged": plan.estimate.staged, "output": plan.estimate.output, "package": plan.estimate.package},
-        "size": plan.estimate.quantity, "remarks": list(plan.product.remarks),
     }  # fmt: skip
     if arguments.size_file:
         marker.write(Path(arguments.size_file), plan.estimate.quantity)
@@ -114,17 +115,6 @@ def _preflight(arguments: argparse.Namespace, request: Request, progress: Progre
     else:
         print(json.dumps(found))
     return _outcome(request, progress, Exit.OK, "can be converted", "", plan.source.url)
-
-
-def _nothing_to_do(arguments: argparse.Namespace, done: Outcome) -> Outcome:
-    """Says that the output is there: its source, which a catalog may keep for some weeks only, is not asked for."""
-    if arguments.size_file:
-        marker.write(Path(arguments.size_file), _LITTLE)
-    if sys.stdout.isatty():
-        print(f"{done.reason}: {done.output_zarr}, finished {done.finished}")
-    else:
-        print(json.dumps({"item_id": done.item_id, "output": done.output_zarr, "reason": done.reason, "size": _LITTLE}))
-    return done
 
 
 type _Command = Callable[[argparse.Namespace, Request, Progress, threading.Event], Outcome]
@@ -301,17 +291,13 @@ def parser() -> argparse.ArgumentParser:
         prog="geozarr-runner",
         description="Converts one Sentinel-2 Zarr product to a verified GeoZarr.",
         epilog="exit codes: 0 done, 65 bad input, 66 source not there yet, 70 defect, 73 cannot write, 75 temporary, 77 refused, "
-        "79 a later revision is there, "
-        "130 and 143 stopped (the same command continues). Every value may be an empty string: the default.",
+        "79 a later revision is there, 130 and 143 stopped (the same command continues). Every value may be empty: the default.",
     )
     versions = f"%(prog)s {version('geozarr-runner')}, eopf-geozarr {version('eopf-geozarr')}"
     parser.add_argument("--version", action="version", version=versions)
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in (
-        (
-            "preflight",
-            "look whether it is done; else resolve the item, check product and groups, estimate sizes; downloads no pixels",
-        ),
+        ("preflight", "is it done? else: resolve the item, check product and groups, estimate sizes; no pixels"),
         ("convert", "stage, convert, verify, package, publish; reads what it needs of the metadata itself"),
         ("run", "the same as convert: everything in one process"),
     ):

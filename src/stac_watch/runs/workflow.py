@@ -106,7 +106,8 @@ def asked_of(workflow: Mapping[str, Any]) -> Outcome:
     }
     return Outcome(
         key=given.get("key", ""), revision=given.get("revision", ""), run=str(workflow["metadata"]["name"]),
-        attempt=_attempt(given.get("attempt", "")), item_id=given.get("item_id", ""), fence=given.get("fence", ""),
+        attempt=int(number) if (number := given.get("attempt", "")).isdigit() else 0,
+        item_id=given.get("item_id", ""), fence=given.get("fence", ""),
         installation=given.get("installation", ""), source=given.get("stac_url", ""), output_zarr=given.get("output_zarr", ""),
     )  # fmt: skip
 
