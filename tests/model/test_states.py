@@ -7,28 +7,29 @@ from hypothesis import strategies as st
 from stac_watch.model.errors import Defect
 from stac_watch.model.states import FINAL, IN_FLIGHT, NEXT_ATTEMPT, TRANSITIONS, Fact, State, next_state
 
-COLUMNS = (None, State.QUEUED, State.SUBMITTED, State.RUNNING, State.DONE, State.SKIPPED, State.FAILED)
+COLUMNS = (None, State.QUEUED, State.SUBMITTED, State.RUNNING, State.DONE, State.EXPIRED, State.SKIPPED, State.FAILED)
 # the table of DESIGN.md written a second time, by hand: a changed rule has to be changed here as well, on purpose
 TABLE = """
-                  new      queued   submitted running  done     skipped  failed
-admitted          queued   -        -        -        -        queued   -
-skipped           skipped  -        -        -        -        -        -
-accepted          -        submitted -        -        -        -        -
-refused           -        failed     -        -        -        -        -
-unclear           -        submitted -        -        -        -        -
-run_seen          -        running  running  -        -        -        -
-silent            -        -        queued   -        -        -        -
-succeeded         -        done     done     done     -        done     done
-failed_temporary  -        queued   queued   queued   -        -        -
-failed_permanent  -        failed     failed     failed     -        -        -
-interrupted       -        queued   queued   queued   -        -        -
-vanished          -        queued   queued   queued   -        -        -
-not_ready         -        queued   queued   queued   -        -        -
-replayed          -        -        -        -        queued   queued   queued
-withdrawn         -        skipped  skipped  skipped  -        -        skipped
-retired           -        -        -        -        skipped  -        -
-name_taken        -        queued   -        -        -        -        -
-superseded        -        skipped  skipped  skipped  -        -        skipped
+                  new      queued   submitted running  done    expired skipped  failed
+admitted          queued   -        -         -        -       -       queued   -
+skipped           skipped  -        -         -        -       -       -        -
+accepted          -        submitted -         -        -       -       -        -
+refused           -        failed   -         -        -       -       -        -
+unclear           -        submitted -         -        -       -       -        -
+run_seen          -        running  running   -        -       -       -        -
+silent            -        -        queued    -        -       -       -        -
+succeeded         -        done     done      done     -       done    done     done
+failed_temporary  -        queued   queued    queued   -       -       -        -
+failed_permanent  -        failed   failed    failed   -       -       -        -
+interrupted       -        queued   queued    queued   -       -       -        -
+vanished          -        queued   queued    queued   -       -       -        -
+not_ready         -        queued   queued    queued   -       -       -        -
+expired           -        -        -         -        expired -       -        -
+replayed          -        -        -         -        queued  queued  queued   queued
+withdrawn         -        skipped  skipped   skipped  -       -       -        skipped
+retired           -        -        -         -        skipped -       -        -
+name_taken        -        queued   -         -        -       -       -        -
+superseded        -        skipped  skipped   skipped  -       -       -        skipped
 """
 EXPECTED = {
     (state, Fact(name)): None if cell == "-" else State(cell)
@@ -65,7 +66,7 @@ def test_whatever_happens_done_is_left_by_a_replay_or_with_its_output_only_and_f
             continue
         after = next_state(state, fact)
         if state is State.DONE:
-            assert fact in (Fact.REPLAYED, Fact.RETIRED)
+            assert fact in (Fact.REPLAYED, Fact.RETIRED, Fact.EXPIRED)
         if state in FINAL and after not in FINAL:
             assert fact in {Fact.REPLAYED, Fact.ADMITTED}
         if after is State.DONE:

@@ -50,9 +50,9 @@ class Settings:
     allowed_hosts: tuple[str, ...]  # of all sources; the runs get them, too
     output: str  # the recipe's, as the configuration has it
     slots: int  # runs at once
-    keep: int  # seconds that a Workflow which succeeded is kept, and with it an output on its volume
     runner_image: str
     poller_image: str
+    keep: int = 3 * 86400  # seconds that a Workflow which succeeded is kept, and with it an output on its volume
     storage_class: str = ""  # of every volume; empty = the cluster's default
     ports: tuple[int, ...] = (80, 443)  # that catalogs, products and object stores are served at
     networks: tuple[str, ...] = ()  # private ones that poller and runs may reach; public ones they always may
