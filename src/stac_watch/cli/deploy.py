@@ -49,7 +49,6 @@ def manifests(
     """Render every manifest for this configuration."""
     from stac_watch.cluster.manifests.render import can_be_production, render, render_production
     from stac_watch.cluster.manifests.settings import settings_of
-    from stac_watch.runs.cleaning import spelled
 
     settings = settings_of(
         loaded(context, config),
@@ -77,12 +76,17 @@ def manifests(
     folder = out / "deploy" / "overlays" / ("production" if can_be_production(settings) else "k3d")
     print(f"{len(files)} files under {out.absolute()}; apply them with `kubectl apply -k {folder}`")
     if not can_be_production(settings):
-        lasts = spelled(timedelta(seconds=settings.keep))
-        text = f"recipe.output {settings.output} is on volumes that go {lasts} after their runs succeeded (engine.keep)"
-        print(f"  → no overlay production: {text}; what was done is expired then", file=sys.stderr)
+        print(_on_volumes(settings.output, timedelta(seconds=settings.keep)), file=sys.stderr)
     if not api_server:
         print("  → and let ours reach the Kubernetes API: `stac-watch cluster api-server | kubectl apply -f -`", file=sys.stderr)
     return Exit.OK
+
+
+def _on_volumes(output: str, keep: timedelta) -> str:
+    from stac_watch.runs.cleaning import spelled
+
+    lasts = f"recipe.output {output} is on volumes that go {spelled(keep)} after their runs succeeded (engine.keep)"
+    return f"  → no overlay production: {lasts}; what was done is expired then"
 
 
 @cluster.command()
