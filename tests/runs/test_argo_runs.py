@@ -163,11 +163,18 @@ def test_an_api_that_is_down_is_temporary(argo):
 
 
 @pytest.mark.parametrize(
-    ("rights", "missing"), [(("get", "list", "watch"), []), (("get",), ["list", "watch"]), ((), ["get", "list", "watch"])]
+    ("rights", "missing"),
+    [
+        (("get", "list", "watch"), []),
+        (("get",), ["list workflows", "watch workflows"]),
+        ((), ["get workflows", "list workflows", "watch workflows"]),
+    ],
 )
 def test_rights_are_what_the_api_server_says(engine, api, rights, missing):
     api.refused = {(verb, "workflows") for verb in {"get", "list", "watch"} - {*rights}}
     assert engine.missing_rights() == missing
+    api.refused = {("list", "persistentvolumeclaims")}
+    assert engine.missing_rights() == ["list persistentvolumeclaims"]
 
 
 @pytest.mark.parametrize(("status", "error"), [(403, Refused), (500, Temporary)])
