@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,6 @@ from stac_watch.model.states import State
 
 if TYPE_CHECKING:
     from stac_watch.config.model import Config
-    from stac_watch.discover.intake import Intake
     from stac_watch.jobs.audit import Evidence
     from stac_watch.ledger.records import ConversionRow
     from stac_watch.runs.engine import Receipt

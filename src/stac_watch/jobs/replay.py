@@ -206,13 +206,14 @@ def execute(
     allow_empty: bool = False,
     as_was: bool = False,
 ) -> list[ReplayTarget]:
-    """Does what the targets say; returns them as they turned out. `as_was` asks for the recipe that each had.
+    """Does what the targets say; returns them as they turned out.
 
     Args:
         targets: what to do.
         ledger: where.
         intakes: by source.
         now: the clock.
+        as_was: the recipe is the one that each had, not that of now.
         allow_empty: the runs take chunks that are missing for nodata; not those of items that the catalog is asked for first.
 
     Raises:
