@@ -15,7 +15,7 @@ import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -112,6 +112,7 @@ def build(config: Config, environ: Mapping[str, str], wait: Callable[[float], bo
         limits=config.engine.limits,
         engine=engine,
         volumes=volumes,
+        keep=config.engine.keep if config.engine.kind == "argo" else timedelta(0),
         ledger=ledger,
         registrar=registrar,
         catalogs=catalogs,

@@ -25,11 +25,15 @@ def is_gone(row: ConversionRow, volumes: Collection[str]) -> bool:
     return row.output_zarr.startswith(f"{DATA}/") and row.run not in volumes
 
 
-def expire(ledger: Ledger, volumes: Collection[str], now: datetime) -> int:
-    """Notes which outputs have gone with their volumes; returns how many."""
-    found = 0
+def expire(ledger: Ledger, volumes: Collection[str], now: datetime, keep: timedelta) -> int:
+    """Notes which outputs have gone with their volumes; returns how many.
+
+    An answer without a single volume is believed only of outputs that are older than `keep`, for which Workflows, and with them
+    volumes, stay: a look at the wrong namespace, or one that its account sees nothing of, would expire all that is done.
+    """
+    found, oldest = 0, SETTLED if volumes else max(SETTLED, keep)
     for row in ledger.conversions.on_volumes():
-        if is_gone(row, volumes) and now - row.changed_at >= SETTLED:
+        if is_gone(row, volumes) and now - row.changed_at >= oldest:
             why = f"the volume of run {row.run} is gone, and with it the only copy"
             with suppress(StaleState):  # a person replayed it meanwhile
                 ledger.conversions.move(row, Move(Fact.EXPIRED, why, reason=why), now)

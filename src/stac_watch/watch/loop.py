@@ -66,6 +66,7 @@ class Parts:
     installation: str = ""  # whose outputs it makes
     registrar: Registrar | None = None  # None = nothing is registered
     volumes: Callable[[], Collection[str]] | None = None  # of runs, by their names; None where outputs lie on no run's volume
+    keep: timedelta = timedelta(0)  # for which Workflows, and with them their volumes, stay after success
     gives_way: bool = False  # it leaves the ledger to any watcher that does not
     rivals: Mapping[str, Rivals] = field(default_factory=dict)  # by source: who may have the same acquisitions
     stores: Mapping[str, Stores] = field(default_factory=dict)  # of products, by source; without them none is looked at
@@ -234,7 +235,7 @@ class Watcher:
             return
         self._expired = Rest(p.now(), p.now() + VOLUMES_EVERY)
         with suppress(Refused):  # an account that may not look at claims, as before this was asked: `check` says so
-            expire(p.ledger, p.volumes(), p.now())
+            expire(p.ledger, p.volumes(), p.now(), p.keep)
 
     def _mind_the_clock(self) -> None:
         """Lets nothing wait for a time that was set by another clock: the first round, and each after the clock was set back."""
