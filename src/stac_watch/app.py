@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stac_watch.model.errors import CannotWrite, ConfigError, InputError, Unavailable, cannot_write
+from stac_watch.model.errors import CannotWrite, ConfigError, Unavailable, cannot_write
 from stac_watch.model.states import IN_FLIGHT, State
 
 if TYPE_CHECKING:
@@ -387,15 +387,3 @@ def described(config: Config, output: str) -> dict[str, Any] | None:
 def visible(config: Config, output: str) -> bool:
     """Tells whether an output's marker can be read from here: not where it is a path on a run's own volume."""
     return "://" in output or config.engine.kind == "local"
-
-
-def read_event(path: Path) -> bytes:
-    """Reads an event's bytes from a file.
-
-    Raises:
-        InputError: it cannot be read.
-    """
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}", hint="`stac-watch event ITEM > FILE` writes one") from None

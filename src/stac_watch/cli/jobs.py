@@ -135,8 +135,8 @@ def _selected(parts: Parts, state: State | None, since: str | None, error: str |
 
 
 def _repost(parts: Parts, path: Path, *, yes: bool) -> int:
-    from stac_watch.app import read_event
     from stac_watch.jobs import replay as job
+    from stac_watch.jobs.replay import read_event
 
     body = read_event(path)
     known = job.stored(body, parts.ledger)
@@ -154,8 +154,7 @@ def send(
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> int:
     """Post a CloudEvent from a file, byte for byte."""
-    from stac_watch.app import read_event
-    from stac_watch.jobs.replay import repost
+    from stac_watch.jobs.replay import read_event, repost
 
     with acting(context, config) as (_, parts):
         return _answer(repost(read_event(file), parts.ledger, parts.engine, parts.now()))

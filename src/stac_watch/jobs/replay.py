@@ -343,6 +343,18 @@ def stored(body: bytes, ledger: Ledger) -> Stored:
     return Stored(document["id"], row.item_id, row.state, note)
 
 
+def read_event(path: Path) -> bytes:
+    """Reads an event's bytes from a file.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}", hint="`stac-watch event ITEM > FILE` writes one") from None
+
+
 def repost(body: bytes, ledger: Ledger, engine: Engine, now: datetime) -> Receipt:
     """Posts an event as it is; the ledger notes it where it waited for just that.
 
