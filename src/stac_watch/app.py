@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from stac_watch.catalog.client import Catalog
     from stac_watch.catalog.credentials import Credentials
     from stac_watch.catalog.stores import Stores
+    from stac_watch.catalog.writing import TargetCollection
     from stac_watch.config.auth import Auth
     from stac_watch.config.model import ArgoSettings, Config, LocalSettings, Source
     from stac_watch.config.register import Register
@@ -218,30 +219,36 @@ def require_register(config: Config) -> Register:
     return config.registration
 
 
+def build_target(register: Register, rng: random.Random) -> TargetCollection:
+    """Returns the collection in which outputs are registered."""
+    from importlib.metadata import version
+
+    from stac_watch.catalog.writing import TargetCollection, WritingHttp
+
+    agent = f"stac-watch/{version('stac-watch')}"
+    http = WritingHttp(
+        register.api, now=wall_clock, sleep=time.sleep, rng=rng, credentials=credentials(register.auth, agent), agent=agent
+    )
+    return TargetCollection(http, register.collection)
+
+
 def build_registrar(config: Config, ledger: Ledger, catalogs: Mapping[str, Catalog], rng: random.Random) -> Registrar:
     """Returns what registers the outputs of a configuration.
 
     Raises:
         ConfigError: it has no section `register`.
     """
-    from importlib.metadata import version
-
-    from stac_watch.catalog.writing import TargetCollection, WritingHttp
     from stac_watch.register.item import outputs_of
     from stac_watch.register.registrar import Made, Registrar
 
     register = require_register(config)
-    agent = f"stac-watch/{version('stac-watch')}"
-    http = WritingHttp(
-        register.api, now=wall_clock, sleep=time.sleep, rng=rng, credentials=credentials(register.auth, agent), agent=agent
-    )
     made = Made(
         marker=partial(look, config),
         item=partial(described, config),
         source_item=lambda source, item_id: catalogs[source].item(item_id) if source in catalogs else None,
     )
     outputs = outputs_of(config.recipe.output, register.href_base)
-    return Registrar(ledger, TargetCollection(http, register.collection), register, outputs, made, wall_clock, rng)
+    return Registrar(ledger, build_target(register, rng), register, outputs, made, wall_clock, rng)
 
 
 def build_engine(config: Config, environ: Mapping[str, str]) -> Engine:

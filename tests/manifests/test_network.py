@@ -149,6 +149,18 @@ def test_runs_reach_what_the_configuration_names(tmp_path, api, hosts, site, rea
             assert not permitted(found, who, "egress", address, 80), "whatever is named"
 
 
+def test_the_poller_reaches_where_outputs_are_registered_and_where_tokens_come_from(tmp_path):
+    register = """
+recipe: {output: "s3://b/{item_id}.zarr"}
+register: {api: "https://mine.example:8443", collection: c, href_base: "https://b.example",
+           auth: {oidc: {token_url: "http://keycloak.id.svc:8080/token", client_id: x, env: SECRET}}}
+"""
+    found = policies(SOURCE_OF.format(api="https://a.example", hosts="b.example") + register, tmp_path)
+    assert permitted(found, POLLER, "egress", "203.0.113.7", 8443)
+    assert permitted(found, POLLER, "egress", "10.1.2.3", 8080)
+    assert not permitted(found, POLLER, "egress", "203.0.113.7", 22)
+
+
 def test_a_network_that_is_none_is_named(tmp_path):
     with pytest.raises(ConfigError, match="not a network"):
         policies(SOURCE_OF.format(api="https://a.example", hosts="b.example"), tmp_path, api_servers=["10.96.0.1/8"])

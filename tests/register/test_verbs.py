@@ -87,3 +87,41 @@ def test_the_watchers_thread_sends_what_is_due_and_says_what_it_did(shop):
     assert (did.registered, problem) == (1, None)
     assert shop.publication(item_id).state is P.REGISTERED
     assert not registering.has_due()
+
+
+def test_check_asks_the_target_whether_it_takes_items_and_changes_nothing(installed, tmp_path, capsys):
+    shop, _, file = installed
+    main(["check", "-c", str(file)], {})
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"{shop.url}/collections/{COLLECTION} takes items; the collection is made with its first item" in said
+    shop.faults.set(wire=("403",) * 20, wire_paths=(f"/collections/{COLLECTION}",))
+    assert main(["check", "-c", str(file)], {}) != 0
+    assert "the catalog wants credentials" in " ".join(capsys.readouterr().out.split())
+    shop.faults.set(wire=("405",) * 20)
+    assert main(["check", "-c", str(file)], {}) != 0
+    assert "with the extension Transactions" in " ".join(capsys.readouterr().out.split())
+    shop.faults.clear()
+    (tmp_path / "other.json").write_text('{"type": "Collection", "id": "other"}')
+    file.write_text(file.read_text().replace("href_base:", f"collection_file: {tmp_path}/other.json, href_base:"))
+    assert main(["check", "-c", str(file)], {}) != 0
+    assert "is not the collection" in " ".join(capsys.readouterr().out.split())
+    assert shop.store.collection(COLLECTION) is None
+
+
+@pytest.mark.parametrize(
+    ("output", "more", "said"),
+    [
+        ("/data/{item_id}.zarr", ', href_base: "https://data.example"', "lies on each run's own volume"),
+        ("s3://bucket/{item_id}.zarr", "", "'register.href_base' is missing"),
+    ],
+)
+def test_outputs_that_no_reader_reaches_are_refused_when_the_configuration_is_read(tmp_path, capsys, output, more, said):
+    file = tmp_path / "stac-watch.yaml"
+    file.write_text(f"""
+sources: [{{name: s2, api: "https://stac.example", collection: sentinel-2-l2a}}]
+engine: {{kind: argo, webhook: "http://x/items"}}
+recipe: {{output: "{output}"}}
+register: {{api: "https://stac.example", collection: {COLLECTION}{more}}}
+""")
+    assert main(["items", "-c", str(file)], {}) == 78
+    assert said in " ".join(capsys.readouterr().err.split())

@@ -14,6 +14,7 @@ from stac_watch.catalog.http import CatalogHttp
 from stac_watch.model.errors import ConfigError
 
 GONE = (404, 410)
+NOBODYS = "stac-watch-check"  # no item has this id
 _NO_TRANSACTIONS = (405, 501)
 
 
@@ -52,6 +53,16 @@ class TargetCollection:
     def remove(self, item_id: str) -> bool:
         """Removes an item; tells whether there was one."""
         return self._write("DELETE", self._item_url(item_id), None, unless=GONE)
+
+    def knock(self) -> None:
+        """Asks to remove an item that nobody has, which changes nothing: 404 says that we may write.
+
+        Raises:
+            Refused: it wants credentials, or others.
+            ConfigError: it takes no items at all.
+            CatalogUnavailable: no clear answer.
+        """
+        self.remove(NOBODYS)
 
     def described(self) -> dict[str, Any] | None:
         """Returns the collection as readers get it; None when there is none."""

@@ -9,7 +9,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stac_watch.app import build_catalog, build_engine, check_output, jitter, ledger_file, open_ledger, opened_argo, wall_clock
+from stac_watch.app import (
+    build_catalog,
+    build_engine,
+    build_target,
+    check_output,
+    jitter,
+    ledger_file,
+    open_ledger,
+    opened_argo,
+    wall_clock,
+)
 from stac_watch.catalog.abilities import Abilities, words
 from stac_watch.catalog.client import Catalog
 from stac_watch.catalog.probe import probe
@@ -18,8 +28,11 @@ from stac_watch.discover.outlook import outlook
 from stac_watch.discover.overlap import overlap_of
 from stac_watch.ledger.database import shown_url
 from stac_watch.model.errors import CannotWrite, Refused
+from stac_watch.register.collection import read
 
 if TYPE_CHECKING:
+    from stac_watch.catalog.writing import TargetCollection
+    from stac_watch.config.register import Register
     from stac_watch.ledger.ledger import Ledger
     from stac_watch.runs.argo import ArgoEngine
 
@@ -41,6 +54,17 @@ def checks(config: Config, environ: Mapping[str, str]) -> Iterator[tuple[str, Ca
     rng = jitter()
     for source in config.sources:
         yield f"source {source.name}", partial(_checked_catalog, config, source, build_catalog(source, rng))
+    if config.registration is not None:
+        yield "register", partial(_checked_target, config.registration, build_target(config.registration, rng))
+
+
+def _checked_target(register: Register, target: TargetCollection) -> str:
+    """Finds out whether items may be written, which changes nothing, and whether the collection is there, or can be made."""
+    if register.collection_file is not None:
+        read(register.collection_file, register.collection)
+    target.knock()
+    there = "the collection is there" if target.described() is not None else "the collection is made with its first item"
+    return f"{target.url} takes items; {there}"
 
 
 def _checked_output(config: Config) -> str:

@@ -290,6 +290,16 @@ class Config(Group):
             raise ValueError(wrong)
         return self
 
+    @model_validator(mode="after")
+    def _registers_what_can_be_reached(self) -> Self:
+        output = self.recipe.output
+        if self.registration is not None and self.engine.kind == "argo" and "://" not in output:
+            raise ValueError(
+                f"recipe.output {output!r} lies on each run's own volume, where no reader reaches it: `register` needs outputs in"
+                " an object store, for example recipe.output: s3://BUCKET/{item_id}.zarr"
+            )
+        return self
+
     @property
     def lifetime(self) -> timedelta | None:
         """How long outputs are there once they are done; None = until somebody removes them."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from ipaddress import ip_network
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from stac_watch.config.model import ArgoSettings, Config
 from stac_watch.model.errors import ConfigError
@@ -98,7 +98,8 @@ def settings_of(
     release = version("stac-watch")
     hosts = sorted({host for source in config.sources for host in source.hosts()})
     apis = [urlsplit(source.api) for source in config.sources]
-    named = [host for host in hosts if "/" not in host] + [api.hostname or "" for api in apis]
+    asked = [*apis, *_asked_besides(config)]
+    named = [host for host in hosts if "/" not in host] + [api.hostname or "" for api in asked]
     return Settings(
         config=text,
         namespace=config.engine.namespace,
@@ -111,7 +112,7 @@ def settings_of(
         runner_image=runner_image or f"geozarr-runner:{release}",
         poller_image=poller_image or f"stac-watch:{release}",
         storage_class=storage_class,
-        ports=tuple(sorted({80, 443, *ports, *(api.port for api in apis if api.port)})),
+        ports=tuple(sorted({80, 443, *ports, *(api.port for api in asked if api.port)})),
         networks=_networks([h for h in hosts if "/" in h] + list(networks), anywhere=any(map(is_inside, named))),
         api_servers=_networks(api_servers),
         prometheus=prometheus,
@@ -122,6 +123,14 @@ def settings_of(
         backup=backup,
         scheme="http" if all(api.scheme == "http" for api in apis) else "https",
     )
+
+
+def _asked_besides(config: Config) -> list[SplitResult]:
+    """Returns what the poller speaks to beside the sources' catalogs: where outputs are registered, and where tokens come from."""
+    register = config.registration
+    auths = [source.auth for source in config.sources] + ([register.auth] if register is not None else [])
+    tokens = [auth.oidc.token_url for auth in auths if auth is not None and auth.oidc is not None]
+    return [urlsplit(url) for url in ([register.api] if register is not None else []) + tokens]
 
 
 def _check(webhook: str, bus_size: str, controller: str, webhook_tls: str, backup: str) -> None:
