@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import rasterio
@@ -14,6 +17,25 @@ GROUPS = {
     f"{BANDS}/r10m": "b02", f"{BANDS}/r20m": "b08", f"{BANDS}/r60m": "b01", f"{BANDS}/r120m": "b02", f"{BANDS}/r720m": "b08",
     "quality/mask/r10m": "b02", "conditions/mask/l2a_classification/r20m": "scl", "quality/atmosphere/r60m": "aot",
 }  # fmt: skip
+
+
+ROOT = Path(__file__).parents[2]
+LINES = [
+    pytest.param(text, id=f"{page.name} {number}")
+    for page in (ROOT / "README.md", ROOT / "docs" / "reading-outputs.md")
+    for number, text in enumerate(re.findall(r"^```python\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL))
+]
+
+
+@pytest.mark.filterwarnings("ignore")  # theirs
+@pytest.mark.parametrize("lines", LINES)
+def test_the_lines_that_the_documents_show_open_an_output(converted, capsys, lines):
+    exec(lines.replace("OUTPUT.zarr", str(converted)), {})  # our own pages
+    assert capsys.readouterr().out.strip() not in ("", "nan")
+
+
+def test_the_documents_show_such_lines():
+    assert len(LINES) == 4
 
 
 @pytest.mark.filterwarnings("ignore")  # theirs
