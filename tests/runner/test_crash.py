@@ -94,17 +94,18 @@ def test_a_mirror_that_is_killed_in_every_stage_goes_on_and_fetches_nothing_twic
 
 @pytest.mark.parametrize("package_first", [False, True])
 def test_killed_between_the_marker_and_the_last_rename_is_published_without_converting(
-    product, runner, tree, tmp_path, package_first
+    own_product, runner, tree, tmp_path, package_first
 ):
     output = tmp_path / "o.zarr"
     options = {"groups": "conditions/geometry", "key": KEY}
-    assert runner(product, output, **options).code == 0
+    assert runner(own_product, output, **options).code == 0
     whole = tree(output)
     partial = output.with_name(f".o.zarr.{KEY}-1.partial")
     output.rename(partial)
     if not package_first:
         (tmp_path / "o.zarr.tar").rename(tmp_path / f".o.zarr.{KEY}-1.partial-package")
-    ended = runner(tmp_path / "the-source-is-gone-by-now.zarr", output, attempt=2, **options)
+    own_product.rename(tmp_path / "gone-by-now")
+    ended = runner(own_product, output, attempt=2, **options)
     assert ended.code == 0, ended.stderr
     assert tree(output) == whole
     assert (tmp_path / "o.zarr.tar").exists()

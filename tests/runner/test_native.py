@@ -435,11 +435,11 @@ def test_what_was_fetched_is_not_fetched_again(native, served, runner, tmp_path,
     assert runner(url, tmp_path / "a.zarr", **options).code == 75
     before = {path for path in files.requests if "/c/" in path and "r10m/b02/" not in path}
     kept = {p for p in before if list((tmp_path / ".geozarr-runner").rglob(p.split(".zarr/", 1)[1]))}
-    files.requests.clear()
+    files.sent.clear()
     ended = runner(url, tmp_path / "a.zarr", **options)
     assert ended.code == 0, ended.said
     assert kept
-    assert not [p for p in kept if files.requests[p]]
+    assert not [p for p in kept if files.sent[p]]  # asked about again at the end, and not fetched
 
 
 def test_what_was_published_anew_meanwhile_is_fetched_anew(own_native, served, runner, tmp_path):

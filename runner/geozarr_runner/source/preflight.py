@@ -163,7 +163,7 @@ def resolve(stac_url: str, *, allowed_hosts: tuple[str, ...], patience: Patience
     try:
         item = _item(_read_item(given), given.url)
     except (SourceNotThere, Forbidden, InputError):
-        if _is_root(given):  # of a store whose name does not say so
+        if not given.starts_with("", _ZIP) and _is_root(given):  # of a store whose name does not say so
             return Found("", given, {})
         raise
     found = product_href(item)
