@@ -1,6 +1,7 @@
 """What a rolling archive drops: outputs stay, are marked, or are removed; never half of one, or another's, or most of them."""
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from stac_watch.ledger.records import Move
 from stac_watch.model.errors import CannotWrite, InputError
 from stac_watch.model.item import Retirement
 from stac_watch.model.outcome import MARKER, Outcome, Package
+from stac_watch.model.publication import PublicationState
 from stac_watch.model.states import Fact
 from stac_watch.report import explain, status
 from stac_watch.runs import retiring
@@ -146,6 +148,35 @@ def test_delete_removes_all_of_it_and_nothing_else_and_it_is_made_again_when_it_
     archive.again()
     assert archive.world.states()[archive.ids[1]] == "queued"
     assert archive.counts() == {}
+
+
+def test_no_output_goes_before_its_item_is_out_of_the_catalog_of_outputs(archive):
+    ledger, clock = archive.world.ledger, archive.world.clock
+    key = archive.rows[archive.ids[1]].key
+    ledger.publications.ask([key], clock(), anew=False)
+    archive.drop(1)
+    for _ in range(2):
+        (refused,) = retire.execute(archive.plan(on_gone="delete"), ledger, clock, registers=True)
+        assert refused.refusal == retire.FIRST
+        assert Path(archive.output(1)).exists()
+    (row,) = ledger.publications.of(archive.ids[1])
+    assert row.state is PublicationState.WITHDRAWING
+    assert ledger.publications.settle(row, replace(row, state=PublicationState.WITHDRAWN))
+    (done,) = retire.execute(archive.plan(), ledger, clock, registers=True)
+    assert done.refusal is None
+    assert not Path(archive.output(1)).exists()
+
+
+def test_what_is_deprecated_is_registered_anew_and_what_is_not_registered_stays_so(archive):
+    ledger, clock = archive.world.ledger, archive.world.clock
+    key = archive.rows[archive.ids[1]].key
+    ledger.publications.ask([key], clock(), anew=False)
+    (row,) = ledger.publications.of(archive.ids[1])
+    assert ledger.publications.settle(row, replace(row, state=PublicationState.REGISTERED))
+    archive.drop(1, 2)
+    retire.execute(archive.plan(on_gone="deprecate"), ledger, clock, registers=True)
+    assert [p.state for p in ledger.publications.of(archive.ids[1])] == [PublicationState.PENDING]
+    assert ledger.publications.of(archive.ids[2]) == []
 
 
 class Killed(BaseException):

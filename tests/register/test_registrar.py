@@ -9,6 +9,7 @@ import pytest
 import requests
 from shop import AWAY, COLLECTION, described
 
+from stac_watch.catalog.writing import TargetCollection
 from stac_watch.model.errors import ConfigError, Refused, Temporary
 from stac_watch.model.outcome import Outcome
 from stac_watch.model.publication import PublicationState as P
@@ -231,6 +232,57 @@ def test_asked_for_once_more_the_same_is_sent_again_and_else_it_is_not(shop):
     shop.ledger.publications.ask([key], shop.clock(), anew=True)
     assert shop.on(registrar).registered == 1
     assert shop.there(item_id) is not None
+
+
+def test_what_is_unregistered_is_taken_out_and_a_later_revision_comes_back(shop):
+    gone, kept, never = shop.finish(0), shop.finish(1), shop.finish(2)
+    registrar = shop.registrar()
+    registrar.round()
+    shop.store.delete(COLLECTION, never)  # a person was first
+    assert shop.ledger.publications.withdraw([shop.publication(name).key for name in (gone, never)], shop.clock()) == 2
+    assert {shop.publication(name).state for name in (gone, never)} == {P.WITHDRAWING}
+    shop.faults.set(wire=("503", "reset", "truncate"), wire_paths=(f"/collections/{COLLECTION}/items",), retry_after=None)
+    shop.on(registrar)
+    row = shop.publication(gone)
+    assert (row.state, row.reason, row.target, row.digest) == (P.WITHDRAWN, None, "", "")
+    assert (shop.publication(never).state, shop.publication(kept).state) == (P.WITHDRAWN, P.REGISTERED)
+    assert (shop.there(gone), shop.there(kept) is not None) == (None, True)
+    assert shop.ledger.publications.withdraw([row.key], shop.clock()) == 0
+    assert not registrar.is_due()
+    shop.finish(0, revision="rev-b")
+    assert shop.on(registrar).registered == 1
+    assert shop.there(gone) is not None
+
+
+def test_what_a_catalog_does_not_let_go_is_never_called_withdrawn(shop):
+    item_id = shop.finish()
+    registrar = shop.registrar()
+    registrar.round()
+    shop.ledger.publications.withdraw([shop.publication(item_id).key], shop.clock())
+    shop.faults.set(wire=("403",) * 100, wire_paths=(f"/collections/{COLLECTION}/items",))
+    with pytest.raises(Refused):
+        registrar.round()
+    row = shop.publication(item_id)
+    assert (row.state, row.attempts > 0) == (P.WITHDRAWING, True)
+    assert [p.item_id for p in shop.ledger.publications.troubled(5)] == [item_id]
+    shop.faults.clear()
+    elsewhere = shop.registrar(TargetCollection(shop.target()._http, "another"))
+    shop.clock.forward(hours=2)
+    elsewhere.round()
+    assert "it is registered in" in shop.publication(item_id).reason
+    assert shop.there(item_id) is not None
+    shop.on(registrar)
+    assert shop.publication(item_id).state is P.WITHDRAWN
+
+
+def test_an_item_that_is_deprecated_beside_its_output_is_sent_as_it_is_now(shop):
+    item_id = shop.finish()
+    registrar = shop.registrar()
+    registrar.round()
+    shop.items[f"s3://bucket/scenes/{item_id}.zarr"]["properties"]["deprecated"] = True
+    shop.ledger.publications.refresh(shop.publication(item_id).key, shop.clock())
+    assert shop.on(registrar).registered == 1
+    assert shop.there(item_id)["properties"]["deprecated"] is True
 
 
 def test_the_collections_own_words_stay_and_only_what_an_item_lies_outside_of_grows(shop, tmp_path):

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from shop import COLLECTION, Shop, described
 
 from stac_watch.cli.main import main
+from stac_watch.config.model import Limits
 from stac_watch.ledger.records import Move
 from stac_watch.model.outcome import MARKER, Outcome
 from stac_watch.model.publication import PublicationState as P
 from stac_watch.model.states import Fact
+from stac_watch.report import explain
+from stac_watch.report.web.page import ItemLinks, render_item
+from stac_watch.report.web.query import View
+from stac_watch.report.web.site import Site
+from stac_watch.watch.pulse import Recorder
 from stac_watch.watch.registering import Registering
 
 
@@ -78,6 +85,30 @@ def test_what_was_done_before_is_listed_and_asked_for_only_when_told(installed, 
     assert json.loads(capsys.readouterr().out) == []
 
 
+def test_items_are_taken_out_only_when_told_and_only_where_they_are(installed, capsys):
+    shop, item_id, file = installed
+    assert main(["unregister", item_id, "-c", str(file)], {}) == 65
+    assert "is registered, or to be" in " ".join(capsys.readouterr().err.split())
+    assert main(["register", item_id, "--yes", "-c", str(file)], {}) == 0
+    assert main(["unregister", item_id, "-c", str(file)], {}) == 0
+    assert "1 would be asked for" in capsys.readouterr().out
+    assert shop.publication(item_id).state is P.PENDING
+    assert main(["unregister", item_id, "--yes", "-c", str(file)], {}) == 0
+    assert "1 asked for; the watcher takes them out" in capsys.readouterr().out
+    row = shop.publication(item_id)
+    assert row.state is P.WITHDRAWING
+    assert main(["status", "-c", str(file)], {}) == 0
+    assert "0 failed, 1 withdrawing" in " ".join(capsys.readouterr().out.split())
+    shop.ledger.publications.settle(row, replace(row, state=P.WITHDRAWN))
+    assert main(["explain", item_id, "-c", str(file)], {}) == 0
+    assert "withdrawn: taken out of the catalog" in " ".join(capsys.readouterr().out.split())
+    assert main(["register", item_id, "--yes", "-c", str(file)], {}) == 0
+    row = shop.publication(item_id)
+    shop.ledger.publications.settle(row, replace(row, state=P.REGISTERED, target="https://old.example/collections/x"))
+    assert main(["unregister", item_id, "-c", str(file)], {}) == 65
+    assert "is registered in https://old.example/collections/x" in " ".join(capsys.readouterr().err.split())
+
+
 def test_the_watchers_thread_sends_what_is_due_and_says_what_it_did(shop):
     item_id = shop.finish()
     registering = Registering(shop.registrar())
@@ -125,3 +156,22 @@ register: {{api: "https://stac.example", collection: {COLLECTION}{more}}}
 """)
     assert main(["items", "-c", str(file)], {}) == 78
     assert said in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_pages_say_where_registrations_stand(shop):
+    item_id, bad = shop.finish(0), shop.finish(1)
+    shop.items[f"s3://bucket/scenes/{bad}.zarr"]["geometry"] = None
+    site = Site(shop.ledger, (), Limits(), Recorder(shop.clock).read, shop.clock, "1")
+    assert "2 pending, 0 registered, 0 failed" in site.content(View())
+    shop.registrar().round()
+    shop.clock.forward(minutes=1)
+    page = site.content(View())
+    assert "0 pending, 1 registered, 1 failed" in page
+    assert "has no geometry" in page
+
+    def told(name: str) -> str:
+        chains = explain.read(shop.ledger, name, Limits(), shop.clock(), lambda _: None)
+        return render_item(chains, shop.clock(), "1", {chain.line.key: ItemLinks() for chain in chains})
+
+    assert f"registered: {shop.url}/collections/{COLLECTION}/items/{item_id}" in told(item_id)
+    assert "has no geometry" in told(bad)

@@ -105,3 +105,15 @@ def test_each_output_is_registered_once_whatever_is_lost_and_whoever_dies(served
     collection = requests.get(f"{place.api.url}/collections/{COLLECTION}", timeout=30).json()
     assert collection["extent"]["spatial"]["bbox"] == [[11.4, 41.4, 12.7, 42.4]]
     assert not working.is_due()
+
+    place.http.delete(f"{place.api.url}{ITEMS}/{names[0]}", timeout=60)  # a person was first
+    gone = names[:5]
+    shop.ledger.publications.withdraw([shop.publication(name).key for name in gone], shop.clock())
+    shop.faults.set(wire=FAULTS, wire_paths=(ITEMS,), retry_after=None)
+    die(shop, commit=3)
+    for _ in range(20):
+        if working.is_due():
+            working.round()
+        shop.clock.forward(minutes=10)
+    assert {shop.publication(name).state for name in gone} == {P.WITHDRAWN}
+    assert sorted(item["id"] for item in there(place)) == names[5:]

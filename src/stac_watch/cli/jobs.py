@@ -251,7 +251,7 @@ def retire(
         sources = [settings.source(source)] if source is not None else list(settings.sources)
         targets = job.plan(parts.ledger, sources, lambda output: visible(settings, output), at_most)
         if yes:
-            targets = job.execute(targets, parts.ledger, parts.now)
+            targets = job.execute(targets, parts.ledger, parts.now, registers=parts.registrar is not None)
     show([replace(target, retired=None) for target in targets], json, render_retiring)
     refused = sum(target.refusal is not None for target in targets)
     if not json:

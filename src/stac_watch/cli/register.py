@@ -1,8 +1,9 @@
-"""The verbs about registering: `item` prints what is sent, `register` asks for it."""
+"""The verbs about registering: `item` prints what is sent, `register` asks for it, `unregister` for the opposite."""
 
 from __future__ import annotations
 
 import json as json_
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -41,6 +42,29 @@ def register(
 ) -> int:
     """Have outputs registered that were done before, or once more. Print which, or ask for it with --yes; the watcher sends."""
     return ask_for(context, config, item or [], since, json=json, yes=yes, failed=failed)
+
+
+@cli.command()
+def unregister(
+    context: typer.Context,
+    item: Annotated[list[str], typer.Argument(help="Ids, keys, runs of what is taken out of the catalog.")],
+    config: ConfigOption = DEFAULT_CONFIG,
+    json: JsonOption = False,
+    yes: YesOption = False,
+) -> int:
+    """Have items taken out of the catalog in which outputs are registered. Print which, or ask for it with --yes; outputs stay."""
+    from stac_watch import app
+    from stac_watch.jobs import register as job
+    from stac_watch.report.jobs import render_wanted
+
+    with reading(context, config) as (settings, ledger):
+        target = app.build_target(app.require_register(settings), app.jitter()).url
+        wanted = job.registered(ledger, item, target)
+        asked = ledger.publications.withdraw([one.key for one in wanted], app.wall_clock()) if yes else 0
+    show(wanted, json, partial(render_wanted, title="to be taken out of the catalog"))
+    if not json:
+        print(f"{asked} asked for; the watcher takes them out" if yes else f"{len(wanted)} would be asked for (--yes does it)")
+    return Exit.OK
 
 
 def ask_for(

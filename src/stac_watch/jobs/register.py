@@ -62,6 +62,28 @@ def done(ledger: Ledger, name: str) -> ConversionRow:
     return max(found, key=lambda row: row.changed_at)
 
 
+def registered(ledger: Ledger, names: Collection[str], target: str) -> list[RegistrationWish]:
+    """Returns items by whatever names each alone, that are to be taken out of the catalog `target`.
+
+    Raises:
+        InputError: one is not known, was never to be registered, or is registered elsewhere.
+    """
+    found: dict[str, RegistrationWish] = {}
+    for name in names:
+        items = {(row.source, row.item_id) for row in ledger.conversions.called(name)}
+        rows = [p for source, item in sorted(items) for p in ledger.publications.of(item) if p.source == source]
+        if not rows:
+            raise InputError(
+                f"nothing called {name!r} is registered, or to be", hint="`stac-watch explain ITEM` says where it stands"
+            )
+        for row in rows:
+            if row.target not in ("", target):
+                hint = "give `register` the `api` and `collection` that it had, or remove it there by hand"
+                raise InputError(f"{row.item_id} is registered in {row.target}, not in {target}", hint=hint)
+            found[row.key] = RegistrationWish(row.item_id, row.source, row.key, row.state.value)
+    return list(found.values())
+
+
 def publication_of(row: ConversionRow) -> Publication:
     """Returns the publication that a done conversion has, or would have."""
     at = row.changed_at

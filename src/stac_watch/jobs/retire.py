@@ -15,11 +15,13 @@ from stac_watch.ledger.records import Retired
 from stac_watch.ledger.session import StaleState
 from stac_watch.model.errors import InputError, StacWatchError
 from stac_watch.model.item import Retirement
+from stac_watch.model.publication import PublicationState
 from stac_watch.model.states import State
 from stac_watch.runs import retiring
 
 SHARE = 10  # no more than one in so many of what a source has done is removed without being told the number,
 FEW = 10  # unless it is no more than these
+FIRST = "its item is taken out of the catalog first, which the watcher does; then the same command removes the output"
 _WANTED = {"keep": Retirement.KEPT, "deprecate": Retirement.DEPRECATED, "delete": Retirement.DELETED}
 
 
@@ -77,12 +79,32 @@ def _retiring(ledger: Ledger, source: Source, retired: Retired, visible: Callabl
     return Retiring(source.name, row.item_id, row.output_zarr, retired.since, action, refusal, retired)
 
 
-def execute(targets: Sequence[Retiring], ledger: Ledger, now: Callable[[], datetime]) -> list[Retiring]:
-    """Does it, one after another; returns the targets as they turned out. The same again goes on."""
-    return [target if target.refusal is not None else _done(target, ledger, now) for target in targets]
+def execute(targets: Sequence[Retiring], ledger: Ledger, now: Callable[[], datetime], *, registers: bool = False) -> list[Retiring]:
+    """Does it, one after another; returns the targets as they turned out. The same again goes on.
+
+    Where outputs are registered (`registers`), no output goes before its item is out of that catalog: readers would find nothing.
+    """
+    done = []
+    for target in targets:
+        if target.refusal is None and target.action == "delete" and registers and _is_registered(target, ledger, now):
+            done.append(replace(target, refusal=FIRST))
+        else:
+            done.append(target if target.refusal is not None else _done(target, ledger, now, registers=registers))
+    return done
 
 
-def _done(target: Retiring, ledger: Ledger, now: Callable[[], datetime]) -> Retiring:
+def _is_registered(target: Retiring, ledger: Ledger, now: Callable[[], datetime]) -> bool:
+    """Tells whether an item is, or is to be, in the catalog of outputs; has the watcher take it out then."""
+    assert target.retired is not None  # noqa: S101  # a plan's
+    row = target.retired.row
+    states = [p.state for p in ledger.publications.of(row.item_id) if p.key == row.key]
+    if PublicationState.WITHDRAWN in states or not states:
+        return False
+    ledger.publications.withdraw([row.key], now())
+    return True
+
+
+def _done(target: Retiring, ledger: Ledger, now: Callable[[], datetime], *, registers: bool) -> Retiring:
     retired = target.retired
     assert retired is not None  # noqa: S101  # a plan's
     row = retired.row
@@ -96,6 +118,8 @@ def _done(target: Retiring, ledger: Ledger, now: Callable[[], datetime]) -> Reti
             if item is not None:
                 retiring.deprecate(item, deprecated=target.action == "deprecate")
             ledger.retirements.note(retired, Retirement.DEPRECATED, now())
+            if registers:
+                ledger.publications.refresh(row.key, now())
     except StaleState:
         return replace(target, refusal="it was moved meanwhile")
     except StacWatchError as error:

@@ -15,10 +15,12 @@ from sqlalchemy import Row, Select, and_, bindparam, func, literal, or_, select,
 from stac_watch.ledger import moves
 from stac_watch.ledger import schema as t
 from stac_watch.ledger.session import Session, chunked
-from stac_watch.model.publication import Publication, PublicationCount, PublicationState
+from stac_watch.model.publication import WAITING, Publication, PublicationCount, PublicationState
 from stac_watch.model.states import State
 
 _p, _c, _i = t.publication.c, t.conversion.c, t.item.c
+_WAITS = _p.state.in_(sorted(state.value for state in WAITING))
+_OUT = (PublicationState.WITHDRAWING.value, PublicationState.WITHDRAWN.value)
 
 
 class Publications:
@@ -32,19 +34,19 @@ class Publications:
         self._session.publishes = True
 
     def due(self, now: datetime, limit: int) -> list[Publication]:
-        """Returns what is to be sent now, the one that waits longest first."""
-        query = _whole().where(_p.state == PublicationState.PENDING.value, _p.due <= now)
+        """Returns what is to be sent, or taken out, now, the one that waits longest first."""
+        query = _whole().where(_WAITS, _p.due <= now)
         return self._read(query.order_by(_p.due, _p.source, _p.item_id).limit(limit))
 
     def next_due(self) -> datetime | None:
-        """Returns when the next one is to be sent."""
+        """Returns when the next one is to be sent, or taken out."""
         with self._session.read() as tx:
-            return tx.execute(select(func.min(_p.due)).where(_p.state == PublicationState.PENDING.value)).scalar()
+            return tx.execute(select(func.min(_p.due)).where(_WAITS)).scalar()
 
     def bring_forward(self, now: datetime, slack: timedelta) -> None:
         """Makes due what waits for a time that was set by a clock that was further."""
         with self._session.write() as tx:
-            late = and_(_p.state == PublicationState.PENDING.value, _p.due > now + slack)
+            late = and_(_WAITS, _p.due > now + slack)
             tx.execute(update(t.publication).where(late).values(due=now))
 
     def of(self, item_id: str) -> list[Publication]:
@@ -59,7 +61,7 @@ class Publications:
 
     def troubled(self, limit: int) -> list[Publication]:
         """Returns those that failed, and those that wait after a try that went wrong, the last changed first."""
-        wrong = or_(_p.state == PublicationState.FAILED.value, and_(_p.state == PublicationState.PENDING.value, _p.attempts > 0))
+        wrong = or_(_p.state == PublicationState.FAILED.value, and_(_WAITS, _p.attempts > 0))
         return self._read(_whole().where(wrong).order_by(_p.changed_at.desc(), _p.item_id).limit(limit))
 
     def within(self, source: str, start: datetime, end: datetime) -> list[Publication]:
@@ -74,8 +76,21 @@ class Publications:
         for name in ("source", "item_id", "key", "asked_at", "output_zarr"):
             values.pop(name)
         with self._session.write() as tx:
-            pending = _p.state == PublicationState.PENDING.value
-            return tx.execute(update(t.publication).where(guard, pending).values(values)).rowcount == 1
+            return tx.execute(update(t.publication).where(guard, _p.state == row.state.value).values(values)).rowcount == 1
+
+    def refresh(self, key: str, now: datetime) -> None:
+        """Has an item that is registered, or is to be, sent as it is now: what lies beside its output was changed."""
+        values = {"state": PublicationState.PENDING.value, "attempts": 0, "due": now, "asked_at": now, "changed_at": now}
+        with self._session.write() as tx:
+            there = _p.state.in_((PublicationState.REGISTERED.value, PublicationState.PENDING.value))
+            tx.execute(update(t.publication).where(_p.key == key, there).values(values))
+
+    def withdraw(self, keys: Collection[str], now: datetime) -> int:
+        """Has the items of these conversions taken out of the catalog; returns how many were not on their way out already."""
+        values = {"state": PublicationState.WITHDRAWING.value, "attempts": 0, "due": now, "asked_at": now, "changed_at": now}
+        with self._session.write() as tx:
+            query = update(t.publication).where(_p.state.not_in(_OUT)).values(**values, reason=None)
+            return sum(tx.execute(query.where(_p.key == key)).rowcount for key in keys)
 
     def ask(self, keys: Collection[str], now: datetime, *, anew: bool) -> int:
         """Has the items of these conversions registered, where they are done and current; returns how many.

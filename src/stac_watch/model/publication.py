@@ -1,6 +1,7 @@
 """A publication: the registration of a done conversion's item in a target catalog, and its states. Pure.
 
 pending ─▶ registered, or failed; a later revision, or a person, makes it pending again.
+withdrawing ─▶ withdrawn, when a person asks for it, or its output is to be removed.
 """
 
 from __future__ import annotations
@@ -16,6 +17,11 @@ class PublicationState(StrEnum):
     PENDING = "pending"  #: to be sent, or to be sent again
     REGISTERED = "registered"  #: sent, read back, and found to be what was sent
     FAILED = "failed"  #: the catalog does not take it, or there is nothing to send
+    WITHDRAWING = "withdrawing"  #: to be taken out of the catalog
+    WITHDRAWN = "withdrawn"  #: taken out, and not there any more; a later revision is registered again
+
+
+WAITING = frozenset({PublicationState.PENDING, PublicationState.WITHDRAWING})  # the next round does something about them
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """One round of registering: what is due is prepared, the collection made ready, each item sent, read back, compared, noted.
 
-Killed at any moment and begun again, it sends the same once more, which changes nothing. Of a catalog that does not answer nothing
-is concluded: what is due stays due, and the catalog is left alone for a while.
+What is to be taken out is removed, looked for once more, and noted. Killed at any moment and begun again, it sends the same once
+more, which changes nothing. Of a catalog that does not answer nothing is concluded: what is due stays due, and the catalog is left
+alone for a while.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -21,7 +22,7 @@ from stac_watch.ledger.ledger import Ledger
 from stac_watch.model.errors import InputError, StacWatchError, Temporary, Unavailable
 from stac_watch.model.outcome import Outcome
 from stac_watch.model.patience import CLOCKS, Backoff, Breaker, Rest
-from stac_watch.model.publication import Publication, PublicationState
+from stac_watch.model.publication import WAITING, Publication, PublicationState
 from stac_watch.register import collection as collections
 from stac_watch.register.compared import difference, unlike
 from stac_watch.register.item import Outputs, Postable, postable
@@ -50,6 +51,7 @@ class Round:
     registered: int = 0
     failed: int = 0
     later: int = 0
+    withdrawn: int = 0
 
 
 @dataclass(frozen=True)
@@ -103,20 +105,26 @@ class Registrar:
         began = self._now()
         rows = self._ledger.publications.due(began, BATCH)
         with ThreadPoolExecutor(self._register.at_once, thread_name_prefix="register") as pool:
-            prepared = list(pool.map(self._prepared, rows))
+            leaving = [row for row in rows if row.state is PublicationState.WITHDRAWING]
+            prepared = list(pool.map(self._prepared, (row for row in rows if row.state is PublicationState.PENDING)))
             ready = [one for one in prepared if isinstance(one, _Ready)]
             done = [one for one in prepared if isinstance(one, PublicationState)]
             try:
                 if ready:
                     self._make_ready([one.item.document for one in ready])
-                done += self._send(pool, ready)
+                done += self._done(
+                    [pool.submit(self._sent, one) for one in ready] + [pool.submit(self._taken_out, row) for row in leaving]
+                )
             except StacWatchError as error:
                 self._breaker.failed(self._now(), error.message, rng=self._rng)
                 raise
         self._breaker.worked()
-        self._paced = Rest(began, began + timedelta(seconds=len(ready) / self._register.rate))
+        self._paced = Rest(began, began + timedelta(seconds=(len(ready) + len(leaving)) / self._register.rate))
         counted = {state: done.count(state) for state in PublicationState}
-        return Round(*(counted[s] for s in (PublicationState.REGISTERED, PublicationState.FAILED, PublicationState.PENDING)))
+        later = sum(counted[state] for state in WAITING)
+        return Round(
+            counted[PublicationState.REGISTERED], counted[PublicationState.FAILED], later, counted[PublicationState.WITHDRAWN]
+        )
 
     def prepare(self, row: Publication) -> Postable:
         """Returns the item of a publication, as it would be sent now.
@@ -170,15 +178,16 @@ class Registrar:
             return self._settle(row, PublicationState.REGISTERED, digest=item.digest)
         return _Ready(row, item)
 
-    def _send(self, pool: ThreadPoolExecutor, ready: Iterable[_Ready]) -> list[PublicationState]:
-        """Sends each; raises what is wrong with the catalog when each has been tried, and was not taken."""
+    def _done(self, tried: Iterable[Future[PublicationState]]) -> list[PublicationState]:
+        """Returns what became of each; raises what is wrong with the catalog when each has been tried, and was not taken."""
         done, trouble = list[PublicationState](), list[StacWatchError]()
-        for sent in [pool.submit(self._sent, one) for one in ready]:
+        for sent in tried:
             try:
                 done.append(sent.result())
             except StacWatchError as error:
                 trouble.append(error)
-        if trouble and (PublicationState.REGISTERED not in done or not isinstance(trouble[0], Temporary)):
+        taken = PublicationState.REGISTERED in done or PublicationState.WITHDRAWN in done
+        if trouble and (not taken or not isinstance(trouble[0], Temporary)):
             raise trouble[0]
         return done
 
@@ -197,6 +206,22 @@ class Registrar:
             never = one.row.attempts + 1 >= ENOUGH
             return self._settle(one.row, PublicationState.FAILED if never else PublicationState.PENDING, said)
         return self._settle(one.row, PublicationState.REGISTERED, digest=one.item.digest)
+
+    def _taken_out(self, row: Publication) -> PublicationState:
+        """Removes an item, and looks whether it is gone; until it is, that is tried again."""
+        if row.target not in ("", self._target.url):
+            return self._settle(row, PublicationState.WITHDRAWING, f"it is registered in {row.target}, not in {self._target.url}")
+        try:
+            self._target.remove(row.item_id)
+            found = self._target.item(row.item_id)
+        except Rejected as error:
+            return self._settle(row, PublicationState.WITHDRAWING, _said(error))
+        except StacWatchError as error:
+            self._settle(row, PublicationState.WITHDRAWING, _said(error))
+            raise
+        if found is not None:
+            return self._settle(row, PublicationState.WITHDRAWING, f"{self._target.url} removed the item, and still shows it")
+        return self._settle(replace(row, digest="", target="", registered_at=None), PublicationState.WITHDRAWN)
 
     def _settle(
         self, row: Publication, state: PublicationState, reason: str | None = None, *, digest: str = ""

@@ -20,7 +20,7 @@ from stac_watch.ledger.records import ConversionRow, HistoryRow, ItemRow, Order,
 from stac_watch.model.errors import InputError
 from stac_watch.model.item import Retirement
 from stac_watch.model.outcome import Outcome
-from stac_watch.model.publication import Publication, PublicationState
+from stac_watch.model.publication import WAITING, Publication, PublicationState
 from stac_watch.model.signatures import masked
 from stac_watch.model.states import State
 from stac_watch.report.lines import Line, line
@@ -192,7 +192,7 @@ def render_explanation(view: Explanation) -> RenderableType:
         ("events", ", ".join(f"{e['id']} ({e['data']['reason']})" for e in view.events)),
         ("pruned", PRUNED if view.pruned else None), ("run", entry.run), ("output", entry.output),
         ("posts", f"{view.posts} without a clear answer" if view.posts else None), ("exit code", _exit_code(view.outcome)),
-        ("registered", _published(view.publications)),
+        ("registered", registration(view.publications)),
         ("reason", entry.reason), ("hint", view.outcome.hint if view.outcome is not None else None), ("log", view.log),
     ):  # fmt: skip
         if value:
@@ -210,13 +210,15 @@ def render_explanation(view: Explanation) -> RenderableType:
     return Group(head, moves, verdicts, after)
 
 
-def _published(rows: Sequence[Publication]) -> str:
+def registration(rows: Sequence[Publication]) -> str:
     """Returns where the registration of an output stands."""
     parts = []
     for p in rows:
         place = f"{p.target}/items/{p.item_id}" if p.target else "nowhere yet"
+        if p.state is PublicationState.WITHDRAWN:
+            place = f"taken out of the catalog {when(p.changed_at)}"
         late = f", try {p.attempts} went wrong: {p.reason}" if p.reason and p.state is not PublicationState.REGISTERED else ""
-        again = f"; again {when(p.due)}" if p.state is PublicationState.PENDING and p.attempts else ""
+        again = f"; again {when(p.due)}" if p.state in WAITING and p.attempts else ""
         since = f" {when(p.registered_at)}" if p.registered_at is not None else ""
         parts.append(f"{p.state.value}: {place}{since}{late}{again}")
     return "; ".join(parts)

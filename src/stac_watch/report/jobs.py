@@ -27,9 +27,9 @@ DAYS = 40
 OBJECTS = 10  # of one output
 
 
-def render_wanted(wanted: Sequence[RegistrationWish]) -> RenderableType:
-    """Returns what is to be registered."""
-    table = Table(title="to be registered", title_justify="left", header_style="bold")
+def render_wanted(wanted: Sequence[RegistrationWish], title: str = "to be registered") -> RenderableType:
+    """Returns what is to be registered, or taken out."""
+    table = Table(title=title, title_justify="left", header_style="bold")
     for name in ("item", "source", "why"):
         table.add_column(name, overflow="fold")
     for one in wanted[:SHOWN]:

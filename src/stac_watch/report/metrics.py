@@ -12,7 +12,7 @@ from datetime import datetime
 from prometheus_client import Metric
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
 
-from stac_watch.model.publication import PublicationState
+from stac_watch.model.publication import WAITING
 from stac_watch.model.states import Fact, State
 from stac_watch.report.totals import Totals
 
@@ -86,12 +86,9 @@ def _of_ledger(whole: Totals) -> Iterator[Metric]:
 def _of_publications(whole: Totals) -> Iterator[Metric]:
     counts = {(c.source, c.state.value): c.n for c in whole.publications}
     yield _gauge("publications", "Items that are registered, or are to be, by state", counts, ("source", "state"))
-    waits = {
-        (c.source,): max(0.0, (whole.at - c.since).total_seconds())
-        for c in whole.publications
-        if c.state is PublicationState.PENDING
-    }
-    yield _gauge("oldest_publication_seconds", "How long the item waits that is longest to be registered", waits, ("source",))
+    since = [(c.source, c.since) for c in whole.publications if c.state in WAITING]
+    waits = {(name,): max(0.0, *((whole.at - at).total_seconds() for one, at in since if one == name)) for name, _ in since}
+    yield _gauge("oldest_publication_seconds", "How long the item waits that is longest to be sent or removed", waits, ("source",))
 
 
 def _of_discovery(whole: Totals) -> Iterator[Metric]:

@@ -151,13 +151,19 @@ def _notes(view: Status) -> list[Text]:
     notes.append(Text(f"watcher: {view.watcher or 'none; nothing moves until `stac-watch watch` runs'}"))
     notes += [Text(f"{s.source}: {s.catalog or 'its catalog was not asked yet'}", style="dim") for s in view.sources]
     if view.publications:
-        states = {s: sum(c.n for c in view.publications if c.state is s) for s in PublicationState}
-        notes.append(Text("registered: " + ", ".join(f"{n} {state.value}" for state, n in states.items()), style="dim"))
+        notes.append(Text(f"registered: {published(view.publications)}", style="dim"))
     for source in view.sources:
         if source.backfill is not None and source.backfill.held:
             text = f"backfill of {source.source} is held: {source.backfill.held}; the same command with --yes goes on"
             notes.append(Text(text, style="bold yellow"))
     return notes
+
+
+def published(counts: Sequence[PublicationCount]) -> str:
+    """Returns how many items are registered, or are to be, in a line; leaving is told only where some leave."""
+    states = {state: sum(c.n for c in counts if c.state is state) for state in PublicationState}
+    leaving = (PublicationState.WITHDRAWING, PublicationState.WITHDRAWN)
+    return ", ".join(f"{n} {state.value}" for state, n in states.items() if n or state not in leaving)
 
 
 def _waiting(entries: Sequence[Waiting]) -> Table:

@@ -18,8 +18,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from stac_watch.model.states import State
-from stac_watch.report.explain import Explanation
+from stac_watch.report.explain import Explanation, registration
 from stac_watch.report.health import Health
+from stac_watch.report.status import published
 from stac_watch.report.times import minute, span, when
 from stac_watch.report.web.map import coast, draw
 from stac_watch.report.web.overview import Overview
@@ -86,6 +87,8 @@ def _template(name: str) -> Template:
         "document": document,
         "quoted": shlex.quote,
         "place": place,
+        "published": published,
+        "registration": registration,
     }
     return environment.get_template(name)
 
