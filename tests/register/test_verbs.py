@@ -11,6 +11,7 @@ from shop import COLLECTION, Shop, described
 
 from stac_watch.cli.main import main
 from stac_watch.config.model import Limits
+from stac_watch.demo.items import make_collection
 from stac_watch.ledger.records import Move
 from stac_watch.model.outcome import MARKER, Outcome
 from stac_watch.model.publication import PublicationState as P
@@ -21,6 +22,8 @@ from stac_watch.report.web.query import View
 from stac_watch.report.web.site import Site
 from stac_watch.watch.pulse import Recorder
 from stac_watch.watch.registering import Registering
+
+SENSED = "2026-02-28T12:00:00Z"  # as the ledger has it
 
 
 @pytest.fixture
@@ -40,7 +43,7 @@ register: {{api: "{shop.url}", collection: {COLLECTION}, href_base: "http://127.
     output.mkdir(parents=True)
     marker = Outcome(code=0, key=seen.conversion.key, item_id=item_id, finished="2026-03-01T12:00:00Z")
     (output / MARKER).write_text(marker.as_json())
-    output.with_name(f"{item_id}.zarr.item.json").write_text(json.dumps(described(item_id, marker.finished)))
+    output.with_name(f"{item_id}.zarr.item.json").write_text(json.dumps(described(item_id, marker.finished, datetime=SENSED)))
     row = ledger.conversions.get(marker.key)
     ledger.conversions.move(row, Move(Fact.SUCCEEDED, "done", outcome=marker), shop.clock())
     shop.ledger.close()
@@ -175,3 +178,24 @@ def test_the_pages_say_where_registrations_stand(shop):
 
     assert f"registered: {shop.url}/collections/{COLLECTION}/items/{item_id}" in told(item_id)
     assert "has no geometry" in told(bad)
+
+
+def test_an_audit_looks_into_the_catalog_of_outputs(installed, capsys):
+    shop, item_id, file = installed
+    shop.store.put_collection(make_collection("sentinel-2-l2a"))
+    audit = ["audit", "s2", "--start", "2026-02-27", "--end", "2026-03-01", "--json", "-c", str(file)]
+    assert main(audit, {}) == 1
+    assert [(gap["kind"], gap["item"]) for gap in json.loads(capsys.readouterr().out)["gaps"]] == [("unregistered", item_id)]
+    assert main(["item", item_id, "-c", str(file)], {}) == 0
+    document = json.loads(capsys.readouterr().out)
+    shop.store.put_collection(make_collection(COLLECTION))
+    assert main(["register", item_id, "--yes", "-c", str(file)], {}) == 0
+    row = shop.publication(item_id)
+    shop.store.put(document)
+    assert shop.ledger.publications.settle(row, replace(row, state=P.REGISTERED, target=f"{shop.url}/collections/{COLLECTION}"))
+    capsys.readouterr()
+    assert main(audit, {}) == 0
+    assert json.loads(capsys.readouterr().out)["gaps"] == []
+    shop.store.put({**document, "id": f"{item_id}_other"})
+    assert main(audit, {}) == 1
+    assert [gap["kind"] for gap in json.loads(capsys.readouterr().out)["gaps"]] == ["foreign"]

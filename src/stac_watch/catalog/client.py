@@ -31,7 +31,7 @@ from stac_watch.model.stamps import parse_stamp
 FIELDS = ("id", "collection", "bbox", "assets", "properties")
 PROPERTIES = (  # what is kept of them: a sweep has some thousand items in memory
     "datetime", "start_datetime", "end_datetime", "updated", "published", "created", "deprecated", "eo:cloud_cover", "grid:code",
-    "processing:version", "processing:software", "product:type",
+    "processing:version", "processing:software", "processing:datetime", "product:type",
 )  # fmt: skip
 LEAN = ("-links",)  # stac-fastapi writes 1 KB of them for each item, also where `fields` has none
 SWEEP_PAGE = 2_500  # items per request of a sweep: a day of the real catalog has 1,400, and a full page is asked for twice

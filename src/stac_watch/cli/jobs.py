@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,9 +15,13 @@ from stac_watch.model.errors import Exit, InputError
 from stac_watch.model.states import State
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from stac_watch.config.model import Config
+    from stac_watch.config.register import Register
     from stac_watch.jobs.audit import Evidence
     from stac_watch.ledger.records import ConversionRow
+    from stac_watch.model.item import ItemDocument
     from stac_watch.runs.engine import Receipt
     from stac_watch.watch.loop import Parts
 
@@ -183,6 +187,7 @@ def audit(
     """Compare catalog, ledger, runs and outputs over a range of days: exit code 0 only if nothing is missing, stale or doubled."""
     from stac_watch.cli.times import read_range
     from stac_watch.jobs import audit as job
+    from stac_watch.jobs import registered
     from stac_watch.ledger.records import Audited
     from stac_watch.report.jobs import render_audit
     from stac_watch.runs.deep import ReadingStopped
@@ -194,6 +199,8 @@ def audit(
             found = job.audit(parts.intake(settings.source(source)), evidence, first, last, expect, runner=runner)
         except ReadingStopped:
             return Exit.INTERRUPTED
+        if settings.registration is not None:
+            found = registered.compared(found, parts.ledger, partial(_listing, settings.registration, first, last))
         try:
             written = job.write(found, file) if file is not None else 0
             show(found, json, render_audit)
@@ -202,6 +209,25 @@ def audit(
         finally:  # last: a ledger that cannot be written must not keep back what was found, nor a broken pipe the note of it
             parts.ledger.sources.note_audit(Audited(source, found.at, found.start, found.end, found.kinds))
     return Exit.NOT_ALL_WELL if found.gaps else Exit.OK
+
+
+def _listing(register: Register, start: datetime, end: datetime) -> Iterator[ItemDocument]:
+    """Yields the items of the catalog of outputs that were acquired in `[start, end)`."""
+    from stac_watch import app
+    from stac_watch.catalog.probe import probe
+    from stac_watch.catalog.reader import leaves
+    from stac_watch.catalog.windows import days
+    from stac_watch.config.model import Source
+
+    rng = app.jitter()
+    if app.build_target(register, rng).described() is None:
+        return
+    place = Source(name="outputs", api=register.api, collection=register.collection, auth=register.auth)
+    catalog = app.build_catalog(place, rng)
+    probe(catalog, place.poll.page)
+    for window in days("datetime", start, end):
+        for leaf in leaves(catalog, window, place.poll.page):
+            yield from leaf.documents
 
 
 def _evidence(

@@ -47,6 +47,9 @@ class GapKind(StrEnum):
     EXPIRED = "expired"  #: it was done, and its only copy went with its run's volume
     GONE = "gone"  #: no longer in the catalog, and not done, or `on_gone` asks for more than to keep its output
     UNREADABLE = "unreadable"  #: in the catalog, and cannot be acted on
+    UNREGISTERED = "unregistered"  #: done, and its item is not in the catalog of outputs
+    MISREGISTERED = "misregistered"  #: the catalog of outputs has the item of an earlier output
+    FOREIGN = "foreign"  #: in the catalog of outputs, and no output of ours
 
 
 REMEDY = {
@@ -62,6 +65,9 @@ REMEDY = {
     GapKind.DOUBLED: "stop one of the two runs",
     GapKind.GONE: "`stac-watch retire` does what `on_gone` says",
     GapKind.UNREADABLE: "tell the catalog",
+    GapKind.UNREGISTERED: "`stac-watch register ITEM --yes`",
+    GapKind.MISREGISTERED: "`stac-watch register ITEM --yes`",
+    GapKind.FOREIGN: "is it somebody else's? else remove it there",
 }
 REPLAYABLE = (
     GapKind.MISSING, GapKind.STALE, GapKind.FAILED, GapKind.LOST, GapKind.DAMAGED, GapKind.UNVERIFIED, GapKind.DRIFTED,
