@@ -13,6 +13,7 @@ from stac_watch.cli.main import main
 from stac_watch.config.model import Limits
 from stac_watch.demo.items import make_collection
 from stac_watch.ledger.records import Move
+from stac_watch.model.errors import Exit
 from stac_watch.model.outcome import MARKER, Outcome
 from stac_watch.model.publication import PublicationState as P
 from stac_watch.model.states import Fact
@@ -199,3 +200,8 @@ def test_an_audit_looks_into_the_catalog_of_outputs(installed, capsys):
     shop.store.put({**document, "id": f"{item_id}_other"})
     assert main(audit, {}) == 1
     assert [gap["kind"] for gap in json.loads(capsys.readouterr().out)["gaps"]] == ["foreign"]
+    shop.faults.set(wire=("403",) * 20, wire_paths=(f"/collections/{COLLECTION}",))
+    assert main(audit, {}) == Exit.REFUSED
+    said = capsys.readouterr()
+    assert json.loads(said.out)["retired"] == 1, "what was found of the rest is told"
+    assert "the catalog wants credentials" in " ".join(said.err.split())

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stac_watch.cli.terminal import DEFAULT_CONFIG, ConfigOption, JsonOption, SourceArgument, YesOption, acting, cli, progress, show
-from stac_watch.model.errors import Exit, InputError
+from stac_watch.model.errors import Exit, InputError, StacWatchError
 from stac_watch.model.states import State
 
 if TYPE_CHECKING:
@@ -199,8 +199,12 @@ def audit(
             found = job.audit(parts.intake(settings.source(source)), evidence, first, last, expect, runner=runner)
         except ReadingStopped:
             return Exit.INTERRUPTED
-        if settings.registration is not None:
-            found = registered.compared(found, parts.ledger, partial(_listing, settings.registration, first, last))
+        unseen = None
+        try:
+            if settings.registration is not None:
+                found = registered.compared(found, parts.ledger, partial(_listing, settings.registration, first, last))
+        except StacWatchError as error:  # said last: what was found of the rest is not kept back
+            unseen = error
         try:
             written = job.write(found, file) if file is not None else 0
             show(found, json, render_audit)
@@ -208,6 +212,8 @@ def audit(
                 print(f"{written} of {len(found.gaps)} gaps written; `stac-watch replay --file {file}` tries them again")
         finally:  # last: a ledger that cannot be written must not keep back what was found, nor a broken pipe the note of it
             parts.ledger.sources.note_audit(Audited(source, found.at, found.start, found.end, found.kinds))
+    if unseen is not None:
+        raise unseen
     return Exit.NOT_ALL_WELL if found.gaps else Exit.OK
 
 
