@@ -23,6 +23,7 @@ class Shelf:
     before: Callable[[str], None] = lambda _: None  # told of each path before it is answered
     tag: Callable[[bytes], str] = lambda body: f'"{hashlib.sha256(body).hexdigest()[:16]}"'  # an ETag; empty: none is sent
     absent: int = 404
+    refusal: bytes = b"no"  # the body of an answer for what is absent
     headers: dict[str, str] = field(default_factory=dict)  # with every answer
     url: str = ""
     asked: list[str] = field(default_factory=list)
@@ -41,7 +42,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = shelf.objects.get(self.path.lstrip("/"))
         tag = shelf.tag(body) if body is not None else ""
         if body is None:
-            self._answer(shelf.absent, b"no", {})
+            self._answer(shelf.absent, shelf.refusal, {})
         elif tag and self.headers.get("If-None-Match") == tag:
             self._answer(304, b"", {"ETag": tag})
         else:

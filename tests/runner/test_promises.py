@@ -180,6 +180,34 @@ def test_a_signature_that_has_ended_is_said_to_have(product, runner, tmp_path, b
 
 
 @pytest.mark.parametrize(
+    ("body", "header", "code"),
+    [
+        (b'<?xml version="1.0"?><Error><Code>InvalidAccessKeyId</Code><Message>m</Message></Error>', "", 77),
+        (b"\xef\xbb\xbf<?xml version='1.0'?><Error><Code>AuthenticationFailed</Code></Error>", "", 77),
+        (b'{"error": {"code": "ExpiredToken"}}', "", 77),
+        (b"AuthenticationFailed", "", 77),
+        (b"", "AuthenticationFailed", 77),
+        (b"<Error><Code>AccessDenied</Code></Error>", "", 66),  # what is absent is answered so, too
+        (b"<html>InvalidAccessKeyId is none of our words</html>", "", 66),
+        (b"\xff" * 100_000, "", 66),
+    ],
+)
+def test_a_403_that_is_about_who_asks_is_no_absence(runner, tmp_path, body, header, code):
+    with served(Shelf({}, absent=403, refusal=body, headers={"x-ms-error-code": header} if header else {})) as shelf:
+        ended = runner(f"{shelf.url}/p.zarr", tmp_path / "o.zarr", command="preflight")
+    assert ended.code == code, ended.stderr
+
+
+@pytest.mark.parametrize(("by_item", "code"), [(True, 75), (False, 77)], ids=["of-an-item", "by-hand"])
+def test_a_signature_that_has_ended_is_said_to_have_with_the_server_s_word_for_it(runner, tmp_path, by_item, code):
+    with served(Shelf({}, absent=403, refusal=b"<Error><Code>AuthenticationFailed</Code></Error>")) as shelf:
+        href = f"{shelf.url}/{ITEM_ID}.zarr?se=2020-01-01T00%3A00%3A00Z&sig=secret"
+        shelf.objects = {"item.json": _item(href)}
+        ended = runner(f"{shelf.url}/item.json" if by_item else href, tmp_path / "o.zarr", command="preflight")
+    assert (ended.code, "ended at 2020-01-01" in ended.said, "secret" in ended.stderr) == (code, True, False)
+
+
+@pytest.mark.parametrize(
     "bucket", ["my.bucket.with.dots", "Legacy_Bucket_Of_2010", "e05ab01a9d56408d82ac32d69a5aae2a:202510-s02msil2a", "plain-1"]
 )
 def test_every_bucket_name_that_stores_have_is_asked_for(product, runner, tmp_path, monkeypatch, bucket):

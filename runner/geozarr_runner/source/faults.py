@@ -32,8 +32,12 @@ _AGAIN = frozenset({408, 425, 429})
 _KEYS = frozenset({
     "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired", "AccountProblem",
     "RequestTimeTooSkewed", "AllAccessDisabled", "InvalidSecurity", "NotSignedUp",
+    "AuthenticationFailed", "InvalidAuthenticationInfo", "NoAuthenticationInformation", "AccountIsDisabled",
 })  # fmt: skip
-"""S3's codes that are about who asks, and never about an object that is not there (S3 API reference, error responses)."""
+"""Codes that are about who asks, and never about an object that is not there.
+
+Sources: S3 API reference, error responses (Google Cloud Storage has the same); Azure Storage, common REST API error codes.
+"""
 _QUERY = re.compile(r"\?[^\s'\"<>)]+")
 _NAMED = ("NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "TokenRetrievalError")
 _UNUSABLE = ("ParamValidationError", "InvalidURL", "InvalidURLClientError", "NonHttpUrlClientError")
@@ -50,6 +54,9 @@ def classify(error: Exception, path: str, target: Path | None = None) -> StacWat
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return SourceNotThere(f"{path} is not there", hint="it is tried again later; check the product's href if this stays")
     status = _status(error)
+    word = getattr(error, "message", None)  # aiohttp's; of a refusal `transfer` puts there what the server said
+    if status == _FORBIDDEN and word in _KEYS:
+        return Refused(f"not allowed to read {path} (HTTP 403, {word})", hint="check the credentials or the signature")
     if status is not None:
         return _by_status(status, path)
     if isinstance(error, asyncio.TimeoutError | TimeoutError | ConnectionError):

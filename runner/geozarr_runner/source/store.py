@@ -207,13 +207,12 @@ class SourceStore:
 
     def _signed(self, known: StacWatchError, error: Exception) -> StacWatchError:
         """Says of a refusal that the signature in the URL has ended, where it has."""
-        if not self.query or not isinstance(known, Forbidden):
+        if not self.query or not isinstance(known, Refused):
             return known
         ended = signature_ended(self.query, error)
         if not ended:
-            return Forbidden(
-                known.message, hint=f"{known.hint}; the signature in its href may be for another object, or have ended"
-            )
+            said = f"{known.hint}; the signature in its href may be for another object, or have ended"
+            return type(known)(known.message, hint=said)
         message = f"{known.message}: the signature in its href ended at {ended}"
         if self.renewable:
             return _Ended(message, hint="the next attempt reads the item again, and with it a new signature")

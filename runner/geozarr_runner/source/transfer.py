@@ -6,12 +6,16 @@ what arrives bounds memory, too.
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 BLOCK = 1 << 20  #: bytes asked for at a time
+_REFUSAL = 16_384  #: bytes of a refusal's body that are read
+_CODE = re.compile(rb"""<Code>\s*(\w+)\s*</Code>|"(?:code|error)"\s*:\s*"(\w+)"|\A\s*(\w+)\s*\Z""")
+"""The word for why, in the answers of S3, Google Cloud Storage and Azure (XML), of what speaks JSON, and alone."""
 
 
 @dataclass(frozen=True)
@@ -67,12 +71,26 @@ class Http:
             if known is not None and response.status == 304:  # Not Modified
                 yield Delivery(known, _nothing(), unchanged=True)
                 return
-            response.raise_for_status()
+            await _require_given(response)
             given = response.headers
             length = given.get("Content-Length", "") if "Content-Encoding" not in given else ""
             size = int(length) if length.isascii() and length.isdigit() else None
             found = Validator(given.get("ETag", ""), given.get("Last-Modified", ""), size)
             yield Delivery(found, response.content.iter_chunked(BLOCK), unchanged=known is not None and not known.differs(found))
+
+
+async def _require_given(response: Any) -> None:  # noqa: ANN401  # aiohttp is imported late
+    """Raises what aiohttp raises for an error; of a 403 with the server's word for why as its message, where there is one."""
+    if response.status == 403:  # Forbidden
+        word = response.headers.get("x-ms-error-code") or refusal_code(await response.content.read(_REFUSAL))
+        response.reason = word or response.reason
+    response.raise_for_status()
+
+
+def refusal_code(body: bytes) -> str:
+    """Returns the word for why in a refusal's body; empty when it has none."""
+    found = _CODE.search(body)
+    return next(word for word in found.groups() if word is not None).decode("ascii", "replace") if found else ""
 
 
 class S3:
