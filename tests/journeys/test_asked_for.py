@@ -274,6 +274,23 @@ def test_a_person_may_take_what_is_missing_for_nodata(finished, waiting):
     assert [(r.state, r.attempt) for r in finished.ledger.conversions.find(item_id=item)] == [(State.DONE, 2)]
 
 
+def test_what_taking_missing_chunks_for_nodata_does_not_reach_is_refused(finished):
+    """An event that has gone out is not changed, and what is read from the catalog anew has not been found to lack anything."""
+    item, intakes = finished.items[0], {finished.source.name: finished.intake}
+    again(finished, replay.named([Wish(item)], finished.ledger, ["demo"]))
+    (row,) = finished.ledger.conversions.find(item_id=item)
+    finished.ledger.outbox.note_post(finished.ledger.outbox.of([row.key])[row.key], finished.clock() + timedelta(days=1))
+    targets = replay.named([Wish(item), Wish("unheard-of")], finished.ledger, ["demo"], urgent=True)
+    assert [t.refusal for t in targets] == [None, None]
+    said = replay.fit_for_empty(targets, finished.ledger)
+    done = replay.execute(targets, finished.ledger, intakes, finished.clock, allow_empty=True)
+    assert done == said
+    assert ["has gone out" in said[0].refusal, "from the catalog anew" in said[1].refusal] == [True, True]
+    assert finished.ledger.outbox.due(finished.clock(), 10) == []
+    assert not finished.ledger.outbox.hasten(row.key, finished.clock(), allow_empty=True)
+    assert "allow_empty" not in json.loads(finished.ledger.outbox.of([row.key])[row.key].body)["data"].get("options", {})
+
+
 def test_a_dry_run_asks_the_catalog_for_what_the_ledger_does_not_know_and_writes_nothing(archive):
     targets = replay.named([Wish(archive.items[0]), Wish("T32TQM-nowhere")], archive.ledger, ["demo"])
     known, unknown = sorted(replay.preview(targets, {archive.source.name: archive.intake}), key=lambda t: t.refusal or "")

@@ -73,7 +73,8 @@ def replay(
     error: Annotated[str | None, typer.Option(help="Failed conversions whose error contains this text.")] = None,
     now: Annotated[bool, typer.Option("--now", help="Queued ones, too: send them at once, not when they are due.")] = False,
     allow_empty: Annotated[
-        bool, typer.Option("--allow-empty", help="Take chunks that are missing for nodata: of what waits for them, with --now.")
+        bool,
+        typer.Option("--allow-empty", help="Take missing chunks for nodata, of what waits with --now; not of what has gone out."),
     ] = False,
     file: Annotated[
         Path | None, typer.Option(resolve_path=True, help="Those of a file: ids, keys, or what `audit --file` wrote.")
@@ -90,13 +91,15 @@ def replay(
     if register:
         from stac_watch.cli.register import ask_for
 
-        if not item or now or any(given is not None for given in (state, since, error, file, held, event)):
+        if not item or now or allow_empty or any(given is not None for given in (state, since, error, file, held, event)):
             raise InputError("replay --register takes items, and nothing else", hint="`stac-watch register` selects in other ways")
         return ask_for(context, config, item, None, json=json, yes=yes)
     from stac_watch.jobs import replay as job
     from stac_watch.report.jobs import render_targets
 
     with acting(context, config) as (settings, parts):
+        if event is not None and allow_empty:
+            raise InputError("an event is posted byte for byte: --allow-empty would change it", hint="replay the item instead")
         if event is not None:
             return _repost(parts, event, yes=yes)
         intakes = {source.name: parts.intake(source) for source in settings.sources}
@@ -111,7 +114,7 @@ def replay(
         if yes:
             targets = job.execute(targets, parts.ledger, intakes, parts.now, allow_empty=allow_empty, as_was=as_was)
         else:
-            targets = job.preview(targets, intakes)
+            targets = job.preview(job.fit_for_empty(targets, parts.ledger) if allow_empty else targets, intakes)
     show(targets, json, render_targets)
     refused = sum(t.refusal is not None for t in targets)
     if not json:

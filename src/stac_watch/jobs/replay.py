@@ -197,6 +197,21 @@ def renewed(row: ConversionRow, ledger: Ledger, recipes: Recipes) -> tuple[Sight
     return (now, different) if different else None
 
 
+def fit_for_empty(targets: Iterable[ReplayTarget], ledger: Ledger) -> list[ReplayTarget]:
+    """Refuses those that the wish to take missing chunks for nodata cannot reach any more, or not yet."""
+    results = []
+    for target in targets:
+        why = None
+        if target.from_catalog:
+            why = "it is read from the catalog anew; replay it without --allow-empty, and again with it when chunks are missing"
+        elif target.state is State.QUEUED and target.refusal is None:
+            waits = ledger.outbox.of([target.key or ""]).get(target.key or "")
+            if waits is None or waits.posts:
+                why = "its event has gone out, and is not changed any more; --allow-empty reaches it when that run has ended"
+        results.append(target if why is None else replace(target, action="", refusal=why))
+    return results
+
+
 def execute(
     targets: Sequence[ReplayTarget],
     ledger: Ledger,
@@ -214,13 +229,14 @@ def execute(
         intakes: by source.
         now: the clock.
         as_was: the recipe is the one that each had, not that of now.
-        allow_empty: the runs take chunks that are missing for nodata; not those of items that the catalog is asked for first.
+        allow_empty: the runs take chunks that are missing for nodata; what that does not reach is refused (`fit_for_empty`).
 
     Raises:
         CatalogUnavailable: a catalog gives no usable answer; what was moved before stays moved.
     """
     hosts = {name: ",".join(intake.source.hosts()) for name, intake in intakes.items()}
     recipes = AS_THEY_WERE if as_was else intakes
+    targets = fit_for_empty(targets, ledger) if allow_empty else targets
     mine = [t for t in targets if not t.from_catalog]
     results = [_again(t, ledger, recipes, hosts.get(t.source, ""), now(), allow_empty=allow_empty) for t in mine]
     for name in dict.fromkeys(t.source for t in targets if t.from_catalog):
@@ -239,8 +255,9 @@ def _again(
         if current.refusal is not None:
             return current
         if row.state is State.QUEUED:
-            ledger.outbox.hasten(row.key, now, allow_empty=allow_empty)
-            return current
+            if ledger.outbox.hasten(row.key, now, allow_empty=allow_empty):
+                return current
+            return replace(current, action="", refusal="it moved meanwhile")
         if (found := renewed(row, ledger, recipes)) is not None:
             return _anew(row, found[0], ledger, now, allow_empty=allow_empty)
         again = row.state is State.DONE  # whoever asks for what is done wants it made again, not to hear that it is done

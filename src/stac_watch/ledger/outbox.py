@@ -50,12 +50,14 @@ class Outbox:
     def hasten(self, key: str, now: datetime, *, allow_empty: bool = False) -> bool:
         """Makes a conversion's waiting event due now; returns whether there is one.
 
-        With `allow_empty` it asks, unless it has gone out, to take chunks that are missing for nodata.
+        With `allow_empty` it asks to take chunks that are missing for nodata; one that has gone out is left as it is, and counts
+        as none.
         """
         with self._session.write() as tx:
             for row in chunked(tx, sql.WAITING, [key]) if allow_empty else ():
-                if row.posts == 0:
-                    tx.execute(sql.REWRITE, {"of_event": row.event_id, "rewritten": allowing_empty(bytes(row.body))})
+                if row.posts:
+                    return False
+                tx.execute(sql.REWRITE, {"of_event": row.event_id, "rewritten": allowing_empty(bytes(row.body))})
             return tx.execute(update(t.outbox).where(t.outbox.c.key == key).values(due=now)).rowcount == 1
 
     def load(self, now: datetime) -> Load | None:
