@@ -242,17 +242,22 @@ def _one(way: str, source: Path, output: Path) -> int:
     from geozarr_runner.convert import engine
     from geozarr_runner.convert import stock as convert
     from geozarr_runner.process import limits
-    from geozarr_runner.source.product import parse, select
+    from geozarr_runner.source.metadata import parse
+    from geozarr_runner.source.product import select
     from geozarr_runner.verify import verify
 
     product = parse(json.loads((source / ".zmetadata").read_text())["metadata"], str(source))
     selection = select(product, "")
     workers = limits.workers(selection, "")
+    kept = output.with_name(f"{output.name}.frames.json")  # of the process that converted
     if way == "verify":
-        return len(verify.verify(source, selection, output, level=product.level, workers=workers, seed="bench").failed)
+        frames = json.loads(kept.read_text())
+        found = verify.verify(source, selection, output, level=product.level, workers=workers, seed="bench", frames=frames)
+        return len(found.failed)
     asked, _, chunk = way.partition(" ")
     options = engine.Options(int(chunk or CHUNK), engine=asked, workers=workers)
     done = convert.convert(source, selection, output, options, level=product.level)
+    kept.write_text(json.dumps(dict(done.frames)))
     return 0 if done.engine.startswith(asked) else 1
 
 

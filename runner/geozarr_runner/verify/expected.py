@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -48,6 +49,9 @@ class Task:
     shape: tuple[int, ...]  # that it has to have
     reads: int  # pixels behind it: an injected band of 60 m stands for 36 times as many
     expect: Callable[[], Callable[[Block], Values]]  # opens what is needed, late: a full band takes 240 MB
+    factor: int = (
+        1  # pixels of the source's edge for each; a chunk is sampled in so many parts, or one of 60 m is all of a 10 m band
+    )
 
 
 def from_source(source: SourceReader, path: str) -> Callable[[Block], Values]:
@@ -90,7 +94,7 @@ def tasks_of(selection: Selection, source: SourceReader, there: dict[str, Any], 
         level = path.split("/")[-2]
         factor = metres(level) // metres(origin.group.rpartition("/")[2])
         shape = tuple(n // factor for n in origin.shape)
-        yield Task(path, "injected", shape, origin.pixels, lambda o=origin, n=level: from_finer(source, o, n))  # type: ignore[misc]
+        yield Task(path, "injected", shape, origin.pixels, partial(from_finer, source, origin, level), factor)
     for level in selection.overviews:
         parent, factor = OVERVIEWS[level]
         for name, above in _members(there, f"{REFLECTANCE}/{parent}").items():

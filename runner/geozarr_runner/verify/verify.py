@@ -178,7 +178,7 @@ def compare(task: Task, array: Any, store: Path, sample: Sample) -> Compared:  #
     if array.shape != task.shape:
         return Compared(task.path, task.kind, where=f"its shape is {array.shape}, not {task.shape}")
     expect, whole = task.expect(), task.reads <= sample.small or sample.share >= 1
-    for block, key in _chosen(task.path, array, store, None if whole else sample):
+    for block, key in _chosen(task, array, store, None if whole else sample):
         try:
             got = np.asarray(array[block])
         except (RuntimeError, ValueError) as error:  # what codecs raise; a broken source chunk is `stage`'s to judge
@@ -233,19 +233,20 @@ def is_fill(want: Values, fill: Any) -> bool:  # noqa: ANN401  # of any type
     return bool(np.all(want == fill))
 
 
-def _chosen(path: str, array: Any, store: Path, sample: Sample | None) -> Iterator[tuple[Block, str]]:  # noqa: ANN401  # zarr.Array
+def _chosen(task: Task, array: Any, store: Path, sample: Sample | None) -> Iterator[tuple[Block, str]]:  # noqa: ANN401  # zarr.Array
     """Yields the blocks to compare, with their files' keys: all of a small array; else all that are absent or cut, and a sample."""
-    stored = array.shards or array.chunks
+    stored, blocks = array.shards or array.chunks, list(_blocks(array.shape, array.chunks))
+    if sample is not None:
+        blocks = [part for block in blocks for part in _parts(block, task.factor)]
     keys = {
         _name(block): array.metadata.encode_chunk_key(tuple(s.start // n for s, n in zip(block, stored, strict=True)))
-        for block in _blocks(array.shape, array.chunks)
+        for block in blocks
     }
-    blocks = list(_blocks(array.shape, array.chunks))
     if sample is not None:
-        good = {name: _is_stored(store / path / key, sharded=array.shards is not None) for name, key in keys.items()}
+        good = {name: _is_stored(store / task.path / key, sharded=array.shards is not None) for name, key in keys.items()}
         odd = [block for block in blocks if not good[_name(block)]]
         rest = [block for block in blocks if good[_name(block)]]
-        blocks = sorted(odd + sample.choose(path, rest), key=lambda block: [s.start for s in block])
+        blocks = sorted(odd + sample.choose(task.path, rest), key=lambda block: [s.start for s in block])
     for block in blocks:
         yield block, keys[_name(block)]
 
@@ -274,6 +275,13 @@ def _where_first(different: Values) -> tuple[Any, ...]:
 def _blocks(shape: tuple[int, ...], chunks: tuple[int, ...]) -> Iterator[Block]:
     for index in cartesian(*(range(-(-n // c)) for n, c in zip(shape, chunks, strict=True))):
         yield tuple(slice(i * c, min((i + 1) * c, n)) for i, c, n in zip(index, chunks, shape, strict=True))
+
+
+def _parts(block: Block, number: int) -> Iterator[Block]:
+    """Yields a block in at most `number` parts an edge."""
+    sizes = tuple(s.stop - s.start for s in block)
+    for part in _blocks(sizes, tuple(-(-n // number) for n in sizes)):
+        yield tuple(slice(s.start + p.start, s.start + p.stop) for s, p in zip(block, part, strict=True))
 
 
 def _verdicts(findings: tuple[Compared, ...]) -> Iterator[Check]:
