@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -86,6 +87,21 @@ def test_a_product_of_a_later_release_is_converted_without_what_nobody_knows(own
     assert "eo:cloud_cover" not in item.properties
     assert item.properties["proj:code"] == item.assets["reflectance"].extra_fields["proj:code"] == "EPSG:32632"
     assert item.assets["reflectance"].extra_fields["proj:transform"] == list(output[f"{R}/r10m"].attrs["spatial:transform"])
+
+
+@pytest.mark.parametrize("over_http", [True, False], ids=["http", "local"])
+def test_the_order_of_consolidated_metadata_means_nothing(own_product, runner, tree, tmp_path, over_http):
+    """JSON objects have none; zarr-python takes the last row of a group's members for all of them."""
+    assert runner(own_product, tmp_path / "o.zarr", groups=SMALL, package="none").code == 0
+    document = json.loads((own_product / ".zmetadata").read_text())
+    keys = sorted(document["metadata"], key=lambda key: hashlib.sha256(key.encode()).digest())
+    document["metadata"] = {key: document["metadata"][key] for key in keys}
+    (own_product / ".zmetadata").write_text(json.dumps(document))
+    with served(Shelf(_objects(own_product))) as shelf:
+        source = f"{shelf.url}/{own_product.name}" if over_http else own_product
+        ended = runner(source, tmp_path / "p.zarr", groups=SMALL, package="none")
+    assert ended.code == 0, ended.stderr
+    assert tree(tmp_path / "p.zarr") == tree(tmp_path / "o.zarr")
 
 
 def _item(href: str, item_id: str = ITEM_ID, **properties) -> bytes:

@@ -11,7 +11,8 @@ import json
 import math
 import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import groupby
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -114,9 +115,19 @@ def parse(documents: Mapping[str, Any], where: str) -> Product:
 
 
 def known(documents: Mapping[str, Any], product: Product) -> dict[str, Any]:
-    """Returns those of the documents that belong to the product as it is known: what a copy of it has to hold."""
+    """Returns those of the documents that belong to the product as it is known: what a copy of it has to hold, in order."""
     kept = {"", *product.groups, *product.arrays, *(a.group for a in product.arrays.values())}
-    return {key: document for key, document in documents.items() if key.rpartition("/")[0] in kept}
+    return {key: documents[key] for key in sorted(documents, key=lambda key: key.split("/")) if key.rpartition("/")[0] in kept}
+
+
+def in_order(keys: Iterable[str]) -> bool:
+    """Tells whether the members of each group follow each other, among those of the same depth.
+
+    JSON knows no order, and zarr-python 3.3 takes the last of several rows of members for all of a group.
+    """
+    paths = sorted(dict.fromkeys(key.rpartition("/")[0] for key in keys), key=lambda path: path.count("/"))
+    rows = [parent for parent, _ in groupby(paths, key=lambda path: path.rpartition("/")[0])]
+    return len(rows) == len(set(rows))
 
 
 def _legal(key: str, document: object) -> str:

@@ -21,7 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from geozarr_runner.source import claims, codecs, complete
+from geozarr_runner.source import claims, codecs, complete, metadata
 from geozarr_runner.source.complete import Allowance, Odd
 from geozarr_runner.source.faults import Forbidden
 from geozarr_runner.source.noted import METADATA, Noted, forget, noted_in, unless_replaced
@@ -149,12 +149,16 @@ def _in_place(
     others = complete.witnesses(plan.selection, plan.product, frozenset(absent))
     odd = complete.require(plan.selection, frozenset(absent), product, plan.source.url, looked, others)
     claims.require(claims.contradiction(plan, frozenset(absent), product, called_off), plan.source.url, looked)
-    root = _without_strangers(plan, product, folder) if plan.product.left_out else product
+    root = product if _as_it_is(plan) else _without_strangers(plan, product, folder)
     return Staged(root, frozenset(absent), len(plan.selection.keys) - len(absent), 0, odd, noted, looked.allow_empty)
 
 
+def _as_it_is(plan: Plan) -> bool:
+    return not plan.product.left_out and metadata.in_order(json.loads(plan.metadata)["metadata"])
+
+
 def _without_strangers(plan: Plan, product: Path, folder: Path) -> Path:
-    """Returns a copy of a local product without what is left out of it: its metadata, and links to its arrays."""
+    """Returns a copy of a local product without what is left out of it: its metadata, in order, and links to its arrays."""
     root = folder / COPY
     shutil.rmtree(root, ignore_errors=True)
     try:
