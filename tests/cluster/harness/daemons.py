@@ -142,9 +142,14 @@ def _record(places: Places, name: str) -> dict[str, Any]:
 
 
 def _born(pid: int) -> str:
-    """The start time of a process in clock ticks since boot, which with its number makes it unique; empty when gone or a zombie."""
+    """The start time of a process in clock ticks since boot, which with its number makes it unique; empty when gone or a zombie.
+
+    A process that was killed is one as soon as its first thread has ended. On a busy machine the others are at it for a while, and
+    hold what it listened on: an API server that was started again meanwhile found its port in use.
+    """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+        ended = fields[0] in "ZX" and len(list(Path(f"/proc/{pid}/task").iterdir())) <= 1
     except OSError:
         return ""
-    return "" if fields[0] in "ZX" else fields[19]
+    return "" if ended else fields[19]
