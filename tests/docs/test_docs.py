@@ -118,6 +118,15 @@ def test_every_link_between_pages_leads_somewhere():
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
+def test_every_page_that_a_hint_names_is_there():
+    """A damaged ledger sent people to a page that had been taken apart into others."""
+    modules = [file for package in ("stac_watch", "geozarr_runner") for file in (ROOT / "src" / package).rglob("*.py")]
+    hints = "".join(line for file in modules for line in file.read_text().splitlines() if "hint" in line)
+    pages = set(re.findall(r"\bdocs/[a-z/-]+\.md", hints))
+    assert pages
+    assert {page for page in pages if not (ROOT / page).exists()} == set()
+
+
 def test_every_metric_and_path_of_the_web_is_documented():
     page = (DOCS / "monitoring.md").read_text()
     at = datetime(2026, 3, 1, tzinfo=UTC)

@@ -464,6 +464,22 @@ def test_reading_neither_waits_for_a_writer_nor_needs_a_writable_database(ledger
     assert len(ledger_with("query_only=ON").conversions.find()) == 1
 
 
+def test_a_ledger_that_was_cut_short_is_damaged_and_left_as_it_is(open_ledger, make, tmp_path):
+    """It was exit 78, "check that `ledger:` names a database of ours", and no word of a backup."""
+    file = tmp_path / "cut.db"
+    first = open_ledger(file)
+    first.items.commit("s2", [make.sighting(item_id=f"item-{n}") for n in range(60)], [], None, make.now)
+    first.close()
+    with contextlib.closing(sqlite3.connect(file)) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    content = file.read_bytes()[:30_000]
+    file.write_bytes(content)
+    with pytest.raises(Unavailable, match="is damaged") as caught:
+        open_ledger(file)
+    assert "restore a backup" in caught.value.hint
+    assert file.read_bytes() == content
+
+
 def test_a_damaged_page_is_the_file_s_trouble_and_not_a_defect_of_ours(open_ledger, make, tmp_path):
     """It was exit 70, "a defect of stac-watch", with a dump of SQL and every id in it."""
     file = tmp_path / "damaged.db"

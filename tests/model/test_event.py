@@ -398,6 +398,20 @@ def test_what_is_not_an_event_of_ours_is_refused(body):
     assert caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"[]", "no object"),
+        (b"null", "no object"),
+        (b"[" * 100_000, "too deep"),
+        (b'{"id": ' + b"9" * 5000 + b"}", "number of thousands"),
+    ],
+)
+def test_a_document_of_another_form_is_refused_in_words_of_ours(body, said):
+    with pytest.raises(InputError, match=said):
+        parse_event(body)
+
+
 @pytest.mark.parametrize("field", ["run", "key", "attempt", "item_id", "product_href", "stac_url", "output_zarr", "revision"])
 def test_a_field_that_the_engines_need_is_missed_by_name(field):
     event = json.loads(GOLDEN)

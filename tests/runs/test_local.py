@@ -15,10 +15,11 @@ import pytest
 from waiting import until
 
 from stac_watch.model.errors import Temporary
-from stac_watch.model.event import build_event, next_attempt, parse_event, run_name
+from stac_watch.model.event import OPTIONS, build_event, next_attempt, parse_event, run_name
 from stac_watch.runs.engine import Answer, Phase
 from stac_watch.runs.local import EVENT, LOCK, LOG, PID, LocalEngine, arguments, is_alive
 from stac_watch.runs.processes import signal_group
+from stac_watch.runs.workflow import PARAMETERS
 
 SCRIPT = """
 import json, os, signal, sys, time
@@ -418,6 +419,22 @@ def test_a_runner_that_is_not_there_gives_no_clear_answer_and_takes_no_room(benc
     assert "missing" in receipt.detail
     assert engine.headroom() == 2
     assert engine.runs([parse_event(event)["data"]["key"]]) == []  # else it is a run that failed, and each post one attempt
+
+
+def test_an_event_s_options_are_the_converter_s_and_no_others(make):
+    """They were handed on whatever they were called: an edited event let its run ask hosts that nobody had allowed."""
+    event = json.loads(build_event(make.conversion(options={"package": "none"}, installation="prod"), 1))
+    plain = arguments(parse_event(json.dumps(event).encode())["data"])
+    event["data"]["options"] |= {
+        "allowed_hosts": "evil.example", "source_hosts": "evil.example", "installation": "other", "item-id": "x", "outcome": "/x",
+        "": "",
+    }  # fmt: skip
+    assert arguments(parse_event(json.dumps(event).encode())["data"]) == plain
+    assert "--package=none" in plain
+
+
+def test_the_local_engine_and_the_sensor_pass_on_the_same_options():
+    assert {f"options.{name}" for name in OPTIONS} == {p.data_key for p in PARAMETERS if p.data_key.startswith("options.")}
 
 
 def test_arguments_are_the_runner_s_options(make):

@@ -22,9 +22,9 @@ from stac_watch.ledger.rebuilding import Rebuilding
 from stac_watch.ledger.renaming import Renaming
 from stac_watch.ledger.restamps import Restamps
 from stac_watch.ledger.retirement import Retirements
-from stac_watch.ledger.session import Busy, Session, trouble
+from stac_watch.ledger.session import NO_DATABASE, Busy, Session, trouble
 from stac_watch.ledger.sources import Sources
-from stac_watch.model.errors import CannotWrite, ConfigError
+from stac_watch.model.errors import CannotWrite, ConfigError, Unavailable
 
 
 class Ledger:
@@ -60,6 +60,7 @@ class Ledger:
         Raises:
             ConfigError: the database cannot be reached, is no ledger, is of a newer schema, or of an older one that must stay.
             CannotWrite: its disk is full or read-only.
+            Unavailable: it is damaged: cut short, or overwritten in part.
             Busy: another client holds it, and does not let go.
         """
         try:
@@ -72,6 +73,8 @@ class Ledger:
             self.close()
             found = trouble(self._engine, error)
             if isinstance(found, CannotWrite | Busy):
+                raise found from error
+            if isinstance(found, Unavailable) and NO_DATABASE not in found.message:  # else `ledger` may name a wrong file
                 raise found from error
             where = self._engine.url.render_as_string()
             hint = "check that `ledger:` names a database of ours, that it can be reached, and that its folder can be written"

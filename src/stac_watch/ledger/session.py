@@ -13,7 +13,8 @@ from stac_watch.ledger.records import Moved
 from stac_watch.model.errors import CannotWrite, Defect, StacWatchError, Temporary, Unavailable
 
 CHUNK = 5_000  # values in one IN list; SQLite takes 32,766, PostgreSQL 65,535
-DAMAGED = ("malformed", "file is not a database", "invalid page", "could not read block", "data corrupted")
+NO_DATABASE = "file is not a database"
+DAMAGED = ("malformed", NO_DATABASE, "invalid page", "could not read block", "data corrupted")
 UNWRITABLE = ("full", "readonly", "read-only", "No space", "I/O error")
 BUSY = ("database is locked", "lock timeout", "statement timeout", "starting up", "too many clients", "remaining connection slots")
 MOVED = "moved"  # what a transaction has moved so far, kept with its connection
@@ -90,7 +91,7 @@ def trouble(engine: Engine, error: DBAPIError) -> StacWatchError | None:
     """Returns what an error of the database means; None where it is a mistake of ours, in SQL or in values."""
     said = _said(error)
     if any(word in said for word in DAMAGED):
-        hint = "stop the watcher, keep the file, and restore a backup (docs/operations.md); what happened since is found again"
+        hint = "stop the watcher, keep the file, and restore a backup (docs/runbook.md); what happened since is found again"
         return Unavailable(f"the ledger {where(engine)} is damaged: {said}", hint=hint)
     if isinstance(error, OperationalError) and any(word in said for word in UNWRITABLE):
         return CannotWrite(f"cannot write the ledger {where(engine)}: {said}", hint="free space there, or check its mount")

@@ -52,6 +52,8 @@ LATER = {
     "title": "",
 }
 """Mapped, too. Events that were stored before these fields existed lack them; the Sensor has these defaults for them."""
+OPTIONS = ("spatial_chunk", "sharding", "native", "package", "overwrite", "allow_empty", "dask_perf_html")
+"""What an event may ask of the converter, under `options`: the Sensor and the local engine pass on these and no others."""
 _SLUG = 14  # characters of an item id that is no Sentinel-2 product's: it leaves six digits to the attempt
 
 
@@ -232,13 +234,20 @@ def parse_event(body: bytes) -> dict[str, Any]:
 
     hint = "events are printed by `stac-watch event ITEM`"
     try:
+        document = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        where = isinstance(error, json.JSONDecodeError | UnicodeDecodeError)
+        said = str(error) if where else "it is nested too deep, or has a number of thousands of digits"
+        raise InputError(f"not a CloudEvent: {said}", hint=hint) from error
+    if not isinstance(document, dict):
+        raise InputError("not a CloudEvent: its JSON is no object", hint=hint)
+    try:
         event = from_structured_event(HTTPMessage(headers={"content-type": CONTENT_TYPE}, body=body))
     except Exception as error:  # the SDK raises ValueError, KeyError, TypeError and its own, undocumented
         raise InputError(f"not a CloudEvent: {error}", hint=hint) from error
     data = event.get_data()
     if not isinstance(data, dict) or event.get_attributes().get("dataschema") != DATA_SCHEMA:
         raise InputError(f"not an event of schema {DATA_SCHEMA}", hint=hint)
-    document = json.loads(body)
     if document.get("specversion") != "1.0":  # the SDK fills it in where it is missing
         raise InputError("not a CloudEvent of specversion 1.0", hint=hint)
     missing = sorted({*MAPPED, "attempt"} - data.keys())

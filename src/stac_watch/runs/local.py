@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from stac_watch.model.errors import Exit, InputError, StacWatchError, Temporary, cannot_write
-from stac_watch.model.event import parse_event
+from stac_watch.model.event import OPTIONS, parse_event
 from stac_watch.model.files import replace_file
 from stac_watch.model.identity import key_in_name
 from stac_watch.model.outcome import Outcome, parse_outcome, read_document
@@ -210,14 +210,17 @@ class LocalEngine:
 
 
 def arguments(data: Mapping[str, Any]) -> list[str]:
-    """Returns the runner's arguments for an event's data; the WorkflowTemplate passes the same ones."""
+    """Returns the runner's arguments for an event's data; the WorkflowTemplate passes the same ones.
+
+    Options that the Sensor does not know are left out, as there: an event must not give the runner hosts, or another's name.
+    """
     options = data.get("options", {})
     given = {
         "stac-url": data["stac_url"], "output-zarr": data["output_zarr"], "groups": data.get("groups", ""),
         "key": data["key"], "revision": data["revision"], "item-id": data["item_id"], "run": data["run"],
         "attempt": str(data["attempt"]), "fence": data.get("fence", ""), "installation": data.get("installation", ""),
         "source-hosts": data.get("allowed_hosts", ""),
-        **{str(k).replace("_", "-"): str(v) for k, v in options.items()},
+        **{name.replace("_", "-"): str(options[name]) for name in OPTIONS if name in options},
     }  # fmt: skip
     return [f"--{name}={value}" for name, value in given.items()]
 
