@@ -40,7 +40,7 @@ MONTHS = 12  # parts of the span, whatever its length
 SLOTS = 100
 TICK = 1800.0  # simulated seconds
 KILLED = 0.003  # of the rounds
-LAGS = 0.1  # of the rounds meet a replica of the catalog that is up to three hours behind
+LAGS = 0.3  # of the rounds meet a replica of the catalog that is up to three hours behind
 FOR_GOOD = (HOPELESS, ANOTHERS)  # why something failed, where another attempt would change nothing
 DRAIN_DAYS = 30  # at most; a product that is not there is looked for again for days
 
