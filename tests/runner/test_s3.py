@@ -81,6 +81,7 @@ def bucket(server, monkeypatch, request):
     for name, value in {**ENVIRONMENT, "AWS_ENDPOINT_URL": server}.items():
         monkeypatch.setenv(name, value)
     fs = fsspec.filesystem("s3", skip_instance_cache=True, use_listings_cache=False)
+    type(fs).clear_instance_cache()  # fsspec keeps clients by their arguments: one of the server before has the same
     name = f"b{abs(hash(request.node.nodeid)) % 10**9}"
     fs.mkdir(name)
     return name, fs
