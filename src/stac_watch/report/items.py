@@ -12,7 +12,7 @@ from rich.text import Text
 from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.records import Where
 from stac_watch.model.states import State
-from stac_watch.report.lines import Line, line
+from stac_watch.report.lines import Line, line, one_line
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def read_unreadable(ledger: Ledger, limit: int) -> list[UnreadableItem]:
 
 def plain_unreadable(rows: Sequence[UnreadableItem]) -> str:
     """Returns a line of text for each, with tabs between its parts."""
-    return "\n".join("\t".join((row.source, row.item, " ".join(row.why.split()))) for row in rows)
+    return "\n".join("\t".join((row.source, row.item, one_line(row.why))) for row in rows)
 
 
 def render_unreadable(rows: Sequence[UnreadableItem]) -> Table:

@@ -21,6 +21,7 @@ from stac_watch.jobs.retire import Retiring
 from stac_watch.ledger.backup import Backup
 from stac_watch.ledger.copying import Copied
 from stac_watch.model.stamps import stamp
+from stac_watch.report.times import when
 
 SHOWN = 50  # lines; --json and files have all
 DAYS = 40
@@ -85,7 +86,7 @@ def render_retiring(targets: Sequence[Retiring]) -> RenderableType:
         table.add_column(column, overflow="fold")
     for t in targets[:SHOWN]:
         what = Text(f"no: {t.refusal}", style="yellow") if t.refusal else Text(t.action)
-        since = stamp(t.gone_since.replace(microsecond=0)) if t.gone_since is not None else "it is back"
+        since = when(t.gone_since) if t.gone_since is not None else "it is back"
         table.add_row(Text(t.item), Text(t.source), since, Text(t.output), what)
     if len(targets) > SHOWN:
         table.add_row(f"… {len(targets) - SHOWN} more", "", "", "", "")
@@ -152,9 +153,7 @@ def render_backup(made: Backup) -> RenderableType:
 
 def render_pruning(found: Pruned, file: str | None) -> RenderableType:
     """Returns what was or would be forgotten; `file` is the ledger's, where it is one."""
-    table = Table(
-        title=f"not changed since {stamp(found.before.replace(microsecond=0))}", title_justify="left", header_style="bold"
-    )
+    table = Table(title=f"not changed since {when(found.before)}", title_justify="left", header_style="bold")
     table.add_column("table")
     table.add_column("what")
     table.add_column("rows", justify="right")

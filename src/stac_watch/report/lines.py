@@ -83,12 +83,11 @@ def table(lines: Iterable[Line], title: str = "") -> Table:
 def plain(lines: Iterable[Line]) -> str:
     """Returns a line of text for each, with tabs between its parts and nothing cut: for `grep`, `cut` and `less -S`."""
     return "\n".join(
-        "\t".join(
-            (x.item, x.state.value, x.tile or "-", when(x.sensed), str(x.attempt), span(x.seconds), x.key, _one_line(x.stage))
-        )
+        "\t".join((x.item, x.state.value, x.tile or "-", when(x.sensed), str(x.attempt), span(x.seconds), x.key, one_line(x.stage)))
         for x in lines
     )
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
+    """Returns a text without its line breaks."""
     return " ".join(text.split())

@@ -17,7 +17,7 @@ from typing import Any
 from stac_watch.model.checksums import SUFFIX, digest_of, parse
 from stac_watch.model.errors import Unavailable
 from stac_watch.model.outcome import Outcome
-from stac_watch.runs.markers import Damage, OutputPlace, missing, place_of
+from stac_watch.runs.markers import Damage, OutputPlace, missing, place_of, words_of
 
 BLOCK = 4 << 20  # bytes
 
@@ -142,4 +142,4 @@ def _name(path: str) -> str:
 
 
 def _unseen(place: OutputPlace, error: Exception) -> Unavailable:
-    return Unavailable(f"cannot read {place.path!r}: {' '.join(str(error).split()) or type(error).__name__}")
+    return Unavailable(f"cannot read {place.path!r}: {words_of(error)}")

@@ -26,6 +26,16 @@ _OURS = (f"/{MARKER}", "/stac-watch.uploading.json")
 """Objects inside an output that its marker does not count."""
 
 
+def options_of(url: str) -> dict[str, Any]:
+    """Returns how fsspec opens an address."""
+    return OPTIONS.get(url.partition("://")[0], {})
+
+
+def words_of(error: BaseException) -> str:
+    """Returns what a backend's error says, in one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def find_marker(output_zarr: str) -> Outcome | None:
     """Returns what the marker inside the output says, None when there is none, or nothing that is one.
 
@@ -48,14 +58,13 @@ def find_item(output_zarr: str) -> dict[str, Any] | None:
 
 def _content(output_zarr: str, url: str) -> bytes | None:
     try:
-        with fsspec.open(url, "rb", **OPTIONS.get(url.partition("://")[0], {})) as file:
+        with fsspec.open(url, "rb", **options_of(url)) as file:
             content: bytes = file.read(MOST)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except Exception as error:  # each backend raises its own: botocore's are no OSErrors, a missing one is an ImportError
-        said = " ".join(str(error).split()) or type(error).__name__
         hint = "for s3:// it takes stac-watch[s3], AWS_*, and permission to list: without it S3 says 403 and not 404"
-        raise Unavailable(f"cannot look into {output_zarr!r}: {said}", hint=hint) from error
+        raise Unavailable(f"cannot look into {output_zarr!r}: {words_of(error)}", hint=hint) from error
     return content
 
 
@@ -93,9 +102,9 @@ def place_of(output_zarr: str) -> OutputPlace:
         Unavailable: it cannot be looked at from here.
     """
     try:
-        return OutputPlace(*fsspec.core.url_to_fs(output_zarr.rstrip("/"), **OPTIONS.get(output_zarr.partition("://")[0], {})))
+        return OutputPlace(*fsspec.core.url_to_fs(output_zarr.rstrip("/"), **options_of(output_zarr)))
     except Exception as error:  # see above
-        raise Unavailable(f"cannot look into {output_zarr!r}: {' '.join(str(error).split())}") from error
+        raise Unavailable(f"cannot look into {output_zarr!r}: {words_of(error)}") from error
 
 
 def missing(output_zarr: str, marker: Outcome) -> Damage:
@@ -109,7 +118,7 @@ def missing(output_zarr: str, marker: Outcome) -> Damage:
         there, package = place.objects(), place.package(marker)
         packed = place.fs.info(package)["size"] if package and place.fs.exists(package) else None
     except Exception as error:  # see above
-        raise Unavailable(f"cannot look into {output_zarr!r}: {' '.join(str(error).split())}") from error
+        raise Unavailable(f"cannot look into {output_zarr!r}: {words_of(error)}") from error
     objects, size, counts = len(there), sum(there.values()), marker.counts
     wrong = ["no zarr.json"] if counts.files and "zarr.json" not in there else []
     if counts.files and objects != counts.files:

@@ -13,7 +13,7 @@ import fsspec
 
 from stac_watch.model.errors import CannotWrite, Unavailable
 from stac_watch.model.outcome import MARKER, Outcome
-from stac_watch.runs.markers import OPTIONS, find_marker
+from stac_watch.runs.markers import find_marker, options_of, words_of
 
 NOTE = "stac-watch.removing.json"
 ROUNDS = 5  # an object store may list what was removed, or not list what was written just before
@@ -27,11 +27,11 @@ def deprecate(href: str, *, deprecated: bool) -> None:
         CannotWrite: it cannot be written.
     """
     try:
-        with fsspec.open(href, "rb", **_options(href)) as file:
+        with fsspec.open(href, "rb", **options_of(href)) as file:
             document: dict[str, Any] = json.loads(file.read())
         properties = document["properties"]
     except Exception as error:  # each backend raises its own
-        raise Unavailable(f"cannot read the item {href!r}: {_said(error)}") from error
+        raise Unavailable(f"cannot read the item {href!r}: {words_of(error)}") from error
     if deprecated:
         properties["deprecated"] = True
     else:
@@ -46,7 +46,7 @@ def remove(output_zarr: str, key: str, outcome: Outcome | None) -> bool:
         Unavailable: it cannot be looked at from here.
         CannotWrite: something of it cannot be removed; the same call goes on.
     """
-    fs, path = fsspec.core.url_to_fs(output_zarr.rstrip("/"), **_options(output_zarr))
+    fs, path = fsspec.core.url_to_fs(output_zarr.rstrip("/"), **options_of(output_zarr))
     marker, noted = find_marker(output_zarr), _noted(output_zarr)
     if (marker is not None and marker.key != key) or (marker is None and noted not in (key, "")):
         return False
@@ -65,7 +65,7 @@ def remove(output_zarr: str, key: str, outcome: Outcome | None) -> bool:
     except (CannotWrite, Unavailable):
         raise
     except Exception as error:
-        raise CannotWrite(f"cannot remove {output_zarr}: {_said(error)}", hint="the same command goes on with it") from error
+        raise CannotWrite(f"cannot remove {output_zarr}: {words_of(error)}", hint="the same command goes on with it") from error
     return True
 
 
@@ -99,25 +99,17 @@ def _noted(output_zarr: str) -> str:
     """Returns the key of an output that is being removed; empty where none is."""
     url = f"{output_zarr.rstrip('/')}/{NOTE}"
     try:
-        with fsspec.open(url, "rb", **_options(url)) as file:
+        with fsspec.open(url, "rb", **options_of(url)) as file:
             return str(json.loads(file.read())["key"])
     except (FileNotFoundError, NotADirectoryError):
         return ""
     except Exception as error:
-        raise Unavailable(f"cannot look into {output_zarr!r}: {_said(error)}") from error
+        raise Unavailable(f"cannot look into {output_zarr!r}: {words_of(error)}") from error
 
 
 def _write(url: str, content: bytes) -> None:
     try:
-        with fsspec.open(url, "wb", **_options(url)) as file:
+        with fsspec.open(url, "wb", **options_of(url)) as file:
             file.write(content)
     except Exception as error:
-        raise CannotWrite(f"cannot write {url}: {_said(error)}") from error
-
-
-def _options(url: str) -> dict[str, Any]:
-    return OPTIONS.get(url.partition("://")[0], {})
-
-
-def _said(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+        raise CannotWrite(f"cannot write {url}: {words_of(error)}") from error

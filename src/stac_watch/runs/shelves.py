@@ -14,7 +14,7 @@ import fsspec
 
 from stac_watch.model.errors import Unavailable
 from stac_watch.model.outcome import MARKER, Outcome, parse_outcome
-from stac_watch.runs.markers import OPTIONS
+from stac_watch.runs.markers import options_of, words_of
 
 PAGE = 1000  # names in one answer of S3
 
@@ -33,7 +33,7 @@ def outputs(template: str, page: int = PAGE) -> Iterator[str]:
         for path in _walk(fs, "/".join(segments[:fixed]), segments[fixed:], page):
             yield f"{scheme}://{path}" if sep else path
     except Exception as error:  # each backend raises its own; see `markers`
-        raise Unavailable(f"cannot list {template!r}: {_said(error)}", hint="credentials, and the permission to list") from error
+        raise Unavailable(f"cannot list {template!r}: {words_of(error)}", hint="credentials, and the permission to list") from error
 
 
 def markers(places: Sequence[str]) -> dict[str, Outcome | None]:
@@ -54,16 +54,16 @@ def markers(places: Sequence[str]) -> dict[str, Outcome | None]:
         if isinstance(content, FileNotFoundError | NotADirectoryError):
             continue
         if isinstance(content, Exception):
-            raise Unavailable(f"cannot read {path}: {_said(content)}", hint="the same command goes on") from content
+            raise Unavailable(f"cannot read {path}: {words_of(content)}", hint="the same command goes on") from content
         said[paths[path]] = parse_outcome(content)
     return said
 
 
 def _opened(address: str) -> tuple[Any, str]:
     try:
-        fs, path = fsspec.core.url_to_fs(address, **OPTIONS.get(address.partition("://")[0], {}))
+        fs, path = fsspec.core.url_to_fs(address, **options_of(address))
     except (ImportError, ValueError) as error:
-        raise Unavailable(f"cannot look into {address!r}: {_said(error)}", hint="s3:// takes stac-watch[s3]") from error
+        raise Unavailable(f"cannot look into {address!r}: {words_of(error)}", hint="s3:// takes stac-watch[s3]") from error
     return fs, str(path).rstrip("/")
 
 
@@ -102,7 +102,3 @@ def _folders(fs: Any, path: str, page: int) -> Iterator[str]:  # noqa: ANN401  #
             raise OSError(f"the server lists {path} in circles: it does not keep the order of names between two pages")
         tokens.add(token)
         asked["ContinuationToken"] = token
-
-
-def _said(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
