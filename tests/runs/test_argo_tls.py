@@ -19,22 +19,32 @@ from stac_watch.runs.engine import Answer
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
-    """A certificate for 127.0.0.1 that signs itself, with its key, in one file."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "stac-eventsource-svc")])
-    now = datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name).issuer_name(name).public_key(key.public_key()).serial_number(1)
-        .not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )  # fmt: skip
-    path = tmp_path_factory.mktemp("tls") / "both.pem"
+    """A certificate for 127.0.0.1, its key and the authority that signed it, in one file.
+
+    The authority says nothing about key usage, like many that were made by hand: OpenSSL's strict mode, which Python 3.13 made its
+    default, refuses those.
+    """
+    ours, theirs = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    authority = _signed(theirs, theirs, "company", x509.BasicConstraints(ca=True, path_length=None))
+    leaf = _signed(ours, theirs, "stac-eventsource-svc", address)
+    path = tmp_path_factory.mktemp("tls") / "all.pem"
     form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    path.write_bytes(key.private_bytes(*form) + made.public_bytes(serialization.Encoding.PEM))
+    parts = [ours.private_bytes(*form), *(each.public_bytes(serialization.Encoding.PEM) for each in (leaf, authority))]
+    path.write_bytes(b"".join(parts))
     return path
+
+
+def _signed(key, by, name, extension):
+    subject, issuer = (x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, each)]) for each in (name, "company"))
+    now = datetime.now(UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject).issuer_name(issuer).public_key(key.public_key()).serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
+        .add_extension(extension, critical=False)
+        .sign(by, hashes.SHA256())
+    )  # fmt: skip
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from stac_watch.model.event import CONTENT_TYPE, parse_event
 from stac_watch.model.outcome import Outcome
 from stac_watch.model.patience import Rest, waited
 from stac_watch.runs.engine import Answer, Phase, Receipt, Run, name_taken
-from stac_watch.runs.kubernetes_api import Cluster
+from stac_watch.runs.kubernetes_api import Cluster, trusting
 from stac_watch.runs.workflow import COMPLETED_LABEL, GROUP, KEY_LABEL, PLURAL, TEMPLATE, asked_of, distinct, illegal_label, run_of
 
 POST_TIMEOUT = urllib3.Timeout(connect=5, read=60)  # seconds; the EventSource tries its bus for up to 35 before it says 500
@@ -52,7 +52,8 @@ class ArgoEngine:
         self._cluster = cluster
         self._max_in_flight, self._confirm_after = max_in_flight, confirm_after
         self._now = now
-        self._http = urllib3.PoolManager(timeout=POST_TIMEOUT, retries=False, maxsize=2, ca_certs=ca_file and str(ca_file))
+        context = trusting(ca_file and str(ca_file))
+        self._http = urllib3.PoolManager(timeout=POST_TIMEOUT, retries=False, maxsize=2, ssl_context=context)
         self._accepted: dict[str, datetime] = {}  # names of runs that were accepted and not seen yet: they take room, too
         self._read: dict[str, tuple[str, Run]] = {}  # uid -> resourceVersion and what that version says, the last looked at last
         self._full: Rest | None = None

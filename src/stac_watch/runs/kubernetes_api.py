@@ -65,15 +65,18 @@ def connect(environ: Mapping[str, str], kubeconfig: str | None = None) -> kubern
         ) from error
     api = kubernetes.client.ApiClient(settings)
     if settings.verify_ssl:
-        api.rest_client.pool_manager.connection_pool_kw["ssl_context"] = _tls(settings.ssl_ca_cert)
+        api.rest_client.pool_manager.connection_pool_kw["ssl_context"] = trusting(settings.ssl_ca_cert)
     return api
 
 
-def _tls(authority: str | None) -> ssl.SSLContext:
+def trusting(authority: str | None) -> ssl.SSLContext:
     """Returns a context that verifies chain and host name, as kubectl does, without OpenSSL's strict mode.
 
     Python 3.13 made that mode its default, and it refuses the CAs of many clusters (EKS, microk8s, hand-made): they lack extensions
     that RFC 5280 wants. Source: kubernetes-client/python#2394.
+
+    Args:
+        authority: file with the certificates to trust; None = those of the system.
     """
     context = create_urllib3_context(cert_reqs=ssl.CERT_REQUIRED, verify_flags=0)
     context.load_verify_locations(authority) if authority else context.load_default_certs()
