@@ -52,7 +52,7 @@ class ArgoEngine:
         self._cluster = cluster
         self._max_in_flight, self._confirm_after = max_in_flight, confirm_after
         self._now = now
-        context = trusting(ca_file and str(ca_file))
+        context = trusting(str(ca_file) if ca_file else None)
         self._http = urllib3.PoolManager(timeout=POST_TIMEOUT, retries=False, maxsize=2, ssl_context=context)
         self._accepted: dict[str, datetime] = {}  # names of runs that were accepted and not seen yet: they take room, too
         self._read: dict[str, tuple[str, Run]] = {}  # uid -> resourceVersion and what that version says, the last looked at last
