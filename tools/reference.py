@@ -25,7 +25,7 @@ from pydantic_core import PydanticUndefined
 
 from stac_watch.cli.main import cli
 from stac_watch.cluster.manifests.monitoring import ALERTS
-from stac_watch.config import auth, register
+from stac_watch.config import auth, objective, register
 from stac_watch.config import model as config
 
 ROOT = Path(__file__).parents[1]
@@ -57,6 +57,7 @@ SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("register", register.Register),
     ("register.links[]", register.MapLink),
     ("web", config.Web),
+    ("objective", objective.Objective),
 )
 COMMANDS = f"""# Command reference
 

@@ -148,7 +148,8 @@ def serving(config: Config, parts: Parts) -> Iterator[tuple[str, Callable[[Tick]
     pulse = Recorder(parts.now)
     parts.ledger.listen(pulse.hear)
     links = Links(partial(log_of, config), partial(file_of, config), partial(run_page, config))
-    site = Site(parts.ledger, parts.sources, parts.limits, pulse.read, parts.now, version("stac-watch"), links, config.installation)
+    told = (version("stac-watch"), links, config.installation, config.objective)
+    site = Site(parts.ledger, parts.sources, parts.limits, pulse.read, parts.now, *told)
     with answers.serving(site, config.web.host, config.web.port, config.web.hosts) as url:
         yield url, pulse.note
 

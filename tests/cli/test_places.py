@@ -16,7 +16,7 @@ sources: [{name: s2, api: "http://127.0.0.1:9", collection: sentinel-2-l2a, filt
 engine: {kind: local, folder: runs}
 """
 AREA = {"type": "Polygon", "coordinates": [[[10, 40], [11, 40], [11, 41], [10, 41], [10, 40]]]}
-ASKING = [("status",), ("items",), ("explain", "T32TQM"), ("event", "T32TQM")]
+ASKING = [("status",), ("items",), ("explain", "T32TQM"), ("event", "T32TQM"), ("report",)]
 
 
 @pytest.fixture
@@ -71,6 +71,16 @@ def test_a_path_on_the_command_line_is_that_of_the_person_who_types_it(stac_watc
     (tmp_path / "wanted.txt").write_text(make.item_id)
     said = stac_watch("replay", "--json", "--file", "wanted.txt", "-c", "home/stac-watch.yaml", cwd=tmp_path)
     assert "on its way already" in said.out
+
+
+def test_a_report_is_published_where_it_was_asked_for_and_says_the_same_everywhere(stac_watch, home, tmp_path, make) -> None:
+    make_ledger(home, make)
+    said = stac_watch("report", "--days", "366", "--out", "www/fresh", "--json", "-c", "home/stac-watch.yaml", cwd=tmp_path)
+    assert (said.code, said.err) == (0, "")
+    folder = tmp_path / "www" / "fresh"
+    assert sorted(path.name for path in folder.iterdir()) == ["feed.atom", "freshness.json", "icon.svg", "index.html"]
+    assert (folder / "freshness.json").read_text() == said.out
+    assert f"missing\ts2\t{make.item_id}\t" in stac_watch("report", "--days", "366", cwd=home).out
 
 
 @pytest.mark.skipif(shutil.which("mount") is None, reason="a read-only disk is made with mount")

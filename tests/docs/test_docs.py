@@ -22,6 +22,7 @@ from stac_watch.ledger.records import Audited, HistoryRow, ItemRow, Order
 from stac_watch.model.publication import PublicationCount, PublicationState
 from stac_watch.model.states import State
 from stac_watch.report.explain import Explanation, Next
+from stac_watch.report.freshness import Freshness, Missing, SourceFreshness, Sum, Within
 from stac_watch.report.items import UnreadableItem
 from stac_watch.report.lines import Line
 from stac_watch.report.metrics import Loop, families
@@ -53,7 +54,8 @@ JSON = {
     "a target": ReplayTarget,
     "an audit": Audit, "a gap": Gap, "a run": RunView, "a step": Step, "a fetched file": Fetched, "a cleaning": Cleaning,
     "an object to clean": Removal, "a finding": Finding, "a submission": Submission,
-    "a last audit": Audited, "a pruning": Pruned,
+    "a last audit": Audited, "a pruning": Pruned, "a freshness": Freshness, "a source's freshness": SourceFreshness,
+    "a sum": Sum, "a limit": Within, "a missing item": Missing,
 }  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from stac_watch.cluster.manifests.monitoring import ALERTS, PANELS, of_namespace
 from stac_watch.ledger.records import Audited, Order
 from stac_watch.model.publication import PublicationCount, PublicationState
 from stac_watch.model.states import State
+from stac_watch.report.freshness import Burn
 from stac_watch.report.metrics import Loop, families
 from stac_watch.report.totals import SourceStatus, Totals
 
@@ -59,7 +60,7 @@ def exported():
 
     class Once(Collector):
         def collect(self):
-            yield from families(view, loop, ("s2",))
+            yield from families(view, loop, ("s2",), [Burn("s2", "1h", 1, 1, 1.0)])
 
     registry = CollectorRegistry()
     registry.register(Once())
@@ -159,6 +160,7 @@ def test_prometheus_evaluates_the_rules_as_they_are_meant(rendered, tmp_path):
         "StacWatchFailedGrows": {"source": "s2"}, "StacWatchBackfillHeld": {"source": "s2"},
         "StacWatchAuditGaps": {"source": "s2", "kind": "lost"}, "StacWatchNotAudited": {"source": "s2"},
         "StacWatchNotSwept": {"source": "s2"}, "StacWatchPublicationsFailed": {"source": "s2"},
+        "StacWatchObjectiveBurns": {"source": "s2"}, "StacWatchObjectiveMissed": {"source": "s2"},
     }  # fmt: skip
     rules = {alert.name: alert.rule("geozarr") for alert in ALERTS}
 

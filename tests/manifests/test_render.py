@@ -256,3 +256,33 @@ def test_the_controllers_configmap_and_instance_are_the_installations_own(tmp_pa
         assert made["metadata"]["labels"]["workflows.argoproj.io/controller-instanceid"] == "team-a"
     with pytest.raises(ConfigError, match="is no ConfigMap"):
         settings_of(load(path, {}), path.read_text(), controller="argo-configmap")
+
+
+def test_a_report_is_published_each_night_where_a_place_is_named(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(PRODUCTION.read_text())
+    config = load(path, {})
+    with pytest.raises(ConfigError, match="object store"):
+        settings_of(config, path.read_text(), report="/srv/www")
+    files = render(settings_of(config, path.read_text(), report="s3://public/freshness/"))
+    template = next(yaml.safe_load_all(files["deploy/base/audit.yaml"]))
+    for operation in yaml.safe_load(files["deploy/overlays/production/audit.yaml"]):
+        *way, last = operation["path"].strip("/").split("/")
+        place = template
+        for part in way:
+            place = place[int(part)] if isinstance(place, list) else place[part]
+        if operation["op"] == "remove":
+            del place[int(last) if isinstance(place, list) else last]
+        else:
+            place.append(operation["value"])
+    spec = template["spec"]
+    steps = {each["name"]: each["container"] for each in spec["templates"] if "container" in each}
+    assert steps["report"]["args"][:3] == ["report", "--days=30", "--out=s3://public/freshness"]
+    assert sorted(volume["name"] for volume in spec["volumes"]) == ["config", "s3", "tmp"]
+    for step in steps.values():
+        assert sorted(mount["name"] for mount in step["volumeMounts"]) == ["config", "s3", "tmp"]
+        names = [entry["name"] for entry in step["env"]]
+        assert len(names) == len(set(names))
+        assert {"STAC_WATCH__LEDGER", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"} <= set(names)
+    [tasks] = [each["dag"]["tasks"] for each in spec["templates"] if "dag" in each]
+    assert [task["template"] for task in tasks].count("report") == 1

@@ -15,6 +15,7 @@ from stac_watch.cli.terminal import DEFAULT_CONFIG, ConfigOption, JsonOption, en
 from stac_watch.model.errors import ConfigError, Exit, InputError
 
 if TYPE_CHECKING:
+    from stac_watch.cluster.manifests.settings import Settings
     from stac_watch.cluster.submit import Submission
     from stac_watch.runs.kubernetes_api import Cluster
 
@@ -44,10 +45,11 @@ def manifests(
     backup: Annotated[
         str, typer.Option(help="Volume for nightly copies of a SQLite ledger, e.g. 15Gi; empty = none are made.")
     ] = "",
+    report: Annotated[str, typer.Option(help="Publish a report on freshness there each night, e.g. s3://BUCKET/freshness.")] = "",
     overlay: Annotated[str, typer.Option(help="production: only that overlay, with this configuration; empty = everything.")] = "",
 ) -> int:
     """Render every manifest for this configuration."""
-    from stac_watch.cluster.manifests.render import can_be_production, render, render_production
+    from stac_watch.cluster.manifests.render import can_be_production
     from stac_watch.cluster.manifests.settings import settings_of
 
     settings = settings_of(
@@ -65,10 +67,9 @@ def manifests(
         controller=controller,
         webhook_tls=webhook_tls,
         backup=backup,
+        report=report,
     )
-    if overlay not in ("", "production"):
-        raise InputError(f"--overlay {overlay!r} cannot be rendered alone", hint="`--overlay production`, or leave it out")
-    files = render_production(settings) if overlay else render(settings)
+    files = _rendered(settings, overlay)
     for name, text in files.items():
         path = out / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -80,6 +81,14 @@ def manifests(
     if not api_server:
         print("  → and let ours reach the Kubernetes API: `stac-watch cluster api-server | kubectl apply -f -`", file=sys.stderr)
     return Exit.OK
+
+
+def _rendered(settings: Settings, overlay: str) -> dict[str, str]:
+    from stac_watch.cluster.manifests.render import render, render_production
+
+    if overlay not in ("", "production"):
+        raise InputError(f"--overlay {overlay!r} cannot be rendered alone", hint="`--overlay production`, or leave it out")
+    return render_production(settings) if overlay else render(settings)
 
 
 def _on_volumes(output: str, keep: timedelta) -> str:

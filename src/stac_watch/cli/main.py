@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 
 import typer
 
-from stac_watch.cli import ask, cluster, deploy, jobs, ledger, recovery, register, setup, watch
+from stac_watch.cli import ask, cluster, deploy, jobs, ledger, recovery, register, report, setup, watch
 from stac_watch.cli.terminal import Call, alone, cli
 from stac_watch.model.errors import Exit, StacWatchError
 
-VERBS = (watch, setup, ask, jobs, register, ledger, recovery, cluster, deploy)  # each registers its verbs when it is imported
+VERBS = (watch, setup, ask, report, jobs, register, ledger, recovery, cluster, deploy)  # importing one registers its verbs
 
 
 def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:

@@ -23,6 +23,7 @@ from pydantic import (
 
 from stac_watch.config.areas import Area, Expression, parse_area, parse_expression
 from stac_watch.config.auth import Auth
+from stac_watch.config.objective import Objective
 from stac_watch.config.places import output_template
 from stac_watch.config.register import Register
 from stac_watch.config.sharing import default_output, meeting, order
@@ -252,6 +253,8 @@ class Config(Group):
     """Where what is done is registered; empty = nowhere, and each output has its item beside it all the same."""
     web: Web | None = None
     """What `watch` listens on; empty = nothing, which is right on a laptop."""
+    objective: Objective | None = None
+    """What readers are promised; empty = nothing, and no alert watches it."""
 
     @field_validator("sources")
     @classmethod

@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from stac_watch.ledger.absences import Absences
 from stac_watch.ledger.conversions import Conversions
 from stac_watch.ledger.counts import Census
+from stac_watch.ledger.freshness import Announcements
 from stac_watch.ledger.items import Items
 from stac_watch.ledger.lease import Lease
 from stac_watch.ledger.migrations import is_current, migrate
@@ -45,6 +46,7 @@ class Ledger:
         self.outbox = Outbox(self._session)
         self.orders = Orders(self._session)
         self.counts = Census(self._session)
+        self.freshness = Announcements(self._session)
         self.pruning = Pruning(self._session)
         self.retirements = Retirements(self._session)
         self.restamps = Restamps(self._session)

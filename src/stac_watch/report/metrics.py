@@ -14,6 +14,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 
 from stac_watch.model.publication import WAITING
 from stac_watch.model.states import Fact, State
+from stac_watch.report.freshness import Burn
 from stac_watch.report.totals import Totals
 
 PREFIX = "stac_watch"
@@ -42,12 +43,22 @@ class Loop:
     products: Mapping[tuple[str, str, str], int] = field(default_factory=dict)  # by source, form and state
 
 
-def families(whole: Totals | None, loop: Loop, sources: tuple[str, ...]) -> Iterator[Metric]:
-    """Yields every family; without totals, because the ledger does not answer, only the loop's."""
+def families(whole: Totals | None, loop: Loop, sources: tuple[str, ...], burns: Sequence[Burn] = ()) -> Iterator[Metric]:
+    """Yields every family; without totals, because the ledger does not answer, only the loop's. `burns`: of the objective."""
     yield _gauge("ledger_up", "1 when the ledger answered", {(): whole is not None})
     yield from _of_loop(loop, sources)
     if whole is not None:
         yield from _of_ledger(whole)
+        yield from _of_objective(burns)
+
+
+def _of_objective(burns: Sequence[Burn]) -> Iterator[Metric]:
+    by = ("source", "window")
+    text = "Items that were to be available within the objective, by how long ago that ended"
+    yield _gauge("objective_due", text, {(b.source, b.window): b.due for b in burns}, by)
+    yield _gauge("objective_late", "Those of them that were not", {(b.source, b.window): b.late for b in burns}, by)
+    text = "Share of them that were late, by the share that the objective allows: above 1 it is not kept"
+    yield _gauge("objective_burn_rate", text, {(b.source, b.window): b.rate for b in burns}, by)
 
 
 def _of_ledger(whole: Totals) -> Iterator[Metric]:

@@ -166,6 +166,22 @@ ALERTS = (
         "`stac-watch status` says when the last sweep ended; `stac-watch check` shows what the catalog answers.",
     ),
     Alert(
+        "StacWatchObjectiveBurns",
+        'min by (source) (stac_watch_objective_burn_rate{window=~"1h|6h"}) > 6 and on(source) '
+        'max by (source) (stac_watch_objective_late{window="6h"}) > 3',
+        "5m", "page", "Of {{ $labels.source }} far more is late than the objective allows, for an hour and for six.",
+        "Runs fail or wait: the other alerts say where. Or the catalog announces more than can be converted.",
+        "`stac-watch report --days 2` lists what is missing, and why.",
+    ),
+    Alert(
+        "StacWatchObjectiveMissed",
+        'max by (source) (stac_watch_objective_burn_rate{window="3d"}) > 1 and on(source) '
+        'max by (source) (stac_watch_objective_late{window="3d"}) > 3',
+        "30m", "ticket", "Of {{ $labels.source }} more was late within three days than the objective allows.",
+        "Something is slow or fails, again and again; or the objective promises more than the catalog's own delays leave.",
+        "`stac-watch report --days 4` has the days and what is missing; `stac-watch status` groups failures.",
+    ),
+    Alert(
         "SensorGivesUp", "sum(increase(argo_events_action_retries_failed_total[1h])) > 0", "1m", "page",
         "The Sensor gave up on an event after 60 attempts; it goes out again when `confirm_after` is over.",
         "The API server was away for more than ten minutes, or refuses the Workflow.",
@@ -223,6 +239,10 @@ PANELS = (
             (f"max by (source) (stac_watch_audit_age_seconds{{{_CHOSEN}}})", "audit of {{source}}"),
             (f"max by (source) (stac_watch_cursor_age_seconds{{{_CHOSEN}}})", "cursor of {{source}}"),
         ),
+    ),
+    Panel(
+        "Use of the error budget: 1 = as much as the objective allows", "short",
+        ((f"max by (source, window) (stac_watch_objective_burn_rate{{{_CHOSEN}}})", "{{source}} {{window}}"),),
     ),
     Panel("Ledger", "bytes", (("max(stac_watch_ledger_bytes)", "on its disk"),)),
     Panel("Posts per minute", "short", (("sum by (answer) (rate(stac_watch_posts_total[5m])) * 60", "{{answer}}"),)),

@@ -18,8 +18,8 @@ from stac_watch.cluster.manifests.settings import (
     LEDGER_SECRET,
     POLLER,
     RUN,
-    S3_FOLDER,
-    S3_SECRET,
+    S3_MOUNT,
+    S3_VOLUME,
     STATE_FOLDER,
     TMP,
     TOKEN_SECRET,
@@ -40,8 +40,6 @@ STATE_SIZE = "5Gi"  # a million items take about 1 GB with their events
 READ = ["get", "list", "watch"]
 PARALLELISM = "workflows.argoproj.io/parallelism-limit"
 """Label of a Namespace. The controller's own `namespaceParallelism` is the same for every namespace: other tenants' ones, too."""
-S3_VOLUME: Object = {"name": "s3", "secret": {"secretName": S3_SECRET}}
-S3_MOUNT: Object = {"name": "s3", "mountPath": S3_FOLDER, "readOnly": True}
 BESIDE = 4  # Workflows beside the poller's own limit: runs by hand, the audit
 RUN_CPU, RUN_MEMORY, RUN_VOLUME = 1.1, 3, 12  # cores, GiB and GiB that one run asks for at most, Argo's containers included
 

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from stac_watch.cluster.manifests import audit, backup, convert, events, guard, monitoring, network, poller
-from stac_watch.cluster.manifests.settings import AUDIT, BUS, CONFIG_FILE, POLLER, Object, Settings
+from stac_watch.cluster.manifests.settings import AUDIT, BUS, CONFIG_FILE, POLLER, S3_MOUNT, S3_VOLUME, Object, Settings
 from stac_watch.model.errors import ConfigError
 from stac_watch.runs.workflow import API_VERSION, CONVERT, TEMPLATE
 
@@ -189,18 +189,37 @@ def _monitoring(settings: Settings) -> dict[str, File]:
 def _audit_patch(settings: Settings) -> Patch:
     """Takes the audit off the poller's volume and node, and gives it the outputs' place."""
     spec = audit.audit_template(settings)["spec"]
-    step = f"/spec/templates/{_index(spec['templates'], 'audit')}/container"
-    mounts = spec["templates"][_index(spec["templates"], "audit")]["container"]["volumeMounts"]
+    on_store = [] if settings.report else [{"op": "add", "path": "/spec/volumes/-", "value": S3_VOLUME}]
     return Patch(
         [
             {"op": "remove", "path": "/spec/affinity"},
             {"op": "remove", "path": f"/spec/volumes/{_index(spec['volumes'], 'state')}"},
-            {"op": "remove", "path": f"{step}/volumeMounts/{_index(mounts, 'state')}"},
-            {"op": "add", "path": "/spec/volumes/-", "value": poller.S3_VOLUME},
-            {"op": "add", "path": f"{step}/volumeMounts/-", "value": poller.S3_MOUNT},
-            *({"op": "add", "path": f"{step}/env/-", "value": value} for value in poller.production_environment()),
+            *on_store,
+            *(
+                operation
+                for step in (audit.AUDIT_STEP, audit.REPORT_STEP)
+                for operation in _off_its_volume(spec["templates"], step)
+            ),
         ]
     )
+
+
+def _off_its_volume(templates: list[Object], step: str) -> list[Object]:
+    """Returns what takes a step off the poller's volume and adds what production has, as far as the step does not have it."""
+    if step not in {template["name"] for template in templates}:
+        return []
+    path, container = f"/spec/templates/{_index(templates, step)}/container", templates[_index(templates, step)]["container"]
+    mounts, had = container["volumeMounts"], {entry["name"] for entry in container["env"]}
+    missing = [S3_MOUNT] if S3_MOUNT["name"] not in {mount["name"] for mount in mounts} else []
+    return [
+        {"op": "remove", "path": f"{path}/volumeMounts/{_index(mounts, 'state')}"},
+        *({"op": "add", "path": f"{path}/volumeMounts/-", "value": mount} for mount in missing),
+        *(
+            {"op": "add", "path": f"{path}/env/-", "value": value}
+            for value in poller.production_environment()
+            if value["name"] not in had
+        ),
+    ]
 
 
 def _overlay(folder: str, settings: Settings, resources: list[str], patches: list[Object], **own: object) -> dict[str, File]:

@@ -34,6 +34,8 @@ CONFIG_FOLDER = "/etc/stac-watch"
 WEBHOOK_FOLDER = "/etc/geozarr/webhook"
 STATE_FOLDER = "/var/lib/stac-watch"
 S3_FOLDER = "/etc/geozarr/s3"
+S3_VOLUME: Object = {"name": "s3", "secret": {"secretName": S3_SECRET}}
+S3_MOUNT: Object = {"name": "s3", "mountPath": S3_FOLDER, "readOnly": True}
 TMP = "/tmp"  # noqa: S108  # an emptyDir of the pod; root file systems are read-only, and libraries want a HOME
 WEB_PORT = 8080
 PRIVATE = ("10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")  # RFC 1918, 6598, 4193
@@ -63,6 +65,7 @@ class Settings:
     scheme: str = "https"  # of the links in the Argo UI
     instance_id: str = ""  # of the Workflow controller; empty = one without
     backup: str = ""  # size of the volume for the ledger's copies; empty = none are made
+    report: str = ""  # where the nightly report on freshness is published, s3://…; empty = nowhere
     webhook_tls: str = ""  # Secret with the EventSource's certificate; empty = plain HTTP
     controller: str = CONTROLLER  # namespace/name of the Workflow controller's ConfigMap
 
@@ -83,6 +86,7 @@ def settings_of(
     controller: str = CONTROLLER,
     webhook_tls: str = "",
     backup: str = "",
+    report: str = "",
 ) -> Settings:
     """Returns the settings for a configuration; `text` is its file, which becomes the poller's ConfigMap. The rest: see `Settings`.
 
@@ -95,6 +99,8 @@ def settings_of(
             hint="set `engine: {kind: argo, webhook: …}`; deploy/base/stac-watch.yaml is an example",
         )
     _check(config.engine.webhook, bus_size, controller, webhook_tls, backup)
+    if report and not report.startswith("s3://"):
+        raise ConfigError(f"--report {report!r} is no place in an object store", hint="write it as s3://BUCKET/freshness")
     release = version("stac-watch")
     hosts = sorted({host for source in config.sources for host in source.hosts()})
     apis = [urlsplit(source.api) for source in config.sources]
@@ -121,6 +127,7 @@ def settings_of(
         controller=controller,
         webhook_tls=webhook_tls,
         backup=backup,
+        report=report.rstrip("/"),
         scheme="http" if all(api.scheme == "http" for api in apis) else "https",
     )
 

@@ -98,9 +98,9 @@ class _Families(Collector):
 
     def collect(self) -> Iterator[Metric]:
         try:
-            whole = self._site.totals()
+            whole, burns = self._site.totals(), self._site.burns()
         except StacWatchError:
-            whole = None  # said by `ledger_up`; what the loop counted is told all the same
+            whole, burns = None, []  # said by `ledger_up`; what the loop counted is told all the same
         pulse = self._site.pulse()
         loop = Loop(
             version=self._site.version, installation=self._site.installation,
@@ -109,7 +109,7 @@ class _Families(Collector):
             sightings=pulse.sightings, products=pulse.products,
             steps={place: (d.cumulated(), d.total) for place, d in pulse.steps.items()},
         )  # fmt: skip
-        yield from families(whole, loop, tuple(source.name for source in self._site.sources))
+        yield from families(whole, loop, tuple(source.name for source in self._site.sources), burns)
 
 
 class _Answers:

@@ -42,12 +42,12 @@ class ItemLinks:
 
 def render(seen: Overview, health: Health, asked: View, version: str) -> str:
     """Returns the page."""
-    return _template("page.html.j2").render(**_shown(seen, health, asked), version=version, refresh=REFRESH)
+    return template("page.html.j2").render(**_shown(seen, health, asked), version=version, refresh=REFRESH)
 
 
 def render_live(seen: Overview, health: Health, asked: View) -> str:
     """Returns the part of the page that changes."""
-    return _template("live.html.j2").render(**_shown(seen, health, asked))
+    return template("live.html.j2").render(**_shown(seen, health, asked))
 
 
 def _shown(seen: Overview, health: Health, asked: View) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def _shown(seen: Overview, health: Health, asked: View) -> dict[str, Any]:
 
 def render_item(chains: Sequence[Explanation], at: datetime, version: str, links: Mapping[str, ItemLinks]) -> str:
     """Returns the page of an item: the chains of its conversions, the latest revision first; links by their keys."""
-    return _template("item.html.j2").render(root="../", chains=chains, at=at, version=version, links=links)
+    return template("item.html.j2").render(root="../", chains=chains, at=at, version=version, links=links)
 
 
 @cache
@@ -71,7 +71,8 @@ def beside(name: str) -> str:
 
 
 @cache
-def _template(name: str) -> Template:
+def template(name: str) -> Template:
+    """Returns a template: what it is given is escaped, and nothing may be missing."""
     environment = Environment(
         loader=PackageLoader("stac_watch.report.web"),
         autoescape=True,

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from stac_watch.config.model import Limits, Source
+from stac_watch.config.objective import Objective
 from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.records import Footprint
 from stac_watch.model.errors import StacWatchError
 from stac_watch.report import status, totals
+from stac_watch.report.freshness import Burn, burns
 from stac_watch.report.health import Health, ready
 from stac_watch.report.links import Links
 from stac_watch.report.status import Status
@@ -25,17 +27,20 @@ from stac_watch.watch.pulse import Pulse
 KEPT = timedelta(seconds=2)  # a reading, for all who ask meanwhile: at a million items it costs the database up to a second
 
 
-class Kept[T]:
-    """A reading that is made once for all who ask for it within two seconds."""
+KEPT_BURNS = timedelta(minutes=5)  # it reads what was announced in days, and windows are hours
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
+
+class Kept[T]:
+    """A reading that is made once for all who ask for it within two seconds, or longer."""
+
+    def __init__(self, keep: timedelta = KEPT) -> None:
+        self._lock, self._keep = threading.Lock(), keep
         self._last: tuple[datetime, T] | None = None
 
     def get(self, now: datetime, read: Callable[[], T]) -> T:
         """Returns the last reading, or a new one; what one could not read, the next who asks tries to."""
         with self._lock:
-            if self._last is None or not timedelta(0) <= now - self._last[0] < KEPT:
+            if self._last is None or not timedelta(0) <= now - self._last[0] < self._keep:
                 self._last = None
                 self._last = (now, read())
             return self._last[1]
@@ -70,10 +75,12 @@ class Site:
         version: str,
         links: Links | None = None,
         installation: str = "",
+        objective: Objective | None = None,
     ) -> None:
         self.ledger, self.sources, self.limits = ledger, sources, limits
         self.pulse, self.now, self.version, self.links = pulse, now, version, links or Links()
-        self.installation = installation
+        self.installation, self.objective = installation, objective
+        self._burns = Kept[list[Burn]](KEPT_BURNS)
         self._totals, self._status, self._reading = Kept[Totals](), Kept[Status](), Kept[Reading]()
         self._pages = threading.Lock()  # a page is made once for all who wait for it
 
@@ -81,6 +88,13 @@ class Site:
         """Returns what everything adds up to."""
         now = self.now()
         return self._totals.get(now, lambda: totals.read(self.ledger, self.sources, now))
+
+    def burns(self) -> list[Burn]:
+        """Returns how fast each source uses up what the objective allows; nothing where none is configured."""
+        objective, now = self.objective, self.now()
+        if objective is None:
+            return []
+        return self._burns.get(now, lambda: burns(self.ledger, [source.name for source in self.sources], objective, now))
 
     def status(self) -> Status:
         """Returns what `status` says."""
