@@ -27,6 +27,7 @@ from geozarr_runner.process import memory
 from geozarr_runner.process.progress import Bar, Lines, Progress, log_to
 from geozarr_runner.process.stall import Watchdog
 from geozarr_runner.publish import marker
+from geozarr_runner.publish.package import AUTO, SUFFIXES, kind_of
 from geozarr_runner.request import Identity, Request, RunRecipe
 from geozarr_runner.run import run, standing
 from stac_watch.model.errors import EXHAUSTED, Defect, Exit, InputError, StacWatchError, exhausted
@@ -246,7 +247,7 @@ def _complain(error: StacWatchError, stage: str | None, *, debug: bool = False) 
 def _request(arguments: argparse.Namespace) -> Request:
     recipe = RunRecipe(
         groups=arguments.groups, spatial_chunk=arguments.spatial_chunk, sharding=arguments.sharding,
-        package=arguments.package, dask_perf_html=arguments.dask_perf_html,
+        package=kind_of(arguments.package, arguments.output_zarr), dask_perf_html=arguments.dask_perf_html,
         engine=arguments.engine, native=arguments.native,
     )  # fmt: skip
     if arguments.item_id:
@@ -313,7 +314,10 @@ def _add_options(command: argparse.ArgumentParser, *, with_output: bool) -> None
     add("--groups", default="", help="space-separated groups, leading / optional; empty = the whole product")
     add("--spatial-chunk", default=1024, type=_or_default(_positive, 1024), help="chunk edge in pixels (default 1024)")
     add("--sharding", default=False, type=_or_default(_boolean, default=False), help="true: one file per array (default false)")
-    add("--package", default="tar", type=_or_default(_package_kind, "tar"), help="tar (default), tar.gz or none")
+    add(
+        "--package", default=AUTO, type=_or_default(_package_kind, AUTO),
+        help="auto (default: tar for an output below /data, else none), tar, tar.gz or none",
+    )  # fmt: skip
     add("--overwrite", default=False, type=_or_default(_boolean, default=False), help="true: convert again, even when done")
     add("--allow-empty", default=False, type=_or_default(_boolean, default=False), help="true: take missing chunks for nodata")
     add("--dask-perf-html", default="", metavar="FILE", help="Dask's performance report; empty = off. Takes the stock engine")
@@ -370,10 +374,8 @@ def _boolean(text: str) -> bool:
 
 
 def _package_kind(text: str) -> str:
-    from geozarr_runner.publish.package import SUFFIXES
-
-    if text not in SUFFIXES:
-        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(SUFFIXES)}")
+    if text not in (AUTO, *SUFFIXES):
+        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join((AUTO, *SUFFIXES))}")
     return text
 
 

@@ -35,7 +35,7 @@ class RunRecipe:
     groups: str = ""
     spatial_chunk: int = 1024
     sharding: bool = False
-    package: str = "tar"
+    package: str = "none"
     dask_perf_html: str = ""
     native: str = "mirror"  # mirror, convert or reference: what is done with a store that is finished GeoZarr already
     engine: str = "auto"  # auto, fast or stock; not part of the key: both write the same bytes

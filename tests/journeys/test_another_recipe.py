@@ -154,7 +154,7 @@ def test_a_replay_as_it_was_keeps_the_recipe_and_its_key(done):
     replay.execute(targets, done.ledger, intakes(done), done.clock, as_was=True)
     done.run()
     after = current(done)[item]
-    assert (after.key, after.attempt, asked(done, after)["options"]["package"]) == (before.key, 2, "tar")
+    assert (after.key, after.attempt, asked(done, after)["options"]["package"]) == (before.key, 2, "auto")
 
 
 def test_what_failed_is_tried_again_with_the_recipe_of_now(done):

@@ -89,7 +89,7 @@ def world(tmp_path):
             "sources": [
                 {"name": "real", "api": server.url, "collection": "sentinel-2-l2a", "poll": {"interval": "1s", "since": "3650d"}}
             ],
-            "recipe": {"output": f"{tmp_path}/outputs/{{item_id}}.zarr"},
+            "recipe": {"output": f"{tmp_path}/outputs/{{item_id}}.zarr", "package": "tar"},
             "engine": {"kind": "local", "folder": f"{tmp_path}/runs", "limits": {"max_in_flight": 2}},
         }
         config.write_text(yaml.safe_dump(document))

@@ -216,7 +216,7 @@ def converted(product, made_once) -> Path:
     """The whole product, converted once for all who only look. Key 0…01."""
 
     def convert(folder: Path) -> None:
-        assert main(arguments(product, folder / product.name, key="000000000001", engine="fast")) == 0
+        assert main(arguments(product, folder / product.name, key="000000000001", engine="fast", package="tar")) == 0
 
     return made_once("converted", convert) / product.name
 

@@ -22,7 +22,16 @@ KEY = "0000000000cc"
 
 def _start(source: str, output: Path, status: Path, attempt: int, outcome: Path, engine: str = "fast") -> subprocess.Popen[bytes]:
     command = program(
-        source, output, groups=GROUPS, key=KEY, engine=engine, attempt=attempt, status=status, outcome=outcome, timeout=600
+        source,
+        output,
+        groups=GROUPS,
+        key=KEY,
+        engine=engine,
+        attempt=attempt,
+        status=status,
+        outcome=outcome,
+        timeout=600,
+        package="tar",
     )
     progress = {"ARGO_PROGRESS_FILE": str(status.with_suffix(".argo"))}
     return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, env={**os.environ, **progress})
@@ -64,10 +73,10 @@ def test_killed_in_every_stage_and_started_again_gives_the_same_output(files, pr
         if stage == "convert":
             objects = files.sent.total()
     assert files.sent.total() - objects < 12, "what was staged was fetched again"
-    ended = runner(source, output, groups=GROUPS, key=KEY, attempt=5)
+    ended = runner(source, output, groups=GROUPS, key=KEY, attempt=5, package="tar")
     assert (ended.code, ended.outcome["attempt"]) == (0, 5)
     assert [p.name for p in output.parent.iterdir() if "partial" in p.name or p.name.endswith(".lock")] == []
-    assert runner(product, tmp_path / "straight" / "o.zarr", groups=GROUPS, key="0000000000dd").code == 0
+    assert runner(product, tmp_path / "straight" / "o.zarr", groups=GROUPS, key="0000000000dd", package="tar").code == 0
     assert tree(output) == tree(tmp_path / "straight" / "o.zarr")
     assert output.with_name("o.zarr.tar").read_bytes() == (tmp_path / "straight" / "o.zarr.tar").read_bytes()
 
@@ -77,7 +86,7 @@ def test_a_mirror_that_is_killed_in_every_stage_goes_on_and_fetches_nothing_twic
     source, output, status = f"{files.url}/{native.name}", tmp_path / "out" / "o.zarr", tmp_path / "status.json"
     for attempt, stage in enumerate(("stage", "verify", "package"), start=1):
         status.unlink(missing_ok=True)
-        command = program(source, output, key=KEY, attempt=attempt, status=status, outcome=tmp_path / "o.json")
+        command = program(source, output, package="tar", key=KEY, attempt=attempt, status=status, outcome=tmp_path / "o.json")
         process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
         _await(process, _stage_is(status, stage))
         if stage == "stage":
@@ -85,7 +94,7 @@ def test_a_mirror_that_is_killed_in_every_stage_goes_on_and_fetches_nothing_twic
         process.kill()
         _end(process)
         assert not output.exists(), f"killed in {stage}: a half-built output lies under the final name"
-    ended = runner(source, output, key=KEY, attempt=4)
+    ended = runner(source, output, key=KEY, attempt=4, package="tar")
     assert ended.code == 0, ended.said
     assert ended.outcome["counts"]["bytes_read"] == 0, "what was complete when it was killed is not fetched again"
     made = {name: content for name, content in tree(output).items() if name != "stac-watch.json"}
@@ -97,7 +106,7 @@ def test_killed_between_the_marker_and_the_last_rename_is_published_without_conv
     own_product, runner, tree, tmp_path, package_first
 ):
     output = tmp_path / "o.zarr"
-    options = {"groups": "conditions/geometry", "key": KEY}
+    options = {"groups": "conditions/geometry", "key": KEY, "package": "tar"}
     assert runner(own_product, output, **options).code == 0
     whole = tree(output)
     partial = output.with_name(f".o.zarr.{KEY}-1.partial")

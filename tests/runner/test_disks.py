@@ -36,7 +36,7 @@ def mounted(tmp_path) -> Iterator[Callable[[str], Path]]:
 
 
 def _run(source: object, output: Path, outcome: Path, **more: object) -> int:
-    return main(arguments(source, output, outcome=outcome, **{"groups": GROUPS, **more}))
+    return main(arguments(source, output, outcome=outcome, **{"groups": GROUPS, "package": "tar", **more}))
 
 
 def _blocks(*folders: Path) -> int:

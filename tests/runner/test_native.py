@@ -60,7 +60,7 @@ def item(store_url: str, **reflectance: object) -> dict[str, object]:
 
 def test_a_mirror_has_the_same_objects_byte_for_byte_each_fetched_once(native, served, runner, tmp_path):
     files = served(native.parent)
-    ended = runner(f"{files.url}/{native.name}", tmp_path / "out" / "a.zarr")
+    ended = runner(f"{files.url}/{native.name}", tmp_path / "out" / "a.zarr", package="tar")
     assert ended.code == 0, ended.said
     assert stored(tmp_path / "out" / "a.zarr") == stored(native)
     chunks = {path: n for path, n in files.sent.items() if "/c/" in path}  # asked about again at the end, and not fetched

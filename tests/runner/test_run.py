@@ -229,7 +229,7 @@ def test_preflight_says_what_a_run_would_do_and_estimates_enough(files, converte
     from geozarr_runner.cli import main
 
     size = tmp_path / "size"
-    argv = ["preflight", "--stac-url", f"{files.url}/item.json", "--groups", "", "--size-file", str(size)]
+    argv = ["preflight", "--stac-url", f"{files.url}/item.json", "--groups", "", "--package", "tar", "--size-file", str(size)]
     assert main(argv) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["item_id"], found["level"], found["size"]) == (ITEM_ID, "L2A", size.read_text())

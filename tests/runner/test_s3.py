@@ -107,7 +107,7 @@ def _marker(fs, root) -> dict | None:
 def test_an_output_arrives_whole_is_found_done_and_is_replaced_by_another_key(bucket, product, runner, local, tmp_path):
     name, fs = bucket
     root, work = f"{name}/scenes/o.zarr", tmp_path / "work"
-    ended = runner(product, f"s3://{root}", key=KEYS[0], work=work, **SMALL)
+    ended = runner(product, f"s3://{root}", key=KEYS[0], work=work, package="tar", **SMALL)
     assert ended.code == 0, ended.stderr
     assert (ended.outcome["output_zarr"], ended.outcome["package"]["href"]) == (f"s3://{root}", f"s3://{root}.tar")
     found = {p.removeprefix(f"{root}/"): fs.cat_file(p) for p in fs.find(root)}

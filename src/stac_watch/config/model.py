@@ -142,8 +142,9 @@ class Recipe(Group):
     """What is done with a product that is finished GeoZarr already, as new acquisitions are: `mirror` copies it byte for byte and
     checks each chunk; `convert` makes our encoding and chunks of it; `reference` leaves it where it lies. With `groups` a mirror is
     a conversion: a part of a store is not the same store."""
-    package: Literal["tar", "tar.gz", "none"] = "tar"
-    """gzip takes 63 s to save 2 % of a compressed Zarr; tar is the default for that reason."""
+    package: Literal["auto", "tar", "tar.gz", "none"] = "auto"
+    """An archive beside the output. auto: a tar where the output lies on its run's own volume, which is fetched as one file; none
+    in object stores and folders, where it would cost the output's bytes again. gzip takes a minute to save 2 %."""
 
     def digest_fields(self) -> str:
         """Returns what distinguishes two recipes, as one string that goes into the key."""
