@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +13,6 @@ import zarr
 from conftest import NATIVE_ID
 from geozarr_runner.convert import stock
 from google_crc32c import value as sum_of
-from shelf import Shelf
-from shelf import served as serving
 
 from stac_watch.demo.native import write_native
 
@@ -455,29 +452,6 @@ def test_what_was_published_anew_meanwhile_is_fetched_anew(own_native, served, r
     ended = runner(url, tmp_path / "a.zarr", **options)
     assert ended.code == 0, ended.said
     assert stored(tmp_path / "a.zarr") == stored(own_native)
-
-
-@pytest.mark.parametrize("mode", ["mirror", "convert"])
-def test_what_is_replaced_while_it_is_fetched_is_noticed(native, made_once, runner, tmp_path, mode):
-    """By tags alone: the root's document is the same, and old and new both decode."""
-    other = made_once("native-of-another-day", lambda folder: write_native(folder, NATIVE_ID, size=252, chunk=84, seed=1))
-    old, new = ({f"{native.name}/{k}": b for k, b in stored(s).items()} for s in (native, other / native.name))
-    new[f"{native.name}/zarr.json"] = old[f"{native.name}/zarr.json"]
-    with serving(Shelf(old)) as place:
-        chunks = Counter[str]()
-
-        def before(path: str) -> None:
-            chunks["asked"] += "/c/" in path
-            if chunks["asked"] > 20:  # more than are fetched at a time
-                place.objects = new
-
-        place.before = before
-        options = {"package": "none", "native": mode, "groups": BANDS if mode == "convert" else ""}
-        ended = runner(f"{place.url}/{native.name}", tmp_path / "a.zarr", **options)
-    assert ended.code == 0, ended.said
-    assert "was replaced while it was read" in ended.stderr
-    band = f"{BANDS}/r60m/b01"
-    np.testing.assert_allclose(physical(tmp_path / "a.zarr", band), physical(other / native.name, band), rtol=1e-6)
 
 
 def test_a_new_stamp_of_the_same_store_is_looked_at_and_fetches_nothing(own_native, served, runner, tmp_path):

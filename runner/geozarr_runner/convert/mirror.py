@@ -78,11 +78,12 @@ def take(
     arrays = _smallest(tree) if partial else dict(tree.arrays)
     samples, noted = Blocks(arrays), noted_for(plan, folder)
     keys = tree.documents()
-    with during("stage", len(keys) + sum(1 for a in arrays.values() for _ in a.keys())) as advance:  # noqa: SIM118
+    total = len(keys) + sum(1 for a in arrays.values() for _ in a.keys())  # noqa: SIM118
+    with during("stage", total) as advance, unless_replaced(plan, objects, noted, called_off) as absent:
         documents = _documents(plan, tree, objects, keys, called_off)
         advance(len(keys))
-        with unless_replaced(plan, objects, noted, called_off):
-            arrived = bring(plan.source, objects, arrays.values(), noted, advance=advance, called_off=called_off, see=samples.see)
+        arrived = bring(plan.source, objects, arrays.values(), noted, advance=advance, called_off=called_off, see=samples.see)
+        absent |= arrived.missing
         sizes = _sizes(plan, tree, arrived, called_off) if partial else arrived.sizes
         odd = require_whole(arrays, arrived.missing, samples, plan.source.url, allow_empty=allow_empty)
         said = claims.contradiction_of_store(plan, arrays, arrived.missing, samples, sizes)

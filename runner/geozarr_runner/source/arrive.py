@@ -152,7 +152,7 @@ class _Bringing:
                 try:
                     found = look(temporary)
                 except Broken as error:
-                    said = str(error)
+                    said, self.noted.broken[key] = str(error), got.validator
                     continue
                 temporary.replace(target)
                 self.noted.add(key, got.validator)

@@ -21,8 +21,9 @@ from geozarr_runner.source.forms import recognise
 from geozarr_runner.source.preflight import Plan, read_metadata
 from geozarr_runner.source.threads import CONNECTIONS
 from geozarr_runner.source.transfer import Validator
-from stac_watch.model.errors import InputError, SourceNotThere, Temporary
-from stac_watch.model.zarr3 import ROOT
+from geozarr_runner.source.walk import walk
+from stac_watch.model.errors import Defect, InputError, SourceNotThere, Temporary
+from stac_watch.model.zarr3 import ROOT, consolidated
 
 METADATA = ".zmetadata"
 _FILE = "noted.jsonl"
@@ -38,6 +39,7 @@ class Noted:
     def __init__(self, file: Path | None = None) -> None:
         self._file, self._lock = file, threading.Lock()
         self.known: dict[str, Validator] = {}
+        self.broken: dict[str, Validator] = {}  # of objects that were not kept: nobody could decode them
         for line in file.read_text().splitlines() if file is not None and file.exists() else ():
             try:
                 entry = json.loads(line)
@@ -82,6 +84,11 @@ class Watch:
         self._called_off = called_off
         self._asked: Future[list[str]] | None = None
 
+    @property
+    def in_place(self) -> bool:
+        """True when the product is read where it lies, to the end."""
+        return self._plan.source.local is not None
+
     def __enter__(self) -> Self:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="watch")
         self._asked = self._pool.submit(self.changed)
@@ -97,7 +104,17 @@ class Watch:
             Replaced: names what is not what it was.
             SourceNotThere | Refused | Temporary | InputError: the source does not say any more.
         """
-        changed = self._asked.result() if self._asked is not None else self.changed()
+        self._require_none(self._asked.result() if self._asked is not None else self.changed())
+
+    def require_unchanged_now(self) -> None:
+        """Asks, now that something was found to be wrong. Objects of which the server says nothing are fetched once more.
+
+        Raises:
+            Replaced | SourceNotThere | Refused | Temporary | InputError: see `require_unchanged`.
+        """
+        self._require_none(self.changed(thorough=True))
+
+    def _require_none(self, changed: list[str]) -> None:
         if not changed:
             return
         for key in changed:
@@ -109,24 +126,34 @@ class Watch:
             hint="what has changed is staged anew; if it goes on, its producer is still writing",
         )
 
-    def changed(self) -> list[str]:
-        """Returns the keys of what is another object now, is gone, or has come; the metadata first."""
-        if (root := self._root_changed()) is not None:
+    def changed(self, *, thorough: bool = False) -> list[str]:
+        """Returns the keys of what is another object now, is gone, or has come; the metadata first.
+
+        Args:
+            thorough: an object of which the server says neither tag nor time is compared with what is there now.
+        """
+        if (root := self._document_changed()) is not None:
             return [root]
+        vouched = self._noted.vouches
         asked: list[tuple[str, Callable[[str], bool]]] = [
-            (key, self._is_other) for key in self._noted.known if self._noted.vouches(key)
+            (key, self._is_other if vouched(key) else self._is_unlike) for key in self._noted.known if thorough or vouched(key)
         ]
         asked += [(key, self._is_there) for key in self._absent]
+        asked += [(key, self._is_mended) for key in self._noted.broken if thorough]
         wanted = self._limits()
         with ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="ask") as pool:
             found = list(pool.map(lambda pair: pair[0] in wanted and not self._called_off.is_set() and pair[1](pair[0]), asked))
         return [key for (key, _), other in zip(asked, found, strict=True) if other]
 
-    def _root_changed(self) -> str | None:
-        """Returns the key of the root's document when it is not what was planned with."""
+    def _document_changed(self) -> str | None:
+        """Returns the key of a document that is not what was planned with: of the root's, or of a node that no other speaks for."""
         source, tree = self._plan.source, self._plan.tree
         if tree is not None:
-            return ROOT if source.read(ROOT) != self._plan.root else None
+            if source.read(ROOT) != self._plan.root:
+                return ROOT
+            root = dict(tree.nodes[""])
+            nodes = tree.nodes if consolidated(root) else walk(source, root, self._called_off)
+            return next((f"{path}/{ROOT}" for path in sorted(tree.nodes) if tree.nodes[path] != nodes.get(path)), None)
         store = recognise(source)
         return METADATA if store.tree is not None or read_metadata(source, store.raw)[0] != self._plan.metadata else None
 
@@ -143,6 +170,18 @@ class Watch:
                 return False
             return True if source.local is not None else self._differs(key)
         except (SourceNotThere, Forbidden):  # the root has just been read
+            return True
+
+    def _is_unlike(self, key: str) -> bool:
+        try:
+            return not self._plan.source.ask(key, self._noted.known[key]) or self._differs(key)
+        except (SourceNotThere, Forbidden):
+            return True
+
+    def _is_mended(self, key: str) -> bool:
+        try:
+            return not self._plan.source.ask(key, self._noted.broken[key])
+        except (SourceNotThere, Forbidden):
             return True
 
     def _is_there(self, key: str) -> bool:
@@ -171,9 +210,16 @@ class Watch:
             again.unlink(missing_ok=True)
 
 
+VERDICTS = (InputError, SourceNotThere, Defect, RuntimeError, ValueError, TypeError)
+"""What is said of a product's content: by us, and by codecs. A broken network, or a full disk, has nothing to do with it."""
+
+
 @contextlib.contextmanager
 def unchanged(watch: Watch) -> Iterator[None]:
     """Asks meanwhile whether the source is still what was staged; where it is not, that is the reason for whatever failed, too.
+
+    A verdict is asked about once more: what was replaced in the meantime may have been staged in part. So is, at the end, a
+    product that is read where it lies.
 
     Raises:
         Replaced: see `Watch.require_unchanged`.
@@ -181,21 +227,26 @@ def unchanged(watch: Watch) -> Iterator[None]:
     with watch:
         try:
             yield
-        except Exception:
-            watch.require_unchanged()
+        except VERDICTS:
+            watch.require_unchanged_now()
             raise
         watch.require_unchanged()
+    if watch.in_place:
+        watch.require_unchanged_now()
 
 
 @contextlib.contextmanager
-def unless_replaced(plan: Plan, root: Path, noted: Noted, called_off: threading.Event) -> Iterator[None]:
+def unless_replaced(plan: Plan, root: Path, noted: Noted, called_off: threading.Event) -> Iterator[set[str]]:
     """Of a product that is just being replaced anything can be said: what is wrong with it may be that.
+
+    To be held around all that is said of what is being staged. Yields a set, for the keys that are found to be absent.
 
     Raises:
         Replaced: see `Watch.require_unchanged`.
     """
+    absent: set[str] = set()
     try:
-        yield
-    except InputError:
-        Watch(plan, root, noted, (), called_off).require_unchanged()
+        yield absent
+    except VERDICTS:
+        Watch(plan, root, noted, absent, called_off).require_unchanged_now()
         raise

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from collections.abc import Iterator
 
 from geozarr_runner.source.store import SourceStore
 from geozarr_runner.source.transfer import Validator
+from stac_watch.model.errors import SourceNotThere
 
 
 class Refusals:
@@ -26,3 +29,18 @@ class Refusals:
             if not self.keys:
                 self._source.ask(self._root, Validator())
             self.keys.add(key)
+
+    @contextlib.contextmanager
+    def told(self) -> Iterator[None]:
+        """Adds to what is said of missing objects that the server refused some.
+
+        Raises:
+            SourceNotThere: as it came, with more of a hint.
+        """
+        try:
+            yield
+        except SourceNotThere as error:
+            if not self.keys:
+                raise
+            said = f"{len(self.keys)} were answered with 403, as stores that may not be listed answer for absent ones"
+            raise SourceNotThere(error.message, hint=f"{error.hint}; {said}") from error

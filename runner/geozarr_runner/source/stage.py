@@ -15,7 +15,7 @@ import os
 import shutil
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, as_completed, wait
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -104,18 +104,14 @@ def stage(
     if eager is not None:
         wanted.sort(key=lambda key: eager.rank(by_key[key].path))
     bringing = _Bringing(plan, root, noted, by_key, called_off, Refusals(plan.source, METADATA))
-    with unless_replaced(plan, root, noted, called_off):
+    with unless_replaced(plan, root, noted, called_off) as gone:
         fetched, absent = _fetch_all(bringing, wanted, advance, eager)
-    try:
+        gone |= absent
         others = complete.witnesses(plan.selection, plan.product, absent)
         bringing.witnesses(others)
-        odd = complete.require(plan.selection, absent, root, plan.source.url, looked, others)
-        claims.require(claims.contradiction(plan, absent, root, called_off), plan.source.url, looked)
-    except SourceNotThere as error:
-        if not bringing.refusals.keys:
-            raise
-        said = f"{len(bringing.refusals.keys)} were answered with 403, as stores that may not be listed answer for absent ones"
-        raise SourceNotThere(error.message, hint=f"{error.hint}; {said}") from error
+        with bringing.refusals.told():
+            odd = complete.require(plan.selection, absent, root, plan.source.url, looked, others)
+            claims.require(claims.contradiction(plan, absent, root, called_off), plan.source.url, looked)
     return Staged(root, absent, len(by_key) - len(absent), fetched, odd, noted, looked.allow_empty)
 
 
@@ -133,24 +129,30 @@ def discard(staged: Staged, keys: Iterable[str]) -> None:
 def _in_place(
     plan: Plan, product: Path, folder: Path, advance: Callable[[int], None], looked: Allowance, called_off: threading.Event
 ) -> Staged:
-    absent, cut, noted = set(), [], Noted()
-    for array in plan.selection.arrays:
-        for key in array.chunk_keys():
-            try:
-                noted.add(key, stat_validator(product / key))
-            except OSError:
-                absent.add(key)
-            else:
-                if not codecs.measures(array, product / key):
-                    cut.append(key)
-            advance(1)
-    if cut:
-        raise corrupt_source(cut, plan.source.url)
-    others = complete.witnesses(plan.selection, plan.product, frozenset(absent))
-    odd = complete.require(plan.selection, frozenset(absent), product, plan.source.url, looked, others)
-    claims.require(claims.contradiction(plan, frozenset(absent), product, called_off), plan.source.url, looked)
+    noted = Noted()
+    with unless_replaced(plan, product, noted, called_off) as absent:
+        cut = [key for array in plan.selection.arrays for key in _cut(array, product, noted, absent, advance)]
+        if cut:
+            raise corrupt_source(cut, plan.source.url)
+        gone = frozenset(absent)
+        others = complete.witnesses(plan.selection, plan.product, gone)
+        odd = complete.require(plan.selection, gone, product, plan.source.url, looked, others)
+        claims.require(claims.contradiction(plan, gone, product, called_off), plan.source.url, looked)
     root = product if _as_it_is(plan) else _without_strangers(plan, product, folder)
-    return Staged(root, frozenset(absent), len(plan.selection.keys) - len(absent), 0, odd, noted, looked.allow_empty)
+    return Staged(root, gone, len(plan.selection.keys) - len(gone), 0, odd, noted, looked.allow_empty)
+
+
+def _cut(array: ZarrArray, product: Path, noted: Noted, absent: set[str], advance: Callable[[int], None]) -> Iterator[str]:
+    """Notes an array's objects where they lie, and yields the keys of those that are not as long as they say."""
+    for key in array.chunk_keys():
+        try:
+            noted.add(key, stat_validator(product / key))
+        except OSError:
+            absent.add(key)
+        else:
+            if not codecs.measures(array, product / key):
+                yield key
+        advance(1)
 
 
 def _as_it_is(plan: Plan) -> bool:
@@ -221,6 +223,7 @@ class _Bringing:
                     temporary.replace(target)
                     self.noted.add(key, fetched.validator)
                     return fetched.size
+                self.noted.broken[key] = fetched.validator
         except SourceNotThere:
             target.unlink(missing_ok=True)  # of an earlier attempt, that nobody vouches for
             return None

@@ -71,24 +71,31 @@ def stage(
         write.chunk(array, at, cells)
 
     noted = noted_for(plan, folder)
-    with unless_replaced(plan, objects, noted, called_off):
+    with unless_replaced(plan, objects, noted, called_off) as absent:
         arrived = bring(plan.source, objects, arrays.values(), noted, advance=advance, called_off=called_off, see=see)
-    if others and whole.lacks_ground(arrays, arrived.missing, samples):
-        with suppress(InputError):  # a witness that is broken says nothing
-            bring(plan.source, objects, others.values(), noted, advance=_told, called_off=threading.Event(), see=samples.see)
-    odd = whole.require_whole(arrays, arrived.missing, samples, plan.source.url, allow_empty=allow_empty)
-    write.absent(arrays, arrived.missing)
-    if (found := whole.identity(samples)).verdict == "failed":
-        raise corrupt_source([found.detail], plan.source.url)
-    _compare(plan.tree, arrived, objects, root, arrays)
-    rest = [key for key in plan.tree.keys() if key not in arrived.objects and key not in arrived.missing]  # noqa: SIM118  # no mapping
-    sized = dict(zip(rest, in_threads(plan.source.size, rest, called_off), strict=True))
-    sizes = {**arrived.sizes, **{key: size for key, size in sized.items() if size is not None}}
-    said = claims.contradiction_of_store(plan, arrays, arrived.missing, samples, sizes)
-    claims.require(said, plan.source.url, Allowance(allow_empty=allow_empty))
+        absent |= arrived.missing
+        if others and whole.lacks_ground(arrays, arrived.missing, samples):
+            with suppress(InputError):  # a witness that is broken says nothing
+                bring(plan.source, objects, others.values(), noted, advance=_told, called_off=threading.Event(), see=samples.see)
+        odd = whole.require_whole(arrays, arrived.missing, samples, plan.source.url, allow_empty=allow_empty)
+        write.absent(arrays, arrived.missing)
+        if (found := whole.identity(samples)).verdict == "failed":
+            raise corrupt_source([found.detail], plan.source.url)
+        _compare(plan.tree, arrived, objects, root, arrays)
+        sizes = _sizes(plan, arrived, called_off)
+        said = claims.contradiction_of_store(plan, arrays, arrived.missing, samples, sizes)
+        claims.require(said, plan.source.url, Allowance(allow_empty=allow_empty))
     staged = Staged(root, frozenset(), len(arrived.objects), arrived.bytes, odd, allow_empty=allow_empty)
     watch = Watch(plan, objects, noted, arrived.missing, called_off)
     return Transcoded(staged, fingerprint(plan.root, sizes, {}), watch)
+
+
+def _sizes(plan: Plan, arrived: Arrived, called_off: threading.Event) -> dict[str, int]:
+    """Returns the bytes of every object of the store that is there."""
+    keys = plan.tree.keys() if plan.tree is not None else ()
+    rest = [key for key in keys if key not in arrived.objects and key not in arrived.missing]
+    asked = dict(zip(rest, in_threads(plan.source.size, rest, called_off), strict=True))
+    return {**arrived.sizes, **{key: size for key, size in asked.items() if size is not None}}
 
 
 def noted_for(plan: Plan, folder: Path) -> Noted:

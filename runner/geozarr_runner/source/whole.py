@@ -94,7 +94,7 @@ def holes(arrays: Mapping[str, StoredArray], missing: frozenset[str], samples: B
 
 
 def identity(samples: Blocks) -> Check:
-    """Compares each band of a fine level with the bands of the next coarser one: its own must be the nearest.
+    """Compares each band of a level with the bands of every other one: its own must be the nearest, seen from either.
 
     Bands of one name come from one measurement, whichever level they are at. Which level was made of which is not asked.
     """
@@ -106,11 +106,16 @@ def identity(samples: Blocks) -> Check:
                 levels[path.split("/")[-2]][sampled.array.name] = sampled
         ordered = sorted(levels, key=_metres)
         for fine, coarse in ((a, b) for n, a in enumerate(ordered) for b in ordered[n + 1 :]):
+            gaps = {
+                (a, b): gap for a, x in levels[fine].items() for b, y in levels[coarse].items() if (gap := _gap(x, y)) is not None
+            }
             for name in levels[fine].keys() & levels[coarse].keys():
                 compared += 1
-                other = _nearer(levels[fine][name], name, levels[coarse])
-                if other:
-                    wrong.append(f"{levels[fine][name].array.path} looks like {coarse}/{other}, not like {coarse}/{name}")
+                there = ((fine, coarse, {b: gap for (a, b), gap in gaps.items() if a == name}),
+                         (coarse, fine, {a: gap for (a, b), gap in gaps.items() if b == name}))  # fmt: skip
+                for level, at, near in there:
+                    if other := _nearer(name, near):
+                        wrong.append(f"{levels[level][name].array.path} looks like {at}/{other}, not like {at}/{name}")
     if wrong:
         return Check("band identity", "failed", "; ".join(sorted(wrong)[:5]))
     if not compared:
@@ -123,9 +128,8 @@ def _metres(level: str) -> int:
     return int(level.strip("rm"))
 
 
-def _nearer(sampled: Sampled, name: str, others: Mapping[str, Sampled]) -> str:
+def _nearer(name: str, near: Mapping[str, float]) -> str:
     """Returns the name of the band that is clearly nearer than the own one; empty = none is."""
-    near = {other: gap for other, found in others.items() if (gap := _gap(sampled, found)) is not None}
     if name not in near:
         return ""
     best = min(near, key=lambda other: near[other])
