@@ -41,6 +41,7 @@ class Catalog:
     abilities: Abilities = field(default_factory=Abilities)
     fuse: int = -1  # so many searches until the watcher is killed in one; negative = it is not
     asked: int = 0
+    clock_seen: tuple[datetime, datetime] | None = None  # of polls: when the collection was asked for last
     kept: timedelta = timedelta(0)  # there is no cache between
     lag: float = 0.0  # seconds by which the replica that answers is behind
 

@@ -45,7 +45,10 @@ class Flooded(Temporary):
 
 ORIGIN, BASELINE = "origin", "baseline"
 """Cursors: where the watch began, and how far back sweeps have looked at what was there before."""
-CURSORS = (ORIGIN, BASELINE, *(f"{stamp}{span}" for stamp in (*STAMPS, "datetime") for span in ("", ":all")))
+SPANS = ("", ":all", ":again", ":begun")
+"""Cursors of a stamp: of polls; of polls without a limit on the acquisition time; how far the overlap was read again in the
+present round; and when, by the server's clock, that round began."""
+CURSORS = (ORIGIN, BASELINE, *(f"{stamp}{span}" for stamp in (*STAMPS, "datetime") for span in SPANS))
 
 
 @dataclass(frozen=True)

@@ -48,8 +48,13 @@ class Sources:
 
     def set_position(self, name: str, position: datetime, now: datetime) -> None:
         """Moves a cursor that no window is committed with."""
+        self.set_positions({name: position}, now)
+
+    def set_positions(self, positions: Mapping[str, datetime], now: datetime) -> None:
+        """Moves cursors that no window is committed with, all at once."""
         with self._session.write() as tx:
-            moves.set_cursor(tx, name, position, now)
+            for name, position in positions.items():
+                moves.set_cursor(tx, name, position, now)
 
     def note_abilities(self, source: str, found: Mapping[str, Any], now: datetime) -> None:
         """Keeps what a probe found."""

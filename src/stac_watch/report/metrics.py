@@ -79,7 +79,7 @@ def _of_ledger(whole: Totals) -> Iterator[Metric]:
     text = "Age of the newest change stamp, of the last new item, of the last conversion that was done"
     yield _gauge("lag_seconds", text, newest, ("source", "of"))
     overlap = {(s.source,): s.overlap for s in whole.sources if s.overlap is not None}
-    yield _gauge("overlap_seconds", "How far before the cursor every poll reads again", overlap, ("source",))
+    yield _gauge("overlap_seconds", "How far before the cursor polls read again", overlap, ("source",))
     withdrawn = {(s.source,): s.withdrawn for s in whole.sources}
     yield _gauge("withdrawn_items", "Items that are gone from the catalog", withdrawn, ("source",))
     retired = {(s.source, what): n for s in whole.sources for what, n in s.retired.items()}
