@@ -25,7 +25,7 @@ from pydantic_core import PydanticUndefined
 
 from stac_watch.cli.main import cli
 from stac_watch.cluster.manifests.monitoring import ALERTS
-from stac_watch.config import auth, objective, register
+from stac_watch.config import auth, objective, register, sinks
 from stac_watch.config import model as config
 
 ROOT = Path(__file__).parents[1]
@@ -56,6 +56,7 @@ SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("engine.limits", config.Limits),
     ("register", register.Register),
     ("register.links[]", register.MapLink),
+    ("sinks[]", sinks.EventSink),
     ("web", config.Web),
     ("objective", objective.Objective),
 )

@@ -20,7 +20,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stac_watch.model.errors import CannotWrite, ConfigError, Unavailable, cannot_write
+from stac_watch.model.errors import ConfigError, Unavailable
+from stac_watch.model.files import make_folder
 from stac_watch.model.states import IN_FLIGHT, State
 
 if TYPE_CHECKING:
@@ -31,10 +32,12 @@ if TYPE_CHECKING:
     from stac_watch.config.auth import Auth
     from stac_watch.config.model import ArgoSettings, Config, LocalSettings, Source
     from stac_watch.config.register import Register
+    from stac_watch.config.sinks import EventSink
     from stac_watch.ledger.copying import Copied
     from stac_watch.ledger.ledger import Ledger
     from stac_watch.model.outcome import Outcome
     from stac_watch.register.registrar import Registrar
+    from stac_watch.register.sinks import Mailbox
     from stac_watch.report.lines import Line
     from stac_watch.runs.argo import ArgoEngine
     from stac_watch.runs.engine import Engine
@@ -90,6 +93,8 @@ def build(config: Config, environ: Mapping[str, str], wait: Callable[[float], bo
         ConfigError: the ledger or the engine cannot be used as configured.
     """
     from stac_watch.ledger.records import Rivals
+    from stac_watch.register.causes import Causes, audience_of
+    from stac_watch.register.sinks import Announcer
     from stac_watch.watch.loop import Parts
 
     check_output(config)
@@ -99,6 +104,8 @@ def build(config: Config, environ: Mapping[str, str], wait: Callable[[float], bo
     registrar = build_registrar(config, ledger, catalogs, rng) if config.registration is not None else None
     if registrar is not None:
         ledger.publications.enrol_done()
+    if (audience := audience_of(config)) is not None:
+        ledger.deliveries.enrol(audience)
     engine: Engine
     volumes: Callable[[], Collection[str]] | None = None
     if config.engine.kind == "argo":
@@ -116,6 +123,8 @@ def build(config: Config, environ: Mapping[str, str], wait: Callable[[float], bo
         keep=config.engine.keep if config.engine.kind == "argo" else timedelta(0),
         ledger=ledger,
         registrar=registrar,
+        announcers=tuple(Announcer(ledger, sink, build_mailbox(sink), wall_clock, rng) for sink in config.sinks),
+        causes=Causes(ledger, audience, wall_clock) if audience is not None else None,
         catalogs=catalogs,
         rivals={source.name: Rivals(*config.rivals(source.name)) for source in config.sources},
         stores={source.name: build_stores(source) for source in config.sources},
@@ -252,6 +261,15 @@ def build_registrar(config: Config, ledger: Ledger, catalogs: Mapping[str, Catal
     return Registrar(ledger, build_target(register, rng), register, outputs, made, wall_clock, rng)
 
 
+def build_mailbox(sink: EventSink) -> Mailbox:
+    """Returns the way to a sink."""
+    from importlib.metadata import version
+
+    from stac_watch.register.sinks import Mailbox
+
+    return Mailbox(sink, now=wall_clock, agent=f"stac-watch/{version('stac-watch')}")
+
+
 def build_engine(config: Config, environ: Mapping[str, str]) -> Engine:
     """Returns the configured engine."""
     if config.engine.kind == "argo":
@@ -334,23 +352,6 @@ def check_output(config: Config) -> None:
     """Finds out before the first conversion whether local outputs can be written; on a cluster a path is the run's volume's."""
     if config.engine.kind == "local" and "://" not in config.recipe.output:
         make_folder(Path(config.recipe.output.split("{", 1)[0]).absolute())
-
-
-def make_folder(folder: Path) -> None:
-    """Makes a folder and writes a file in it, to know.
-
-    Raises:
-        CannotWrite: one of the two failed.
-    """
-    probe = folder / ".stac-watch-probe"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"")
-        probe.unlink()
-    except OSError as error:
-        raise cannot_write(error, folder) or CannotWrite(
-            f"cannot write {folder}: {error.strerror}", hint="choose another folder in the configuration"
-        ) from error
 
 
 def lines(parts: Parts, limit: int = 15) -> list[Line]:

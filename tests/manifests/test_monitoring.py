@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 
 from stac_watch.cluster.manifests.monitoring import ALERTS, PANELS, of_namespace
 from stac_watch.ledger.records import Audited, Order
+from stac_watch.model.announcement import DeliveryCount, DeliveryState
 from stac_watch.model.publication import PublicationCount, PublicationState
 from stac_watch.model.states import State
 from stac_watch.report.freshness import Burn
@@ -51,6 +52,7 @@ def exported():
     view = filled(
         Totals, at=NOW, states={s.value: 1 for s in State}, skipped={"too_old": 1}, unreadable=1, sources=[source],
         publications=[PublicationCount("s2", state, 1, NOW) for state in PublicationState],
+        deliveries=[DeliveryCount("https://hooks.example", state, 1, NOW) for state in DeliveryState],
         waiting_since=NOW, failures={("s2", "it broke"): 1}, ledger_bytes=1,
     )  # fmt: skip
     loop = Loop(

@@ -21,8 +21,8 @@ from stac_watch.report import explain
 from stac_watch.report.web.page import ItemLinks, render_item
 from stac_watch.report.web.query import View
 from stac_watch.report.web.site import Site
+from stac_watch.watch.aside import Aside
 from stac_watch.watch.pulse import Recorder
-from stac_watch.watch.registering import Registering
 
 SENSED = "2026-02-28T12:00:00Z"  # as the ledger has it
 
@@ -115,13 +115,13 @@ def test_items_are_taken_out_only_when_told_and_only_where_they_are(installed, c
 
 def test_the_watchers_thread_sends_what_is_due_and_says_what_it_did(shop):
     item_id = shop.finish()
-    registering = Registering(shop.registrar())
+    registering = Aside(shop.registrar(), "register")
     did, problem = registering.turn()
-    while registering.busy:
+    while did is None:
         did, problem = registering.turn()
     assert (did.registered, problem) == (1, None)
     assert shop.publication(item_id).state is P.REGISTERED
-    assert not registering.has_due()
+    assert not registering.has_work
 
 
 def test_check_asks_the_target_whether_it_takes_items_and_changes_nothing(installed, tmp_path, capsys):

@@ -18,7 +18,7 @@ from stac_watch.report.web.site import Site
 from stac_watch.watch.loop import Tick
 from stac_watch.watch.pulse import Recorder
 
-MOST = 15  # statements of a scrape, BEGIN included
+MOST = 17  # statements of a scrape, BEGIN included
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from stac_watch.app import (
     build_catalog,
     build_engine,
+    build_mailbox,
     build_target,
     check_output,
     jitter,
@@ -33,6 +34,7 @@ from stac_watch.register.collection import read
 if TYPE_CHECKING:
     from stac_watch.catalog.writing import TargetCollection
     from stac_watch.config.register import Register
+    from stac_watch.config.sinks import EventSink
     from stac_watch.ledger.ledger import Ledger
     from stac_watch.runs.argo import ArgoEngine
 
@@ -56,6 +58,13 @@ def checks(config: Config, environ: Mapping[str, str]) -> Iterator[tuple[str, Ca
         yield f"source {source.name}", partial(_checked_catalog, config, source, build_catalog(source, rng))
     if config.registration is not None:
         yield "register", partial(_checked_target, config.registration, build_target(config.registration, rng))
+    for sink in config.sinks:
+        yield "sinks", partial(_checked_sink, sink)
+
+
+def _checked_sink(sink: EventSink) -> str:
+    """Finds out whether somebody is there, without an event."""
+    return f"{sink.name} answers (HTTP {build_mailbox(sink).knock()} to OPTIONS)"
 
 
 def _checked_target(register: Register, target: TargetCollection) -> str:

@@ -1,4 +1,4 @@
-"""The verbs about registering: `item` prints what is sent, `register` asks for it, `unregister` for the opposite."""
+"""The verbs about registering: `item` prints what is sent, `register` asks for it, `unregister` for the opposite; `announce`."""
 
 from __future__ import annotations
 
@@ -64,6 +64,39 @@ def unregister(
     show(wanted, json, partial(render_wanted, title="to be taken out of the catalog"))
     if not json:
         print(f"{asked} asked for; the watcher takes them out" if yes else f"{len(wanted)} would be asked for (--yes does it)")
+    return Exit.OK
+
+
+@cli.command()
+def announce(
+    context: typer.Context,
+    item: Annotated[list[str] | None, typer.Argument(help="Ids, keys, runs.")] = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    json: JsonOption = False,
+    yes: YesOption = False,
+    since: Annotated[str | None, typer.Option(help="Events made since (10h, 3d, a day or a time).")] = None,
+    failed: Annotated[bool, typer.Option("--failed", help="Events that a sink did not take.")] = False,
+    sink: Annotated[str | None, typer.Option(help="Only of this sink: its URL, without what follows a `?`.")] = None,
+) -> int:
+    """Print what sinks were told or are to be, or have it posted once more with --yes, byte for byte; the watcher posts."""
+    from stac_watch import app
+    from stac_watch.cli.times import read_since
+    from stac_watch.jobs import register as job
+    from stac_watch.report.jobs import render_told
+
+    if not item and since is None and not failed:
+        raise InputError("name items, or give --since or --failed", hint="`stac-watch status` shows how many events wait")
+    now = app.wall_clock()
+    with reading(context, config) as (settings, ledger):
+        names = [one.name for one in settings.sinks]
+        if sink is not None and sink not in names:
+            raise InputError(f"no sink is called {sink!r}", hint=f"the configuration has: {', '.join(names) or 'none'}")
+        wanted = job.told(ledger, item or [], read_since(since, now) if since is not None else None, failed=failed)
+        wanted = [one for one in wanted if one.sink in (names if sink is None else [sink])]
+        asked = ledger.deliveries.again(wanted, now) if yes else 0
+    show(wanted, json, render_told)
+    if not json:
+        print(f"{asked} asked for; the watcher posts them" if yes else f"{len(wanted)} would be posted again (--yes does it)")
     return Exit.OK
 
 

@@ -27,12 +27,13 @@ from stac_watch.config.objective import Objective
 from stac_watch.config.places import output_template
 from stac_watch.config.register import Register
 from stac_watch.config.sharing import default_output, meeting, order
+from stac_watch.config.sinks import EventSink
 from stac_watch.config.values import Agent, Bbox, CollectionId, Duration, Group, Host, HttpUrl, Off, Rate, SameHost, Size, Tile
 from stac_watch.model.errors import ConfigError
 from stac_watch.model.forms import Native
 
 OURS = frozenset(
-    {"engine", "ledger", "register"}
+    {"engine", "ledger", "register", "sinks"}
 )  # what pages, metrics and `status` call the watcher's own parts beside its sources
 
 
@@ -84,7 +85,7 @@ class Source(Group):
     """One collection of one STAC API."""
 
     name: str = Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,29}[a-z0-9])?$")
-    """Your choice, except `engine`, `ledger` and `register`; it names the source in the ledger, in every table and in the Argo UI.
+    """Your choice, except `engine`, `ledger`, `register` and `sinks`; it names the source in ledger, tables and the Argo UI.
     Lower case, digits, and dashes in between."""
     api: HttpUrl
     """Root of the STAC API."""
@@ -252,6 +253,8 @@ class Config(Group):
     """Where the runs happen."""
     registration: Register | None = Field(default=None, alias="register")  # a class of pydantic has a method of that name
     """Where what is done is registered; empty = nowhere, and each output has its item beside it all the same."""
+    sinks: tuple[EventSink, ...] = ()
+    """Who is told of outputs, and of what fails, by CloudEvents; empty = nobody."""
     web: Web | None = None
     """What `watch` listens on; empty = nothing, which is right on a laptop."""
     objective: Objective | None = None
@@ -265,6 +268,14 @@ class Config(Group):
             raise ValueError(f"two sources are named {twice[0]!r}")
         if ours := sorted(OURS.intersection(names)):
             raise ValueError(f"a source is named {ours[0]!r}, and so is a part of the watcher itself; choose another name")
+        return value
+
+    @field_validator("sinks")
+    @classmethod
+    def _sinks_apart(cls, value: tuple[EventSink, ...]) -> tuple[EventSink, ...]:
+        names = [sink.name for sink in value]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two sinks are {twice[0]}: what comes before a `?` names one; `types` lists all that it gets")
         return value
 
     @model_validator(mode="before")

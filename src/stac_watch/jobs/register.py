@@ -9,8 +9,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
+from stac_watch.ledger.deliveries import Told
 from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.records import ConversionRow
+from stac_watch.model.announcement import DeliveryState
 from stac_watch.model.errors import InputError
 from stac_watch.model.publication import Publication, PublicationState
 from stac_watch.model.states import State
@@ -82,6 +84,22 @@ def registered(ledger: Ledger, names: Collection[str], target: str) -> list[Regi
                 raise InputError(f"{row.item_id} is registered in {row.target}, not in {target}", hint=hint)
             found[row.key] = RegistrationWish(row.item_id, row.source, row.key, row.state.value)
     return list(found.values())
+
+
+def told(ledger: Ledger, names: Collection[str], since: datetime | None, *, failed: bool) -> list[Told]:
+    """Returns what sinks were told, or are to be: of items by whatever names each, since then, what was refused.
+
+    Raises:
+        InputError: an item is not known.
+    """
+    topics = list[str]()
+    for name in names:
+        rows = ledger.conversions.called(name)
+        if not rows:
+            raise InputError(f"nothing is called {name!r}", hint="`stac-watch items` lists what there is")
+        topics += {row.item_id for row in rows}
+    state = DeliveryState.REFUSED if failed else None
+    return ledger.deliveries.find(topics=topics, since=since, state=state, limit=MOST)
 
 
 def publication_of(row: ConversionRow) -> Publication:

@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Engine, RowMapping, Table
 
 from stac_watch.ledger import schema as t
+from stac_watch.ledger.columns import Stamp
 from stac_watch.ledger.migrations import UNFINISHED, create, is_current, version_of
 from stac_watch.ledger.session import Busy, answering, where
 from stac_watch.model.errors import ConfigError, InputError
@@ -190,7 +191,7 @@ def _raw(table: Table) -> Table:
     """Returns a table whose columns are read and written as they are stored: packed events stay packed."""
     raw = table.to_metadata(sa.MetaData())
     for column in raw.columns:
-        if isinstance(column.type, sa.TypeDecorator) and not isinstance(column.type, t.Stamp):
+        if isinstance(column.type, sa.TypeDecorator) and not isinstance(column.type, Stamp):
             column.type = column.type.impl_instance
         if isinstance(column.type, sa.JSON):
             column.type = sa.JSON(none_as_null=True)

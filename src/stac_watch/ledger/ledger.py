@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from stac_watch.ledger.absences import Absences
 from stac_watch.ledger.conversions import Conversions
 from stac_watch.ledger.counts import Census
+from stac_watch.ledger.deliveries import Deliveries
 from stac_watch.ledger.freshness import Announcements
 from stac_watch.ledger.items import Items
 from stac_watch.ledger.lease import Lease
@@ -52,6 +53,7 @@ class Ledger:
         self.restamps = Restamps(self._session)
         self.renaming = Renaming(self._session)
         self.publications = Publications(self._session)
+        self.deliveries = Deliveries(self._session)
         self.rebuilding = Rebuilding(self._session)
 
     def prepare(self, *, upgrade: bool = True) -> None:

@@ -167,6 +167,10 @@ def _to_10(tx: sa.Connection, op: Operations) -> None:
     """Publications: a table of its own, and nothing else."""
 
 
+def _to_11(tx: sa.Connection, op: Operations) -> None:
+    """What others are told, and of which causes of failures: tables of their own, and nothing else."""
+
+
 STEPS: dict[int, Callable[[sa.Connection, Operations], None]] = {
     2: _to_2,
     3: _to_3,
@@ -177,4 +181,5 @@ STEPS: dict[int, Callable[[sa.Connection, Operations], None]] = {
     8: _to_8,
     9: _to_9,
     10: _to_10,
+    11: _to_11,
 }

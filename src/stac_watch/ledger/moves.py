@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Table
 
+from stac_watch.ledger import announcing
 from stac_watch.ledger import schema as t
 from stac_watch.ledger import statements as sql
 from stac_watch.ledger.records import ConversionRow, Move, Moved, Place
@@ -59,6 +60,7 @@ def apply(tx: Connection, row: ConversionRow, move: Move, now: datetime) -> Stat
     )
     if state is State.DONE and tx.info.get(PUBLISHES):
         _enrol_current(tx, source, row, now)
+    announcing.of_move(tx, source, row.item_id, row.key, row.state, state, now)
     before, after = Place(row.source, row.lane, row.state, row.cause), Place(source, lane, state, changes["cause"])
     if before != after:
         count(tx, {before: -1, after: 1})

@@ -10,11 +10,12 @@ from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Row, Select, and_, bindparam, func, literal, or_, select, union_all, update
+from sqlalchemy import Connection, Row, Select, and_, bindparam, func, literal, or_, select, union_all, update
 
-from stac_watch.ledger import moves
+from stac_watch.ledger import announcing, moves
 from stac_watch.ledger import schema as t
 from stac_watch.ledger.session import Session, chunked
+from stac_watch.model.event import Kind
 from stac_watch.model.publication import WAITING, Publication, PublicationCount, PublicationState
 from stac_watch.model.states import State
 
@@ -76,7 +77,11 @@ class Publications:
         for name in ("source", "item_id", "key", "asked_at", "output_zarr"):
             values.pop(name)
         with self._session.write() as tx:
-            return tx.execute(update(t.publication).where(guard, _p.state == row.state.value).values(values)).rowcount == 1
+            before = tx.execute(select(_p.digest, _p.target, _p.registered_at).where(guard)).first()
+            done = tx.execute(update(t.publication).where(guard, _p.state == row.state.value).values(values)).rowcount == 1
+            if done and before is not None:
+                _announce(tx, before, after)
+            return done
 
     def refresh(self, key: str, now: datetime) -> None:
         """Has an item that is registered, or is to be, sent as it is now: what lies beside its output was changed."""
@@ -130,6 +135,17 @@ class Publications:
     def _read(self, query: Select[Any]) -> list[Publication]:
         with self._session.read() as tx:
             return [_publication(r) for r in tx.execute(query)]
+
+
+def _announce(tx: Connection, before: Row[Any, Any, Any], after: Publication) -> None:
+    """Tells others of an item that readers find, find changed, or find no longer."""
+    known = before.registered_at is not None
+    if after.state is PublicationState.WITHDRAWN and known:
+        announcing.of_item(tx, after.item_id, after.key, "delete", before.target, after.changed_at)
+    changed = not known or (after.digest, after.target) != (before.digest, before.target)
+    if after.state is PublicationState.REGISTERED and changed:
+        kind: Kind = "replace" if known and after.target == before.target else "create"
+        announcing.of_item(tx, after.item_id, after.key, kind, after.target, after.changed_at)
 
 
 def _whole() -> Select[Any]:

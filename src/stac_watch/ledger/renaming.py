@@ -49,6 +49,7 @@ class Renaming:
                 t.absent,
                 t.moved,
                 t.restamp,
+                t.incident,
             )
             for table in (t.item, t.publication, *discovered):
                 _take_over(tx, table, old, new)

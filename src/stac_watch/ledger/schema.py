@@ -7,98 +7,24 @@ the conversions.
 
 from __future__ import annotations
 
-import zlib
-from datetime import UTC, datetime
-from typing import Any
-
 from sqlalchemy import (
     JSON,
     BigInteger,
     Column,
-    DateTime,
-    Dialect,
     Float,
     ForeignKey,
     Index,
     Integer,
-    LargeBinary,
     MetaData,
     String,
     Table,
     Text,
-    TypeDecorator,
     text,
 )
 
-from stac_watch.model.outcome import Outcome, outcome_of
-from stac_watch.model.signatures import masked
-from stac_watch.model.texts import visible
+from stac_watch.ledger.columns import Body, Ending, Stamp, Words
 
-SCHEMA_VERSION = 10
-
-
-class Stamp(TypeDecorator[datetime]):
-    """An aware datetime in UTC on both databases; SQLite itself keeps no time zone."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002  # interface
-        """Converts to UTC; a naive datetime is a mistake of ours."""
-        if value is not None and value.tzinfo is None:
-            raise ValueError(f"naive datetime {value} must not reach the ledger")
-        return value.astimezone(UTC) if value is not None else None
-
-    def process_result_value(self, value: Any | None, dialect: Dialect) -> datetime | None:  # noqa: ANN401, ARG002  # interface
-        """Returns an aware datetime."""
-        if value is None:
-            return None
-        moment: datetime = value
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-
-
-class Words(TypeDecorator[str]):
-    """Text that may come from elsewhere, for people: bounded, what acts on a terminal spelled out, what signs a URL masked."""
-
-    impl = Text
-    cache_ok = True
-
-    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002  # interface
-        """Returns what every database can store."""
-        return visible(masked(value.replace("\0", "\\0")), lines=True) if value is not None else None
-
-    def process_result_value(self, value: Any | None, dialect: Dialect) -> str | None:  # noqa: ANN401, ARG002  # interface
-        """Returns it so, whatever an earlier version stored."""
-        return visible(str(value), lines=True) if value is not None else None
-
-
-class Ending(TypeDecorator[Outcome]):
-    """A run's outcome, stored as the JSON document that it is."""
-
-    impl = JSON
-    cache_ok = True
-
-    def process_bind_param(self, value: Outcome | None, dialect: Dialect) -> dict[str, Any] | None:  # noqa: ARG002  # interface
-        """Returns the document."""
-        return value.bounded().document() if value is not None else None
-
-    def process_result_value(self, value: Any | None, dialect: Dialect) -> Outcome | None:  # noqa: ANN401, ARG002  # interface
-        """Returns the outcome, whatever an earlier version stored."""
-        return outcome_of(value)
-
-
-class Body(TypeDecorator[bytes]):
-    """An event's bytes; those of old ones are kept packed by `retention`, and read as if they were not."""
-
-    impl = LargeBinary
-    cache_ok = True
-
-    def process_result_value(self, value: Any | None, dialect: Dialect) -> bytes | None:  # noqa: ANN401, ARG002  # interface
-        """Returns what was or will be posted: a JSON object, which no zlib stream begins like."""
-        if value is None:
-            return None
-        body = bytes(value)
-        return body if body.startswith(b"{") else zlib.decompress(body)
+SCHEMA_VERSION = 11
 
 
 metadata = MetaData()
@@ -273,6 +199,48 @@ publication = Table(  # the item of a done conversion in the catalog where it is
     Index("publication_by_count", "state", "source", "asked_at"),
     Index("publication_by_key", "key"),
     Index("publication_by_item", "item_id"),
+)
+
+announcement = Table(  # what others are told: a CloudEvent each, numbered in the order in which it happened
+    "announcement",
+    metadata,
+    Column("id", _serial, primary_key=True, autoincrement=True),
+    Column("event_id", String(32), nullable=False),
+    Column("type", String(64), nullable=False),
+    Column("topic", Text, nullable=False),  # an item, or a cause of failures: what one is told of in order
+    Column("body", Body, nullable=False),  # byte for byte what is posted
+    Column("created_at", Stamp, nullable=False),
+    Index("announcement_by_topic", "topic", "id"),
+    Index("announcement_by_time", "created_at"),
+)
+
+delivery = Table(  # an announcement, and a sink that is to have it
+    "delivery",
+    metadata,
+    Column("sink", Text, primary_key=True),
+    Column("announcement", _serial, ForeignKey("announcement.id"), primary_key=True, autoincrement=False),
+    Column("topic", Text, nullable=False),
+    Column("state", String(12), nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("due", Stamp, nullable=False),
+    Column("changed_at", Stamp, nullable=False),
+    Column("reason", Words),  # why it is late, or was refused
+    Index("delivery_by_due", "sink", "state", "due"),
+    Index("delivery_by_topic", "topic", "sink", "state", "announcement"),
+    Index("delivery_by_count", "state", "sink", "changed_at"),
+)
+
+incident = Table(  # conversions of a source that fail, or failed, with one cause
+    "incident",
+    metadata,
+    Column("source", String(64), primary_key=True),
+    Column("cause", String(160), primary_key=True),
+    Column("since", Stamp, nullable=False),
+    Column("last", Stamp, nullable=False),
+    Column("n", Integer, nullable=False),
+    Column("first_item", String(128), nullable=False),
+    Column("reason", Words, nullable=False),
+    Column("resolved_at", Stamp),
 )
 
 # -- what discovery remembers --------------------------------------------------------------------------------------------------

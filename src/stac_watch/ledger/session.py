@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Engine, Row, Select
 from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, InternalError, OperationalError
 
 from stac_watch.ledger.records import Moved
+from stac_watch.model.announcement import Audience
 from stac_watch.model.errors import CannotWrite, Defect, StacWatchError, Temporary, Unavailable
 
 CHUNK = 5_000  # values in one IN list; SQLite takes 32,766, PostgreSQL 65,535
@@ -20,6 +21,7 @@ BUSY = ("database is locked", "lock timeout", "statement timeout", "starting up"
 MOVED = "moved"  # what a transaction has moved so far, kept with its connection
 
 PUBLISHES = "publishes"
+ANNOUNCES = "announces"
 
 
 class StaleState(Defect):
@@ -42,6 +44,7 @@ class Session:
         self._reads = engine.execution_options(reads=True)
         self._listeners: list[Callable[[Moved], None]] = []
         self.publishes = False  # whether what becomes done is to be registered
+        self.audience: Audience | None = None  # who is told of outputs; None = nobody
         self.guard: Callable[[Connection], None] = lambda _: None  # of a watcher: renews its lease, or says that it is lost
 
     def listen(self, listener: Callable[[Moved], None]) -> None:
@@ -66,7 +69,7 @@ class Session:
         """Yields one transaction that needs no lease: the lease's own."""
         with answering(self.engine), self.engine.begin() as tx:
             moved: list[Moved] = []
-            tx.info.update({MOVED: moved, PUBLISHES: self.publishes})
+            tx.info.update({MOVED: moved, PUBLISHES: self.publishes, ANNOUNCES: self.audience})
             yield tx
         for entry in moved:  # only now: what was rolled back did not happen
             for listener in self._listeners:

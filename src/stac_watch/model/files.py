@@ -1,10 +1,12 @@
-"""The one module of `model` that touches a disk: a file that is replaced at once, for both programs."""
+"""The one module of `model` that touches a disk: a file that is replaced at once, for both programs, and a folder of ours."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 from pathlib import Path
+
+from stac_watch.model.errors import CannotWrite, cannot_write
 
 
 def replace_file(path: Path, content: str | bytes, *, sync: bool = False) -> None:
@@ -32,3 +34,20 @@ def replace_file(path: Path, content: str | bytes, *, sync: bool = False) -> Non
         with contextlib.suppress(OSError):  # on a read-only file system removing fails like writing
             temporary.unlink(missing_ok=True)
         raise
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder and writes a file in it, to know.
+
+    Raises:
+        CannotWrite: one of the two failed.
+    """
+    probe = folder / ".stac-watch-probe"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise cannot_write(error, folder) or CannotWrite(
+            f"cannot write {folder}: {error.strerror}", hint="choose another folder in the configuration"
+        ) from error

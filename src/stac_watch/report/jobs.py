@@ -20,6 +20,7 @@ from stac_watch.jobs.replay import ReplayTarget
 from stac_watch.jobs.retire import Retiring
 from stac_watch.ledger.backup import Backup
 from stac_watch.ledger.copying import Copied
+from stac_watch.ledger.deliveries import Told
 from stac_watch.model.stamps import stamp
 from stac_watch.report.times import when
 
@@ -37,6 +38,19 @@ def render_wanted(wanted: Sequence[RegistrationWish], title: str = "to be regist
         table.add_row(Text(one.item), one.source, Text(one.why))
     if len(wanted) > SHOWN:
         table.add_row(f"… {len(wanted) - SHOWN} more", "", "")
+    return table
+
+
+def render_told(told: Sequence[Told]) -> RenderableType:
+    """Returns what sinks were told, or are to be."""
+    table = Table(title="told", title_justify="left", header_style="bold")
+    for name in ("about", "event", "made", "sink", "state", "why"):
+        table.add_column(name, overflow="fold")
+    for one in told[:SHOWN]:
+        state = f"{one.state.value} {when(one.changed_at)}"
+        table.add_row(Text(one.topic), one.type, when(one.created_at), Text(one.sink), state, Text(one.reason or ""))
+    if len(told) > SHOWN:
+        table.add_row(f"… {len(told) - SHOWN} more", *[""] * 5)
     return table
 
 

@@ -12,6 +12,7 @@ from datetime import datetime
 from prometheus_client import Metric
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
 
+from stac_watch.model.announcement import DeliveryState
 from stac_watch.model.publication import WAITING
 from stac_watch.model.states import Fact, State
 from stac_watch.report.freshness import Burn
@@ -90,6 +91,7 @@ def _of_ledger(whole: Totals) -> Iterator[Metric]:
     held = {(s.source,): bool(s.backfill.held) for s in whole.sources if s.backfill is not None}
     yield _gauge("backfill_held", "1 while a backfill is stopped, by its canary or its failures", held, ("source",))
     yield from _of_publications(whole)
+    yield from _of_deliveries(whole)
     yield from _of_discovery(whole)
     yield _gauge("ledger_bytes", "What the ledger takes on its disk", {(): whole.ledger_bytes})
 
@@ -100,6 +102,15 @@ def _of_publications(whole: Totals) -> Iterator[Metric]:
     since = [(c.source, c.since) for c in whole.publications if c.state in WAITING]
     waits = {(name,): max(0.0, *((whole.at - at).total_seconds() for one, at in since if one == name)) for name, _ in since}
     yield _gauge("oldest_publication_seconds", "How long the item waits that is longest to be sent or removed", waits, ("source",))
+
+
+def _of_deliveries(whole: Totals) -> Iterator[Metric]:
+    counts = {(c.sink, c.state.value): c.n for c in whole.deliveries}
+    yield _gauge("deliveries", "Events that sinks were told, or are to be, by state", counts, ("sink", "state"))
+    waits = {
+        (c.sink,): max(0.0, (whole.at - c.since).total_seconds()) for c in whole.deliveries if c.state is DeliveryState.WAITING
+    }
+    yield _gauge("oldest_delivery_seconds", "Since the last try of the event that a sink waits longest for", waits, ("sink",))
 
 
 def _of_discovery(whole: Totals) -> Iterator[Metric]:
@@ -131,17 +142,17 @@ def _of_loop(loop: Loop, sources: tuple[str, ...]) -> Iterator[Metric]:
     yield _counter("ticks", "Rounds of the loop", {(): loop.ticks})
     yield _gauge("last_tick_timestamp_seconds", "When the last round ended", {(): loop.last_tick.timestamp()})
     yield _gauge("leads", "1 when this watcher has the ledger, 0 when it stands by", {(): loop.leads})
-    names = (*sources, "engine", "register")
+    names = (*sources, "engine", "register", "sinks")
     ailing = {(name,): name in loop.ailing for name in names}
     yield _gauge(
         "ailing",
-        "1 while a source, the engine, or the catalog to register in (`register`), gives no usable answer",
+        "1 while a source, the engine, the catalog to register in (`register`), or one of `sinks`, gives no usable answer",
         ailing,
         ("name",),
     )
     problems = {(name,): loop.problems.get(name, 0) for name in names}
     yield _counter(
-        "problems", "Answers of a source, the engine, or the catalog to register in, that could not be used", problems, ("name",)
+        "problems", "Answers of sources, engine, catalog to register in and sinks that could not be used", problems, ("name",)
     )
     answered = {(name,): moment.timestamp() for name, moment in loop.answered.items()}
     yield _gauge("answered_timestamp_seconds", "When a source last answered", answered, ("source",))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from rich.console import Group, RenderableType
@@ -13,6 +13,7 @@ from rich.text import Text
 from stac_watch.config.model import Limits, Source
 from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.records import Audited, ConversionRow, Scope
+from stac_watch.model.announcement import DeliveryCount, DeliveryState
 from stac_watch.model.publication import Publication, PublicationCount, PublicationState
 from stac_watch.model.states import State
 from stac_watch.report import totals
@@ -64,6 +65,7 @@ class Status:
     ledger_bytes: int  # on its disk
     publications: list[PublicationCount]  # of each source in each state; empty where none were ever made
     unregistered: list[Publication]  # those that failed, and that wait after a try that went wrong; the last first
+    deliveries: list[DeliveryCount] = field(default_factory=list)  # events of each sink in each state
     lifetime: float | None = None  # seconds that outputs are there once they are done; None = until somebody removes them
 
 
@@ -100,6 +102,7 @@ def read(
         ledger_bytes=whole.ledger_bytes,
         publications=whole.publications,
         unregistered=ledger.publications.troubled(LONGEST) if whole.publications else [],
+        deliveries=whole.deliveries,
         lifetime=lifetime.total_seconds() if lifetime is not None else None,
     )
 
@@ -152,6 +155,11 @@ def _notes(view: Status) -> list[Text]:
     notes += [Text(f"{s.source}: {s.catalog or 'its catalog was not asked yet'}", style="dim") for s in view.sources]
     if view.publications:
         notes.append(Text(f"registered: {published(view.publications)}", style="dim"))
+    for sink in sorted({c.sink for c in view.deliveries}):
+        counts = {c.state: c.n for c in view.deliveries if c.sink == sink}
+        told = ", ".join(f"{counts[state]} {state.value}" for state in DeliveryState if counts.get(state))
+        style = "yellow" if DeliveryState.REFUSED in counts else "dim"
+        notes.append(Text(f"told to {sink}: {told}", style=style))
     for source in view.sources:
         if source.backfill is not None and source.backfill.held:
             text = f"backfill of {source.source} is held: {source.backfill.held}; the same command with --yes goes on"

@@ -12,6 +12,7 @@ from stac_watch.config.model import Source
 from stac_watch.discover.overlap import overlap_of
 from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.records import Audited, Lag, Order, Place, Remembered, Sums
+from stac_watch.model.announcement import DeliveryCount
 from stac_watch.model.publication import PublicationCount
 from stac_watch.model.states import FINAL, State
 
@@ -57,6 +58,7 @@ class Totals:
     sources: list[SourceStatus]
     ledger_bytes: int  # on its disk
     publications: list[PublicationCount] = field(default_factory=list)  # of each source in each state; none where none are made
+    deliveries: list[DeliveryCount] = field(default_factory=list)  # of each sink in each state; none where nobody is told
 
 
 def read(ledger: Ledger, sources: Sequence[Source], now: datetime) -> Totals:
@@ -79,6 +81,7 @@ def read(ledger: Ledger, sources: Sequence[Source], now: datetime) -> Totals:
         sources=[source_status(name, configured.get(name), sums, remembered, orders.get(name), now) for name in names],
         ledger_bytes=sums.ledger_bytes,
         publications=ledger.publications.counts(),
+        deliveries=ledger.deliveries.counts(),
     )
 
 

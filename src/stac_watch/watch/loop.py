@@ -25,17 +25,20 @@ from stac_watch.model.identity import source_of
 from stac_watch.model.outcome import Outcome
 from stac_watch.model.patience import CLOCKS, Rest
 from stac_watch.model.states import Fact, State
+from stac_watch.register.causes import Causes
 from stac_watch.register.registrar import Registrar, Round
+from stac_watch.register.sinks import Announcer, Posted
 from stac_watch.runs.dispatch import Sent, dispatch
 from stac_watch.runs.engine import Engine, Runs
 from stac_watch.runs.expiry import expire
 from stac_watch.runs.lanes import reserved
 from stac_watch.runs.pace import Throttle, TokenBucket
 from stac_watch.runs.reconcile import reconcile
+from stac_watch.watch.aside import Aside, Telling
 from stac_watch.watch.observer import Observer
-from stac_watch.watch.registering import Registering
 
-ENGINE, LEDGER, REGISTER = "engine", "ledger", "register"
+ENGINE, LEDGER, REGISTER, SINKS = "engine", "ledger", "register", "sinks"
+BESIDE = frozenset({REGISTER, SINKS})  # what is wrong there stops nothing
 REFUSED_PAUSE = timedelta(minutes=1)  # until a person acts nothing changes; once they did it should be noticed
 STANDBY = 5.0  # seconds between looks at a ledger that another watcher has
 SHARE = 10  # times as long as a look at the runs took, and saw nothing new, passes before the next: 500 are 1 MB of metadata
@@ -65,6 +68,8 @@ class Parts:
     holder: str = ""  # this watcher's name in the lease; empty = it does not ask for one
     installation: str = ""  # whose outputs it makes
     registrar: Registrar | None = None  # None = nothing is registered
+    announcers: tuple[Announcer, ...] = ()  # one for each sink
+    causes: Causes | None = None  # None = nobody is told of what fails
     volumes: Callable[[], Collection[str]] | None = None  # of runs, by their names; None where outputs lie on no run's volume
     keep: timedelta = timedelta(0)  # for which Workflows, and with them their volumes, stay after success
     gives_way: bool = False  # it leaves the ledger to any watcher that does not
@@ -89,12 +94,14 @@ class Tick:
     ailing: Mapping[str, StacWatchError] = field(default_factory=dict)  # problems of this or an earlier round that last
     runs: Runs = field(default_factory=Runs)  # as they were looked at last
     published: Round = field(default_factory=Round)  # what became of items that were to be registered
+    posted: Posted = field(default_factory=Posted)  # what became of events that sinks were to be told
 
     @property
     def idle(self) -> bool:
         """Nothing moved."""
         news = any(t.admitted or t.skipped or t.unreadable for t in self.tallies.values())
-        return not self.facts and self.sent == Sent() and self.published == Round() and not news
+        beside = (self.published, self.posted) != (Round(), Posted())
+        return not self.facts and self.sent == Sent() and not beside and not news
 
 
 class Watcher:
@@ -109,7 +116,8 @@ class Watcher:
             Observer(parts.intake(source), parts.rng, parts.stores.get(source.name))
             for source in (parts.sources if observing else ())
         ]
-        self._registering = Registering(parts.registrar) if parts.registrar is not None else None
+        self._registering = Aside(parts.registrar, "register") if parts.registrar is not None else None
+        self._telling = Telling(parts.announcers, parts.causes)
         self._refused: Rest | None = None  # of an engine that refused us
         self._looked: Rest | None = None  # between two looks at the runs
         self._unasked = {o.name for o in self._observers}  # sources that have not answered since this watcher began
@@ -145,9 +153,10 @@ class Watcher:
             if problem is not None:
                 problems[observer.name] = problem
         facts, sent = self._work(problems)
-        published = self._publish(problems)
+        published, posted = self._publish(problems), self._tell(problems)
         self._ailing |= problems
-        return Tick(tallies, problems, facts, sent, ailing=dict(self._ailing), runs=self._runs, published=published)
+        ailing = dict(self._ailing)
+        return Tick(tallies, problems, facts, sent, ailing=ailing, runs=self._runs, published=published, posted=posted)
 
     def _publish(self, problems: dict[str, StacWatchError]) -> Round:
         """Registers what is done; a catalog that does not take it stops nothing else."""
@@ -159,6 +168,17 @@ class Watcher:
         elif ended is not None:
             self._ailing.pop(REGISTER, None)
         return ended or Round()
+
+    def _tell(self, problems: dict[str, StacWatchError]) -> Posted:
+        """Tells sinks what they wait for; one that does not take it stops nothing else."""
+        posted, problem, well = self._telling.turn()
+        if isinstance(problem, LeaseLost):
+            raise problem
+        if problem is not None:
+            problems[SINKS] = problem
+        elif well:
+            self._ailing.pop(SINKS, None)
+        return posted
 
     def _started(self, problems: dict[str, StacWatchError], *, to_the_end: bool) -> list[Observer]:
         """Starts the rounds whose time has come."""
@@ -277,7 +297,7 @@ class Watcher:
             tick = self.turn(to_the_end=first)
             report(tick)
             for name, problem in tick.problems.items():
-                if name in OURS and name != REGISTER and (first or isinstance(problem, Refused)):
+                if name in OURS - BESIDE and (first or isinstance(problem, Refused)):
                     raise problem
             if not tick.standby:
                 trouble += [problem for name, problem in tick.problems.items() if first and name not in OURS]
@@ -316,7 +336,7 @@ class Watcher:
         self._renamed = True
 
     def _settled(self) -> bool:
-        if self._registering is not None and (self._registering.busy or self._registering.has_due()):
+        if self._telling.has_work or (self._registering is not None and self._registering.has_work):
             return False
         due = self._p.ledger.outbox.next_due()
         return not self._p.ledger.conversions.unfinished() and (due is None or due > self._p.now())

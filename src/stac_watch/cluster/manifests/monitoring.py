@@ -82,7 +82,7 @@ ALERTS = (
         "`stac-watch cluster doctor`; [the token is wrong](#the-token-is-wrong).",
     ),
     Alert(
-        "StacWatchSourceAiling", 'max by (name) (stac_watch_ailing{name!~"engine|register"}) == 1', "1h", "ticket",
+        "StacWatchSourceAiling", 'max by (name) (stac_watch_ailing{name!~"engine|register|sinks"}) == 1', "1h", "ticket",
         "Catalog {{ $labels.name }} gives no usable answer; it is asked again, and nothing is lost.",
         "The catalog is down, throttles, or has moved.",
         "`stac-watch check` shows what it answers.",
@@ -98,6 +98,18 @@ ALERTS = (
         "Items of {{ $labels.source }} could not be registered, and are not tried again by themselves.",
         "The target catalog refuses them, or there is no item beside an output.",
         "`stac-watch status` has the reasons; `stac-watch register --failed --yes` tries again.",
+    ),
+    Alert(
+        "StacWatchSinkBehind", 'max(stac_watch_ailing{name="sinks"}) == 1', "1h", "ticket",
+        "A sink does not take its events; they wait.",
+        "It is down, its URL is another, or its token was changed.",
+        "`stac-watch status` says what waits, `stac-watch check` what it answers.",
+    ),
+    Alert(
+        "StacWatchEventsNotTaken", 'sum by (sink) (stac_watch_deliveries{state="refused"}) > 0', "10m", "ticket",
+        "Sink {{ $labels.sink }} refused events, and is not told them any more.",
+        "It answers everything else, and 400, 413 or 422 to these.",
+        "`stac-watch announce --failed` shows what it said; `stac-watch announce --failed --yes` tells it again.",
     ),
     Alert(
         "StacWatchNothingPublished", 'max by (source) (stac_watch_lag_seconds{of="published"}) > 2 * 86400', "1h", "ticket",

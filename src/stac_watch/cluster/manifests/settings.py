@@ -133,11 +133,12 @@ def settings_of(
 
 
 def _asked_besides(config: Config) -> list[SplitResult]:
-    """Returns what the poller speaks to beside the sources' catalogs: where outputs are registered, and where tokens come from."""
+    """Returns what the poller speaks to beside the sources' catalogs: target catalog, sinks, and where tokens come from."""
     register = config.registration
     auths = [source.auth for source in config.sources] + ([register.auth] if register is not None else [])
     tokens = [auth.oidc.token_url for auth in auths if auth is not None and auth.oidc is not None]
-    return [urlsplit(url) for url in ([register.api] if register is not None else []) + tokens]
+    urls = [register.api] if register is not None else []
+    return [urlsplit(url) for url in urls + tokens + [sink.url for sink in config.sinks]]
 
 
 def _check(webhook: str, bus_size: str, controller: str, webhook_tls: str, backup: str) -> None:
