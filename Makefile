@@ -53,6 +53,17 @@ docs-site: install ## the documentation as a site in build/site, strictly: dead 
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir build/site
 	@echo "build/site/index.html"
 
+.PHONY: packages
+packages: install ## both packages as an index takes them, in dist/
+	@$(UV) build --quiet --all-packages --out-dir dist
+	@ls dist
+
+.PHONY: version
+version: ## give both packages another version: make version TO=0.2.0
+	@test -n "$(TO)" || { echo "make version TO=0.2.0" >&2; exit 2; }
+	sed -i 's/^version = ".*"/version = "$(TO)"/; s/"stac-watch==[^"]*"/"stac-watch==$(TO)"/' pyproject.toml runner/pyproject.toml
+	$(UV) lock --quiet
+
 .PHONY: audit-deps
 audit-deps: install ## known vulnerabilities of what is locked; 69 when the database cannot be reached
 	@$(BIN)/python tools/audit_dependencies.py

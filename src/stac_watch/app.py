@@ -225,7 +225,10 @@ def require_register(config: Config) -> Register:
         ConfigError: it has none.
     """
     if config.registration is None:
-        raise ConfigError("the configuration has no section `register`", hint="docs/registering.md shows one")
+        raise ConfigError(
+            "the configuration has no section `register`",
+            hint="add `register: {api: https://…, collection: …}`, the catalog and collection of outputs",
+        )
     return config.registration
 
 
@@ -327,7 +330,7 @@ def _local(config: Config, engine: LocalSettings, environ: Mapping[str, str]) ->
     beside = Path(sys.executable).parent / "geozarr-runner"
     runner = str(beside) if beside.exists() else shutil.which("geozarr-runner", path=environ.get("PATH"))
     if runner is None:
-        raise Unavailable("geozarr-runner is not installed", hint="install it beside stac-watch: pip install ./runner")
+        raise Unavailable("geozarr-runner is not installed", hint="install it beside stac-watch: pip install geozarr-runner")
     make_folder(engine.folder)
     hosts = sorted({host for source in config.sources for host in source.hosts()})
     auths = [*(source.auth for source in config.sources), config.registration.auth if config.registration is not None else None]

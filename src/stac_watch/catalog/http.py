@@ -262,7 +262,7 @@ class CatalogHttp(StacApiIO):
             return f"the catalog does not take the credentials of `auth.{self._credentials.kind}`: are they right, and still good?"
         way = wanted(heard.headers.get("WWW-Authenticate", ""), answers.words(heard.raw))
         blocked = "" if heard.status == 401 else "; or it has blocked this address: ask its operator"
-        return f"the catalog wants credentials: {way} (docs/how-it-works.md#credentials){blocked}"
+        return f"the catalog wants credentials: {way}{blocked}"
 
     def _body(self, response: requests.Response, started: float) -> bytes:
         parts, size = list[bytes](), 0

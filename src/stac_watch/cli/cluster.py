@@ -272,7 +272,7 @@ def _argo(settings: Config) -> ArgoSettings:
     if settings.engine.kind != "argo":
         raise ConfigError(
             f"engine.kind is {settings.engine.kind}, and this verb is for a cluster",
-            hint="name the cluster's configuration: --config deploy/base/stac-watch.yaml",
+            hint="name the configuration of the cluster's watcher: --config FILE, with `engine: {kind: argo, …}`",
         )
     return settings.engine
 

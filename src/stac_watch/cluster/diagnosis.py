@@ -77,7 +77,7 @@ def controller(
             image = str(container.get("image", ""))
             if re.search(rf"(^|/){program}[:@]", image):
                 return _running(check, image, oldest, deployment, advised)
-    return Finding(check, Verdict.FAIL, f"no Deployment runs {program}", "install Argo from its manifests (docs/deploy.md)")
+    return Finding(check, Verdict.FAIL, f"no Deployment runs {program}", "install Argo from the manifests of its release")
 
 
 def _running(check: str, image: str, oldest: tuple[int, ...], deployment: Mapping[str, Any], advised: tuple[int, ...]) -> Finding:
@@ -90,9 +90,7 @@ def _running(check: str, image: str, oldest: tuple[int, ...], deployment: Mappin
         command = f"kubectl -n {metadata['namespace']} describe deployment {metadata['name']}"
         return Finding(check, Verdict.FAIL, f"{where} does not run", f"`{command}` says why")
     if version and version < advised:
-        return Finding(
-            check, Verdict.WARN, f"{where} has faults of mutexes", f"upgrade to {_dotted(advised)} or later (docs/deploy.md)"
-        )
+        return Finding(check, Verdict.WARN, f"{where} has faults of mutexes", f"upgrade to {_dotted(advised)} or later")
     return Finding(check, Verdict.OK, where)
 
 
@@ -288,7 +286,8 @@ def pending(claims: Sequence[Mapping[str, Any]], events: Sequence[Mapping[str, A
         about = event.get("involvedObject") or {}
         if about.get("kind") == "PersistentVolumeClaim" and about.get("name") in late and event.get("type") == "Warning":
             return Finding("volumes", Verdict.FAIL, f"{about['name']} waits: {event.get('message', '')}",
-                           "see docs/runbook.md, “A volume stays pending”")  # fmt: skip
+                           "`kubectl get storageclass`: is there a default, and has it room? "
+                           "`cluster manifests --storage-class` names another")  # fmt: skip
     return Finding("volumes", Verdict.OK, f"{len(claims)} of runs" + (f", {len(late)} just asked for" if late else ""))
 
 
@@ -328,8 +327,8 @@ def _images(node: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _load_or_push(name: str) -> str:
     if registry(name):
-        return "push it there; for a private registry add a pull secret to the account (docs/runbook.md)"
-    return "load it into the nodes, or push it to a registry and name it there (docs/deploy.md)"
+        return "push it there; for a private registry add a pull secret to the account, under `imagePullSecrets`"
+    return "load it into the nodes, or push it to a registry and name it there: `cluster manifests --runner-image --poller-image`"
 
 
 def _yaml(text: str) -> dict[str, Any]:

@@ -112,7 +112,7 @@ def _kinds(c: Cluster) -> Iterator[Finding]:
     if missing:
         said = f"the cluster does not know {', '.join(missing)}"
         yield Finding(
-            "Argo's kinds", Verdict.FAIL, said, "install Argo Workflows and Argo Events from their manifests (docs/deploy.md)"
+            "Argo's kinds", Verdict.FAIL, said, "install Argo Workflows and Argo Events from the manifests of their releases"
         )
     else:
         yield Finding("Argo's kinds", Verdict.OK, ", ".join(KINDS))
@@ -152,7 +152,12 @@ def _permissions(c: Cluster) -> Iterator[Finding]:
             if not c.may(verb, group, resource):
                 missing.append(f"{verb} {resource} ({purpose})")
     if missing:
-        yield Finding("permissions", Verdict.FAIL, f"we may not {', '.join(missing)}", "docs/deploy.md has the Role of an operator")
+        yield Finding(
+            "permissions",
+            Verdict.FAIL,
+            f"we may not {', '.join(missing)}",
+            "ask for a Role with these; who only looks needs no more than `get` and `list`",
+        )
     else:
         yield Finding("permissions", Verdict.OK, f"all {asked}")
 
@@ -182,7 +187,13 @@ def _secrets(c: Cluster, expected: Expected) -> Iterator[Finding]:
     missing = sorted(name for name, must in needed.items() if must and name not in there)
     optional = sorted(name for name, must in needed.items() if not must and name not in there)
     if missing:
-        yield Finding("secrets", Verdict.FAIL, f"missing: {', '.join(missing)}", "docs/deploy.md, “Secrets”, says what each holds")
+        yield Finding(
+            "secrets",
+            Verdict.FAIL,
+            f"missing: {', '.join(missing)}",
+            "`kubectl create secret generic NAME …`: stac-watch-webhook has token, geozarr-s3 config and credentials,"
+            " stac-watch-ledger url",
+        )
     else:
         note = f"; not there and not needed: {', '.join(optional)}" if optional else ""
         yield Finding("secrets", Verdict.OK, (", ".join(sorted(there)) or "none is named") + note)

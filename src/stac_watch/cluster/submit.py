@@ -109,7 +109,7 @@ def create(cluster: Cluster, workflow: Mapping[str, Any]) -> tuple[str, bool]:
         if error.status == 404:
             raise Refused(
                 f"namespace {cluster.namespace!r} knows no Workflows",
-                hint="install Argo Workflows and the namespace: docs/deploy.md",
+                hint="install Argo Workflows, then what `stac-watch cluster manifests` renders",
             ) from error
         raise InputError(f"the cluster refuses the Workflow: {error.said}") from error
     return str(document["metadata"]["name"]), True

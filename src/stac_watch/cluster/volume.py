@@ -200,5 +200,5 @@ def _await(cluster: Cluster, path: str, wait: Callable[[float], bool]) -> None:
             break
     raise Temporary(
         f"the helper pod does not start: {why or 'Kubernetes does not say why'}",
-        hint="see docs/runbook.md: the image must be on the node, and the volume free to be mounted there",
+        hint="the image must be on the node, and the volume free to be mounted there: `kubectl describe pod` of it says which",
     )

@@ -22,6 +22,7 @@ from stac_watch.config.wording import explain
 from stac_watch.model.errors import ConfigError
 
 ENV_PREFIX = "STAC_WATCH__"
+SMALLEST = "the smallest one is `sources: [{name: s2, api: https://stac.example.org, collection: sentinel-2-l2a}]`"
 
 
 def load(path: Path, environ: Mapping[str, str]) -> Config:
@@ -34,13 +35,13 @@ def load(path: Path, environ: Mapping[str, str]) -> Config:
         text = path.read_text(encoding="utf-8")
         raw = _parsed(text)
     except FileNotFoundError:
-        raise ConfigError(f"no configuration at {path}", hint="name one with --config FILE; README.md has an example") from None
+        raise ConfigError(f"no configuration at {path}", hint=f"name one with --config FILE; {SMALLEST}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read {path}: {error}") from error
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}", hint="check the line named above") from error
     if not isinstance(raw, dict):
-        raise ConfigError(f"{path} holds no mapping", hint="it starts with `sources:`; README.md has an example")
+        raise ConfigError(f"{path} holds no mapping", hint=SMALLEST)
     _refuse_secrets(raw, path)
     settings = _read_secrets(_override(raw, environ), environ)
     if re.search(r"[?&](ssl)?password=", unquote(str(settings.get("ledger", "")))):
@@ -51,9 +52,7 @@ def load(path: Path, environ: Mapping[str, str]) -> Config:
     try:
         return Config.model_validate(settings)
     except ValidationError as error:
-        raise ConfigError(
-            f"{path}: {explain(error, settings, text)}", hint="docs/reference/configuration.md explains every key"
-        ) from None
+        raise ConfigError(f"{path}: {explain(error, settings, text)}", hint="correct it there, then `stac-watch check`") from None
 
 
 class _Yaml(yaml.SafeLoader):

@@ -108,7 +108,7 @@ class Source(Group):
     other source (half of the slots at most): a source whose products take for ever stops nobody else."""
     allowed_hosts: tuple[Host, ...] = ()
     """Hosts (and buckets) that product hrefs may name, `*.example.org` for a whole domain; empty = only the catalog's own host.
-    A network (`10.0.0.0/8`) lets public names lead to private addresses of it (docs/security.md)."""
+    A network (`10.0.0.0/8`) lets public names lead to private addresses of it."""
 
     on_gone: Literal["keep", "deprecate", "delete"] = "keep"
     """What becomes of an output when its item is gone from the catalog, as from a rolling archive: it stays, its item says

@@ -94,7 +94,7 @@ def trouble(engine: Engine, error: DBAPIError) -> StacWatchError | None:
     """Returns what an error of the database means; None where it is a mistake of ours, in SQL or in values."""
     said = _said(error)
     if any(word in said for word in DAMAGED):
-        hint = "stop the watcher, keep the file, and restore a backup (docs/runbook.md); what happened since is found again"
+        hint = "stop the watcher, keep the file, and put a backup in its place; what happened since is found again"
         return Unavailable(f"the ledger {where(engine)} is damaged: {said}", hint=hint)
     if isinstance(error, OperationalError) and any(word in said for word in UNWRITABLE):
         return CannotWrite(f"cannot write the ledger {where(engine)}: {said}", hint="free space there, or check its mount")

@@ -317,7 +317,7 @@ def _metadata(kind: str) -> str:
 
 def _refused(content: bytes) -> Refused:
     said = _document(content).get("message", "")
-    hint = "`stac-watch cluster doctor` lists the permissions that are missing; a poller's are in deploy/base/rbac.yaml"
+    hint = "`stac-watch cluster doctor` lists the permissions that are missing; `stac-watch cluster manifests` renders a poller's"
     return Refused(f"the Kubernetes API refuses us: {said}", hint=hint)
 
 

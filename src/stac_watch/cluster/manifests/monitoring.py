@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from stac_watch.cluster.manifests.settings import EVENT_SOURCE, POLLER, SENSOR, Object, Settings, meta
 
 API = "monitoring.coreos.com/v1"
-RUNBOOK = "docs/runbook.md#alerts"  # its table is written from ALERTS: `make docs`
 ARGO_EVENTS_METRICS = 7777
+_LINK = re.compile(r"\[([^\]]+)\]\([^)]*\)")  # between pages of the documentation
 _METRIC = re.compile(r"\b((?:stac_watch|argo_events)_[a-z_]+)(\{)?")
 
 
@@ -38,7 +38,7 @@ class Alert:
             "expr": of_namespace(self.expr, namespace),
             "for": self.after,
             "labels": {"severity": self.severity, "namespace": namespace},
-            "annotations": {"summary": self.summary, "runbook": RUNBOOK},
+            "annotations": {"summary": self.summary, "cause": self.cause, "action": _LINK.sub(r"\1", self.action)},
         }
 
 

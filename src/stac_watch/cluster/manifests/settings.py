@@ -96,7 +96,7 @@ def settings_of(
     if not isinstance(config.engine, ArgoSettings):
         raise ConfigError(
             f"engine.kind is {config.engine.kind}, and manifests are for argo",
-            hint="set `engine: {kind: argo, webhook: …}`; deploy/base/stac-watch.yaml is an example",
+            hint='set `engine: {kind: argo, webhook: "http://stac-eventsource-svc:12000/items"}`',
         )
     _check(config.engine.webhook, bus_size, controller, webhook_tls, backup)
     if report and not report.startswith("s3://"):
