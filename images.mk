@@ -46,9 +46,8 @@ template: .tools/bin/uv ## the WorkflowTemplate alone [NAMESPACE IMAGE TAG DRY_R
 	$(KIT) template $(BOTH_IMAGES) --namespace=$(call quote,$(NAMESPACE)) --dry-run=$(call quote,$(DRY_RUN))
 
 .PHONY: manifests
-manifests: install ## render the committed YAML anew, from its two examples of a configuration
-	@$(BIN)/stac-watch cluster manifests --config=deploy/base/stac-watch.yaml
-	@$(BIN)/stac-watch cluster manifests --config=deploy/overlays/production/stac-watch.yaml --overlay=production
+manifests: install ## render the committed YAML anew, from the examples of a configuration and of values
+	@$(BIN)/python tools/manifests.py
 
 .PHONY: deploy
 deploy: .tools/bin/uv ## everything, by kubectl apply -k [OVERLAY=k3d IMAGE POLLER_IMAGE TAG DRY_RUN=server]

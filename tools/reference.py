@@ -25,6 +25,7 @@ from pydantic_core import PydanticUndefined
 
 from stac_watch.cli.main import cli
 from stac_watch.cluster.manifests.monitoring import ALERTS
+from stac_watch.cluster.manifests.values import PARTS
 from stac_watch.config import auth, objective, register, sinks
 from stac_watch.config import model as config
 
@@ -60,6 +61,13 @@ SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("web", config.Web),
     ("objective", objective.Objective),
 )
+VALUES = f"""# Values
+
+What an installation is told beside its [configuration](configuration.md), in one YAML file: `cluster manifests --values`.
+An unknown key is an error. What Kubernetes knows (tolerations, affinity, resources) goes into the pods as it is written.
+[On a cluster](../deploy.md#configure) has examples.
+
+{WRITTEN}"""
 COMMANDS = f"""# Command reference
 
 Every verb of `stac-watch` and `geozarr-runner` with its options and defaults, as `--help` prints them. What `--json` prints and
@@ -88,6 +96,11 @@ what the exit codes mean: [JSON and exit codes](json.md).
 def configuration() -> str:
     """Returns the page about the configuration."""
     return CONFIGURATION + "".join(_section(name, model) for name, model in SECTIONS)
+
+
+def values() -> str:
+    """Returns the page about the values."""
+    return VALUES + "".join(_section(name, part) for name, part in PARTS)
 
 
 def _section(name: str, model: type[BaseModel]) -> str:
@@ -122,7 +135,7 @@ def _default(value: Any) -> str:  # noqa: ANN401  # whatever a model has
         return "`" + ", ".join(_span(v) for v in value) + "`"
     if isinstance(value, timedelta):
         return f"`{_span(value)}`"
-    if value in (None, "", ()):
+    if value in (None, "", (), {}):
         return "(empty)"
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
@@ -252,6 +265,7 @@ def _labelled(summary: str) -> str:
 
 PAGES: dict[str, Callable[[], str]] = {
     "reference/configuration.md": configuration,
+    "reference/values.md": values,
     "reference/cli.md": commands,
     "runbook.md": runbook,
     "architecture.md": architecture,

@@ -1,6 +1,7 @@
 """The whole of stac-watch on a cluster, as an installation has it, and what a test wants to know of it.
 
-The rendered manifests are applied (overlay k3d unless said otherwise) beside a catalog pod. What a test asks is asked from outside:
+The rendered manifests are applied (with the values of k3d unless said otherwise) beside a catalog pod. What a test asks is asked
+from outside:
 the ledger by the poller's own page and verbs, Workflows by the Kubernetes API. Nothing is read or written that an installation's
 user could not.
 """
@@ -50,8 +51,8 @@ class Stack:
     token: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
     config: dict[str, Any] = field(default_factory=dict)
     ports: set[int] = field(default_factory=lambda: {S3_PORT})  # beside those that the configuration names
-    overlay: str = "k3d"
-    options: tuple[str, ...] = ()  # more of `cluster manifests`
+    overlay: str = "k3d"  # the example whose values it has
+    values: dict[str, dict[str, Any]] = field(default_factory=dict)  # beside those of the example
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     @property
@@ -73,10 +74,16 @@ class Stack:
         """Only what lies between an event and a Workflow."""
         self._begin()
         self.render()
-        whole = self.kubectl("kustomize", self.folder / "deploy" / "overlays" / "k3d")
+        whole = self.kubectl("kustomize", self.rendered)
         parts = [part for part in yaml.safe_load_all(whole) if part["kind"] not in ("Deployment", "CronWorkflow")]
         self.kubectl.apply(yaml.safe_dump_all(parts))
         self._let_reach_the_api()
+
+    def apply_runs(self) -> None:
+        """Only what runs by hand need, as `kubectl apply -k workflows` does."""
+        whole = yaml.safe_load_all(self.kubectl("kustomize", self.rendered))
+        parts = [part for part in whole if part["metadata"]["name"] in ("geozarr-convert", "geozarr-run")]
+        self.kubectl.apply(yaml.safe_dump_all(parts))
 
     def secrets(self) -> None:
         """What an installation's administrator makes by hand; docs/deploy.md."""
@@ -97,22 +104,28 @@ class Stack:
         settings = self.folder / "stac-watch.yaml"
         settings.write_text(yaml.safe_dump(self.config, sort_keys=False))
         command = Path(sys.executable).parent / "stac-watch"
-        argv = [
-            str(command),
-            "cluster",
-            "manifests",
-            f"--config={settings}",
-            f"--out={self.folder}",
-            *(f"--port={p}" for p in self.ports),
-            *self.options,
-        ]
+        argv = [command, "cluster", "manifests", f"--config={settings}", f"--values={self.told()}", f"--out={self.rendered}"]
         subprocess.run(argv, check=True, capture_output=True, text=True)
+
+    @property
+    def rendered(self) -> Path:
+        """Where the manifests are."""
+        return self.folder / "manifests"
+
+    def told(self) -> Path:
+        """Writes the values: those of the example, and what the tests' cluster has otherwise; returns the file."""
+        example = HERE.parents[1] / "deploy" / "overlays" / self.overlay / "values.yaml"
+        values = yaml.safe_load(example.read_text())
+        for name, part in {"networkPolicy": {"ports": sorted(self.ports)}, **self.values}.items():
+            values[name] = {**values.get(name, {}), **part}
+        path = self.folder / "values.yaml"
+        path.write_text(yaml.safe_dump(values))
+        return path
 
     def apply(self) -> None:
         """Renders, and applies the overlay, as `make deploy` does."""
         self.render()
-        overlay = self.folder / "deploy" / "overlays" / self.overlay
-        self.kubectl("apply", "--server-side", "--force-conflicts", "-k", overlay)
+        self.kubectl("apply", "--server-side", "--force-conflicts", "-k", self.rendered)
         self._let_reach_the_api()
 
     def _let_reach_the_api(self) -> None:

@@ -27,7 +27,7 @@ def server(installed, items, is_own_cluster):
     if not is_own_cluster:
         pytest.skip("argo-server is configured by whoever owns the cluster")
     stack = installed
-    stack.kubectl("apply", "--server-side", "--force-conflicts", "-k", stack.folder / "deploy" / "argo")
+    stack.kubectl("apply", "--server-side", "--force-conflicts", "-k", stack.rendered / "argo")
     stack.kubectl("-n", "argo", "rollout", "restart", "deploy/argo-server")
     stack.kubectl("-n", "argo", "rollout", "status", "deploy/argo-server", "--timeout=120s")
     stack.do("create", "serviceaccount", "viewer")

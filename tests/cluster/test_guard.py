@@ -11,13 +11,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from fakes.installation import files_of, told
 from harness.commands import HarnessError
 from harness.daemons import wait_until
 
-from stac_watch.cluster.manifests.render import render
-from stac_watch.cluster.manifests.settings import settings_of
 from stac_watch.cluster.submit import one_run
-from stac_watch.config.load import load
 from stac_watch.model.event import Conversion, build_event
 
 CONFIG = Path(__file__).parents[2] / "deploy/base/stac-watch.yaml"
@@ -30,16 +28,14 @@ pytestmark = pytest.mark.cluster
 def files(tmp_path_factory):
     path = tmp_path_factory.mktemp("settings") / "stac-watch.yaml"
     path.write_text(CONFIG.read_text().replace("namespace: geozarr", f"namespace: {NAME}\n  instance_id: {INSTANCE}"))
-    return render(settings_of(load(path, {}), path.read_text()))
+    return files_of(told(path))
 
 
 @pytest.fixture(scope="module")
 def guarded(kubectl, files):
     """A namespace with accounts, template and policy. No controller has our instance id: what is made stays as it is."""
     kubectl("delete", "namespace", NAME, "--ignore-not-found", "--timeout=120s")
-    for name in ("base/namespace", "base/admission"):
-        kubectl.apply(files[f"deploy/{name}.yaml"])
-    for name in ("sensors/rbac", "workflows/rbac", "workflows/geozarr-convert"):
+    for name in ("namespace", "admission", "sensors/rbac", "workflows/rbac", "workflows/geozarr-convert"):
         kubectl.apply(files[f"{name}.yaml"])
     bare = {"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "metadata": {"name": "x"}, "spec": {"entrypoint": "x"}}
     wait_until(lambda: tried(kubectl, bare) != "", 30, "the policy does not hold")  # the API server reads it after a moment
@@ -97,7 +93,7 @@ def test_runs_by_events_by_hand_and_at_night_are_taken(kubectl, guarded, files, 
     assert tried(kubectl, made, SENSOR) == ""
     by_hand = one_run({"stac_url": "https://objects.eodc.eu/x.zarr", "output_zarr": "/data/x.zarr"}, namespace=NAME)
     assert tried(kubectl, by_hand) == ""
-    nightly = next(d for d in yaml.safe_load_all(files["deploy/base/audit.yaml"]) if d["kind"] == "CronWorkflow")
+    nightly = next(d for d in yaml.safe_load_all(files["audit.yaml"]) if d["kind"] == "CronWorkflow")
     by_night = {
         "apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "metadata": {"name": "audit-1"},
         "spec": nightly["spec"]["workflowSpec"],

@@ -16,7 +16,7 @@ BUILT = {  # what `kubectl apply -k` is given, and the kinds that must be in it
     "sensors": {"Sensor", "Role", "RoleBinding", "ServiceAccount"},
     "workflows": {"WorkflowTemplate", "Role", "RoleBinding", "ServiceAccount"},
     "deploy/argo": {"ClusterRole", "ClusterRoleBinding", "ConfigMap"},
-    "deploy/base": {
+    "deploy/overlays/k3d": {
         "Namespace",
         "ValidatingAdmissionPolicy",
         "Deployment",
@@ -25,12 +25,12 @@ BUILT = {  # what `kubectl apply -k` is given, and the kinds that must be in it
         "CronWorkflow",
         "Sensor",
         "EventBus",
+        "ConfigMap",
     },
-    "deploy/overlays/k3d": {"Namespace", "Deployment", "PersistentVolumeClaim", "NetworkPolicy", "CronWorkflow", "Sensor"},
     "deploy/overlays/production": {"Deployment", "PodDisruptionBudget", "ResourceQuota", "NetworkPolicy", "CronWorkflow", "Sensor"},
 }
 NOT_APPLIED = {  # the poller's own; to be filled in by a person
-    "deploy/base/stac-watch.yaml", "deploy/overlays/production/stac-watch.yaml", "deploy/secrets.example.yaml",
+    "deploy/base/stac-watch.yaml", "deploy/secrets.example.yaml",
 }  # fmt: skip
 
 pytestmark = pytest.mark.cluster
@@ -78,20 +78,19 @@ def test_the_api_server_takes_what_kustomize_builds(kubectl, dry_run, folder):
 
 
 def test_no_committed_file_is_left_out(kubectl, dry_run):
-    """Each file is taken by the API server by itself, or is a part of an overlay, which is taken as a whole above."""
+    """Each file is taken by the API server by itself, or is what one is rendered from."""
     taken, parts = [], []
     for path in sorted(p for folder in ("eventsources", "sensors", "workflows", "deploy") for p in (ROOT / folder).rglob("*.yaml")):
         name = path.relative_to(ROOT)
         content = documents(path.read_text())
         whole = all(isinstance(d, dict) and {"kind", "metadata"} <= d.keys() and "$patch" not in d for d in content)
-        patched = "overlays" in path.parts and path.name in {"eventbus.yaml", "poller.yaml"}
-        if not content or not whole or patched or "monitoring" in path.parts:
+        if not content or not whole or "monitoring" in path.parts:
             parts.append(str(name))
             continue
         done = dry_run("-f", name)
         assert done.returncode == 0, (name, done.stderr)
         taken.append(str(name))
-    assert {"eventsources/stac.yaml", "deploy/base/poller.yaml", "deploy/overlays/production/quota.yaml"} <= set(taken)
+    assert {"eventsources/stac.yaml", "deploy/overlays/k3d/poller.yaml", "deploy/overlays/production/quota.yaml"} <= set(taken)
     folders = ("deploy/overlays", "deploy/components")
     assert [p for p in parts if not p.startswith(folders) and "kustomiz" not in p and p not in NOT_APPLIED] == []
 
@@ -139,7 +138,7 @@ def test_what_the_prometheus_operator_reads_is_built_and_has_its_form(kubectl, d
     jsonschema.validate(kinds["PrometheusRule"]["spec"], rules)
 
 
-@pytest.mark.parametrize("folder", ["workflows", "deploy/base", "deploy/overlays/k3d", "deploy/overlays/production"])
+@pytest.mark.parametrize("folder", ["workflows", "deploy/overlays/k3d", "deploy/overlays/production"])
 def test_argo_lint(kubectl, tool, tmp_path, folder):
     kinds = {"WorkflowTemplate", "CronWorkflow"}
     built = [d for d in documents(kubectl("kustomize", ROOT / folder)) if d["kind"] in kinds]

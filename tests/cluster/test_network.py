@@ -7,13 +7,12 @@ import json
 from pathlib import Path
 
 import pytest
+from fakes.installation import files_of, told
 from harness.commands import HarnessError
 from harness.daemons import wait_until
 
 from stac_watch.cluster.manifests.network import api_policy
-from stac_watch.cluster.manifests.render import dump, render
-from stac_watch.cluster.manifests.settings import settings_of
-from stac_watch.config.load import load
+from stac_watch.cluster.manifests.render import dump
 
 CONFIG = Path(__file__).parents[2] / "deploy/base/stac-watch.yaml"
 SOURCE = {"controller": "eventsource-controller", "eventsource-name": "stac"}
@@ -70,7 +69,7 @@ def test_pods_reach_what_the_policies_say_and_nothing_else(kubectl, namespace, r
     wait_until(lambda: all(reaches("other", server) for server in places), 60, "pods do not reach each other without any policy")
     path = tmp_path / "stac-watch.yaml"
     path.write_text(CONFIG.read_text().replace("namespace: geozarr", f"namespace: {namespace}"))
-    kubectl.apply(render(settings_of(load(path, {}), path.read_text()))["deploy/base/network.yaml"])
+    kubectl.apply(files_of(told(path))["network.yaml"])
     try:
         wait_until(lambda: not reaches("other", "source"), 20, "it is open")
     except HarnessError:

@@ -42,7 +42,7 @@ def ours(kubectl, release, port_forward, tmp_path_factory):
     stack._put_catalog()
     stack.config = default_config(stack.catalog, stack.namespace)
     stack.render()
-    kubectl("apply", "--server-side", "--force-conflicts", "-k", stack.folder / "workflows")
+    stack.apply_runs()
     yield stack
     stack.down()
 
@@ -206,7 +206,7 @@ def test_the_doctor_names_what_is_broken(ours, make):
     try:
         done = make("doctor", check=False)
     finally:
-        ours.do("apply", "--server-side", "--force-conflicts", "-k", str(ours.folder / "workflows"))
+        ours.apply_runs()
     assert done.returncode == 2
     broken = {line.split(":")[0].removeprefix("FAIL  ") for line in done.stdout.splitlines() if line.startswith("FAIL")}
     assert {"template geozarr-convert", "accounts"} <= broken

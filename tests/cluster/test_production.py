@@ -38,7 +38,7 @@ def database(is_own_cluster):
 def production(kubectl, release, port_forward, database, tmp_path_factory, places, request):
     stack = Stack(
         kubectl, "test-production", tmp_path_factory.mktemp("production"), release, port_forward, overlay="production",
-        options=("--bus-replicas=1", "--bus-size=1Gi"),
+        values={"eventBus": {"replicas": 1, "size": "1Gi"}},
     )  # fmt: skip
 
     def prepare():
@@ -100,6 +100,7 @@ def test_the_doctor_finds_nothing_and_has_tried_the_pods(production, kubectl):
         "cluster",
         "doctor",
         f"--config={production.folder / 'stac-watch.yaml'}",
+        f"--values={production.folder / 'values.yaml'}",
     ]
     done = subprocess.run(argv, env=environ, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr

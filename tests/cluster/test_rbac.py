@@ -4,14 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+from fakes.installation import files_of, told
 from harness.commands import HarnessError
 from harness.daemons import wait_until
 
 from stac_watch.cluster.manifests.convert import TOKEN_FOLDER
-from stac_watch.cluster.manifests.render import render
-from stac_watch.cluster.manifests.settings import settings_of
 from stac_watch.cluster.submit import one_run
-from stac_watch.config.load import load
 
 CONFIG = Path(__file__).parents[2] / "deploy/base/stac-watch.yaml"
 NAME = "test-rbac"
@@ -49,15 +47,15 @@ pytestmark = pytest.mark.cluster
 def files(tmp_path_factory, release):
     path = tmp_path_factory.mktemp("settings") / "stac-watch.yaml"
     path.write_text(CONFIG.read_text().replace("namespace: geozarr", f"namespace: {NAME}"))
-    return render(settings_of(load(path, {}), path.read_text(), runner_image=f"geozarr-runner:{release}"))
+    return files_of(told(path))
 
 
 @pytest.fixture(scope="module")
 def applied(kubectl, files):
     """The namespace of this module, with the accounts and the template as they are rendered for it."""
     kubectl("delete", "namespace", NAME, "--ignore-not-found", "--timeout=120s")
-    kubectl.apply(files["deploy/base/namespace.yaml"])
-    for name in ("eventsources/rbac", "sensors/rbac", "workflows/rbac", "deploy/base/rbac", "workflows/geozarr-convert"):
+    kubectl.apply(files["namespace.yaml"])
+    for name in ("eventsources/rbac", "sensors/rbac", "workflows/rbac", "rbac", "workflows/geozarr-convert"):
         kubectl.apply(files[f"{name}.yaml"])
     yield NAME
     kubectl("delete", "namespace", NAME, "--wait=false")

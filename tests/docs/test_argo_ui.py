@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from fakes.installation import CONFIG, files_of, told
 
-from stac_watch.cluster.manifests.render import render
-from stac_watch.cluster.manifests.settings import Settings
 from stac_watch.model.event import PRIORITY
 from stac_watch.runs.workflow import PARAMETERS
 
@@ -18,12 +17,9 @@ SYSTEM = ("app.kubernetes.io/", "events.argoproj.io/", "stac-watch/", "workflows
 
 @pytest.fixture(scope="module")
 def objects():
-    settings = Settings(
-        config="", namespace="geozarr", sources=("s2-l2a",), allowed_hosts=("objects.eodc.eu",), output="s3://b/{item_id}.zarr",
-        slots=20, runner_image="runner:1", poller_image="poller:1",
-    )  # fmt: skip
-    texts = [text for name, text in render(settings).items() if name.endswith(".yaml")]
-    return [found for text in texts for found in yaml.safe_load_all(text) if found and "kind" in found]
+    texts = [text for name, text in files_of(told(CONFIG)).items() if name.endswith(".yaml")]
+    found = [document for text in texts for document in yaml.safe_load_all(text) if document and "metadata" in document]
+    return list({(document["kind"], document["metadata"]["name"]): document for document in found}.values())
 
 
 def of_kind(objects, kind):

@@ -131,4 +131,4 @@ def test_the_commands_of_a_page_run(page, catalog, installation, tmp_path):
     left = {(tile_of(marker.parent.stem), json.loads(marker.read_text())["attempt"]) for marker in markers}
     assert left == LEFT.get(page.name, set())
     if page.name == "deploy.md":
-        assert (tmp_path / "workflows" / "kustomization.yaml").is_file()
+        assert (tmp_path / "manifests" / "kustomization.yaml").is_file()

@@ -83,7 +83,9 @@ def test_every_key_of_the_configuration_says_what_it_is(reference):
         assert model.model_fields.keys() == reference["said_of"](model).keys(), f"a key of {model.__name__} has no docstring"
 
 
-@pytest.mark.parametrize("page", ["reference/configuration.md", "reference/cli.md", "runbook.md", "architecture.md"])
+@pytest.mark.parametrize(
+    "page", ["reference/configuration.md", "reference/values.md", "reference/cli.md", "runbook.md", "architecture.md"]
+)
 def test_a_page_that_is_written_from_the_code_is_what_the_code_says(page, reference):
     assert (DOCS / page).read_text() == reference["PAGES"][page](), "run `make docs`"
 

@@ -4,50 +4,44 @@ import functools
 import gzip
 import json
 from datetime import UTC, datetime
-from pathlib import Path
 
 import jsonschema
 import pytest
 import yaml
+from fakes.installation import CONFIG, PRODUCTION, ROOT, told
 
-from stac_watch.cluster.manifests.render import render, render_production
-from stac_watch.cluster.manifests.settings import settings_of
-from stac_watch.config.load import load
+from stac_watch.cluster.manifests.render import examples, parts
 from stac_watch.model.event import Conversion, build_event
 
-ROOT = Path(__file__).parents[2]
-CONFIG = ROOT / "deploy" / "base" / "stac-watch.yaml"
-PRODUCTION = ROOT / "deploy" / "overlays" / "production" / "stac-watch.yaml"
 SCHEMAS = ROOT.parent / "shared" / "data" / "argo"
 
 
 @pytest.fixture(scope="session")
 def settings():
-    return settings_of(load(CONFIG, {}), CONFIG.read_text())
+    return told(CONFIG)
 
 
 @pytest.fixture(scope="session")
 def production():
-    return settings_of(load(PRODUCTION, {}), PRODUCTION.read_text())
+    return told(PRODUCTION, **yaml.safe_load((PRODUCTION.parent / "values.yaml").read_text()))
 
 
 @pytest.fixture(scope="session")
-def rendered(settings, production):
-    """Every committed file: two examples of a configuration, of which one suits the overlay `production`."""
-    return {**render(settings), **render_production(production)}
+def rendered(settings):
+    """The folders for Argo's users, the controller's settings and the monitoring, as they are committed."""
+    return examples(settings)
 
 
 @pytest.fixture(scope="session")
-def objects(rendered):
-    """Every Kubernetes object, without kustomize's own files and the overlays' patches, by (kind, name)."""
+def objects(settings, production, rendered):
+    """Every Kubernetes object by (kind, name): an installation with the defaults, and what production has beside it."""
     found = {}
+    for installation in (production, settings):
+        for documents in parts(installation).values():
+            found |= {(document["kind"], document["metadata"]["name"]): document for document in documents}
     for path, text in rendered.items():
-        if Path(path).name.startswith("kustomiz") or path.endswith(("/stac-watch.yaml", ".json")):
-            continue
-        if "overlays" in path and Path(path).name not in {"budget.yaml", "network.yaml", "quota.yaml"}:
-            continue
-        for document in yaml.safe_load_all(text):
-            found[document["kind"], document["metadata"]["name"]] = document
+        if path.endswith(".yaml") and "kustomiz" not in path:
+            found |= {(document["kind"], document["metadata"]["name"]): document for document in yaml.safe_load_all(text)}
     return found
 
 

@@ -143,6 +143,7 @@ def test_alerts_say_how_urgent_they_are_and_what_to_do_first():
     for alert in ALERTS:
         said = alert.rule("geozarr")["annotations"]
         assert said.keys() == {"summary", "cause", "action"}
+        assert alert.rule("geozarr", "https://wiki.example")["annotations"]["runbook_url"] == "https://wiki.example"
         assert "](" not in said["action"]
 
 

@@ -7,10 +7,8 @@ import ipaddress
 
 import pytest
 import yaml
+from fakes.installation import files_of, told
 
-from stac_watch.cluster.manifests.render import render
-from stac_watch.cluster.manifests.settings import settings_of
-from stac_watch.config.load import load
 from stac_watch.model.errors import ConfigError
 
 POLLER = {"app.kubernetes.io/name": "stac-watch"}
@@ -109,13 +107,14 @@ def test_the_network_allows_this_and_no_more(objects, who, other, port, allowed)
 def policies(text, tmp_path, **site):
     path = tmp_path / "c.yaml"
     path.write_text(text)
-    return list(yaml.safe_load_all(render(settings_of(load(path, {}), text, **site))["deploy/base/network.yaml"]))
+    return list(yaml.safe_load_all(files_of(told(path, **site))["network.yaml"]))
 
 
 SOURCE_OF = """
 sources: [{{name: a, api: "{api}", collection: c, allowed_hosts: [{hosts}]}}]
 engine: {{kind: argo, webhook: "http://x/items"}}
 """
+PLAIN = SOURCE_OF.format(api="https://a.example", hosts="b.example")
 
 
 @pytest.mark.parametrize(
@@ -127,21 +126,27 @@ engine: {{kind: argo, webhook: "http://x/items"}}
         ("http://catalog.demo.svc:8000", "catalog.demo.svc", {}, [("10.1.2.3", 8000), ("172.20.0.1", 80)], [("10.1.2.3", 22)]),
         # an internal network, named in the configuration or when rendering
         ("https://a.example", "b.example, 10.1.0.0/16", {}, [("10.1.2.3", 80)], [("10.2.2.3", 80), ("192.168.1.1", 80)]),
-        ("https://a.example", "b.example", {"networks": ["10.1.0.0/16"]}, [("10.1.2.3", 80)], [("10.2.2.3", 80)]),
+        (
+            "https://a.example",
+            "b.example",
+            {"networks": ["10.1.0.0/16"]},
+            [("10.1.2.3", 80)],
+            [("10.2.2.3", 80)],
+        ),
         # an object store on a port of its own
         ("https://a.example", "b.example", {"ports": [9000]}, [("203.0.113.7", 9000)], [("10.1.2.3", 9000)]),
         # the API server's addresses are known: nothing else private is left
         (
             "https://a.example",
             "b.example",
-            {"api_servers": ["10.96.0.1/32"]},
+            {"apiServers": ["10.96.0.1/32"]},
             [("10.96.0.1", 443), ("10.96.0.1", 6443)],
             [("10.96.0.2", 443), ("10.96.0.1", 80)],
         ),
     ],
 )
 def test_runs_reach_what_the_configuration_names(tmp_path, api, hosts, site, reached, not_reached):
-    found = policies(SOURCE_OF.format(api=api, hosts=hosts), tmp_path, **site)
+    found = policies(SOURCE_OF.format(api=api, hosts=hosts), tmp_path, networkPolicy=site)
     for who in (RUN, POLLER):
         assert [place for place in reached if not permitted(found, who, "egress", *place)] == []
         assert [place for place in not_reached if permitted(found, who, "egress", *place)] == []
@@ -163,12 +168,16 @@ register: {api: "https://mine.example:8443", collection: c, href_base: "https://
 
 def test_a_network_that_is_none_is_named(tmp_path):
     with pytest.raises(ConfigError, match="not a network"):
-        policies(SOURCE_OF.format(api="https://a.example", hosts="b.example"), tmp_path, api_servers=["10.96.0.1/8"])
+        policies(PLAIN, tmp_path, networkPolicy={"apiServers": ["10.96.0.1/8"]})
 
 
 @pytest.mark.parametrize("prometheus", ["", "observability"])
 def test_only_prometheus_comes_in_from_another_namespace(tmp_path, prometheus):
-    found = policies(SOURCE_OF.format(api="https://a.example", hosts="b.example"), tmp_path, prometheus=prometheus)
+    found = policies(
+        SOURCE_OF.format(api="https://a.example", hosts="b.example"),
+        tmp_path,
+        monitoring={"namespace": prometheus} if prometheus else {},
+    )
     selectors = [
         p["namespaceSelector"]
         for o in found
@@ -191,7 +200,7 @@ def test_production_lets_poller_and_audit_reach_the_database(objects):
 
 
 def test_the_way_to_the_api_is_for_those_who_speak_to_it(tmp_path):
-    found = policies(SOURCE_OF.format(api="https://a.example", hosts="b.example"), tmp_path, api_servers=["10.96.0.1/32"])
+    found = policies(PLAIN, tmp_path, networkPolicy={"apiServers": ["10.96.0.1/32"]})
     reach = {name: permitted(found, who, "egress", "10.96.0.1", 443) for name, who in (
         ("poller", POLLER), ("sensor", SENSOR), ("run", RUN), ("audit", AUDIT), ("source", SOURCE), ("bus", BUS), ("other", OTHER),
     )}  # fmt: skip
@@ -213,13 +222,11 @@ def test_tls_of_the_event_source_is_an_option(tmp_path, webhook, secret):
     text = SOURCE_OF.format(api="https://a.example", hosts="b.example").replace("http://x/items", webhook)
     path = tmp_path / "c.yaml"
     path.write_text(text)
-    files = render(settings_of(load(path, {}), text, webhook_tls=secret))
+    files = files_of(told(path, webhook={"tlsSecret": secret}))
     hook = yaml.safe_load(files["eventsources/stac.yaml"])["spec"]["webhook"]["items"]
     assert hook["serverCertSecret"] == {"name": secret, "key": "tls.crt"}
     assert hook["serverKeySecret"] == {"name": secret, "key": "tls.key"}
-    pod = next(d for d in yaml.safe_load_all(files["deploy/base/poller.yaml"]) if d["kind"] == "Deployment")["spec"]["template"][
-        "spec"
-    ]
+    pod = next(d for d in yaml.safe_load_all(files["poller.yaml"]) if d["kind"] == "Deployment")["spec"]["template"]["spec"]
     [volume] = [v for v in pod["volumes"] if v["name"] == "webhook"]
     assert volume["secret"] == {"secretName": secret, "items": [{"key": "ca.crt", "path": "ca.crt"}]}, "never the key"
     [container] = pod["containers"]
@@ -228,4 +235,4 @@ def test_tls_of_the_event_source_is_an_option(tmp_path, webhook, secret):
     plain = text.replace("https://stac-eventsource", "http://stac-eventsource")
     path.write_text(plain)
     with pytest.raises(ConfigError, match="would speak TLS"):
-        settings_of(load(path, {}), plain, webhook_tls=secret)
+        told(path, webhook={"tlsSecret": secret})

@@ -7,8 +7,8 @@ from fakes.workflows import ROOT
 
 from stac_watch.cluster.api_server import SERVICE, SLICES, examine, place_of
 from stac_watch.cluster.diagnosis import Verdict
+from stac_watch.cluster.manifests.facts import settings_of
 from stac_watch.cluster.manifests.network import api_policy, policies
-from stac_watch.cluster.manifests.settings import settings_of
 from stac_watch.config.load import load
 from stac_watch.model.errors import Refused
 from stac_watch.runs.workflow import TEMPLATE
@@ -41,7 +41,7 @@ def test_it_is_where_the_service_is_and_where_that_leads(placed, cluster):
 def test_a_cluster_that_does_not_say_where_is_said_so(cluster):
     with pytest.raises(Refused, match="does not say where its API is") as error:
         place_of(cluster)
-    assert "--api-server" in error.value.hint
+    assert "apiServers" in error.value.hint
 
 
 def test_the_rendered_policies_need_the_one_that_names_the_api(placed, cluster):

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import yaml
+from fakes.installation import files_of
 from fakes.kubernetes import ARGO, CORE, NAMESPACE
 from fakes.workflows import ROOT, template
 
@@ -13,7 +14,7 @@ from stac_watch.cluster.diagnosis import Verdict
 from stac_watch.cluster.doctor import KINDS, Expected, examine, tools
 from stac_watch.cluster.manifests import settings as names
 from stac_watch.cluster.manifests.convert import convert_template
-from stac_watch.cluster.manifests.render import render
+from stac_watch.cluster.manifests.facts import settings_of
 from stac_watch.config.load import load
 from stac_watch.model.errors import ConfigError
 
@@ -31,7 +32,7 @@ IMAGES = [{"names": ["docker.io/library/geozarr-runner:0.1.0"]}, {"names": ["loc
 
 @pytest.fixture(scope="module")
 def settings():
-    return names.settings_of(load(CONFIG, {}), CONFIG.read_text())
+    return settings_of(load(CONFIG, {}), CONFIG.read_text())
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def whole(api, settings):
     """The rendered installation as it looks when it runs."""
     api.objects["/version"] = {"gitVersion": "v1.34.4"}
     api.objects["/apis/argoproj.io/v1alpha1"] = {"resources": [{"name": kind} for kind in KINDS]}
-    for path, text in render(settings).items():
+    for path, text in files_of(settings).items():
         if (
             "overlays" in path
             or "components" in path
@@ -62,7 +63,7 @@ def whole(api, settings):
                 api.add(where, document)
     for label, name in (("eventbus-name", names.BUS), ("eventsource-name", names.EVENT_SOURCE), ("sensor-name", names.SENSOR)):
         api.pod(f"{label}-0", labels={label: name})
-    for name in (names.TOKEN_SECRET,):
+    for name in ("stac-watch-webhook",):
         api.add(f"{CORE}/secrets", {"metadata": {"name": name}})
     for image, where in (("workflow-controller:v4.0.10", "argo"), ("argo-events:v1.9.11", "argo-events")):
         container = {"image": f"quay.io/argoproj/{image}"}
@@ -139,7 +140,7 @@ BROKEN = {
                     "we may not get pods/exec (fetch), delete workflows (clean)"),
     "account": (delete(f"{CORE}/serviceaccounts/geozarr-run"), "accounts", "missing: geozarr-run"),
     "no template": (delete(TEMPLATE), "template geozarr-convert", "is not installed"),
-    "secret": (delete(f"{CORE}/secrets/{names.TOKEN_SECRET}"), "secrets", f"missing: {names.TOKEN_SECRET}"),
+    "secret": (delete(f"{CORE}/secrets/stac-watch-webhook"), "secrets", "missing: stac-watch-webhook"),
     "bus": (delete(f"{ARGO}/eventbus/{names.BUS}"), f"EventBus {names.BUS}", "is not installed"),
     "sensor": (change(f"{ARGO}/sensors/{names.SENSOR}", "status", "conditions",
                       value=[{"type": "TriggersProvided", "status": "False", "message": "bad trigger"}]),
@@ -208,7 +209,7 @@ def test_what_works_and_will_not_always_is_a_warning(whole, findings):
 
 
 def test_what_may_not_be_asked_is_unknown_and_the_rest_is_asked(whole, findings):
-    whole.forbidden = ("/nodes", "/apis/apps/v1/deployments", "/storageclasses", f"/secrets/{names.TOKEN_SECRET}")
+    whole.forbidden = ("/nodes", "/apis/apps/v1/deployments", "/storageclasses", "/secrets/stac-watch-webhook")
     found = findings()
     assert {f.verdict for f in found} == {Verdict.OK, Verdict.UNKNOWN}
     assert {f.check for f in found if f.verdict is Verdict.UNKNOWN} == {

@@ -8,58 +8,120 @@ import yaml
 from fakes.workflows import ROOT
 
 PRODUCTION = ROOT / "deploy" / "overlays" / "production"
+CONFIG = ROOT / "deploy" / "base" / "stac-watch.yaml"
 
 
 @pytest.fixture
 def manifests(stac_watch, tmp_path):
-    def run(config, *options, code=0):
-        said = stac_watch("cluster", "manifests", f"--config={config}", f"--out={tmp_path / 'out'}", *options)
+    def run(*options, code=0):
+        said = stac_watch("cluster", "manifests", f"--out={tmp_path / 'out'}", *options)
         assert said.code == code, said.said
         return said
 
     return run
 
 
-def written(folder):
-    return {str(p.relative_to(folder)): p.read_text() for p in folder.rglob("*") if p.is_file()}
+@pytest.fixture
+def values(tmp_path):
+    def write(**given):
+        path = tmp_path / "values.yaml"
+        path.write_text(yaml.safe_dump(given))
+        return f"--values={path}"
+
+    return write
 
 
-def test_one_overlay_alone_is_what_is_committed(manifests, tmp_path):
-    said = manifests(PRODUCTION / "stac-watch.yaml", "--overlay=production")
-    assert written(tmp_path / "out" / "deploy" / "overlays" / "production") == written(PRODUCTION)
-    assert {p.name for p in (tmp_path / "out").iterdir()} == {"deploy"}, "and nothing else"
-    assert "kubectl apply -k" in said.out
+def documents(folder):
+    texts = [p.read_text() for p in sorted(folder.glob("*.yaml")) if not p.name.startswith("kustomiz")]
+    return {(d["kind"], d["metadata"]["name"]): d for text in texts for d in yaml.safe_load_all(text) if d}
 
 
-def test_another_overlay_and_outputs_that_go_with_their_runs_are_refused_with_a_sentence(manifests, tmp_path):
-    assert "cannot be rendered alone" in manifests(PRODUCTION / "stac-watch.yaml", "--overlay=k3d", code=65).said
-    refused = manifests(ROOT / "deploy" / "base" / "stac-watch.yaml", "--overlay=production", code=78)
-    assert "outputs on the volumes of runs go with their Workflows" in refused.said
+def test_an_example_is_what_is_committed_and_the_check_says_what_is_not(manifests, tmp_path):
+    given = (f"--config={PRODUCTION / 'stac-watch.yaml'}", f"--values={PRODUCTION / 'values.yaml'}")
+    said = manifests(*given)
+    out = tmp_path / "out"
+    there = {p.name: p.read_text() for p in PRODUCTION.iterdir() if p.name not in ("stac-watch.yaml", "values.yaml")}
+    assert {p.name: p.read_text() for p in out.glob("*.yaml")} == there
+    assert "kubectl apply" in said.out
+    assert "is what would be rendered" in manifests(*given, "--check").out
+    (out / "quota.yaml").write_text(there["quota.yaml"].replace('"51"', '"99"') + "# mine\n")
+    (out / "older.yaml").write_text(there["quota.yaml"])
+    (out / "mine.yaml").write_text("kind: ConfigMap\n")
+    told = manifests(*given, "--check", code=1).out
+    assert "-# mine" in told
+    assert "older.yaml: rendered no more" in told
+    assert "mine.yaml" not in told
+    manifests(*given)
+    assert not (out / "older.yaml").exists(), "of an earlier release"
+    assert (out / "mine.yaml").exists(), "whoever wrote it keeps it"
+
+
+def test_one_file_may_hold_everything(manifests, values, tmp_path):
+    source = {"name": "a", "api": "https://a.example", "collection": "c", "filter": {"intersects": "aoi.geojson"}}
+    area = '{"type": "Polygon", "coordinates": [[[0, 0], [1, 0], [1, 1], [0, 0]]]}'
+    config = {"sources": [source], "recipe": {"output": "s3://b/{item_id}.zarr"}, "engine": {"namespace": "mine"}}
+    manifests(values(config=config, configFiles={"aoi.geojson": area}))
+    found = documents(tmp_path / "out")
+    data = found["ConfigMap", "stac-watch"]["data"]
+    assert data["aoi.geojson"] == area
+    written = yaml.safe_load(data["stac-watch.yaml"])
+    assert written["engine"] == {"kind": "argo", "namespace": "mine", "webhook": "http://stac-eventsource-svc:12000/items"}
+    assert {d["metadata"].get("namespace", "mine") for d in found.values()} == {"mine"}
+    config["recipe"]["chunk"] = 7
+    assert "'recipe.chunk'" in manifests(values(config=config, configFiles={"aoi.geojson": area}), code=78).said
+
+
+def test_an_area_beside_the_configuration_goes_with_it(manifests, tmp_path):
+    """Only its name in the ConfigMap, and the pod would end with 78."""
+    area = '{"type": "Polygon", "coordinates": [[[0, 0], [1, 0], [1, 1], [0, 0]]]}'
+    (tmp_path / "aoi.geojson").write_text(area)
+    path = tmp_path / "mine.yaml"
+    path.write_text(CONFIG.read_text().replace("{max_age: 30d}", "{intersects: aoi.geojson}"))
+    manifests(f"--config={path}")
+    assert documents(tmp_path / "out")["ConfigMap", "stac-watch"]["data"]["aoi.geojson"] == area
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"imagez": {}}, "did you mean 'images'"),
+        ({"images": {"runner": {"repositry": "x"}}}, "did you mean 'repository'"),
+        ({"runs": {"nodeSelectr": {}}}, "did you mean 'nodeSelector'"),
+        ({"eventBus": {"size": "much"}}, "is no size"),
+        ({"networkPolicy": {"networks": ["10.0.0.1/8"]}}, "not a network"),
+        ({"images": {"runner": {"repository": "x", "digest": "abc"}}}, "images.runner.digest"),
+        ({"backup": {"keep": 0}}, "must be at least 1"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_with_a_sentence(manifests, values, tmp_path, given, says):
+    assert says in manifests(f"--config={CONFIG}", values(**given), code=78).said.replace("\n", " ")
     assert not (tmp_path / "out").exists()
 
 
-def test_what_a_shared_cluster_needs_is_an_option(manifests, tmp_path):
+def test_what_a_shared_cluster_needs_is_a_value(manifests, values, tmp_path):
     config = tmp_path / "mine.yaml"
     text = (PRODUCTION / "stac-watch.yaml").read_text().replace("webhook: http://", "webhook: https://")
     config.write_text(text.replace("kind: argo", "kind: argo\n  instance_id: team-a"))
-    options = ("--controller=platform/argo-configmap", "--webhook-tls=stac-watch-tls", "--api-server=10.43.0.1/32")
-    said = manifests(config, *options)
+    given = values(
+        argo={"controller": "platform/argo-configmap"}, webhook={"tlsSecret": "stac-watch-tls"},
+        networkPolicy={"apiServers": ["10.43.0.1/32"]},
+    )  # fmt: skip
+    said = manifests(f"--config={config}", given)
     out = tmp_path / "out"
-    controller = yaml.safe_load((out / "deploy/argo/workflow-controller-configmap.yaml").read_text())
-    assert controller["metadata"]["namespace"] == "platform"
-    assert "serverCertSecret" in (out / "eventsources/stac.yaml").read_text()
-    assert "controller-instanceid: team-a" in (out / "sensors/geozarr.yaml").read_text()
-    assert "10.43.0.1/32" in (out / "deploy/base/network.yaml").read_text()
+    assert yaml.safe_load((out / "argo/workflow-controller-configmap.yaml").read_text())["metadata"]["namespace"] == "platform"
+    found = documents(out)
+    assert "serverCertSecret" in found["EventSource", "stac"]["spec"]["webhook"]["items"]
+    assert "controller-instanceid" in str(found["Sensor", "geozarr"])
+    assert "10.43.0.1/32" in str(found["NetworkPolicy", "api-server"])
     assert "cluster api-server" not in said.said
-    assert "cluster api-server" in manifests(config).said, "who has not said where the API is, is told how"
+    said = manifests(f"--config={config}", values(webhook={"tlsSecret": "stac-watch-tls"}))
+    assert "cluster api-server" in said.said, "who has not said where the API is, is told how"
 
 
-def test_backups_are_an_option_and_have_a_volume_of_their_own(manifests, tmp_path):
-    """Production's ledger is in PostgreSQL: there they are taken out again."""
-    manifests(PRODUCTION / "stac-watch.yaml", "--backup=15Gi")
-    base = tmp_path / "out" / "deploy" / "base"
-    claim, schedule = yaml.safe_load_all((base / "backup.yaml").read_text())
-    assert "backup.yaml" in yaml.safe_load((base / "kustomization.yaml").read_text())["resources"]
+def test_backups_have_a_volume_of_their_own_and_are_for_sqlite(manifests, values, tmp_path):
+    manifests(f"--config={PRODUCTION / 'stac-watch.yaml'}", values(backup={"size": "15Gi"}))
+    found = documents(tmp_path / "out")
+    claim, schedule = (found[kind, "stac-watch-backup"] for kind in ("PersistentVolumeClaim", "CronJob"))
     assert claim["spec"]["resources"]["requests"]["storage"] == "15Gi"
     pod = schedule["spec"]["jobTemplate"]["spec"]["template"]["spec"]
     [container] = pod["containers"]
@@ -70,10 +132,9 @@ def test_backups_are_an_option_and_have_a_volume_of_their_own(manifests, tmp_pat
     assert where["backup"] != where["state"]
     assert container["securityContext"]["readOnlyRootFilesystem"] is True
     assert pod["securityContext"]["runAsNonRoot"] is True
-    overlay = yaml.safe_load((tmp_path / "out/deploy/overlays/production/kustomization.yaml").read_text())
-    gone = [yaml.safe_load(each["patch"]) for each in overlay["patches"] if "patch" in each]
-    assert {(g["kind"], g["$patch"]) for g in gone} == {("CronJob", "delete"), ("PersistentVolumeClaim", "delete")}
-    manifests(PRODUCTION / "stac-watch.yaml", "--backup=much", code=78)
+    given = values(backup={"size": "15Gi"}, ledger={"existingSecret": "stac-watch-ledger"})
+    manifests(f"--config={PRODUCTION / 'stac-watch.yaml'}", given)
+    assert ("CronJob", "stac-watch-backup") not in documents(tmp_path / "out"), "PostgreSQL has the backups of its server"
 
 
 def test_a_ledger_is_backed_up_by_the_verb(stac_watch, tmp_path):

@@ -13,13 +13,13 @@ from pathlib import Path
 import kubernetes
 import pytest
 import yaml
+from fakes.installation import files_of
 from fakes.kubernetes import Api
 from fakes.kubernetes import serving as serving_kubernetes
 from loopback import serving
 from pydantic import SecretStr
 
-from stac_watch.cluster.manifests.render import render
-from stac_watch.cluster.manifests.settings import settings_of
+from stac_watch.cluster.manifests.facts import settings_of
 from stac_watch.config.load import load
 from stac_watch.demo.catalog import Server, Store, create_app
 from stac_watch.ledger.database import open_engine, shown_url
@@ -217,7 +217,7 @@ def test_an_override_that_cannot_be_used_is_named_without_its_value(config):
 
 
 def test_manifests_name_secrets_and_hold_none(config):
-    files = render(settings_of(load(config, {"STAC_WATCH__ENGINE__TOKEN": TOKEN}), config.read_text()))
+    files = files_of(settings_of(load(config, {"STAC_WATCH__ENGINE__TOKEN": TOKEN}), config.read_text()))
     everything = "\n".join(files.values())
     assert TOKEN not in everything
     documents = [
@@ -229,7 +229,7 @@ def test_manifests_name_secrets_and_hold_none(config):
 
 def test_the_sensor_puts_nothing_of_the_request_s_headers_into_a_workflow(config):
     """Argo Events stores every header of a request but Authorization; parameters are taken from the body alone."""
-    files = render(settings_of(load(config, {}), config.read_text()))
+    files = files_of(settings_of(load(config, {}), config.read_text()))
     sensor = yaml.safe_load(files["sensors/geozarr.yaml"])
     keys = [p["src"]["dataKey"] for p in sensor["spec"]["triggers"][0]["template"]["k8s"]["parameters"]]
     assert keys

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from fakes.installation import files_of
 from geozarr_runner.cli import main as runner
 from geozarr_runner.source.store import Patience, open_source
 
-from stac_watch.cluster.manifests.render import render
-from stac_watch.cluster.manifests.settings import settings_of
+from stac_watch.cluster.manifests.facts import settings_of
 from stac_watch.config.load import load
 from stac_watch.discover.items import read_item
 from stac_watch.model.errors import IdentityError, InputError
@@ -117,7 +117,7 @@ def test_the_local_engine_gives_each_value_as_one_argument():
 
 
 def rendered():
-    return render(settings_of(load(CONFIG, {}), CONFIG.read_text()))
+    return files_of(settings_of(load(CONFIG, {}), CONFIG.read_text()))
 
 
 def walk(node, path=()):

@@ -91,7 +91,7 @@ def _checked_rights(argo: ArgoEngine) -> str:
         raise Refused(
             f"this account may not {', '.join(missing)} in namespace {argo.namespace!r}",
             hint="the poller's Role needs get, list and watch of workflows.argoproj.io, and to list persistentvolumeclaims:"
-            " `stac-watch cluster manifests` renders it, in deploy/base/rbac.yaml",
+            " `stac-watch cluster manifests` renders it, in rbac.yaml",
         )
     return f"may look at workflows in namespace {argo.namespace!r}"
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stac_watch.cli.terminal import DEFAULT_CONFIG, ConfigOption, JsonOption, YesOption, environ_of, group, loaded, reading, show
+from stac_watch.cli.values import ValuesOption, engine_of, settings_from
 from stac_watch.model.errors import ConfigError, Exit
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from stac_watch.cluster.doctor import Expected
     from stac_watch.cluster.fetch import Fetched, Watching
+    from stac_watch.cluster.manifests.settings import Settings
     from stac_watch.config.model import ArgoSettings, Config
     from stac_watch.runs.cleaning import Cleaning, Leftover
     from stac_watch.runs.kubernetes_api import Cluster
@@ -155,7 +157,11 @@ def clean(
 
 @cluster.command()
 def doctor(
-    context: typer.Context, config: ConfigOption = DEFAULT_CONFIG, namespace: NamespaceOption = "", json: JsonOption = False
+    context: typer.Context,
+    config: ConfigOption = DEFAULT_CONFIG,
+    values: ValuesOption = None,
+    namespace: NamespaceOption = "",
+    json: JsonOption = False,
 ) -> int:
     """Say what is wrong with an installation on a cluster: one line each, with the remedy. Exit code 1 when anything is broken."""
     import shutil
@@ -168,14 +174,15 @@ def doctor(
     from stac_watch.cluster.tables import finding
     from stac_watch.report.as_json import as_json
 
-    settings = loaded(context, config)
-    engine = _argo(settings)
+    if values is None:
+        _argo(loaded(context, config))
+    settings = settings_from(context, config, values)
     console = Console(highlight=False, soft_wrap=True)
     found: list[Finding] = []
 
     def look() -> Iterator[Finding]:
         yield from tools(lambda program: shutil.which(program, path=environ_of(context).get("PATH")))
-        yield from examine(lambda: build_cluster(engine, environ_of(context), namespace), _expected(settings, config))
+        yield from examine(lambda: build_cluster(engine_of(settings), environ_of(context), namespace), _expected(settings))
 
     for entry in look():
         found.append(entry)
@@ -277,19 +284,20 @@ def _argo(settings: Config) -> ArgoSettings:
     return settings.engine
 
 
-def _expected(settings: Config, config: Path) -> Expected:
-    """Returns what this release installs."""
+def _expected(settings: Settings) -> Expected:
+    """Returns what this release installs with these values."""
     from stac_watch.cluster.doctor import Expected
     from stac_watch.cluster.manifests import settings as names
     from stac_watch.cluster.manifests.convert import convert_template
+    from stac_watch.cluster.manifests.facts import BESIDE
 
     return Expected(
-        template=convert_template(names.settings_of(settings, config.read_text(encoding="utf-8"))),
-        bus=names.BUS,
+        template=convert_template(settings),
+        bus=settings.bus,
         event_source=names.EVENT_SOURCE,
         sensor=names.SENSOR,
         poller=names.POLLER,
         accounts=(names.RUN, names.SENSOR_ACCOUNT, names.POLLER),
-        instance_id=_argo(settings).instance_id,
-        slots=settings.engine.limits.max_in_flight,
+        instance_id=settings.instance_id,
+        slots=int(settings.parallelism) - BESIDE,
     )

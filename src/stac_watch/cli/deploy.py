@@ -1,101 +1,20 @@
-"""The verbs that bring something to a cluster: `cluster manifests` and `cluster submit`. To apply a manifest is kubectl's work."""
+"""The verbs that bring something to a cluster: `cluster api-server` and `cluster submit`. To apply a manifest is kubectl's work."""
 
 from __future__ import annotations
 
 import sys
 from contextlib import closing
-from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from stac_watch.cli.cluster import NamespaceOption, cluster, operating
 from stac_watch.cli.terminal import DEFAULT_CONFIG, ConfigOption, JsonOption, environ_of, loaded, stopping
-from stac_watch.model.errors import ConfigError, Exit, InputError
+from stac_watch.model.errors import ConfigError, Exit
 
 if TYPE_CHECKING:
-    from stac_watch.cluster.manifests.settings import Settings
     from stac_watch.cluster.submit import Submission
     from stac_watch.runs.kubernetes_api import Cluster
-
-
-@cluster.command()
-def manifests(
-    context: typer.Context,
-    config: ConfigOption = DEFAULT_CONFIG,
-    out: Annotated[
-        Path, typer.Option(resolve_path=True, help="Where eventsources/, sensors/, workflows/ and deploy/ go.")
-    ] = Path(),
-    runner_image: Annotated[str, typer.Option(help="Image of the runs; empty = geozarr-runner:VERSION.")] = "",
-    poller_image: Annotated[str, typer.Option(help="Image of the poller; empty = stac-watch:VERSION.")] = "",
-    storage_class: Annotated[str, typer.Option(help="Storage class of every volume; empty = the cluster's default.")] = "",
-    port: Annotated[list[int] | None, typer.Option(help="One more port that data or outputs are served at; repeatable.")] = None,
-    network: Annotated[list[str] | None, typer.Option(help="A private network that poller and runs may reach; repeatable.")] = None,
-    api_server: Annotated[
-        list[str] | None, typer.Option(help="Network of the Kubernetes API; repeatable; none = as `cluster api-server` says.")
-    ] = None,
-    prometheus: Annotated[str, typer.Option(help="Namespace of a Prometheus with its operator: overlays with monitoring.")] = "",
-    bus_replicas: Annotated[int, typer.Option(min=1, help="Servers of the event bus: 1, 3 or 5; one outlives no node.")] = 3,
-    bus_size: Annotated[str, typer.Option(help="Volume of each server of the event bus.")] = "10Gi",
-    controller: Annotated[
-        str, typer.Option(help="ConfigMap of the Workflow controller, NAMESPACE/NAME: deploy/argo is for it.")
-    ] = "argo/workflow-controller-configmap",
-    webhook_tls: Annotated[str, typer.Option(help="Secret with tls.crt, tls.key and ca.crt: the EventSource speaks TLS.")] = "",
-    backup: Annotated[
-        str, typer.Option(help="Volume for nightly copies of a SQLite ledger, e.g. 15Gi; empty = none are made.")
-    ] = "",
-    report: Annotated[str, typer.Option(help="Publish a report on freshness there each night, e.g. s3://BUCKET/freshness.")] = "",
-    overlay: Annotated[str, typer.Option(help="production: only that overlay, with this configuration; empty = everything.")] = "",
-) -> int:
-    """Render every manifest for this configuration."""
-    from stac_watch.cluster.manifests.render import can_be_production
-    from stac_watch.cluster.manifests.settings import settings_of
-
-    settings = settings_of(
-        loaded(context, config),
-        config.read_text(encoding="utf-8"),
-        runner_image=runner_image,
-        poller_image=poller_image,
-        storage_class=storage_class,
-        ports=port or (),
-        networks=network or (),
-        api_servers=api_server or (),
-        prometheus=prometheus,
-        bus_replicas=bus_replicas,
-        bus_size=bus_size,
-        controller=controller,
-        webhook_tls=webhook_tls,
-        backup=backup,
-        report=report,
-    )
-    files = _rendered(settings, overlay)
-    for name, text in files.items():
-        path = out / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    folder = out / "deploy" / "overlays" / ("production" if can_be_production(settings) else "k3d")
-    print(f"{len(files)} files under {out.absolute()}; apply them with `kubectl apply -k {folder}`")
-    if not can_be_production(settings):
-        print(_on_volumes(settings.output, timedelta(seconds=settings.keep)), file=sys.stderr)
-    if not api_server:
-        print("  → and let ours reach the Kubernetes API: `stac-watch cluster api-server | kubectl apply -f -`", file=sys.stderr)
-    return Exit.OK
-
-
-def _rendered(settings: Settings, overlay: str) -> dict[str, str]:
-    from stac_watch.cluster.manifests.render import render, render_production
-
-    if overlay not in ("", "production"):
-        raise InputError(f"--overlay {overlay!r} cannot be rendered alone", hint="`--overlay production`, or leave it out")
-    return render_production(settings) if overlay else render(settings)
-
-
-def _on_volumes(output: str, keep: timedelta) -> str:
-    from stac_watch.runs.cleaning import spelled
-
-    lasts = f"recipe.output {output} is on volumes that go {spelled(keep)} after their runs succeeded (engine.keep)"
-    return f"  → no overlay production: {lasts}; what was done is expired then"
 
 
 @cluster.command()

@@ -72,7 +72,7 @@ def references(cluster: Cluster, strict: Callable[[], bool]) -> Finding:
         return Finding(REFERENCES, Verdict.OK, "the controller runs no Workflow that brings its own pod")
     return Finding(
         REFERENCES, Verdict.WARN, "whoever may create Workflows here chooses image, account and volumes",
-        "apply deploy/base/admission.yaml, which `stac-watch cluster manifests` renders, or let the cluster's administrator do it",
+        "apply admission.yaml, which `stac-watch cluster manifests` renders, or let the cluster's administrator do it",
     )  # fmt: skip
 
 

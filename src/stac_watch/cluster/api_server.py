@@ -48,7 +48,7 @@ def place_of(cluster: Cluster) -> ApiServer:
     known = {address for address in addresses if address and address != "None"}
     if not known or not ports:
         raise Refused(
-            "the cluster does not say where its API is", hint="name it: `stac-watch cluster manifests --api-server NETWORK`"
+            "the cluster does not say where its API is", hint="name it in the values: networkPolicy: {apiServers: [NETWORK]}"
         )
     return ApiServer(tuple(sorted(known)), tuple(sorted(set(ports))))
 

@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from stac_watch.cluster.logs import waiting
-from stac_watch.cluster.manifests.settings import quantity
+from stac_watch.cluster.manifests.quantity import quantity
 from stac_watch.runs.workflow import TEMPLATE, VOLUME
 
 KUBERNETES = (1, 30)
@@ -287,7 +287,7 @@ def pending(claims: Sequence[Mapping[str, Any]], events: Sequence[Mapping[str, A
         if about.get("kind") == "PersistentVolumeClaim" and about.get("name") in late and event.get("type") == "Warning":
             return Finding("volumes", Verdict.FAIL, f"{about['name']} waits: {event.get('message', '')}",
                            "`kubectl get storageclass`: is there a default, and has it room? "
-                           "`cluster manifests --storage-class` names another")  # fmt: skip
+                           "`storageClasses` in the values names another")  # fmt: skip
     return Finding("volumes", Verdict.OK, f"{len(claims)} of runs" + (f", {len(late)} just asked for" if late else ""))
 
 
@@ -327,8 +327,8 @@ def _images(node: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _load_or_push(name: str) -> str:
     if registry(name):
-        return "push it there; for a private registry add a pull secret to the account, under `imagePullSecrets`"
-    return "load it into the nodes, or push it to a registry and name it there: `cluster manifests --runner-image --poller-image`"
+        return "push it there; for a private registry name a pull secret: `images.pullSecrets` in the values"
+    return "load it into the nodes, or push it to a registry and name it there: `images` in the values"
 
 
 def _yaml(text: str) -> dict[str, Any]:

@@ -25,6 +25,24 @@ ENV_PREFIX = "STAC_WATCH__"
 SMALLEST = "the smallest one is `sources: [{name: s2, api: https://stac.example.org, collection: sentinel-2-l2a}]`"
 
 
+def read_yaml(path: Path) -> tuple[dict[str, Any], str]:
+    """Returns a file of keys and values, and its text.
+
+    Raises:
+        ConfigError: it is not there, cannot be read, or is no YAML.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        raw = _parsed(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {path}: {error}", hint="name the file that you mean") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}", hint="check the line named above") from error
+    if not isinstance(raw, dict | None):
+        raise ConfigError(f"{path} holds no mapping", hint="write keys and values, as `images: {registry: ghcr.io/you}`")
+    return raw or {}, text
+
+
 def load(path: Path, environ: Mapping[str, str]) -> Config:
     """Reads, overrides and validates the configuration.
 

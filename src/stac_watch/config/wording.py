@@ -31,23 +31,26 @@ WORDS = {
 _NAMED = re.compile(r"\^\[a-z0-9\]\(\[a-z0-9-\]\{0,(\d+)\}")  # a name as Kubernetes takes it
 
 
-def explain(error: ValidationError, raw: Mapping[str, Any], text: str) -> str:
-    """Returns sentences about everything that is wrong with a document, as it was read from `text` and overridden."""
+def explain(error: ValidationError, raw: Mapping[str, Any], text: str, known: Sequence[str] = ()) -> str:
+    """Returns sentences about everything that is wrong with a document, as it was read from `text` and overridden.
+
+    `known` are the keys that there are; none = those of the configuration.
+    """
     problems = error.errors()
     places = [p["loc"] for p in problems]
     sentences = []
     for problem in problems:
         if any(len(loc) > len(problem["loc"]) and loc[: len(problem["loc"])] == problem["loc"] for loc in places):
             continue  # a list is invalid because an entry is: only the entry is news
-        loc = [part for part in problem["loc"] if part not in ("argo", "local")]
-        sentences.append(_sentence(problem, _named(loc, raw)) + _line(loc, text))
+        loc = [part for part in problem["loc"] if known or part not in ("argo", "local")]
+        sentences.append(_sentence(problem, _named(loc, raw), known) + _line(loc, text))
     return re.sub(r"//[^/@\s]*@", "//***@", "; ".join(sentences))
 
 
-def _sentence(problem: ErrorDetails, where: str) -> str:
+def _sentence(problem: ErrorDetails, where: str, known: Sequence[str]) -> str:
     kind = problem["type"]
     if kind == "extra_forbidden":
-        known = [name for model in _groups(Group) for name in model.model_fields]
+        known = known or [name for model in _groups(Group) for name in model.model_fields]
         close = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
         return f"unknown key {where!r}" + (f" (did you mean {close[0]!r}?)" if close else "")
     if kind == "union_tag_not_found":

@@ -25,7 +25,7 @@ from stac_watch.runs.kubernetes_api import Cluster, trusting
 from stac_watch.runs.workflow import COMPLETED_LABEL, GROUP, KEY_LABEL, PLURAL, TEMPLATE, asked_of, distinct, illegal_label, run_of
 
 POST_TIMEOUT = urllib3.Timeout(connect=5, read=60)  # seconds; the EventSource tries its bus for up to 35 before it says 500
-VERBS = ("get", "list", "watch")  # of workflows: deploy/base/rbac.yaml
+VERBS = ("get", "list", "watch")  # of workflows: rbac.yaml of the manifests
 CLAIMS, OUR_CLAIMS = "persistentvolumeclaims", f"app.kubernetes.io/name={TEMPLATE}"  # each named like its run
 KEYS_PER_LIST = 200  # 13 characters each, far below what proxies allow in a URL
 REMEMBERED = 5_000  # runs whose objects need not be fetched again; a few hundred bytes each

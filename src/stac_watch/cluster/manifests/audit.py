@@ -8,28 +8,26 @@ nothing: a step with gaps fails, and its log says what closes them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from hera.workflows import DAG, Container, CronWorkflow, Parameter, Resources, Task, WorkflowTemplate
+from hera.workflows import DAG, CronWorkflow, WorkflowTemplate
 from hera.workflows import models as m
 
+from stac_watch.cluster.manifests import pods
 from stac_watch.cluster.manifests.convert import DEADLINE, KEEP_FAILURE, restrict
 from stac_watch.cluster.manifests.settings import (
     AUDIT,
     CONFIG_FILE,
     CONFIG_FOLDER,
     POLLER,
-    S3_MOUNT,
-    S3_VOLUME,
     STATE_FOLDER,
     TMP,
     Object,
     Settings,
     container_security,
     labels,
+    meta,
     pod_security,
-    s3_environment,
 )
+from stac_watch.cluster.manifests.tree import absent, each, given, when
 from stac_watch.runs.workflow import INSTANCE_LABEL
 
 START, END = "30d", "1d"  # before now; the last day is still on its way
@@ -39,19 +37,14 @@ AUDIT_STEP, REPORT_STEP = "audit", "report"  # the verbs that they run
 
 def audit_template(settings: Settings) -> Object:
     """Returns the WorkflowTemplate."""
+    values = settings.values
     with WorkflowTemplate(
         name=AUDIT,
-        namespace=settings.namespace,
-        labels=labels(AUDIT),
         entrypoint="main",
         service_account_name=AUDIT,
         active_deadline_seconds=DEADLINE,
         pod_gc=m.PodGC(strategy="OnWorkflowSuccess"),
-        pod_metadata=m.Metadata(labels=labels(AUDIT)),
-        security_context=m.PodSecurityContext.model_validate(pod_security()),
         ttl_strategy=m.TTLStrategy(seconds_after_completion=KEEP_FAILURE),
-        affinity=m.Affinity.model_validate({"podAffinity": beside_poller()}),
-        volumes=_volumes(settings),
         workflow_metadata=m.WorkflowMetadata(
             annotations={
                 "workflows.argoproj.io/title": "Nightly audit",
@@ -59,74 +52,78 @@ def audit_template(settings: Settings) -> Object:
             },
         ),
     ) as template:
-        look = _look(settings)
-        with DAG(name="main", fail_fast=False):
-            for source in settings.sources:
-                Task(name=source, template=look, arguments={"source": source})
-            if settings.report:
-                Task(name="freshness_report", template=_publish(settings))
+        DAG(name="main", fail_fast=False)
     document: Object = template.to_dict()
+    document["metadata"] = meta(AUDIT, settings)
+    on_disk = absent(values.ledger.existing_secret)
+    document["spec"] |= {
+        "podMetadata": pods.carried(labels(AUDIT), values.audit),
+        "securityContext": pod_security(settings),
+        "volumes": [
+            {"name": "config", "configMap": {"name": POLLER}},
+            *when(on_disk, {"name": "state", "persistentVolumeClaim": {"claimName": POLLER}}),
+            {"name": "tmp", "emptyDir": {}},
+            *pods.store_volume(settings),
+            *pods.ledger_volume(settings),
+            *pods.volumes(settings, values.audit),
+        ],
+        **pods.place(settings, values.audit, {"podAffinity": beside_poller()}, on_disk, priority="podPriorityClassName"),
+        **pods.spread_patch(values.audit),
+    }
+    place = values.audit.report
+    [main] = document["spec"]["templates"]
+    report = {"name": "freshness-report", "template": REPORT_STEP}
+    main["dag"]["tasks"] = [*each(settings.sources, _task), *when(place, report)]
+    look = _step(settings, AUDIT_STEP, ["{{inputs.parameters.source}}", f"--start={START}", f"--end={END}"])
+    look["inputs"] = {"parameters": [{"name": "source"}]}
+    document["spec"]["templates"] = [
+        look, *when(place, _step(settings, REPORT_STEP, [f"--days={DAYS}", f"--out={place}"])), main,
+    ]  # fmt: skip
     return document
 
 
-def _volumes(settings: Settings) -> list[m.Volume]:
-    volumes = [
-        m.Volume(name="config", config_map=m.ConfigMapVolumeSource(name=POLLER)),
-        m.Volume(name="state", persistent_volume_claim=m.PersistentVolumeClaimVolumeSource(claim_name=POLLER)),
-        m.Volume(name="tmp", empty_dir=m.EmptyDirVolumeSource()),
-    ]
-    return [*volumes, m.Volume.model_validate(S3_VOLUME)] if settings.report else volumes
+def _task(source: str) -> Object:
+    return {"name": source, "template": AUDIT_STEP, "arguments": {"parameters": [{"name": "source", "value": source}]}}
 
 
-def _look(settings: Settings) -> Container:
-    source = Parameter(name="source")
-    return _container(settings, AUDIT_STEP, ["{{inputs.parameters.source}}", f"--start={START}", f"--end={END}"], inputs=[source])
+def _step(settings: Settings, verb: str, arguments: list[str]) -> Object:
+    """Returns a step that runs one verb. The report says what was announced, what was available when, and what is missing."""
+    command = {"command": ["stac-watch"], "args": [verb, *arguments, f"--config={CONFIG_FOLDER}/{CONFIG_FILE}"]}
+    container = {**command, **_container(settings)}
+    return {"name": verb, "container": container, "podSpecPatch": restrict(settings, "init", "wait")}
 
 
-def _publish(settings: Settings) -> Container:
-    """Returns the step that publishes what was announced, what was available when, and what is missing."""
-    env = [m.EnvVar.model_validate(each) for each in s3_environment()]
-    return _container(
-        settings, REPORT_STEP, [f"--days={DAYS}", f"--out={settings.report}"], [m.VolumeMount.model_validate(S3_MOUNT)], env
-    )
-
-
-def _container(
-    settings: Settings,
-    verb: str,
-    args: list[str],
-    mounts: Sequence[m.VolumeMount] = (),
-    env: Sequence[m.EnvVar] = (),
-    inputs: list[Parameter] | None = None,
-) -> Container:
-    environment = {"HOME": TMP, "STAC_WATCH__ENGINE__NAMESPACE": "{{workflow.namespace}}"}
-    return Container(
-        name=verb,
-        image=settings.poller_image,
-        image_pull_policy="IfNotPresent",
-        command=["stac-watch"],
-        args=[verb, *args, f"--config={CONFIG_FOLDER}/{CONFIG_FILE}"],
-        env=[*(m.EnvVar(name=name, value=value) for name, value in environment.items()), *env],
-        inputs=inputs,
-        resources=Resources(cpu_request="50m", memory_request="128Mi", memory_limit="512Mi"),
-        security_context=m.SecurityContext.model_validate(container_security()),
-        volume_mounts=[
-            m.VolumeMount(name="config", mount_path=CONFIG_FOLDER, read_only=True),
-            m.VolumeMount(name="state", mount_path=STATE_FOLDER),
-            m.VolumeMount(name="tmp", mount_path=TMP),
-            *mounts,
+def _container(settings: Settings) -> Object:
+    values = settings.values
+    on_disk = absent(values.ledger.existing_secret)
+    return {
+        "image": settings.poller_image,
+        "imagePullPolicy": values.images.pull_policy,
+        "env": [
+            {"name": "HOME", "value": TMP},
+            {"name": "STAC_WATCH__ENGINE__NAMESPACE", "value": "{{workflow.namespace}}"},
+            *pods.ledger_environment(settings),
+            *pods.store_environment(settings),
+            *pods.environment(settings, values.audit),
         ],
-        pod_spec_patch=restrict("init", "wait"),
-    )  # fmt: skip
+        "resources": values.audit.resources,
+        "securityContext": container_security(),
+        "volumeMounts": [
+            {"name": "config", "mountPath": CONFIG_FOLDER, "readOnly": True},
+            *when(on_disk, {"name": "state", "mountPath": STATE_FOLDER}),
+            {"name": "tmp", "mountPath": TMP},
+            *pods.store_mount(settings),
+            *pods.ledger_mount(settings),
+            *pods.mounts(settings, values.audit),
+        ],
+    }
 
 
 def audit_schedule(settings: Settings) -> Object:
     """Returns the CronWorkflow that runs the audit at night."""
     document: Object = CronWorkflow(
         name=AUDIT,
-        namespace=settings.namespace,
-        labels=labels(AUDIT) | ({INSTANCE_LABEL: settings.instance_id} if settings.instance_id else {}),
-        schedules=["17 3 * * *"],  # not on the hour, when everybody asks
+        schedules=["@daily"],
         timezone="Etc/UTC",
         concurrency_policy="Forbid",
         starting_deadline_seconds=3600,
@@ -134,11 +131,14 @@ def audit_schedule(settings: Settings) -> Object:
         failed_jobs_history_limit=7,
         workflow_template_ref=m.WorkflowTemplateRef(name=AUDIT),
     ).to_dict()
+    metadata = meta(AUDIT, settings)
+    document["metadata"] = {**metadata, "labels": {**metadata["labels"], **given({INSTANCE_LABEL: settings.instance_id})}}
+    document["spec"]["schedules"] = [settings.values.audit.schedule]
     return document
 
 
 def beside_poller() -> Object:
-    """Returns the affinity to the poller's node, where its SQLite volume is; production has neither."""
+    """Returns the affinity to the poller's node, where its SQLite volume is; a ledger in PostgreSQL needs neither."""
     return {
         "requiredDuringSchedulingIgnoredDuringExecution": [
             {"labelSelector": {"matchLabels": {"app.kubernetes.io/name": POLLER}}, "topologyKey": "kubernetes.io/hostname"}

@@ -15,25 +15,24 @@ from hera.workflows import (
     Container,
     Parameter,
     Resource,
-    Resources,
     RetryStrategy,
     Task,
     WorkflowTemplate,
 )
 from hera.workflows import models as m
 
+from stac_watch.cluster.manifests import pods
 from stac_watch.cluster.manifests.settings import (
     RUN,
-    S3_FOLDER,
-    S3_SECRET,
     TMP,
     Object,
     Settings,
     container_security,
     labels,
+    meta,
     pod_security,
-    s3_environment,
 )
+from stac_watch.cluster.manifests.tree import as_text, given, merged
 from stac_watch.model.errors import Exit
 from stac_watch.model.outcome import DATA
 from stac_watch.runs.workflow import CONVERT, OUTCOME, PARAMETERS, PREFLIGHT, RELEASE, SIZE, TEMPLATE, VOLUME
@@ -54,29 +53,16 @@ def convert_template(settings: Settings) -> Object:
     """Returns the WorkflowTemplate `geozarr-convert`."""
     with WorkflowTemplate(
         name=TEMPLATE,
-        namespace=settings.namespace,
-        labels=labels(TEMPLATE),
-        annotations={
-            "workflows.argoproj.io/title": "Sentinel-2 Zarr to GeoZarr",
-            "workflows.argoproj.io/description": "Converts one product on a volume of its own: preflight, volume, convert.",
-        },
         entrypoint="main",
         on_exit="end",
         service_account_name=RUN,
         arguments=[_argument(p, settings) for p in PARAMETERS],
         active_deadline_seconds=DEADLINE,
         pod_gc=m.PodGC(strategy="OnWorkflowSuccess", delete_delay_duration="120s"),
-        pod_metadata=m.Metadata(labels=labels(TEMPLATE)),
-        security_context=m.PodSecurityContext.model_validate(pod_security()),
         # two attempts for one object store name must not meet; a name on a volume is the run's own
         synchronization=m.Synchronization(
             mutexes=[m.Mutex(name=_either("workflow.parameters.output_zarr contains '://'", "workflow.parameters.output_zarr"))]
         ),
-        ttl_strategy=m.TTLStrategy(seconds_after_success=settings.keep, seconds_after_failure=KEEP_FAILURE),
-        volumes=[
-            m.Volume(name="tmp", empty_dir=m.EmptyDirVolumeSource(size_limit="1Gi")),
-            m.Volume(name="s3", secret=m.SecretVolumeSource(secret_name=S3_SECRET, optional=True)),
-        ],
         workflow_metadata=m.WorkflowMetadata(
             labels=labels(TEMPLATE),
             annotations={
@@ -92,9 +78,9 @@ def convert_template(settings: Settings) -> Object:
             },
         ),
     ) as template:
-        preflight = _preflight(settings)
-        volume = _volume(settings)
-        convert = _convert(settings)
+        preflight = _preflight()
+        volume = _volume()
+        convert = _convert()
         size = {SIZE: f"{{{{tasks.{PREFLIGHT}.outputs.parameters.{SIZE}}}}}"}
         with DAG(name="main"):
             Task(name=PREFLIGHT, template=preflight)
@@ -104,12 +90,65 @@ def convert_template(settings: Settings) -> Object:
         with DAG(name="end"):
             Task(name=RELEASE, template=release, when=_DONE_WITH, continue_on=m.ContinueOn(error=True, failed=True))
     document: Object = template.to_dict()
+    return _told(document, settings)
+
+
+def _told(document: Object, settings: Settings) -> Object:
+    """Returns the template with what differs between installations, which Hera's models know no holes for."""
+    values = settings.values
+    about = {
+        "workflows.argoproj.io/title": "Sentinel-2 Zarr to GeoZarr",
+        "workflows.argoproj.io/description": "Converts one product on a volume of its own: preflight, volume, convert.",
+    }
+    metadata = meta(TEMPLATE, settings)
+    document["metadata"] = {**metadata, "annotations": merged(about, values.annotations)}
+    spec = document["spec"]
+    spec |= {
+        "podMetadata": pods.carried(labels(TEMPLATE), values.runs),
+        "securityContext": pod_security(settings),
+        "ttlStrategy": {"secondsAfterSuccess": settings.keep, "secondsAfterFailure": KEEP_FAILURE},
+        "volumes": [
+            {"name": "tmp", "emptyDir": {"sizeLimit": "1Gi"}},
+            *pods.store_volume(settings),
+            *pods.volumes(settings, values.runs),
+        ],
+        **pods.place(settings, values.runs, priority="podPriorityClassName"),
+        **pods.spread_patch(values.runs),
+    }
+    steps = {entry["name"]: entry for entry in spec["templates"]}
+    for name, resources in ((PREFLIGHT, values.runs.preflight), (CONVERT, values.runs.convert)):
+        steps[name]["container"] |= _container(settings, resources, data=name == CONVERT)
+        steps[name]["podSpecPatch"] = restrict(settings, "init", "wait", without_token=True)
+    for name in (VOLUME, RELEASE):
+        steps[name]["podSpecPatch"] = restrict(settings, "init", "main")
+    steps[VOLUME]["resource"]["manifest"] = claim(settings.runs_class)
     return document
+
+
+def _container(settings: Settings, resources: Object, *, data: bool) -> Object:
+    """Returns what a container of the runner has beside its arguments."""
+    return {
+        "image": settings.runner_image,
+        "imagePullPolicy": settings.values.images.pull_policy,
+        "env": [
+            {"name": "HOME", "value": TMP},
+            *pods.store_environment(settings),
+            *pods.environment(settings, settings.values.runs),
+        ],
+        "resources": resources,
+        "securityContext": container_security(),
+        "volumeMounts": [
+            {"name": "tmp", "mountPath": TMP},
+            *pods.store_mount(settings),
+            *([{"name": "data", "mountPath": DATA}] if data else []),
+            *pods.mounts(settings, settings.values.runs),
+        ],
+    }
 
 
 def claim(storage_class: str = "") -> str:
     """Returns the manifest of a run's volume: named like the run, as large as preflight says, gone with the Workflow."""
-    chosen = {"storageClassName": storage_class} if storage_class else {}
+    chosen = given({"storageClassName": storage_class})
     manifest = {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
@@ -120,14 +159,15 @@ def claim(storage_class: str = "") -> str:
             "resources": {"requests": {"storage": f"{{{{inputs.parameters.{SIZE}}}}}"}},
         },
     }
-    return yaml.safe_dump(manifest, sort_keys=True, width=200)
+    text: str = as_text(manifest, width=200)
+    return text
 
 
 def _argument(parameter: Wanted, settings: Settings) -> Parameter:
-    given = ",".join(settings.allowed_hosts) if parameter.name == "allowed_hosts" else parameter.default
+    value = settings.allowed_hosts if parameter.name == "allowed_hosts" else parameter.default
     argument = Parameter(name=parameter.name, description=parameter.description, enum=list(parameter.enum) or None)
-    if given is not None:  # None would be taken for the text "null"
-        argument.value = given
+    if value is not None:  # None would be taken for the text "null"
+        argument.value = value
     return argument
 
 
@@ -147,59 +187,36 @@ def _flags(*more: str) -> list[str]:
     return [*given, "--run={{workflow.name}}", f"--message-file={LAST_WORDS}", *more]
 
 
-def _preflight(settings: Settings) -> Container:
+def _preflight() -> Container:
     return _runner(
-        settings,
         PREFLIGHT,
         args=[PREFLIGHT, *_flags(f"--outcome={OUTCOME_FILE}", f"--size-file={SIZE_FILE}")],
         outputs=[_outcome(), Parameter(name=SIZE, value_from=m.ValueFrom(path=SIZE_FILE))],
-        resources=Resources(cpu_request="100m", memory_request="256Mi", memory_limit="1Gi"),
     )
 
 
-def _convert(settings: Settings) -> Container:
-    return _runner(
-        settings,
-        CONVERT,
-        args=[CONVERT, *_flags(f"--outcome={OUTCOME_FILE}", f"--work={DATA}/.geozarr-runner")],
-        outputs=[_outcome()],
-        resources=Resources(cpu_request="1", memory_request="2Gi", memory_limit="4Gi"),
-        data=True,
-    )
+def _convert() -> Container:
+    args = [CONVERT, *_flags(f"--outcome={OUTCOME_FILE}", f"--work={DATA}/.geozarr-runner")]
+    return _runner(CONVERT, args=args, outputs=[_outcome()], data=True)
 
 
-def _runner(
-    settings: Settings, name: str, *, args: list[str], outputs: list[Parameter], resources: Resources, data: bool = False
-) -> Container:
-    mounts = [
-        m.VolumeMount(name="tmp", mount_path=TMP),
-        m.VolumeMount(name="s3", mount_path=S3_FOLDER, read_only=True),
-    ]
+def _runner(name: str, *, args: list[str], outputs: list[Parameter], data: bool = False) -> Container:
     volumes = []
     if data:
-        mounts.append(m.VolumeMount(name="data", mount_path=DATA))
         source = m.PersistentVolumeClaimVolumeSource(claim_name="{{workflow.name}}")
         volumes.append(m.Volume(name="data", persistent_volume_claim=source))
-    home = [{"name": "HOME", "value": TMP}]
     return Container(
         name=name,
-        image=settings.runner_image,
-        image_pull_policy="IfNotPresent",
         command=["geozarr-runner"],  # always given: without it the controller asks the image's registry
         args=args,
-        env=[m.EnvVar.model_validate(e) for e in home + s3_environment()],
         outputs=outputs,
-        resources=resources,
         retry_strategy=RetryStrategy(
             limit="3",
             expression=retry_expression(),
             backoff=m.Backoff(duration="10s", factor=3, cap="10m"),  # the first is waited before a permanent failure ends, too
         ),
-        security_context=m.SecurityContext.model_validate(container_security()),
-        volume_mounts=mounts,
         volumes=volumes or None,
         working_dir=DATA if data else TMP,
-        pod_spec_patch=restrict("init", "wait", without_token=True),
     )
 
 
@@ -209,18 +226,17 @@ def retry_expression() -> str:
     return f"lastRetry.exitCode in [{codes}] || lastRetry.status == 'Error'"
 
 
-def _volume(settings: Settings) -> Resource:
+def _volume() -> Resource:
     """`apply`, not `create`: a step that was killed after it made the claim must not fail on it the next time."""
     return Resource(
         name=VOLUME,
         action="apply",
         set_owner_reference=True,
-        manifest=claim(settings.storage_class),
+        manifest=claim(),
         inputs=[Parameter(name=SIZE)],
         retry_strategy=RetryStrategy(  # an exhausted quota is waited for, about half an hour
             limit="10", retry_policy="Always", backoff=m.Backoff(duration="15s", factor=2, cap="5m")
         ),
-        pod_spec_patch=restrict("init", "main"),
     )
 
 
@@ -238,7 +254,6 @@ def _release() -> Resource:
         flags=["--wait=false"],
         manifest=yaml.safe_dump(gone, sort_keys=True),
         retry_strategy=RetryStrategy(limit="3", retry_policy="Always", backoff=m.Backoff(duration="10s", factor=3, cap="2m")),
-        pod_spec_patch=restrict("init", "main"),
     )
 
 
@@ -246,7 +261,7 @@ def _outcome() -> Parameter:
     return Parameter(name=OUTCOME, value_from=m.ValueFrom(path=OUTCOME_FILE, default=""))
 
 
-def restrict(*names: str, without_token: bool = False) -> str:
+def restrict(settings: Settings, *names: str, without_token: bool = False) -> str:
     """Returns the patch that bounds Argo's own containers and puts them under the restricted profile; `wait` tells progress sooner.
 
     A patch must name only containers that the pod has: a resource step has no `wait`. `without_token` leaves the account's token to
@@ -256,7 +271,7 @@ def restrict(*names: str, without_token: bool = False) -> str:
     token = {"volumeMounts": [{"name": "argo-token", "mountPath": TOKEN_FOLDER, "readOnly": True}]} if without_token else {}
     containers: list[Object] = []
     for name in names:
-        bounds = {"resources": _argo_resources(), "securityContext": container_security(read_only=False)}
+        bounds = {"resources": settings.values.runs.executor, "securityContext": container_security(read_only=False)}
         patch: Object = {"name": name, **bounds, **token}
         if name == "wait":
             patch["env"] = [{"name": "ARGO_PROGRESS_PATCH_TICK_DURATION", "value": "10s"}]
@@ -265,12 +280,8 @@ def restrict(*names: str, without_token: bool = False) -> str:
     pod: Object = {"initContainers": init, "containers": [c for c in containers if c not in init]}
     if without_token:
         pod |= {"automountServiceAccountToken": False, "volumes": [{"name": "argo-token", "projected": _token()}]}
-    return yaml.safe_dump(pod)
-
-
-def _argo_resources() -> Object:
-    """Returns what Argo's own containers get. Without, a quota refuses each pod: `must specify requests.cpu for: init,wait`."""
-    return {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"cpu": "1", "memory": "256Mi"}}
+    text: str = as_text(pod)
+    return text
 
 
 def _token() -> Object:

@@ -10,7 +10,9 @@ pkg/reconciler/eventbus/installer/jetstream.go (pods), pkg/eventbus/jetstream/ba
 
 from __future__ import annotations
 
+from stac_watch.cluster.manifests import pods
 from stac_watch.cluster.manifests.guard import event_filter
+from stac_watch.cluster.manifests.pod_values import EventsValues
 from stac_watch.cluster.manifests.settings import (
     BUS,
     ENDPOINT,
@@ -21,7 +23,6 @@ from stac_watch.cluster.manifests.settings import (
     SENSOR,
     SENSOR_ACCOUNT,
     SENSOR_POD,
-    TOKEN_SECRET,
     TRIGGER,
     Object,
     Settings,
@@ -30,6 +31,8 @@ from stac_watch.cluster.manifests.settings import (
     meta,
     pod_security,
 )
+from stac_watch.cluster.manifests.tree import absent, given, merged, when
+from stac_watch.cluster.manifests.values import AccountValues
 from stac_watch.model.event import LATER, MAX_EVENT_BYTES
 from stac_watch.runs.workflow import API_VERSION, INSTANCE_LABEL, LABELS, TEMPLATE, mapped
 
@@ -43,20 +46,17 @@ OPTIONS = "options."  # below an event's data; each has the template's default
 
 def event_bus(settings: Settings) -> Object:
     """Returns a JetStream bus that keeps what it accepted: on volumes, for 14 days; 3 replicas survive the loss of a node."""
-    replicas = settings.bus_replicas
+    values = settings.values.event_bus
     container = {"securityContext": container_security(read_only=False)}
-    chosen = {"storageClassName": settings.storage_class} if settings.storage_class else {}
-    spread = {
-        "preferredDuringSchedulingIgnoredDuringExecution": [
-            {
-                "weight": 100,
-                "podAffinityTerm": {
-                    "labelSelector": {"matchLabels": {"controller": "eventbus-controller", "eventbus-name": BUS}},
-                    "topologyKey": "kubernetes.io/hostname",
-                },
-            }
-        ]
+    selector = {"labelSelector": {"matchLabels": {"controller": "eventbus-controller", "eventbus-name": BUS}}}
+    node = {**selector, "topologyKey": "kubernetes.io/hostname"}
+    zone = {"weight": 50, "podAffinityTerm": {**selector, "topologyKey": "topology.kubernetes.io/zone"}}
+    often = {"weight": 100, "podAffinityTerm": node}
+    apart = {
+        **given({"requiredDuringSchedulingIgnoredDuringExecution": [node]}, settings.apart),
+        "preferredDuringSchedulingIgnoredDuringExecution": [*when(absent(settings.apart), often), zone],
     }
+    chosen = given({"storageClassName": settings.bus_class})
     return {
         "apiVersion": API_VERSION,
         "kind": "EventBus",
@@ -64,41 +64,55 @@ def event_bus(settings: Settings) -> Object:
         "spec": {
             "jetstream": {
                 "version": NATS,
-                "replicas": replicas,
-                "persistence": {"accessMode": "ReadWriteOnce", "volumeSize": settings.bus_size, **chosen},
-                "streamConfig": stream(replicas),
-                "affinity": {"podAntiAffinity": spread},
+                "replicas": values.replicas,
+                "persistence": {"accessMode": "ReadWriteOnce", "volumeSize": values.size, **chosen},
+                "streamConfig": stream(values.replicas),
                 "serviceAccountName": NO_API,
-                "securityContext": pod_security(NATS_UID),
+                "securityContext": pod_security(settings, NATS_UID),
                 "containerTemplate": {**container, "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}}},
                 "reloaderContainerTemplate": {**container, "resources": {"requests": {"cpu": "5m", "memory": "16Mi"}}},
                 "metricsContainerTemplate": {**container, "resources": {"requests": {"cpu": "5m", "memory": "16Mi"}}},
+                **given({"metadata": given({"labels": values.pod_labels, "annotations": values.pod_annotations})}),
+                **pods.place(settings, values, {"podAntiAffinity": apart}),
             }
         },
     }
 
 
-def stream(replicas: int) -> str:
+def disruption_budget(settings: Settings) -> Object:
+    """Returns the budget that keeps the bus's majority while nodes are drained."""
+    selector = {"matchLabels": {"controller": "eventbus-controller", "eventbus-name": BUS}}
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": meta("eventbus", settings),
+        "spec": {"maxUnavailable": 1, "selector": selector},
+    }
+
+
+def stream(replicas: object) -> str:
     """Returns the stream's settings; they count when the stream is made, later edits do nothing."""
     return f"maxMsgs: {MAX_MESSAGES}\nmaxAge: {MAX_AGE}\nreplicas: {replicas}\n"
 
 
 def event_source(settings: Settings) -> Object:
     """Returns the webhook: bearer token from a Secret, an answer of 200 only when the bus has the event; TLS where asked for."""
-    parts = {"serverCertSecret": "tls.crt", "serverKeySecret": "tls.key"} if settings.webhook_tls else {}
-    certificate = {field: {"name": settings.webhook_tls, "key": key} for field, key in parts.items()}
+    secret = settings.values.webhook.tls_secret
+    parts = {"serverCertSecret": "tls.crt", "serverKeySecret": "tls.key"}
+    certificate = given({field: {"name": secret, "key": key} for field, key in parts.items()}, secret)
+    token = {"name": settings.values.webhook.existing_secret, "key": settings.values.webhook.key}
     return {
         "apiVersion": API_VERSION,
         "kind": "EventSource",
         "metadata": meta(EVENT_SOURCE, settings),
         "spec": {
-            "eventBusName": BUS,
+            "eventBusName": settings.bus,
             "replicas": 1,
             "service": {"ports": [{"name": "http", "port": PORT, "targetPort": PORT}]},
-            "template": {**_pod("eventsource"), "serviceAccountName": NO_API},
+            "template": {**_pod("eventsource", settings, settings.values.event_source), "serviceAccountName": NO_API},
             "webhook": {
                 EVENT: {
-                    "authSecret": {"name": TOKEN_SECRET, "key": "token"},
+                    "authSecret": token,
                     "endpoint": ENDPOINT,
                     "maxPayloadSize": MAX_EVENT_BYTES,  # whoever posts
                     "method": "POST",
@@ -122,9 +136,9 @@ def sensor(settings: Settings) -> Object:
         "metadata": meta(SENSOR, settings),
         "spec": {
             "dependencies": [{"name": DEPENDENCY, "eventName": EVENT, "eventSourceName": EVENT_SOURCE, "filters": event_filter()}],
-            "eventBusName": BUS,
+            "eventBusName": settings.bus,
             "replicas": 1,
-            "template": {**_pod(SENSOR_POD), "serviceAccountName": SENSOR_ACCOUNT},
+            "template": {**_pod(SENSOR_POD, settings, settings.values.sensor), "serviceAccountName": SENSOR_ACCOUNT},
             "triggers": [
                 {
                     "atLeastOnce": True,
@@ -146,20 +160,30 @@ def sensor(settings: Settings) -> Object:
 
 def quiet_account(settings: Settings) -> Object:
     """Returns the account of bus and EventSource, which speak to no API: no role, and no token in their pods."""
-    return {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta(NO_API, settings), "automountServiceAccountToken": False}
+    metadata = _annotated(NO_API, settings, settings.values.service_accounts.events)
+    return {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata, "automountServiceAccountToken": False}
+
+
+def _annotated(name: str, settings: Settings, values: AccountValues) -> Object:
+    metadata = meta(name, settings)
+    return {**metadata, **given({"annotations": merged(merged({}, settings.values.annotations), values.annotations)})}
 
 
 def sensor_account(settings: Settings) -> list[Object]:
     """Returns the Sensor's ServiceAccount, which may make Workflows and nothing else."""
-    return account(SENSOR_ACCOUNT, settings, [([API_VERSION.split("/", 1)[0]], ["workflows"], ["create", "get", "patch"])])
+    who = settings.values.service_accounts.sensor
+    return account(SENSOR_ACCOUNT, settings, who, [([API_VERSION.split("/", 1)[0]], ["workflows"], ["create", "get", "patch"])])
 
 
-def account(name: str, settings: Settings, rules: list[tuple[list[str], list[str], list[str]]]) -> list[Object]:
+type Rule = tuple[list[str], list[str], list[str]]
+
+
+def account(name: str, settings: Settings, values: AccountValues, rules: list[Rule]) -> list[Object]:
     """Returns ServiceAccount, Role and RoleBinding for rules of (API groups, resources, verbs)."""
     rbac = "rbac.authorization.k8s.io"
     allowed = [{"apiGroups": groups, "resources": resources, "verbs": verbs} for groups, resources, verbs in rules]
     return [
-        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta(name, settings)},
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": _annotated(name, settings, values)},
         {"apiVersion": f"{rbac}/v1", "kind": "Role", "metadata": meta(name, settings), "rules": allowed},
         {
             "apiVersion": f"{rbac}/v1",
@@ -173,7 +197,7 @@ def account(name: str, settings: Settings, rules: list[tuple[list[str], list[str
 
 def _workflow(settings: Settings) -> Object:
     """Returns the Workflow before an event's values are in it; no namespace: the Sensor's own is taken."""
-    instance = {INSTANCE_LABEL: settings.instance_id} if settings.instance_id else {}
+    instance = given({INSTANCE_LABEL: settings.instance_id})
     flow = {"events.argoproj.io/sensor": SENSOR, "events.argoproj.io/trigger": TRIGGER}  # what the UI's event flow page looks for
     return {
         "apiVersion": API_VERSION,
@@ -204,12 +228,10 @@ def _mapping() -> list[Object]:
     ]
 
 
-def _pod(name: str) -> Object:
+def _pod(name: str, settings: Settings, values: EventsValues) -> Object:
     return {
-        "container": {
-            "resources": {"limits": {"memory": "256Mi"}, "requests": {"cpu": "20m", "memory": "64Mi"}},
-            "securityContext": container_security(),
-        },
-        "metadata": {"labels": labels(name)},
-        "securityContext": pod_security(ARGO_EVENTS_UID),
+        "container": {"resources": values.resources, "securityContext": container_security()},
+        "metadata": pods.carried(labels(name), values),
+        "securityContext": pod_security(settings, ARGO_EVENTS_UID),
+        **pods.place(settings, values),
     }

@@ -15,7 +15,7 @@ ValidatingAdmissionPolicy.
 
 from __future__ import annotations
 
-from stac_watch.cluster.manifests.settings import SENSOR_ACCOUNT, Object, Settings, labels
+from stac_watch.cluster.manifests.settings import SENSOR_ACCOUNT, Object, Settings, labels, meta_of_cluster
 from stac_watch.model.event import DATA_SCHEMA, LATER, MAPPED, MAX_NAME, MAX_TEXT, PRIORITY
 from stac_watch.model.identity import FORMER, KEY_DIGITS, NAME_DIGITS
 from stac_watch.runs.workflow import GROUP, INSTANCE_LABEL, LABELS, TEMPLATE, mapped
@@ -132,11 +132,11 @@ def admission(settings: Settings) -> list[Object]:
                 "expression": "'stac-watch/attempt' in variables.labels ? variables.labels['stac-watch/attempt'] : ''",
             },
         ],
-        "validations": [_validation(*each) for each in [*_anybody(), *_sensor(settings)]],
+        "validations": [_validation(*each) for each in [*_anybody(), *_sensor()]],
     }
     binding = {"policyName": name, "validationActions": ["Deny"], "matchResources": here}
     return [
-        {"apiVersion": api, "kind": kind, "metadata": {"name": name, "labels": labels("stac-watch")}, "spec": spec}
+        {"apiVersion": api, "kind": kind, "metadata": {**meta_of_cluster("stac-watch", settings), "name": name}, "spec": spec}
         for kind, spec in (("ValidatingAdmissionPolicy", policy), ("ValidatingAdmissionPolicyBinding", binding))
     ]
 
@@ -148,10 +148,9 @@ def _anybody() -> list[tuple[str, str]]:
     return [(f"{unchanged} || ({only})", f"a Workflow here names a workflowTemplateRef and sets nothing but {', '.join(SETTABLE)}")]
 
 
-def _sensor(settings: Settings) -> list[tuple[str, str]]:
+def _sensor() -> list[tuple[str, str]]:
     """Returns what holds for the Sensor, which does what whoever has the token wants: (expression, message)."""
-    known = [*labels(TEMPLATE), *LABELS, "events.argoproj.io/sensor", "events.argoproj.io/trigger"]
-    known += [INSTANCE_LABEL] if settings.instance_id else []
+    known = [*labels(TEMPLATE), *LABELS, "events.argoproj.io/sensor", "events.argoproj.io/trigger", INSTANCE_LABEL]
     names = [parameter.name for parameter in mapped()]
     digits = " : ".join(f"size(variables.key) == {key} ? {name}" for key, name in FORMER.items())
     tail = f"'-' + variables.key.substring(0, {digits} : {NAME_DIGITS}) + '-' + variables.attempt"

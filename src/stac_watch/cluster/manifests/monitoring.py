@@ -8,10 +8,12 @@ dashboard schema 39.
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 
 from stac_watch.cluster.manifests.settings import EVENT_SOURCE, POLLER, SENSOR, Object, Settings, meta
+from stac_watch.cluster.manifests.tree import given, merged
 
 API = "monitoring.coreos.com/v1"
 ARGO_EVENTS_METRICS = 7777
@@ -31,14 +33,19 @@ class Alert:
     cause: str  # what it mostly is
     action: str  # what to do first; the runbook's table is written from here
 
-    def rule(self, namespace: str) -> Object:
+    def rule(self, namespace: str, runbook: str = "") -> Object:
         """Returns the alert as Prometheus reads it, for one namespace."""
         return {
             "alert": self.name,
             "expr": of_namespace(self.expr, namespace),
             "for": self.after,
             "labels": {"severity": self.severity, "namespace": namespace},
-            "annotations": {"summary": self.summary, "cause": self.cause, "action": _LINK.sub(r"\1", self.action)},
+            "annotations": {
+                "summary": self.summary,
+                "cause": self.cause,
+                "action": _LINK.sub(r"\1", self.action),
+                **given({"runbook_url": runbook}),
+            },
         }
 
 
@@ -290,7 +297,7 @@ def monitors(settings: Settings) -> list[Object]:
         {
             "apiVersion": API,
             "kind": "ServiceMonitor",
-            "metadata": meta(POLLER, settings),
+            "metadata": _chosen(POLLER, settings),
             "spec": {
                 "endpoints": [{"port": "web", "path": "/metrics", "interval": "30s"}],
                 "selector": {"matchLabels": {"app.kubernetes.io/name": POLLER}},
@@ -299,7 +306,7 @@ def monitors(settings: Settings) -> list[Object]:
         {
             "apiVersion": API,
             "kind": "PodMonitor",
-            "metadata": meta("argo-events", settings),
+            "metadata": _chosen("argo-events", settings),
             "spec": {
                 "podMetricsEndpoints": [{"portNumber": ARGO_EVENTS_METRICS, "path": "/metrics", "interval": "30s"}],
                 "selector": {"matchExpressions": [*argo, *ours]},
@@ -320,8 +327,27 @@ def of_namespace(expr: str, namespace: str) -> str:
 
 def rules(settings: Settings) -> Object:
     """Returns the alerts, each for this installation's namespace."""
-    groups = [{"name": "stac-watch", "rules": [alert.rule(settings.namespace) for alert in ALERTS]}]
-    return {"apiVersion": API, "kind": "PrometheusRule", "metadata": meta(POLLER, settings), "spec": {"groups": groups}}
+    runbook = settings.values.monitoring.runbook_url
+    groups = [{"name": "stac-watch", "rules": [alert.rule(settings.namespace, runbook) for alert in ALERTS]}]
+    return {"apiVersion": API, "kind": "PrometheusRule", "metadata": _chosen(POLLER, settings), "spec": {"groups": groups}}
+
+
+def shown(settings: Settings) -> Object:
+    """Returns the dashboard's ConfigMap, with the label that Grafana's sidecar looks for."""
+    metadata = meta("stac-watch-dashboard", settings)
+    own = {**metadata, "labels": {**metadata["labels"], "grafana_dashboard": "1"}}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": own, "data": {"stac-watch.json": dashboard_text()}}
+
+
+def dashboard_text() -> str:
+    """Returns the dashboard as the JSON that Grafana imports."""
+    return json.dumps(dashboard(), indent=1) + "\n"
+
+
+def _chosen(name: str, settings: Settings) -> Object:
+    """Returns metadata with the labels that a Prometheus operator selects by."""
+    metadata = meta(name, settings)
+    return {**metadata, "labels": merged(metadata["labels"], settings.values.monitoring.labels)}
 
 
 def dashboard() -> Object:

@@ -3,8 +3,8 @@
 Kubernetes knows addresses only; names are held by the runner (`--allowed-hosts`) and by the poller (`allowed_hosts`).
 
 Public addresses may be reached at the ports that data is served at; private ones where the configuration names something inside, or
-`stac-watch cluster manifests --network` says so; link-local ones never. The API server has no label to select it by: a policy of
-its own names its addresses, those of `--api-server`, or what `stac-watch cluster api-server` finds in the cluster. Without it, ours
+`networkPolicy.networks` says so; link-local ones never. The API server has no label to select it by: a policy of its own names its
+addresses, those of `networkPolicy.apiServers`, or what `stac-watch cluster api-server` finds in the cluster. Without it, ours
 reaches no API; "any address at 443" would be every company's inside.
 """
 
@@ -15,7 +15,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from stac_watch.cluster.manifests.settings import (
     AUDIT,
-    BUS,
+    CLEANUP,
     EVENT_SOURCE,
     POLLER,
     PORT,
@@ -28,6 +28,7 @@ from stac_watch.cluster.manifests.settings import (
     labels,
     meta,
 )
+from stac_watch.cluster.manifests.tree import all_of, each, when
 from stac_watch.model.hosts import METADATA_SERVICES
 from stac_watch.runs.workflow import TEMPLATE
 
@@ -35,30 +36,30 @@ BUS_CLIENT, BUS_PEER, BUS_MONITOR, BUS_METRICS, METRICS = 4222, 6222, 8222, 7777
 API_SERVER = (443, 6443)
 API_POLICY = "api-server"
 NODE_CACHE = "169.254.20.10/32"  # NodeLocal DNSCache
-POSTGRESQL = 5432
 NEVER = ("169.254.0.0/16", "fe80::/10", *sorted(METADATA_SERVICES))  # where clouds hand out the node's credentials
 
 _POLLER = {"app.kubernetes.io/name": POLLER}
 _EVENT_SOURCE = {"controller": "eventsource-controller", "eventsource-name": EVENT_SOURCE}
 _SENSOR = {"controller": "sensor-controller", "sensor-name": SENSOR}
-_BUS = {"controller": "eventbus-controller", "eventbus-name": BUS}
 _RUNS = {"matchExpressions": [{"key": "workflows.argoproj.io/workflow", "operator": "Exists"}]}
 
 
 def policies(settings: Settings) -> list[Object]:
     """Returns the policies of the namespace."""
-    bus = {"to": [_pods(_BUS)], "ports": _tcp(BUS_CLIENT)}
+    ours = {"controller": "eventbus-controller", "eventbus-name": settings.bus}
+    bus = {"to": [_pods(ours)], "ports": _tcp(BUS_CLIENT)}
     clients = [_pods(_EVENT_SOURCE), _pods(_SENSOR)]
-    prometheus = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": settings.prometheus or "monitoring"}}}
-    data = _data(settings, *settings.ports)
-    known = [api_policy(settings.namespace, settings.api_servers, API_SERVER)] if settings.api_servers else []
+    prometheus = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": settings.values.monitoring.namespace}}}
+    data = [_data(settings), *when(settings.values.network_policy.pod_identity, _agent())]
+    door = settings.values.web.from_namespace
+    people = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": door}}}
     return [
         _policy("default-deny", settings, {}, ingress=[], egress=[]),
         _policy("dns", settings, {}, egress=[{"to": _resolvers(), "ports": [_port(53, "UDP"), _port(53, "TCP")]}]),
         _policy(
             "poller", settings, {"matchLabels": _POLLER},
-            ingress=[{"from": [prometheus], "ports": _tcp(WEB_PORT)}],
-            egress=[{"to": [_pods(_EVENT_SOURCE)], "ports": _tcp(PORT)}, data],
+            ingress=[{"from": [prometheus, *when(door, people)], "ports": _tcp(WEB_PORT)}],
+            egress=[{"to": [_pods(_EVENT_SOURCE)], "ports": _tcp(PORT)}, *data],
         ),
         _policy(
             "eventsource", settings, {"matchLabels": _EVENT_SOURCE},
@@ -71,37 +72,62 @@ def policies(settings: Settings) -> list[Object]:
             egress=[bus],
         ),
         _policy(
-            "eventbus", settings, {"matchLabels": _BUS},
+            "eventbus", settings, {"matchLabels": ours},
             ingress=[
-                {"from": [*clients, _pods(_BUS)], "ports": _tcp(BUS_CLIENT)},
-                {"from": [_pods(_BUS)], "ports": _tcp(BUS_PEER, BUS_MONITOR)},
+                {"from": [*clients, _pods(ours)], "ports": _tcp(BUS_CLIENT)},
+                {"from": [_pods(ours)], "ports": _tcp(BUS_PEER, BUS_MONITOR)},
                 {"from": [prometheus], "ports": _tcp(BUS_METRICS)},
             ],
-            egress=[{"to": [_pods(_BUS)], "ports": _tcp(BUS_CLIENT, BUS_PEER, BUS_MONITOR)}],
+            egress=[{"to": [_pods(ours)], "ports": _tcp(BUS_CLIENT, BUS_PEER, BUS_MONITOR)}],
         ),
-        _policy("runs", settings, _RUNS, ingress=[], egress=[data]),
-        *known,
+        _policy("runs", settings, _RUNS, ingress=[], egress=data),
+        *_api(settings),
+        *when(settings.values.ledger.existing_secret, _database(settings)),
     ]  # fmt: skip
+
+
+def _api(settings: Settings) -> list[Object]:
+    """Returns the policy that leads to the Kubernetes API, where its addresses are known, or need not be."""
+    values = settings.values.network_policy
+    spec = {"endpointSelector": _who(), "egress": [{"toEntities": ["kube-apiserver"]}]}
+    entity = {"apiVersion": "cilium.io/v2", "kind": "CiliumNetworkPolicy", "metadata": meta(API_POLICY, settings), "spec": spec}
+    named = _to_api(meta(API_POLICY, settings), each(values.api_servers, lambda network: _cidr(network)), API_SERVER)
+    return [*when(settings.cilium, entity), *when(values.api_servers, named)]
 
 
 def api_policy(namespace: str, addresses: Iterable[str], ports: Iterable[int]) -> Object:
     """Returns the policy that lets those of ours that speak to the Kubernetes API reach it, at these networks and ports."""
-    who = {
-        "matchExpressions": [{"key": "app.kubernetes.io/name", "operator": "In", "values": [POLLER, AUDIT, SENSOR_POD, TEMPLATE]}]
-    }
-    to = [{"ipBlock": {"cidr": network}} for network in sorted(addresses)]
+    metadata = {"name": API_POLICY, "namespace": namespace, "labels": labels(API_POLICY)}
+    return _to_api(metadata, [_cidr(network) for network in sorted(addresses)], ports)
+
+
+def _to_api(metadata: Object, to: list[Object], ports: Iterable[int]) -> Object:
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
-        "metadata": {"name": API_POLICY, "namespace": namespace, "labels": labels(API_POLICY)},
-        "spec": {"podSelector": who, "policyTypes": ["Egress"], "egress": [{"to": to, "ports": _tcp(*sorted(ports))}]},
+        "metadata": metadata,
+        "spec": {"podSelector": _who(), "policyTypes": ["Egress"], "egress": [{"to": to, "ports": _tcp(*sorted(ports))}]},
     }
 
 
-def database_policy(settings: Settings) -> Object:
+def _who() -> Object:
+    names = [POLLER, AUDIT, SENSOR_POD, TEMPLATE, CLEANUP]
+    return {"matchExpressions": [{"key": "app.kubernetes.io/name", "operator": "In", "values": names}]}
+
+
+def _cidr(network: str) -> Object:
+    return {"ipBlock": {"cidr": network}}
+
+
+def _database(settings: Settings) -> Object:
     """Returns the policy that lets poller and audit reach PostgreSQL."""
     who = {"matchExpressions": [{"key": "app.kubernetes.io/name", "operator": "In", "values": [POLLER, AUDIT]}]}
-    return _policy("ledger", settings, who, egress=[{"to": _anywhere(), "ports": _tcp(POSTGRESQL)}])
+    return _policy("ledger", settings, who, egress=[{"to": _anywhere(), "ports": _tcp(settings.values.ledger.port)}])
+
+
+def _agent() -> Object:
+    """Returns the rule for EKS's Pod Identity agent, which is on each node, at a link-local address."""
+    return {"to": [_cidr(address) for address in ("169.254.170.23/32", "fd00:ec2::23/128")], "ports": _tcp(80)}
 
 
 def _policy(
@@ -117,10 +143,10 @@ def _policy(
     }
 
 
-def _data(settings: Settings, *ports: int) -> Object:
+def _data(settings: Settings) -> Object:
     """Returns the rule for catalogs, products and object stores: public addresses, and the private ones that were named."""
-    blocks = [*_anywhere(PRIVATE), *(_block(network) for network in settings.networks)]
-    return {"to": blocks, "ports": _tcp(*ports)}
+    ports = each(settings.ports, lambda port: _port(port, "TCP"))
+    return {"to": [*_anywhere(PRIVATE), *all_of(settings.blocks)], "ports": ports}
 
 
 def _resolvers() -> list[Object]:
@@ -131,10 +157,10 @@ def _resolvers() -> list[Object]:
 
 def _anywhere(but: tuple[str, ...] = ()) -> list[Object]:
     """Returns every address but those that nobody may be sent to, and `but`."""
-    return [_block("0.0.0.0/0", but), _block("::/0", but)]
+    return [block("0.0.0.0/0", but), block("::/0", but)]
 
 
-def _block(cidr: str, but: tuple[str, ...] = ()) -> Object:
+def block(cidr: str, but: tuple[str, ...] = ()) -> Object:
     """Returns a network without what of it may not be reached."""
     network = ip_network(cidr)
     inner = [hole for hole in map(ip_network, (*NEVER, *but)) if _within(hole, network)]
@@ -152,9 +178,9 @@ def _pods(carried: dict[str, str]) -> Object:
     return {"podSelector": {"matchLabels": carried}}
 
 
-def _tcp(*ports: int) -> list[Object]:
+def _tcp(*ports: object) -> list[Object]:
     return [_port(port, "TCP") for port in ports]
 
 
-def _port(number: int, protocol: str) -> Object:
+def _port(number: object, protocol: str) -> Object:
     return {"port": number, "protocol": protocol}

@@ -5,24 +5,18 @@ Secrets are only named here: they are made by hand or by a secret store.
 
 from __future__ import annotations
 
-import math
-
 import yaml
 
+from stac_watch.cluster.manifests import pods
 from stac_watch.cluster.manifests.events import account
 from stac_watch.cluster.manifests.settings import (
     AUDIT,
-    BUS,
     CONFIG_FILE,
     CONFIG_FOLDER,
-    LEDGER_SECRET,
     POLLER,
     RUN,
-    S3_MOUNT,
-    S3_VOLUME,
     STATE_FOLDER,
     TMP,
-    TOKEN_SECRET,
     WEB_PORT,
     WEBHOOK_FOLDER,
     Object,
@@ -30,29 +24,24 @@ from stac_watch.cluster.manifests.settings import (
     container_security,
     labels,
     meta,
+    meta_of_cluster,
     pod_security,
-    quantity,
-    s3_environment,
 )
+from stac_watch.cluster.manifests.tree import absent, given, merged, when
 from stac_watch.runs.workflow import GROUP, TEMPLATE
 
-STATE_SIZE = "5Gi"  # a million items take about 1 GB with their events
 READ = ["get", "list", "watch"]
 PARALLELISM = "workflows.argoproj.io/parallelism-limit"
 """Label of a Namespace. The controller's own `namespaceParallelism` is the same for every namespace: other tenants' ones, too."""
-BESIDE = 4  # Workflows beside the poller's own limit: runs by hand, the audit
-RUN_CPU, RUN_MEMORY, RUN_VOLUME = 1.1, 3, 12  # cores, GiB and GiB that one run asks for at most, Argo's containers included
 
 
 def namespace(settings: Settings) -> Object:
     """Returns the Namespace; it refuses every pod that is not restricted, and says how many Workflows may run in it at once."""
     profile = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("audit", "enforce", "warn")}
-    bound = {PARALLELISM: str(settings.slots + BESIDE)}  # thousands at once have taken clusters down (argo-workflows#10441, #12802)
-    return {
-        "apiVersion": "v1",
-        "kind": "Namespace",
-        "metadata": {"name": settings.namespace, "labels": {**labels(POLLER), **profile, **bound}},
-    }
+    bound = {PARALLELISM: settings.parallelism}  # thousands at once have taken clusters down (argo-workflows#10441, #12802)
+    metadata = {**meta_of_cluster(POLLER, settings), "name": settings.namespace}
+    own = merged({**metadata["labels"], **profile, **bound}, settings.values.namespace.labels)
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {**metadata, "labels": own}}
 
 
 def run_account(settings: Settings) -> list[Object]:
@@ -60,6 +49,7 @@ def run_account(settings: Settings) -> list[Object]:
     return account(
         RUN,
         settings,
+        settings.values.service_accounts.run,
         [([GROUP], ["workflowtaskresults"], ["create", "patch"]), ([""], ["persistentvolumeclaims"], ["create", "delete", "get"])],
     )
 
@@ -67,33 +57,48 @@ def run_account(settings: Settings) -> list[Object]:
 def poller_accounts(settings: Settings) -> list[Object]:
     """Returns the accounts of poller and audit: they look at Workflows, and which volumes are there; only the Sensor makes any."""
     look = [([GROUP], ["workflows"], READ), ([""], ["persistentvolumeclaims"], ["list"])]
+    who = settings.values.service_accounts
     return [
-        *account(POLLER, settings, look),
-        *account(AUDIT, settings, [*look, ([GROUP], ["workflowtaskresults"], ["create", "patch"])]),
+        *account(POLLER, settings, who.poller, look),
+        *account(AUDIT, settings, who.audit, [*look, ([GROUP], ["workflowtaskresults"], ["create", "patch"])]),
     ]
+
+
+def configuration(settings: Settings) -> Object:
+    """Returns the ConfigMap with the configuration."""
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta(POLLER, settings), "data": settings.files}
 
 
 def poller(settings: Settings) -> list[Object]:
     """Returns the poller: one replica (two would ask and send everything twice), its ledger's volume, its Service."""
-    authority = {"secretName": settings.webhook_tls, "items": [{"key": "ca.crt", "path": "ca.crt"}]}  # never the key
+    values = settings.values
+    secret, on_disk = values.webhook.tls_secret, absent(values.ledger.existing_secret)
+    authority = {"secretName": secret, "items": [{"key": "ca.crt", "path": "ca.crt"}]}  # never the key
     selector = {"app.kubernetes.io/name": POLLER}
     pod = {
         "serviceAccountName": POLLER,
-        "securityContext": pod_security(),
+        "securityContext": pod_security(settings),
         "terminationGracePeriodSeconds": 30,
         "containers": [_container(settings)],
         "volumes": [
             {"name": "config", "configMap": {"name": POLLER}},
-            {"name": "state", "persistentVolumeClaim": {"claimName": POLLER}},
+            *when(on_disk, {"name": "state", "persistentVolumeClaim": {"claimName": POLLER}}),
             {"name": "tmp", "emptyDir": {"sizeLimit": "256Mi"}},
-            *([{"name": "webhook", "secret": authority}] if settings.webhook_tls else []),
+            *when(secret, {"name": "webhook", "secret": authority}),
+            *pods.store_volume(settings),
+            *pods.ledger_volume(settings),
+            *pods.volumes(settings, values.poller),
         ],
+        **pods.place(settings, values.poller),
+        **pods.spread(values.poller),
     }
-    chosen = {"storageClassName": settings.storage_class} if settings.storage_class else {}
-    claim = {"accessModes": ["ReadWriteOnce"], **chosen, "resources": {"requests": {"storage": STATE_SIZE}}}
+    metadata = pods.carried(labels(POLLER), values.poller)
+    annotations = merged({"stac-watch/configuration": settings.digest}, values.poller.pod_annotations)
+    chosen = given({"storageClassName": settings.ledger_class})
+    claim = {"accessModes": ["ReadWriteOnce"], **chosen, "resources": {"requests": {"storage": values.ledger.size}}}
     ports = [{"name": "web", "port": 80, "targetPort": "web"}]
     return [
-        {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": meta(POLLER, settings), "spec": claim},
+        *when(on_disk, {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": meta(POLLER, settings), "spec": claim}),
         {
             "apiVersion": "apps/v1",
             "kind": "Deployment",
@@ -103,7 +108,7 @@ def poller(settings: Settings) -> list[Object]:
                 "revisionHistoryLimit": 3,
                 "selector": {"matchLabels": selector},
                 "strategy": {"type": "Recreate"},  # the old one lets go of the ledger before the new one takes it
-                "template": {"metadata": {"labels": labels(POLLER)}, "spec": pod},
+                "template": {"metadata": {"labels": metadata["labels"], "annotations": annotations}, "spec": pod},
             },
         },
         {"apiVersion": "v1", "kind": "Service", "metadata": meta(POLLER, settings), "spec": {"selector": selector, "ports": ports}},
@@ -111,105 +116,52 @@ def poller(settings: Settings) -> list[Object]:
 
 
 def _container(settings: Settings) -> Object:
+    values = settings.values
+    token, tls = values.webhook.existing_secret, values.webhook.tls_secret
     return {
         "name": "poller",
         "image": settings.poller_image,
-        "imagePullPolicy": "IfNotPresent",
+        "imagePullPolicy": values.images.pull_policy,
         "command": ["stac-watch"],
         "args": ["watch", f"--config={CONFIG_FOLDER}/{CONFIG_FILE}", "--log=json"],
         "env": [
             {"name": "HOME", "value": TMP},
             {"name": "STAC_WATCH__ENGINE__NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
-            # what the probes ask, whatever the configuration says of it
-            {"name": "STAC_WATCH__WEB__HOST", "value": "0.0.0.0"},  # noqa: S104  # of its pod; a NetworkPolicy says who reaches it
+            # what the probes ask, whatever the configuration says of it; a NetworkPolicy says who reaches it
+            {"name": "STAC_WATCH__WEB__HOST", "value": settings.host},
             {"name": "STAC_WATCH__WEB__PORT", "value": str(WEB_PORT)},
-            {"name": "STAC_WATCH__ENGINE__TOKEN", "valueFrom": {"secretKeyRef": {"name": TOKEN_SECRET, "key": "token"}}},
+            {"name": "STAC_WATCH__ENGINE__TOKEN", "valueFrom": {"secretKeyRef": {"name": token, "key": values.webhook.key}}},
             {
                 "name": "STAC_WATCH__ENGINE__NEXT_TOKEN",
-                "valueFrom": {"secretKeyRef": {"name": TOKEN_SECRET, "key": "next", "optional": True}},
+                "valueFrom": {"secretKeyRef": {"name": token, "key": "next", "optional": True}},
             },
-            *([{"name": "STAC_WATCH__ENGINE__CA_FILE", "value": f"{WEBHOOK_FOLDER}/ca.crt"}] if settings.webhook_tls else []),
+            *when(tls, {"name": "STAC_WATCH__ENGINE__CA_FILE", "value": f"{WEBHOOK_FOLDER}/ca.crt"}),
+            *pods.ledger_environment(settings),
+            *pods.store_environment(settings),
+            *pods.environment(settings, values.poller),
         ],
         "ports": [{"name": "web", "containerPort": WEB_PORT}],
         "livenessProbe": _probe("/healthz", periodSeconds=30, timeoutSeconds=5, failureThreshold=4),
         "readinessProbe": _probe("/readyz", periodSeconds=10, timeoutSeconds=5),
         "startupProbe": _probe("/healthz", periodSeconds=2, failureThreshold=60),
-        "resources": {"limits": {"memory": "512Mi"}, "requests": {"cpu": "50m", "memory": "128Mi"}},
+        "resources": values.poller.resources,
         "securityContext": container_security(),
         "volumeMounts": [
             {"name": "config", "mountPath": CONFIG_FOLDER, "readOnly": True},
-            {"name": "state", "mountPath": STATE_FOLDER},
+            *when(absent(values.ledger.existing_secret), {"name": "state", "mountPath": STATE_FOLDER}),
             {"name": "tmp", "mountPath": TMP},
-            *([{"name": "webhook", "mountPath": WEBHOOK_FOLDER, "readOnly": True}] if settings.webhook_tls else []),
+            *when(tls, {"name": "webhook", "mountPath": WEBHOOK_FOLDER, "readOnly": True}),
+            *pods.store_mount(settings),
+            *pods.ledger_mount(settings),
+            *pods.mounts(settings, values.poller),
         ],
     }
-
-
-def poller_in_production(settings: Settings) -> Object:
-    """Returns the patch that takes the poller off its volume: ledger in PostgreSQL, outputs and their markers in S3."""
-    container = {
-        "name": "poller",
-        "env": production_environment(),
-        "volumeMounts": [
-            {"mountPath": STATE_FOLDER, "$patch": "delete"},
-            S3_MOUNT,
-        ],
-    }
-    volumes = [{"name": "state", "$patch": "delete"}, S3_VOLUME]
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": POLLER, "namespace": settings.namespace},
-        "spec": {"template": {"spec": {"containers": [container], "volumes": volumes}}},
-    }
-
-
-def production_environment() -> list[Object]:
-    """Returns what production says otherwise than the configuration file."""
-    return [
-        {"name": "STAC_WATCH__LEDGER", "valueFrom": {"secretKeyRef": {"name": LEDGER_SECRET, "key": "url"}}},
-        *s3_environment(),
-    ]
 
 
 def quota(settings: Settings) -> Object:
-    """Returns a quota that follows from how many runs there may be at once.
-
-    Each has one volume, which goes soon after a success. Once more as many are for those on their way out, and for runs that
-    failed: their volumes stay until their Workflows go.
-    """
-    runs = settings.slots + BESIDE
-    storage = 2 * runs * RUN_VOLUME + math.ceil(settings.bus_replicas * quantity(settings.bus_size) / 2**30)
-    hard = {
-        "persistentvolumeclaims": str(2 * runs + settings.bus_replicas),
-        "requests.cpu": str(math.ceil(runs * RUN_CPU) + 2),
-        "requests.memory": f"{runs * RUN_MEMORY + 4}Gi",
-        "requests.storage": f"{storage}Gi",
-    }
-    return {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": meta("geozarr", settings), "spec": {"hard": hard}}
-
-
-def bus_disruption_budget(settings: Settings) -> Object:
-    """Returns the budget that keeps the bus's majority while nodes are drained."""
-    selector = {"matchLabels": {"controller": "eventbus-controller", "eventbus-name": BUS}}
-    return {
-        "apiVersion": "policy/v1",
-        "kind": "PodDisruptionBudget",
-        "metadata": meta("eventbus", settings),
-        "spec": {"maxUnavailable": 1, "selector": selector},
-    }
-
-
-def bus_topology() -> Object:
-    """Returns where production's replicas of the bus go: never two on a node, and to different zones where there are any."""
-    selector = {"labelSelector": {"matchLabels": {"controller": "eventbus-controller", "eventbus-name": BUS}}}
-    zone = {"weight": 100, "podAffinityTerm": {**selector, "topologyKey": "topology.kubernetes.io/zone"}}
-    return {
-        "podAntiAffinity": {
-            "requiredDuringSchedulingIgnoredDuringExecution": [{**selector, "topologyKey": "kubernetes.io/hostname"}],
-            "preferredDuringSchedulingIgnoredDuringExecution": [zone],
-        }
-    }
+    """Returns a quota that follows from how many runs there may be at once, and what each asks for; see `facts`."""
+    spec = {"hard": merged(settings.hard, settings.values.quota.hard)}
+    return {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": meta("geozarr", settings), "spec": spec}
 
 
 def controller_rights(settings: Settings) -> list[Object]:
@@ -220,7 +172,7 @@ def controller_rights(settings: Settings) -> list[Object]:
     """
     rbac, name = "rbac.authorization.k8s.io", "stac-watch-parallelism"
     own = {"name": name, "labels": labels(TEMPLATE)}
-    who = f"system:serviceaccounts:{settings.controller.partition('/')[0]}"
+    who = f"system:serviceaccounts:{settings.values.argo.controller.partition('/')[0]}"
     return [
         {
             "apiVersion": f"{rbac}/v1",
@@ -255,7 +207,7 @@ def controller_config(settings: Settings) -> Object:
         "columns": columns,
         "links": [link("STAC item", "item"), link("Product", "product")],
     }
-    namespace, _, name = settings.controller.partition("/")
+    namespace, _, name = settings.values.argo.controller.partition("/")
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
