@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -35,15 +36,17 @@ def main() -> int:
     """Runs both, prints the table, writes the JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", type=int, default=FULL, help="edge of r10m in pixels")
-    size = parser.parse_args().size
+    parser.add_argument("--product", type=Path, help="a store of that size that is there already: making one takes four minutes")
+    asked = parser.parse_args()
+    size = asked.size
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        store = write_native(folder / "published", ITEM_ID, size=size, chunk=1024)
+        store = asked.product or write_native(folder / "published", ITEM_ID, size=size, chunk=1024)
         keys = [p.relative_to(store).as_posix() for p in store.rglob("*") if p.is_file()]
         unique = sum((store / key).stat().st_size for key in keys)
-        plain = _served(store, lambda url: _download(url, keys, folder / "plain"))[0]
+        plain, taken, _ = _served(store, lambda url: _download(url, keys, folder / "plain"))
         peaks: list[float] = []
-        mirror, sent = _served(store, lambda url: peaks.append(_mirror(url, folder / "mirror" / store.name)))
+        mirror, used, sent = _served(store, lambda url: peaks.append(_mirror(url, folder / "mirror" / store.name)))
     memory = peaks[0]
     fetched = sum(n for _, n, _ in sent.values())
     twice = [path for path, (times, _, _) in sent.items() if times > 1 and "/c/" in path]
@@ -52,27 +55,32 @@ def main() -> int:
         goals.append(Goal("mirror / plain parallel download", mirror / plain, 1.25))
     Result(
         "mirror", f"A finished GeoZarr of {size} px, {unique / 1e6:.0f} MB in {len(keys)} objects", "make bench-mirror",
-        ("way", "seconds", "of the download", "verified"),
-        [("download", plain, 1.0, "no"), ("mirror", mirror, mirror / plain, "every chunk")],
+        ("way", "seconds", "of the download", "CPU, s", "peak, MB", "verified"),
+        [("download", plain, 1.0, taken, "", "no"), ("mirror", mirror, mirror / plain, used, memory * 1000, "every chunk")],
         notes=[f"{LATENCY * 1000:.0f} ms a request, {RATE / 1e6:.0f} MB/s a connection, {CONNECTIONS} connections"], goals=goals,
     ).keep()  # fmt: skip
     return int(bool(twice))
 
 
-def _served(store: Path, work: Callable[[str], None]) -> tuple[float, dict[str, list[int]]]:
-    """Returns how long it took, and what a server of its own sent."""
+def _served(store: Path, work: Callable[[str], None]) -> tuple[float, float, dict[str, list[int]]]:
+    """Returns how long it took, the processor seconds of whoever fetched, and what a server of its own sent."""
     command = [sys.executable, str(Path(__file__).with_name("slow_http.py")), str(store.parent), str(LATENCY), str(RATE)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:  # noqa: S603  # ourselves
         port = server.stdout.readline() if server.stdout else ""
         url = f"http://127.0.0.1:{int(port)}"
         try:
-            started = time.monotonic()
+            started, before = time.monotonic(), _processor()
             work(f"{url}/{store.name}")
-            seconds = time.monotonic() - started
+            seconds, used = time.monotonic() - started, _processor() - before  # the server, not ended yet, is in neither
             with urllib.request.urlopen(f"{url}{REQUESTS}") as answer:  # noqa: S310  # our own server
-                return seconds, json.load(answer)
+                return seconds, used, json.load(answer)
         finally:
             server.terminate()
+
+
+def _processor() -> float:
+    spent = os.times()
+    return spent.user + spent.system + spent.children_user + spent.children_system
 
 
 def _download(url: str, keys: list[str], folder: Path) -> None:

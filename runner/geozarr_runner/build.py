@@ -11,7 +11,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from time import monotonic
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from geozarr_runner.source.complete import Allowance
     from geozarr_runner.source.preflight import Plan
     from geozarr_runner.source.stage import Eager, Staged
-    from geozarr_runner.verify.verify import Verification
+    from geozarr_runner.verify.findings import Verification
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +54,7 @@ class _Made:
     verified: Verification
     fingerprint: str = ""  # of a finished GeoZarr that was taken as it is
     store: Path | None = None  # where the report reads pixels; None = in the output
+    sums: Mapping[str, str] = field(default_factory=dict)  # SHA-256 of objects, as far as they are known
 
     @property
     def checks(self) -> tuple[Check, ...]:
@@ -151,8 +152,8 @@ def _take(
         with progress.during(stage, total) as advance:
             yield in_time(advance, plan.selection.raw_bytes, plan.source.url, monotonic) if stage == "stage" else advance
 
-    taken = mirror.take(plan, folder, target.partial, during, called_off, allow_empty=request.allow_empty)
-    return _Made(taken.staged, Converted(str(plan.native), ()), taken.verified, taken.fingerprint, taken.store)
+    taken = mirror.take(plan, folder, target.partial, during, called_off, flush=publish.flush, allow_empty=request.allow_empty)
+    return _Made(taken.staged, Converted(str(plan.native), ()), taken.verified, taken.fingerprint, taken.store, taken.sums)
 
 
 def _transcode_and_convert(
@@ -304,7 +305,7 @@ def _finish(
     with space.writing(target.partial, plan.estimate):
         files, size = publish.content(target.partial)
         with progress.during("package", files) as advance, ThreadPoolExecutor(1, thread_name_prefix="checksums") as pool:
-            summed = pool.submit(checksums.read, target.partial)
+            summed = pool.submit(checksums.read, target.partial, made.sums)
             packed = _package(request, made, target, advance)
             sums = summed.result()
         outcome = Outcome(

@@ -315,14 +315,19 @@ def _add_options(command: argparse.ArgumentParser, *, with_output: bool) -> None
     add("--spatial-chunk", default=1024, type=_or_default(_positive, 1024), help="chunk edge in pixels (default 1024)")
     add("--sharding", default=False, type=_or_default(_boolean, default=False), help="true: one file per array (default false)")
     add(
-        "--package", default=AUTO, type=_or_default(_package_kind, AUTO),
+        "--package", default=AUTO, type=_one_of(AUTO, *SUFFIXES),
         help="auto (default: tar for an output below /data, else none), tar, tar.gz or none",
     )  # fmt: skip
     add("--overwrite", default=False, type=_or_default(_boolean, default=False), help="true: convert again, even when done")
     add("--allow-empty", default=False, type=_or_default(_boolean, default=False), help="true: take missing chunks for nodata")
     add("--dask-perf-html", default="", metavar="FILE", help="Dask's performance report; empty = off. Takes the stock engine")
-    add("--engine", default="auto", type=_or_default(_engine, "auto"), help="auto (default), fast or stock; the bytes are the same")
-    add("--native", default="mirror", type=_or_default(_native, "mirror"), help="of finished GeoZarr: mirror, convert or reference")
+    add(
+        "--engine",
+        default="auto",
+        type=_one_of("auto", "fast", "stock"),
+        help="auto (default), fast or stock; the bytes are the same",
+    )
+    add("--native", default="mirror", type=_one_of(*Native), help="of finished GeoZarr: mirror, convert or reference")
     add("--memory-limit", default="", metavar="SIZE", help="e.g. 2Gi: fewer workers if needed; default: the container's limit")
     add("--key", default="", help="the conversion's key, 20 hex digits; default: derived from source and recipe")
     add("--revision", default="", help="the item's revision")
@@ -373,23 +378,16 @@ def _boolean(text: str) -> bool:
     return words[text.strip().lower()]
 
 
-def _package_kind(text: str) -> str:
-    if text not in (AUTO, *SUFFIXES):
-        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join((AUTO, *SUFFIXES))}")
-    return text
+def _one_of(*known: str) -> Callable[[str], str]:
+    """Returns what reads one of these words; nothing is the first."""
 
+    def read(text: str) -> str:
+        text = text or known[0]
+        if text not in known:
+            raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(known)}")
+        return text
 
-def _engine(text: str) -> str:
-    known = ("auto", "fast", "stock")
-    if text not in known:
-        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(known)}")
-    return text
-
-
-def _native(text: str) -> str:
-    if text not in set(Native):
-        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(Native)}")
-    return text
+    return read
 
 
 def _bar() -> Bar:

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 
+from geozarr_runner.convert.meanwhile import Meanwhile
 from geozarr_runner.source import claims
 from geozarr_runner.source.arrive import Arrived, bring, fetch_documents
 from geozarr_runner.source.complete import Allowance
@@ -32,8 +32,8 @@ from geozarr_runner.source.stage import Staged, corrupt_source
 from geozarr_runner.source.threads import in_threads
 from geozarr_runner.source.transcode import keep_objects, noted_for, write_nodes
 from geozarr_runner.source.whole import identity, require_whole
-from geozarr_runner.verify.pyramid import georeferencing, overviews, scales
-from geozarr_runner.verify.verify import Compared, Sample, Verification
+from geozarr_runner.verify.findings import Compared, Sample, Verification
+from geozarr_runner.verify.pyramid import georeferencing, scales
 from stac_watch.model.errors import Defect, InputError, SourceNotThere, write_failure
 from stac_watch.model.forms import Native
 from stac_watch.model.outcome import Check, Outcome
@@ -56,10 +56,18 @@ class Taken:
     verified: Verification
     fingerprint: str
     store: Path  # where it can be read here: the output, or the sample of it
+    sums: Mapping[str, str]  # SHA-256 of objects of the output, as far as they are known
 
 
 def take(
-    plan: Plan, folder: Path, output: Path, during: During, called_off: threading.Event, *, allow_empty: bool = False
+    plan: Plan,
+    folder: Path,
+    output: Path,
+    during: During,
+    called_off: threading.Event,
+    *,
+    flush: Callable[[Path], None],
+    allow_empty: bool = False,
 ) -> Taken:
     """Makes the output, in a folder that must not exist or be empty.
 
@@ -79,26 +87,42 @@ def take(
     samples, noted = Blocks(arrays), noted_for(plan, folder)
     keys = tree.documents()
     total = len(keys) + sum(1 for a in arrays.values() for _ in a.keys())  # noqa: SIM118
-    with during("stage", total) as advance, unless_replaced(plan, objects, noted, called_off) as absent:
-        documents = _documents(plan, tree, objects, keys, called_off)
-        advance(len(keys))
-        arrived = bring(plan.source, objects, arrays.values(), noted, advance=advance, called_off=called_off, see=samples.see)
-        absent |= arrived.missing
-        sizes = _sizes(plan, tree, arrived, called_off) if partial else arrived.sizes
-        odd = require_whole(arrays, arrived.missing, samples, plan.source.url, allow_empty=allow_empty)
-        said = claims.contradiction_of_store(plan, arrays, arrived.missing, samples, sizes)
-        claims.require(said, plan.source.url, Allowance(allow_empty=allow_empty))
-    with unchanged(Watch(plan, objects, noted, arrived.missing, called_off)):
-        with during("convert", 0):
-            place(plan, documents, arrived, objects, output)
-        with during("verify", 0):
-            there = _sample_store(tree, arrays, arrived, folder / "sample") if partial else output
-            checks = (*_questions(tree, arrays, there, samples), _coverage(arrays, tree, arrived, partial=partial))
-        _require_passed(checks, plan)
+    with Meanwhile(tree, arrays, plan.source.local or objects, None if plan.source.local else flush) as meanwhile:
+        with during("stage", total) as advance, unless_replaced(plan, objects, noted, called_off) as absent:
+            documents = _documents(plan, tree, objects, keys, called_off)
+            advance(len(keys))
+            arrived = bring(
+                plan.source, objects, arrays.values(), noted,
+                advance=advance, called_off=called_off, see=samples.see, done=meanwhile.done,
+            )  # fmt: skip
+            absent |= arrived.missing
+            sizes = _sizes(plan, tree, arrived, called_off) if partial else arrived.sizes
+            odd = require_whole(arrays, arrived.missing, samples, plan.source.url, allow_empty=allow_empty)
+            said = claims.contradiction_of_store(plan, arrays, arrived.missing, samples, sizes)
+            claims.require(said, plan.source.url, Allowance(allow_empty=allow_empty))
+        with unchanged(Watch(plan, objects, noted, arrived.missing, called_off)):
+            with during("convert", 0):
+                place(plan, documents, arrived, objects, output)
+            with during("verify", 0):
+                there = _sample_store(tree, arrays, arrived, folder / "sample") if partial else output
+                checks = (
+                    *_questions(tree, arrays, there, samples, meanwhile.overviews()),
+                    _coverage(arrays, tree, arrived, partial=partial),
+                )
+            _require_passed(checks, plan)
+        _settled(meanwhile, output)
     findings = tuple(_found(path, sampled.pixels) for path, sampled in samples.of.items())
     known = fingerprint(plan.root, sizes, {} if partial else arrived.indexes)
     verified = Verification(checks, findings, Sample(known, 1.0))
-    return Taken(Staged(arrived.root, arrived.missing, len(arrived.objects), arrived.bytes, odd), verified, known, there)
+    staged = Staged(arrived.root, arrived.missing, len(arrived.objects), arrived.bytes, odd)
+    return Taken(staged, verified, known, there, {} if partial else meanwhile.sums)
+
+
+def _settled(meanwhile: Meanwhile, output: Path) -> None:
+    try:
+        meanwhile.settle()
+    except OSError as error:
+        raise write_failure(error, output) from error
 
 
 def is_still(plan: Plan, whole: Outcome, package: str, called_off: threading.Event) -> bool:
@@ -229,13 +253,15 @@ def _sizes(plan: Plan, tree: StoredTree, arrived: Arrived, called_off: threading
     return {key: size for key, size in known.items() if size is not None}
 
 
-def _questions(tree: StoredTree, arrays: Mapping[str, StoredArray], root: Path, samples: Blocks) -> tuple[Check, ...]:
+def _questions(
+    tree: StoredTree, arrays: Mapping[str, StoredArray], root: Path, samples: Blocks, pyramid: Check
+) -> tuple[Check, ...]:
     part = StoredTree(tree.nodes, arrays)
     bands = scales(tree)
     told = sorted({f"{scale:g} {offset:+g}" for path, (scale, offset) in bands.items() if "reflectance" in path})
     detail = f"of {len(bands)} arrays, from the store; reflectance: {', '.join(told) or 'not packed'}"
     return (
-        _structure(tree), identity(samples), overviews(part, root), georeferencing(tree, root),
+        _structure(tree), identity(samples), pyramid, georeferencing(tree, root),
         Check("scale and offset", "passed", detail), _second_reader(part, root),
     )  # fmt: skip
 
@@ -247,6 +273,8 @@ def _structure(tree: StoredTree) -> Check:
 
 def _second_reader(tree: StoredTree, root: Path) -> Check:
     """Has zarr-python read the overviews, too: what decodes here is not its own judge."""
+    import zarr  # a quarter of a second, which nobody waits for while objects are on their way
+
     name, pixels = "second reader", 0
     coarse = tuple(f"{REFLECTANCE}/{level}/" for level in OVERVIEWS)
     for path, array in tree.arrays.items():

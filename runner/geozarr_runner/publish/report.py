@@ -21,7 +21,7 @@ import zarr
 
 from geozarr_runner.publish.physical import physical
 from geozarr_runner.source.product import NATIVE_LEVELS, OVERVIEWS, REFLECTANCE
-from geozarr_runner.verify.verify import Compared
+from geozarr_runner.verify.findings import Compared
 from stac_watch.model.outcome import Outcome
 
 type Samples = np.ndarray[Any, np.dtype[Any]]

@@ -56,6 +56,7 @@ def bring(
     advance: Callable[[int], None],
     called_off: threading.Event,
     see: See | None = None,
+    done: Callable[[StoredArray, str], None] = lambda _array, _key: None,
 ) -> Arrived:
     """Fetches every object of the arrays that is not there yet, and looks into all of them.
 
@@ -67,6 +68,7 @@ def bring(
         advance: told of each object.
         called_off: ends the work early.
         see: told of each chunk, from many threads at once.
+        done: told of each object that is here, or is known to be nowhere, from many threads at once.
 
     Raises:
         InputError: an object is broken at the source.
@@ -81,6 +83,7 @@ def bring(
         array, place = places[key]
         told = None if see is None else lambda at, cells: see(array, at, cells)
         found = bringing.one(key, encoded_limit(array), lambda path: inspect(array, place, path, told))
+        done(array, key)
         advance(1)
         return found
 

@@ -90,9 +90,12 @@ class Blocks:
 def _valid(array: StoredArray, cells: Cells) -> Cells:
     """Says which pixels are data: not the missing value; where none is named, not zero, which is what masks mean by nothing."""
     missing = missing_of(array)
-    valid: Cells = ~np.isnan(cells) if cells.dtype.kind == "f" else np.ones(cells.shape, bool)
     if missing is None and np.dtype(str(array.data_type) if isinstance(array.data_type, str) else "f8").kind in "ub":
         missing = 0
-    if missing is not None and missing == missing:  # NaN is asked for above
+    said = missing is not None and missing == missing  # NaN is asked for by itself
+    if cells.dtype.kind != "f":
+        return cells != missing if said else np.ones(cells.shape, bool)
+    valid: Cells = ~np.isnan(cells)
+    if said:
         valid &= cells != missing
     return valid

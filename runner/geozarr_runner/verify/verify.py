@@ -9,12 +9,10 @@ every small array, is compared whole.
 
 from __future__ import annotations
 
-import hashlib
-import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import product as cartesian
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ from geozarr_runner.source.codecs import blosc_lengths
 from geozarr_runner.source.product import REFLECTANCE, Selection
 from geozarr_runner.verify import georeferencing, sight
 from geozarr_runner.verify.expected import Kind, Task, metres, tasks_of
+from geozarr_runner.verify.findings import SMALL, Compared, Sample, Verification, name_of
 from geozarr_runner.verify.frames import check as check_frames
 from geozarr_runner.verify.source import Block, SourceReader, Values
 from geozarr_runner.verify.structure import check as check_structure
@@ -38,76 +37,6 @@ be five metres: coordinates have to be the same numbers."""
 
 EVERYTHING = 250_000_000  #: pixels that are compared without sampling: two seconds on two cores
 SAMPLED = 100_000_000  #: pixels of large arrays that are compared beyond: under a quarter of a full tile's conversion (measured)
-REGION = 5120  #: pixels; neighbours are compared together, so that one of four source chunks of a 10 m band is decoded
-SMALL = 4_000_000  #: pixels; what is made of no more, 60 m and coarser, is compared whole
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Which chunks of large arrays are compared: those whose region, and then whose place in it, a hash ranks first."""
-
-    seed: str
-    share: float  # of an array's chunks
-    small: int = SMALL  # pixels up to which an array is compared whole
-
-    def __str__(self) -> str:
-        """Says what was compared, so that it can be repeated."""
-        if self.share >= 1:
-            return "every pixel was compared"
-        return (
-            f"{self.share:.1%} of the chunks of arrays above {self.small / 1e6:.0f} Mpx were compared, ranked by SHA-256 of "
-            f"'{self.seed}/<array>/<region of {REGION} px>', then '…/<chunk>'; absent or cut chunks and all smaller arrays in full"
-        )
-
-    def choose(self, path: str, blocks: list[Block]) -> list[Block]:
-        """Returns the chosen blocks, at least one."""
-        if self.share >= 1:
-            return blocks
-
-        def rank(block: Block) -> tuple[bytes, bytes]:
-            region = ".".join(str(s.start // REGION) for s in block)
-            return self._hash(path, region), self._hash(path, _name(block))
-
-        ranked = sorted(blocks, key=rank)
-        return ranked[: max(1, math.ceil(self.share * len(blocks)))]
-
-    def _hash(self, path: str, name: str) -> bytes:
-        return hashlib.sha256(f"{self.seed}/{path}/{name}".encode()).digest()
-
-
-@dataclass(frozen=True)
-class Compared:
-    """What comparing one output array with its expectation showed."""
-
-    path: str
-    kind: Kind
-    pixels: int = 0
-    nan: int = 0
-    wrong: int = 0  # values that differ
-    holes: int = 0  # NaN where a value is expected
-    false_data: int = 0  # a value where NaN is expected
-    missing: tuple[str, ...] = ()  # chunk keys that must be there
-    whole: bool = True  # every pixel was compared
-    where: str = ""  # the first difference
-
-    @property
-    def good(self) -> bool:
-        """True when nothing differs and nothing is missing."""
-        return not (self.wrong or self.holes or self.false_data or self.missing or self.where)
-
-
-@dataclass(frozen=True)
-class Verification:
-    """The verdict on an output."""
-
-    checks: tuple[Check, ...]
-    findings: tuple[Compared, ...] = field(repr=False)
-    sample: Sample
-
-    @property
-    def failed(self) -> tuple[Check, ...]:
-        """The checks that failed; empty = the output may be published."""
-        return tuple(c for c in self.checks if c.verdict == "failed")
 
 
 def verify(
@@ -239,16 +168,16 @@ def _chosen(task: Task, array: Any, store: Path, sample: Sample | None) -> Itera
     if sample is not None:
         blocks = [part for block in blocks for part in _parts(block, task.factor)]
     keys = {
-        _name(block): array.metadata.encode_chunk_key(tuple(s.start // n for s, n in zip(block, stored, strict=True)))
+        name_of(block): array.metadata.encode_chunk_key(tuple(s.start // n for s, n in zip(block, stored, strict=True)))
         for block in blocks
     }
     if sample is not None:
         good = {name: _is_stored(store / task.path / key, sharded=array.shards is not None) for name, key in keys.items()}
-        odd = [block for block in blocks if not good[_name(block)]]
-        rest = [block for block in blocks if good[_name(block)]]
+        odd = [block for block in blocks if not good[name_of(block)]]
+        rest = [block for block in blocks if good[name_of(block)]]
         blocks = sorted(odd + sample.choose(task.path, rest), key=lambda block: [s.start for s in block])
     for block in blocks:
-        yield block, keys[_name(block)]
+        yield block, keys[name_of(block)]
 
 
 def _is_stored(file: Path, *, sharded: bool) -> bool:
@@ -262,10 +191,6 @@ def _is_stored(file: Path, *, sharded: bool) -> bool:
 def _sample(seed: str, sizes: list[int], everything: int, sampled: int, small: int) -> Sample:
     large = sum(size for size in sizes if size > small)
     return Sample(seed, 1.0 if sum(sizes) <= everything else min(1.0, sampled / max(1, large)), small)
-
-
-def _name(block: Block) -> str:
-    return ".".join(str(s.start) for s in block)
 
 
 def _where_first(different: Values) -> tuple[Any, ...]:
