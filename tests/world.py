@@ -18,6 +18,7 @@ from stac_watch.discover.intake import Intake, add
 from stac_watch.discover.poll import poll
 from stac_watch.discover.sweep import sweep
 from stac_watch.ledger.ledger import Ledger
+from stac_watch.ledger.naming import Sort
 from stac_watch.ledger.records import Tally
 
 START = datetime(2025, 11, 20, tzinfo=UTC)
@@ -81,7 +82,7 @@ class World:
 
     def states(self) -> dict[str, str]:
         """Every conversion: its item, and its state or skip reason."""
-        rows = self.ledger.conversions.find(limit=10_000, oldest=True)
+        rows = self.ledger.conversions.find(limit=10_000, sort=Sort.OLDEST)
         return {row.item_id: row.reason or row.state.value for row in rows}
 
     def hrefs(self) -> list[str]:

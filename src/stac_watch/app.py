@@ -149,14 +149,14 @@ def serving(config: Config, parts: Parts) -> Iterator[tuple[str, Callable[[Tick]
         return
     from importlib.metadata import version
 
-    from stac_watch.report.links import Links, file_of, log_of, run_page
+    from stac_watch.report.links import links_of
     from stac_watch.report.web import answers
     from stac_watch.report.web.site import Site
     from stac_watch.watch.pulse import Recorder
 
     pulse = Recorder(parts.now)
     parts.ledger.listen(pulse.hear)
-    links = Links(partial(log_of, config), partial(file_of, config), partial(run_page, config))
+    links = links_of(config)
     told = (version("stac-watch"), links, config.installation, config.objective)
     site = Site(parts.ledger, parts.sources, parts.limits, pulse.read, parts.now, *told)
     with answers.serving(site, config.web.host, config.web.port, config.web.hosts) as url:

@@ -6,9 +6,11 @@ What happened is written through the ledger's own doors, on a clock of the past;
 import os
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -73,6 +75,17 @@ class Installation:
 
     def sight(self, source: str, lane: str, *, age: timedelta, skip: SkipReason | None = None) -> str:
         """A new item of a source, sensed so long ago and published half an hour to two hours before now; returns its id."""
+        item, conversion = self.make(source, lane, age)
+        self.ledger.items.commit(source, [Sighting(item, conversion, skip)], [], (f"{source}:updated", self.now), self.now)
+        return item.item_id
+
+    def sight_many(self, source: str, number: int) -> None:
+        """So many new items at once."""
+        found = [Sighting(*self.make(source, "live", timedelta(hours=9)), None) for _ in range(number)]
+        self.ledger.items.commit(source, found, [], (f"{source}:updated", self.now), self.now)
+
+    def make(self, source: str, lane: str, age: timedelta) -> tuple[Item, Conversion]:
+        """An item and its conversion."""
         self.number += 1
         tile = TILES[self.number % len(TILES)]
         sensed = (self.now - age - timedelta(seconds=self.number)).replace(microsecond=0)
@@ -91,8 +104,7 @@ class Installation:
             reason="new", lane=lane, time=updated, datetime=sensed, item_href=href, product_href=product,
             output_zarr=f"s3://geozarr/{source}/{item_id}.zarr", bbox=bbox, options={"package": "tar"},
         )  # fmt: skip
-        self.ledger.items.commit(source, [Sighting(item, conversion, skip)], [], (f"{source}:updated", self.now), self.now)
-        return item_id
+        return item, conversion
 
     def move(self, item_id: str, fact: Fact, why: str = "", **more) -> None:
         [row] = self.ledger.conversions.find(item_id=item_id)
@@ -149,8 +161,8 @@ def fill(here: Installation) -> None:
     here.ledger.sources.note_audit(
         Audited("s2-l2a", end - timedelta(hours=5), end - timedelta(days=30), end - timedelta(days=1), {"lost": 0})
     )
-    here.ledger.lease.hold("watcher-7d9f, process 7", lambda: here.clock[0])
     here.clock[0] = end
+    here.ledger.lease.hold("watcher-7d9f, process 7", lambda: here.clock[0])
     rows = {here.ledger.conversions.find(item_id=item)[0].key: n for n, item in enumerate(running[:3])}
     runs = [Run(f"gz-{k}", k, 1, Phase.RUNNING, ("stage", "convert", "verify")[n], (31 + 40 * n, 120)) for k, n in rows.items()]
     here.pulse.note(Tick(runs=Runs(runs)))
@@ -158,18 +170,30 @@ def fill(here: Installation) -> None:
 
 @pytest.fixture(scope="session")
 def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    with installed(tmp_path_factory.mktemp("page")) as here:
+        fill(here)
+        yield here
+
+
+@contextmanager
+def installed(folder: Path) -> Iterator[Installation]:
+    """An installation whose catalogs showed nothing yet, and its page."""
     clock = [datetime(2026, 3, 12, 9, 41, tzinfo=UTC)]
-    ledger = Ledger(open_engine(f"sqlite:///{tmp_path_factory.mktemp('page')}/ledger.db"))
+    ledger = Ledger(open_engine(f"sqlite:///{folder}/ledger.db"))
     ledger.prepare()
     pulse = Recorder(lambda: clock[0])
     sources = tuple(Source(name=name, api=API, collection="sentinel-2-l2a") for name in ("s2-l2a", "s2-l2a-africa"))
     links = Links(run_page=lambda run: f"https://argo.example.com/workflows/geozarr/{run}")
     site = Site(ledger, sources, Limits(), pulse.read, lambda: clock[0], "0.1.0", links)
     with serving(site, "127.0.0.1", 0) as url:
-        here = Installation(ledger, url, clock, random.Random(7), pulse)
-        fill(here)
-        yield here
+        yield Installation(ledger, url, clock, random.Random(7), pulse)
     ledger.close()
+
+
+@pytest.fixture
+def anew(tmp_path: Path) -> Callable[[], AbstractContextManager[Installation]]:
+    """Opens installations of a test's own."""
+    return lambda: installed(tmp_path)
 
 
 @pytest.fixture(scope="session")
@@ -184,17 +208,28 @@ def browser() -> Iterator[Browser]:
         started.close()
 
 
-@pytest.fixture
-def page(browser: Browser, installation: Installation, request: pytest.FixtureRequest) -> Iterator[Page]:
-    """A page of its own; what the browser complained of fails the test."""
-    context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **getattr(request, "param", {})})
-    opened, complaints = context.new_page(), []
-    opened.on("console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None)
-    opened.on("pageerror", lambda error: complaints.append(str(error)))
-    opened.on(
+@contextmanager
+def opened(browser: Browser, url: str, *, fails: bool = False, **how: object) -> Iterator[Page]:
+    """A page of its own; what the browser complained of fails the test, unless what it asks is to fail."""
+    context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **how})
+    page, complaints = context.new_page(), []
+    page.on("console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on(
         "requestfailed", lambda asked: complaints.append(f"{asked.url}: {asked.failure}") if "/events" not in asked.url else None
     )
-    opened.goto(installation.url)
-    yield opened
+    page.goto(url)
+    yield page
     context.close()
-    assert complaints == []
+    assert fails or complaints == []
+
+
+@pytest.fixture(name="opened")
+def _opened(browser: Browser) -> Callable[..., AbstractContextManager[Page]]:
+    return partial(opened, browser)
+
+
+@pytest.fixture
+def page(browser: Browser, installation: Installation, request: pytest.FixtureRequest) -> Iterator[Page]:
+    with opened(browser, installation.url, **getattr(request, "param", {})) as shown:
+        yield shown

@@ -9,6 +9,7 @@ from loopback import serving
 from stac_watch.catalog.stores import Stores
 from stac_watch.config.model import Limits
 from stac_watch.discover.restamps import TRIES, look
+from stac_watch.ledger.naming import Sort
 from stac_watch.ledger.records import Move
 from stac_watch.model.outcome import Outcome
 from stac_watch.model.states import Fact, State
@@ -95,7 +96,7 @@ class Native:
         return look(self.world.intake(), self.stores)
 
     def rows(self) -> list[tuple[str, int]]:
-        rows = self.world.ledger.conversions.find(limit=9999, oldest=True)
+        rows = self.world.ledger.conversions.find(limit=9999, sort=Sort.OLDEST)
         return sorted((row.state.value, row.attempt) for row in rows)
 
     def counts(self) -> dict[str, int]:

@@ -59,7 +59,7 @@ class Site:
 
     def rows(self, text, title):
         """The cells of a section's table, without markup."""
-        section = text.partition(f"<h2>{title}</h2>")[2].partition("</section>")[0]
+        section = text.partition(f">{title}</h")[2].partition("</section>")[0].partition("</table>")[0]
         parts = (part.split("</tr>")[0] for part in section.split("<tr>")[1:])
         return [[strip(cell.split("</td>")[0]) for cell in row.split("<td")[1:]] for row in parts]
 

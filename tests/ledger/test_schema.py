@@ -20,6 +20,7 @@ from stac_watch.ledger import schema
 from stac_watch.ledger.database import open_engine
 from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.migrations import STEPS
+from stac_watch.ledger.naming import Sort
 from stac_watch.ledger.records import Audited, Move, Place, Queue, Scope
 from stac_watch.model.errors import ConfigError, Exit
 from stac_watch.model.event import parse_event
@@ -28,7 +29,9 @@ from stac_watch.model.outcome import Outcome
 from stac_watch.model.states import Fact, State
 from stac_watch.report import explain, items, status
 from stac_watch.report.web import overview
+from stac_watch.report.web.query import View
 from stac_watch.runs.dispatch import dispatch
+from stac_watch.runs.engine import Runs
 from stac_watch.runs.pace import Throttle, TokenBucket
 from stac_watch.runs.reconcile import reconcile
 
@@ -275,11 +278,12 @@ def test_no_question_of_a_tick_or_of_a_person_reads_a_big_table_from_end_to_end(
         ledger.outbox.due(make.now, 20, Queue("s2", lane))
     status.read(ledger, [Source(name="s2", api="https://stac.example", collection="c")], Limits(), make.now)
     view = status.read(ledger, [], Limits(), make.now)
-    overview.read(ledger, view, [], Scope(make.now - timedelta(days=1), "s2", "live"))
-    overview.read(ledger, view, [], Scope())
-    overview.read_footprints(ledger)
+    for scope in (Scope(make.now - timedelta(days=1), "s2", "live"), Scope(None, "s2"), Scope()):
+        extent = overview.read_extent(ledger, view, scope, Limits(), Runs())
+    for asked_for in (View(), View(source="s2"), View(state=State.FAILED), View(sort=Sort.OLDEST), View(page=3)):
+        overview.read_listing(ledger, extent, asked_for, Runs())
     items.read(ledger, make.now)
-    items.read(ledger, make.now, source="s2", state=State.FAILED)
+    items.read(ledger, make.now, scope=Scope(source="s2"), state=State.FAILED)
     explain.read(ledger, "b", Limits(), make.now, lambda _: None)
     ledger.counts.states_within("s2", make.now - timedelta(days=9), make.now)
     ledger.counts.waiting_within("s2", make.now - timedelta(days=9), make.now)

@@ -18,7 +18,7 @@ from stac_watch.model.outcome import MARKER, Outcome
 from stac_watch.model.publication import PublicationState as P
 from stac_watch.model.states import Fact
 from stac_watch.report import explain
-from stac_watch.report.web.page import ItemLinks, render_item
+from stac_watch.report.web.page import ItemLinks, ItemStory, render_item
 from stac_watch.report.web.query import View
 from stac_watch.report.web.site import Site
 from stac_watch.watch.aside import Aside
@@ -175,7 +175,7 @@ def test_the_pages_say_where_registrations_stand(shop):
 
     def told(name: str) -> str:
         chains = explain.read(shop.ledger, name, Limits(), shop.clock(), lambda _: None)
-        return render_item(chains, shop.clock(), "1", {chain.line.key: ItemLinks() for chain in chains})
+        return render_item(ItemStory(chains, shop.clock(), {chain.line.key: ItemLinks() for chain in chains}, cluster=False), "1")
 
     assert f"registered: {shop.url}/collections/{COLLECTION}/items/{item_id}" in told(item_id)
     assert "has no geometry" in told(bad)

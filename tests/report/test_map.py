@@ -7,26 +7,52 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stac_watch.config.model import Source
 from stac_watch.ledger.records import Footprint
 from stac_watch.model.states import State
-from stac_watch.report.web.map import NARROWEST, coast, draw
+from stac_watch.report.web.map import NARROWEST, areas_of, coast, draw
 
 
 def item(name, *bbox, state=State.DONE):
     return Footprint(name, state, list(bbox))
 
 
-def test_items_at_one_place_are_one_rectangle_and_y_goes_south():
+def test_items_at_one_place_are_one_rectangle_of_the_worst_state_and_y_goes_south():
     found = draw([item("a", 11, 41, 12, 42), item("b", 11, 41, 12, 42), item("c", 11, 41, 12, 42, state=State.FAILED)])
-    assert [(r.x, r.y, r.width, r.height, r.state, r.items) for r in found.rectangles] == [
-        (11, -42, 1, 1, State.DONE, ["a", "b"]), (11, -42, 1, 1, State.FAILED, ["c"]),
-    ]  # fmt: skip
+    [place] = found.rectangles
+    assert (place.x, place.y, place.width, place.height) == (11, -42, 1, 1)
+    assert (place.state, place.items, place.counts) == (State.FAILED, ["c", "a", "b"], {State.FAILED: 1, State.DONE: 2})
     assert found.height == NARROWEST
     assert found.width * found.stretch == pytest.approx(2 * NARROWEST, abs=0.1)
     assert found.west + found.width / 2 == pytest.approx(11.5, abs=0.01)
     assert found.stretch == pytest.approx(math.cos(math.radians(41.5)), abs=1e-3)
-    assert found.meridians == [-20, 0, 20, 40]
+    assert found.meridians == [0, 10, 20]
     assert found.parallels == [40]
+
+
+def test_a_tile_is_one_rectangle_however_much_of_it_each_item_covers():
+    halves = [Footprint("a", State.DONE, [11, 41, 11.5, 42], "T32TQM"), Footprint("b", State.RUNNING, [11.3, 41, 12, 42], "T32TQM")]
+    [tile] = draw(halves).rectangles
+    assert (tile.x, tile.width, tile.tile, tile.state) == (11, 1, "T32TQM", State.RUNNING)
+
+
+def test_the_frame_is_around_what_was_not_skipped_or_the_tile_that_is_asked_for():
+    here, there = Footprint("a", State.DONE, [11, 41, 12, 42], "T32TQM"), Footprint("b", State.DONE, [25, 60, 26, 61], "T35VLG")
+    far = item("c", -50, 70, -49, 71, state=State.SKIPPED)
+    assert draw([far, here]).west > -10
+    assert draw([far]).west < -50
+    assert draw([here, there]).north < draw([here, there], tile="T32TQM").north
+    assert draw([here, there, far], tile="T35VLG").west == draw([there]).west
+
+
+def test_areas_of_interest_are_drawn_as_they_are():
+    box = Source(name="a", api="https://x.example", collection="c", filter={"bbox": (10, 40, 12, 42)})
+    ring = {"type": "Polygon", "coordinates": [[[0, 0], [2, 0], [2, 1], [0, 0]]]}
+    shape = Source(name="b", api="https://x.example", collection="c", filter={"intersects": ring})
+    assert areas_of([box, shape], "a") == ["M10.0 -42.0H12.0V-40.0H10.0Z"]
+    [path] = areas_of([box, shape], "b")
+    assert re.fullmatch(r"M[\d. -]+Z", path)
+    assert "2.00 -1.00" in path
 
 
 def test_no_coast_runs_across_the_map():

@@ -42,3 +42,13 @@ def test_a_reader_too_many_is_sent_away_and_a_place_that_is_left_is_free_again()
 def test_text_of_several_lines_is_one_event():
     assert event("page", "a\nb") == b"event: page\ndata: a\ndata: b\n\n"
     assert event("busy", "") == b"event: busy\ndata: \n\n"
+
+
+def test_who_hears_nothing_new_hears_that_somebody_is_there():
+    looks = iter(range(10_000))
+    readers = Readers(1, lambda: next(looks) >= 8, beat=0.01, silence=0.005)
+
+    async def collect():
+        return [part async for part in readers.changes(lambda: ("page", "a"))]
+
+    assert event("beat", "") in anyio.run(collect)

@@ -24,7 +24,7 @@ from stac_watch.model.states import Fact, State
 from stac_watch.report.as_json import as_json
 from stac_watch.report.explain import Circumstances, explanation, render_explanation
 from stac_watch.report.lines import line, table
-from stac_watch.report.web.page import ItemLinks, render_item
+from stac_watch.report.web.page import ItemLinks, ItemStory, render_item
 from stac_watch.runs import markers
 from stac_watch.runs.engine import Phase, Run
 from stac_watch.runs.reconcile import Seen, decide
@@ -114,7 +114,7 @@ def test_whatever_an_outcome_holds_can_be_shown(make, left):
         console.print(part)
     assert row.item_id in console.file.getvalue().replace("\n", "")
     assert as_json(view)
-    assert row.item_id in render_item([view], make.now, "1", {row.key: ItemLinks()})
+    assert row.item_id in render_item(ItemStory([view], make.now, {row.key: ItemLinks()}, cluster=False), "1")
 
 
 @SETTINGS

@@ -51,6 +51,7 @@ def items(
     """List conversions, the last changed first."""
     from stac_watch.app import wall_clock
     from stac_watch.cli.times import read_since
+    from stac_watch.ledger.records import Scope
     from stac_watch.report import items as listing
     from stac_watch.report.lines import plain, table
 
@@ -60,7 +61,8 @@ def items(
         if unreadable:
             show(listing.read_unreadable(ledger, limit), json, listing.render_unreadable, listing.plain_unreadable)
             return Exit.OK
-        lines = listing.read(ledger, now, source=source, state=state, since=changed, runner=runner, where=where, limit=limit)
+        scope = Scope(changed, source)
+        lines = listing.read(ledger, now, scope=scope, state=state, runner=runner, where=where, limit=limit)
     show(lines, json, table, plain)
     if len(lines) == limit:
         print(f"the first {limit}; --limit shows more, --tile, --sensed, --state and --text fewer", file=sys.stderr)

@@ -41,12 +41,12 @@ class Conversions:
         place: Where | None = None,
         runner: str | None = None,
         limit: int = 1000,
-        oldest: bool = False,
+        offset: int = 0,
+        sort: naming.Sort = naming.Sort.CHANGED,
     ) -> list[ConversionRow]:
-        """Returns conversions, the last changed first (or last, with `oldest`); `runner` is the release that made their outputs."""
+        """Returns conversions, the last changed first unless sorted otherwise; `runner` is the release that made their outputs."""
         c = t.conversion.c
-        order = (c.changed_at, c.key) if oldest else (c.changed_at.desc(), c.key)
-        query = select(t.conversion).order_by(*order).limit(limit)
+        query = select(t.conversion).order_by(*naming.order(sort)).limit(limit).offset(offset)
         for column, value in ((c.item_id, item_id), (c.state, state and state.value), (c.source, source), (c.lane, lane)):
             if value is not None:
                 query = query.where(column == value)

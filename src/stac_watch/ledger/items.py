@@ -16,13 +16,14 @@ from stac_watch.ledger import schema as t
 from stac_watch.ledger import statements as sql
 from stac_watch.ledger.admission import admit
 from stac_watch.ledger.moves import conversion_of
-from stac_watch.ledger.records import NOTHING, ConversionRow, Findings, Footprint, ItemRow, Known, Rivals, Sighting, Tally
+from stac_watch.ledger.records import NOTHING, ConversionRow, Findings, Footprint, ItemRow, Known, Rivals, Scope, Sighting, Tally
 from stac_watch.ledger.session import Session, chunked
 from stac_watch.model.errors import Exit
 from stac_watch.model.item import Unreadable
 from stac_watch.model.states import State
 
 NEAR = timedelta(seconds=2)  # reprocessings of one acquisition may differ in the fraction of their sensing second
+EVERYTHING = Scope()
 TIMES = 200  # intervals in one query
 SAID = select(*(t.item.c[f.name] for f in fields(ItemRow))).where(
     t.item.c.source == bindparam("of_source"), t.item.c.item_id.in_(bindparam("values", expanding=True))
@@ -102,18 +103,21 @@ class Items:
                     found[source, r.item_id] = _item_of(r)
         return found
 
-    def footprints(self, state: State, limit: int) -> list[Footprint]:
-        """Returns where the items of conversions in a state lie, the last changed first."""
+    def footprints(self, state: State, limit: int, scope: Scope = EVERYTHING) -> list[Footprint]:
+        """Returns where the items of a scope's conversions in a state lie, the last changed first."""
         c, i = t.conversion.c, t.item.c
         query = (
-            select(c.item_id, i.bbox)
+            select(c.item_id, i.bbox, i.tile)
             .join(t.item, and_(i.source == c.source, i.item_id == c.item_id))
             .where(c.state == state.value)
             .order_by(c.changed_at.desc())
             .limit(limit)
         )
+        given = ((c.source, scope.source), (c.lane, scope.lane))
+        query = query.where(*(column == value for column, value in given if value is not None))
+        query = query.where(c.changed_at >= scope.since) if scope.since is not None else query
         with self._session.read() as tx:
-            return [Footprint(r.item_id, state, r.bbox) for r in tx.execute(query)]
+            return [Footprint(r.item_id, state, r.bbox, r.tile) for r in tx.execute(query)]
 
     def acquired(self, source: str, start: datetime, end: datetime) -> set[str]:
         """Returns the ids of known items acquired in `[start, end)`."""

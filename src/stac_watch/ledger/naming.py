@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from enum import StrEnum
+from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, exists, func, or_, select
 
@@ -16,6 +18,15 @@ SHORTEST = 4  # letters of a part: fewer are in everything
 SHOWN = 3  # items that are named where several have a part
 MOST = 1000  # conversions that are looked at
 _c, _i = t.conversion.c, t.item.c
+
+
+class Sort(StrEnum):
+    """In which order conversions are listed."""
+
+    CHANGED = "changed"  # the last changed first
+    OLDEST = "oldest"  # the last changed last
+    ACQUIRED = "acquired"  # the last acquired first
+    ITEM = "item"  # by the item's id
 
 
 def called(tx: Connection, name: str) -> list[ConversionRow]:
@@ -62,6 +73,18 @@ def lying(place: Where) -> Iterator[ColumnElement[bool]]:
         yield exists().where(and_(mine, _i.sensing >= first, _i.sensing < last))
     if place.text is not None:
         yield part_of(place.text)
+
+
+def order(sort: Sort) -> tuple[ColumnElement[Any], ...]:
+    """By what conversions are sorted; each order is a whole one, so that no page of a list repeats what another has."""
+    if sort is Sort.OLDEST:
+        return _c.changed_at, _c.key
+    if sort is Sort.ITEM:
+        return _c.item_id, _c.changed_at.desc(), _c.key
+    if sort is Sort.ACQUIRED:
+        mine = and_(_i.source == _c.source, _i.item_id == _c.item_id)
+        return select(_i.sensing).where(mine).scalar_subquery().desc(), _c.item_id, _c.key
+    return _c.changed_at.desc(), _c.key
 
 
 def _tile(name: str) -> str | None:

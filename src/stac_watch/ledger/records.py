@@ -180,6 +180,7 @@ class Footprint:
     item_id: str
     state: State
     bbox: list[float]  # of an item, so 4 or 6 numbers, degrees
+    tile: str = ""  # T32TQM; empty where the item says none
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
@@ -26,6 +26,7 @@ from stac_watch.model.states import State
 from stac_watch.report.lines import Line, line
 from stac_watch.report.times import when
 
+STARTED = frozenset({State.SUBMITTED.value, State.RUNNING.value, State.DONE.value, State.FAILED.value})
 PRUNED = "the first and the last move and the last event are left; `stac-watch ledger prune` removed the others"
 
 
@@ -54,6 +55,8 @@ class Explanation:
     gone: str  # since when the catalog no longer has the item, and what became of the output; else empty
     publications: list[Publication]  # of its item, where this conversion's output is, or is to be, registered
     restamped: str  # what became of its item's last new stamp, where that had to be looked at
+    replaced: str = ""  # by which revision and when, where that one's output lies in this one's place
+    has_output: bool = True  # False where none was ever to be, and where another revision's lies in its place
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,7 @@ def read(
             gone=_gone(*ledger.retirements.of(row.source, row.item_id)),
             publications=[p for p in ledger.publications.of(row.item_id) if p.key == row.key],
             restamped=_restamped(ledger.restamps.get(row.source, row.item_id)),
+            replaced=_replaced(row, ledger.conversions.find(item_id=row.item_id)),
         )
         for row in known(ledger, item)
     ]  # fmt: skip
@@ -125,23 +129,37 @@ def explanation(
     gone: str = "",
     publications: Sequence[Publication] = (),
     restamped: str = "",
+    replaced: str = "",
 ) -> Explanation:
-    """Puts the chain of one conversion together."""
+    """Puts the chain of one conversion together; of what was skipped at once no run, event or output: there are none."""
+    entry = line(row, now, due=around.waits.due if around.waits else None, item=item)
+    never = row.state is State.SKIPPED and not any(h.dst in STARTED for h in history) and row.attempt == 1
     return Explanation(
-        line=line(row, now, due=around.waits.due if around.waits else None, item=item),
+        line=replace(entry, run=None) if never else entry,
         item=item,
         rule=history[0].why if history else "",
         history=history,
-        events=[json.loads(masked(body.decode())) for body in bodies],
+        events=[] if never else [json.loads(masked(body.decode())) for body in bodies],
         posts=around.waits.posts if around.waits else 0,
         outcome=row.outcome,
-        next=what_next(row, now, limits, around),
+        next=Next(f"nothing; {replaced}", None) if replaced else what_next(row, now, limits, around),
         log=str(log) if log else None,
         pruned=len(bodies) < row.attempt or any(after.src != move.dst for move, after in pairwise(history)),
         gone=gone,
         publications=list(publications),
         restamped=restamped,
+        replaced=replaced,
+        has_output=not never and not replaced,
     )
+
+
+def _replaced(row: ConversionRow, of_item: Sequence[ConversionRow]) -> str:
+    """Returns which later revision's output lies in the place of this one's."""
+    done = [r for r in of_item if r.state is State.DONE and r.output_zarr == row.output_zarr]
+    later = [r for r in done if r.changed_at > row.changed_at]
+    if row.state is not State.DONE or not later:
+        return ""
+    return f"replaced by revision {later[0].revision} at {when(later[0].changed_at)}: its own output is gone"
 
 
 def what_next(row: ConversionRow, now: datetime, limits: Limits, around: Circumstances) -> Next:
@@ -188,9 +206,9 @@ def render_explanation(view: Explanation) -> RenderableType:
     for name, value in (
         ("item", entry.item), ("catalog", said), ("gone", view.gone), ("stamped anew", view.restamped), ("rule", view.rule),
         ("key", f"{entry.key} (revision {entry.revision})"),
-        ("state", f"{entry.state.value} · {entry.source}, {entry.lane}"),
+        ("state", f"{entry.state.value}{', ' if view.replaced else ''}{view.replaced} · {entry.source}, {entry.lane}"),
         ("events", ", ".join(f"{e['id']} ({e['data']['reason']})" for e in view.events)),
-        ("pruned", PRUNED if view.pruned else None), ("run", entry.run), ("output", entry.output),
+        ("pruned", PRUNED if view.pruned else None), ("run", entry.run), ("output", entry.output if view.has_output else None),
         ("posts", f"{view.posts} without a clear answer" if view.posts else None), ("exit code", _exit_code(view.outcome)),
         ("registered", registration(view.publications)),
         ("reason", entry.reason), ("hint", view.outcome.hint if view.outcome is not None else None), ("log", view.log),

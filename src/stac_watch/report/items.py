@@ -10,9 +10,13 @@ from rich.table import Table
 from rich.text import Text
 
 from stac_watch.ledger.ledger import Ledger
-from stac_watch.ledger.records import Where
+from stac_watch.ledger.naming import Sort
+from stac_watch.ledger.records import Scope, Where
 from stac_watch.model.states import State
 from stac_watch.report.lines import Line, line, one_line
+from stac_watch.runs.engine import Runs
+
+NO_RUNS, EVERYTHING = Runs(), Scope()
 
 
 @dataclass(frozen=True)
@@ -28,19 +32,31 @@ def read(
     ledger: Ledger,
     now: datetime,
     *,
-    source: str | None = None,
+    scope: Scope = EVERYTHING,
     state: State | None = None,
-    since: datetime | None = None,
+    error: str | None = None,
     runner: str | None = None,
     where: Where | None = None,
     limit: int = 50,
+    offset: int = 0,
+    sort: Sort = Sort.CHANGED,
+    runs: Runs = NO_RUNS,
 ) -> list[Line]:
-    """Reads conversions, the last changed first."""
-    rows = ledger.conversions.find(source=source, state=state, since=since, runner=runner, place=where, limit=limit)
+    """Reads conversions, the last changed first unless sorted otherwise; `runs` tell how far those in flight are."""
+    rows = ledger.conversions.find(
+        source=scope.source, lane=scope.lane, since=scope.since, state=state, error=error, runner=runner, place=where,
+        limit=limit, offset=offset, sort=sort,
+    )  # fmt: skip
     waits = ledger.outbox.of([row.key for row in rows if row.state is State.QUEUED])
     said = ledger.items.of(rows)
     return [
-        line(row, now, due=waits[row.key].due if row.key in waits else None, item=said.get((row.source, row.item_id)))
+        line(
+            row,
+            now,
+            run=runs.of(row),
+            due=waits[row.key].due if row.key in waits else None,
+            item=said.get((row.source, row.item_id)),
+        )
         for row in rows
     ]
 

@@ -44,6 +44,7 @@ class Line:
     tile: str | None  # as far as it was asked for, like the next two
     sensed: datetime | None
     published: datetime | None
+    changed: datetime  # when it came to this state
 
 
 def line(
@@ -62,7 +63,7 @@ def line(
     return Line(
         row.item_id, row.key, row.revision, row.source, row.lane, row.state, stage, row.attempt, round(seconds, 1), row.run,
         row.output_zarr, row.reason, item.tile or None if item else None, item.sensing if item else None,
-        item.updated if item else None,
+        item.updated if item else None, row.changed_at,
     )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from stac_watch.config.model import ArgoSettings, Config, LocalSettings
@@ -41,3 +42,10 @@ class Links:
     log_of: Callable[[str | None], Path | None] = lambda _: None  # the log of a run
     file_of: Callable[[str, str], Path | None] = lambda _, __: None  # what lies beside an output, where it can be read
     run_page: Callable[[str], str | None] = lambda _: None  # a run's page in the Argo UI
+    cluster: bool = False  # whether runs are on one: `stac-watch cluster` has their logs and outputs
+
+
+def links_of(config: Config) -> Links:
+    """Returns where a configuration's runs, logs and files are."""
+    argo = isinstance(config.engine, ArgoSettings)
+    return Links(partial(log_of, config), partial(file_of, config), partial(run_page, config), argo)

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from stac_watch.config.model import Limits, Source
 from stac_watch.ledger.ledger import Ledger
+from stac_watch.ledger.naming import Sort
 from stac_watch.ledger.records import Audited, ConversionRow, Scope
 from stac_watch.model.announcement import DeliveryCount, DeliveryState
 from stac_watch.model.publication import Publication, PublicationCount, PublicationState
@@ -24,7 +25,7 @@ from stac_watch.report.totals import SourceStatus
 from stac_watch.runs.cleaning import spelled
 from stac_watch.runs.engine import Runs
 
-NO_RUNS = Runs()
+NO_RUNS, EVERYTHING = Runs(), Scope()
 SHOWN = 20  # lines of a kind; `items` has all
 LONGEST = 5
 WAITING = (State.QUEUED, State.SUBMITTED, State.RUNNING)
@@ -82,11 +83,7 @@ def read(
     `runs` are what a watcher saw of them last: how far those in flight are. `lifetime` is that of outputs on volumes.
     """
     whole = totals.read(ledger, sources, now)
-    orders = {s.source: s.backfill for s in whole.sources if s.backfill is not None}
     failed = ledger.conversions.find(state=State.FAILED, limit=1000)
-    in_flight = [r for s in (State.RUNNING, State.SUBMITTED) for r in ledger.conversions.find(state=s, limit=SHOWN)]
-    oldest = [r for s in WAITING for r in ledger.conversions.find(state=s, limit=LONGEST, oldest=True)]
-    oldest = sorted(oldest, key=lambda row: row.changed_at)[:LONGEST]
     held = ledger.lease.holder()
     return Status(
         at=now,
@@ -95,9 +92,9 @@ def read(
         unreadable=whole.unreadable,
         watcher=held[0] if held is not None and held[1] > now else None,
         sources=whole.sources,
-        waiting=[Waiting(line(r, now), what_next(r, now, limits, circumstances(ledger, r, orders)).what) for r in oldest],
+        waiting=_longest(ledger, whole.sources, limits, now, EVERYTHING),
         failures=_with_examples(whole.failures, failed),
-        in_flight=[line(r, now, run=runs.of(r)) for r in in_flight],
+        in_flight=_in_flight(ledger, now, runs, EVERYTHING),
         failed=[line(r, now) for r in failed[:SHOWN]],
         ledger_bytes=whole.ledger_bytes,
         publications=whole.publications,
@@ -107,7 +104,23 @@ def read(
     )
 
 
-def narrow(ledger: Ledger, whole: Status, scope: Scope) -> Status:
+def _longest(ledger: Ledger, sources: Sequence[SourceStatus], limits: Limits, now: datetime, scope: Scope) -> list[Waiting]:
+    orders = {s.source: s.backfill for s in sources if s.backfill is not None}
+    rows = [r for s in WAITING for r in _within(ledger, scope, s, LONGEST, Sort.OLDEST)]
+    oldest = sorted(rows, key=lambda row: row.changed_at)[:LONGEST]
+    return [Waiting(line(r, now), what_next(r, now, limits, circumstances(ledger, r, orders)).what) for r in oldest]
+
+
+def _in_flight(ledger: Ledger, now: datetime, runs: Runs, scope: Scope) -> list[Line]:
+    rows = [r for s in (State.RUNNING, State.SUBMITTED) for r in _within(ledger, scope, s, SHOWN)]
+    return [line(r, now, run=runs.of(r)) for r in rows]
+
+
+def _within(ledger: Ledger, scope: Scope, state: State, limit: int, sort: Sort = Sort.CHANGED) -> list[ConversionRow]:
+    return ledger.conversions.find(source=scope.source, lane=scope.lane, since=scope.since, state=state, limit=limit, sort=sort)
+
+
+def narrow(ledger: Ledger, whole: Status, scope: Scope, limits: Limits, runs: Runs = NO_RUNS) -> Status:
     """Returns what a scope leaves of a status; how far a source has got stays as it is."""
     funnel = ledger.counts.funnel() if scope.since is None else ledger.counts.moved_since(scope.since)
     inside = {place: n for place, n in funnel.items() if scope.has(place.source, place.lane)}
@@ -117,10 +130,11 @@ def narrow(ledger: Ledger, whole: Status, scope: Scope) -> Status:
         states=totals.states_of(inside),
         skipped=totals.skipped_of(inside),
         sources=[replace(s, lanes=totals.lanes_of(inside, s.source)) for s in whole.sources if scope.source in (None, s.source)],
-        waiting=[w for w in whole.waiting if scope.has(w.line.source, w.line.lane)],
+        waiting=_longest(ledger, whole.sources, limits, whole.at, scope),
         failures=_with_examples(totals.failures_of(inside), failed),
-        in_flight=[x for x in whole.in_flight if scope.has(x.source, x.lane)],
-        failed=[x for x in whole.failed if scope.has(x.source, x.lane)],
+        in_flight=_in_flight(ledger, whole.at, runs, scope),
+        failed=[line(r, whole.at) for r in failed[:SHOWN]],
+        unregistered=[p for p in whole.unregistered if scope.source in (None, p.source)],
     )
 
 

@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 
 from stac_watch.model.stamps import stamp
 
+YEAR = 330  # days: a month's name alone says which one is meant
+
 
 def when(moment: datetime | None) -> str:
     """Returns a time in whole seconds."""
@@ -21,6 +23,14 @@ def clock(moment: datetime, now: datetime) -> str:
     """Returns the hour and minute of today, with the day of another one."""
     moment, now = moment.astimezone(UTC), now.astimezone(UTC)
     return f"{moment:%H:%M} UTC" if moment.date() == now.date() else minute(moment)
+
+
+def short(moment: datetime, now: datetime) -> str:
+    """Returns a time as a table has room for: of today the hour, of this year the day too, else the day alone. UTC."""
+    moment, now = moment.astimezone(UTC), now.astimezone(UTC)
+    if moment.date() == now.date():
+        return f"{moment:%H:%M}"
+    return f"{moment.day} {moment:%b %H:%M}" if abs((now - moment).days) < YEAR else f"{moment:%Y-%m-%d}"
 
 
 def span(seconds: float | None) -> str:

@@ -31,7 +31,7 @@ from stac_watch.report.links import Links
 from stac_watch.report.metrics import Loop, families
 from stac_watch.report.web import query, server
 from stac_watch.report.web.gate import Connection, Gate
-from stac_watch.report.web.page import ItemLinks, beside, render, render_item
+from stac_watch.report.web.page import ItemLinks, ItemStory, beside, render, render_item, render_item_live
 from stac_watch.report.web.site import Site
 from stac_watch.report.web.stream import Readers
 
@@ -39,7 +39,7 @@ READERS = 24  # of the stream at once; the others' pages reload themselves
 HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; script-src 'self'; connect-src 'self'; "
-    "img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "img-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
@@ -79,8 +79,8 @@ def create_app(site: Site, ended: Callable[[], bool] = lambda: False, hosts: tup
     answers: dict[str, Callable[[Request], Response]] = {
         "/": told.page, "/events": told.events, "/live.js": told.script, "/icon.svg": told.icon,
         "/status.json": told.status, "/items.json": told.items,
-        "/items/{item}": told.item, "/items/{item}/{file}": told.file, "/metrics": told.metrics,
-        "/readyz": told.readyz,
+        "/items/{item}": told.item, "/items/{item}/events": told.item_events, "/items/{item}/{file}": told.file,
+        "/metrics": told.metrics, "/readyz": told.readyz,
     }  # fmt: skip
     routes = [Route(path, _sealed(answer), methods=["GET"]) for path, answer in answers.items()]  # and HEAD; all else is 405
 
@@ -122,17 +122,24 @@ class _Answers:
         self._registry.register(_Families(site))
 
     def page(self, request: Request) -> Response:
-        view = query.view(request.query_params)
-        return HTMLResponse(render(self._site.overview(view), self._site.health(), view, self._site.version))
+        view, site = query.view(request.query_params, self._site.names()), self._site
+        return HTMLResponse(render(site.overview(view), site.standing(), view, site.sources, site.version))
 
     def events(self, request: Request) -> Response:
-        view = query.view(request.query_params)
+        view = query.view(request.query_params, self._site.names())
+        return self._stream(request, lambda: self._site.content(view))
+
+    def item_events(self, request: Request) -> Response:
+        self._item_page(request)  # or there is none
+        return self._stream(request, lambda: render_item_live(self._item_page(request)))
+
+    def _stream(self, request: Request, render_part: Callable[[], str]) -> Response:
         if request.method == "HEAD":  # nobody reads on: a stream would never end, and would be one of those that are read
             return StreamingResponse(iter(()), media_type=EVENTS, headers=UNBUFFERED)
 
         def content() -> tuple[str, str]:
             try:
-                return "page", self._site.content(view)
+                return "page", render_part()
             except StacWatchError as error:
                 return "trouble", str(error)
 
@@ -152,10 +159,12 @@ class _Answers:
         return Response(as_json(lines) + "\n", media_type="application/json")
 
     def item(self, request: Request) -> Response:
-        now = self._site.now()
-        chains = _chains(self._site, request, now)
-        links = {chain.line.key: _links(self._site.links, chain) for chain in chains}
-        return HTMLResponse(render_item(chains, now, self._site.version, links))
+        return HTMLResponse(render_item(self._item_page(request), self._site.version))
+
+    def _item_page(self, request: Request) -> ItemStory:
+        site, now = self._site, self._site.now()
+        chains = _chains(site, request, now)
+        return ItemStory(chains, now, {chain.line.key: _links(site.links, chain) for chain in chains}, site.links.cluster)
 
     def file(self, request: Request) -> Response:
         kind, chains = request.path_params["file"], _chains(self._site, request, self._site.now())
@@ -200,7 +209,7 @@ def _chains(site: Site, request: Request, now: datetime) -> list[Explanation]:
 
 def _hrefs(chain: Explanation) -> dict[str, str]:
     """Returns where what can be shown lies, by its kind, as the run said."""
-    said = chain.outcome.files if chain.outcome is not None else {}
+    said = chain.outcome.files if chain.outcome is not None and chain.has_output else {}
     return {kind: said[kind] for kind in FILES if kind in said}
 
 

@@ -16,19 +16,22 @@ from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from markupsafe import Markup, escape
 
+from stac_watch.config.model import Source
+from stac_watch.ledger.naming import Sort
 from stac_watch.model.states import State
 from stac_watch.report.explain import Explanation, registration
-from stac_watch.report.health import Health
 from stac_watch.report.status import published
-from stac_watch.report.times import minute, span, when
-from stac_watch.report.web.map import coast, draw
+from stac_watch.report.times import minute, short, span, when
+from stac_watch.report.web.attention import Standing, alarm, beginnings, notices
+from stac_watch.report.web.map import areas_of, coast, draw
 from stac_watch.report.web.overview import Overview
 from stac_watch.report.web.query import LANES, PERIODS, View
 from stac_watch.report.web.timeline import MARKS, WIDTH, place
 
 REFRESH = 15  # seconds
-SHOWN = 5  # items named where several lie at one place
+SORTS = {Sort.CHANGED: "last changed", Sort.OLDEST: "longest unchanged", Sort.ACQUIRED: "acquired", Sort.ITEM: "id"}
 
 
 @dataclass(frozen=True)
@@ -40,28 +43,50 @@ class ItemLinks:
     run: str | None = None  # the run's page in the Argo UI
 
 
-def render(seen: Overview, health: Health, asked: View, version: str) -> str:
+@dataclass(frozen=True)
+class ItemStory:
+    """What an item's page shows: the chains of its conversions, the latest revision first; links by their keys."""
+
+    chains: Sequence[Explanation]
+    at: datetime
+    links: Mapping[str, ItemLinks]
+    cluster: bool  # whether its runs are on a cluster
+
+
+def render(seen: Overview, standing: Standing, asked: View, sources: Sequence[Source], version: str) -> str:
     """Returns the page."""
-    return template("page.html.j2").render(**_shown(seen, health, asked), version=version, refresh=REFRESH)
+    return template("page.html.j2").render(**_shown(seen, standing, asked, sources), version=version, refresh=REFRESH)
 
 
-def render_live(seen: Overview, health: Health, asked: View) -> str:
+def render_live(seen: Overview, standing: Standing, asked: View, sources: Sequence[Source]) -> str:
     """Returns the part of the page that changes."""
-    return template("live.html.j2").render(**_shown(seen, health, asked))
+    return template("live.html.j2").render(**_shown(seen, standing, asked, sources))
 
 
-def _shown(seen: Overview, health: Health, asked: View) -> dict[str, Any]:
+def _shown(seen: Overview, standing: Standing, asked: View, sources: Sequence[Source]) -> dict[str, Any]:
+    status = seen.status
     return {
-        "root": "", "view": seen.status, "steps": seen.steps, "backfills": seen.backfills, "health": health, "asked": asked,
-        "map": draw(seen.footprints), "coast": coast(), "states": list(State), "periods": PERIODS, "lanes": LANES,
-        "names": seen.names, "marks": MARKS,
-        "scale": WIDTH, "shown": SHOWN,
+        "root": "", "view": status, "steps": seen.steps, "backfills": seen.backfills, "asked": asked, "everything": View(),
+        "health": standing.health, "alarm": alarm(standing, status), "starting": not standing.rounds,
+        "notices": notices(standing, status, asked), "beginnings": beginnings(standing, sources, status.at),
+        "map": draw(seen.footprints, areas_of(sources, asked.source), asked.tile), "coast": coast(), "states": list(State),
+        "periods": PERIODS, "lanes": LANES, "names": seen.names, "marks": MARKS, "scale": WIDTH,
+        "listing": seen.listing, "sorts": SORTS,
     }  # fmt: skip
 
 
-def render_item(chains: Sequence[Explanation], at: datetime, version: str, links: Mapping[str, ItemLinks]) -> str:
-    """Returns the page of an item: the chains of its conversions, the latest revision first; links by their keys."""
-    return template("item.html.j2").render(root="../", chains=chains, at=at, version=version, links=links)
+def render_item(item: ItemStory, version: str) -> str:
+    """Returns the page of an item."""
+    return template("item.html.j2").render(**_told(item), version=version, refresh=REFRESH)
+
+
+def render_item_live(item: ItemStory) -> str:
+    """Returns the part of an item's page that changes."""
+    return template("item_live.html.j2").render(**_told(item))
+
+
+def _told(item: ItemStory) -> dict[str, Any]:
+    return {"root": "../", "chains": item.chains, "at": item.at, "links": item.links, "cluster": item.cluster}
 
 
 @cache
@@ -84,6 +109,8 @@ def template(name: str) -> Template:
         "when": when,
         "minute": minute,
         "span": span,
+        "short": short,
+        "ticked": ticked,
         "degrees": degrees,
         "document": document,
         "quoted": shlex.quote,
@@ -97,6 +124,14 @@ def template(name: str) -> Template:
 def document(value: Mapping[str, Any]) -> str:
     """Returns a JSON document as people read it."""
     return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def ticked(text: str) -> Markup:
+    """Returns a text whose commands, between backticks, are code."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:  # one that is not closed is a letter like others
+        return escape(text)
+    return Markup("").join(Markup("<code>{}</code>").format(part) if n % 2 else part for n, part in enumerate(parts))
 
 
 def degrees(value: int, letters: str) -> str:

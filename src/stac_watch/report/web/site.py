@@ -10,16 +10,17 @@ from datetime import datetime, timedelta
 from stac_watch.config.model import Limits, Source
 from stac_watch.config.objective import Objective
 from stac_watch.ledger.ledger import Ledger
-from stac_watch.ledger.records import Footprint
+from stac_watch.ledger.records import Scope
 from stac_watch.model.errors import StacWatchError
 from stac_watch.report import status, totals
 from stac_watch.report.freshness import Burn, burns
-from stac_watch.report.health import Health, ready
+from stac_watch.report.health import Health, alive, ready
 from stac_watch.report.links import Links
 from stac_watch.report.status import Status
 from stac_watch.report.totals import Totals
 from stac_watch.report.web import overview
-from stac_watch.report.web.overview import Overview
+from stac_watch.report.web.attention import Standing
+from stac_watch.report.web.overview import Extent, Overview
 from stac_watch.report.web.page import render_live
 from stac_watch.report.web.query import View
 from stac_watch.watch.pulse import Pulse
@@ -48,10 +49,10 @@ class Kept[T]:
 
 @dataclass
 class Reading:
-    """A status, where its items lie, and what was made of the two for those who asked."""
+    """A status, and what was made of it for those who asked."""
 
     status: Status
-    footprints: list[Footprint]
+    extents: dict[Scope, Extent] = field(default_factory=dict)
     overviews: dict[View, Overview] = field(default_factory=dict)
     contents: dict[View, str] = field(default_factory=dict)
 
@@ -111,18 +112,31 @@ class Site:
         with self._pages:
             seen, reading = self._overview(view), self._read()
             if view not in reading.contents:
-                reading.contents[view] = render_live(seen, self.health(), view)
+                reading.contents[view] = render_live(seen, self.standing(), view, self.sources)
             return reading.contents[view]
 
     def _overview(self, view: View) -> Overview:
         reading = self._read()
         if view not in reading.overviews:
-            scope = view.scope(reading.status.at)
-            reading.overviews[view] = overview.read(self.ledger, reading.status, reading.footprints, scope)
+            scope, runs = view.scope(reading.status.at), self.pulse().runs
+            if scope not in reading.extents:
+                reading.extents[scope] = overview.read_extent(self.ledger, reading.status, scope, self.limits, runs)
+            extent = reading.extents[scope]
+            names = [source.source for source in reading.status.sources]
+            reading.overviews[view] = overview.overview(extent, overview.read_listing(self.ledger, extent, view, runs), names)
         return reading.overviews[view]
 
     def _read(self) -> Reading:
-        return self._reading.get(self.now(), lambda: Reading(self.status(), overview.read_footprints(self.ledger)))
+        return self._reading.get(self.now(), lambda: Reading(self.status()))
+
+    def names(self) -> list[str]:
+        """Returns the sources that there are, those of the ledger included."""
+        return [source.source for source in self.status().sources]
+
+    def standing(self) -> Standing:
+        """Returns how the watcher does, as the page tells it."""
+        pulse = self.pulse()
+        return Standing(self.health(), alive(pulse.age), pulse.ticks, pulse.answered)
 
     def health(self) -> Health:
         """Tells whether the watcher can do its work; asks the ledger now."""

@@ -10,7 +10,7 @@ import anyio
 import anyio.to_thread
 
 BEAT = 2.0  # seconds between two looks: what a reading of the ledger is kept for
-SILENCE = 15.0  # seconds after which a comment is sent: proxies close what says nothing for half a minute
+SILENCE = 15.0  # seconds after which it says that it is there: proxies close what is silent, and readers take it for dead
 LOOKS = 8  # in a beat, whether it is time to end: a watcher that stops should not wait for its readers
 RETRY = 5000  # milliseconds that a browser waits before it comes back, to a watcher that was restarted
 
@@ -18,8 +18,9 @@ RETRY = 5000  # milliseconds that a browser waits before it comes back, to a wat
 class Readers:
     """Those who read a stream now, so many at most: each is a connection of a server that the loop shares its process with."""
 
-    def __init__(self, most: int, ended: Callable[[], bool], *, beat: float = BEAT) -> None:
-        self._free, self._ended, self._beat = threading.BoundedSemaphore(most), ended, beat
+    def __init__(self, most: int, ended: Callable[[], bool], *, beat: float = BEAT, silence: float = SILENCE) -> None:
+        self._free, self._ended = threading.BoundedSemaphore(most), ended
+        self._beat, self._silence = beat, silence
 
     async def changes(self, render: Callable[[], tuple[str, str]]) -> AsyncIterator[bytes]:
         """Yields an event, its name and its text, for each rendering that differs from the one before; `busy` when it is full."""
@@ -41,9 +42,9 @@ class Readers:
             if digest != last:
                 last, quiet = digest, 0.0
                 yield event(name, text)
-            elif quiet >= SILENCE:
+            elif quiet >= self._silence:
                 quiet = 0.0
-                yield b": still here\n\n"
+                yield event("beat", "")
             for _ in range(LOOKS):
                 if self._ended():
                     return
