@@ -156,8 +156,7 @@ def serving(config: Config, parts: Parts) -> Iterator[tuple[str, Callable[[Tick]
 
     pulse = Recorder(parts.now)
     parts.ledger.listen(pulse.hear)
-    links = links_of(config)
-    told = (version("stac-watch"), links, config.installation, config.objective)
+    told = (version("stac-watch"), links_of(config), config.installation, config.objective)
     site = Site(parts.ledger, parts.sources, parts.limits, pulse.read, parts.now, *told)
     with answers.serving(site, config.web.host, config.web.port, config.web.hosts) as url:
         yield url, pulse.note
