@@ -110,7 +110,35 @@ def test_flags_of_one_band_tell_of_nodata_that_the_others_must_flag(tiled):
     edge = flagged.shape[0] // 6
     full = next(f"{i}.{j}" for i, j in np.ndindex(6, 6) if flagged[i * edge : (i + 1) * edge, j * edge : (j + 1) * edge].any())
     gone = _remove(tiled, "quality/mask/r10m/b03", re.escape(full))
-    assert [(o.key, o.why) for o in _judged(tiled)] == [(next(iter(gone)), "quality/mask/r10m/b02 flags nodata there")]
+    odd = _judged(tiled)
+    assert {o.key for o in odd} == gone
+    assert all(o.why.startswith("quality/mask/") and o.why.endswith(" flags nodata there") for o in odd)
+
+
+def test_flags_of_another_resolution_tell_of_it_too(tiled):
+    gone = _remove(tiled, "quality/mask/r10m/b..", "[0-5].[0-5]")
+    odd = {o.key for o in _judged(tiled)}
+    assert odd
+    assert odd < gone
+
+
+@pytest.mark.parametrize(("name", "word"), [("cld", "clouds"), ("snw", "snow")])
+@pytest.mark.parametrize("groups", ["", "quality/probability"])
+def test_the_scene_classification_tells_of_probabilities_that_must_be_there(tiled, name, word, groups):
+    classes = {"cld": (8, 9), "snw": (11,)}[name]
+    scl = np.isin(zarr.open_array(str(tiled / "conditions/mask/l2a_classification/r60m/scl"), mode="r")[...], classes)
+    edge = scl.shape[0] // 6
+    there = {f"{i}.{j}": scl[i * edge : (i + 1) * edge, j * edge : (j + 1) * edge].mean() for i, j in np.ndindex(6, 6)}
+    gone = _remove(tiled, f"quality/probability/r20m/{name}", "[0-5].[0-5]")
+    odd = {o.key.rpartition("/")[2]: o.why for o in _judged(tiled, groups)}
+    assert {key for key, share in there.items() if share > 0.02} <= odd.keys() <= {key.rpartition("/")[2] for key in gone}
+    assert odd
+    assert all(why.endswith(f" has {word} there") for why in odd.values())
+
+
+def test_axes_of_flags_are_missing_unless_the_whole_group_is(tiled):
+    gone = _remove(tiled, "quality/probability/r20m/x", "0")
+    assert {o.key for o in _judged(tiled)} == gone
 
 
 type Values = np.ndarray
@@ -118,6 +146,11 @@ type Values = np.ndarray
 
 def _zero(_path: str, values: Values) -> Values:
     return np.zeros_like(values)
+
+
+def _clear(path: str, values: Values) -> Values:
+    """Neither clouds nor snow, as the scene classification has it, too."""
+    return np.where(np.isin(values, (8, 9, 11)), 5, values) if path.endswith("scl") else np.zeros_like(values)
 
 
 def _corner(_path: str, values: Values) -> Values:
@@ -139,15 +172,16 @@ _SEEING = f"{BANDS}/.*/b..|quality/atmosphere/.*/(aot|wvp)|.*/scl|.*footprint.*/
 @pytest.mark.parametrize(
     ("arrays", "edit", "groups"),
     [
-        ("quality/mask/.*|.*l1c_classification.*/b00|quality/probability/.*/(cld|snw)", _zero, ""),
+        ("quality/mask/.*|.*l1c_classification.*/b00", _zero, ""),
+        ("quality/probability/.*/(cld|snw)|.*/scl", _clear, ""),
         (".*/(valid_)?time|.*/number|.*/surface|.*/step", _zero, ""),
         (_SEEING, _corner, ""),
         (_SEEING, _ragged, BANDS),
         (_SEEING, _corner, BANDS),
         (_SEEING, _zero, BANDS),
-        ("quality/mask/r20m/.*", _zero, ""),
+        ("quality/mask/.*", _zero, ""),
     ],
-    ids=["no-flags", "times-of-zero", "corner", "ragged", "corner-of-reflectance", "nodata", "flags-and-axes"],
+    ids=["no-flags", "no-clouds", "times-of-zero", "corner", "ragged", "corner-of-reflectance", "nodata", "flags-and-axes"],
 )
 def test_what_holds_nothing_may_be_left_out(made_once, tmp_path, arrays, edit, groups):
     made = made_once("tiled-for-absences", lambda folder: write_product(folder, ITEM_ID, size=360, tiled=True))

@@ -409,7 +409,8 @@ def test_a_person_may_take_a_hole_for_nodata_and_the_outcome_says_so(own_native,
 
 
 def test_masks_that_are_all_zero_may_be_left_out(own_native, runner, tmp_path):
-    shutil.rmtree(own_native / "quality/mask/r60m/b01/c", ignore_errors=True)
+    for mask in (own_native / "quality/mask").glob("r*m/b*"):
+        shutil.rmtree(mask / "c", ignore_errors=True)
     ended = runner(own_native, tmp_path / "a.zarr", package="none")
     assert ended.code == 0, ended.said
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from geozarr_runner.convert.meanwhile import Meanwhile
-from geozarr_runner.source import claims
+from geozarr_runner.source import claims, whole
 from geozarr_runner.source.arrive import Arrived, bring, fetch_documents
 from geozarr_runner.source.complete import Allowance
 from geozarr_runner.source.noted import Watch, unchanged, unless_replaced
@@ -31,7 +31,6 @@ from geozarr_runner.source.shards import read_whole
 from geozarr_runner.source.stage import Staged, corrupt_source
 from geozarr_runner.source.threads import in_threads
 from geozarr_runner.source.transcode import keep_objects, noted_for, write_nodes
-from geozarr_runner.source.whole import identity, require_whole
 from geozarr_runner.verify.findings import Compared, Sample, Verification
 from geozarr_runner.verify.pyramid import georeferencing, scales
 from stac_watch.model.errors import Defect, InputError, SourceNotThere, write_failure
@@ -96,8 +95,10 @@ def take(
                 advance=advance, called_off=called_off, see=samples.see, done=meanwhile.done,
             )  # fmt: skip
             absent |= arrived.missing
-            sizes = _sizes(plan, tree, arrived, called_off) if partial else arrived.sizes
-            odd = require_whole(arrays, arrived.missing, samples, plan.source.url, allow_empty=allow_empty)
+            sizes = arrived.sizes
+            if partial:
+                sizes = _sizes(plan, tree, arrived, samples, called_off, allow_empty=allow_empty)
+            odd = whole.require_whole(arrays, arrived.missing, samples, plan.source.url, allow_empty=allow_empty)
             said = claims.contradiction_of_store(plan, arrays, arrived.missing, samples, sizes)
             claims.require(said, plan.source.url, Allowance(allow_empty=allow_empty))
         with unchanged(Watch(plan, objects, noted, arrived.missing, called_off)):
@@ -125,24 +126,24 @@ def _settled(meanwhile: Meanwhile, output: Path) -> None:
         raise write_failure(error, output) from error
 
 
-def is_still(plan: Plan, whole: Outcome, package: str, called_off: threading.Event) -> bool:
+def is_still(plan: Plan, marker: Outcome, package: str, called_off: threading.Event) -> bool:
     """Says whether an output that was taken as it is, is what this plan would make: the same store, in the same way.
 
     Args:
         plan: what is asked for.
-        whole: the marker of the output that is there.
+        marker: of the output that is there.
         package: the address of the archive that is asked for; empty = none.
         called_off: ends the work early.
 
     Raises:
         Temporary | Refused: see `source.classify`.
     """
-    there = (whole.engine, whole.source, whole.item_id, whole.package.href if whole.package else "")
+    there = (marker.engine, marker.source, marker.item_id, marker.package.href if marker.package else "")
     if plan.tree is None or there != (str(plan.native), plan.source.url, plan.item_id, package):
         return False
     keys = list(plan.tree.keys())
     sizes = dict(zip(keys, in_threads(plan.source.size, keys, called_off), strict=True))
-    return same_store(whole.fingerprint, fingerprint(plan.root, {k: n for k, n in sizes.items() if n is not None}, {}))
+    return same_store(marker.fingerprint, fingerprint(plan.root, {k: n for k, n in sizes.items() if n is not None}, {}))
 
 
 def place(plan: Plan, documents: Mapping[str, bytes], arrived: Arrived, objects: Path, output: Path) -> None:
@@ -238,14 +239,15 @@ def _without(node: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in node.items() if k != "consolidated_metadata"}
 
 
-def _sizes(plan: Plan, tree: StoredTree, arrived: Arrived, called_off: threading.Event) -> dict[str, int]:
+def _sizes(
+    plan: Plan, tree: StoredTree, arrived: Arrived, samples: Blocks, called_off: threading.Event, *, allow_empty: bool
+) -> dict[str, int]:
     """Returns the size of every object, and requires that what cannot be empty is there."""
     keys = list(tree.keys())
     known = dict(zip(keys, in_threads(plan.source.size, keys, called_off), strict=True))
     absent = {key for key, size in known.items() if size is None} - arrived.objects.keys() - arrived.missing
-    owners = tree.keys()
-    lost = sorted(key for key in absent if owners[key].path.startswith((f"{REFLECTANCE}/", "quality/atmosphere/")))
-    if lost:  # nobody looked whether the other bands have something there
+    lost = whole.lost(tree.arrays, frozenset(absent), samples)
+    if lost and not allow_empty:  # nobody looked whether the other bands have something there
         raise SourceNotThere(
             f"{plan.source.url} is still being uploaded: {len(lost)} objects are missing, first {lost[0]}",
             hint="it is tried again later; a mirror looks into what is there, and may find that they are empty",
@@ -261,7 +263,7 @@ def _questions(
     told = sorted({f"{scale:g} {offset:+g}" for path, (scale, offset) in bands.items() if "reflectance" in path})
     detail = f"of {len(bands)} arrays, from the store; reflectance: {', '.join(told) or 'not packed'}"
     return (
-        _structure(tree), identity(samples), pyramid, georeferencing(tree, root),
+        _structure(tree), whole.identity(samples), pyramid, georeferencing(tree, root),
         Check("scale and offset", "passed", detail), _second_reader(part, root),
     )  # fmt: skip
 

@@ -3,7 +3,8 @@
 An absent chunk is judged by the ground that it is of. Reflectance, atmosphere, scene classification and detector footprints have
 data wherever a tile was seen: where one of them, in whatever resolution, has data and another lacks the chunk, it is missing.
 Whether they were chosen is not asked: the smallest of each kind is fetched as a witness. Where none has data it is nodata, were it
-the whole tile; unless the item says that the product has more (`claims`). Quality flags and probabilities may be 0 anywhere.
+the whole tile; unless the item says that the product has more (`claims`). Quality flags and probabilities may be 0 wherever nobody
+speaks of them (`evidence`).
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
+from geozarr_runner.source.evidence import LEAST, PROBABILITY, SAYS, marks_of, word_on
 from geozarr_runner.source.ground import Flags, blocks, cells_of, deep, shares, within
 from geozarr_runner.source.product import NATIVE_LEVELS, REFLECTANCE, Product, Selection, ZarrArray
 from stac_watch.model.errors import SourceNotThere
 
 SEES = (REFLECTANCE, "quality/atmosphere", "conditions/mask/detector_footprint", "conditions/mask/l2a_classification")
 """Groups whose arrays have data on all ground that the sensor saw: 0 means that it did not."""
-NODATA = 0.01  #: share of a chunk's pixels flagged as nodata by one band, from which on every other band's flags must say so, too
 HINT = (
     "it is looked at again later; if it stays, tell the catalog's operator which chunks are missing, "
     "or take them for nodata: stac-watch replay ITEM --now --allow-empty --yes; by hand geozarr-runner run --allow-empty true"
@@ -76,7 +77,10 @@ def lacks_ground(selection: Selection, absent: frozenset[str]) -> bool:
 
 def witnesses(selection: Selection, product: Product, absent: frozenset[str]) -> tuple[ZarrArray, ...]:
     """Returns arrays that were not chosen and see the ground of absent chunks: of each kind the smallest."""
-    if not lacks_ground(selection, absent):
+    spoken_of = any(
+        key in absent for a in selection.arrays if a.group.startswith(PROBABILITY.rstrip("/")) for key in a.chunk_keys()
+    )
+    if not spoken_of and not lacks_ground(selection, absent):
         return ()
     chosen = {array.path for array in selection.arrays}
     outside = [a for a in product.arrays.values() if _on_ground(a) and a.path not in chosen]
@@ -118,8 +122,8 @@ def _judged(array: ZarrArray, gone: list[str], witnesses: _Witnesses) -> Iterato
             yield from (Odd(key, "no such values are all alike") for key in gone)
     elif _sees(array):
         yield from (Odd(key, f"{seen} has data there") for key in gone if (seen := witnesses.of_ground(array, key)))
-    elif array.attributes.get("flag_masks"):
-        yield from (Odd(key, f"{seen} flags nodata there") for key in gone if (seen := witnesses.of_flags(array, key)))
+    elif word := word_on(array.path, array.attributes):
+        yield from (Odd(key, f"{said} {SAYS[word]}") for key in gone if (said := witnesses.of_word(array, key, word)))
 
 
 class _Witnesses:
@@ -143,16 +147,20 @@ class _Witnesses:
         where = within((block[0], block[1]), (array.shape[-2], array.shape[-1]), self._cells)
         return next((a.path for a in self._seeing if a is not array and self._deep_of(a)[where].any()), "")
 
-    def of_flags(self, array: ZarrArray, key: str) -> str:
-        """Returns the flags of another band that say nodata in the same chunk; where one band has no data, none has."""
-        bit = _nodata_bit(array)
-        rest = key.removeprefix(array.path)
+    def of_word(self, array: ZarrArray, key: str, word: str) -> str:
+        """Returns an array that says of a chunk's pixels what there would not be without it; see `evidence`."""
+        block = _blocks_by_key(array)[key][-2:]
         for other in self._arrays:
-            alike = other.group == array.group and other.shape == array.shape and other.chunks == array.chunks
-            if bit and alike and _nodata_bit(other) == bit and other.path + rest not in self._absent:
-                values = self._read(other, _blocks_by_key(other)[other.path + rest])
-                if values is not None and np.mean((values & bit) != 0) > NODATA:
-                    return other.path
+            says = marks_of(other.path, other.attributes).get(word)
+            if says is None or other is array:
+                continue
+            there = (
+                slice(s.start * n // size, -(-s.stop * n // size))
+                for s, n, size in zip(block, other.shape[-2:], array.shape[-2:], strict=True)
+            )
+            values = self._read(other, (*(slice(0, n) for n in other.shape[:-2]), *there))
+            if values is not None and np.mean(says(values)) > LEAST[word]:
+                return other.path
         return ""
 
     def share(self, array: ZarrArray) -> float:
@@ -198,15 +206,6 @@ def _valid(array: ZarrArray, values: Any) -> Flags:  # noqa: ANN401  # pixels
         if type(value) in (int, float):
             valid &= values != value
     return np.asarray(valid)
-
-
-def _nodata_bit(array: ZarrArray) -> int:
-    masks, meanings = array.attributes.get("flag_masks"), array.attributes.get("flag_meanings")
-    words = meanings.split() if isinstance(meanings, str) else meanings
-    if not isinstance(masks, list) or not isinstance(words, list) or np.dtype(array.dtype).kind != "u":
-        return 0
-    found = [mask for mask, word in zip(masks, words, strict=False) if "NODATA" in str(word).upper() and type(mask) is int]
-    return found[0] if found else 0
 
 
 def _blocks_by_key(array: ZarrArray) -> dict[str, tuple[slice, ...]]:

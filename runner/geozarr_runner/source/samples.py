@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from geozarr_runner.source.evidence import marks_of
 from geozarr_runner.source.product import REFLECTANCE
 from geozarr_runner.source.shards import Cells, Region, missing_of
 from stac_watch.model.zarr3 import StoredArray
@@ -30,6 +31,7 @@ class Sampled:
     valid: Cells  # share of pixels that are valid
     pixels: dict[tuple[int, ...], tuple[int, int]] = field(default_factory=dict)  # chunk -> pixels, of them without data
     absent: list[Region] = field(default_factory=list)
+    marks: dict[str, Cells] = field(default_factory=dict)  # see `evidence`: word -> share of a block's pixels that say it
 
 
 class Blocks:
@@ -37,14 +39,15 @@ class Blocks:
 
     def __init__(self, arrays: Mapping[str, StoredArray]) -> None:
         coarse = next((a for a in arrays.values() if a.group == _COARSE and len(a.shape) == 2), None)  # (y, x)
-        self._edges = coarse.shape if coarse is not None else (0, 0)
+        self.edges = coarse.shape if coarse is not None else (0, 0)
         self._lock = threading.Lock()
         self.of: dict[str, Sampled] = {}
-        rows, columns = (min(MOST, n) for n in self._edges)
+        rows, columns = (min(MOST, n) for n in self.edges)
         for path, array in arrays.items():
             if len(array.shape) == 2 and self._factor(array):
                 empty: Any = np.full((rows, columns), np.nan, np.float32)
-                self.of[path] = Sampled(array, empty, empty.copy())
+                marks = {word: empty.copy() for word in marks_of(path, array.attributes)}
+                self.of[path] = Sampled(array, empty, empty.copy(), marks=marks)
 
     def see(self, array: StoredArray, at: Region, cells: Cells | None) -> None:
         """Takes the blocks of one chunk; None = it is absent."""
@@ -62,9 +65,13 @@ class Blocks:
         if not len(i) or not len(j):
             return
         if cells is None:
-            found.valid[np.ix_(i, j)] = 0.0
+            for known in (found.valid, *found.marks.values()):
+                known[np.ix_(i, j)] = 0.0
             return
-        blocks = cells[rows[:, :, None, None], columns[None, None, :, :]].astype(np.float64)
+        blocks = cells[rows[:, :, None, None], columns[None, None, :, :]]
+        for word, says in marks_of(array.path, array.attributes).items():
+            found.marks[word][np.ix_(i, j)] = says(blocks).mean(axis=(1, 3))
+        blocks = blocks.astype(np.float64)
         good = _valid(array, blocks)
         number = good.sum(axis=(1, 3))
         total = np.where(good, blocks, 0).sum(axis=(1, 3))
@@ -72,15 +79,20 @@ class Blocks:
             found.mean[np.ix_(i, j)] = total / number
         found.valid[np.ix_(i, j)] = number / (blocks.shape[1] * blocks.shape[3])
 
+    @property
+    def metres(self) -> float:
+        """From one block to the next."""
+        return 60.0 * max(1, *(edge / max(1, min(MOST, edge)) for edge in self.edges))
+
     def _factor(self, array: StoredArray) -> int:
         """Returns how many pixels of the array lie along a pixel of r60m; 0 = it is no finer grid of the same ground."""
-        whole = all(n and size % n == 0 for size, n in zip(array.shape, self._edges, strict=True))
-        factors = {size // n for size, n in zip(array.shape, self._edges, strict=True)} if whole else set()
+        whole = all(n and size % n == 0 for size, n in zip(array.shape, self.edges, strict=True))
+        factors = {size // n for size, n in zip(array.shape, self.edges, strict=True)} if whole else set()
         return factors.pop() if len(factors) == 1 else 0
 
     def _inside(self, axis: int, array: StoredArray, span: slice) -> tuple[Cells, Cells]:
         """Returns which blocks lie whole in a chunk's span, and the pixels of each, counted from the chunk's start."""
-        edge, factor = self._edges[axis], self._factor(array)
+        edge, factor = self.edges[axis], self._factor(array)
         count = min(MOST, edge)
         firsts = (np.arange(count) * edge // count) * factor
         inside = np.flatnonzero((firsts >= span.start) & (firsts + factor <= span.stop))

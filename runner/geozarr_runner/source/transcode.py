@@ -74,7 +74,7 @@ def stage(
     with unless_replaced(plan, objects, noted, called_off) as absent:
         arrived = bring(plan.source, objects, arrays.values(), noted, advance=advance, called_off=called_off, see=see)
         absent |= arrived.missing
-        if others and whole.lacks_ground(arrays, arrived.missing, samples):
+        if others and whole.calls_for_witnesses(arrays, arrived.missing, samples):
             with suppress(InputError):  # a witness that is broken says nothing
                 bring(plan.source, objects, others.values(), noted, advance=_told, called_off=threading.Event(), see=samples.see)
         odd = whole.require_whole(arrays, arrived.missing, samples, plan.source.url, allow_empty=allow_empty)

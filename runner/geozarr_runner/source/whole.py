@@ -7,12 +7,14 @@ of another band look like it.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from geozarr_runner.source.complete import HINT, Odd
+from geozarr_runner.source.evidence import LEAST, PROBABILITY, word_on
 from geozarr_runner.source.product import NATIVE_LEVELS, OVERVIEWS, REFLECTANCE
 from geozarr_runner.source.samples import Blocks, Sampled
 from geozarr_runner.source.shards import Cells, Region
@@ -22,8 +24,10 @@ from stac_watch.model.zarr3 import StoredArray
 
 MAX_VALID_SHARE = 0.05
 """Of the ground of an absent chunk, that another array may have data on: bands see the edge of a swath up to 300 m apart."""
+EDGE = 300.0  #: metres by which bands end elsewhere; data farther inside is ground, however little of it
+_FULL = 0.9  #: share of a block's pixels that have to be valid; single pixels are lost everywhere
 _ZEROS_ARE_LEGAL = ("quality/mask", "quality/probability", "conditions/mask/l1c_classification")
-"""Flags and probabilities: all zero in a cloudless tile, so that a chunk of them may be absent whatever lies beside it."""
+"""Flags and probabilities: all zero in a cloudless tile, so that a chunk of them may be absent unless somebody speaks of it."""
 _GROUND = (f"{REFLECTANCE}/", "conditions/mask/l2a_classification/", "conditions/mask/detector_footprint/")
 _SEES = (*_GROUND, "quality/atmosphere/")
 """What has data on all ground that the sensor saw."""
@@ -53,7 +57,16 @@ def require_whole(
 
 def lacks_ground(arrays: Mapping[str, StoredArray], missing: frozenset[str], samples: Blocks) -> bool:
     """Says whether objects, or chunks within shards, are absent of arrays that have data wherever the tile was seen."""
-    ground = {path for path in samples.of if path in arrays and path.startswith(_SEES)}
+    return _lacks(_SEES, arrays, missing, samples)
+
+
+def calls_for_witnesses(arrays: Mapping[str, StoredArray], missing: frozenset[str], samples: Blocks) -> bool:
+    """Says whether there are absences that arrays which were not chosen can speak about."""
+    return _lacks((*_SEES, PROBABILITY), arrays, missing, samples)
+
+
+def _lacks(kinds: tuple[str, ...], arrays: Mapping[str, StoredArray], missing: frozenset[str], samples: Blocks) -> bool:
+    ground = {path for path in samples.of if path in arrays and path.startswith(kinds)}
     return any(samples.of[path].absent for path in ground) or any(_owner(arrays, key).path in ground for key in missing)
 
 
@@ -81,16 +94,42 @@ def holes(arrays: Mapping[str, StoredArray], missing: frozenset[str], samples: B
         array = _owner(arrays, key)
         if array.path.startswith(_OVERVIEWS) and len(array.shape) == 2 and samples.of:  # (y, x)
             found += [key for k, at in _objects(array) if k == key and _has_ground(array, at, samples)]
-        elif array.pixels > 1 and array.path not in samples.of and not array.path.startswith(_ZEROS_ARE_LEGAL):
+        elif array.pixels > 1 and array.path not in samples.of and not _may_be_alike(array, arrays, missing):
             found.append(key)
         elif array.path in samples.of:
             samples.of[array.path].absent.extend(place for k, place in _objects(array) if k == key)
     for path, sampled in samples.of.items():
-        if path in arrays and not path.startswith(_ZEROS_ARE_LEGAL):
+        judge = _is_spoken_of if path.startswith(_ZEROS_ARE_LEGAL) else _has_ground
+        if path in arrays:
             found += [
-                f"{path}[{', '.join(str(s.start) for s in at)}]" for at in sampled.absent if _has_ground(sampled.array, at, samples)
+                f"{path}[{', '.join(str(s.start) for s in at)}]" for at in sampled.absent if judge(sampled.array, at, samples)
             ]
     return found
+
+
+def lost(arrays: Mapping[str, StoredArray], absent: frozenset[str], samples: Blocks) -> list[str]:
+    """Returns those of a store's absent objects that must be there, although nobody looked into the rest of their arrays.
+
+    Args:
+        arrays: all of the store.
+        absent: objects of arrays that were not fetched.
+        samples: of those that were.
+    """
+    found = []
+    for key in sorted(absent):
+        array = _owner(arrays, key)
+        at = next(at for k, at in _objects(array) if k == key)
+        if array.path.startswith(_SEES) or (len(at) == len(samples.edges) and _is_spoken_of(array, at, samples)):
+            found.append(key)
+    return found
+
+
+def _may_be_alike(array: StoredArray, arrays: Mapping[str, StoredArray], missing: frozenset[str]) -> bool:
+    """Says whether an array that is not on the grid may be absent: flags, and the axes of flags of which nothing is there."""
+    if not array.path.startswith(_ZEROS_ARE_LEGAL):
+        return False
+    beside = (key for a in arrays.values() if a.group == array.group for key, _ in a.keys())  # noqa: SIM118  # no mapping
+    return len(array.shape) > 1 or all(key in missing for key in beside)
 
 
 def identity(samples: Blocks) -> Check:
@@ -150,17 +189,45 @@ def _physical(sampled: Sampled) -> Cells:
 
 
 def _has_ground(array: StoredArray, at: Region, samples: Blocks) -> bool:
-    """Says whether any other array that sees the ground has data where a chunk is absent."""
-    grid = next(iter(samples.of.values())).valid.shape  # of all the same
-    rows, columns = (slice(s.start * n // size, -(-s.stop * n // size)) for s, n, size in zip(at, grid, array.shape, strict=True))
+    """Says whether any other array that sees the ground has data where a chunk is absent: on much of it, or well inside."""
+    near = math.ceil(EDGE / samples.metres)
     for path, other in samples.of.items():
         if path == array.path or not path.startswith(_GROUND):
             continue
-        seen = other.valid[rows, columns]
+        seen = _part(other.valid, array, at)
         known = seen[np.isfinite(seen)]
-        if known.size and float(known.mean()) > MAX_VALID_SHARE:
+        if known.size and (float(known.mean()) > MAX_VALID_SHARE or _is_deep(seen, 2 * near + 1)):
             return True
     return False
+
+
+def _is_deep(seen: Cells, edge: int) -> bool:
+    """Says whether somewhere a square of so many blocks an edge has data."""
+    if min(seen.shape) < edge:
+        return False
+    full: Cells = np.cumsum(np.cumsum(np.pad(seen >= _FULL, ((1, 0), (1, 0))), axis=0), axis=1)  # summed-area table
+    sums = full[edge:, edge:] - full[:-edge, edge:] - full[edge:, :-edge] + full[:-edge, :-edge]
+    return bool((sums == edge * edge).any())
+
+
+def _is_spoken_of(array: StoredArray, at: Region, samples: Blocks) -> bool:
+    """Says whether another array says of a chunk's pixels what there would not be without it; see `evidence`."""
+    word = word_on(array.path, array.attributes)
+    for path, other in samples.of.items():
+        if path != array.path and word in other.marks:
+            said = _part(other.marks[word], array, at)
+            known = said[np.isfinite(said)]
+            if known.size and float(known.mean()) > LEAST[word]:
+                return True
+    return False
+
+
+def _part(blocks: Cells, array: StoredArray, at: Region) -> Cells:
+    """Returns the blocks that a chunk of an array lies on."""
+    rows, columns = (
+        slice(s.start * n // size, -(-s.stop * n // size)) for s, n, size in zip(at, blocks.shape, array.shape, strict=True)
+    )
+    return blocks[rows, columns]
 
 
 def _owner(arrays: Mapping[str, StoredArray], key: str) -> StoredArray:
