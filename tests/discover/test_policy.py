@@ -17,7 +17,13 @@ CASES = [
     (SkipReason.TOO_CLOUDY, {"max_cloud_cover": 60}, {"cloud_cover": 60.1}, {"cloud_cover": 60.0}),
     (SkipReason.NO_CLOUD_COVER, {"max_cloud_cover": 60}, {"cloud_cover": None}, {"cloud_cover": 0.0}),
 ]
-SET_BY_THE_LEDGER = {SkipReason.WITHDRAWN, SkipReason.SUPERSEDED, SkipReason.RETIRED, SkipReason.OTHER_SOURCE}
+SET_BY_THE_LEDGER = {
+    SkipReason.WITHDRAWN,
+    SkipReason.SUPERSEDED,
+    SkipReason.RETIRED,
+    SkipReason.LIFETIME_OVER,
+    SkipReason.OTHER_SOURCE,
+}
 
 
 @pytest.mark.parametrize(("reason", "rules", "bad", "good"), CASES, ids=lambda v: str(v) if isinstance(v, SkipReason) else "")

@@ -12,12 +12,12 @@ from collections.abc import Mapping, Sequence
 
 import typer
 
-from stac_watch.cli import ask, cluster, deploy, jobs, ledger, manifests, recovery, register, report, setup, watch
+from stac_watch.cli import ask, cluster, deploy, jobs, ledger, lifetimes, manifests, recovery, register, report, setup, watch
 from stac_watch.cli.terminal import Call, alone, cli
 from stac_watch.model.errors import Exit, StacWatchError
 
 # importing one registers its verbs
-VERBS = (watch, setup, ask, report, jobs, register, ledger, recovery, cluster, manifests, deploy)
+VERBS = (watch, setup, ask, report, jobs, lifetimes, register, ledger, recovery, cluster, manifests, deploy)
 
 
 def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:

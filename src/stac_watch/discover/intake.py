@@ -330,7 +330,12 @@ def is_behind(item: Item, known: Known, now: datetime) -> bool:
 
 
 def is_open(item: Item, known: Known) -> bool:
-    """Tells whether an unchanged item is judged again: what rules kept out is, what met a later revision only once stamped anew."""
+    """Tells whether an unchanged item is judged again: what rules kept out is, what met a later revision only once stamped anew.
+
+    What was removed because its lifetime is over is not: nothing but a person, or a later revision, brings it back.
+    """
+    if known.cause == SkipReason.LIFETIME_OVER:
+        return False
     stamped_anew = item.updated is not None and known.updated is not None and item.updated > known.updated
     return known.state is State.SKIPPED and (not known.overtaken or stamped_anew)
 

@@ -11,7 +11,7 @@ from datetime import datetime
 
 from stac_watch.config.model import Source
 from stac_watch.ledger.ledger import Ledger
-from stac_watch.ledger.records import Retired
+from stac_watch.ledger.records import ConversionRow, Retired
 from stac_watch.ledger.session import StaleState
 from stac_watch.model.errors import InputError, StacWatchError
 from stac_watch.model.item import Retirement
@@ -86,21 +86,24 @@ def execute(targets: Sequence[Retiring], ledger: Ledger, now: Callable[[], datet
     """
     done = []
     for target in targets:
-        if target.refusal is None and target.action == "delete" and registers and _is_registered(target, ledger, now):
+        if target.refusal is None and target.action == "delete" and registers and _is_registered(target, ledger, now()):
             done.append(replace(target, refusal=FIRST))
         else:
             done.append(target if target.refusal is not None else _done(target, ledger, now, registers=registers))
     return done
 
 
-def _is_registered(target: Retiring, ledger: Ledger, now: Callable[[], datetime]) -> bool:
-    """Tells whether an item is, or is to be, in the catalog of outputs; has the watcher take it out then."""
+def _is_registered(target: Retiring, ledger: Ledger, now: datetime) -> bool:
     assert target.retired is not None  # noqa: S101  # a plan's
-    row = target.retired.row
+    return leaves_first(ledger, target.retired.row, now)
+
+
+def leaves_first(ledger: Ledger, row: ConversionRow, now: datetime) -> bool:
+    """Tells whether an item is, or is to be, in the catalog of outputs; has the watcher take it out then."""
     states = [p.state for p in ledger.publications.of(row.item_id) if p.key == row.key]
     if PublicationState.WITHDRAWN in states or not states:
         return False
-    ledger.publications.withdraw([row.key], now())
+    ledger.publications.withdraw([row.key], now)
     return True
 
 

@@ -25,7 +25,9 @@ from stac_watch.model.identity import event_id
 from stac_watch.model.item import Item, SkipReason
 from stac_watch.model.states import FINAL, Fact, State, next_state
 
-AFTER_ADMISSION = frozenset({SkipReason.WITHDRAWN.value, SkipReason.SUPERSEDED.value, SkipReason.RETIRED.value})
+AFTER_ADMISSION = frozenset(
+    r.value for r in (SkipReason.WITHDRAWN, SkipReason.SUPERSEDED, SkipReason.RETIRED, SkipReason.LIFETIME_OVER)
+)
 """Skipped for what happened later: some source had admitted it before."""
 
 
@@ -119,6 +121,8 @@ def _insert(tx: Connection, source: str, sightings: Sequence[Sighting], now: dat
 
 def _readmit(tx: Connection, row: ConversionRow, asked: Conversion, before: ConversionRow | None, now: datetime) -> list[State]:
     """Queues what rules kept out until now, and what is the item's revision once more; nothing else moves what is there."""
+    if row.cause == SkipReason.LIFETIME_OVER and asked.lane == "live":
+        return []  # whichever source sees it
     if row.state is State.SKIPPED:
         lane = row.lane if asked.lane == "live" else asked.lane  # what comes back by itself keeps its lane
         reason = "backfill" if lane == "backfill" else "updated"

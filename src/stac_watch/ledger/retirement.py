@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime
 
-from sqlalchemy import select, update
+from sqlalchemy import and_, or_, select, update
 
 from stac_watch.ledger import moves
 from stac_watch.ledger import schema as t
@@ -56,10 +56,44 @@ class Retirements:
             if (since is not None and output in done[wanted]) or (since is None and output == Retirement.DEPRECATED):
                 yield Retired(conversion_of(values), since)
 
+    def aged(self, source: str, before: datetime, *, by_done: bool) -> Iterator[tuple[ConversionRow, datetime]]:
+        """Yields what is done of a source and was acquired, or done, before then, and when it was acquired.
+
+        Nothing of an earlier revision whose output that of the current one has replaced.
+        """
+        c, i, other = t.conversion.c, t.item.c, t.conversion.alias("other")
+        query = (
+            select(t.conversion, i.sensing)
+            .join(t.item, (i.source == c.source) & (i.item_id == c.item_id))
+            .join(other, other.c.key == i.key)
+            .where(or_(c.key == i.key, c.output_zarr != other.c.output_zarr))
+            .where(c.source == source, c.state == State.DONE.value, (c.changed_at if by_done else i.sensing) < before)
+        )
+        with self._session.read() as tx:
+            rows = tx.execute(query).all()
+        for row in rows:
+            values = dict(row._mapping)  # noqa: SLF001  # SQLAlchemy's documented name for it
+            sensing = values.pop("sensing")
+            yield conversion_of(values), sensing
+
+    def bury(self, row: ConversionRow, why: str, now: datetime) -> None:
+        """Notes that the lifetime of an output is over, and that it is no longer there.
+
+        Raises:
+            StaleState: the conversion was moved by somebody else meanwhile.
+        """
+        with self._session.write() as tx:
+            moves.apply(tx, row, Move(Fact.RETIRED, why, reason=SkipReason.LIFETIME_OVER), now)
+
     def shares_output(self, row: ConversionRow) -> bool:
-        """Tells whether another conversion is, or is to be, under the same name."""
+        """Tells whether another conversion is, or is to be, under the same name.
+
+        Not one of an earlier revision of the item that was done: its output was replaced.
+        """
         c = t.conversion.c
-        others = select(c.key).where(c.output_zarr == row.output_zarr, c.key != row.key, c.state != State.SKIPPED.value).limit(1)
+        replaced = and_(c.source == row.source, c.item_id == row.item_id, c.state == State.DONE.value)
+        others = select(c.key).where(c.output_zarr == row.output_zarr, c.key != row.key, c.state != State.SKIPPED.value, ~replaced)
+        others = others.limit(1)
         with self._session.read() as tx:
             return tx.execute(others).first() is not None
 

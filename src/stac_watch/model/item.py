@@ -68,6 +68,7 @@ class SkipReason(StrEnum):
     DEPRECATED = "deprecated"  #: the catalog says that it should not be used
     WITHDRAWN = "withdrawn"  #: it is gone from the catalog
     RETIRED = "retired"  #: it is gone from the catalog, and its output was removed, see `on_gone`
+    LIFETIME_OVER = "lifetime_over"  #: it was converted, and its output was removed when it was old enough, see `expire`
     OTHER_SOURCE = "other_source"  #: the same acquisition is, or was, converted for another source, see `prefer`
     FORM = "form_not_taken"  #: the runner does not take its product's form: one zip file, a later Zarr, another mission's
     SUPERSEDED = "superseded"  #: a newer revision, or a newer processing of the same acquisition, replaced it

@@ -55,7 +55,7 @@ class Fact(StrEnum):
     EXPIRED = "expired"  #: the volume with the only copy of a done output is gone
     REPLAYED = "replayed"  #: a person asked for it
     WITHDRAWN = "withdrawn"  #: the item is gone from the catalog
-    RETIRED = "retired"  #: the item is gone from the catalog, and the output of what was done was removed
+    RETIRED = "retired"  #: the output of what was done was removed: its item is gone, or its lifetime is over
     NAME_TAKEN = "name_taken"  #: a run of that name is there that this ledger never asked for: the next attempt, under a free one
     SUPERSEDED = "superseded"  #: a newer revision of the item replaced it
 

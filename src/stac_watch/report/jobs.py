@@ -13,6 +13,7 @@ from rich.text import Text
 
 from stac_watch.jobs.audit import Audit, Gap
 from stac_watch.jobs.backfill import BackfillPlan
+from stac_watch.jobs.expire import ExpiryPlan
 from stac_watch.jobs.prune import Pruned
 from stac_watch.jobs.rebuild import Rebuilt
 from stac_watch.jobs.register import RegistrationWish
@@ -104,6 +105,20 @@ def render_retiring(targets: Sequence[Retiring]) -> RenderableType:
         table.add_row(Text(t.item), Text(t.source), since, Text(t.output), what)
     if len(targets) > SHOWN:
         table.add_row(f"… {len(targets) - SHOWN} more", "", "", "", "")
+    return table
+
+
+def render_expiry(found: ExpiryPlan) -> RenderableType:
+    """Returns which outputs go, or went, and what they take."""
+    table = Table(title=f"{found.since} before {stamp(found.before)}", title_justify="left", header_style="bold")
+    for column in ("item", "source", "acquired", "done", "GB", "output", "what"):
+        table.add_column(column, overflow="fold")
+    for one in found.outputs[:SHOWN]:
+        what = Text(f"no: {one.refusal}", style="yellow") if one.refusal else Text("removed" if found.removed else "is removed")
+        size = f"{one.bytes / 1e9:.2f}"
+        table.add_row(Text(one.item), one.source, when(one.acquired), when(one.done), size, Text(one.output), what)
+    if len(found.outputs) > SHOWN:
+        table.add_row(f"… {len(found.outputs) - SHOWN} more", *[""] * 6)
     return table
 
 
