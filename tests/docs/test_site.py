@@ -110,7 +110,17 @@ def test_no_list_table_or_fence_is_left_as_text(pages):
 
 def test_what_is_said_can_be_searched(site):
     index = (site / "search" / "search_index.json").read_text(encoding="utf-8")
-    for word in ("confirm_after", "StacWatchEventsLost", "cannot_match", "stac-watch/lane"):
+    for word in (
+        "confirm_after",
+        "StacWatchEventsLost",
+        "cannot_match",
+        "stac-watch/lane",
+        "summer",
+        "country",
+        "xarray",
+        "cancel",
+        "proxy",
+    ):
         assert word in index
 
 

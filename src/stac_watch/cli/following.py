@@ -51,7 +51,7 @@ def _follow(parts: Parts, intake: Intake, request: backfill.BackfillRequest) -> 
     if last.held:
         print(f"held: {last.held}; `stac-watch status` shows what failed, the same command goes on")
     if last.waiting:
-        print(f"{last.waiting} are not there yet: a watcher looks for them again; `stac-watch status` says when")
+        print(f"{last.waiting} not available yet: a watcher keeps looking for them; `stac-watch status` says when")
     return Exit.NOT_ALL_WELL if last.held or last.failed or last.waiting else Exit.OK
 
 

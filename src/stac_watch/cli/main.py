@@ -59,5 +59,5 @@ def _said(error: Exception) -> tuple[str, str, Exit]:
         return "", "", Exit.INTERRUPTED
     if isinstance(error, typer.TyperException):
         return error.format_message(), "`stac-watch --help` lists the verbs and their options", Exit.USAGE
-    text = f"a defect of stac-watch: {type(error).__name__}: {error}"
+    text = f"a bug in stac-watch: {type(error).__name__}: {error}"
     return text, "run it again as `stac-watch --debug …` and report the traceback", Exit.DEFECT

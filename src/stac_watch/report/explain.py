@@ -170,7 +170,7 @@ def what_next(row: ConversionRow, now: datetime, limits: Limits, around: Circums
         again = row.changed_at + limits.confirm_after
         return Next(f"its run is looked for; if none is seen the same event goes out again ({row.waits_for or 'none yet'})", again)
     if row.state is State.RUNNING:
-        return Next(row.waits_for or "its run is looked at with every tick; its outcome decides", None)
+        return Next(row.waits_for or "its run is in progress; its result decides", None)
     if row.state is State.FAILED:
         return Next(f"nothing by itself; `stac-watch replay {row.item_id} --yes` tries again once the cause is gone", None)
     if row.state is State.EXPIRED:
