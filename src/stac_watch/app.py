@@ -151,12 +151,14 @@ def serving(config: Config, parts: Parts) -> Iterator[tuple[str, Callable[[Tick]
 
     from stac_watch.report.links import links_of
     from stac_watch.report.web import answers
+    from stac_watch.report.web.hints import desk_of
     from stac_watch.report.web.site import Site
     from stac_watch.watch.pulse import Recorder
 
     pulse = Recorder(parts.now)
     parts.ledger.listen(pulse.hear)
-    told = (version("stac-watch"), links_of(config), config.installation, config.objective)
+    links = links_of(config)
+    told = (version("stac-watch"), links, config.installation, config.objective, desk_of(config.web, parts.sources, parts.hints))
     site = Site(parts.ledger, parts.sources, parts.limits, pulse.read, parts.now, *told)
     with answers.serving(site, config.web.host, config.web.port, config.web.hosts) as url:
         yield url, pulse.note
@@ -332,15 +334,13 @@ def _local(config: Config, engine: LocalSettings, environ: Mapping[str, str]) ->
         raise Unavailable("geozarr-runner is not installed", hint="install it beside stac-watch: pip install geozarr-runner")
     make_folder(engine.folder)
     hosts = sorted({host for source in config.sources for host in source.hosts()})
-    auths = [*(source.auth for source in config.sources), config.registration.auth if config.registration is not None else None]
-    secret = {s.env for auth in auths if auth is not None for s in auth.secrets()}  # runs need none of it
     return LocalEngine(
         engine.folder.resolve(),
         command=[runner, "run", f"--allowed-hosts={','.join(hosts)}"],
         max_in_flight=engine.limits.max_in_flight,
         deadline=engine.deadline,
         memory=engine.memory or _share_of_memory(engine.limits.max_in_flight),
-        environ={name: value for name, value in environ.items() if not name.startswith(ENV_PREFIX) and name not in secret},
+        environ={name: value for name, value in environ.items() if not name.startswith(ENV_PREFIX) and name not in config.secret},
     )
 
 

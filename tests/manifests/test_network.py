@@ -67,6 +67,7 @@ def permitted(policies, who, direction, other, port):
         (POLLER, BUS, 4222, False),
         (RUN, BUS, 4222, False),
         (RUN, POLLER, 8080, False),
+        (OTHER, POLLER, 8080, False),
         (POLLER, "203.0.113.7", 443, True),
         (POLLER, "203.0.113.7", 5432, False),
         (RUN, "203.0.113.7", 443, True),

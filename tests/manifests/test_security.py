@@ -68,6 +68,9 @@ def test_our_root_file_systems_are_read_only(objects):
             assert {"name": "HOME", "value": "/tmp"} in main["env"]
 
 
+SECRETS = {"STAC_WATCH__ENGINE__TOKEN", "STAC_WATCH__ENGINE__NEXT_TOKEN", "STAC_WATCH__WEB__HINTS__VALUE"}
+
+
 def test_secrets_are_only_named(objects, rendered):
     assert not [key for key in objects if key[0] == "Secret"]
     assert "stringData" not in "".join(rendered.values())
@@ -75,7 +78,7 @@ def test_secrets_are_only_named(objects, rendered):
         for spec in containers.values():
             for entry in spec.get("env", []):
                 secret = "secretKeyRef" in entry.get("valueFrom", {})
-                assert secret == (entry["name"] in {"STAC_WATCH__ENGINE__TOKEN", "STAC_WATCH__ENGINE__NEXT_TOKEN"}), (name, entry)
+                assert secret == (entry["name"] in SECRETS), (name, entry)
 
 
 @pytest.mark.parametrize(

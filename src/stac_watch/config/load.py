@@ -116,6 +116,12 @@ def _refuse_secrets(raw: Mapping[str, Any], path: Path) -> None:
                     f"{path}: the secret of auth.{way} stands in the file, which many may read (on a cluster it is a ConfigMap)",
                     hint=f"name where it is: {way}: {{env: VARIABLE}} or {way}: {{file: PATH}}; change it if it was shown",
                 )
+    hints = _hints(raw)
+    if hints is not None and (not isinstance(hints, dict) or "value" in hints):
+        raise ConfigError(
+            f"{path}: the token of web.hints stands in the file, which many may read (on a cluster it is a ConfigMap)",
+            hint="name where it is: hints: {env: VARIABLE} or hints: {file: PATH}; change it if it was shown",
+        )
     if re.search(r"//[^/@\s]*:[^@\s]+@", str(raw.get("ledger", ""))):
         raise ConfigError(
             f"{path}: the URL of ledger has a password, and many may read the file (on a cluster it is a ConfigMap)",
@@ -134,6 +140,11 @@ def _authorized(raw: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [*_sources(raw), *([register] if isinstance(register, dict) else [])]
 
 
+def _hints(raw: Mapping[str, Any]) -> Any:  # noqa: ANN401  # as the file gives it
+    web = raw.get("web")
+    return web.get("hints") if isinstance(web, dict) else None
+
+
 def _ways(source: dict[str, Any]) -> dict[str, Any]:
     """Returns a source's `auth`, by way; nothing where there is none."""
     auth = source.get("auth")
@@ -144,10 +155,9 @@ def _ways(source: dict[str, Any]) -> dict[str, Any]:
 
 def _read_secrets(raw: dict[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
     """Puts what `token_file` and `ledger_file` hold, and what variables that `auth` names, where it is used."""
-    for source in _authorized(raw):
-        for given in _ways(source).values():
-            if isinstance(given, dict) and isinstance(given.get("env"), str) and given["env"] in environ:
-                given.setdefault("value", environ[given["env"]])
+    for given in (*(way for source in _authorized(raw) for way in _ways(source).values()), _hints(raw)):
+        if isinstance(given, dict) and isinstance(given.get("env"), str) and given["env"] in environ:
+            given.setdefault("value", environ[given["env"]])
     engine = raw.get("engine")
     for node, name, place in ((raw, "ledger", "ledger_file"), (engine, "token", "engine.token_file")):
         key = f"{name}_file"

@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from stac_watch.config.areas import Area, Expression, parse_area, parse_expression
-from stac_watch.config.auth import Auth
+from stac_watch.config.auth import Auth, Secret
 from stac_watch.config.objective import Objective
 from stac_watch.config.places import output_template
 from stac_watch.config.register import Register
@@ -220,7 +220,7 @@ class LocalSettings(Group):
 
 
 class Web(Group):
-    """What `watch` serves over HTTP: status page, /metrics, /healthz, /readyz. Nothing can be changed there, no secret is shown."""
+    """What `watch` serves over HTTP: status page, /metrics, probes, /hints. Nothing can be changed there, no secret is shown."""
 
     host: str = Field(default="127.0.0.1", min_length=1)
     """Address to listen on: this machine only, because whoever reaches the page sees every item; in a pod `0.0.0.0`."""
@@ -229,6 +229,9 @@ class Web(Group):
     hosts: tuple[Host, ...] = ()
     """Names under which browsers reach it, as through an Ingress. Addresses, and names that only exist inside (`localhost`, one
     label, `.svc`, `.cluster.local`, `.internal`, `.local`), are always answered; others could be an evil page's (DNS rebinding)."""
+    hints: Secret | None = None
+    """Token with which `POST /hints` lets a source be polled at once; where it is: `env` or `file`. Empty =
+    hints are not taken."""
 
 
 class Config(Group):
@@ -314,6 +317,14 @@ class Config(Group):
                 " an object store, for example recipe.output: s3://BUCKET/{item_id}.zarr"
             )
         return self
+
+    @property
+    def secret(self) -> frozenset[str]:
+        """Variables of the environment that hold secrets, of which runs need none."""
+        auths = [*(source.auth for source in self.sources), self.registration.auth if self.registration is not None else None]
+        hints = self.web.hints if self.web is not None else None
+        secrets = [*(s for auth in auths if auth is not None for s in auth.secrets()), *([hints] if hints is not None else [])]
+        return frozenset(s.env for s in secrets if s.env is not None)
 
     @property
     def lifetime(self) -> timedelta | None:

@@ -42,6 +42,8 @@ class Loop:
     installation: str = ""  # whose loop it is
     steps: Mapping[tuple[str, str, str], Histogram] = field(default_factory=dict)  # by source, lane and step
     products: Mapping[tuple[str, str, str], int] = field(default_factory=dict)  # by source, form and state
+    hints: Mapping[str, int] = field(default_factory=dict)  # by what became of them
+    hinted: Mapping[tuple[str, str], int] = field(default_factory=dict)  # polls by source and what they found
 
 
 def families(whole: Totals | None, loop: Loop, sources: tuple[str, ...], burns: Sequence[Burn] = ()) -> Iterator[Metric]:
@@ -162,6 +164,9 @@ def _of_loop(loop: Loop, sources: tuple[str, ...]) -> Iterator[Metric]:
     yield _counter("posts", "Events that were posted, by the engine's answer", posts, ("answer",))
     yield _counter("sightings", "Items that the catalog showed, by verdict", loop.sightings, ("source", "verdict"))
     yield _counter("products", "New conversions by the form of their product", loop.products, ("source", "form", "state"))
+    hints = {(result,): n for result, n in loop.hints.items()}
+    yield _counter("hints", "Hints that were posted, by what became of them", hints, ("result",))
+    yield _counter("hinted_polls", "Polls that hints asked for, by what they found", loop.hinted, ("source", "found"))
     steps = HistogramMetricFamily(
         f"{PREFIX}_step_seconds", "How long conversions took to a step from the one before", labels=("source", "lane", "step")
     )

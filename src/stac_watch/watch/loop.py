@@ -35,6 +35,7 @@ from stac_watch.runs.lanes import reserved
 from stac_watch.runs.pace import Throttle, TokenBucket
 from stac_watch.runs.reconcile import reconcile
 from stac_watch.watch.aside import Aside, Telling
+from stac_watch.watch.hints import Hints
 from stac_watch.watch.observer import Observer
 
 ENGINE, LEDGER, REGISTER, SINKS = "engine", "ledger", "register", "sinks"
@@ -75,6 +76,7 @@ class Parts:
     gives_way: bool = False  # it leaves the ledger to any watcher that does not
     rivals: Mapping[str, Rivals] = field(default_factory=dict)  # by source: who may have the same acquisitions
     stores: Mapping[str, Stores] = field(default_factory=dict)  # of products, by source; without them none is looked at
+    hints: Hints = field(default_factory=Hints)  # which sources are to be asked now, and when the loop has something to do
 
     def intake(self, source: Source) -> Intake:
         """Returns what documents of a source pass through."""
@@ -113,7 +115,7 @@ class Watcher:
         caps = reserved([s.name for s in parts.sources], parts.limits.max_in_flight, own)
         self._throttle = Throttle(TokenBucket(parts.limits.rate), caps=caps, max_in_flight=parts.limits.max_in_flight)
         self._observers = [
-            Observer(parts.intake(source), parts.rng, parts.stores.get(source.name))
+            Observer(parts.intake(source), parts.rng, parts.hints, parts.stores.get(source.name))
             for source in (parts.sources if observing else ())
         ]
         self._registering = Aside(parts.registrar, "register") if parts.registrar is not None else None
@@ -130,17 +132,18 @@ class Watcher:
         self._afresh = True  # nothing was looked at yet: the ledger may have been restored
         self._renamed = False  # what sources with a new name had is theirs
 
-    def tick(self, *, to_the_end: bool = False) -> Tick:
+    def tick(self, *, to_the_end: bool = False, waits: bool = True, early: bool = False) -> Tick:
         """One round: asks the sources whose time has come, looks at the engine, sends what there is room for.
 
         A source that does not answer is waited for as long as `patience` says, once, and looked at again in each later round;
-        `to_the_end` waits for all of them, their sweeps included.
+        `to_the_end` waits for all of them, their sweeps included. A loop that the bell wakes does not wait, and is `early` where it
+        was woken.
         """
         tallies: dict[str, Tally] = {}
         problems: dict[str, StacWatchError] = {}
         self._stale = self._long_unasked() if self._stale is None else self._stale
-        started = self._started(problems, to_the_end=to_the_end)
-        deadline = monotonic() + self._p.patience
+        started = self._started(problems, to_the_end=to_the_end, early=early)
+        deadline = monotonic() + (self._p.patience if waits else 0.0)
         for observer in self._observers:
             patience = max(0.0, deadline - monotonic()) if observer in started else 0.0
             tally, problem = observer.collect(None if to_the_end else patience)
@@ -180,12 +183,12 @@ class Watcher:
             self._ailing.pop(SINKS, None)
         return posted
 
-    def _started(self, problems: dict[str, StacWatchError], *, to_the_end: bool) -> list[Observer]:
+    def _started(self, problems: dict[str, StacWatchError], *, to_the_end: bool, early: bool) -> list[Observer]:
         """Starts the rounds whose time has come."""
         started = []
         for observer in self._observers:
             try:
-                if observer.start(to_the_end=to_the_end):
+                if observer.start(to_the_end=to_the_end, early=early):
                     started.append(observer)
             except Temporary as error:
                 problems[observer.name] = error
@@ -276,11 +279,14 @@ class Watcher:
 
     def run(self, report: Callable[[Tick], None]) -> None:
         """Goes on until asked to stop; as a standby while another watcher has the ledger."""
-        while True:
-            tick = self.turn()
+        self._p.ledger.listen(self._p.hints.hear)
+        left: float | None = 0.0  # seconds to the next beat
+        while left is not None:
+            tick = self.turn(waits=False, early=left > 0)
             report(tick)
-            if self._p.wait(STANDBY if tick.standby else self._p.beat):
-                return
+            beat = STANDBY if tick.standby else self._p.beat
+            sources = () if tick.standby or tick.problems else self._observers  # where nobody could follow a hint, it waits
+            left = self._p.hints.rest(self._p.wait, left if left > 0 else beat, sources)
 
     def drain(self, report: Callable[[Tick], None]) -> bool:
         """One tick to the end: asks once, then sees every event that is due through; False when asked to stop before.
@@ -311,7 +317,7 @@ class Watcher:
             if self._p.wait(STANDBY if tick.standby else self._p.beat):
                 return False
 
-    def turn(self, *, to_the_end: bool = False) -> Tick:
+    def turn(self, *, to_the_end: bool = False, waits: bool = True, early: bool = False) -> Tick:
         """One round if the ledger is this watcher's, or can be; else nothing but who has it."""
         p = self._p
         try:
@@ -319,7 +325,7 @@ class Watcher:
                 holder = p.ledger.lease.holder()
                 return Tick(standby=holder[0] if holder else "another watcher")
             self._take_over_renamed()
-            return self.tick(to_the_end=to_the_end)
+            return self.tick(to_the_end=to_the_end, waits=waits, early=early)
         except LeaseLost:
             return Tick(standby="another watcher")
         except Temporary as error:  # the ledger does not answer: nothing can be done until it does, and nothing else is wrong

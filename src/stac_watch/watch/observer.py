@@ -17,6 +17,7 @@ from stac_watch.discover.sweep import sweep
 from stac_watch.ledger.records import Tally
 from stac_watch.model.errors import Defect, StacWatchError, Temporary, told
 from stac_watch.model.patience import Rest
+from stac_watch.watch.hints import Hints
 
 JITTER = 0.1  # of the poll interval, so that many installations do not ask the catalog in step
 PAUSE = timedelta(minutes=1)  # between looks whether a sweep is due or an item is to be looked at, and after one that failed
@@ -25,9 +26,9 @@ PAUSE = timedelta(minutes=1)  # between looks whether a sweep is due or an item 
 class Observer:
     """One source's polls, sweeps, and looks at what was stamped anew."""
 
-    def __init__(self, intake: Intake, rng: random.Random, stores: Stores | None = None) -> None:
+    def __init__(self, intake: Intake, rng: random.Random, hints: Hints, stores: Stores | None = None) -> None:
         self.name = intake.source.name
-        self._intake, self._rng, self._stores = intake, rng, stores
+        self._intake, self._rng, self._hints, self._stores = intake, rng, hints, stores
         self._polled: Rest | None = None
         self._swept: Rest | None = None
         self._looked: Rest | None = None
@@ -35,13 +36,17 @@ class Observer:
         self._tally: Tally | None = None
         self._error: BaseException | None = None
 
-    def start(self, *, to_the_end: bool) -> bool:
-        """Starts a round when its time has come and none is under way; `to_the_end` includes the whole of a due sweep.
+    def start(self, *, to_the_end: bool, early: bool = False) -> bool:
+        """Starts a round when its time has come and none is under way.
+
+        `to_the_end` includes the whole of a due sweep. `early`, before the loop's beat, only polls begin: of sweeps it is a step a
+        beat.
 
         Raises:
             Temporary: this machine has no thread for it.
         """
-        if self._thread is not None or not any(map(self._due, (self._polled, self._swept, self._looked))):
+        rests = (self._polled,) if early else (self._polled, self._swept, self._looked)
+        if self._thread is not None or not (self.is_hinted or any(map(self._due, rests))):
             return False
         # a daemon: a stop must not wait for a catalog's time-out, and the ledger's transactions survive any end
         self._thread = threading.Thread(target=self._round, args=(to_the_end,), name=f"observe-{self.name}", daemon=True)
@@ -51,6 +56,11 @@ class Observer:
             self._thread = None
             raise Temporary(f"this machine starts no thread: {error}", hint="see its limits of processes and memory") from error
         return True
+
+    @property
+    def is_hinted(self) -> bool:
+        """Tells whether a round is to begin now because of a hint."""
+        return self._thread is None and self._hints.is_due(self.name, self._intake.now())
 
     def collect(self, patience: float | None) -> tuple[Tally | None, StacWatchError | None]:
         """Waits so long for the round to end; returns what it found and what is wrong, nothing while it goes on.
@@ -82,10 +92,9 @@ class Observer:
 
     def _round(self, to_the_end: bool) -> None:  # a thread's target takes positions
         try:
-            if self._due(self._polled):
-                jitter = 1 + self._rng.uniform(-JITTER, JITTER)
-                self._polled = self._pause(self._intake.source.poll.interval * jitter)
-                self._tally = poll(self._intake)
+            hinted = self._hints.is_due(self.name, self._intake.now())
+            if hinted or self._due(self._polled):
+                self._poll(hinted=hinted)
             if self._due(self._swept):
                 self._sweep(to_the_end=to_the_end)
             if self._due(self._looked) and (self._stores is None or look(self._intake, self._stores) is None):
@@ -96,6 +105,20 @@ class Observer:
         except BaseException as error:  # noqa: BLE001  # carried to the loop's thread, which says it
             self._error = error
             self._swept = self._pause(PAUSE)
+        finally:
+            self._hints.bell.set()
+
+    def _poll(self, *, hinted: bool) -> None:
+        interval = self._intake.source.poll.interval
+        self._polled = self._pause(interval * (1 + self._rng.uniform(-JITTER, JITTER)))
+        self._hints.begin(self.name)
+        useful = False
+        try:
+            self._tally = poll(self._intake)
+            useful = self._tally.seen > 0
+        finally:
+            if hinted:
+                self._hints.end(self.name, self._intake.now(), useful=useful, longest=interval)
 
     def _sweep(self, *, to_the_end: bool) -> None:
         while True:

@@ -135,6 +135,10 @@ def _container(settings: Settings) -> Object:
                 "name": "STAC_WATCH__ENGINE__NEXT_TOKEN",
                 "valueFrom": {"secretKeyRef": {"name": token, "key": "next", "optional": True}},
             },
+            {  # without that key hints are not taken
+                "name": "STAC_WATCH__WEB__HINTS__VALUE",
+                "valueFrom": {"secretKeyRef": {"name": token, "key": "hints", "optional": True}},
+            },
             *when(tls, {"name": "STAC_WATCH__ENGINE__CA_FILE", "value": f"{WEBHOOK_FOLDER}/ca.crt"}),
             *pods.ledger_environment(settings),
             *pods.store_environment(settings),

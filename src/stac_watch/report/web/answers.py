@@ -1,4 +1,7 @@
-"""The answers to GET and HEAD: status page and its stream, page of an item, JSON, metrics, probes. There are no others."""
+"""The answers to GET and HEAD: status page and its stream, page of an item, JSON, metrics, probes.
+
+There are no others, but for hints where the configuration has a token for them.
+"""
 
 from __future__ import annotations
 
@@ -88,6 +91,11 @@ def create_app(site: Site, ended: Callable[[], bool] = lambda: False, hosts: tup
         return _sealed(told.healthz)(request)
 
     routes.append(Route("/healthz", healthz, methods=["GET"]))
+
+    async def hints(request: Request) -> Response:
+        return await site.desk.answer(request) if site.desk is not None else PlainTextResponse("no hints here\n", 404)
+
+    routes.append(Route("/hints", hints, methods=["POST"]))
     middleware = [Middleware(Gate, serves=lambda name: serves(name, hosts))]
     return Starlette(routes=routes, middleware=middleware, exception_handlers={StacWatchError: _no_answer})
 
@@ -102,12 +110,13 @@ class _Families(Collector):
         except StacWatchError:
             whole, burns = None, []  # said by `ledger_up`; what the loop counted is told all the same
         pulse = self._site.pulse()
+        hints, hinted = self._site.desk.hints.counts() if self._site.desk is not None else ({}, {})
         loop = Loop(
             version=self._site.version, installation=self._site.installation,
             ticks=pulse.ticks, last_tick=pulse.at, leads=pulse.ticks > 0 and not pulse.standby,
             ailing=frozenset(pulse.ailing), answered=pulse.answered, problems=pulse.problems, facts=pulse.facts, posts=pulse.posts,
             sightings=pulse.sightings, products=pulse.products,
-            steps={place: (d.cumulated(), d.total) for place, d in pulse.steps.items()},
+            steps={place: (d.cumulated(), d.total) for place, d in pulse.steps.items()}, hints=hints, hinted=hinted,
         )  # fmt: skip
         yield from families(whole, loop, tuple(source.name for source in self._site.sources), burns)
 

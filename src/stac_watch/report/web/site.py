@@ -20,6 +20,7 @@ from stac_watch.report.status import Status
 from stac_watch.report.totals import Totals
 from stac_watch.report.web import overview
 from stac_watch.report.web.attention import Standing
+from stac_watch.report.web.hints import Desk
 from stac_watch.report.web.overview import Extent, Overview
 from stac_watch.report.web.page import render_live
 from stac_watch.report.web.query import View
@@ -77,10 +78,11 @@ class Site:
         links: Links | None = None,
         installation: str = "",
         objective: Objective | None = None,
+        desk: Desk | None = None,
     ) -> None:
         self.ledger, self.sources, self.limits = ledger, sources, limits
         self.pulse, self.now, self.version, self.links = pulse, now, version, links or Links()
-        self.installation, self.objective = installation, objective
+        self.installation, self.objective, self.desk = installation, objective, desk
         self._burns = Kept[list[Burn]](KEPT_BURNS)
         self._totals, self._status, self._reading = Kept[Totals](), Kept[Status](), Kept[Reading]()
         self._pages = threading.Lock()  # a page is made once for all who wait for it
