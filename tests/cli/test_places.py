@@ -70,7 +70,7 @@ def test_a_path_on_the_command_line_is_that_of_the_person_who_types_it(stac_watc
     make_ledger(home, make)
     (tmp_path / "wanted.txt").write_text(make.item_id)
     said = stac_watch("replay", "--json", "--file", "wanted.txt", "-c", "home/stac-watch.yaml", cwd=tmp_path)
-    assert "on its way already" in said.out
+    assert "it is already queued" in said.out
 
 
 def test_a_report_is_published_where_it_was_asked_for_and_says_the_same_everywhere(stac_watch, home, tmp_path, make) -> None:

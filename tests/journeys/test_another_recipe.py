@@ -68,7 +68,7 @@ def test_everything_that_the_recipe_says_is_in_the_key_and_is_told(done):
         done.recipe = Recipe(**{"output": "/outputs/{item_id}.zarr", name: value})
         (target, *_) = replay.named([Wish(done.items[0])], done.ledger, ["demo"], intakes(done))
         assert name in target.action
-        assert "recipe of now" in target.action
+        assert "current recipe" in target.action
         assert plan(done).other_recipe == 3
     assert {row.key for row in current(done).values()} == before, "to say it does nothing"
 

@@ -224,7 +224,7 @@ def test_replay_by_id_makes_the_next_attempt_and_refuses_what_is_on_its_way(fini
     assert {r.state for r in finished.ledger.conversions.find()} == {State.DONE}  # saying it does nothing
     assert [t.state for t in again(finished, targets)] == [State.QUEUED] * 2
     refused = again(finished, replay.named([Wish(a)], finished.ledger, ["demo"]))
-    assert "on its way" in refused[0].refusal
+    assert "already queued" in refused[0].refusal
     finished.run()
     (row,) = finished.ledger.conversions.find(item_id=a)
     assert (row.state, row.attempt, row.lane) == (State.DONE, 2, "replay")

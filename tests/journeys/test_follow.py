@@ -173,7 +173,7 @@ def test_in_a_terminal_a_bar_and_an_eta_and_after_ctrl_c_it_goes_on(world):
     first.says(r"2/8 2 done, 0 failed, 6 to do, 0:00:\d\d left \(until 20")
     first.press_ctrl_c()
     assert first.ends() == 130
-    assert "interrupted; start the same command again to go on" in first.text
+    assert "interrupted; repeat the command to continue" in first.text
     assert "Traceback" not in first.text
     assert "━" in first.text
     assert first.text.rindex("\x1b[?25h") > first.text.rindex("\x1b[?25l"), "the cursor is shown again"
@@ -221,7 +221,7 @@ def test_a_canary_that_fails_stops_it_and_the_same_command_goes_on(world):
     world.tell(items[1], seconds=2.0)  # still under way when the other one fails: it is seen through
     first = world.start(*ASKED, "--canary", "2")
     assert first.ends() == 1
-    assert "held: 1 of the first 2 failed" in first.text
+    assert "on hold: 1 of the first 2 failed" in first.text
     assert world.runs() == 2
     assert world.states() == {"failed": 1, "done": 1, "queued": 4}
     status = call("status", "--config", world.config)
@@ -229,7 +229,7 @@ def test_a_canary_that_fails_stops_it_and_the_same_command_goes_on(world):
     assert "1 of the first 2 failed" in status.out
     second = world.start(*ASKED, "--canary", "2")
     assert second.ends() == 1  # one has failed still
-    assert "held" not in second.text
+    assert "on hold" not in second.text
     assert world.states() == {"failed": 1, "done": 5}
 
 
@@ -239,7 +239,7 @@ def test_max_failures_is_a_brake(world):
         world.publish(number, exit=65)
     command = world.start(*ASKED, "--max-failures", "3")
     assert command.ends() == 1
-    assert "held: 3 of its conversions failed, 3 were the limit" in command.text
+    assert "on hold: 3 of its conversions failed, 3 were the limit" in command.text
     assert (world.runs(), world.states()) == (3, {"failed": 3, "queued": 3})
 
 
@@ -250,7 +250,7 @@ def test_it_does_not_wait_for_days_for_a_product_that_is_not_there(world):
     command = world.start(*ASKED)
     assert command.ends() == 1
     assert "3 done, 0 failed, 0 to do, 1 not there yet" in command.text
-    assert "a watcher looks for them again" in command.text
+    assert "a watcher keeps looking for them" in command.text
 
 
 def test_it_gives_way_to_a_watcher_so_that_new_items_are_not_starved(world):

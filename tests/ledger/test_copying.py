@@ -130,5 +130,5 @@ def test_the_verb_takes_no_password_and_says_what_is_there(filled, tmp_path, sta
     assert "@FILE" in refused.err
     done = stac_watch("ledger", "copy", "env:FROM_URL", f"@{tmp_path}/to", FROM_URL=filled)
     assert done.code == 0, done.said
-    assert "every row is there" in done.out
+    assert "every row was copied" in done.out
     assert rows(f"sqlite:///{target}") == rows(filled)

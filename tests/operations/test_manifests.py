@@ -146,6 +146,6 @@ def test_a_ledger_is_backed_up_by_the_verb(stac_watch, tmp_path):
         connection.commit()
     said = stac_watch("ledger", "backup", tmp_path / "copies", f"--config={config}")
     assert said.code == 0, said.said
-    assert "whole; 1 kept" in said.out.replace("\n", " ")
+    assert "checked; 1 kept" in said.out.replace("\n", " ")
     config.write_text(f"ledger: postgresql+psycopg://localhost/x\nsources: [{source}]\n")
     assert "pg_dump" in stac_watch("ledger", "backup", tmp_path / "copies", f"--config={config}").said

@@ -86,7 +86,7 @@ def moved(**counts):
             "S2A_X",
             (
                 "asked 1 source: 1 done, 2 failed\n"
-                "  → `stac-watch explain S2A_X` says why; `stac-watch status` groups what failed alike"
+                "  → `stac-watch explain S2A_X` says why; `stac-watch status` groups failures by cause"
             ),
         ),
     ],

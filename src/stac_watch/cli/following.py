@@ -34,7 +34,7 @@ def carry_out(parts: Parts, intake: Intake, request: backfill.BackfillRequest, *
         return _follow(parts, intake, request)
     held = parts.ledger.lease.holder()
     if held is None or held[1] < parts.now():
-        print("no watcher runs: `stac-watch watch` converts them, or the same command with --follow")
+        print("no watcher is running: start `stac-watch watch`, or repeat the command with --follow")
     return Exit.OK
 
 
@@ -49,7 +49,7 @@ def _follow(parts: Parts, intake: Intake, request: backfill.BackfillRequest) -> 
     if last is None:
         return Exit.INTERRUPTED
     if last.held:
-        print(f"held: {last.held}; `stac-watch status` shows what failed, the same command goes on")
+        print(f"on hold: {last.held}; `stac-watch status` shows what failed, the same command resumes")
     if last.waiting:
         print(f"{last.waiting} not available yet: a watcher keeps looking for them; `stac-watch status` says when")
     return Exit.NOT_ALL_WELL if last.held or last.failed or last.waiting else Exit.OK

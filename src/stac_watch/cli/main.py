@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.envi
     except KeyboardInterrupt:
         code = Exit.INTERRUPTED
     if code == Exit.INTERRUPTED:  # typer turns Ctrl-C into this code by itself where it can
-        print("interrupted; start the same command again to go on", file=sys.stderr)
+        print("interrupted; repeat the command to continue", file=sys.stderr)
     return code or Exit.OK
 
 

@@ -169,16 +169,16 @@ def _target(row: ConversionRow, ledger: Ledger, recipes: Recipes, *, urgent: boo
     if row.state is State.QUEUED:
         if urgent:
             return ReplayTarget(row.item_id, row.source, row.key, row.state, f"attempt {row.attempt} goes out now", None)
-        why = "it is queued, on its way already; --now sends it at once"
+        why = "it is already queued; --now sends it at once"
     elif row.state not in FINAL:
-        why = f"it is {row.state.value}, on its way already"
+        why = f"it is {row.state.value}, already in progress"
     elif ledger.conversions.superseded(row):
         why = f"revision {row.revision} is not the item's current one"
     elif row.state is State.SKIPPED and row.reason in (SkipReason.WITHDRAWN, SkipReason.SUPERSEDED, SkipReason.DEPRECATED):
         why = f"it is skipped as {row.reason}"
     action = "" if why else f"attempt {row.attempt + 1}" + (", converts again" if row.state is State.DONE else "")
     if not why and (found := renewed(row, ledger, recipes)) is not None:
-        action = f"a new conversion with the recipe of now ({'; '.join(found[1])})"
+        action = f"a new conversion with the current recipe ({'; '.join(found[1])})"
     return ReplayTarget(row.item_id, row.source, row.key, row.state, action, why)
 
 

@@ -168,17 +168,19 @@ def what_next(row: ConversionRow, now: datetime, limits: Limits, around: Circums
         return _queued(row, now, around)
     if row.state is State.SUBMITTED:
         again = row.changed_at + limits.confirm_after
-        return Next(f"its run is looked for; if none is seen the same event goes out again ({row.waits_for or 'none yet'})", again)
+        return Next(
+            f"waiting for its run to appear; otherwise the same event goes out again ({row.waits_for or 'none yet'})", again
+        )
     if row.state is State.RUNNING:
         return Next(row.waits_for or "its run is in progress; its result decides", None)
     if row.state is State.FAILED:
-        return Next(f"nothing by itself; `stac-watch replay {row.item_id} --yes` tries again once the cause is gone", None)
+        return Next(f"nothing automatically; `stac-watch replay {row.item_id} --yes` retries once the cause is fixed", None)
     if row.state is State.EXPIRED:
-        return Next(f"nothing by itself; `stac-watch replay {row.item_id} --yes` makes it again", None)
+        return Next(f"nothing automatically; `stac-watch replay {row.item_id} --yes` makes it again", None)
     if row.state is State.SKIPPED:
         gone = row.reason in ("superseded", "withdrawn", "retired")
-        return Next("nothing" if gone else "looked at again whenever the catalog shows it; converted once the rules admit it", None)
-    return Next("nothing, unless the item changes or it is replayed", None)
+        return Next("nothing" if gone else "judged again whenever the catalog shows it; converted once the rules admit it", None)
+    return Next("nothing, unless the item changes or is replayed", None)
 
 
 def _queued(row: ConversionRow, now: datetime, around: Circumstances) -> Next:
@@ -186,7 +188,7 @@ def _queued(row: ConversionRow, now: datetime, around: Circumstances) -> Next:
         return Next("its event is about to be written", None)
     event = around.waits.event_id
     if around.held is not None and row.lane == "backfill":
-        return Next(f"event {event} is held: {around.held}; `stac-watch backfill {row.source} … --yes` goes on", None)
+        return Next(f"event {event} is held: {around.held}; `stac-watch backfill {row.source} … --yes` resumes it", None)
     if around.waits.due > now:
         return Next(f"event {event} goes out ({row.reason or 'no clear answer to its last post'})", around.waits.due)
     if around.blocker is not None:

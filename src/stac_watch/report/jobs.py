@@ -68,16 +68,16 @@ def render_plan(plan: BackfillPlan) -> RenderableType:
     if len(shown) > DAYS:
         table.add_row(f"… {len(shown) - DAYS} more", *("" for _ in columns))
     table.add_row("all", *(str(sum(getattr(day, name) for day in plan.days)) for name in columns), style="bold")
-    basis = "as measured here" if plan.measured else "as is usual for a full Sentinel-2 tile"
+    basis = "based on conversions here" if plan.measured else "typical of a full Sentinel-2 tile"
     skipped = ", ".join(f"{n} {reason}" for reason, n in plan.reasons.items())
     notes = [Text(f"skipped: {skipped}")] if skipped else []
     notes += [Text(f"to do: {plan.to_do} items, about {plan.gigabytes:g} GB and {plan.hours:g} h ({plan.limit}; {basis})")]
     if plan.other_recipe:
-        notes.append(Text(f"of these {plan.other_recipe} are done with another recipe, or at another place, and are made again"))
+        notes.append(Text(f"{plan.other_recipe} of them were done with another recipe or location, and will be redone"))
     if plan.goes_on_at is not None:
-        notes.append(Text(f"an earlier run of this range stopped at {stamp(plan.goes_on_at)}; --yes goes on there"))
+        notes.append(Text(f"an earlier backfill of this range stopped at {stamp(plan.goes_on_at)}; --yes resumes there"))
     if plan.held is not None:
-        notes.append(Text(f"held: {plan.held}; --yes lifts that", style="yellow"))
+        notes.append(Text(f"on hold: {plan.held}; --yes resumes it", style="yellow"))
     return Group(table, *notes)
 
 
@@ -129,11 +129,11 @@ def render_audit(found: Audit) -> RenderableType:
         f" {found.done} done and verified, {found.skipped} skipped" + (f", {found.retired} retired" if found.retired else "")
     )
     if found.unseen:
-        head.append(f"\n{found.unseen} of the done ones on the word of their runs: the outputs cannot be looked at from here")
+        head.append(f"\n{found.unseen} of them according to their runs only: the outputs cannot be read from here")
     if found.checked:
-        head.append(f"\n{found.checked} of the done ones were read to the last byte, and are what was written")
+        head.append(f"\n{found.checked} of them were read in full and match their checksums")
     if not found.gaps:
-        return Group(head, Text("nothing is missing, stale or doubled", style="green"))
+        return Group(head, Text("nothing is missing, stale or duplicated", style="green"))
     table = Table(header_style="bold")
     for column in ("gap", "item", "state", "why", "remedy"):
         table.add_column(column, overflow="fold")
@@ -158,8 +158,8 @@ def render_copy(found: Copied) -> RenderableType:
         if n:
             table.add_row(name, f"{n:,}")
     if found.complete:
-        return Group(table, Text("every row is there, and equal to its source's; name the copy as `ledger:`"))
-    return Group(table, Text("stopped before the end; the same command goes on", style="yellow"))
+        return Group(table, Text("every row was copied and compared; name the copy as `ledger:`"))
+    return Group(table, Text("stopped before the end; the same command resumes", style="yellow"))
 
 
 def render_rebuilt(found: Rebuilt) -> RenderableType:
@@ -168,7 +168,7 @@ def render_rebuilt(found: Rebuilt) -> RenderableType:
     notes = [Text(f"{found.outputs:,} places looked at, {found.known:,} known already; {found.added:,} conversions {verb}")]
     notes += [Text(f"left out: {n:,} {why}", style="yellow") for why, n in found.left.items()]
     if not found.complete:
-        notes.append(Text("stopped before the end; the same command goes on", style="yellow"))
+        notes.append(Text("stopped before the end; the same command resumes", style="yellow"))
     elif found.done:
         notes.append(Text("what was not done yet: `stac-watch backfill SOURCE --start … --end … --yes`, then `watch`"))
     return Group(*notes)
@@ -177,7 +177,7 @@ def render_rebuilt(found: Rebuilt) -> RenderableType:
 def render_backup(made: Backup) -> RenderableType:
     """Returns where a copy of the ledger is, and what went for it."""
     gone = f", without {', '.join(made.removed)}" if made.removed else ""
-    return Text(f"{made.path}: {made.bytes:,} bytes, whole; {made.kept} kept{gone}")
+    return Text(f"{made.path}: {made.bytes:,} bytes, checked; {made.kept} kept{gone}")
 
 
 def render_pruning(found: Pruned, file: str | None) -> RenderableType:
@@ -197,7 +197,7 @@ def render_pruning(found: Pruned, file: str | None) -> RenderableType:
     of = f"{found.conversions:,} of {found.looked_at:,} conversions"
     notes = [Text(f"{of}: {found.bytes / 1e6:,.1f} MB {verb}, indexes apart")]
     if not found.complete:
-        notes.append(Text("stopped before the end; the same command goes on", style="yellow"))
+        notes.append(Text("stopped before the end; the same command resumes", style="yellow"))
     if found.done and found.file_bytes is not None and found.free_bytes:
         notes.append(
             Text(

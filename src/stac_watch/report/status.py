@@ -176,7 +176,7 @@ def _notes(view: Status) -> list[Text]:
         notes.append(Text(f"told to {sink}: {told}", style=style))
     for source in view.sources:
         if source.backfill is not None and source.backfill.held:
-            text = f"backfill of {source.source} is held: {source.backfill.held}; the same command with --yes goes on"
+            text = f"backfill of {source.source} is on hold: {source.backfill.held}; the same command with --yes resumes it"
             notes.append(Text(text, style="bold yellow"))
     return notes
 
@@ -189,7 +189,7 @@ def published(counts: Sequence[PublicationCount]) -> str:
 
 
 def _waiting(entries: Sequence[Waiting]) -> Table:
-    waits = Table(title="waits longest", title_justify="left", header_style="bold")
+    waits = Table(title="longest waiting", title_justify="left", header_style="bold")
     for column in ("item", "state", "for", "why"):
         waits.add_column(column, overflow="fold")
     for w in entries:
@@ -252,7 +252,7 @@ def _verdict(audited: Audited | None) -> str:
 
 
 def _lag(view: Status) -> Table:
-    lag = Table(title="how far", title_justify="left", header_style="bold")
+    lag = Table(title="freshness", title_justify="left", header_style="bold")
     lag.add_column("")
     for s in view.sources:
         lag.add_column(s.source)
@@ -261,13 +261,13 @@ def _lag(view: Status) -> Table:
     lag.add_row("newest done", *(when(s.newest_done) for s in view.sources))
     lag.add_row("done in 1 h / 24 h", *(f"{s.done_last_hour} / {s.done_last_day}" for s in view.sources))
     lag.add_row("to do", *(str(s.unfinished) for s in view.sources))
-    lag.add_row("ready about", *(when(s.eta) for s in view.sources))
-    lag.add_row("read again", *(_overlap(s) for s in view.sources))
+    lag.add_row("ETA", *(when(s.eta) for s in view.sources))
+    lag.add_row("overlap", *(_overlap(s) for s in view.sources))
     lag.add_row("withdrawn", *(str(s.withdrawn) for s in view.sources))
     if any(any(s.retired.values()) for s in view.sources):
         lag.add_row("retired", *(", ".join(f"{n} {what}" for what, n in s.retired.items() if n) or "-" for s in view.sources))
     if any(any(s.restamped.values()) for s in view.sources):
-        lag.add_row("stamped anew", *(_restamped(s) for s in view.sources))
+        lag.add_row("re-stamped", *(_restamped(s) for s in view.sources))
     lag.add_row("swept", *(when(s.swept) for s in view.sources))
     lag.add_row("audited", *(_verdict(s.audited) for s in view.sources))
     return lag

@@ -45,7 +45,7 @@ def ended(sources: int, moved: Mapping[Place, int], failed: str | None) -> str:
     counts = [f"{n} {state}" for state, n in states_of(moved).items() if n and state != State.SKIPPED]
     said = f"asked {sources} source{'s' if sources != 1 else ''}: {', '.join(counts + _skipped(moved)) or 'nothing new'}"
     if failed is not None:
-        return f"{said}\n  → `stac-watch explain {failed}` says why; `stac-watch status` groups what failed alike"
+        return f"{said}\n  → `stac-watch explain {failed}` says why; `stac-watch status` groups failures by cause"
     return f"{said}\n  → `stac-watch items --state done` lists the outputs" if "done" in said else said
 
 
@@ -93,7 +93,7 @@ class Troubles:
 
 def waiting(standby: str) -> str:
     """Returns the line of a watcher that waits for another one's end."""
-    return f"standby: {standby} has this ledger; this one takes over when it ends, or 30 s after it was killed"
+    return f"standby: {standby} has this ledger; this one takes over when it ends, or 30 s after it is killed"
 
 
 def sentence(tallies: Mapping[str, Tally], facts: Mapping[Fact, int], accepted: int, unknown: int) -> str:
@@ -108,4 +108,4 @@ def sentence(tallies: Mapping[str, Tally], facts: Mapping[Fact, int], accepted: 
     parts += [f"{n} {fact.value.replace('_', ' ')}" for fact, n in facts.items()]
     parts += [f"{accepted} sent"] if accepted else []
     parts += [f"{unknown} without a clear answer, sent again later"] if unknown else []
-    return "; ".join(parts) or "looked again"
+    return "; ".join(parts) or "nothing new"
