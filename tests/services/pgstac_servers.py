@@ -91,7 +91,7 @@ def stac_api(database: Postgres, generation: str, listen: str = "127.0.0.1") -> 
     Raises:
         MissingServiceError: it cannot be installed.
     """
-    python = _environment(f"pgstac-{generation}")
+    python = environment(f"pgstac-{generation}")
     name = f"stac_{generation.replace('.', '_')}_{free_port()}"
     database.sql(f"CREATE DATABASE {name}")
     environ = _environ(database, name)
@@ -104,7 +104,7 @@ def stac_api(database: Postgres, generation: str, listen: str = "127.0.0.1") -> 
         process = subprocess.Popen([*command, *factory], env=environ, stdout=log, stderr=subprocess.STDOUT)
         try:
             api = Api(f"http://127.0.0.1:{port}", generation, name, database, python)
-            _await(api.url, process, log)
+            await_answer(f"{api.url}/_mgmt/ping", process, log)
             yield api
         finally:
             process.terminate()
@@ -123,7 +123,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _environment(name: str) -> Path:
+def environment(name: str) -> Path:
     """Returns the Python of a server's own environment, made once from its pinned requirements."""
     wanted = (HERE / f"{name}.txt").read_text()
     place = CACHE / name
@@ -151,11 +151,16 @@ def _environ(database: Postgres, name: str) -> dict[str, str]:
     return os.environ | place | {"ENABLE_TRANSACTIONS_EXTENSIONS": "TRUE", "DB_MAX_CONN_SIZE": "10"}
 
 
-def _await(url: str, process: subprocess.Popen[bytes], log: object) -> None:
+def await_answer(url: str, process: subprocess.Popen[bytes], log: object) -> None:
+    """Waits until a server answers.
+
+    Raises:
+        RuntimeError: it has ended, or does not for a minute; with its log.
+    """
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         try:
-            if requests.get(f"{url}/_mgmt/ping", timeout=5).ok:
+            if requests.get(url, timeout=5).ok:
                 return
         except requests.RequestException:
             pass
@@ -163,7 +168,7 @@ def _await(url: str, process: subprocess.Popen[bytes], log: object) -> None:
             break
         time.sleep(0.05)
     log.seek(0)  # type: ignore[attr-defined]
-    raise RuntimeError(f"the STAC API did not start: {log.read().decode()[-2000:]}")  # type: ignore[attr-defined]
+    raise RuntimeError(f"{url} did not start: {log.read().decode()[-2000:]}")  # type: ignore[attr-defined]
 
 
 def _run(command: list[str], *, env: dict[str, str] | None = None) -> None:

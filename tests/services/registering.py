@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -27,16 +27,19 @@ METHODS = ["GET", "POST", "PUT", "DELETE"]
 
 
 @contextmanager
-def passing(upstream: str) -> Iterator[Server]:
-    """Runs a proxy that passes everything on; its `faults.set(wire=…, wire_paths=…)` breaks what comes next."""
+def passing(upstream: str | Callable[[], str]) -> Iterator[Server]:
+    """Runs a proxy that passes everything on, to where that is now; its `faults.set(wire=…, wire_paths=…)` breaks what comes."""
     control = FaultControl()
+    where = upstream if callable(upstream) else lambda: upstream
     with requests.Session() as session:
 
         async def pass_on(request: Request) -> Response:
             body = await request.body()
             kind = {"content-type": request.headers.get("content-type", "application/json")}
+            if let_in := request.headers.get("authorization"):
+                kind["authorization"] = let_in
             answer = await asyncio.to_thread(
-                session.request, request.method, f"{upstream}{request.url.path}", data=body, headers=kind, timeout=60
+                session.request, request.method, f"{where()}{request.url.path}", data=body, headers=kind, timeout=60
             )
             return Response(answer.content, answer.status_code, media_type=answer.headers.get("content-type"))
 
