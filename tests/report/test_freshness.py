@@ -6,7 +6,9 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
+import requests
 
+from stac_watch.config.model import Limits, Source
 from stac_watch.config.objective import Objective
 from stac_watch.jobs.publish import publish
 from stac_watch.ledger.records import Move
@@ -14,7 +16,10 @@ from stac_watch.model.errors import CannotWrite
 from stac_watch.model.item import SkipReason
 from stac_watch.model.states import Fact
 from stac_watch.report import freshness
+from stac_watch.report.web.answers import serving
 from stac_watch.report.web.freshness import CONTENT, pages
+from stac_watch.report.web.site import Site
+from stac_watch.watch.pulse import Recorder
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
@@ -179,6 +184,20 @@ def test_pages_have_each_figure_escape_everything_and_load_nothing(year, tmp_pat
     with_one = next(e for e in entries if "1 missing" in e.find("a:title", atom).text)
     assert "bad: <script>" in with_one.find("a:content", atom).text
     assert all(datetime.fromisoformat(e.find("a:updated", atom).text) for e in entries)
+
+
+def test_a_watcher_serves_the_same_files_with_ways_to_its_other_pages(year):
+    year.found("bad", year.now - DAY)
+    given = (Source(name="s2", api="https://stac.example", collection="c"),)
+    site = Site(year.ledger, given, Limits(), Recorder(lambda: year.now).read, lambda: year.now, "1")
+    with serving(site, "127.0.0.1", 0) as url, requests.Session() as session:
+        session.trust_env = False
+        page = session.get(f"{url}freshness/", timeout=20)
+        assert page.status_code == 200
+        assert '<a href="../items/bad">bad</a>' in page.text
+        assert session.get(f"{url}freshness/freshness.json", timeout=20).json()["sources"][0]["whole"]["missing"] == 1
+        assert session.get(f"{url}freshness/feed.atom", timeout=20).headers["Content-Type"].startswith("application/atom+xml")
+        assert session.get(f"{url}freshness/other", timeout=20).status_code == 404
 
 
 def test_a_share_is_never_rounded_up_to_all():

@@ -33,6 +33,7 @@ from stac_watch.report.health import Health, alive, as_text
 from stac_watch.report.links import Links
 from stac_watch.report.metrics import Loop, families
 from stac_watch.report.web import query, server
+from stac_watch.report.web.freshness import CONTENT
 from stac_watch.report.web.gate import Connection, Gate
 from stac_watch.report.web.page import ItemLinks, ItemStory, beside, render, render_item, render_item_live
 from stac_watch.report.web.site import Site
@@ -81,7 +82,7 @@ def create_app(site: Site, ended: Callable[[], bool] = lambda: False, hosts: tup
     told = _Answers(site, ended)
     answers: dict[str, Callable[[Request], Response]] = {
         "/": told.page, "/events": told.events, "/live.js": told.script, "/icon.svg": told.icon,
-        "/status.json": told.status, "/items.json": told.items,
+        "/status.json": told.status, "/items.json": told.items, "/freshness/": told.freshness, "/freshness/{file}": told.freshness,
         "/items/{item}": told.item, "/items/{item}/events": told.item_events, "/items/{item}/{file}": told.file,
         "/metrics": told.metrics, "/readyz": told.readyz,
     }  # fmt: skip
@@ -162,6 +163,12 @@ class _Answers:
 
     def status(self, _: Request) -> Response:
         return Response(as_json(self._site.status()) + "\n", media_type="application/json")
+
+    def freshness(self, request: Request) -> Response:
+        name, published = request.path_params.get("file", "index.html"), self._site.freshness()
+        if name not in published:
+            raise HTTPException(404, "there is no such file here")
+        return Response(published[name], media_type=CONTENT[name])
 
     def items(self, request: Request) -> Response:
         lines = items.read(self._site.ledger, self._site.now(), **query.items(request.query_params))

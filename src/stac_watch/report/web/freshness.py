@@ -52,9 +52,9 @@ class Entry:
     lines: list[str]
 
 
-def pages(found: Freshness, version: str) -> dict[str, str]:
-    """Returns the files by their names."""
-    shown = {"found": found, "version": version}
+def pages(found: Freshness, version: str, *, home: str = "") -> dict[str, str]:
+    """Returns the files by their names; `home` leads to a watcher's status page, where they are served by one."""
+    shown = {"found": found, "version": version, "home": home}
     return {
         "icon.svg": beside("icon.svg"),
         "freshness.json": as_json(found) + "\n",

@@ -12,7 +12,7 @@ from stac_watch.config.objective import Objective
 from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.records import Scope
 from stac_watch.model.errors import StacWatchError
-from stac_watch.report import status, totals
+from stac_watch.report import freshness, status, totals
 from stac_watch.report.freshness import Burn, burns
 from stac_watch.report.health import Health, alive, ready
 from stac_watch.report.links import Links
@@ -20,6 +20,7 @@ from stac_watch.report.status import Status
 from stac_watch.report.totals import Totals
 from stac_watch.report.web import overview
 from stac_watch.report.web.attention import Standing
+from stac_watch.report.web.freshness import pages
 from stac_watch.report.web.hints import Desk
 from stac_watch.report.web.overview import Extent, Overview
 from stac_watch.report.web.page import render_live
@@ -29,7 +30,8 @@ from stac_watch.watch.pulse import Pulse
 KEPT = timedelta(seconds=2)  # a reading, for all who ask meanwhile: at a million items it costs the database up to a second
 
 
-KEPT_BURNS = timedelta(minutes=5)  # it reads what was announced in days, and windows are hours
+KEPT_LONG = timedelta(minutes=5)  # of what reads all that was announced in days: two seconds a month of Sentinel-2 over Europe
+DAYS = 30  # that the freshness page tells of
 
 
 class Kept[T]:
@@ -83,7 +85,7 @@ class Site:
         self.ledger, self.sources, self.limits = ledger, sources, limits
         self.pulse, self.now, self.version, self.links = pulse, now, version, links or Links()
         self.installation, self.objective, self.desk = installation, objective, desk
-        self._burns = Kept[list[Burn]](KEPT_BURNS)
+        self._burns, self._freshness = Kept[list[Burn]](KEPT_LONG), Kept[dict[str, str]](KEPT_LONG)
         self._totals, self._status, self._reading = Kept[Totals](), Kept[Status](), Kept[Reading]()
         self._pages = threading.Lock()  # a page is made once for all who wait for it
 
@@ -98,6 +100,16 @@ class Site:
         if objective is None:
             return []
         return self._burns.get(now, lambda: burns(self.ledger, [source.name for source in self.sources], objective, now))
+
+    def freshness(self) -> dict[str, str]:
+        """Returns the files that `report --out` writes, five minutes old at most, with ways to the other pages."""
+        now, names = self.now(), [source.name for source in self.sources]
+
+        def made() -> dict[str, str]:
+            found = freshness.read(self.ledger, names, now, DAYS, objective=self.objective, installation=self.installation)
+            return pages(found, self.version, home="../")
+
+        return self._freshness.get(now, made)
 
     def status(self) -> Status:
         """Returns what `status` says."""
