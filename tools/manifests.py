@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import runpy
 import sys
 from pathlib import Path
 
@@ -32,7 +33,8 @@ def rendered() -> dict[str, str]:
         folder = f"deploy/overlays/{name}"
         made = installation(settings(config, f"{folder}/values.yaml"))
         files |= {f"{folder}/{path}": text for path, text in made.items() if not path.startswith("argo/")}
-    return files
+    made = runpy.run_path(str(ROOT / "tools" / "chart" / "make.py"))["files"]()
+    return files | {f"deploy/chart/{path}": text for path, text in made.items()}
 
 
 def main() -> int:

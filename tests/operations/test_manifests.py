@@ -1,7 +1,9 @@
 """`stac-watch cluster manifests`, as it is typed."""
 
 import sqlite3
+import tomllib
 from contextlib import closing
+from importlib.metadata import version
 
 import pytest
 import yaml
@@ -135,6 +137,15 @@ def test_backups_have_a_volume_of_their_own_and_are_for_sqlite(manifests, values
     given = values(backup={"size": "15Gi"}, ledger={"existingSecret": "stac-watch-ledger"})
     manifests(f"--config={PRODUCTION / 'stac-watch.yaml'}", given)
     assert ("CronJob", "stac-watch-backup") not in documents(tmp_path / "out"), "PostgreSQL has the backups of its server"
+
+
+def test_every_image_is_listed_for_a_mirror(stac_watch, values):
+    said = stac_watch("cluster", "images", f"--config={CONFIG}", values(images={"registry": "mirror.example"}))
+    assert said.code == 0, said.said
+    assert said.out.split()[:2] == [f"mirror.example/{name}:{version('stac-watch')}" for name in ("geozarr-runner", "stac-watch")]
+    tested = tomllib.loads((ROOT / "tests/cluster/harness/versions.toml").read_text())["components"]
+    for component, name in (("argo-workflows", "argoexec:v"), ("argo-events", "argo-events:v"), ("nats", "nats:")):
+        assert f"{name}{tested[component]['version']}" in said.out
 
 
 def test_a_ledger_is_backed_up_by_the_verb(stac_watch, tmp_path):

@@ -46,6 +46,15 @@ def manifests(
     return Exit.OK
 
 
+@cluster.command()
+def images(context: typer.Context, config: ConfigOption = DEFAULT_CONFIG, values: ValuesOption = None) -> int:
+    """List every image of an installation, Argo's included in the versions that were tested: what a mirror must have."""
+    from stac_watch.cluster.manifests.images import images as all_of_them
+
+    print("\n".join(all_of_them(settings_from(context, config, values))))
+    return Exit.OK
+
+
 def _checked(context: typer.Context, settings: Settings, files: dict[str, str], out: Path, *, applied: bool) -> int:
     from stac_watch.app import build_cluster
     from stac_watch.cluster.installed import in_cluster, in_files

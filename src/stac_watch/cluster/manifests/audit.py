@@ -67,7 +67,7 @@ def audit_template(settings: Settings) -> Object:
             *pods.ledger_volume(settings),
             *pods.volumes(settings, values.audit),
         ],
-        **pods.place(settings, values.audit, {"podAffinity": beside_poller()}, on_disk, priority="podPriorityClassName"),
+        **pods.place(settings, values.audit, {"podAffinity": pods.beside_poller()}, on_disk, priority="podPriorityClassName"),
         **pods.spread_patch(values.audit),
     }
     place = values.audit.report
@@ -135,12 +135,3 @@ def audit_schedule(settings: Settings) -> Object:
     document["metadata"] = {**metadata, "labels": {**metadata["labels"], **given({INSTANCE_LABEL: settings.instance_id})}}
     document["spec"]["schedules"] = [settings.values.audit.schedule]
     return document
-
-
-def beside_poller() -> Object:
-    """Returns the affinity to the poller's node, where its SQLite volume is; a ledger in PostgreSQL needs neither."""
-    return {
-        "requiredDuringSchedulingIgnoredDuringExecution": [
-            {"labelSelector": {"matchLabels": {"app.kubernetes.io/name": POLLER}}, "topologyKey": "kubernetes.io/hostname"}
-        ]
-    }

@@ -27,6 +27,7 @@ from stac_watch.cluster.manifests.settings import (
     TMP,
     Object,
     Settings,
+    annotated,
     container_security,
     labels,
     meta,
@@ -100,8 +101,7 @@ def _told(document: Object, settings: Settings) -> Object:
         "workflows.argoproj.io/title": "Sentinel-2 Zarr to GeoZarr",
         "workflows.argoproj.io/description": "Converts one product on a volume of its own: preflight, volume, convert.",
     }
-    metadata = meta(TEMPLATE, settings)
-    document["metadata"] = {**metadata, "annotations": merged(about, values.annotations)}
+    document["metadata"] = annotated(meta(TEMPLATE, settings), merged(about, values.annotations))
     spec = document["spec"]
     spec |= {
         "podMetadata": pods.carried(labels(TEMPLATE), values.runs),

@@ -26,6 +26,7 @@ from stac_watch.cluster.manifests.settings import (
     TRIGGER,
     Object,
     Settings,
+    annotated,
     container_security,
     labels,
     meta,
@@ -165,8 +166,7 @@ def quiet_account(settings: Settings) -> Object:
 
 
 def _annotated(name: str, settings: Settings, values: AccountValues) -> Object:
-    metadata = meta(name, settings)
-    return {**metadata, **given({"annotations": merged(merged({}, settings.values.annotations), values.annotations)})}
+    return annotated(meta(name, settings), merged(merged({}, settings.values.annotations), values.annotations))
 
 
 def sensor_account(settings: Settings) -> list[Object]:

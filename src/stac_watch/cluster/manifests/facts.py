@@ -83,7 +83,7 @@ def settings_of(config: Config, text: str, values: SiteValues | None = None) -> 
     classes, fallback = values.storage_classes, values.storage_classes.default
     runs = config.engine.limits.max_in_flight + BESIDE
     proxied = values.proxy.http or values.proxy.https
-    own = [part for part in values.proxy.no.split(",") if part]
+    own = [part for part in values.proxy.no_proxy.split(",") if part]
     return Settings(
         values=values,
         files=files,
@@ -139,12 +139,13 @@ def hard(runs: int, values: SiteValues) -> Object:
     memory = _up(round(quantity(str(asked.get("memory", "0")))), GIBIBYTE) + 1
     bus = 0 if values.event_bus.existing else values.event_bus.replicas
     storage = 2 * runs * RUN_VOLUME + _up(bus * round(quantity(values.event_bus.size)), GIBIBYTE)
-    return {
+    figures = {
         "persistentvolumeclaims": str(2 * runs + bus),
         "requests.cpu": str(_up(runs * cores, 1000) + 2),
         "requests.memory": f"{runs * memory + 4}Gi",
         "requests.storage": f"{storage}Gi",
     }
+    return {**figures, **values.quota.hard}
 
 
 def _up(number: int, unit: int) -> int:

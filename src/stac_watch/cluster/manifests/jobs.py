@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any
 
 from stac_watch.cluster.manifests import pods
-from stac_watch.cluster.manifests.audit import beside_poller
 from stac_watch.cluster.manifests.events import account
 from stac_watch.cluster.manifests.pod_values import BackupValues, CleanupValues
 from stac_watch.cluster.manifests.settings import (
@@ -22,6 +21,7 @@ from stac_watch.cluster.manifests.settings import (
     Object,
     Settings,
     container_security,
+    kept,
     labels,
     meta,
     pod_security,
@@ -44,11 +44,11 @@ def backup(settings: Settings) -> list[Object]:
         arguments=["ledger", "backup", FOLDER, settings.copies, _CONFIG],
         mounts=[{"name": "state", "mountPath": STATE_FOLDER}, {"name": "backup", "mountPath": FOLDER}],
         volumes=[{"name": name, "persistentVolumeClaim": {"claimName": claim}} for name, claim in claims.items()],
-        placed=pods.place(settings, values, {"podAffinity": beside_poller()}),
+        placed=pods.place(settings, values, {"podAffinity": pods.beside_poller()}),
     )  # fmt: skip
     chosen = given({"storageClassName": settings.backup_class})
     claim = {"accessModes": ["ReadWriteOnce"], **chosen, "resources": {"requests": {"storage": values.size}}}
-    volume = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": meta(BACKUP, settings), "spec": claim}
+    volume = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": kept(BACKUP, settings), "spec": claim}
     return when(settings.copied, volume, job)
 
 

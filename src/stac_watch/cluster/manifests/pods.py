@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from stac_watch.cluster.manifests.pod_values import PlaceValues, ProgramValues
-from stac_watch.cluster.manifests.settings import S3_FOLDER, Object, Settings
+from stac_watch.cluster.manifests.settings import POLLER, S3_FOLDER, Object, Settings
 from stac_watch.cluster.manifests.tree import Key, all_of, as_text, each, either, expression_of, given, merged, when
 
 CA_FOLDER, CA_FILE = "/etc/stac-watch-ca", "/etc/stac-watch-ca/bundle.crt"
@@ -131,3 +131,12 @@ def ledger_volume(settings: Settings) -> list[Any]:
     secret = settings.values.ledger.ca_secret
     chosen = {"secretName": secret, "items": [{"key": "ca.crt", "path": "ca.crt"}]}
     return when(secret, {"name": "ledger-ca", "secret": chosen})
+
+
+def beside_poller() -> Object:
+    """Returns the affinity to the poller's node, where its SQLite volume is; a ledger in PostgreSQL needs neither."""
+    return {
+        "requiredDuringSchedulingIgnoredDuringExecution": [
+            {"labelSelector": {"matchLabels": {"app.kubernetes.io/name": POLLER}}, "topologyKey": "kubernetes.io/hostname"}
+        ]
+    }

@@ -21,7 +21,9 @@ from stac_watch.cluster.manifests.settings import (
     WEBHOOK_FOLDER,
     Object,
     Settings,
+    annotated,
     container_security,
+    kept,
     labels,
     meta,
     meta_of_cluster,
@@ -72,33 +74,16 @@ def configuration(settings: Settings) -> Object:
 def poller(settings: Settings) -> list[Object]:
     """Returns the poller: one replica (two would ask and send everything twice), its ledger's volume, its Service."""
     values = settings.values
-    secret, on_disk = values.webhook.tls_secret, absent(values.ledger.existing_secret)
-    authority = {"secretName": secret, "items": [{"key": "ca.crt", "path": "ca.crt"}]}  # never the key
-    selector = {"app.kubernetes.io/name": POLLER}
-    pod = {
-        "serviceAccountName": POLLER,
-        "securityContext": pod_security(settings),
-        "terminationGracePeriodSeconds": 30,
-        "containers": [_container(settings)],
-        "volumes": [
-            {"name": "config", "configMap": {"name": POLLER}},
-            *when(on_disk, {"name": "state", "persistentVolumeClaim": {"claimName": POLLER}}),
-            {"name": "tmp", "emptyDir": {"sizeLimit": "256Mi"}},
-            *when(secret, {"name": "webhook", "secret": authority}),
-            *pods.store_volume(settings),
-            *pods.ledger_volume(settings),
-            *pods.volumes(settings, values.poller),
-        ],
-        **pods.place(settings, values.poller),
-        **pods.spread(values.poller),
-    }
-    metadata = pods.carried(labels(POLLER), values.poller)
+    selector, serving = {"app.kubernetes.io/name": POLLER}, {"app.kubernetes.io/component": "watcher"}
+    metadata = pods.carried({**labels(POLLER), **serving}, values.poller)
     annotations = merged({"stac-watch/configuration": settings.digest}, values.poller.pod_annotations)
     chosen = given({"storageClassName": settings.ledger_class})
     claim = {"accessModes": ["ReadWriteOnce"], **chosen, "resources": {"requests": {"storage": values.ledger.size}}}
-    ports = [{"name": "web", "port": 80, "targetPort": "web"}]
+    volume = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": kept(POLLER, settings), "spec": claim}
+    ports = {"selector": {**selector, **serving}, "ports": [{"name": "web", "port": 80, "targetPort": "web"}]}
+    pod = {**_pod(settings), "terminationGracePeriodSeconds": 30, **pods.place(settings, values.poller)}
     return [
-        *when(on_disk, {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": meta(POLLER, settings), "spec": claim}),
+        *when(absent(values.ledger.existing_secret), volume),
         {
             "apiVersion": "apps/v1",
             "kind": "Deployment",
@@ -111,8 +96,48 @@ def poller(settings: Settings) -> list[Object]:
                 "template": {"metadata": {"labels": metadata["labels"], "annotations": annotations}, "spec": pod},
             },
         },
-        {"apiVersion": "v1", "kind": "Service", "metadata": meta(POLLER, settings), "spec": {"selector": selector, "ports": ports}},
+        {"apiVersion": "v1", "kind": "Service", "metadata": meta(POLLER, settings), "spec": ports},
     ]
+
+
+def check(settings: Settings) -> Object:
+    """Returns the pod that `helm test` runs: `stac-watch check`, with all that the poller has, beside it where its volume is."""
+    hook = {"helm.sh/hook": "test", "helm.sh/hook-delete-policy": "before-hook-creation"}
+    on_disk = absent(settings.values.ledger.existing_secret)
+    near = pods.place(settings, settings.values.poller, {"podAffinity": pods.beside_poller()}, on_disk)
+    pod = {**_pod(settings), "restartPolicy": "Never", **near}
+    left = ("livenessProbe", "readinessProbe", "startupProbe", "ports")
+    [container] = pod["containers"]
+    asking = {key: value for key, value in container.items() if key not in left}
+    arguments = ["check", f"--config={CONFIG_FOLDER}/{CONFIG_FILE}"]
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        # the poller's name: the network's policies let it reach the same; no component: the Service does not lead to it
+        "metadata": {**annotated(meta("stac-watch-check", settings), hook), "labels": labels(POLLER)},
+        "spec": {**pod, "containers": [{**asking, "args": arguments}]},
+    }
+
+
+def _pod(settings: Settings) -> Object:
+    values = settings.values
+    secret = values.webhook.tls_secret
+    authority = {"secretName": secret, "items": [{"key": "ca.crt", "path": "ca.crt"}]}  # never the key
+    return {
+        "serviceAccountName": POLLER,
+        "securityContext": pod_security(settings),
+        "containers": [_container(settings)],
+        "volumes": [
+            {"name": "config", "configMap": {"name": POLLER}},
+            *when(absent(values.ledger.existing_secret), {"name": "state", "persistentVolumeClaim": {"claimName": POLLER}}),
+            {"name": "tmp", "emptyDir": {"sizeLimit": "256Mi"}},
+            *when(secret, {"name": "webhook", "secret": authority}),
+            *pods.store_volume(settings),
+            *pods.ledger_volume(settings),
+            *pods.volumes(settings, values.poller),
+        ],
+        **pods.spread(values.poller),
+    }
 
 
 def _container(settings: Settings) -> Object:
@@ -164,8 +189,7 @@ def _container(settings: Settings) -> Object:
 
 def quota(settings: Settings) -> Object:
     """Returns a quota that follows from how many runs there may be at once, and what each asks for; see `facts`."""
-    spec = {"hard": merged(settings.hard, settings.values.quota.hard)}
-    return {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": meta("geozarr", settings), "spec": spec}
+    return {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": meta("geozarr", settings), "spec": {"hard": settings.hard}}
 
 
 def controller_rights(settings: Settings) -> list[Object]:

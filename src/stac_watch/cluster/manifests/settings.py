@@ -76,6 +76,17 @@ def meta(name: str, settings: Settings, **more: Any) -> Object:  # noqa: ANN401 
     return {"namespace": settings.namespace, **meta_of_cluster(name, settings, **more)}
 
 
+def kept(name: str, settings: Settings) -> Object:
+    """Returns the metadata of what outlives `helm uninstall`: there is no other copy of what is in it."""
+    policy = {"helm.sh/resource-policy": "keep"}
+    return annotated(meta(name, settings), merged(policy, settings.values.annotations))
+
+
+def annotated(metadata: Object, annotations: Object) -> Object:
+    """Returns metadata with these annotations in place of its own, where there are any."""
+    return {**{key: value for key, value in metadata.items() if key != "annotations"}, **given({"annotations": annotations})}
+
+
 def meta_of_cluster(name: str, settings: Settings, **more: Any) -> Object:  # noqa: ANN401  # any field of ObjectMeta
     """Returns the metadata of an object that belongs to no namespace."""
     said = {"labels": merged(labels(name), settings.values.labels), **given({"annotations": settings.values.annotations})}

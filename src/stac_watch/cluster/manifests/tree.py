@@ -22,8 +22,8 @@ class Hole(str):
     __slots__ = ()
 
     def __new__(cls, expression: str) -> Self:
-        """Wraps an expression."""
-        return super().__new__(cls, f"{OPEN}{expression}{CLOSE}")
+        """Wraps an expression; one that is a hole already stays as it is: pydantic makes copies."""
+        return super().__new__(cls, expression if expression.startswith(OPEN) else f"{OPEN}{expression}{CLOSE}")
 
     @property
     def expression(self) -> str:

@@ -146,7 +146,7 @@ class ProxyValues(ValuesPart):
     """URL, for http://."""
     https: str = ""
     """URL, for https://."""
-    no: str = ""
+    no_proxy: str = ""
     """What goes around it, comma-separated; the Kubernetes API, `.svc` and `.cluster.local` always do."""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stac_watch.cluster.manifests.settings import POLLER, Object, Settings, meta
+from stac_watch.cluster.manifests.settings import POLLER, Object, Settings, annotated, meta
 from stac_watch.cluster.manifests.tree import all_of, given, merged, when
 
 
@@ -16,14 +16,13 @@ def ways(settings: Settings) -> list[Object]:
 
 def _ingress(settings: Settings) -> Object:
     values = settings.values.web.ingress
-    metadata = meta(POLLER, settings)
     backend = {"service": {"name": POLLER, "port": {"name": "web"}}}
     path = {"path": "/", "pathType": "Prefix", "backend": backend}
     certificate = {"secretName": values.tls_secret, "hosts": [values.host]}
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "Ingress",
-        "metadata": {**metadata, **given({"annotations": merged(merged({}, settings.values.annotations), values.annotations)})},
+        "metadata": annotated(meta(POLLER, settings), merged(merged({}, settings.values.annotations), values.annotations)),
         "spec": {
             **given({"ingressClassName": values.class_name}),
             **given({"tls": [certificate]}, values.tls_secret),
