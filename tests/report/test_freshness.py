@@ -137,6 +137,14 @@ def test_what_is_not_counted_is_said(year):
     assert (source.skipped, source.backdated) == (1, 1)
 
 
+def test_what_a_backfill_brought_back_was_announced_all_the_same(year):
+    seen = year.now - DAY
+    year.found("back", seen)
+    year.told("back", Fact.WITHDRAWN, seen, reason="withdrawn")
+    year.told("back", Fact.ADMITTED, seen + HOUR, lane="backfill")
+    assert (year.row("back").lane, year.sums().missing) == ("backfill", 1)
+
+
 def test_days_are_days_of_the_announcement_and_none_is_left_out(year):
     year.done("x", year.now - 3 * DAY, 2 * DAY)
     days = year.read(days=5).sources[0].days

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, func, or_, select
 
 from stac_watch.ledger import schema as t
 from stac_watch.ledger import statements as sql
@@ -52,14 +52,15 @@ class Announcements:
         """Yields what was found since then, in no order; the ledger is read as it is when this begins."""
         c = t.conversion.c
         query = select(c.key, c.source, c.item_id, c.state, c.cause, c.reason, c.waits, c.created_at, c.changed_at)
-        recent = query.where(c.changed_at >= since, c.created_at >= since, c.lane != "backfill")  # the first of them is indexed
+        found_live = or_(c.lane != "backfill", c.attempt > 1)  # what came back within a backfill may have been found by a watcher
+        recent = query.where(c.changed_at >= since, c.created_at >= since, found_live)  # the first of them is indexed
         with self._session.read() as tx:
             for rows in tx.execute(recent).partitions(CHUNK):
                 keys = [r.key for r in rows]
                 stamps, moves = _stamps(tx, keys), _moves(tx, keys)
                 for r in rows:
                     published, lane = stamps[r.key]
-                    if lane == "backfill":  # and a person replayed it since
+                    if lane == "backfill":  # and it was tried again since
                         continue
                     state, (began, done) = State(r.state), moves[r.key]
                     done = done or (r.changed_at if state is State.EXPIRED else None)  # its moves before that may be pruned
