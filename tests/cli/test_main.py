@@ -55,7 +55,7 @@ def test_a_wrong_command_line_is_2_and_leads_to_the_help(stac_watch, argv) -> No
     said = stac_watch(*argv)
     assert (said.code, said.out) == (2, "")
     assert said.err.startswith("error: ")
-    assert "`stac-watch --help`" in said.err
+    assert f"`stac-watch{'' if argv[0] == 'nothing' else f' {argv[0]}'} --help`" in said.err
 
 
 def test_no_message_of_shipped_code_names_make():

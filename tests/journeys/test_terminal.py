@@ -76,3 +76,19 @@ def test_shells_can_complete_it(shell):
                             "_TYPER_COMPLETE_ARGS": "stac-watch expl", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}  # fmt: skip
     done = subprocess.run([str(COMMAND)], capture_output=True, text=True, env=environ, timeout=60, check=False)
     assert "explain" in done.stdout, done.stderr
+
+
+def test_logs_prints_what_the_last_run_of_an_item_wrote(build, tmp_path, stac_watch):
+    world = build()
+    item = world.publish(1)
+    Watcher(world.parts).turn(to_the_end=True)
+    config = world.configure(tmp_path)
+    none = stac_watch("logs", item, "-c", config)
+    assert (none.code, none.out) == (65, "")
+    assert f"no run of {item} wrote a log here" in none.err
+    [row] = world.ledger.conversions.find(item_id=item)
+    log = tmp_path / "runs" / row.run / "runner.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("staged 3 chunks\n\x1b[31mred\n")
+    said = stac_watch("logs", "T32TQM", "-c", config)
+    assert (said.code, said.out) == (0, "staged 3 chunks\n\\x1b[31mred\n")

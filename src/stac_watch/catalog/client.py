@@ -64,7 +64,7 @@ class Catalog:
         self.collection = collection
         self.abilities = abilities or Abilities()
         self._fields, self._whole = tuple(fields), whole
-        self._http = http
+        self.http = self._http = http
         self.places = Places(http, collection)
         self.clock_seen: tuple[datetime, datetime] | None = None  # of polls: our time and the server's, when it was last asked
         self.kept = timedelta(0)  # how old the answer was that gave the server's time last: there is a cache between

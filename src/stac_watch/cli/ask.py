@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from stac_watch.cli import completing
 from stac_watch.cli.terminal import DEFAULT_CONFIG, ConfigOption, ItemArgument, JsonOption, cli, reading, show
 from stac_watch.model.errors import Exit, InputError
 from stac_watch.model.states import State
@@ -34,13 +35,15 @@ def items(
     context: typer.Context,
     config: ConfigOption = DEFAULT_CONFIG,
     json: JsonOption = False,
-    tile: Annotated[str | None, typer.Option(help="Only those on this MGRS tile: T32TQM or 32TQM.")] = None,
+    tile: Annotated[
+        str | None, typer.Option(autocompletion=completing.tiles, help="Only those on this MGRS tile: T32TQM or 32TQM.")
+    ] = None,
     sensed: Annotated[
         str | None, typer.Option(help="Only those acquired then: yesterday, 2026-08-01, 2026-08, 2026-06..2026-08, or 3d.")
     ] = None,
     since: Annotated[str | None, typer.Option(help="Only those that changed since: 10h, 3d, a day or a time.")] = None,
     state: Annotated[State | None, typer.Option(help="Only those in this state.")] = None,
-    source: Annotated[str | None, typer.Option(help="Only those of this source.")] = None,
+    source: Annotated[str | None, typer.Option(autocompletion=completing.sources, help="Only those of this source.")] = None,
     text: Annotated[
         str | None, typer.Option(help="Only those with this in the id or the run's name, or as the key's start.")
     ] = None,

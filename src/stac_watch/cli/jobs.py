@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from stac_watch.cli import completing
 from stac_watch.cli.terminal import DEFAULT_CONFIG, ConfigOption, JsonOption, SourceArgument, YesOption, acting, cli, progress, show
 from stac_watch.model.errors import Exit, InputError, StacWatchError
 from stac_watch.model.states import State
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     from stac_watch.runs.engine import Receipt
     from stac_watch.watch.loop import Parts
 
+ItemsArgument = Annotated[
+    list[str] | None,
+    typer.Argument(autocompletion=completing.items, help="Ids, keys, runs, tiles, or parts that only one item has."),
+]
 StartOption = Annotated[str, typer.Option(help="First acquisition: a day, an RFC 3339 time, or a span before now (30d).")]
 EndOption = Annotated[str, typer.Option(help="Last acquisition: a day, which is included, or a time or span (1d), which is not.")]
 
@@ -64,7 +69,7 @@ def backfill(
 @cli.command()
 def replay(
     context: typer.Context,
-    item: Annotated[list[str] | None, typer.Argument(help="Ids, keys, runs, tiles, or parts that only one item has.")] = None,
+    item: ItemsArgument = None,
     config: ConfigOption = DEFAULT_CONFIG,
     json: JsonOption = False,
     yes: YesOption = False,

@@ -12,12 +12,27 @@ from collections.abc import Mapping, Sequence
 
 import typer
 
-from stac_watch.cli import ask, cluster, deploy, jobs, ledger, lifetimes, manifests, recovery, register, report, setup, watch
+from stac_watch.cli import (
+    ask,
+    cluster,
+    deploy,
+    init,
+    jobs,
+    ledger,
+    lifetimes,
+    logs,
+    manifests,
+    recovery,
+    register,
+    report,
+    setup,
+    watch,
+)  # fmt: skip
 from stac_watch.cli.terminal import Call, alone, cli
 from stac_watch.model.errors import Exit, StacWatchError
 
 # importing one registers its verbs
-VERBS = (watch, setup, ask, report, jobs, lifetimes, register, ledger, recovery, cluster, manifests, deploy)
+VERBS = (init, watch, setup, ask, logs, report, jobs, lifetimes, register, ledger, recovery, cluster, manifests, deploy)
 
 
 def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
@@ -58,6 +73,8 @@ def _said(error: Exception) -> tuple[str, str, Exit]:
     if isinstance(error, typer.Abort):
         return "", "", Exit.INTERRUPTED
     if isinstance(error, typer.TyperException):
-        return error.format_message(), "`stac-watch --help` lists the verbs and their options", Exit.USAGE
+        context = getattr(error, "ctx", None)
+        verb = context.command_path if context is not None else "stac-watch"
+        return error.format_message(), f"`{verb} --help` says what it takes", Exit.USAGE
     text = f"a bug in stac-watch: {type(error).__name__}: {error}"
     return text, "run it again as `stac-watch --debug …` and report the traceback", Exit.DEFECT

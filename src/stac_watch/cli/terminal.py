@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from stac_watch.cli import completing
+from stac_watch.cli.synopsis import Synopsis
 from stac_watch.model.errors import Exit, Temporary
 
 if TYPE_CHECKING:
@@ -33,23 +35,35 @@ if TYPE_CHECKING:
     from stac_watch.ledger.ledger import Ledger
     from stac_watch.watch.loop import Parts
 
-cli = typer.Typer(rich_markup_mode=None)
+SHORT = {"help_option_names": ["-h", "--help"]}
+cli = typer.Typer(rich_markup_mode=None, cls=Synopsis, context_settings=SHORT)
+
+
+def _config(context: typer.Context, value: Path) -> Path:
+    """Returns the file that is named; not resolved, for a ConfigMap's is a link into a folder that goes with its next version."""
+    source = context.get_parameter_source("config")
+    if source is not None and source.name == "DEFAULT" and (named := environ_of(context).get(completing.ENVIRONMENT)):
+        value = Path(named)
+    return value.absolute()
+
+
 ConfigOption = Annotated[
-    Path,
-    # not resolved: a ConfigMap's file is a link into a folder that goes with its next version
-    typer.Option("--config", "-c", callback=lambda value: Path(value).absolute(), help="The configuration file."),
+    Path, typer.Option("--config", "-c", callback=_config, help="The configuration file; else that of STAC_WATCH_CONFIG.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON; its fields are a documented contract.")]
 YesOption = Annotated[bool, typer.Option("--yes", help="Do it; without it, print what would be done.")]
-SourceArgument = Annotated[str, typer.Argument(help="A source's name, as in the configuration.")]
-ItemArgument = Annotated[str, typer.Argument(help="An item's id, a key, a run's name, a tile, or a part that only one has.")]
-ASKING = frozenset({"status", "items", "explain", "event"})
+SourceArgument = Annotated[str, typer.Argument(autocompletion=completing.sources, help="A source's name, as in the configuration.")]
+ItemArgument = Annotated[
+    str,
+    typer.Argument(autocompletion=completing.items, help="An item's id, a key, a run's name, a tile, or a part that only one has."),
+]
+ASKING = frozenset({"status", "items", "explain", "event", "logs"})
 """Verbs that end before the search for cycles, which `cli.program` stopped, would pay; all others may go on for long."""
 GRACE = 28.0
 """Seconds from SIGTERM to the end: Kubernetes kills after 30, and runs of this machine are given 24 of them."""
 PIPE_WIDTH = 240
 """Columns of what is written to a pipe or a file, where no terminal says how many there are: ids and paths are not broken."""
-DEFAULT_CONFIG = Path("stac-watch.yaml")
+DEFAULT_CONFIG = Path(completing.FILE)
 
 
 @dataclass
@@ -81,7 +95,7 @@ def loaded(context: typer.Context, config: Path) -> Config:
 
 def group(name: str) -> typer.Typer:
     """Returns a new sub-application: `stac-watch NAME VERB`."""
-    made = typer.Typer(rich_markup_mode=None)
+    made = typer.Typer(rich_markup_mode=None, cls=Synopsis)
     cli.add_typer(made, name=name)
     return made
 
@@ -95,7 +109,7 @@ def alone(program: typer.Typer, verb: str) -> typer.Typer:
     groups = [inner for inner in program.registered_groups if inner.name == verb]
     if not verbs and not groups:
         return program
-    made = typer.Typer(rich_markup_mode=None)
+    made = typer.Typer(rich_markup_mode=None, cls=Synopsis, context_settings=SHORT)
     made.registered_callback, made.registered_commands, made.registered_groups = program.registered_callback, verbs, groups
     return made
 

@@ -51,11 +51,21 @@ def load(path: Path, environ: Mapping[str, str]) -> Config:
     """
     try:
         text = path.read_text(encoding="utf-8")
-        raw = _parsed(text)
     except FileNotFoundError:
         raise ConfigError(f"no configuration at {path}", hint=f"name one with --config FILE; {SMALLEST}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read {path}: {error}") from error
+    return parse(text, path, environ)
+
+
+def parse(text: str, path: Path, environ: Mapping[str, str]) -> Config:
+    """Overrides and validates a configuration that was read, or is to be written, there.
+
+    Raises:
+        ConfigError: names the file, the key, the value and the remedy.
+    """
+    try:
+        raw = _parsed(text)
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}", hint="check the line named above") from error
     if not isinstance(raw, dict):

@@ -6,6 +6,7 @@ import contextlib
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
+from urllib.parse import urlsplit
 
 from stac_watch.catalog.answers import BadAnswer
 from stac_watch.catalog.client import Catalog
@@ -14,6 +15,7 @@ from stac_watch.discover.intake import read_document
 from stac_watch.discover.policy import Skip, judge
 from stac_watch.model.causes import fingerprint
 from stac_watch.model.item import Item, ItemDocument, SkipReason
+from stac_watch.model.product import product_href
 
 NEWEST = 400  # items: a day of a third of the globe
 FEWER = (NEWEST, 100, 20, 5)  # where an answer may not be so large
@@ -92,3 +94,14 @@ def outlook(source: Source, catalog: Catalog, now: datetime) -> Outlook:
     examples = list({fingerprint(why): why for why in reversed(unreadable)}.values())
     counted = dict(skipped.most_common()), len(unreadable), dict(forms.most_common())
     return Outlook(len(documents), matching, *counted, examples)
+
+
+def product_hosts(catalog: Catalog) -> list[str]:
+    """Returns the hosts, and buckets, on which the products of the newest items lie; those of most items first.
+
+    Raises:
+        CatalogUnavailable: no usable answer.
+    """
+    hrefs = (product_href(document, catalog.api) for document in _newest(catalog))
+    hosts = Counter(host for href in hrefs if href is not None and (host := urlsplit(href).hostname))
+    return [host for host, _ in hosts.most_common()]

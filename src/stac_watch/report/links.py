@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from stac_watch.config.model import ArgoSettings, Config, LocalSettings
+from stac_watch.ledger.records import ConversionRow
 from stac_watch.runs.local import LOG
 from stac_watch.runs.workflow import page_of
 
@@ -18,6 +20,12 @@ def log_of(config: Config, run: str | None) -> Path | None:
         return None
     path = config.engine.folder / run / LOG
     return path if path.exists() else None
+
+
+def last_log(config: Config, row: ConversionRow) -> Path | None:
+    """Returns the log of the last of a conversion's local runs that wrote one: the next attempt may only be waiting."""
+    names = [re.sub(r"-\d+$", f"-{attempt}", row.run or "") for attempt in range(row.attempt, 0, -1)]
+    return next((log for name in names if (log := log_of(config, name)) is not None), None)
 
 
 def file_of(config: Config, output: str, href: str) -> Path | None:
