@@ -180,6 +180,7 @@ def test_demo_is_interrupted_and_tells_its_story_the_second_time(tmp_path):
     assert len(list(folder.glob(reports.removeprefix(f"{folder}/")))) == 4
     outputs = list(folder.glob("outputs/*/*.zarr/stac-watch.json"))
     assert len(outputs) == 4
+    assert "a search of collection sentinel-2-geozarr found 4 items" in said.getvalue()
 
 
 def in_part(config: Config, wait: Callable[[float], bool]) -> Parts:

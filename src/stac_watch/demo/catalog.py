@@ -59,13 +59,19 @@ class HttpError(Exception):
 
 
 def create_app(
-    store: Store, *, products: Path | None = None, faults: Faults | FaultControl = NO_FAULTS, now: Callable[[], datetime]
+    store: Store,
+    *,
+    products: Path | None = None,
+    outputs: Path | None = None,
+    faults: Faults | FaultControl = NO_FAULTS,
+    now: Callable[[], datetime],
 ) -> Starlette:
     """Returns the application.
 
     Args:
         store: what is in the catalog; it may be changed while the application runs.
         products: folder of Zarr products, served under `/products/`; None serves none.
+        outputs: folder of what is made of them, served under `/outputs/`; None serves none.
         faults: the switches, or their control; `app.state.faults` is the control.
         now: the catalog's clock: Date headers, and when delayed items become visible.
     """
@@ -89,9 +95,10 @@ def create_app(
         Route("/search", api.search, methods=["GET", "POST"]),
         Route("/_moved/{path:path}", _moved, methods=["GET", "POST"]),
     ]
-    if products is not None:
-        products.mkdir(parents=True, exist_ok=True)
-        routes.append(Mount("/products", StaticFiles(directory=products)))
+    for name, folder in (("products", products), ("outputs", outputs)):
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            routes.append(Mount(f"/{name}", StaticFiles(directory=folder)))
     handlers: Any = {
         HttpError: lambda _, error: _failure(error.status, error.code, str(error)),
         BadRequestError: lambda _, error: _failure(400, "InvalidQueryParameter", str(error)),

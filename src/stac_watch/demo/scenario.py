@@ -24,6 +24,8 @@ from rich.text import Text
 from stac_watch.config.model import Config
 from stac_watch.demo.catalog import Server, Store, create_app, make_item
 from stac_watch.demo.native import write_native
+from stac_watch.demo.outputs import COLLECTION as OUTPUTS
+from stac_watch.demo.outputs import Found, registered, search
 from stac_watch.demo.product import write_product
 from stac_watch.ledger.records import ConversionRow
 from stac_watch.model.errors import Exit, Unavailable
@@ -126,7 +128,11 @@ def play(
     with _fresh(folder) as place:
         products = place / "products"
         products.mkdir()
-        with Store(place / "catalog.db") as store, Server(create_app(store, products=products, now=_now), port=port) as server:
+        served = place / "outputs"
+        with (
+            Store(place / "catalog.db") as store,
+            Server(create_app(store, products=products, outputs=served, now=_now), port=port) as server,
+        ):
             console.print(f"demo catalog: {server.url}   everything lies in {place}")
             story = Story(store, server.url, products, size, _now)
             story.open()
@@ -140,6 +146,7 @@ def play(
                     claims = _claims(story, parts)
                     _write_events(parts, place / "events")
                     _summary(claims, place, story.first, _now() - started, console)
+                    _tell_found(search(server.url, _now), console)
                     if keep:
                         console.print(f"\nwatching on, {page} shows it; Ctrl-C ends it", highlight=False)
                         _watch_on(parts, lines, note, console)
@@ -231,6 +238,11 @@ def _claims(story: Story, parts: Parts) -> list[Claim]:
         ),
         Claim("nothing was converted twice", len(fresh) == len(set(fresh)) == len(done)),
         Claim("nothing else is in the ledger", len(rows) == len(done) + len(missing)),
+        Claim(
+            f"a search of collection {OUTPUTS} finds each output, and it opens over HTTP where its item says",
+            registered(parts.ledger, [row.key for row in current.values()])
+            and {found.item_id for found in search(story.url, story.now) if found.format == 3} == set(whole),
+        ),
     ]
 
 
@@ -255,6 +267,12 @@ def _summary(claims: list[Claim], place: Path, first: str, took: timedelta, cons
         console.print(f"  {command} {verb} -c {settings}", soft_wrap=True, highlight=False)
 
 
+def _tell_found(found: list[Found], console: Console) -> None:
+    console.print(f"\na search of collection {OUTPUTS} found {len(found)} items:", highlight=False)
+    for one in found:
+        console.print(f"  {one.item_id}  {one.href}", soft_wrap=True, highlight=False)
+
+
 def _short(path: Path) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
@@ -265,6 +283,7 @@ def _settings(place: Path, url: str) -> Config:
         "sources": [{"name": "demo", "api": url, "collection": COLLECTION, "poll": {"interval": "1s"}}],
         "recipe": {"output": f"{place}/outputs/{{collection}}/{{item_id}}.zarr"},
         "engine": {"kind": "local", "folder": str(place / "runs"), "limits": {"max_in_flight": 2}},
+        "register": {"api": url, "collection": OUTPUTS, "href_base": f"{url}/outputs"},
         "web": {"port": 0},
     }
     (place / "stac-watch.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
