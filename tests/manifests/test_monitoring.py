@@ -165,6 +165,7 @@ def test_prometheus_evaluates_the_rules_as_they_are_meant(rendered, tmp_path):
         "StacWatchFailedGrows": {"source": "s2"}, "StacWatchBackfillHeld": {"source": "s2"},
         "StacWatchAuditGaps": {"source": "s2", "kind": "lost"}, "StacWatchNotAudited": {"source": "s2"},
         "StacWatchNotSwept": {"source": "s2"}, "StacWatchPublicationsFailed": {"source": "s2"},
+        "StacWatchEventsNotTaken": {"sink": "https://hooks.example"},
         "StacWatchObjectiveBurns": {"source": "s2"}, "StacWatchObjectiveMissed": {"source": "s2"},
     }  # fmt: skip
     rules = {alert.name: alert.rule("geozarr") for alert in ALERTS}
