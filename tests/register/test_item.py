@@ -6,6 +6,7 @@ import json
 from urllib.parse import quote
 
 import pytest
+from extension_schemas import wrong
 from pystac.validation.local_validator import LocalValidator
 from shop import BASE, COLLECTION, described
 
@@ -48,6 +49,7 @@ def test_it_is_valid_absolute_and_declares_what_it_uses(source):
     document = _registered(source=source, links=links, expires_after="90d").document
     assert list(LocalValidator().item_validator("1.1.0").iter_errors(document)) == []
     assert document["stac_extensions"] == used(document)
+    assert wrong(document) == []
     hrefs = [asset["href"] for asset in document["assets"].values()] + [link["href"] for link in document["links"]]
     assert all(href.startswith("https://") for href in hrefs)
     assert document["assets"]["reflectance"]["alternate"]["s3"]["href"] == f"{S3}/measurements/reflectance"
@@ -156,3 +158,14 @@ def test_a_file_says_what_it_says_and_what_is_there_besides_stays():
     assert (found["title"], found["eodash:x"], found["extent"]) == ("T", 1, there["extent"])
     assert [link["rel"] for link in found["links"]] == ["about", "license"]
     assert merged(there, {}) == there
+
+
+def test_a_field_that_is_wrong_by_its_extension_is_told():
+    document = _registered(source=SOURCE).document
+    said = {"sat:orbit_state": "sideways", "grid:code": 7, "eo:cloud_cover": 101, "processing:software": "none"}
+    document["properties"] |= said
+    document["stac_extensions"] = used(document)
+    told = " ".join(wrong(document))
+    assert all(f"/{name}/" in told for name in ("sat", "grid", "eo", "processing"))
+    document["stac_extensions"] = ["https://nobody.example/schema.json"]
+    assert wrong(document) == ["https://nobody.example/schema.json: not among the schemas of the tests"]

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pystac
 import pytest
+from extension_schemas import wrong
 from geozarr_runner.publish import report
 from geozarr_runner.publish.item import extent
 from PIL import Image
@@ -104,6 +105,7 @@ def test_what_comes_from_a_catalog_cannot_become_markup(converted):
 def test_the_item_is_valid_stac_and_says_where_it_came_from(product, converted):
     document = json.loads(_beside(converted, ".item.json").read_text())
     assert list(LocalValidator().item_validator("1.1.0").iter_errors(document)) == []
+    assert wrong(document) == []
     item = pystac.Item.from_dict(document)
     marker = json.loads((converted / "stac-watch.json").read_text())
     archive = _beside(converted, ".tar")

@@ -21,6 +21,7 @@ from pathlib import Path
 import fsspec
 import pytest
 from command_line import arguments
+from extension_schemas import wrong
 from geozarr_runner.cli import main
 from geozarr_runner.publish import bucket as upload
 from geozarr_runner.publish import marker, precedence
@@ -159,6 +160,7 @@ def test_endpoint_and_region_are_those_that_the_client_found_in_its_files(bucket
         "output": {"type": "custom-s3", "platform": f"{server}/{{bucket}}", "bucket": name, "region": "us-east-1"}
     }
     assert all(asset["storage:refs"] == ["output"] for asset in item["assets"].values())
+    assert wrong(item) == []
     assert fs.cat_file(f"{name}/{item['assets']['report']['href'].removeprefix('./')}").startswith(b"<!doctype html>")
 
 
