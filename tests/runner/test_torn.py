@@ -86,8 +86,9 @@ def test_what_has_changed_is_named_discarded_and_staged_anew(two, product, tmp_p
             _watch(plan, staged).require_unchanged()
         assert isinstance(said.value, Temporary)
         shelf.sent = 0
+        shelf.asked.clear()
         plan, staged = _staged(f"{shelf.url}/{product.name}", tmp_path)
-        assert shelf.sent <= 4, "objects that had not changed were fetched again"
+        assert shelf.sent - sum("/.z" in path for path in shelf.asked) <= 3, "objects that had not changed were fetched again"
         _watch(plan, staged).require_unchanged()
     assert _values(staged.root) == {2222}
 

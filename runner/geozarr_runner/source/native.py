@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from geozarr_runner.source import product as model
+from geozarr_runner.source.crs import code_of
 from geozarr_runner.source.product import NATIVE_LEVELS, OVERVIEWS, REFLECTANCE, Product, Selection
 from geozarr_runner.source.shards import dtype_of, missing_of, require_known
 from stac_watch.model.errors import InputError
@@ -125,9 +126,10 @@ def _projection(tree: StoredTree, array: StoredArray) -> dict[str, Any]:
     if len(array.shape) != 2 or _dimensions(array) != ("y", "x"):  # (y, x)
         return {}
     own = {k: v for k, v in array.attributes.items() if k.startswith("proj:") and k not in ("proj:shape", "proj:transform")}
-    code = str(group.get("proj:code") or array.attributes.get("proj:code") or _by_wkt(tree, array.group))
-    if code.startswith("EPSG:") and code[5:].isdigit():
-        own.setdefault("proj:epsg", int(code[5:]))
+    given = (group.get("proj:code"), array.attributes.get("proj:code"), group.get("proj:projjson"), group.get("proj:wkt2"))
+    code = next((code for value in given if (code := code_of(value))), "") or _by_wkt(tree, array.group)
+    if code:
+        own.setdefault("proj:epsg", int(code.removeprefix("EPSG:")))
     transform = array.attributes.get("proj:transform") or group.get("spatial:transform")
     found = {"proj:shape": list(array.shape), **({"proj:transform": transform} if transform else {})}
     if "spatial:bbox" in group:

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from geozarr_runner.source import claims, codecs, complete, metadata
+from geozarr_runner.source.agreement import Agreement
 from geozarr_runner.source.complete import Allowance, Odd
 from geozarr_runner.source.faults import Forbidden
 from geozarr_runner.source.noted import METADATA, Noted, forget, noted_in, unless_replaced
@@ -104,8 +105,9 @@ def stage(
     if eager is not None:
         wanted.sort(key=lambda key: eager.rank(by_key[key].path))
     bringing = _Bringing(plan, root, noted, by_key, called_off, Refusals(plan.source, METADATA))
-    with unless_replaced(plan, root, noted, called_off) as gone:
+    with unless_replaced(plan, root, noted, called_off) as gone, Agreement(plan) as agreement:
         fetched, absent = _fetch_all(bringing, wanted, advance, eager)
+        agreement.require()
         gone |= absent
         others = complete.witnesses(plan.selection, plan.product, absent)
         bringing.witnesses(others)
@@ -130,7 +132,8 @@ def _in_place(
     plan: Plan, product: Path, folder: Path, advance: Callable[[int], None], looked: Allowance, called_off: threading.Event
 ) -> Staged:
     noted = Noted()
-    with unless_replaced(plan, product, noted, called_off) as absent:
+    with unless_replaced(plan, product, noted, called_off) as absent, Agreement(plan) as agreement:
+        agreement.require()
         cut = [key for array in plan.selection.arrays for key in _cut(array, product, noted, absent, advance)]
         if cut:
             raise corrupt_source(cut, plan.source.url)

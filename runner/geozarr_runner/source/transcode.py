@@ -21,6 +21,7 @@ import numpy as np
 import zarr
 
 from geozarr_runner.source import claims, native, whole
+from geozarr_runner.source.agreement import Agreement
 from geozarr_runner.source.arrive import Arrived, bring
 from geozarr_runner.source.complete import Allowance
 from geozarr_runner.source.noted import Noted, Watch, forget, noted_in, unless_replaced
@@ -71,8 +72,9 @@ def stage(
         write.chunk(array, at, cells)
 
     noted = noted_for(plan, folder)
-    with unless_replaced(plan, objects, noted, called_off) as absent:
+    with unless_replaced(plan, objects, noted, called_off) as absent, Agreement(plan) as agreement:
         arrived = bring(plan.source, objects, arrays.values(), noted, advance=advance, called_off=called_off, see=see)
+        agreement.require()
         absent |= arrived.missing
         if others and whole.calls_for_witnesses(arrays, arrived.missing, samples):
             with suppress(InputError):  # a witness that is broken says nothing
