@@ -17,7 +17,7 @@ COLLECTION = "sentinel-2-geozarr"
 
 
 @dataclass(frozen=True)
-class Found:
+class OutputFound:
     """An item of the second collection, and what its store says of itself."""
 
     item_id: str
@@ -32,9 +32,9 @@ def registered(ledger: Ledger, keys: Collection[str]) -> bool:
     return counts == {PublicationState.REGISTERED} and {row.key for row in rows} == set(keys)
 
 
-def search(url: str, now: Callable[[], datetime]) -> list[Found]:
+def search(url: str, now: Callable[[], datetime], rng: random.Random) -> list[OutputFound]:
     """Returns what a search of the second collection finds, each opened over HTTP; what does not open has no format."""
-    http = CatalogHttp(url, now=now, sleep=lambda _: None, rng=random.Random(1))  # noqa: S311  # spreads pauses
+    http = CatalogHttp(url, now=now, sleep=lambda _: None, rng=rng)
     try:
         answer = http.ask(f"{url}/search", "POST", {"collections": [COLLECTION], "limit": 100}).document
     except StacWatchError:
@@ -42,10 +42,10 @@ def search(url: str, now: Callable[[], datetime]) -> list[Found]:
     return [_opened(http, item) for item in answer.get("features", ())]
 
 
-def _opened(http: CatalogHttp, item: dict[str, Any]) -> Found:
+def _opened(http: CatalogHttp, item: dict[str, Any]) -> OutputFound:
     href = str(item["assets"]["product"]["href"])
     try:
         document = http.ask(f"{href}/zarr.json").document
     except StacWatchError:
         document = {}
-    return Found(str(item["id"]), href, document.get("zarr_format"))
+    return OutputFound(str(item["id"]), href, document.get("zarr_format"))

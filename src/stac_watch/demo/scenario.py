@@ -25,7 +25,7 @@ from stac_watch.config.model import Config
 from stac_watch.demo.catalog import Server, Store, create_app, make_item
 from stac_watch.demo.native import write_native
 from stac_watch.demo.outputs import COLLECTION as OUTPUTS
-from stac_watch.demo.outputs import Found, registered, search
+from stac_watch.demo.outputs import OutputFound, registered, search
 from stac_watch.demo.product import write_product
 from stac_watch.ledger.records import ConversionRow
 from stac_watch.model.errors import Exit, Unavailable
@@ -146,7 +146,7 @@ def play(
                     claims = _claims(story, parts)
                     _write_events(parts, place / "events")
                     _summary(claims, place, story.first, _now() - started, console)
-                    _tell_found(search(server.url, _now), console)
+                    _tell_found(search(server.url, _now, parts.rng), console)
                     if keep:
                         console.print(f"\nwatching on, {page} shows it; Ctrl-C ends it", highlight=False)
                         _watch_on(parts, lines, note, console)
@@ -241,7 +241,7 @@ def _claims(story: Story, parts: Parts) -> list[Claim]:
         Claim(
             f"a search of collection {OUTPUTS} finds each output, and it opens over HTTP where its item says",
             registered(parts.ledger, [row.key for row in current.values()])
-            and {found.item_id for found in search(story.url, story.now) if found.format == 3} == set(whole),
+            and {found.item_id for found in search(story.url, story.now, parts.rng) if found.format == 3} == set(whole),
         ),
     ]
 
@@ -267,7 +267,7 @@ def _summary(claims: list[Claim], place: Path, first: str, took: timedelta, cons
         console.print(f"  {command} {verb} -c {settings}", soft_wrap=True, highlight=False)
 
 
-def _tell_found(found: list[Found], console: Console) -> None:
+def _tell_found(found: list[OutputFound], console: Console) -> None:
     console.print(f"\na search of collection {OUTPUTS} found {len(found)} items:", highlight=False)
     for one in found:
         console.print(f"  {one.item_id}  {one.href}", soft_wrap=True, highlight=False)
