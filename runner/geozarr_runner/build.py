@@ -152,7 +152,9 @@ def _take(
         with progress.during(stage, total) as advance:
             yield in_time(advance, plan.selection.raw_bytes, plan.source.url, monotonic) if stage == "stage" else advance
 
-    taken = mirror.take(plan, folder, target.partial, during, called_off, flush=publish.flush, allow_empty=request.allow_empty)
+    taken = mirror.take(
+        plan, folder, target.partial, during, called_off, flush=publish.flush, offer=request.offer, allow_empty=request.allow_empty
+    )
     return _Made(taken.staged, Converted(str(plan.native), ()), taken.verified, taken.fingerprint, taken.store, taken.sums)
 
 

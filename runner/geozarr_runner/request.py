@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import urlsplit
 
 
@@ -41,6 +42,13 @@ class RunRecipe:
     engine: str = "auto"  # auto, fast or stock; not part of the key: both write the same bytes
 
 
+class Offer(Protocol):
+    """Takes an object under its name in the output, and where it lies now, or a little later."""
+
+    def __call__(self, name: str, *places: Path) -> None:
+        """Takes it; what comes of it is told at the end."""
+
+
 @dataclass(frozen=True)
 class Request:
     """Everything one run needs to know."""
@@ -57,6 +65,7 @@ class Request:
     timeout: float = 60.0  # seconds of silence on a connection
     memory_limit: str = ""  # e.g. 2Gi; default: the container's
     service: Service | None = None  # of an object store, as its client found it; for the item
+    offer: Offer | None = field(default=None, repr=False)  # takes what of the output is written for good, before the rest is
 
 
 def is_store(stac_url: str) -> bool:

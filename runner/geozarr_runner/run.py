@@ -108,8 +108,9 @@ def _to_file_system(
 def _to_object_store(
     request: Request, target: publish.Target, progress: Progress, now: Callable[[], datetime], called_off: threading.Event
 ) -> Outcome:
-    """Builds in the work folder as for a file system, then uploads. A crash in the upload is continued by uploading."""
+    """Builds in the work folder as for a file system, and uploads meanwhile. A crash in the upload is continued by uploading."""
     from geozarr_runner.publish import bucket as upload
+    from geozarr_runner.publish.ahead import Ahead
     from geozarr_runner.publish.claim import Asks
 
     store = upload.open_store(target.href)
@@ -122,10 +123,11 @@ def _to_object_store(
         upload.write_marker(store, same, done, asks)
         return same
     upload.check_free(store, target.key, overwrite=request.overwrite)
-    request = replace(request, service=upload.service(store))
-    outcome = _to_file_system(request, target, progress, now, called_off)
-    with progress.during("publish", outcome.counts.files) as advance:
-        upload.publish(store, target.path, outcome, asks, advance=advance)
+    with Ahead(store, asks) as ahead:
+        request = replace(request, service=upload.service(store), offer=ahead.offer)
+        outcome = _to_file_system(request, target, progress, now, called_off)
+        with progress.during("publish", outcome.counts.files) as advance:
+            upload.publish(store, target.path, outcome, asks, advance=advance, ahead=ahead)
     shutil.rmtree(target.path.parent, ignore_errors=True)
     return replace(outcome, reason="done", seconds={**outcome.seconds, "publish": progress.seconds["publish"]})
 

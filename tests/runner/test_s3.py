@@ -20,11 +20,12 @@ from pathlib import Path
 
 import fsspec
 import pytest
-from command_line import arguments
+from command_line import arguments, program
 from extension_schemas import wrong
 from geozarr_runner.cli import main
 from geozarr_runner.publish import bucket as upload
 from geozarr_runner.publish import marker, precedence
+from geozarr_runner.publish.ahead import Ahead
 from geozarr_runner.publish.claim import NOTE, Reservation, write_if
 from geozarr_runner.request import Identity
 from waiting import until
@@ -486,6 +487,138 @@ def test_what_is_not_ours_stays_and_a_missing_bucket_or_wrong_key_says_so(bucket
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")  # botocore's own pauses are seconds
     assert runner(product, f"s3://{name}/o.zarr", work=tmp_path / "w").code == 75
+
+
+class _Counting:
+    """The real file system, and what was written through it, in order."""
+
+    def __init__(self, fs) -> None:
+        self._fs, self.written = fs, []
+
+    def __getattr__(self, name):
+        return getattr(self._fs, name)
+
+    def pipe_file(self, path, data, **kwargs):
+        self.written.append(path)
+        return self._fs.pipe_file(path, data, **kwargs)
+
+
+def _ahead(name, output, *, before: Path | None = None):
+    """A store that counts, who publishes, and an output whose chunks were sent ahead; beside an old one where there is one."""
+    href = f"s3://{name}/scenes/o.zarr"
+    if before is not None:
+        _publish(upload.open_store(href), before)
+    real, outcome = upload.open_store(href), marker.read(output)
+    store = upload.ObjectStore(_Counting(real.fs), real.root, href)
+    ahead = Ahead(store, asks(outcome))
+    for path in sorted(p for p in output.rglob("c/*") if p.is_file()):
+        ahead.offer(path.relative_to(output).as_posix(), output / "moved-by-now", path)
+    return store, outcome, ahead
+
+
+def _end(ahead: Ahead, error: Exception) -> None:
+    """Ends the block in which an output is made, by an error."""
+    with pytest.raises(type(error)), ahead:
+        raise error
+
+
+@pytest.mark.parametrize("replacing", [False, True])
+def test_what_was_sent_ahead_is_sent_once_and_makes_no_output(bucket, two_outputs, tree, replacing):
+    name, fs = bucket
+    old, new = two_outputs
+    store, outcome, ahead = _ahead(name, new, before=old if replacing else None)
+    root = f"{name}/scenes/o.zarr"
+    with ahead:
+        assert ahead.finish() is not None
+        there = {p.removeprefix(f"{root}/"): fs.cat_file(p) for p in fs.find(root)}
+        assert there.pop(NOTE)
+        if replacing:
+            assert (marker.parse(there.pop(MARKER)).key, there) == (KEYS[0], tree(old)), "the old one is whole and readable"
+        else:
+            assert sorted(there) == ["a/c/0", "b/c/0", "c/c/0"], "nobody opens it, nobody believes it"
+        upload.publish(store, new, outcome, asks(outcome), advance=lambda _: None, ahead=ahead)
+    written = [path.rpartition("/o.zarr/")[2].rpartition(".upload/")[2] for path in store.fs.written]
+    assert {path for path in written if written.count(path) > 1} <= {NOTE, "zarr.json"}, "the root goes beside an old output, too"
+    assert {p.removeprefix(f"{root}/"): fs.cat_file(p) for p in fs.find(root) if not p.endswith(MARKER)} == tree(new)
+    assert [p for p in fs.find(f"{name}/scenes") if ".upload" in p] == []
+    assert upload.already_done(store).key == KEYS[1]
+
+
+@pytest.mark.parametrize("replacing", [False, True])
+def test_what_was_sent_ahead_of_a_verification_that_failed_is_removed(bucket, two_outputs, tree, replacing):
+    name, fs = bucket
+    before = two_outputs[0] if replacing else None
+    _, _, ahead = _ahead(name, two_outputs[1], before=before)
+    ahead.finish()
+    _end(ahead, InputError("the output is not what its source is"))
+    there = {p.removeprefix(f"{name}/scenes/o.zarr/"): fs.cat_file(p) for p in fs.find(f"{name}/scenes/o.zarr")}
+    there.pop(MARKER, None)
+    assert there == (tree(before) if before else {})
+    assert [p for p in fs.find(f"{name}/scenes") if ".upload" in p] == []
+
+
+def test_after_a_temporary_end_only_what_is_missing_is_sent(bucket, two_outputs):
+    name, _ = bucket
+    _, outcome, ahead = _ahead(name, two_outputs[1])
+    ahead.finish()
+    _end(ahead, Temporary("the source is silent"))
+    real = upload.open_store(f"s3://{name}/scenes/o.zarr")
+    store = upload.ObjectStore(_Counting(real.fs), real.root, real.href)
+    upload.publish(store, two_outputs[1], outcome, asks(outcome), advance=lambda _: None)
+    assert [path for path in store.fs.written if "/c/" in path] == []
+    assert upload.already_done(store).key == KEYS[1]
+
+
+def test_what_was_made_anew_after_it_was_sent_is_sent_again(bucket, two_outputs, tree, tmp_path):
+    """A product that was replaced while it was read is staged anew; what was sent of the first one must not stay."""
+    name, fs = bucket
+    output = Path(shutil.copytree(two_outputs[1], tmp_path / "o.zarr"))
+    shutil.copy(two_outputs[1].with_name("o.zarr.report.html"), tmp_path)
+    store, outcome, ahead = _ahead(name, output)
+    with ahead:
+        ahead.finish()
+        (output / "b/c/0").unlink()
+        (output / "b/c/0").write_text("NEW")  # as many bytes
+        upload.publish(store, output, outcome, asks(outcome), advance=lambda _: None, ahead=ahead)
+    assert fs.cat_file(f"{name}/scenes/o.zarr/b/c/0") == b"NEW"
+
+
+def test_nothing_is_sent_ahead_where_a_later_revision_lies_or_another_run_writes(bucket, two_outputs, tmp_path):
+    name, _ = bucket
+    outputs = [Path(shutil.copytree(o.parent, tmp_path / o.parent.name)) / "o.zarr" for o in two_outputs]
+    for output, fence in zip(outputs, ("2026-03-02", "2026-03-01"), strict=True):
+        (output / MARKER).write_text(replace(marker.read(output), fence=fence).as_json())
+    store, outcome, ahead = _ahead(name, outputs[1], before=outputs[0])
+    with pytest.raises(Superseded), ahead:
+        upload.publish(store, outputs[1], outcome, asks(outcome), advance=lambda _: None, ahead=ahead)
+    assert [path for path in store.fs.written if path.rpartition("/")[2] != NOTE] == []
+    with Reservation(upload.open_store(store.href), asks(outcome)) as claim:  # renewed every tenth of a second
+        until(lambda: claim._renewals > 0, 20)
+        another = replace(asks(marker.read(outputs[0])), identity=Identity("another"), lease=8.0, wait=lambda _: True)
+        ahead = Ahead(store, another)
+        ahead.offer("b/c/0", outputs[0] / "b/c/0")
+        assert ahead.finish() is None
+        _end(ahead, Temporary("another run is writing"))
+    assert [path for path in store.fs.written if "/c/" in path] == []
+
+
+def test_a_mirror_that_is_killed_while_it_sends_ahead_leaves_nothing_that_opens_and_goes_on(bucket, native, served, tmp_path):
+    name, fs = bucket
+    files, root = served(native.parent), f"{name}/scenes/o.zarr"
+    files.gated = "r10m/b08"  # it never comes: the run is at it when it is killed
+    files.gate.clear()
+    argv = program(f"{files.url}/{native.name}", f"s3://{root}", work=tmp_path / "w", key=KEYS[0], package="none")
+    process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until(lambda: [path for path in fs.find(root) if "/c/" in path], by=process)
+    process.kill()
+    process.wait()
+    there = [path.removeprefix(f"{root}/") for path in fs.find(root)]
+    assert not {"zarr.json", MARKER} & set(there)
+    files.gate.set()
+    assert subprocess.run([*argv, "--attempt=2"], capture_output=True, check=False).returncode == 0
+    made = {path.removeprefix(f"{root}/"): fs.cat_file(path) for path in fs.find(root)}
+    assert made.pop(MARKER)
+    assert made == {p.relative_to(native).as_posix(): p.read_bytes() for p in native.rglob("*") if p.is_file()}
 
 
 SILENT = """

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from geozarr_runner.request import Offer
 from geozarr_runner.source.product import OVERVIEWS, REFLECTANCE
 from geozarr_runner.verify.pyramid import overviews
 from stac_watch.model.outcome import Check
@@ -27,13 +28,19 @@ class Meanwhile:
     """Digests of the objects, the overviews' check, and what has come on its way to the disk. Ends with the block.
 
     `flush` brings a folder's file system to the disk; None = the objects lie at their source, and are nobody's to flush.
+    `offer` takes objects that go to a store: what lies there without the root's metadata is nothing to anybody.
     """
 
     def __init__(
-        self, tree: StoredTree, arrays: Mapping[str, StoredArray], root: Path, flush: Callable[[Path], None] | None
+        self,
+        tree: StoredTree,
+        arrays: Mapping[str, StoredArray],
+        root: Path,
+        flush: Callable[[Path], None] | None,
+        offer: Offer | None = None,
     ) -> None:
         self.sums: dict[str, str] = {}  # key -> SHA-256; of what is copied here, else whoever copies it takes them
-        self._tree, self._root, self._flush = StoredTree(tree.nodes, arrays), root, flush
+        self._tree, self._root, self._flush, self._offer = StoredTree(tree.nodes, arrays), root, flush, offer
         keys = (key for array in arrays.values() if array.path.startswith(_COARSE) for key, _ in array.keys())  # noqa: SIM118
         self._waiting, self._turn, self._ended = set(keys), threading.Lock(), threading.Event()
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="meanwhile")
@@ -55,6 +62,8 @@ class Meanwhile:
         if self._flush is not None and path.is_file():
             with path.open("rb") as file:
                 self.sums[key] = hashlib.file_digest(file, "sha256").hexdigest()
+            if self._offer is not None:
+                self._offer(key, path)
         if not array.path.startswith(_COARSE):
             return
         with self._turn:

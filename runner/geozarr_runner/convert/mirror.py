@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from geozarr_runner.convert.meanwhile import Meanwhile
+from geozarr_runner.request import Offer
 from geozarr_runner.source import claims, whole
 from geozarr_runner.source.arrive import Arrived, bring, fetch_documents
 from geozarr_runner.source.complete import Allowance
@@ -66,6 +67,7 @@ def take(
     called_off: threading.Event,
     *,
     flush: Callable[[Path], None],
+    offer: Offer | None,
     allow_empty: bool = False,
 ) -> Taken:
     """Makes the output, in a folder that must not exist or be empty.
@@ -86,7 +88,9 @@ def take(
     samples, noted = Blocks(arrays), noted_for(plan, folder)
     keys = tree.documents()
     total = len(keys) + sum(1 for a in arrays.values() for _ in a.keys())  # noqa: SIM118
-    with Meanwhile(tree, arrays, plan.source.local or objects, None if plan.source.local else flush) as meanwhile:
+    with Meanwhile(
+        tree, arrays, plan.source.local or objects, None if plan.source.local else flush, None if partial else offer
+    ) as meanwhile:
         with during("stage", total) as advance, unless_replaced(plan, objects, noted, called_off) as absent:
             documents = _documents(plan, tree, objects, keys, called_off)
             advance(len(keys))

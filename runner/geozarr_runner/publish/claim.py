@@ -24,7 +24,7 @@ from stac_watch.model.errors import Temporary
 from stac_watch.model.outcome import Outcome, read_document
 
 if TYPE_CHECKING:
-    from geozarr_runner.publish.bucket import ObjectStore
+    from geozarr_runner.publish.objects import ObjectStore
 
 NOTE = "stac-watch.uploading.json"
 LEASE = 60.0  #: seconds without a renewal after which a writer is taken for dead
@@ -145,7 +145,7 @@ class Reservation:
 def write_if(store: ObjectStore, name: str, content: bytes, condition: dict[str, str]) -> bool:
     """Writes a small object if an S3 condition holds; tells whether it did. Where conditions are unknown it is just written."""
     path = store.at(name)
-    if "s3" not in store.fs.protocol:
+    if not store.is_s3:
         store.fs.pipe_file(path, content)
         return True
     try:

@@ -5,10 +5,14 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from platform import python_version
+from typing import TYPE_CHECKING
 
 from stac_watch.model.errors import write_failure
 from stac_watch.model.files import replace_file
 from stac_watch.model.outcome import MARKER, Outcome, outcome_of, read_document
+
+if TYPE_CHECKING:
+    from geozarr_runner.publish.objects import ObjectStore
 
 _PACKAGES = ("geozarr-runner", "eopf-geozarr", "xarray", "zarr", "dask", "numcodecs")
 
@@ -30,6 +34,18 @@ def read(folder: Path) -> Outcome | None:
     try:
         return parse((folder / MARKER).read_bytes())
     except OSError:
+        return None
+
+
+def at(store: ObjectStore) -> Outcome | None:
+    """Returns the marker of an output in an object store, or None when there is none that can be read.
+
+    Raises:
+        Exception: whatever the client raises.
+    """
+    try:
+        return parse(store.fs.cat_file(store.at(MARKER)))
+    except FileNotFoundError:
         return None
 
 
