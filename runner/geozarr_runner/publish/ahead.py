@@ -19,7 +19,7 @@ from typing import Self
 
 from geozarr_runner.publish import marker, precedence
 from geozarr_runner.publish.claim import Asks, Reservation
-from geozarr_runner.publish.objects import Found, ObjectStore, Sender, listing
+from geozarr_runner.publish.objects import Listed, ObjectStore, Sender, listing
 from stac_watch.model.errors import StacWatchError, Temporary
 from stac_watch.model.outcome import MARKER
 
@@ -52,7 +52,7 @@ class Ahead:
         self._turn = threading.Lock()
         self._claim: Reservation | None = None
         self._looked, self._given_up = 0.0, False
-        self._where, self._there = "", dict[str, Found]()
+        self._where, self._there = "", dict[str, Listed]()
 
     def __enter__(self) -> Self:
         return self

@@ -37,7 +37,7 @@ from fsspec.spec import AbstractFileSystem
 from geozarr_runner.publish import marker, precedence
 from geozarr_runner.publish.ahead import Ahead, require_turn
 from geozarr_runner.publish.claim import NOTE, Asks, Reservation, write_if
-from geozarr_runner.publish.objects import CONNECTIONS, Found, ObjectStore, Sender, asked, listing
+from geozarr_runner.publish.objects import CONNECTIONS, Listed, ObjectStore, Sender, asked, listing
 from geozarr_runner.request import Service
 from geozarr_runner.source.faults import classify
 from stac_watch.model.errors import CannotWrite, InputError, Refused, SourceNotThere, StacWatchError, Temporary
@@ -224,7 +224,7 @@ def _can_copy(kind: type[Any]) -> bool:
     return any({"cp_file", "_cp_file"} & vars(c).keys() for c in kind.__mro__ if c not in (AbstractFileSystem, AsyncFileSystem))
 
 
-def _require(sender: Sender, prefix: str, files: dict[str, Path], there: dict[str, Found], *, exact: bool) -> None:
+def _require(sender: Sender, prefix: str, files: dict[str, Path], there: dict[str, Listed], *, exact: bool) -> None:
     """Compares what lies there with what was sent.
 
     Raises:
@@ -244,7 +244,7 @@ def _require(sender: Sender, prefix: str, files: dict[str, Path], there: dict[st
         )
 
 
-def _content(store: ObjectStore, prefix: str) -> dict[str, Found]:
+def _content(store: ObjectStore, prefix: str) -> dict[str, Listed]:
     return {name: found for name, found in listing(store, prefix).items() if name not in (MARKER, NOTE)}
 
 

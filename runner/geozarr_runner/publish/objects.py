@@ -68,7 +68,7 @@ class ObjectStore:
 
 
 @dataclass(frozen=True)
-class Found:
+class Listed:
     """An object as a listing shows it."""
 
     size: int
@@ -85,7 +85,7 @@ type Content = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
-class Sent:
+class Placed:
     """An object that the store has."""
 
     content: Content
@@ -97,7 +97,7 @@ class Sender:
     """Sends objects; one for an output, so that all threads together hold no more than `_IN_FLIGHT` bytes."""
 
     store: ObjectStore
-    sent: dict[str, Sent] = field(
+    sent: dict[str, Placed] = field(
         default_factory=dict
     )  # by name: the same object may lie beside the old output, and then in its place
     _held: int = 0
@@ -112,21 +112,21 @@ class Sender:
         size = file.stat().st_size
         if size > _SINGLE:
             self.store.fs.put_file(str(file), path)
-            self.sent[name] = Sent(content_of(file), "")
+            self.sent[name] = Placed(content_of(file), "")
             return
         with self._hold(size):
             with file.open("rb") as opened:
                 content, data = _content(os.fstat(opened.fileno())), opened.read()
             if not self.store.is_s3:
                 self.store.fs.pipe_file(path, data)
-                self.sent[name] = Sent(content, "")
+                self.sent[name] = Placed(content, "")
                 return
             answer = self.store.fs.pipe_file(path, data, chunksize=_SINGLE)
             summed = isinstance(answer, dict) and any(name.startswith("ChecksumCRC") and answer[name] for name in answer)
             tag = str(answer.get("ETag", "")).strip('"') if summed else ""
-            self.sent[name] = Sent(content, tag or hashlib.md5(data, usedforsecurity=False).hexdigest())
+            self.sent[name] = Placed(content, tag or hashlib.md5(data, usedforsecurity=False).hexdigest())
 
-    def has(self, name: str, file: Path, found: Found | None) -> bool:
+    def has(self, name: str, file: Path, found: Listed | None) -> bool:
         """Tells whether the store has a file already: sent before, or by an attempt that broke off."""
         known = self.sent.get(name)
         if found is None or found.size != file.stat().st_size:
@@ -134,7 +134,7 @@ class Sender:
         if known is not None and known.content == content_of(file):
             return not (known.tag and found.md5) or found.md5 == known.tag or known.tag == found.etag
         if found.md5 and found.md5 == _md5(file):
-            self.sent[name] = Sent(content_of(file), found.md5)
+            self.sent[name] = Placed(content_of(file), found.md5)
             return True
         return False
 
@@ -149,7 +149,7 @@ class Sender:
         self,
         files: Mapping[str, Path],
         prefix: str,
-        there: Mapping[str, Found],
+        there: Mapping[str, Listed],
         check: Callable[[], None],
         advance: Callable[[int], None],
     ) -> None:
@@ -183,7 +183,7 @@ class Sender:
                 self._room.notify_all()
 
 
-def listing(store: ObjectStore, prefix: str) -> dict[str, Found]:
+def listing(store: ObjectStore, prefix: str) -> dict[str, Listed]:
     """Returns what lies under a prefix, by its name below it."""
     try:
         found = store.fs.find(prefix, detail=True)
@@ -192,7 +192,7 @@ def listing(store: ObjectStore, prefix: str) -> dict[str, Found]:
     return {path.removeprefix(f"{prefix}/"): _found(info) for path, info in found.items() if info.get("type") == "file"}
 
 
-def asked(store: ObjectStore, prefix: str, names: Iterable[str]) -> dict[str, Found]:
+def asked(store: ObjectStore, prefix: str, names: Iterable[str]) -> dict[str, Listed]:
     """Returns those of some objects that are there, each asked for: beside an output may lie any number of others."""
     found = {}
     for name in names:
@@ -216,8 +216,8 @@ def _content(stat: os.stat_result) -> Content:
     return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
-def _found(info: Mapping[str, Any]) -> Found:
-    return Found(int(info["size"]), str(info.get("ETag", "")).strip('"'))
+def _found(info: Mapping[str, Any]) -> Listed:
+    return Listed(int(info["size"]), str(info.get("ETag", "")).strip('"'))
 
 
 def _md5(path: Path) -> str:
