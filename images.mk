@@ -32,6 +32,18 @@ push: .tools/bin/uv ## send both images to their registry [IMAGE=registry/… PO
 push-index: .tools/bin/uv ## join pushed images of several architectures under one tag [TAG=main PARTS="sha-amd64 sha-arm64"]
 	$(KIT) push-index $(BOTH_IMAGES) --parts=$(call quote,$(PARTS))
 
+.PHONY: sign
+sign: .tools/bin/uv ## sign pushed images with cosign, attest bill of materials and provenance [IMAGE POLLER_IMAGE TAG]
+	$(KIT) sign $(BOTH_IMAGES)
+
+.PHONY: check-tag
+check-tag: .tools/bin/uv ## whether a git tag is the project's version [NAME=v1.2.3]
+	$(KIT) check-tag --name=$(call quote,$(NAME))
+
+.PHONY: push-chart
+push-chart: .tools/bin/uv ## package deploy/chart and send it to a registry, signed [CHARTS=oci://registry/charts]
+	$(KIT) push-chart --charts=$(call quote,$(CHARTS))
+
 .PHONY: k3d-up
 k3d-up: .tools/bin/uv ## a cluster for development in Docker [CLUSTER=stac-watch]
 	$(KIT) k3d-up --cluster=$(call quote,$(CLUSTER))

@@ -31,6 +31,7 @@ KINDS = {
     "persistentvolumeclaims",
     "events",
     "resourcequotas",
+    "leases",
     "nodes",
     "deployments",
     "endpointslices",

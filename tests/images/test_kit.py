@@ -196,6 +196,32 @@ def test_push_and_one_tag_for_two_architectures(computer: Machine):
     assert len(joined) == 2
 
 
+def test_a_digest_is_signed_and_says_where_it_was_built(computer: Machine):
+    names = ["IMAGE=ghcr.io/you/geozarr-runner", "POLLER_IMAGE=ghcr.io/you/stac-watch"]
+    digest = f"sha256:{'ab' * 32}"
+    done = computer.install("docker", "cosign").make("sign", "TAG=1", *names, answers={"imagetools inspect": (0, f"{digest}\n")})
+    assert done.returncode == 0, done.stderr
+    signed = [call[-1] for call in computer.calls("cosign", "sign", "--yes")]
+    assert signed == [f"ghcr.io/you/{name}@{digest}" for name in ("geozarr-runner", "stac-watch")]
+    kinds = {call[call.index("--type") + 1] for call in computer.calls("cosign", "attest", "--yes")}
+    assert "slsaprovenance1" in kinds
+    assert computer.make("sign", "TAG=1").returncode == 2, "of Docker Hub's library nothing is ours"
+
+
+def test_a_release_s_tag_is_the_version_and_the_chart_goes_with_it(computer: Machine):
+    assert computer.make("check-tag", f"NAME=v{RELEASE}").returncode == 0
+    assert f"git tag v{RELEASE}" in computer.make("check-tag", "NAME=v9.9.9").stderr
+    computer.install("helm", "cosign")
+    answers = {"helm push": (0, f"Pushed: ghcr.io/you/charts/stac-watch:{RELEASE}\nDigest: sha256:{'cd' * 32}\n")}
+    done = computer.make("push-chart", "CHARTS=oci://ghcr.io/you/charts", answers=answers)
+    assert done.returncode == 0, done.stderr
+    [package] = computer.calls("helm", "package")
+    assert package[2].endswith("deploy/chart")
+    [signed] = computer.calls("cosign", "sign")
+    assert signed[-1] == f"ghcr.io/you/charts/stac-watch@sha256:{'cd' * 32}"
+    assert "OCI" in computer.make("push-chart", "CHARTS=ghcr.io/you").stderr
+
+
 def test_k3d_is_made_once_and_started_after(computer: Machine):
     computer.install("k3d", "kubectl")
     assert computer.make("k3d-up", answers={"cluster list": (0, "[]")}).returncode == 0

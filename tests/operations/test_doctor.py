@@ -8,7 +8,7 @@ from fakes.installation import files_of
 from fakes.kubernetes import ARGO, CORE, NAMESPACE
 from fakes.workflows import ROOT, template
 
-from stac_watch.cluster import diagnosis
+from stac_watch.cluster import clocks, diagnosis
 from stac_watch.cluster.admission import pods_of
 from stac_watch.cluster.diagnosis import Verdict
 from stac_watch.cluster.doctor import KINDS, Expected, examine, tools
@@ -76,6 +76,9 @@ def whole(api, settings):
         api.add(EVERYWHERE, document)
     api.add(CONFIG_MAPS, {"metadata": {"name": "workflow-controller-configmap"}, "data": {"parallelism": "50"}})
     api.add("/api/v1/nodes", {"metadata": {"name": "node0"}, "status": {"images": IMAGES}})
+    heard = [{"manager": "kubelet", "time": "2026-12-01T12:00:00Z"}]
+    lease = {"metadata": {"name": "node0", "managedFields": heard}, "spec": {"renewTime": "2026-12-01T12:00:00.500000Z"}}
+    api.add("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases", lease)
     default = {"storageclass.kubernetes.io/is-default-class": "true"}
     api.add(CLASSES, {"metadata": {"name": "standard", "annotations": default}})
     return api
@@ -215,6 +218,28 @@ def test_what_may_not_be_asked_is_unknown_and_the_rest_is_asked(whole, findings)
     assert {f.check for f in found if f.verdict is Verdict.UNKNOWN} == {
         "Argo's controllers", "controller", "secrets", "image geozarr-runner:0.1.0", "image stac-watch:0.1.0", "storage",
     }  # fmt: skip
+
+
+def test_a_volume_whose_class_is_not_there_is_named_with_whose_it_is(whole, findings):
+    whole.objects[f"{ARGO}/eventbus/{names.BUS}"]["spec"]["jetstream"]["persistence"]["storageClassName"] = "gold"
+    assert [(check, said) for check, _, said in bad(findings())] == [
+        ("storage", "no class is called gold in bus; there are: standard")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("renewed", "verdict", "says"),
+    [
+        ("2026-12-01T12:00:00.900000Z", Verdict.OK, "of 1 nodes"),
+        ("2026-12-01T12:01:30.000000Z", Verdict.WARN, "node0 (+90 s)"),
+        ("2026-12-01T11:55:00.000000Z", Verdict.WARN, "node0 (-300 s)"),
+    ],
+)
+def test_a_node_whose_clock_is_off_is_named(renewed, verdict, says):
+    heard = [{"manager": "kubelet", "time": "2026-12-01T12:00:00Z"}, {"manager": "other", "time": "2026-11-01T12:00:00Z"}]
+    found = clocks.judge([{"metadata": {"name": "node0", "managedFields": heard}, "spec": {"renewTime": renewed}}])
+    assert found.verdict is verdict
+    assert says in found.found
 
 
 def test_without_a_poller_runs_by_hand_are_said_to_work(whole, findings):

@@ -5,6 +5,7 @@ standard library is needed, so that images can be built before the project is in
 """
 
 import argparse
+import os
 import sys
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import clusters
 import images
 import install
+import release
 from builders import Builder
 from commands import KitError, need, run
 from converter import Wanted
@@ -89,6 +91,21 @@ def _push_index(arguments: argparse.Namespace) -> None:
         run(["docker", "buildx", "imagetools", "create", "--tag", name, *(f"{base}:{tag}" for tag in arguments.parts.split())])
 
 
+def _check_tag(arguments: argparse.Namespace) -> None:
+    release.check(images.release(ROOT), arguments.name)
+
+
+def _sign(arguments: argparse.Namespace) -> None:
+    names = _names(arguments)
+    _require_registry(names)
+    for name in names:
+        release.sign(name, images.beside(ROOT, name, "cdx.json"), os.environ)
+
+
+def _push_chart(arguments: argparse.Namespace) -> None:
+    release.push_chart(ROOT, images.release(ROOT), arguments.charts)
+
+
 def _require_registry(names: list[str]) -> None:
     for name, image in zip(names, images.IMAGES, strict=True):
         if name.startswith("docker.io/library/"):
@@ -146,6 +163,9 @@ def _parser() -> argparse.ArgumentParser:
     load.add_argument("kind", nargs="?", default="", choices=["", *clusters.KINDS])
     add("push", _push, "bring both images to their registry", *both, "builder")
     add("push-index", _push_index, "one tag for images of several architectures", *both, "parts")
+    add("check-tag", _check_tag, "whether a git tag is the version", "name")
+    add("sign", _sign, "sign both images in their registry, attest what is in them", *both)
+    add("push-chart", _push_chart, "the Helm chart to an OCI registry", "charts")
     add("k3d-up", _k3d_up, "make or start a k3d cluster", "cluster")
     add("argo-install", _argo_install, "both Argos", "argo-workflows", "argo-events", "dry-run")
     add("template", _template, "the WorkflowTemplate", *both, "namespace", "dry-run")

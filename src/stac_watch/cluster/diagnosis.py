@@ -174,20 +174,22 @@ def storage_class(spec: Mapping[str, Any]) -> str:
     return ""
 
 
-def storage(wanted: str, classes: Sequence[Mapping[str, Any]]) -> Finding:
-    """Judges whether volumes can be made."""
+def storage(wanted: Mapping[str, str], classes: Sequence[Mapping[str, Any]]) -> Finding:
+    """Judges whether volumes can be made; `wanted` is what each asks for, empty = the cluster's default."""
     names = sorted(str(c["metadata"]["name"]) for c in classes)
-    if wanted:
-        if wanted in names:
-            return Finding("storage", Verdict.OK, f"class {wanted}")
-        return Finding("storage", Verdict.FAIL, f"the template asks for class {wanted!r}; there are: {', '.join(names) or 'none'}",
-                       "name one of these in the overlay")  # fmt: skip
+    missing = sorted(f"{name} in {who}" for who, name in wanted.items() if name and name not in names)
+    if missing:
+        return Finding("storage", Verdict.FAIL, f"no class is called {', '.join(missing)}; there are: {', '.join(names) or 'none'}",
+                       "name one of these: `storageClasses` in the values")  # fmt: skip
     key = "storageclass.kubernetes.io/is-default-class"
     default = [c["metadata"]["name"] for c in classes if (c["metadata"].get("annotations") or {}).get(key) == "true"]
-    if not default:
-        return Finding("storage", Verdict.FAIL, "no storage class is the default, and the template names none",
-                       f"annotate one with {key}=true, or name one in the overlay")  # fmt: skip
-    return Finding("storage", Verdict.OK, f"class {default[0]}, the default")
+    if not default and not all(wanted.values()):
+        return Finding("storage", Verdict.FAIL, "no storage class is the default, and not every volume names one",
+                       f"annotate one with {key}=true, or set `storageClasses` in the values")  # fmt: skip
+    named = sorted({name for name in wanted.values() if name})
+    return Finding(
+        "storage", Verdict.OK, ", ".join([*named, *([f"{default[0]}, the default"] if not all(wanted.values()) else [])])
+    )
 
 
 def named_secrets(pods: Sequence[Mapping[str, Any]], event_source: Mapping[str, Any] | None) -> dict[str, bool]:

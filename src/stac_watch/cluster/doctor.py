@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from stac_watch.cluster import admission, api_server, controllers, diagnosis
+from stac_watch.cluster import admission, api_server, clocks, controllers, diagnosis
 from stac_watch.cluster.diagnosis import Finding, Verdict
+from stac_watch.cluster.manifests.jobs import BACKUP
 from stac_watch.cluster.manifests.poller import PARALLELISM
 from stac_watch.cluster.runs import NAME_LABEL, SELECTOR
 from stac_watch.cluster.volume import image_of
@@ -98,8 +99,9 @@ def _questions(c: Cluster, expected: Expected) -> Iterator[tuple[str, _Question]
     yield "events", lambda: _events(c, expected)
     yield api_server.CHECK, lambda: iter([api_server.examine(c, _RUN_LABELS)])
     yield "images", lambda: _images(c, expected)
-    yield "storage", lambda: _storage(c)
+    yield "storage", lambda: _storage(c, expected)
     yield "volumes", lambda: _volumes(c)
+    yield "clocks", lambda: _clocks(c)
     yield "quota", lambda: iter([diagnosis.quota(c.items(c.core("resourcequotas")))])
     yield "admission", lambda: _admission(c)
     yield admission.REFERENCES, lambda: iter([admission.references(c, lambda: _is_strict(c))])
@@ -240,9 +242,20 @@ def _named_images(spec: Mapping[str, Any]) -> list[str]:
     return [str(container["image"]) for container in spec.get("containers") or []]
 
 
-def _storage(c: Cluster) -> Iterator[Finding]:
-    spec = _run_pod(c)
-    yield diagnosis.storage(diagnosis.storage_class(spec or {}), c.items(CLASSES))
+def _storage(c: Cluster, expected: Expected) -> Iterator[Finding]:
+    """Every volume has a class: that of runs, of the bus, and of the claims that are there."""
+    bus = c.get(c.argo("eventbus", expected.bus)) or {}
+    claims = {str(claim["metadata"]["name"]): claim["spec"] for claim in c.items(c.core("persistentvolumeclaims"))}
+    wanted = {
+        "runs": diagnosis.storage_class(_run_pod(c) or {}),
+        "bus": str(((bus.get("spec") or {}).get("jetstream") or {}).get("persistence", {}).get("storageClassName") or ""),
+        **{name: str(claims[name].get("storageClassName") or "") for name in (expected.poller, BACKUP) if name in claims},
+    }
+    yield diagnosis.storage(wanted, c.items(CLASSES))
+
+
+def _clocks(c: Cluster) -> Iterator[Finding]:
+    yield clocks.judge(c.items("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"))
 
 
 def _volumes(c: Cluster) -> Iterator[Finding]:
