@@ -59,10 +59,11 @@ packages: install ## both packages as an index takes them, in dist/
 	@ls dist
 
 .PHONY: version
-version: ## give both packages another version: make version TO=0.2.0
+version: ## give both packages, the manifests and the chart another version: make version TO=0.2.0
 	@test -n "$(TO)" || { echo "make version TO=0.2.0" >&2; exit 2; }
 	sed -i 's/^version = ".*"/version = "$(TO)"/; s/"stac-watch==[^"]*"/"stac-watch==$(TO)"/' pyproject.toml runner/pyproject.toml
 	$(UV) lock --quiet
+	@$(MAKE) --no-print-directory install manifests
 
 .PHONY: audit-deps
 audit-deps: install ## known vulnerabilities of what is locked; 69 when the database cannot be reached
