@@ -88,9 +88,8 @@ def take(
     samples, noted = Blocks(arrays), noted_for(plan, folder)
     keys = tree.documents()
     total = len(keys) + sum(1 for a in arrays.values() for _ in a.keys())  # noqa: SIM118
-    with Meanwhile(
-        tree, arrays, plan.source.local or objects, None if plan.source.local else flush, None if partial else offer
-    ) as meanwhile:
+    root, own = plan.source.local or objects, plan.source.local is None
+    with Meanwhile(tree, arrays, root, flush if own else None, None if partial else offer) as meanwhile:
         with during("stage", total) as advance, unless_replaced(plan, objects, noted, called_off) as absent:
             documents = _documents(plan, tree, objects, keys, called_off)
             advance(len(keys))
@@ -110,10 +109,8 @@ def take(
                 place(plan, documents, arrived, objects, output)
             with during("verify", 0):
                 there = _sample_store(tree, arrays, arrived, folder / "sample") if partial else output
-                checks = (
-                    *_questions(tree, arrays, there, samples, meanwhile.overviews()),
-                    _coverage(arrays, tree, arrived, partial=partial),
-                )
+                asked = _questions(tree, arrays, there, samples, meanwhile.overviews())
+                checks = (*asked, _coverage(arrays, tree, arrived, partial=partial))
             _require_passed(checks, plan)
         _settled(meanwhile, output)
     findings = tuple(_found(path, sampled.pixels) for path, sampled in samples.of.items())
