@@ -34,7 +34,6 @@ ABOUT_L2A = [
 ABOUT_NOBODY = [
     {},
     [],
-    None,
     7,
     "l2a",
     {"source": ["l2a"]},
@@ -111,6 +110,7 @@ def test_a_notifier_that_sets_no_headers_has_the_token_in_its_address(url, desk)
 
 def test_what_cannot_be_read_is_refused(url):
     assert post(url, b"{").status_code == 400
+    assert post(url, None).status_code == 400
     assert post(url, b"[" * 60_000).status_code == 400
     assert post(url, b"\xff").status_code == 400
     assert post(url, b" " * (LARGEST + 1)).status_code == 413

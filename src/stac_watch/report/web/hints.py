@@ -23,7 +23,7 @@ from stac_watch.config.model import Source, Web
 from stac_watch.model.errors import ConfigError
 from stac_watch.watch.hints import Hints
 
-LARGEST = 65_536  # bytes; a CloudEvent must pass through intermediaries at that size, and an item is smaller
+LARGEST = 262_144  # bytes; intermediaries of CloudEvents pass 64 KiB on, and an event that holds an item has 20
 MOST = 1_000  # entries of a list that are looked at
 
 
@@ -49,6 +49,8 @@ class Desk:
         try:
             document = json.loads(bytes(body)) if body else {}
         except (ValueError, RecursionError):
+            document = None
+        if document is None and "ce-source" not in request.headers:  # in binary mode the body is the event's data, of any kind
             self.hints.note("unreadable")
             return PlainTextResponse('a hint is JSON: a CloudEvent, or {"source": "NAME"}\n', 400)
         named = set(_named(document, request.headers))
