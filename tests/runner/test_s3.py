@@ -516,6 +516,12 @@ def _ahead(name, output, *, before: Path | None = None):
     return store, outcome, ahead
 
 
+def _sent(ahead: Ahead, output: Path) -> None:
+    """Waits until the chunks of an output were sent ahead."""
+    chunks = {p.relative_to(output).as_posix() for p in output.rglob("c/*") if p.is_file()}
+    until(lambda: ahead.sender.sent.keys() >= chunks, 60)
+
+
 def _end(ahead: Ahead, error: Exception) -> None:
     """Ends the block in which an output is made, by an error."""
     with pytest.raises(type(error)), ahead:
@@ -549,7 +555,7 @@ def test_what_was_sent_ahead_of_a_verification_that_failed_is_removed(bucket, tw
     name, fs = bucket
     before = two_outputs[0] if replacing else None
     _, _, ahead = _ahead(name, two_outputs[1], before=before)
-    ahead.finish()
+    _sent(ahead, two_outputs[1])
     _end(ahead, InputError("the output is not what its source is"))
     there = {p.removeprefix(f"{name}/scenes/o.zarr/"): fs.cat_file(p) for p in fs.find(f"{name}/scenes/o.zarr")}
     there.pop(MARKER, None)
@@ -557,10 +563,21 @@ def test_what_was_sent_ahead_of_a_verification_that_failed_is_removed(bucket, tw
     assert [p for p in fs.find(f"{name}/scenes") if ".upload" in p] == []
 
 
+def test_what_an_earlier_attempt_left_keeps_its_note_so_that_the_next_one_may_go_on(bucket, two_outputs):
+    name, fs = bucket
+    root = f"{name}/scenes/o.zarr"
+    fs.pipe({f"{root}/{NOTE}": b'{"key": "00000000005b"}', f"{root}/d/c/0": b"of a run that was killed"})
+    store, _, ahead = _ahead(name, two_outputs[1])
+    _sent(ahead, two_outputs[1])
+    _end(ahead, InputError("the output is not what its source is"))
+    assert sorted(fs.find(root)) == [f"{root}/d/c/0", f"{root}/{NOTE}"]
+    upload.check_free(store, KEYS[1], overwrite=False)
+
+
 def test_after_a_temporary_end_only_what_is_missing_is_sent(bucket, two_outputs):
     name, _ = bucket
     _, outcome, ahead = _ahead(name, two_outputs[1])
-    ahead.finish()
+    _sent(ahead, two_outputs[1])
     _end(ahead, Temporary("the source is silent"))
     real = upload.open_store(f"s3://{name}/scenes/o.zarr")
     store = upload.ObjectStore(_Counting(real.fs), real.root, real.href)

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Self
 
 from geozarr_runner.publish import marker, precedence
-from geozarr_runner.publish.claim import Asks, Reservation
+from geozarr_runner.publish.claim import NOTE, Asks, Reservation
 from geozarr_runner.publish.objects import Listed, ObjectStore, Sender, listing
 from stac_watch.model.errors import StacWatchError, Temporary
 from stac_watch.model.outcome import MARKER
@@ -51,7 +51,7 @@ class Ahead:
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="ahead")
         self._turn = threading.Lock()
         self._claim: Reservation | None = None
-        self._looked, self._given_up = 0.0, False
+        self._looked, self._given_up, self._handed_over = 0.0, False, False
         self._where, self._there = "", dict[str, Listed]()
 
     def __enter__(self) -> Self:
@@ -63,7 +63,8 @@ class Ahead:
         claim = self._claim
         if claim is None:
             return
-        if isinstance(error, StacWatchError) and not isinstance(error, Temporary):  # a temporary one goes on from there
+        ended = isinstance(error, StacWatchError) and not isinstance(error, Temporary)  # a temporary one goes on from there
+        if ended and not self._handed_over:
             self._remove(claim)
         claim.__exit__(kind, error, trace)
 
@@ -73,7 +74,11 @@ class Ahead:
             self._pool.submit(self._send, name, places)
 
     def finish(self) -> Reservation | None:
-        """Waits for what was offered, and returns the claim; None where there is none."""
+        """Waits for what was offered, and hands the claim over to whoever publishes; None where there is none.
+
+        From here on the order of publishing says what stays: nothing is removed any more.
+        """
+        self._handed_over = True
         self._pool.shutdown(wait=True)
         return self._claim
 
@@ -118,12 +123,16 @@ class Ahead:
         self._claim = claim
 
     def _remove(self, claim: Reservation) -> None:
-        """Removes what was sent for nothing, and the note that somebody writes here."""
+        """Removes what was sent for nothing, and the note that somebody writes here.
+
+        The note stays where an earlier attempt left objects: it is what tells them from somebody else's.
+        """
         try:
             claim.check()
             if paths := [f"{self._where}/{name}" for name in self.sender.sent]:
                 self._store.fs.rm(paths)
-            claim.release()
+            if listing(self._store, self._store.root).keys() <= {NOTE, MARKER} or self._where != self._store.root:
+                claim.release()
             log.info("removed %d objects that were sent ahead", len(paths))
         except Exception as error:  # noqa: BLE001  # the run's own error counts more; what is left has no marker
             log.warning("cannot remove what was sent ahead to %s: %s", self._store.href, error)
