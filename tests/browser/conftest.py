@@ -6,6 +6,7 @@ What happened is written through the ledger's own doors, on a clock of the past;
 import os
 import random
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ from stac_watch.runs.engine import Phase, Run, Runs
 from stac_watch.watch.loop import Tick
 from stac_watch.watch.pulse import Recorder
 
+sys.path.insert(0, str(Path(__file__).parent))  # test folders are no packages
+
 API = "https://stac.example.com"
 TILES = (
     "32TQM", "33UUP", "31UFU", "30TXT", "29SMC", "32UPU", "33TUL", "31TCJ", "30SYJ", "29TNE",
@@ -40,6 +43,7 @@ TILES = (
 SWITCHES = (  # root has no sandbox to go to; the others keep it from calling its maker
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--font-render-hinting=none",
+    "--use-angle=swiftshader", "--enable-unsafe-swiftshader",  # WebGL without a graphics card
 )  # fmt: skip
 FAILURES = (
     "chunk 3.7 of measurements/reflectance/r10m/b02 is corrupt: /data/stage/{item}.zarr",

@@ -1,4 +1,4 @@
-"""Readers of other people open what a conversion leaves: GDAL, rioxarray, xarray. They see CRS, transform and nodata."""
+"""Readers of other people open what a conversion leaves: GDAL, rioxarray, rio-tiler. They see CRS, transform and nodata."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import xarray as xr
 import zarr
 from command_line import arguments
 from geozarr_runner.cli import main
+from rio_tiler.io.xarray import XarrayReader
 
 BANDS = "measurements/reflectance"
 GROUPS = {
@@ -92,3 +93,30 @@ def test_rioxarray_reads_sharded_and_packed_outputs(others, product, native, sto
         assert list(found.rio.transform())[:6] == pytest.approx(attributes["spatial:transform"])
         np.testing.assert_allclose(found[band].values, want, rtol=1e-6)
         assert 0 < float(found[band].isnull().mean()) < 0.5
+
+
+@pytest.mark.filterwarnings("ignore")  # theirs
+@pytest.mark.parametrize(
+    ("store", "level", "band"),
+    [
+        ("chunks", "r10m", "b02"),
+        ("chunks", "r720m", "b08"),
+        ("sharded", "r60m", "b01"),
+        ("mirror", "r10m", "b02"),
+        ("mirror", "r120m", "b02"),
+    ],
+)
+def test_rio_tiler_reads_pixels_and_masks_nodata(converted, others, store, level, band):
+    """What tile servers read with: a part in the store's own CRS, and the pixel under a point."""
+    path = converted if store == "chunks" else others / store
+    with xr.open_dataset(path, engine="zarr", group=f"{BANDS}/{level}", decode_coords="all") as found:
+        values = found[band].values
+        with XarrayReader(found[band]) as reader:
+            assert reader.crs.to_epsg() == 32632
+            part = reader.part(reader.bounds, bounds_crs=reader.crs, dst_crs=reader.crs)
+            assert part.data.shape[1:] == values.shape
+            np.testing.assert_array_equal(part.array.mask[0], np.isnan(values))
+            np.testing.assert_allclose(part.array[0].compressed(), values[~np.isnan(values)], rtol=1e-6)
+            row, column = np.argwhere(~np.isnan(values))[-1]
+            at = reader.point(float(found.x[column]), float(found.y[row]), coord_crs=reader.crs)
+            assert float(at.data[0]) == pytest.approx(float(values[row, column]))
