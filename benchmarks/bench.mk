@@ -1,7 +1,7 @@
 # Benchmarks. Included by the Makefile.
 
 .PHONY: bench
-bench: bench-startup bench-loss bench-freshness bench-ledger bench-sweep bench-conversion bench-mirror bench-cluster bench-images performance ## all that docs/performance.md shows, but the soak (over an hour, a quiet machine, root, the cluster up)
+bench: bench-startup bench-loss bench-freshness bench-ledger bench-sweep bench-conversion bench-mirror bench-publishing bench-cluster bench-images performance ## all that docs/performance.md shows, but the soak (over an hour, a quiet machine, root, the cluster up)
 
 .PHONY: performance
 performance: install ## write docs/performance.md from what the benchmarks found last
@@ -30,6 +30,10 @@ bench-conversion: install ## one full tile: our engines and eopf-geozarr's CLI, 
 .PHONY: bench-mirror
 bench-mirror: install ## one full tile of finished GeoZarr: our verified mirror beside a plain parallel download (BENCH="--size 2196" for a trial)
 	$(BIN)/python benchmarks/mirror.py $(BENCH)
+
+.PHONY: bench-publishing
+bench-publishing: install ## an archive and an upload of an output: processor seconds beside tarfile's and s3fs's (BENCH="--megabytes 100" for a trial)
+	$(BIN)/python benchmarks/publishing.py $(BENCH)
 
 .PHONY: bench-sweep
 bench-sweep: install ## 100,000 items on a real pgstac: our sweep beside pystac-client and rustac, and an idle poll
