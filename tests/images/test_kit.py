@@ -298,3 +298,7 @@ def test_deploy_names_the_secrets_that_are_missing(computer: Machine):
     assert "generic a " not in done.stdout
     (applied,) = computer.calls("kubectl", "apply")
     assert applied[-2:] == ["-k", str(ROOT / "deploy" / "overlays" / "k3d")]
+    with_tag = computer.make("deploy", "TAG=abc", answers=answers)
+    assert with_tag.returncode == 0, with_tag.stderr
+    folder = Path(computer.calls("kubectl", "apply", "--server-side", "--force-conflicts", "-k")[-1][-1])
+    assert folder.name.startswith("stac-watch-"), "a kustomization of its own, with the other images"

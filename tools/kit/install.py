@@ -211,7 +211,7 @@ def _overlay(root: Path, base: Path, target: Target) -> Iterator[Path]:
         return
     with _kustomization(extra, base) as folder:
         # tells kustomize where a WorkflowTemplate names its images
-        config = root / "deploy" / "base" / "kustomizeconfig.yaml"
+        config = root / "deploy" / "overlays" / "k3d" / "kustomizeconfig.yaml"
         (folder / config.name).write_text(config.read_text())
         yield folder
 
