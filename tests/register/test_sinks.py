@@ -18,6 +18,7 @@ from shop import COLLECTION
 
 from stac_watch.cli.main import main
 from stac_watch.config.sinks import EventSink
+from stac_watch.demo.items import make_collection
 from stac_watch.ledger.records import Move
 from stac_watch.model.announcement import Audience, DeliveryState
 from stac_watch.model.errors import ConfigError, InputError, Refused, Temporary
@@ -387,3 +388,22 @@ def test_the_sensor_of_the_docs_maps_what_events_have(shop, sink, listener):
             found = found[part]
         assert isinstance(found, str)
         assert found
+
+
+def test_a_watcher_tells_what_waits_and_what_is_wrong_with_a_sink_stops_nothing(shop, sink, listener, tmp_path, capsys):
+    file = tmp_path / "stac-watch.yaml"
+    away = "http://127.0.0.1:9/away"
+    text = CONFIG.format(folder=tmp_path, api=shop.url, url=listener.url)
+    text = text.replace("sinks: [", f'sinks: [{{url: "{away}"}}, ')
+    file.write_text(text.replace("collection: s", "poll: {sweep_all: off, sweep_back: 1d}, collection: s"))
+    shop.store.put_collection(make_collection("sentinel-2-l2a"))
+    everybody = Audience("default", {sink.name: frozenset(), away: frozenset()}, registers=False)
+    shop.ledger.deliveries.enrol(everybody)
+    shop.finish()
+    assert main(["watch", "--once", "-c", str(file)], {"PATH": ""}) == 0
+    said = capsys.readouterr()
+    assert listener.types() == [CREATE]
+    assert "sink http://127.0.0.1:9/away cannot be reached" in said.out + said.err
+    assert {(c.sink, c.state.value) for c in shop.ledger.deliveries.counts()} == {
+        (sink.name, "delivered"), (away, "waiting"),
+    }  # fmt: skip
