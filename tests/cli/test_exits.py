@@ -1,10 +1,14 @@
 """The program as it is installed ends with the code that `main` returns: a process for each (1 is in test_malicious_item)."""
 
+import errno
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from stac_watch.cli.main import _said
 
 COMMAND = Path(sys.executable).parent / "stac-watch"
 SETTINGS = """
@@ -49,3 +53,12 @@ def test_what_cannot_be_written_is_73(folder):
     (folder / "outputs").write_text("a file where the folder should be")
     done = subprocess.run([str(COMMAND), "watch", "--once"], cwd=folder, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 73, done.stderr
+
+
+def test_a_place_without_rights_or_room_is_73_and_no_bug(tmp_path):
+    error = OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "deep" / "file"))
+    said, hint, code = _said(error)
+    assert (said, code) == (f"no space left while writing {tmp_path}/deep/file", 73)
+    assert re.search(r"^\d+ MB \(\d+ bytes\) are free there", hint)
+    said, hint, code = _said(PermissionError(errno.EACCES, "Permission denied", "/somewhere"))
+    assert (said, code) == ("cannot use /somewhere: Permission denied", 73)

@@ -178,6 +178,9 @@ def test_demo_is_interrupted_and_tells_its_story_the_second_time(tmp_path):
     assert sorted(e["type"].rpartition(".")[2] for e in events).count("replace") == 1
     reports = next(line.split()[1] for line in said.getvalue().splitlines() if line.startswith("reports"))
     assert len(list(folder.glob(reports.removeprefix(f"{folder}/")))) == 4
+    looked_at = [Path(line.strip()) for line in said.getvalue().splitlines() if line.endswith((".quicklook.png", ".report.html"))]
+    assert [path.suffix for path in looked_at[-2:]] == [".png", ".html"]
+    assert all(path.exists() for path in looked_at[-2:])
     outputs = list(folder.glob("outputs/*/*.zarr/stac-watch.json"))
     assert len(outputs) == 4
     assert "a search of collection sentinel-2-geozarr found 4 items" in said.getvalue()

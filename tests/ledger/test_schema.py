@@ -41,7 +41,7 @@ TO_1 = (  # what the first version did not have, taken away
       "second_look", "restamp")),
     "DROP TABLE moved",
     *(f"DROP INDEX {name}" for name in ("item_by_sensing", "item_by_update", "item_by_sight", "conversion_by_source",
-      "conversion_by_change", "outbox_by_age", "outbox_by_due", "outbox_posted")),
+      "conversion_by_change", "conversion_by_wait", "outbox_by_age", "outbox_by_due", "outbox_posted")),
     "ALTER TABLE conversion DROP COLUMN cause", "ALTER TABLE conversion DROP COLUMN waits_for",
     "ALTER TABLE conversion DROP COLUMN fence", "ALTER TABLE outbox DROP COLUMN source",
     "ALTER TABLE item DROP COLUMN trace", "ALTER TABLE unreadable RENAME TO quarantine",
@@ -53,7 +53,7 @@ TO_1 = (  # what the first version did not have, taken away
 TO_3 = (  # the words that version 0.1.0 wrote
     *(f"UPDATE {table} SET {column} = '{old}' WHERE {column} = '{new}'" for old, new in (("dead", "failed"), ("sent", "submitted"))
       for table, column in (("conversion", "state"), ("history", "src"), ("history", "dst"), ("funnel", "state"))),
-    "DROP INDEX absent_by_output", "ALTER TABLE absent DROP COLUMN output",
+    "DROP INDEX conversion_by_wait", "DROP INDEX absent_by_output", "ALTER TABLE absent DROP COLUMN output",
     "ALTER TABLE baseline DROP COLUMN revision", "ALTER TABLE item DROP COLUMN trace", "DROP TABLE moved",
     "ALTER TABLE unreadable RENAME TO quarantine", "ALTER TABLE probe RENAME COLUMN invalidated TO doubted",
     """UPDATE audited SET gaps = '{"dead": 1, "lost": 2}'""",

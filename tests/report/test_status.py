@@ -2,13 +2,15 @@
 
 import io
 from dataclasses import asdict
+from datetime import timedelta
 
 import pytest
 from rich.console import Console
 
 from stac_watch.catalog.abilities import Abilities
 from stac_watch.config.model import Limits, Source
-from stac_watch.ledger.records import Findings
+from stac_watch.ledger.records import Findings, Move
+from stac_watch.model.states import Fact
 from stac_watch.report import status
 
 
@@ -68,3 +70,19 @@ def test_withdrawn_items_are_counted(ledger, make):
     found, text = said(ledger, make, source())
     assert found["s2"].withdrawn == 1
     assert [line.split("│")[2].strip() for line in text.splitlines() if "withdrawn" in line and "│" in line] == ["1"]
+
+
+def test_a_wait_is_counted_from_admission_whatever_was_tried_since(ledger, make):
+    ledger.items.commit("s2", [make.sighting(item_id=i) for i in ("early", "late")], [], None, make.now)
+    rows = {row.item_id: row for row in ledger.conversions.find()}
+    hour = timedelta(hours=1)
+    ledger.conversions.move(rows["early"], Move(Fact.ACCEPTED, "sent"), make.now + hour)
+    sent = ledger.conversions.get(rows["early"].key)
+    not_there = Move(Fact.NOT_READY, "not there", reason="not there", due=make.now + 30 * hour)
+    ledger.conversions.move(sent, not_there, make.now + 20 * hour)
+    now = make.now + 26 * hour
+    view = status.read(ledger, [], Limits(), now)
+    assert {w.line.item: w.seconds for w in view.waiting} == {"early": 26 * 3600, "late": 26 * 3600}
+    [why] = [w.why for w in view.waiting if w.line.item == "early"]
+    assert why.endswith(", at 18:00 UTC")
+    assert ledger.counts.sums(now).waiting_since == make.now

@@ -236,7 +236,7 @@ def _claims(story: Story, parts: Parts) -> list[Claim]:
             + ("" if parts.recipe.groups else "; byte for byte"),
             [o.form for o in native] == [Form.GEOZARR] and (bool(parts.recipe.groups) or native[0].engine == Native.MIRROR),
         ),
-        Claim("nothing was converted twice", len(fresh) == len(set(fresh)) == len(done)),
+        Claim("no revision was converted twice", len(fresh) == len(set(fresh)) == len(done)),
         Claim("nothing else is in the ledger", len(rows) == len(done) + len(missing)),
         Claim(
             f"a search of collection {OUTPUTS} finds each output, and it opens over HTTP where its item says",
@@ -262,9 +262,15 @@ def _summary(claims: list[Claim], place: Path, first: str, took: timedelta, cons
     console.print(f"outputs      {_short(place / 'outputs')}", soft_wrap=True)
     console.print(f"CloudEvents  {_short(place / 'events')}", soft_wrap=True)
     console.print(f"reports      {_short(place / 'outputs')}/*/*.report.html", soft_wrap=True)
-    console.print("next:")
-    for verb in (f"explain {first}", f"event {first}", "items --json"):
-        console.print(f"  {command} {verb} -c {settings}", soft_wrap=True, highlight=False)
+    output = place / "outputs" / COLLECTION / f"{first}.zarr"
+    opening = f"import xarray; print(xarray.open_datatree('{_short(output)}', engine='zarr'))"
+    beside = [file for end in ("quicklook.png", "report.html") for file in output.parent.glob(f"{first}*.{end}")]
+    lines = ["look at:", *(f"  {_short(file)}" for file in beside)]
+    lines += [f'  {_short(Path(sys.executable))} -c "{opening}"', "ask:"]
+    lines += [f"  {command} {verb} -c {settings}" for verb in (f"explain {first}", f"logs {first}", "items --tile 32TQM")]
+    lines += ["and keep watching, with its status page:", f"  {command} demo --keep"]
+    for text in lines:
+        console.print(text, soft_wrap=True, highlight=False)
 
 
 def _tell_found(found: list[OutputFound], console: Console) -> None:

@@ -171,6 +171,12 @@ def _to_11(tx: sa.Connection, op: Operations) -> None:
     """What others are told, and of which causes of failures: tables of their own, and nothing else."""
 
 
+def _to_12(tx: sa.Connection, op: Operations) -> None:
+    """Waits are counted from admission: an index finds the longest."""
+    if "conversion" in sa.inspect(tx).get_table_names():
+        op.create_index("conversion_by_wait", "conversion", ["state", "queued_at"])
+
+
 STEPS: dict[int, Callable[[sa.Connection, Operations], None]] = {
     2: _to_2,
     3: _to_3,
@@ -182,4 +188,5 @@ STEPS: dict[int, Callable[[sa.Connection, Operations], None]] = {
     9: _to_9,
     10: _to_10,
     11: _to_11,
+    12: _to_12,
 }

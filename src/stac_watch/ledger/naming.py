@@ -25,6 +25,7 @@ class Sort(StrEnum):
 
     CHANGED = "changed"  # the last changed first
     OLDEST = "oldest"  # the last changed last
+    WAITING = "waiting"  # the first admitted, or replayed, first
     ACQUIRED = "acquired"  # the last acquired first
     ITEM = "item"  # by the item's id
 
@@ -79,6 +80,8 @@ def order(sort: Sort) -> tuple[ColumnElement[Any], ...]:
     """By what conversions are sorted; each order is a whole one, so that no page of a list repeats what another has."""
     if sort is Sort.OLDEST:
         return _c.changed_at, _c.key
+    if sort is Sort.WAITING:
+        return _c.queued_at, _c.key
     if sort is Sort.ITEM:
         return _c.item_id, _c.changed_at.desc(), _c.key
     if sort is Sort.ACQUIRED:

@@ -209,7 +209,7 @@ class Sums:
 
     funnel: dict[Place, int]
     lags: dict[str, Lag]  # by source
-    waiting_since: datetime | None  # of those that are to move on, the one that is longest in its state
+    waiting_since: datetime | None  # of those that are to move on, when the first was admitted or replayed
     unreadable: int
     ledger_bytes: int  # on its disk
 

@@ -24,7 +24,7 @@ from sqlalchemy import (
 
 from stac_watch.ledger.columns import Body, Ending, Stamp, Words
 
-SCHEMA_VERSION = 11
+SCHEMA_VERSION = 12
 
 
 metadata = MetaData()
@@ -76,6 +76,7 @@ conversion = Table(
     Column("created_at", Stamp, nullable=False),
     Column("changed_at", Stamp, nullable=False),
     Index("conversion_by_state", "state", "changed_at"),
+    Index("conversion_by_wait", "state", "queued_at"),
     Index("conversion_by_source", "source", "state", "changed_at"),
     Index("conversion_by_change", "changed_at"),
     Index("conversion_by_item", "item_id", "source"),

@@ -156,10 +156,10 @@ RESTAMPED = (
 STARTS = select(_h.key, _h.dst, _h.at).where(_h.dst.in_([s.value for s in IN_FLIGHT]), one_of(_h.key)).order_by(_h.id)
 FUNNEL = select(_f.source, _f.lane, _f.state, _f.cause, _f.n).where(_f.n > 0)
 WAITING_SINCE = select(
-    *(select(func.min(_c.changed_at)).where(_c.state == s.value).scalar_subquery() for s in State if s not in FINAL),
+    *(select(func.min(_c.queued_at)).where(_c.state == s.value).scalar_subquery() for s in State if s not in FINAL),
     select(func.count()).select_from(t.unreadable).scalar_subquery(),
 )
-"""Since when the one that is longest in each state is in it, and, so that it takes no statement of its own, what is unreadable."""
+"""Since when the one waits that waits longest, and, so that it takes no statement of its own, what is unreadable."""
 
 
 def _lags() -> Select[Any]:

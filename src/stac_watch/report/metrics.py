@@ -72,7 +72,11 @@ def _of_ledger(whole: Totals) -> Iterator[Metric]:
     yield _gauge("failures", "Failed conversions by what their errors have in common", _failures(whole), ("source", "fingerprint"))
     yield _gauge("unreadable_items", "Items that cannot be read", {(): whole.unreadable})
     oldest = (whole.at - whole.waiting_since).total_seconds() if whole.waiting_since is not None else 0.0
-    yield _gauge("oldest_waiting_seconds", "How long the conversion that waits longest has been in its state", {(): oldest})
+    yield _gauge(
+        "oldest_waiting_seconds",
+        "How long the longest has waited since it was admitted",
+        {(): oldest},
+    )
     newest = {
         (s.source, of): (whole.at - moment).total_seconds()
         for s in whole.sources

@@ -20,7 +20,7 @@ from stac_watch.model.states import State
 from stac_watch.report import totals
 from stac_watch.report.explain import circumstances, what_next
 from stac_watch.report.lines import STYLE, Line, line, table
-from stac_watch.report.times import span, when
+from stac_watch.report.times import clock, span, when
 from stac_watch.report.totals import SourceStatus
 from stac_watch.runs.cleaning import spelled
 from stac_watch.runs.engine import Runs
@@ -37,6 +37,7 @@ class Waiting:
 
     line: Line
     why: str
+    seconds: float  # since it was admitted, or last replayed, whatever was tried since
 
 
 @dataclass(frozen=True)
@@ -106,9 +107,14 @@ def read(
 
 def _longest(ledger: Ledger, sources: Sequence[SourceStatus], limits: Limits, now: datetime, scope: Scope) -> list[Waiting]:
     orders = {s.source: s.backfill for s in sources if s.backfill is not None}
-    rows = [r for s in WAITING for r in _within(ledger, scope, s, LONGEST, Sort.OLDEST)]
-    oldest = sorted(rows, key=lambda row: row.changed_at)[:LONGEST]
-    return [Waiting(line(r, now), what_next(r, now, limits, circumstances(ledger, r, orders)).what) for r in oldest]
+    rows = [r for s in WAITING for r in _within(ledger, scope, s, LONGEST, Sort.WAITING)]
+    oldest = sorted(rows, key=lambda row: row.queued_at)[:LONGEST]
+    found = []
+    for row in oldest:
+        then = what_next(row, now, limits, circumstances(ledger, row, orders))
+        again = f", at {clock(then.at, now)}" if then.at is not None and then.at > now else ""
+        found.append(Waiting(line(row, now), f"{then.what}{again}", round((now - row.queued_at).total_seconds(), 1)))
+    return found
 
 
 def _in_flight(ledger: Ledger, now: datetime, runs: Runs, scope: Scope) -> list[Line]:
@@ -193,7 +199,7 @@ def _waiting(entries: Sequence[Waiting]) -> Table:
     for column in ("item", "state", "for", "why"):
         waits.add_column(column, overflow="fold")
     for w in entries:
-        waits.add_row(w.line.item, w.line.state.value, span(w.line.seconds), Text(w.why))
+        waits.add_row(w.line.item, w.line.state.value, span(w.seconds), Text(w.why))
     return waits
 
 

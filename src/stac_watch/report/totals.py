@@ -54,7 +54,7 @@ class Totals:
     skipped: dict[str, int]  # by reason
     failures: dict[tuple[str, str], int]  # by source and by what the errors have in common, the most frequent first
     unreadable: int
-    waiting_since: datetime | None  # of those that are to move on, the one that is longest in its state
+    waiting_since: datetime | None  # of those that are to move on, when the first was admitted or replayed
     sources: list[SourceStatus]
     ledger_bytes: int  # on its disk
     publications: list[PublicationCount] = field(default_factory=list)  # of each source in each state; none where none are made

@@ -69,10 +69,10 @@ def notices(standing: Standing, status: Status, asked: View) -> list[Notice]:
 
 
 def _waiting(status: Status, asked: View) -> Iterator[Notice]:
-    late = [w for w in status.waiting if w.line.seconds > LATE.total_seconds()]
+    late = [w for w in status.waiting if w.seconds > LATE.total_seconds()]
     if late:
-        what = f"waits for {span(late[0].line.seconds)}: {late[0].line.item} ({late[0].why})"
-        yield Notice(what, bad=False, href=asked.href(state=late[0].line.state, sort="oldest"))
+        what = f"waits for {span(late[0].seconds)}: {late[0].line.item} ({late[0].why})"
+        yield Notice(what, bad=False, href=asked.href(state=late[0].line.state, sort="waiting"))
 
 
 def beginnings(standing: Standing, sources: Sequence[Source], now: datetime) -> list[str]:

@@ -31,7 +31,13 @@ from stac_watch.report.web.query import LANES, PERIODS, View
 from stac_watch.report.web.timeline import MARKS, WIDTH, place
 
 REFRESH = 15  # seconds
-SORTS = {Sort.CHANGED: "last changed", Sort.OLDEST: "longest unchanged", Sort.ACQUIRED: "acquired", Sort.ITEM: "id"}
+SORTS = {
+    Sort.CHANGED: "last changed",
+    Sort.OLDEST: "longest unchanged",
+    Sort.WAITING: "longest waiting",
+    Sort.ACQUIRED: "acquired",
+    Sort.ITEM: "id",
+}
 
 
 @dataclass(frozen=True)
