@@ -55,6 +55,7 @@ INNER: dict[str, dict[str, tuple[str, str]]] = {  # of a sub-application: verb -
         "doctor": ("Say what is wrong with an installation", "cluster doctor"),
         "api-server": ("Print the NetworkPolicy for the Kubernetes API", "cluster api-server"),
         "submit": ("Submit one Workflow, without a ledger", "cluster submit https://stac.example/collections/c/items/ITEM"),
+        "images": ("List every image of an installation", "cluster images --values values.yaml"),
         "manifests": ("Render every object of an installation", "cluster manifests --values values.yaml --out installation"),
     },
     "ledger": {
