@@ -593,9 +593,10 @@ def test_what_was_made_anew_after_it_was_sent_is_sent_again(bucket, two_outputs,
     shutil.copy(two_outputs[1].with_name("o.zarr.report.html"), tmp_path)
     store, outcome, ahead = _ahead(name, output)
     with ahead:
-        ahead.finish()
         (output / "b/c/0").unlink()
-        (output / "b/c/0").write_text("NEW")  # as many bytes
+        (output / "b/c/0").write_text("NEW")  # as many bytes; the first may have been sent, or be on its way
+        ahead.offer("b/c/0", output / "b/c/0")
+        ahead.finish()
         upload.publish(store, output, outcome, asks(outcome), advance=lambda _: None, ahead=ahead)
     assert fs.cat_file(f"{name}/scenes/o.zarr/b/c/0") == b"NEW"
 

@@ -53,6 +53,7 @@ class Ahead:
         self._claim: Reservation | None = None
         self._looked, self._given_up, self._handed_over = 0.0, False, False
         self._where, self._there = "", dict[str, Listed]()
+        self._offered, self._again = set[str](), set[str]()
 
     def __enter__(self) -> Self:
         return self
@@ -70,7 +71,10 @@ class Ahead:
 
     def offer(self, name: str, *places: Path) -> None:
         """Takes an object that is written for good: its name in the output, and where it lies now or a little later."""
-        if not self._given_up:
+        if name in self._offered:  # made anew; the first may still be on its way, and arrive last
+            self._again.add(name)
+        elif not self._given_up:
+            self._offered.add(name)
             self._pool.submit(self._send, name, places)
 
     def finish(self) -> Reservation | None:
@@ -80,6 +84,8 @@ class Ahead:
         """
         self._handed_over = True
         self._pool.shutdown(wait=True)
+        for name in self._again:
+            self.sender.sent.pop(name, None)
         return self._claim
 
     def _send(self, name: str, places: tuple[Path, ...]) -> None:
