@@ -125,6 +125,7 @@ def plan_of(request: Request, called_off: threading.Event) -> Plan:
         item_id=request.identity.item_id,
         package=request.recipe.package,
         asked=Native(request.recipe.native),
+        compact=request.recipe.compact,
     )
     chosen, all_groups = len(plan.selection.groups), len(plan.product.leaves())
     log.info(
@@ -292,7 +293,7 @@ def _options(request: Request, target: publish.Target, workers: int) -> Options:
 
     recipe = request.recipe
     measured = str(dask_report.place(target)) if recipe.dask_perf_html else ""
-    return Options(recipe.spatial_chunk, recipe.sharding, measured, recipe.engine, workers)
+    return Options(recipe.spatial_chunk, recipe.sharding, recipe.encoding, measured, recipe.engine, workers)
 
 
 def _finish(

@@ -31,7 +31,7 @@ from geozarr_runner.publish.package import AUTO, SUFFIXES, kind_of
 from geozarr_runner.request import Identity, Request, RunRecipe
 from geozarr_runner.run import run, standing
 from stac_watch.model.errors import EXHAUSTED, Defect, Exit, InputError, StacWatchError, exhausted
-from stac_watch.model.forms import Native
+from stac_watch.model.forms import ENCODING, SHARDING, Encoding, Native, sharded
 from stac_watch.model.hosts import narrowed
 from stac_watch.model.identity import check_item_id, conversion_key, parse_event_id
 from stac_watch.model.outcome import Counts, Outcome
@@ -99,6 +99,7 @@ def _preflight(arguments: argparse.Namespace, request: Request, progress: Progre
             request.stac_url, request.recipe.groups, allowed_hosts=request.allowed_hosts,
             patience=Patience(attempts=request.attempts, timeout=request.timeout), wait=called_off.wait,
             item_id=request.identity.item_id, package=request.recipe.package, asked=Native(request.recipe.native),
+            compact=request.recipe.compact,
         )  # fmt: skip
     found = {
         "form": str(plan.form), "native": str(plan.native), "size": plan.estimate.quantity, "remarks": list(plan.product.remarks),
@@ -246,7 +247,8 @@ def _complain(error: StacWatchError, stage: str | None, *, debug: bool = False) 
 
 def _request(arguments: argparse.Namespace) -> Request:
     recipe = RunRecipe(
-        groups=arguments.groups, spatial_chunk=arguments.spatial_chunk, sharding=arguments.sharding,
+        groups=arguments.groups, spatial_chunk=arguments.spatial_chunk,
+        sharding=sharded(arguments.sharding, arguments.output_zarr), encoding=Encoding(arguments.encoding),
         package=kind_of(arguments.package, arguments.output_zarr), dask_perf_html=arguments.dask_perf_html,
         engine=arguments.engine, native=arguments.native,
     )  # fmt: skip
@@ -282,7 +284,9 @@ def _hosts(values: Sequence[str]) -> tuple[str, ...]:
 
 def _derived_key(stac_url: str, revision: str, recipe: RunRecipe) -> str:
     """Returns a key for use by hand: equal for the same source and recipe."""
-    asked = json.dumps([sorted(recipe.groups.split()), recipe.spatial_chunk, recipe.sharding, recipe.package, recipe.native])
+    asked = json.dumps(
+        [sorted(recipe.groups.split()), recipe.spatial_chunk, recipe.sharding, recipe.package, recipe.native, recipe.encoding]
+    )
     return conversion_key("by-hand", "", unsigned(stac_url).rstrip("/"), revision, asked)
 
 
@@ -313,7 +317,8 @@ def _add_options(command: argparse.ArgumentParser, *, with_output: bool) -> None
     add("--output-zarr", required=with_output, default="", type=_required if with_output else str, help="where the GeoZarr goes")
     add("--groups", default="", help="space-separated groups, leading / optional; empty = the whole product")
     add("--spatial-chunk", default=1024, type=_or_default(_positive, 1024), help="chunk edge in pixels (default 1024)")
-    add("--sharding", default=False, type=_or_default(_boolean, default=False), help="true: one file per array (default false)")
+    add("--sharding", default=SHARDING, type=_one_of(SHARDING, "true", "auto"), help="one file per array; auto: in object stores")
+    add("--encoding", default=ENCODING, type=_one_of(ENCODING, *Encoding), help="packed (the source's integers), decoded or stock")
     add(
         "--package", default=AUTO, type=_one_of(AUTO, *SUFFIXES),
         help="auto (default: tar for an output below /data, else none), tar, tar.gz or none",
@@ -321,12 +326,7 @@ def _add_options(command: argparse.ArgumentParser, *, with_output: bool) -> None
     add("--overwrite", default=False, type=_or_default(_boolean, default=False), help="true: convert again, even when done")
     add("--allow-empty", default=False, type=_or_default(_boolean, default=False), help="true: take missing chunks for nodata")
     add("--dask-perf-html", default="", metavar="FILE", help="Dask's performance report; empty = off. Takes the stock engine")
-    add(
-        "--engine",
-        default="auto",
-        type=_one_of("auto", "fast", "stock"),
-        help="auto (default), fast or stock; the bytes are the same",
-    )
+    add("--engine", default="auto", type=_one_of("auto", "fast", "stock"), help="auto: fast where it can; same values")
     add("--native", default="mirror", type=_one_of(*Native), help="of finished GeoZarr: mirror, convert or reference")
     add("--memory-limit", default="", metavar="SIZE", help="e.g. 2Gi: fewer workers if needed; default: the container's limit")
     add("--key", default="", help="the conversion's key, 20 hex digits; default: derived from source and recipe")
@@ -384,7 +384,7 @@ def _one_of(*known: str) -> Callable[[str], str]:
     def read(text: str) -> str:
         text = text or known[0]
         if text not in known:
-            raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(known)}")
+            raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(dict.fromkeys(known))}")
         return text
 
     return read

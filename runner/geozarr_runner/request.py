@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
+from stac_watch.model.forms import ENCODING, Encoding
+
 
 @dataclass(frozen=True)
 class Service:
@@ -36,10 +38,16 @@ class RunRecipe:
     groups: str = ""
     spatial_chunk: int = 1024
     sharding: bool = False
+    encoding: Encoding = ENCODING
     package: str = "none"
     dask_perf_html: str = ""
     native: str = "mirror"  # mirror, convert or reference: what is done with a store that is finished GeoZarr already
-    engine: str = "auto"  # auto, fast or stock; not part of the key: both write the same bytes
+    engine: str = "auto"  # auto, fast or stock; not part of the key: both write the same values
+
+    @property
+    def compact(self) -> bool:
+        """Says whether an output takes no more than its source, at any moment: the stock engine writes floats before integers."""
+        return self.encoding is Encoding.PACKED and self.engine != "stock" and not self.dask_perf_html
 
 
 class Offer(Protocol):

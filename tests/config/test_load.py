@@ -253,10 +253,18 @@ def test_two_recipes_that_ask_for_other_outputs_have_other_digests(config_of):
     digests = {
         config_of(recipe=r).recipe.digest_fields()
         for r in ({}, {"groups": "a b"}, {"groups": "a"}, {"spatial_chunk": 512}, {"sharding": True}, {"package": "none"},
-                  {"output": "elsewhere/{item_id}.zarr"})
+                  {"output": "elsewhere/{item_id}.zarr"}, {"encoding": "decoded"}, {"encoding": "stock"})
     }  # fmt: skip
-    assert len(digests) == 7
+    assert len(digests) == 8  # `stock` is what is asked for where nothing is said
     assert config_of(recipe={"groups": "b  a"}).recipe.digest_fields() == config_of(recipe={"groups": "a b"}).recipe.digest_fields()
+
+
+def test_what_could_not_be_chosen_once_has_the_digest_that_it_had(config_of):
+    old = config_of(recipe={"encoding": "stock", "output": "o/{item_id}.zarr"}).recipe
+    assert old.digest_fields() == "groups=;chunk=1024;sharding=False;package=auto;output=o/{item_id}.zarr"
+    inside = config_of(recipe={"sharding": "auto", "output": "s3://b/{item_id}.zarr"}).recipe
+    assert (inside.sharding, inside.sharded) == ("auto", True)
+    assert "sharding=True" in inside.digest_fields()
 
 
 @given(st.integers(0, 1000), st.sampled_from("smhd"))

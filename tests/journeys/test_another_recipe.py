@@ -20,7 +20,7 @@ LIMITS = Limits(rate="1000/s", max_in_flight=4)
 RANGE = backfill.BackfillRequest(START - timedelta(days=10), START)
 SOME = {
     "groups": "measurements", "output": "/elsewhere/{item_id}.zarr", "spatial_chunk": 512, "sharding": True, "native": "convert",
-    "package": "none",
+    "package": "none", "encoding": "packed",
 }  # fmt: skip
 
 
@@ -200,7 +200,8 @@ def test_what_one_release_of_the_runner_made_can_be_chosen_and_audited(done):
 
 def test_an_event_of_before_an_option_existed_asked_for_its_default(make):
     body = json.dumps({"data": {"key": "k", "output_zarr": "/o/k.zarr", "groups": "b  a", "options": {"package": "tar"}}}).encode()
-    assert asked_by(body) == {"groups": "a b", "native": "mirror", "sharding": "false", "package": "tar", "output": "/o/{key}.zarr"}
+    older = {"native": "mirror", "sharding": "false", "encoding": "stock"}
+    assert asked_by(body) == {"groups": "a b", **older, "package": "tar", "output": "/o/{key}.zarr"}
 
 
 def test_another_conversion_s_output_of_this_revision_is_told_as_that(done):

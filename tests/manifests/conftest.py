@@ -56,7 +56,7 @@ def conversion():
         options={
             "spatial_chunk": "512", "sharding": "true", "package": "none", "overwrite": "true", "allow_empty": "true",
             "dask_perf_html": "/data/dask.html",
-            "native": "convert",
+            "native": "convert", "encoding": "decoded",
         },
         source_name="s2-l2a", fence="2026-03-01T12:00:00.000000Z", installation="prod",
         allowed_hosts="objects.eodc.eu", form="geozarr-v3",

@@ -15,7 +15,7 @@ from stac_watch.cluster.manifests.convert import retry_expression
 from stac_watch.cluster.submit import one_run
 from stac_watch.config.model import Source
 from stac_watch.model import errors
-from stac_watch.model.event import LATER, build_event, parse_event
+from stac_watch.model.event import LATER, OLDER_OPTIONS, build_event, parse_event
 from stac_watch.runs.engine import Phase
 from stac_watch.runs.reconcile import ENDED_FROM_OUTSIDE, RETRY
 from stac_watch.runs.workflow import KEY_LABEL, LABELS, PARAMETERS, illegal_label, run_of
@@ -58,7 +58,8 @@ def test_a_default_hides_no_renamed_field(objects, event):
             value = value[part]
 
 
-def test_an_event_by_hand_may_leave_out_the_options(objects, event, template):
+def test_an_event_may_leave_out_the_options(objects, event, template):
+    """By hand; or it is of a version that had none, and then it asks for what that version made."""
     document = json.loads(event)
     declared = {p["name"]: p.get("value") for p in template["spec"]["arguments"]["parameters"]}
     for options in ({}, {"package": "none"}, None):
@@ -68,7 +69,7 @@ def test_an_event_by_hand_may_leave_out_the_options(objects, event, template):
         made = arguments(triggered(objects["Sensor", "geozarr"], json.dumps(document)))
         for p in PARAMETERS:
             if p.data_key.startswith("options."):
-                assert made[p.name] == (options or {}).get(p.name, declared[p.name])
+                assert made[p.name] == (options or {}).get(p.name, (declared | OLDER_OPTIONS)[p.name])
 
 
 @pytest.fixture
@@ -164,7 +165,7 @@ def test_the_runner_takes_the_arguments(workflow, template, conversion, command)
     assert step["container"]["command"] == ["geozarr-runner"]
     parsed = parser().parse_args(filled)
     assert (parsed.command, parsed.stac_url, parsed.groups) == (command, conversion.product_href, conversion.groups)
-    assert (parsed.spatial_chunk, parsed.sharding, parsed.package, parsed.overwrite) == (512, True, "none", True)
+    assert (parsed.spatial_chunk, parsed.sharding, parsed.package, parsed.overwrite) == (512, "true", "none", True)
     assert parsed.allow_empty
     assert (parsed.key, parsed.attempt, parsed.run, parsed.item_id) == (conversion.key, 3, "gz-run", conversion.item_id)
     assert parsed.allowed_hosts == ["data.eodc.eu,objects.eodc.eu"]

@@ -20,7 +20,9 @@ GROUPS = "measurements/reflectance/r60m quality/atmosphere/r60m"
 KEY = "0000000000cc"
 
 
-def _start(source: str, output: Path, status: Path, attempt: int, outcome: Path, engine: str = "fast") -> subprocess.Popen[bytes]:
+def _start(
+    source: str, output: Path, status: Path, attempt: int, outcome: Path, engine: str = "fast", **more: str
+) -> subprocess.Popen[bytes]:
     command = program(
         source,
         output,
@@ -32,6 +34,7 @@ def _start(source: str, output: Path, status: Path, attempt: int, outcome: Path,
         outcome=outcome,
         timeout=600,
         package="tar",
+        **more,
     )
     progress = {"ARGO_PROGRESS_FILE": str(status.with_suffix(".argo"))}
     return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, env={**os.environ, **progress})
@@ -200,13 +203,18 @@ def test_the_metadata_pass_dies_with_the_runner(product, tmp_path):
     _await_end(int(child.name))
 
 
-@pytest.mark.parametrize("end", ["all there", "incomplete", "killed"])
-def test_metadata_and_bands_are_written_while_the_rest_is_on_its_way(files, product, converted, runner, tree, tmp_path, end):
+@pytest.mark.parametrize(
+    ("end", "sharding"), [("all there", "false"), ("incomplete", "true"), ("killed", "false"), ("killed", "true")]
+)
+def test_metadata_and_bands_are_written_while_the_rest_is_on_its_way(
+    files, product, converted, runner, tree, tmp_path, end, sharding
+):
     source, output, status = f"{files.url}/{product.name}", tmp_path / "out" / "o.zarr", tmp_path / "status.json"
     files.gated = "/r60m/b01/"
     files.faults = {"/r60m/b01/0.0": ["404"]} if end == "incomplete" else {}
     files.gate.clear()
-    process = _start(source, output, status, 1, tmp_path / "o.json")
+    form = {"sharding": "true", "encoding": "packed"} if sharding == "true" else {}
+    process = _start(source, output, status, 1, tmp_path / "o.json", **form)
     _await(process, lambda: any(output.parent.rglob("r60m/b01/zarr.json")))  # of the output; the source is Zarr v2
     _await(process, lambda: any(output.parent.rglob("*-chunks/**/c/0/0")))
     assert json.loads(status.read_text())["stage"] == "stage"
@@ -220,7 +228,10 @@ def test_metadata_and_bands_are_written_while_the_rest_is_on_its_way(files, prod
     if end != "all there":
         assert end == "killed" or not list(output.parent.rglob("*-chunks"))
         files.faults = {}
-        assert runner(source, output, groups=GROUPS, key=KEY, attempt=2).code == 0
+        assert runner(source, output, groups=GROUPS, key=KEY, attempt=2, **form).code == 0
+    if sharding == "true":
+        converted = tmp_path / "straight.zarr"
+        assert runner(product, converted, groups=GROUPS, key=KEY, engine="fast", **form).code == 0
     whole = tree(converted)
     assert all(whole[name] == data for name, data in tree(output).items() if "/c/" in name)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
-from geozarr_runner.convert import adopt, arithmetic, engine
+from geozarr_runner.convert import adopt, arithmetic, encoding, engine
 from geozarr_runner.convert import fast as chunks
 from geozarr_runner.convert import stock as convert
 from geozarr_runner.source.metadata import parse
@@ -20,6 +20,7 @@ from geozarr_runner.verify import expected
 
 from stac_watch.demo.product import write_product
 from stac_watch.model.errors import InputError
+from stac_watch.model.forms import Encoding
 
 BANDS = "measurements/reflectance"
 FAST = engine.Options(engine="fast")
@@ -32,8 +33,8 @@ def _selection(product: Path, groups: str = ""):
     return select(parse(json.loads((product / ".zmetadata").read_text())["metadata"], "here"), groups)
 
 
-def _convert(product: Path, folder: Path, asked: str, chunk: int, groups: str = ""):
-    options = engine.Options(spatial_chunk=chunk, engine=asked)
+def _convert(product: Path, folder: Path, asked: str, groups: str, **options):
+    options = engine.Options(engine=asked, **options)
     return convert.convert(product, _selection(product, groups), folder, options, level="L2A")
 
 
@@ -56,18 +57,22 @@ def _with_everything(folder: Path, *, tiled: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("layout", "chunk", "groups"),
+    ("layout", "encoding", "sharding", "chunk", "groups"),
     [
-        ("cpm260", 1024, ""),
-        ("cpm260", 200, OF_EACH_KIND),  # chunks that cross the source's, and some without data
-        ("tiled", 170, f"{BANDS} quality/atmosphere/r20m"),
-        ("tiled", 1024, f"{BANDS}/r10m {BANDS}/r20m conditions/geometry"),  # no r60m: a scaffold is trimmed
+        ("cpm260", "stock", False, 1024, ""),
+        ("cpm260", "stock", False, 200, OF_EACH_KIND),  # chunks that cross the source's, and some without data
+        ("tiled", "stock", False, 170, f"{BANDS} quality/atmosphere/r20m"),
+        ("tiled", "stock", False, 1024, f"{BANDS}/r10m {BANDS}/r20m conditions/geometry"),  # no r60m: a scaffold is trimmed
+        ("cpm260", "packed", False, 200, OF_EACH_KIND),
+        ("tiled", "packed", True, 170, f"{BANDS} quality/mask/r20m"),
     ],
 )
-def test_both_engines_write_the_same_files_with_the_same_bytes(with_everything, tree, tmp_path, layout, chunk, groups):
-    product = with_everything[layout]
-    fast = _convert(product, tmp_path / "fast", "fast", chunk, groups)
-    stock = _convert(product, tmp_path / "stock", "stock", chunk, groups)
+def test_both_engines_write_the_same_files_with_the_same_bytes(
+    with_everything, tree, tmp_path, layout, encoding, sharding, chunk, groups
+):
+    product, options = with_everything[layout], {"encoding": Encoding(encoding), "sharding": sharding, "spatial_chunk": chunk}
+    fast = _convert(product, tmp_path / "fast", "fast", groups, **options)
+    stock = _convert(product, tmp_path / "stock", "stock", groups, **options)
     assert (fast.engine, stock.engine) == ("fast", "stock: asked for")
     assert fast.checks == stock.checks
     mine, theirs = tree(tmp_path / "fast"), tree(tmp_path / "stock")
@@ -92,12 +97,13 @@ def test_both_engines_write_the_same_files_with_the_same_bytes(with_everything, 
 def test_chunks_are_not_adopted_by_metadata_they_were_not_made_for(converted, tmp_path, change, words):
     path = f"{BANDS}/r60m/b01"
     document = json.loads((converted / path / "zarr.json").read_text())
+    document |= encoding.STOCK.words(tuple(document["shape"]), encoding.chunk_shape(document), sharded=False)
     folder, beside = tmp_path / "o", tmp_path / "o-chunks"
     (folder / path).mkdir(parents=True)
     (beside / path / "c").mkdir(parents=True)
-    made_for = {path: (tuple(document["shape"]), adopt.chunk_shape(document))}
+    made_for = {path: adopt.Written(tuple(document["shape"]), encoding.chunk_shape(document), encoding.STOCK)}
     (folder / path / "zarr.json").write_text(json.dumps(document | change))
-    with pytest.raises(adopt.Unexpected, match=path) as refusal:
+    with pytest.raises(encoding.Unexpected, match=path) as refusal:
         adopt.adopt(beside, folder, made_for)
     assert words in str(refusal.value)
     assert not (folder / path / "c").exists()
@@ -107,16 +113,16 @@ def test_chunks_are_not_adopted_by_metadata_they_were_not_made_for(converted, tm
 
 
 def test_an_array_that_the_converter_did_not_write_is_a_refusal_too(tmp_path):
-    with pytest.raises(adopt.Unexpected, match="wrote no a/b"):
-        adopt.adopt(tmp_path, tmp_path, {"a/b": ((1, 1), (1, 1))})
+    with pytest.raises(encoding.Unexpected, match="wrote no a/b"):
+        adopt.adopt(tmp_path, tmp_path, {"a/b": adopt.Written((1, 1), (1, 1), encoding.STOCK)})
 
 
 def test_a_failing_metadata_pass_gives_way_to_the_stock_engine(own_product, tmp_path):
     """The fast engine must say so, and `convert` must not take half of its work."""
     selection = _selection(own_product, f"{BANDS}/r60m")
     (own_product / ".zmetadata").write_text("{")
-    with pytest.raises(adopt.Unexpected, match="the metadata pass ended with 1"):
-        chunks.write(own_product, selection, tmp_path / "o", chunk=1024, workers=1, advance=lambda _: None)
+    with pytest.raises(encoding.Unexpected, match="the metadata pass ended with 1"):
+        chunks.write(own_product, selection, tmp_path / "o", FAST, advance=lambda _: None)
     assert not (tmp_path / "o-chunks").exists()
 
 
@@ -125,7 +131,7 @@ def test_a_metadata_pass_that_cannot_write_is_no_reason_for_the_stock_engine(pro
     selection = _selection(product, f"{BANDS}/r60m")
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file") as failure:
-        chunks.write(product, selection, tmp_path / "file", chunk=1024, workers=1, advance=lambda _: None)
+        chunks.write(product, selection, tmp_path / "file", FAST, advance=lambda _: None)
     assert failure.value.errno in (errno.ENOTDIR, errno.EEXIST)
     assert not (tmp_path / "file-chunks").exists()
 
@@ -151,15 +157,17 @@ def test_reflectance_in_an_unknown_form_is_left_to_the_stock_engine(product, pat
     assert path in engine.reason_for_stock(dataclasses.replace(selection, arrays=arrays), FAST, "L2A")
 
 
-def test_sharding_and_other_products_are_left_to_the_stock_engine_or_refused(product, tmp_path):
+def test_the_converters_shards_and_other_products_are_left_to_the_stock_engine_or_refused(product, tmp_path):
     selection = _selection(product)
-    assert "sharding" in engine.reason_for_stock(selection, engine.Options(engine="fast", sharding=True), "L2A")
+    theirs = engine.Options(engine="fast", sharding=True, encoding=Encoding.STOCK)
+    assert "the converter's own shards" in engine.reason_for_stock(selection, theirs, "L2A")
+    assert engine.reason_for_stock(selection, dataclasses.replace(theirs, encoding=Encoding.DECODED), "L2A") == ""
     assert "L1C" in engine.reason_for_stock(selection, FAST, "L1C")
     assert "no array that would be written faster" in engine.reason_for_stock(
         _selection(product, "conditions/geometry"), FAST, "L2A"
     )
-    with pytest.raises(InputError, match="the fast engine cannot do this: sharding"):
-        convert.convert(product, selection, tmp_path / "o", engine.Options(sharding=True, engine="fast"), level="L2A")
+    with pytest.raises(InputError, match="the fast engine cannot do this: the converter's own shards"):
+        convert.convert(product, selection, tmp_path / "o", theirs, level="L2A")
 
 
 @pytest.mark.parametrize("holes", [0.3, 0.0])

@@ -7,7 +7,7 @@ expectation is computed here, by xarray and numpy alone.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from geozarr_runner.source.product import select
 from geozarr_runner.verify import verify
 
 from stac_watch.demo.product import write_product
+from stac_watch.model.forms import Encoding
 
 BANDS = "measurements/reflectance"
 ITEM_ID = "S2A_MSIL2A_20251008T100041_N0511_R122_T32TQM_20251008T122613"
@@ -140,32 +141,63 @@ def _block_mean(values: np.ndarray, factor: int) -> np.ndarray:
     return np.where(number == 0, np.nan, np.nansum(blocks, axis=(1, 3)) / np.maximum(1, number))
 
 
-def _expected(product: Path) -> dict[str, np.ndarray]:
-    levels = {
-        level: {name: v.values for name, v in xr.open_dataset(product, engine="zarr", group=f"{BANDS}/{level}").data_vars.items()}
-        for level in ("r10m", "r20m", "r60m")
+def _read(store: Path, levels: Iterable[str]) -> dict[str, dict[str, np.ndarray]]:
+    return {
+        level: {name: v.values for name, v in xr.open_dataset(store, engine="zarr", group=f"{BANDS}/{level}").data_vars.items()}
+        for level in levels
     }
+
+
+def _expected(product: Path, made: dict[str, dict[str, np.ndarray]]) -> dict[str, dict[str, np.ndarray]]:
+    """What each level has to be: native bands as xarray decodes them, others of the level that they are made of."""
+    want = _read(product, ("r10m", "r20m", "r60m"))
     for level, factor in (("r20m", 2), ("r60m", 6)):
-        levels[level]["b08"] = _block_mean(levels["r10m"]["b08"], factor)
+        want[level]["b08"] = _block_mean(want["r10m"]["b08"], factor)
     for level, (parent, factor) in OVERVIEWS.items():
-        levels[level] = {name: _block_mean(values, factor) for name, values in levels[parent].items()}
-    return {f"{BANDS}/{level}/{name}": values for level, bands in levels.items() for name, values in bands.items()}
+        want[level] = {name: _block_mean(values, factor) for name, values in made[parent].items() if values.ndim == 2}
+    return want
+
+
+def _step(array: zarr.Array) -> float:
+    """How far a mean may be from what an array stores; one whole step where "no data" is a number amid the others."""
+    if array.dtype.kind == "f":
+        return 1e-6
+    amid = array.attrs.get("_FillValue", 0) not in (0, np.iinfo(array.dtype).max)
+    return (1.001 if amid else 0.501) * abs(array.attrs.get("scale_factor", 1.0))
+
+
+FORMS = [
+    ("fast", "simple", 50, Encoding.DECODED, True), ("fast", "simple", 50, Encoding.PACKED, False),
+    ("stock", "mixed", 50, Encoding.STOCK, False), ("stock", "mixed", 50, Encoding.PACKED, True),
+    ("stock", "odd", 1024, Encoding.STOCK, True), ("stock", "odd", 1024, Encoding.PACKED, False),
+]  # fmt: skip
+"""Engine, forms of bands, chunk edge, encoding, sharding."""
+UNPACKED = {"missing-value-besides", "unsigned", "uint32", "float"}
+"""Forms that stay decoded: floats, wide numbers, and what says more than scale, offset and one missing value."""
 
 
 @pytest.mark.filterwarnings("ignore:.*has multiple fill values.*")
-@pytest.mark.parametrize(("asked", "name", "chunk"), [("fast", "simple", 50), ("stock", "mixed", 50), ("stock", "odd", 1024)])
-def test_every_pixel_of_every_level_is_what_xarray_decodes(made_once, tmp_path, asked, name, chunk):
+@pytest.mark.parametrize(("asked", "name", "chunk", "encoding", "sharding"), FORMS)
+def test_every_pixel_of_every_level_is_what_xarray_decodes(made_once, tmp_path, asked, name, chunk, encoding, sharding):
     folder = made_once(f"matrix-{name}", partial(_make, forms=PRODUCTS[name]))
     product, given = folder / f"{ITEM_ID}.zarr", json.loads((folder / "given.json").read_text())
     selection = select(parse(json.loads((product / ".zmetadata").read_text())["metadata"], "here"), BANDS)
-    output = tmp_path / "o"
-    done = stock.convert(product, selection, output, engine.Options(spatial_chunk=chunk, engine=asked), level="L2A")
+    output, options = tmp_path / "o", engine.Options(chunk, sharding=sharding, encoding=encoding, engine=asked)
+    done = stock.convert(product, selection, output, options, level="L2A")
     assert done.engine.startswith(asked)
-    wrong = {}
-    for path, want in _expected(product).items():
-        got = zarr.open_array(str(output / path), mode="r")[...]
-        if not np.allclose(got, want, rtol=1e-5, atol=1e-6, equal_nan=True):
-            wrong[path] = given.get(path, "made")
+    got, wrong = _read(output, ("r10m", "r20m", "r60m", *OVERVIEWS)), {}
+    for level, bands in _expected(product, got).items():
+        for band, want in bands.items():
+            path = f"{BANDS}/{level}/{band}"
+            array = zarr.open_array(str(output / path), mode="r")
+            assert (array.shards is not None) == sharding
+            native = path in given
+            if native:
+                packed = encoding is Encoding.PACKED and given[path].removesuffix(TILED) not in UNPACKED
+                assert (array.dtype.kind in "iu") == packed, given[path]
+            close = {"rtol": 1e-6, "atol": 0.0} if native else {"rtol": 1e-5, "atol": _step(array)}
+            if not np.allclose(got[level][band], want, **close, equal_nan=True):
+                wrong[path] = given.get(path, "made")
     assert wrong == {}
     assert set(given.values()) == set(PRODUCTS[name])
     assert verify.verify(product, selection, output, level="L2A", workers=2).failed == ()

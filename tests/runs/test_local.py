@@ -455,4 +455,5 @@ def test_arguments_are_the_runner_s_options(make):
         "--revision=rev-a", f"--item-id={make.item_id}", f"--run={data['run']}", "--attempt=3",
         "--fence=2026-03-01T12:00:00.000000Z", "--installation=prod",
         "--source-hosts=a.example,10.0.0.0/8", "--spatial-chunk=512",
+        "--sharding=false", "--encoding=stock", "--native=mirror",  # of an event that is older than these options
     ]  # fmt: skip

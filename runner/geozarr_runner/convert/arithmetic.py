@@ -77,3 +77,36 @@ def _block_sum(values: Pixels, factor: int) -> Pixels:
     if total is None:
         raise Defect("a factor of zero")
     return total
+
+
+def packed_mean(values: Pixels, factor: int, missing: int | None) -> Pixels:
+    """Returns the mean of factor x factor blocks of packed numbers without those that mean "no data", to the nearest whole one.
+
+    Trimmed to whole blocks; a block of nothing is nothing. A mean that is by chance the number for "no data" becomes its neighbour
+    on the mean's side: possible only where that number lies amid the others.
+
+    Args:
+        values: (y, x), integers of up to two bytes.
+        factor: edge of a block.
+        missing: the number that means "no data"; None = there is none.
+    """
+    height, width = (n // factor * factor for n in values.shape)
+    part, wide = values[:height, :width], np.int64 if values.dtype.kind == "i" else np.uint32
+    nothing = part == missing if missing is not None else None
+    if nothing is None or not nothing.any():  # nearly always
+        return _nearest(_block_sum(part.astype(wide), factor), factor * factor, missing).astype(values.dtype)
+    number = factor * factor - _block_sum(nothing.view(np.uint8), factor).astype(wide)
+    total = _block_sum(np.where(nothing, 0, part).astype(wide), factor)
+    mean = _nearest(total, np.maximum(number, 1), missing)
+    mean[number == 0] = missing
+    return mean.astype(values.dtype)
+
+
+def _nearest(total: Pixels, number: Any, missing: int | None) -> Pixels:  # noqa: ANN401  # of values in each, one or many
+    mean = (total + number // 2) // number
+    if missing is not None:
+        met = mean == missing
+        if met.any():
+            beyond = np.asarray(total >= np.int64(missing) * number)
+            mean[met] = np.where(beyond[met], missing + 1, missing - 1)
+    return np.asarray(mean)

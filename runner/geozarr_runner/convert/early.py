@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from geozarr_runner.convert.engine import Options, in_order, reason_for_stock
+from geozarr_runner.convert.engine import Options, in_order, injections, reason_for_stock, written_arrays
 from geozarr_runner.source.product import Selection
 
 if TYPE_CHECKING:
@@ -26,7 +26,9 @@ class Early(ExitStack):
     def __init__(self, selection: Selection, folder: Path, options: Options, level: str) -> None:
         super().__init__()
         self._selection, self._folder, self._options, self._level = selection, folder, options, level
-        self._ranks = {array.path: number for number, array in enumerate(in_order(selection), 1)}
+        arrays = written_arrays(selection, options)
+        origins = {origin.path for origin, _ in injections(selection, arrays, level).values()}
+        self._ranks = {array.path: number for number, array in enumerate(in_order(arrays, origins), 1)}
         self.begun: Begun | None = None
 
     def rank(self, path: str) -> int:
@@ -38,8 +40,7 @@ class Early(ExitStack):
         if not reason_for_stock(self._selection, self._options, self._level):
             from geozarr_runner.convert import fast as chunks
 
-            size, workers = self._options.spatial_chunk, self._options.workers
-            self.begun = self.enter_context(chunks.begin(source, self._selection, self._folder, size, workers))
+            self.begun = self.enter_context(chunks.begin(source, self._selection, self._folder, self._options))
 
     def arrived(self, path: str) -> None:
         """Goes on with an array that is there."""

@@ -21,24 +21,23 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
-from itertools import product as cartesian
+from dataclasses import dataclass
 from pathlib import Path
 
-import numcodecs
 import numpy as np
 from numcodecs import blosc
 
-from geozarr_runner.convert.adopt import Unexpected, adopt, chunk_shape, metadata
-from geozarr_runner.convert.arithmetic import Pixels, block_mean, lookup, precision
-from geozarr_runner.convert.engine import in_order, injections
+from geozarr_runner.convert.adopt import adopt
+from geozarr_runner.convert.arithmetic import Pixels, block_mean, lookup, packed_mean, precision
+from geozarr_runner.convert.chunks import Rows, Writer
+from geozarr_runner.convert.encoding import Unexpected, chunk_shape, metadata, stored
+from geozarr_runner.convert.engine import Options, in_order, injections, missing_of, written_arrays
 from geozarr_runner.source.product import OVERVIEWS, REFLECTANCE, Selection, ZarrArray
-from geozarr_runner.verify.frames import checksum
 from stac_watch.model.errors import Defect, Exit
+from stac_watch.model.forms import Encoding
 from stac_watch.model.outcome import Check
 
 type Verdicts = Callable[[], tuple[Check, ...]]
@@ -52,20 +51,18 @@ def write(
     source: Path,
     selection: Selection,
     folder: Path,
+    options: Options,
     *,
-    chunk: int,
-    workers: int,
     advance: Callable[[int], None],
     begun: Begun | None = None,
 ) -> tuple[tuple[Check, ...], dict[str, int]]:
-    """Writes the whole output; returns what the validators say of its metadata, and the checksums of the chunks written here.
+    """Writes the whole output; returns what the validators say of its metadata, and the checksums of the files written here.
 
     Args:
         source: Zarr v2 store, complete.
         selection: what to convert; `engine.reason_for_stock` had no objection.
         folder: the output.
-        chunk: edge of the output's chunks in pixels.
-        workers: bands that are worked on at a time.
+        options: the recipe.
         advance: told of each array.
         begun: what of it has begun already.
 
@@ -74,14 +71,26 @@ def write(
         RuntimeError | ValueError: a source chunk cannot be decoded.
         OSError: the folder cannot be written.
     """
-    with nullcontext(begun) if begun else begin(source, selection, folder, chunk, workers) as work:
-        coarse, writer = work.bands.finish(advance), work.bands.writer
+    with nullcontext(begun) if begun else begin(source, selection, folder, options) as work:
+        work.bands.finish(advance)
         verdicts = work.finished()
-        with ThreadPoolExecutor(workers, thread_name_prefix="overviews") as pool:
-            made = [pool.submit(_write_overviews, writer, name, values, selection, folder) for name, values in coarse.items()]
-            _all_or_first_error(pool, made)
-        adopt(writer.folder, folder, writer.written)
-        return verdicts, writer.frames
+        work.bands.overviews(folder)
+        adopt(work.bands.writer.folder, folder, work.bands.writer.written)
+        return verdicts, work.bands.writer.frames
+
+
+def recode(source: Path, selection: Selection, folder: Path, options: Options, *, level: str) -> None:
+    """Writes the chunks of a stock conversion anew, as its metadata was declared meanwhile (`encoding.declare`).
+
+    Raises:
+        Unexpected | RuntimeError | ValueError | OSError: see `write`.
+    """
+    with _beside(folder) as beside, _single_threaded_blosc():
+        writer = Writer(source, beside, options.spatial_chunk, stored(selection, options, level), options.sharding)
+        with closing(Bands(writer, selection, options, level)) as bands:
+            bands.finish(lambda _: None)
+            bands.overviews(folder)
+        adopt(beside, folder, writer.written, instead=True)
 
 
 @dataclass(frozen=True)
@@ -93,114 +102,49 @@ class Begun:
 
 
 @contextmanager
-def begin(source: Path, selection: Selection, folder: Path, chunk: int, workers: int) -> Iterator[Begun]:
+def begin(source: Path, selection: Selection, folder: Path, options: Options) -> Iterator[Begun]:
     """Starts the metadata pass, and the threads that write a band when they are told that it is there; ends both with the block."""
+    how = stored(selection, options, "L2A")  # the fast engine takes no other
+    with (
+        _beside(folder) as beside,
+        _single_threaded_blosc(),
+        metadata_pass(source, selection, folder, options) as finished,
+        closing(Bands(Writer(source, beside, options.spatial_chunk, how, options.sharding), selection, options)) as bands,
+    ):
+        yield Begun(finished, bands)
+
+
+@contextmanager
+def _beside(folder: Path) -> Iterator[Path]:
+    """Yields the folder for chunks, which is gone afterwards."""
     beside = folder.with_name(folder.name + "-chunks")
     try:
-        with (
-            _single_threaded_blosc(),
-            metadata_pass(source, selection, folder, chunk) as finished,
-            closing(Bands(Writer(source, beside, chunk), selection, workers)) as bands,
-        ):
-            yield Begun(finished, bands)
+        yield beside
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-
-
-@dataclass
-class Writer:
-    """Turns bands into chunk files. One for all threads; the buffers are each thread's own."""
-
-    source: Path
-    folder: Path
-    chunk: int
-    written: dict[str, tuple[tuple[int, int], tuple[int, int]]] = field(default_factory=dict)  # path -> shape, chunk shape
-    frames: dict[str, int] = field(default_factory=dict)  # key of each chunk -> its checksum, taken before it is written
-    called_off: threading.Event = field(default_factory=threading.Event)  # what is left is not written: all of it is thrown away
-    _own: threading.local = field(default_factory=threading.local)
-
-    def band(self, array: ZarrArray) -> Pixels:
-        """Returns a whole source array, packed; valid until this thread asks for the next one."""
-        whole = self._buffer("whole", array.shape, array.dtype)
-        codec = numcodecs.get_codec(dict(array.compressor or {}))
-        rows, columns = array.chunks
-        for key, (i, j) in zip(array.chunk_keys(), cartesian(*map(range, array.grid)), strict=True):
-            part = whole[i * rows : (i + 1) * rows, j * columns : (j + 1) * columns]
-            try:
-                data = (self.source / key).read_bytes()
-            except FileNotFoundError:  # `stage` has judged that it is legal
-                part[...] = array.fill_value or 0  # null reads as 0
-                continue
-            single = array.chunks == array.shape
-            decoded = whole if single else self._buffer("chunk", array.chunks, array.dtype)
-            codec.decode(data, out=decoded)
-            if not single:
-                part[...] = decoded[: part.shape[0], : part.shape[1]]
-        return whole
-
-    def cut(self, path: str, values: Pixels, table: Pixels | None, shape: tuple[int, int] | None = None) -> None:
-        """Writes an array as chunk files: float32, edges padded with NaN, all-NaN chunks left out, as zarr does.
-
-        Args:
-            path: the array's path in the output.
-            values: (y, x); integers to look up in `table`, or numbers to write as they are.
-            table: float32 for each integer, see `lookup`.
-            shape: of a chunk; default: `chunk` at most.
-        """
-        height, width = values.shape
-        rows, columns = shape or (min(self.chunk, height), min(self.chunk, width))
-        self.written[path] = ((height, width), (rows, columns))
-        out = self._buffer("out", (rows, columns), "<f4")
-        for i, j in cartesian(range(-(-height // rows)), range(-(-width // columns))):
-            if self.called_off.is_set():
-                return
-            block = values[i * rows : (i + 1) * rows, j * columns : (j + 1) * columns]
-            inner = out[: block.shape[0], : block.shape[1]]
-            if inner.shape != out.shape:
-                out[...] = np.nan
-            if table is None:
-                inner[...] = block
-            elif inner.shape == out.shape:
-                np.take(table, block, out=out, mode="wrap")  # 'raise' would buffer the output (numpy.take)
-            else:
-                inner[...] = table[block]
-            if np.isnan(inner[0, 0]) and np.isnan(inner).all():
-                continue
-            target = self.folder / path / "c" / str(i) / str(j)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            encoded = blosc.compress(out, b"zstd", 3, blosc.SHUFFLE, 0)
-            self.frames[f"{path}/c/{i}/{j}"] = checksum(encoded)
-            target.write_bytes(encoded)
-
-    def _buffer(self, name: str, shape: tuple[int, ...], dtype: str) -> Pixels:
-        """Returns memory that this thread has used before: fresh pages for 240 MB bands cost a second per tile."""
-        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        held = getattr(self._own, name, None)
-        if held is None or held.nbytes < size:
-            held = np.empty(size, np.uint8)
-            setattr(self._own, name, held)
-        pixels: Pixels = held[:size].view(dtype).reshape(shape)
-        return pixels
 
 
 class Bands:
     """The native bands and those made of them, written by threads; each as soon as its source is there."""
 
-    def __init__(self, writer: Writer, selection: Selection, workers: int) -> None:
+    def __init__(self, writer: Writer, selection: Selection, options: Options, level: str = "L2A") -> None:
         self.writer = writer
-        self._selection, self._derived = selection, injections(selection)
-        self._waiting = {array.path: array for array in in_order(selection)}
-        self._coarse: dict[str, Pixels] = {}
+        self._selection, self._packed = selection, options.encoding is Encoding.PACKED
+        arrays = written_arrays(selection, options)
+        self._derived = injections(selection, arrays, level)
+        self._waiting = {a.path: a for a in in_order(arrays, {origin.path for origin, _ in self._derived.values()})}
+        self._coarse: dict[str, Coarse] = {}
         self._jobs: list[Future[None]] = []
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="chunks")
+        self._workers = options.workers
+        self._pool = ThreadPoolExecutor(options.workers, thread_name_prefix="chunks")
 
     def begin(self, path: str) -> None:
         """Writes an array, once; nothing when it is none of the big ones."""
         if (array := self._waiting.pop(path, None)) is not None:
             self._jobs.append(self._pool.submit(self._write, array))
 
-    def finish(self, advance: Callable[[int], None]) -> dict[str, Pixels]:
-        """Writes what is left, waits for all, and returns what overviews are made of.
+    def finish(self, advance: Callable[[int], None]) -> None:
+        """Writes what is left, and waits for all.
 
         Raises:
             RuntimeError | ValueError: a source chunk cannot be decoded.
@@ -211,7 +155,11 @@ class Bands:
         for job in self._jobs:
             job.add_done_callback(lambda _: advance(1))
         _all_or_first_error(self._pool, self._jobs)
-        return self._coarse
+
+    def overviews(self, folder: Path) -> None:
+        """Writes the overviews of the 60 m bands. Their chunks are whatever dask made of them: the metadata tells."""
+        with ThreadPoolExecutor(self._workers, thread_name_prefix="overviews") as pool:
+            _all_or_first_error(pool, [pool.submit(self._overviews, name, base, folder) for name, base in self._coarse.items()])
 
     def close(self) -> None:
         """Ends the threads, soon: no file is written after this."""
@@ -219,51 +167,102 @@ class Bands:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _write(self, array: ZarrArray) -> None:
-        chosen, table = self._selection.groups, lookup(array)
-        packed = self.writer.band(array)
-        if array.group in chosen:
-            self.writer.cut(array.path, packed, table)
-        made = [(path, factor) for path, (origin, factor) in self._derived.items() if origin.path == array.path]
-        for path, values in _means(packed, array, made):
-            if path.rpartition("/")[0] in chosen:
-                self.writer.cut(path, values, None)
-                self._keep(path, values)
-        if array.group in chosen and array.group == _BASE:
-            self._keep(array.path, packed.astype("<f4") if table is None else table[packed])
+        derived = [(path, factor) for path, (origin, factor) in self._derived.items() if origin.path == array.path]
+        made = [_Made(self, array, *one) for one in derived if one[0].rpartition("/")[0] in self._selection.groups]
+        table = None if self._packed else lookup(array)
+        chosen, kept = array.group in self._selection.groups, Retained(self.is_base(array.path))
+        sheet = self.writer.sheet(array.path, (array.shape[0], array.shape[1]), table) if chosen else None
+        for rows in self.writer.rows(array) if chosen or made else ():
+            if sheet is not None:
+                sheet.add(rows)
+                kept.add(rows if self._packed else rows.astype("<f4") if table is None else table[rows])
+            for one in made:
+                one.strips.add(rows)
+        if sheet is not None:
+            sheet.end()
+            self._keep(array.path, kept, array)
+        for one in made:
+            one.end()
+            self._keep(one.path, one.kept, array)
 
-    def _keep(self, path: str, values: Pixels) -> None:
-        group, _, name = path.rpartition("/")
-        if self._selection.overviews and group == _BASE:
-            self._coarse[name] = values
+    def is_base(self, path: str) -> bool:
+        """Says whether overviews are made of an array of the output."""
+        return bool(self._selection.overviews) and path.rpartition("/")[0] == _BASE
+
+    def _keep(self, path: str, kept: Retained, origin: ZarrArray) -> None:
+        if kept.wanted:
+            self._coarse[path.rpartition("/")[2]] = Coarse(kept.whole(), missing_of(origin) if self._packed else None)
+
+    def _overviews(self, name: str, base: Coarse, folder: Path) -> None:
+        levels = {"r60m": base.values}
+        for level in self._selection.overviews:
+            parent, factor = OVERVIEWS[level]
+            path = f"{REFLECTANCE}/{level}/{name}"
+            shape = chunk_shape(metadata(folder, path))
+            if self._packed:
+                levels[level] = packed_mean(levels[parent], factor, base.missing)
+            else:
+                levels[level] = block_mean(levels[parent], factor, shape[1])
+            self.writer.cut(path, levels[level], shape)
+
+    def mean_of(self, array: ZarrArray, factor: int) -> Callable[[Pixels], Pixels]:
+        """Returns what averages packed rows of a band: float32, as precisely as the converter does, or packed numbers."""
+        if self._packed:
+            missing = missing_of(array)
+            return lambda rows: packed_mean(rows, factor, missing)
+        table = lookup(array, precision(array))
+
+        def mean(rows: Pixels) -> Pixels:
+            values = rows.astype("<f4") if table is None else np.take(table, rows, mode="wrap")
+            return block_mean(values, factor).astype(np.float32)
+
+        return mean
 
 
-def _means(packed: Pixels, array: ZarrArray, made: list[tuple[str, int]]) -> Iterator[tuple[str, Pixels]]:
-    """Yields the injected bands, float32; averaged as precisely as the converter does.
+@dataclass(frozen=True)
+class Coarse:
+    """A whole 60 m band, of which overviews are made."""
 
-    A strip at a time, decoded once for all.
-    """
-    if not made:
-        return
-    table = lookup(array, precision(array))
-    strips: list[list[Pixels]] = [[] for _ in made]
-    for i in range(0, packed.shape[0], _STRIP):
-        strip = packed[i : i + _STRIP]
-        values = strip.astype("<f4") if table is None else np.take(table, strip, mode="wrap")
-        for means, (_, factor) in zip(strips, made, strict=True):
-            means.append(block_mean(values, factor).astype(np.float32))
-    for means, (path, _) in zip(strips, made, strict=True):
-        yield path, np.concatenate(means)
+    values: Pixels
+    missing: int | None  # the packed number that means "no data"
 
 
-def _write_overviews(writer: Writer, name: str, values: Pixels, selection: Selection, folder: Path) -> None:
-    """Writes the overviews of a 60 m band. Their chunks are whatever dask made of them: the metadata tells, nothing is guessed."""
-    levels = {"r60m": values}
-    for level in selection.overviews:
-        parent, factor = OVERVIEWS[level]
-        path = f"{REFLECTANCE}/{level}/{name}"
-        shape = chunk_shape(metadata(folder, path))
-        levels[level] = block_mean(levels[parent], factor, shape[1])
-        writer.cut(path, levels[level], None, shape)
+class Retained:
+    """What is kept of a band while it is written: all of it, or nothing."""
+
+    def __init__(self, wanted: bool) -> None:
+        self.wanted = wanted
+        self._parts: list[Pixels] = []
+
+    def add(self, rows: Pixels) -> None:
+        """Takes a copy of the next rows."""
+        if self.wanted:
+            self._parts.append(rows.copy())
+
+    def whole(self) -> Pixels:
+        """Returns all rows."""
+        return np.concatenate(self._parts)
+
+
+class _Made:
+    """A band that is made of a finer one, a strip at a time."""
+
+    def __init__(self, bands: Bands, array: ZarrArray, path: str, factor: int) -> None:
+        self.path = path
+        self.kept = Retained(bands.is_base(path))
+        self._mean = bands.mean_of(array, factor)
+        self._sheet = bands.writer.sheet(path, (array.shape[0] // factor, array.shape[1] // factor))
+        self.strips = Rows(_STRIP, self._add)
+
+    def _add(self, strip: Pixels) -> None:
+        rows = self._mean(strip)
+        self.kept.add(rows)
+        self._sheet.add(rows)
+
+    def end(self) -> None:
+        """Writes what is left."""
+        self.strips.end()
+        self._sheet.end()
 
 
 def _all_or_first_error(pool: ThreadPoolExecutor, futures: list[Future[None]]) -> None:
@@ -278,7 +277,7 @@ def _all_or_first_error(pool: ThreadPoolExecutor, futures: list[Future[None]]) -
 
 
 @contextmanager
-def metadata_pass(source: Path, selection: Selection, folder: Path, chunk: int) -> Iterator[Verdicts]:
+def metadata_pass(source: Path, selection: Selection, folder: Path, options: Options) -> Iterator[Verdicts]:
     """Starts the metadata pass and yields the function that waits for it. It reads no big array: those need not be there yet.
 
     To be called by a thread that outlives it: the kernel ends the pass with the thread that started it.
@@ -294,7 +293,7 @@ def metadata_pass(source: Path, selection: Selection, folder: Path, chunk: int) 
             if process.stdin is None or process.stdout is None:
                 raise Defect("a pipe that was asked for is not there")
             with suppress(BrokenPipeError), process.stdin as pipe:  # it ended at once: `finished` says why
-                pickle.dump((source, selection, folder, chunk), pipe)
+                pickle.dump((source, selection, folder, options), pipe)
             answer = process.stdout
 
             def finished() -> tuple[Check, ...]:

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from geozarr_runner.convert import engine, georeference
+from geozarr_runner.convert import encoding, engine, georeference
 from geozarr_runner.convert import stock as convert
 from geozarr_runner.source.product import Selection
 from geozarr_runner.verify import conformance
@@ -45,23 +45,25 @@ class ShapeOnly:
         raise Defect("the metadata pass computed a big array")
 
 
-def write(source: Path, selection: Selection, folder: Path, chunk: int) -> tuple[Check, ...]:
+def write(source: Path, selection: Selection, folder: Path, options: engine.Options) -> tuple[Check, ...]:
     """Writes the skeleton and returns what the validators say of it.
 
     Raises:
         InputError | Unavailable | OSError: as `convert.convert`.
+        Unexpected: the converter wrote other metadata than it was thought to.
         Defect: a group mixes what is written here with what is not.
     """
     with convert.quiet():
         converter = convert.load()
         convert.require_xarray()
         tree = convert.opened(converter, source, selection, "L2A")  # the fast engine takes no other
-        empty(tree, selection, chunk)
+        empty(tree, selection, options.spatial_chunk)
         with _computing_only_the_rest():
-            convert.run_converter(converter, tree, folder, engine.Options(chunk))
+            convert.run_converter(converter, tree, folder, options)
         if selection.scaffold is not None:
             convert.trim(folder, selection)
         georeference.settle(folder)
+        encoding.declare(folder, encoding.stored(selection, options, "L2A"), sharded=options.sharding)
         return conformance.check(folder)
 
 
@@ -81,7 +83,7 @@ def empty(tree: Any, selection: Selection, chunk: int) -> None:  # noqa: ANN401 
         left = [n for n, v in tree[group].to_dataset(inherit=False).variables.items() if v.chunks and n not in replaced]
         if left:
             raise Defect(f"{group} holds {left[0]} besides big arrays: it would not be written")
-    for path, (origin, factor) in engine.injections(selection).items():
+    for path, (origin, factor) in engine.injections(selection, big, "L2A").items():
         band = tree[origin.path]
         shape = tuple(n // factor for n in band.shape)
         attributes = {**band.attrs, "_derived_from": "r10m", "_factor": factor, "_resampling_mode": "mean"}

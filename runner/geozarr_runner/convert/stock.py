@@ -40,6 +40,7 @@ from geozarr_runner.source.metadata import strict
 from geozarr_runner.source.product import REFLECTANCE, Selection
 from geozarr_runner.verify import conformance
 from stac_watch.model.errors import Defect, InputError, Unavailable
+from stac_watch.model.forms import Encoding
 from stac_watch.model.outcome import Check
 
 if TYPE_CHECKING:
@@ -100,15 +101,14 @@ def convert(
     if begun is None and folder.exists() and any(folder.iterdir()):
         raise Defect(f"{folder} is not empty: the converter would skip what is there and keep its holes")
     from geozarr_runner.convert import fast as chunks
-    from geozarr_runner.convert.adopt import Unexpected
+    from geozarr_runner.convert.encoding import Unexpected
 
     reason = reason_for_stock(selection, options, level)
     if reason and options.engine == "fast":
         raise InputError(f"the fast engine cannot do this: {reason}", hint="leave --engine at auto: it takes the stock engine then")
     if not reason:
         try:
-            size, workers = options.spatial_chunk, options.workers
-            verdicts, frames = chunks.write(source, selection, folder, chunk=size, workers=workers, advance=advance, begun=begun)
+            verdicts, frames = chunks.write(source, selection, folder, options, advance=advance, begun=begun)
         except Unexpected as error:
             if options.engine == "fast":
                 raise Defect(f"the fast engine does not fit this converter: {error}", hint="say --engine stock") from error
@@ -123,6 +123,8 @@ def convert(
 def _stock(
     source: Path, selection: Selection, folder: Path, options: Options, advance: Callable[[int], None], level: str
 ) -> tuple[Check, ...]:
+    from geozarr_runner.convert import encoding, fast
+
     with quiet():
         converter = load(distributed=bool(options.dask_perf_html))
         require_xarray()
@@ -132,6 +134,9 @@ def _stock(
         if selection.scaffold is not None:
             trim(folder, selection)
         georeference.settle(folder)
+        if options.encoding is Encoding.PACKED:
+            encoding.declare(folder, encoding.stored(selection, options, level), sharded=options.sharding)
+            fast.recode(source, selection, folder, options, level=level)
         return conformance.check(folder)
 
 
@@ -305,7 +310,7 @@ def run_converter(converter: Converter, tree: Any, folder: Path, options: Option
             spatial_chunk=options.spatial_chunk,
             compression_level=3,  # what it writes whatever is asked; 3 so that nobody reads another number here
             validate_output=False,  # a stub that always says yes
-            keep_scale_offset=False,  # true turns nodata into 0 in every overview
+            keep_scale_offset=False,  # true averages nodata into every overview; see `encoding` for how integers are kept
         )
     except ValueError as error:
         if "not a Sentinel-2 product" in str(error):

@@ -42,6 +42,8 @@ OUTPUT_BYTES_PER_PIXEL = {"reflectance": 3.4, "atmosphere": 2.0, "mask": 0.35}
 reflectance and 1.9 G of masks): 2.6 for reflectance with sensor noise; masks are nearly constant and take next to nothing."""
 STAGED_BYTES_PER_PIXEL = {"reflectance": 1.6, "atmosphere": 1.4, "mask": 0.25}
 """The same for the source as it is stored (uint16 and uint8, blosc-zstd): measured 1.08 for reflectance."""
+PACKED_BYTES_PER_PIXEL = {"reflectance": 1.5, "atmosphere": 1.4, "mask": 0.25}
+"""The same for a packed output: measured 1.01 to 1.25 for reflectance."""
 SAMPLE_BYTES = 64_000_000
 """Of the smallest arrays of a store that is only referenced: so much is fetched and looked into."""
 _ASKED = 6  #: assets that are asked whether they are stores
@@ -107,6 +109,7 @@ def plan(
     item_id: str = "",
     package: str = "tar",
     asked: Native = Native.MIRROR,
+    compact: bool = False,
 ) -> Plan:
     """Resolves, reads and checks; raises before anything costly.
 
@@ -142,7 +145,9 @@ def plan(
         metadata=metadata,
         product=product,
         selection=selection,
-        estimate=_estimate_of(done, tree, selection, staged=source.local is None, package=package),
+        estimate=_estimate_of(
+            done, tree, selection, staged=source.local is None, package=package, compact=compact and product.level == "L2A"
+        ),
         seen=source.look(".zmetadata" if tree is None else "zarr.json") if source.local is None else "local",
         form=store.form,
         native=done,
@@ -200,16 +205,18 @@ def read_metadata(source: SourceStore, raw: bytes) -> tuple[bytes, dict[str, Any
     return raw, documents
 
 
-def estimate(selection: Selection, *, staged: bool, package: str) -> Estimate:
+def estimate(selection: Selection, *, staged: bool, package: str, compact: bool = False) -> Estimate:
     """Returns the bytes that a conversion needs at most.
 
     Per array, pixels x bytes per pixel of its kind (the tables above), or its raw size where that is less, plus 4 KiB per object.
     The output adds the bands that the converter injects into coarser levels and the overviews: together less than a tenth of
-    reflectance. The package is a tar of the output: as large again; with `tar.gz` hardly less (2 %, measured).
+    reflectance. The package is a tar of the output: as large again; with `tar.gz` hardly less (2 %, measured). Of a packed output
+    (`compact`) a pixel takes what it takes in its source.
     """
     source = sum(min(a.pixels * a.itemsize, a.pixels * STAGED_BYTES_PER_PIXEL[_kind(a)]) for a in selection.arrays)
-    output = sum(min(a.pixels * 4.0, a.pixels * OUTPUT_BYTES_PER_PIXEL[_kind(a)]) for a in selection.arrays)
-    output += 0.1 * sum(a.pixels * OUTPUT_BYTES_PER_PIXEL["reflectance"] for a in selection.arrays if _kind(a) == "reflectance")
+    pixel, most = (PACKED_BYTES_PER_PIXEL, 2.0) if compact else (OUTPUT_BYTES_PER_PIXEL, 4.0)  # bytes of one
+    output = sum(min(a.pixels * most, a.pixels * pixel[_kind(a)]) for a in selection.arrays)
+    output += 0.1 * sum(a.pixels * pixel["reflectance"] for a in selection.arrays if _kind(a) == "reflectance")
     files = BYTES_PER_FILE * len(selection.keys)
     written = round(output) + files + _MIB
     return Estimate(
@@ -217,14 +224,16 @@ def estimate(selection: Selection, *, staged: bool, package: str) -> Estimate:
     )
 
 
-def _estimate_of(done: Native, tree: StoredTree | None, selection: Selection, *, staged: bool, package: str) -> Estimate:
+def _estimate_of(
+    done: Native, tree: StoredTree | None, selection: Selection, *, staged: bool, package: str, compact: bool
+) -> Estimate:
     """Returns the bytes that a run of one form needs at most.
 
     A mirror is one copy: what was fetched becomes the output by its name. A reference fetches a sample. A product in Zarr v3 that
     is converted lies there as it came, and again as it is staged.
     """
     if tree is None:
-        return estimate(selection, staged=staged, package=package)
+        return estimate(selection, staged=staged, package=package, compact=compact)
     if done is Native.REFERENCE:
         return Estimate(staged=2 * SAMPLE_BYTES, output=_MIB, package=0)
     kinds = {a.path: a for a in selection.arrays}
@@ -235,7 +244,7 @@ def _estimate_of(done: Native, tree: StoredTree | None, selection: Selection, *,
     copy = round(stored) + BYTES_PER_FILE * (len(tree.keys()) + len(tree.nodes)) + _MIB
     if done is Native.MIRROR:
         return Estimate(staged=0, output=copy, package=0 if package == "none" else copy)
-    converted = estimate(selection, staged=True, package=package)
+    converted = estimate(selection, staged=True, package=package, compact=compact)
     return Estimate(staged=converted.staged + copy, output=converted.output, package=converted.package)
 
 

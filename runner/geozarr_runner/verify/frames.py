@@ -14,6 +14,8 @@ import google_crc32c
 
 from stac_watch.model.outcome import Check
 
+_PIECE = 2**22  #: bytes read at a time
+
 
 def checksum(data: bytes) -> int:
     """Returns the CRC32C of encoded bytes (RFC 3720, appendix B.4), as Zarr's shards have it."""
@@ -31,18 +33,31 @@ def check(output: Path, frames: Mapping[str, int], workers: int) -> Check:
     """
     if not frames:
         return Check("frames", "passed", "no checksums were taken, all values were compared")
-    different = mismatches(lambda key: (output / key).read_bytes(), frames, workers)
+    different = mismatches(lambda key: checksum_of(output / key), frames, workers)
     if different:
         return Check("frames", "failed", f"{len(different)} of {len(frames)} chunks are not as encoded, first {different[0]}")
     return Check("frames", "passed", f"{len(frames)} chunks are as they were encoded")
 
 
-def mismatches(read: Callable[[str], bytes], frames: Mapping[str, int], workers: int) -> list[str]:
-    """Returns the keys whose bytes are others than those that were encoded, or that cannot be read."""
+def checksum_of(file: Path) -> int:
+    """Returns the CRC32C of a file, which may be a shard of hundreds of megabytes.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    found = 0
+    with file.open("rb", buffering=0) as opened:
+        while data := opened.read(_PIECE):
+            found = google_crc32c.extend(found, data)
+    return found
+
+
+def mismatches(read: Callable[[str], int], frames: Mapping[str, int], workers: int) -> list[str]:
+    """Returns the keys whose bytes have another checksum than those that were encoded, or cannot be read."""
 
     def differs(key: str) -> bool:
         try:
-            return checksum(read(key)) != frames[key]
+            return read(key) != frames[key]
         except FileNotFoundError:
             return True
 

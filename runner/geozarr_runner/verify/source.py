@@ -9,7 +9,7 @@ Sources: CF conventions 1.11, section 8.1 (packed data), section 2.5.1 (missing 
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from itertools import product as cartesian
 from pathlib import Path
@@ -78,6 +78,11 @@ class Packed:
             where = tuple(slice(i * n, (i + 1) * n) for i, n in zip(index, chunks, strict=True))
             self._held[index] = np.asarray(self.variable[where].values)
         return self._held[index]
+
+
+def words_of(attributes: Mapping[str, Any]) -> xr.Variable:
+    """Returns attributes as `decode` takes them."""
+    return xr.Variable((), 0, dict(attributes))
 
 
 def decode(packed: Values, variable: xr.Variable) -> Values:

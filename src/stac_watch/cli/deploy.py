@@ -38,7 +38,8 @@ def submit(
     output_zarr: Annotated[str, typer.Option(help="s3:// URL, or a path under /data on the run's volume.")] = "/data/output.zarr",
     groups: Annotated[str, typer.Option(help="Space-separated; empty = the whole product.")] = "",
     spatial_chunk: Annotated[str, typer.Option(help="Pixels per chunk side.")] = "",
-    sharding: Annotated[str, typer.Option(help="true: one file per array and shard.")] = "",
+    sharding: Annotated[str, typer.Option(help="true: one file per array; auto: in object stores.")] = "",
+    encoding: Annotated[str, typer.Option(help="packed, decoded or stock.")] = "",
     native: Annotated[str, typer.Option(help="What is done with finished GeoZarr: mirror, convert or reference.")] = "",
     package: Annotated[str, typer.Option(help="tar, tar.gz or none.")] = "",
     overwrite: Annotated[str, typer.Option(help="true: convert again, even when done.")] = "",
@@ -63,7 +64,7 @@ def submit(
         raise ConfigError("submit is for argo", hint="on one machine call `geozarr-runner run --stac-url URL --output-zarr PATH`")
     asked = {
         "stac_url": stac_url, "output_zarr": output_zarr, "groups": groups, "spatial_chunk": spatial_chunk, "sharding": sharding,
-        "native": native,
+        "encoding": encoding, "native": native,
         "package": package, "overwrite": overwrite, "allow_empty": allow_empty, "engine": engine, "memory_limit": memory_limit,
         "dask_perf_html": dask_perf_html,
     }  # fmt: skip

@@ -30,7 +30,7 @@ from stac_watch.config.sharing import default_output, meeting, order
 from stac_watch.config.sinks import EventSink
 from stac_watch.config.values import Agent, Bbox, CollectionId, Duration, Group, Host, HttpUrl, Off, Rate, SameHost, Size, Tile
 from stac_watch.model.errors import ConfigError
-from stac_watch.model.forms import Native
+from stac_watch.model.forms import ENCODING, Encoding, Native, sharded
 
 OURS = frozenset(
     {"engine", "ledger", "register", "sinks"}
@@ -137,8 +137,12 @@ class Recipe(Group):
     `{catalog}` is in it where two catalogs have collections of one name."""
     spatial_chunk: int = Field(default=1024, ge=64, le=10_980)
     """Pixels per chunk side: 1024 converts 2.3 times faster than the converter's 256 and makes 13 times fewer files."""
-    sharding: bool = False
-    """390 instead of 3,212 files per tile, for 1.5 GB more memory."""
+    sharding: Literal["auto"] | bool = False
+    """One object for each array: 390 instead of 3,212 for a tile. `auto`: in object stores, which are paid by the request. GDAL
+    reads such outputs from 3.13 on."""
+    encoding: Encoding = ENCODING
+    """`packed`: the source's own integers with scale, offset and missing value, as finished GeoZarr has them, two fifths of the
+    bytes; `decoded`: float32; `stock`: float32 in the codec of eopf-geozarr, byte for byte what it writes alone."""
     native: Native = Native.MIRROR
     """What is done with a product that is finished GeoZarr already, as new acquisitions are: `mirror` copies it byte for byte and
     checks each chunk; `convert` makes our encoding and chunks of it; `reference` leaves it where it lies. With `groups` a mirror is
@@ -151,8 +155,14 @@ class Recipe(Group):
         """Returns what distinguishes two recipes, as one string that goes into the key."""
         groups = " ".join(sorted(self.groups.split()))
         native = "" if self.native is Native.MIRROR else f";native={self.native}"
-        shape = f"groups={groups};chunk={self.spatial_chunk};sharding={self.sharding}"
-        return f"{shape};package={self.package};output={self.output}{native}"
+        encoding = "" if self.encoding is Encoding.STOCK else f";encoding={self.encoding}"  # what it was before it could be chosen
+        shape = f"groups={groups};chunk={self.spatial_chunk};sharding={self.sharded}"
+        return f"{shape};package={self.package};output={self.output}{native}{encoding}"
+
+    @property
+    def sharded(self) -> bool:
+        """Says whether each array of an output is one object."""
+        return sharded(self.sharding, self.output)
 
 
 class Limits(Group):

@@ -14,13 +14,11 @@ from stac_watch.config.model import Recipe, Source
 from stac_watch.config.places import NO_TILE
 from stac_watch.config.sharing import catalog_name
 from stac_watch.ledger.records import ConversionRow, ItemRow, Known, Sighting
-from stac_watch.model.event import Conversion, Lane
-from stac_watch.model.forms import Form, Native
+from stac_watch.model.event import OLDER_OPTIONS, Conversion, Lane
+from stac_watch.model.forms import Form
 from stac_watch.model.identity import conversion_key, folder_name, tile_of
 from stac_watch.model.item import Item
 
-_OLDER = {"native": str(Native.MIRROR), "sharding": "false"}
-"""What events that were stored before these options existed asked for."""
 _NO_SHAPE = frozenset({"overwrite", "dask_perf_html"})
 """Options that change nothing of an output."""
 type Shape = dict[str, str]
@@ -44,7 +42,8 @@ def conversion(item: Item, source: Source, recipe: Recipe, lane: Lane, *, replac
         output_zarr=output, groups=recipe.groups, bbox=item.bbox, source_name=source.name,
         allowed_hosts=",".join(source.hosts()), form=str(item.form),
         options={
-            "spatial_chunk": str(recipe.spatial_chunk), "sharding": str(recipe.sharding).lower(), "package": recipe.package,
+            "spatial_chunk": str(recipe.spatial_chunk), "sharding": str(recipe.sharded).lower(), "encoding": str(recipe.encoding),
+            "package": recipe.package,
             "native": str(recipe.native),
             "overwrite": "false", "dask_perf_html": "",
         },
@@ -68,7 +67,7 @@ def asked_now(c: Conversion) -> Shape:
 
 
 def _asked(options: Mapping[str, str], groups: str, output: str, key: str) -> Shape:
-    found = {**_OLDER, **{name: str(value) for name, value in options.items() if name not in _NO_SHAPE}}
+    found = {**OLDER_OPTIONS, **{name: str(value) for name, value in options.items() if name not in _NO_SHAPE}}
     return {"groups": " ".join(sorted(groups.split())), **found, "output": output.replace(key, "{key}")}
 
 

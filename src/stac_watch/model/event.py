@@ -52,8 +52,10 @@ LATER = {
     "title": "",
 }
 """Mapped, too. Events that were stored before these fields existed lack them; the Sensor has these defaults for them."""
-OPTIONS = ("spatial_chunk", "sharding", "native", "package", "overwrite", "allow_empty", "dask_perf_html")
+OPTIONS = ("spatial_chunk", "sharding", "encoding", "native", "package", "overwrite", "allow_empty", "dask_perf_html")
 """What an event may ask of the converter, under `options`: the Sensor and the local engine pass on these and no others."""
+OLDER_OPTIONS = {"sharding": "false", "encoding": "stock", "native": "mirror"}
+"""What events that were stored before these options existed ask for."""
 _SLUG = 14  # characters of an item id that is no Sentinel-2 product's: it leaves six digits to the attempt
 
 

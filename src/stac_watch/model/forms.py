@@ -36,6 +36,23 @@ class Native(StrEnum):
     REFERENCE = "reference"  #: nothing is copied: it is checked where it lies, and the output says where that is
 
 
+class Encoding(StrEnum):
+    """How the numbers of an output are stored. Only `stock` is what eopf-geozarr writes byte for byte; all hold the same values."""
+
+    PACKED = "packed"  #: the source's own integers, with scale, offset and missing value by the CF rule; overviews of such, rounded
+    DECODED = "decoded"  #: float32, nodata is NaN
+    STOCK = "stock"  #: the same in the codec of eopf-geozarr
+
+
+ENCODING, SHARDING = Encoding.STOCK, "false"
+"""What a recipe asks for that says nothing of them."""
+
+
+def sharded(asked: str | bool, output: str) -> bool:
+    """Says whether each array of an output is one object: as it was asked, and by `auto` in object stores, which count objects."""
+    return "://" in output if asked == "auto" else asked in (True, "true")
+
+
 _VERSION = re.compile(r"application/vnd[.+]zarr\s*;.*\bversion=\"?(\d+)", re.IGNORECASE)
 _ZARR = re.compile(r"application/vnd[.+]zarr", re.IGNORECASE)
 _CPM = re.compile(r"(\d+)\.")

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from stac_watch.model.errors import Exit, InputError, StacWatchError, Temporary, cannot_write
-from stac_watch.model.event import OPTIONS, parse_event
+from stac_watch.model.event import OLDER_OPTIONS, OPTIONS, parse_event
 from stac_watch.model.files import replace_file
 from stac_watch.model.identity import key_in_name
 from stac_watch.model.outcome import Outcome, parse_outcome, read_document
@@ -214,7 +214,7 @@ def arguments(data: Mapping[str, Any]) -> list[str]:
 
     Options that the Sensor does not know are left out, as there: an event must not give the runner hosts, or another's name.
     """
-    options = data.get("options", {})
+    options = OLDER_OPTIONS | data.get("options", {})
     given = {
         "stac-url": data["stac_url"], "output-zarr": data["output_zarr"], "groups": data.get("groups", ""),
         "key": data["key"], "revision": data["revision"], "item-id": data["item_id"], "run": data["run"],

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from stac_watch.model.errors import Exit
+from stac_watch.model.forms import ENCODING, SHARDING
 from stac_watch.model.identity import read_attempt
 from stac_watch.model.outcome import Outcome, parse_outcome
 from stac_watch.model.stamps import parse_stamp
@@ -61,7 +62,10 @@ PARAMETERS = (
               "output-zarr"),
     Parameter("groups", "space-separated Zarr groups, leading / optional; empty = the whole product", "groups", "", "groups"),
     Parameter("spatial_chunk", "pixels per chunk side", "options.spatial_chunk", "1024", "spatial-chunk"),
-    Parameter("sharding", "one file per array and shard", "options.sharding", "false", "sharding", ("true", "false")),
+    Parameter("sharding", "one file per array; auto: in object stores", "options.sharding", SHARDING, "sharding",
+              ("auto", "true", "false")),
+    Parameter("encoding", "packed: the source's integers; decoded: float32; stock: what eopf-geozarr writes, byte for byte",
+              "options.encoding", str(ENCODING), "encoding", ("packed", "decoded", "stock")),
     Parameter("native", "what is done with a product that is finished GeoZarr already", "options.native", "mirror", "native",
               ("mirror", "convert", "reference")),
     Parameter("package", "archive beside the output; auto: tar on the run's volume, none in an object store", "options.package",
@@ -84,7 +88,7 @@ PARAMETERS = (
     Parameter("title", "tile, day and time of the item, for people", "title", ""),
     Parameter("lane", "live, backfill, replay or hand, for people", "lane", "hand"),
     Parameter("reason", "why it is converted, for people", "reason", "by hand"),
-    Parameter("engine", "auto: fast where it can; fast or stock: that one. The bytes are the same", "", "auto", "engine",
+    Parameter("engine", "auto: fast where it can; fast or stock: that one. The values are the same", "", "auto", "engine",
               ("auto", "fast", "stock")),
     Parameter("memory_limit", "e.g. 2Gi: fewer workers beyond; empty = the container's limit", "", "", "memory-limit"),
     Parameter("source_hosts", "of the hosts below, those of the item's own source; empty = all of them", "allowed_hosts", "",

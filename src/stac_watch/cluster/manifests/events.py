@@ -34,7 +34,7 @@ from stac_watch.cluster.manifests.settings import (
 )
 from stac_watch.cluster.manifests.tree import absent, given, merged, when
 from stac_watch.cluster.manifests.values import AccountValues
-from stac_watch.model.event import LATER, MAX_EVENT_BYTES
+from stac_watch.model.event import LATER, MAX_EVENT_BYTES, OLDER_OPTIONS
 from stac_watch.runs.workflow import API_VERSION, INSTANCE_LABEL, LABELS, TEMPLATE, mapped
 
 NATS = "2.10.29"
@@ -214,7 +214,8 @@ def _workflow(settings: Settings) -> Object:
 def _mapping() -> list[Object]:
     """Returns one entry for each value that goes from the event into the Workflow."""
     options = {p.data_key: p.default for p in mapped() if p.data_key.startswith(OPTIONS)}
-    defaults = {**LATER, **options}  # without a value an event that lacks one would be tried for minutes, and dropped
+    older = {f"{OPTIONS}{name}": value for name, value in OLDER_OPTIONS.items()}
+    defaults = {**LATER, **options, **older}  # without a value an event that lacks one would be tried for minutes, and dropped
 
     def entry(key: str, dest: str, **more: bool) -> Object:
         absent = {"value": defaults[key]} if key in defaults else {}

@@ -1,0 +1,80 @@
+"""The output as its readers see it: zarr-python reads the numbers, xarray applies the CF rules that stand beside them.
+
+What is compared and shown are physical values, whether an array holds them or packed integers. And what of a sharded array is
+there: its index says it, and is believed when its checksum fits (sharding codec 1.0).
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from geozarr_runner.verify.frames import checksum
+from geozarr_runner.verify.source import Values, decode, words_of
+
+_CF = {"scale_factor", "add_offset", "_FillValue", "missing_value"}
+_CRC = 4  #: bytes
+_ABSENT = 2**64 - 1
+_HALF = 0.501  #: a step, and the last digits of a float32
+
+
+class Shown:
+    """A packed array that reads like a decoded one."""
+
+    def __init__(self, array: Any) -> None:  # noqa: ANN401  # zarr.Array
+        self._array = array
+        self.shape, self.ndim, self.attrs = array.shape, array.ndim, array.attrs
+        self._words = words_of(array.attrs.asdict())
+        self.fill_value = decode(np.array([array.fill_value], array.dtype), self._words)[0]
+
+    def __getitem__(self, block: Any) -> Values:  # noqa: ANN401  # whatever indexes an array
+        return decode(np.asarray(self._array[block]), self._words)
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  # of zarr.Array
+        return getattr(self._array, name)
+
+    @property
+    def rounding(self) -> float:
+        """How far a mean may be from what is stored: half a step, or one where "no data" is a number amid the others."""
+        attributes, kind = self.attrs.asdict(), np.iinfo(self._array.dtype)
+        missing = attributes.get("_FillValue", attributes.get("missing_value", kind.min))
+        steps = _HALF if missing in (kind.min, kind.max) else 2 * _HALF
+        return steps * abs(float(attributes.get("scale_factor", 1)))
+
+
+def shown(array: Any) -> Any:  # noqa: ANN401  # zarr.Array, or the same in physical values
+    """Returns an array in physical values."""
+    packed = array.dtype.kind in "iu" and array.ndim == 2 and array.attrs.keys() & _CF  # (y, x)
+    return Shown(array) if packed else array
+
+
+def rounding(array: Any) -> float:  # noqa: ANN401  # zarr.Array, or `Shown`
+    """Returns how far a mean may be from what an array stores, beyond the last digits of a float."""
+    if isinstance(array, Shown):
+        return array.rounding
+    return _HALF if array.dtype.kind in "iu" else 0.0
+
+
+def in_shard(file: Path, grid: tuple[int, ...]) -> Values:
+    """Says which chunks of a shard are in it, whole; none where its index is not what was written.
+
+    Args:
+        file: a shard.
+        grid: number of its chunks along each dimension.
+    """
+    number, size = math.prod(grid), file.stat().st_size
+    length = number * 16 + _CRC  # bytes: offset and length of each
+    if size < length:
+        return np.zeros(grid, bool)
+    with file.open("rb") as opened:
+        opened.seek(size - length)
+        raw = opened.read(length)
+    if checksum(raw[:-_CRC]) != int.from_bytes(raw[-_CRC:], "little"):
+        return np.zeros(grid, bool)
+    entries = np.frombuffer(raw[:-_CRC], "<u8").reshape(*grid, 2)
+    begins, lengths = entries[..., 0], entries[..., 1]
+    inside = (begins <= size - length) & (lengths <= size - length - np.minimum(begins, size - length))
+    return np.asarray((begins != _ABSENT) & inside)
