@@ -476,7 +476,7 @@ def test_a_ledger_that_was_cut_short_is_damaged_and_left_as_it_is(open_ledger, m
     file.write_bytes(content)
     with pytest.raises(Unavailable, match="is damaged") as caught:
         open_ledger(file)
-    assert "restore a backup" in caught.value.hint
+    assert "put a backup in its place" in caught.value.hint
     assert file.read_bytes() == content
 
 
@@ -499,7 +499,7 @@ def test_a_damaged_page_is_the_file_s_trouble_and_not_a_defect_of_ours(open_ledg
         for asked in (damaged.conversions.find, lambda: damaged.items.commit("s2", [one], [], None, make.now)):
             with pytest.raises(Unavailable, match="is damaged") as caught:
                 asked()
-            assert "restore a backup" in caught.value.hint
+            assert "put a backup in its place" in caught.value.hint
             assert "item-" not in caught.value.message
     finally:
         damaged.close()

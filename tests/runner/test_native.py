@@ -505,7 +505,7 @@ def test_preflight_says_the_form_and_what_is_done(native, runner, tmp_path, caps
     from geozarr_runner.cli import main
 
     for mode in ("mirror", "convert", "reference"):
-        assert main([*arguments(native, "", command="preflight")[:3], f"--native={mode}"]) == 0
+        assert main([*arguments(native, "", command="preflight")[:3], f"--native={mode}", "--package=tar"]) == 0
         found = json.loads(capsys.readouterr().out)
         assert (found["form"], found["native"]) == ("geozarr-v3", mode)
         assert (found["estimate"]["package"] == 0) is (mode == "reference")
