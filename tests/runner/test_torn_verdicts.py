@@ -92,7 +92,7 @@ def brought(url: str, folder: Path, mode: Native) -> None:
     elif mode is Native.CONVERT:
         transcode.stage(plan, folder, advance=lambda _: None, called_off=off)
     else:
-        mirror.take(plan, folder, folder / "output", _during, off, flush=lambda _: None)
+        mirror.take(plan, folder, folder / "output", _during, off, flush=lambda _: None, offer=None)
     assert not off.is_set()
 
 
