@@ -143,7 +143,8 @@ def installed(
     kubectl: Kubectl, release: str, port_forward: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Stack]:
     """stac-watch as an installation has it, put up once and shared: each test has items of its own."""
-    stack = Stack(kubectl, "stac-watch-tests", tmp_path_factory.mktemp("manifests"), release, port_forward)
+    values = {"backup": {"size": "1Gi"}}
+    stack = Stack(kubectl, "stac-watch-tests", tmp_path_factory.mktemp("manifests"), release, port_forward, values=values)
     stack.up()
     yield stack
     stack.down()

@@ -1,12 +1,18 @@
 """The overlay `production`, as rendered from a configuration, with a fault of each part: PostgreSQL, S3, quota, policies, audit.
+Events go over TLS.
 
 Nothing of it is patched for the test: what differs from a cluster of several nodes is said by options (one server of the bus).
 """
 
+import http.client
 import json
 import os
+import secrets
+import ssl
 import subprocess
 import sys
+import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "services"))
 from postgres import Postgres, programs
 
 pytestmark = pytest.mark.cluster
+CERTIFICATE, EVENT_SOURCE = "stac-eventsource-tls", "stac-eventsource-svc"
 GATEWAY, PODS = "10.244.0.1", "10.244.0.0/16"  # this machine, as pods see it: the bridge of the pod network; and the pods
 
 
@@ -38,7 +45,7 @@ def database(is_own_cluster):
 def production(kubectl, release, port_forward, database, tmp_path_factory, places, request):
     stack = Stack(
         kubectl, "test-production", tmp_path_factory.mktemp("production"), release, port_forward, overlay="production",
-        values={"eventBus": {"replicas": 1, "size": "1Gi"}},
+        values={"eventBus": {"replicas": 1, "size": "1Gi"}, "webhook": {"tlsSecret": CERTIFICATE}},
     )  # fmt: skip
 
     def prepare():
@@ -54,6 +61,8 @@ def production(kubectl, release, port_forward, database, tmp_path_factory, place
         stack.ports.add(database.port)  # NetworkPolicies see where a Service leads
         url = f"postgresql+psycopg://postgres@ledger.{stack.namespace}.svc/postgres"
         stack.put_secret("stac-watch-ledger", {"url": url})
+        stack.put_secret(CERTIFICATE, certificate(tmp_path_factory.mktemp("certificate"), EVENT_SOURCE))
+        stack.config["engine"]["webhook"] = f"https://{EVENT_SOURCE}:12000/items"
         stack.config["recipe"] = {"output": f"s3://{stack.bucket()}/{{collection}}/{{item_id}}.zarr"}
 
     stack.up(prepare)
@@ -61,6 +70,18 @@ def production(kubectl, release, port_forward, database, tmp_path_factory, place
     if request.session.testsfailed:
         stack.keep_evidence(places.root / "var" / "cluster-evidence" / "production")
     stack.down()
+
+
+def certificate(folder, name):
+    """What cert-manager would write: a certificate for a Service's name, its key, and the authority that signed it."""
+    ask = ("openssl", "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2")
+    usage = ("-addext", "keyUsage=critical,keyCertSign,cRLSign")
+    authority = ("-x509", "-subj", "/CN=tests", *usage, "-keyout", "ca.key", "-out", "ca.crt")
+    leaf = ("-x509", "-CA", "ca.crt", "-CAkey", "ca.key", "-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name}")
+    plain = ("-addext", "basicConstraints=critical,CA:FALSE", "-keyout", "tls.key", "-out", "tls.crt")
+    for rest in (authority, (*leaf, *plain)):
+        subprocess.run([*ask, *rest], cwd=folder, check=True, capture_output=True)
+    return {file: (folder / file).read_text() for file in ("tls.crt", "tls.key", "ca.crt")}
 
 
 def claims(stack):
@@ -108,6 +129,37 @@ def test_the_doctor_finds_nothing_and_has_tried_the_pods(production, kubectl):
     assert "preflight, volume, convert, release" in line
 
 
+def test_the_token_is_changed_in_two_steps_and_no_attempt_is_used_up(production):
+    old, new = production.token, secrets.token_urlsafe(24)
+    production.put_secret("stac-watch-webhook", {"token": old, "next": new})
+    production.do("rollout", "restart", "deploy/stac-watch")
+    production.await_poller()
+    items = [production.publish()]
+    production.put_secret("stac-watch-webhook", {"token": new, "next": new})
+    items.append(production.publish())  # whichever of the two the EventSource wants now
+    production.await_workflow(items[1])
+    wait_until(lambda: refuses(production, old), 180, "the old token is still taken")
+    production.token = new
+    production.do("patch", "secret", "stac-watch-webhook", "--type=json", "-p", '[{"op": "remove", "path": "/data/next"}]')
+    production.do("rollout", "restart", "deploy/stac-watch")
+    production.await_poller()
+    items.append(production.publish())
+    rows = production.await_done(*items)
+    assert {rows[item]["attempt"] for item in items} == {1}
+    production.check(*items)
+
+
+def refuses(stack, token):
+    """Whether the EventSource refuses a token: asked by TLS, with an event that is none."""
+    context = ssl._create_unverified_context()  # the name is the Service's, and this is a forwarded port
+    with stack.forward(stack.namespace, f"svc/{EVENT_SOURCE}", 12000) as port:
+        connection = http.client.HTTPSConnection("127.0.0.1", port, context=context, timeout=20)
+        connection.request("POST", "/items", body="{}", headers={"Authorization": f"Bearer {token}"})
+        status = connection.getresponse().status
+        connection.close()
+    return status in (400, 401, 403)
+
+
 def test_each_part_fails_once_and_nothing_is_lost_or_doubled(production, database):
     items = [production.publish() for _ in range(3)]
     production.await_workflow(items[0])
@@ -118,9 +170,24 @@ def test_each_part_fails_once_and_nothing_is_lost_or_doubled(production, databas
     production.kill("eventbus-name=geozarr")
     database.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND usename = 'postgres'")
     production.await_ready()
+    with object_store_away(production, 20):
+        items.append(production.publish())
     production.await_done(*items, seconds=600)
     production.check(*items)
     production.audit()
+
+
+@contextmanager
+def object_store_away(stack, seconds):
+    """Nobody answers where the object store was, for at least so long."""
+    began = time.monotonic()
+    leads = ("-n", "s3", "patch", "service", "s3", "--type=merge", "-p")
+    stack.kubectl(*leads, '{"spec": {"selector": {"app": "nobody"}}}')
+    try:
+        yield
+        time.sleep(max(0.0, seconds - (time.monotonic() - began)))  # the fault's length
+    finally:
+        stack.kubectl(*leads, '{"spec": {"selector": {"app": "s3"}}}')
 
 
 def test_the_nightly_audit_runs_on_any_node_and_finds_no_gap(production):
