@@ -8,12 +8,10 @@ from __future__ import annotations
 import argparse
 import ast
 import configparser
-import inspect
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,9 @@ import typer.main
 from geozarr_runner.cli import parser as runner_parser
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
+
+sys.path.insert(0, str(Path(__file__).parent))
+from field_docs import said_of
 
 from stac_watch.cli.main import cli
 from stac_watch.cluster.manifests.monitoring import ALERTS
@@ -108,22 +109,6 @@ def _section(name: str, model: type[BaseModel]) -> str:
     fields = model.model_fields.items()
     rows = ((f"`{field.alias or key}`", _default(field.default), _line(said[key])) for key, field in fields)
     return f"\n## {name}\n\n{model.__doc__}\n\n" + _table(("key", "default", "meaning"), rows)
-
-
-def said_of(model: type[BaseModel]) -> dict[str, str]:
-    """Returns what the string under each field of a model says.
-
-    Read here and not by pydantic (`use_attribute_docstrings`): it would parse the source at each start of `stac-watch`.
-    """
-    said = dict(pair for base in model.__bases__ if issubclass(base, BaseModel) for pair in said_of(base).items())
-    if model is BaseModel:
-        return said
-    [written] = ast.parse(inspect.getsource(model)).body
-    for field, text in pairwise(written.body if isinstance(written, ast.ClassDef) else []):
-        match field, text:
-            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(words))):
-                said[name] = inspect.cleandoc(words)
-    return said
 
 
 def _default(value: Any) -> str:  # noqa: ANN401  # whatever a model has

@@ -5,12 +5,9 @@ Each builder is given settings whose fields are holes. What a hole stands for is
 
 from __future__ import annotations
 
-import ast
-import inspect
 import json
 import sys
 from importlib.metadata import version
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +15,8 @@ import yaml
 from pydantic import BaseModel
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from field_docs import said_of
 from text import template
 
 from stac_watch.cluster.manifests.facts import AROUND, BESIDE, RUN_VOLUME
@@ -122,7 +121,7 @@ def _schema() -> dict[str, Any]:
 
 def _values(part: BaseModel, indent: str) -> list[str]:
     """Returns every key with its default, and what its docstring says."""
-    said, lines = _said(type(part)), []
+    said, lines = said_of(type(part)), []
     for name, field in type(part).model_fields.items():
         value, key = getattr(part, name), field.alias or name
         lines.append(f"{indent}# {' '.join(said[name].split())}")
@@ -132,15 +131,3 @@ def _values(part: BaseModel, indent: str) -> list[str]:
             plain = list(value) if isinstance(value, tuple) else value
             lines.append(f"{indent}{key}: {json.dumps(plain, ensure_ascii=False)}")
     return lines
-
-
-def _said(model: type[BaseModel]) -> dict[str, str]:
-    found = dict(pair for base in model.__bases__ if issubclass(base, BaseModel) for pair in _said(base).items())
-    if model is BaseModel:
-        return found
-    [written] = ast.parse(inspect.getsource(model)).body
-    for field, text in pairwise(written.body if isinstance(written, ast.ClassDef) else []):
-        match field, text:
-            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(words))):
-                found[name] = inspect.cleandoc(words)
-    return found
