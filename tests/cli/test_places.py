@@ -66,6 +66,12 @@ def test_check_says_that_the_ledger_will_be_made_and_does_not_make_it(stac_watch
     assert not (home / "state").exists()
 
 
+def test_check_waits_for_a_span_of_time_and_says_how_one_is_written(stac_watch, home) -> None:
+    said = stac_watch("check", "--wait", "soon", cwd=home)
+    assert (said.code, said.out) == (65, "")
+    assert "'soon' is no span of time" in said.err
+
+
 def test_a_path_on_the_command_line_is_that_of_the_person_who_types_it(stac_watch, home, tmp_path, make) -> None:
     make_ledger(home, make)
     (tmp_path / "wanted.txt").write_text(make.item_id)

@@ -163,7 +163,7 @@ def test_helm_installs_upgrades_with_runs_in_flight_rolls_back_and_leaves_what_i
     stack.configure()
     first = stack.publish()
     stack.await_done(first)
-    assert "Phase:          Succeeded" in stack.call("test", "gz", "--timeout", "3m")
+    assert "Phase:          Succeeded" in stack.call("test", "gz", "--logs", "--timeout", "3m")
 
     items = [stack.publish() for _ in range(3)]
     stack.await_workflow(items[0], lambda w: any(map(running, ("preflight", "volume", "convert"))) and w.get("status"))

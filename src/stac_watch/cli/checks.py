@@ -28,7 +28,7 @@ from stac_watch.config.model import ArgoSettings, Config, Source
 from stac_watch.discover.outlook import outlook
 from stac_watch.discover.overlap import overlap_of
 from stac_watch.ledger.database import shown_url
-from stac_watch.model.errors import CannotWrite, Refused
+from stac_watch.model.errors import CannotWrite, Refused, Temporary
 from stac_watch.register.collection import read
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 
 AGREES = 2  # seconds between two clocks, which a `Date` in whole seconds and a slow answer make of none
+PAUSE = 2.0  # seconds until what did not answer is asked again
 SHORT = 120  # minutes; what is longer is told in hours
 
 
@@ -60,6 +61,24 @@ def checks(config: Config, environ: Mapping[str, str]) -> Iterator[tuple[str, Ca
         yield "register", partial(_checked_target, config.registration, build_target(config.registration, rng))
     for sink in config.sinks:
         yield "sinks", partial(_checked_sink, sink)
+
+
+def patiently(probe: Callable[[], str], may_wait: Callable[[], bool], pause: Callable[[float], None]) -> str:
+    """Asks again what does not answer, as long as it may wait. A refusal is an answer.
+
+    A new pod needs it: its network policies may be in force before those that let it out
+    (https://kubernetes.io/docs/concepts/services-networking/network-policies/, "Pod lifecycle").
+
+    Raises:
+        StacWatchError: what was wrong the last time.
+    """
+    while True:
+        try:
+            return probe()
+        except Temporary:
+            if not may_wait():
+                raise
+        pause(PAUSE)
 
 
 def _checked_sink(sink: EventSink) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -12,18 +13,26 @@ from stac_watch.model.errors import Exit, StacWatchError, Unavailable
 
 
 @cli.command()
-def check(context: typer.Context, config: ConfigOption = DEFAULT_CONFIG) -> int:
+def check(
+    context: typer.Context,
+    config: ConfigOption = DEFAULT_CONFIG,
+    wait: Annotated[
+        str, typer.Option(metavar="SPAN", help="Ask again, for so long (60s, 5m), while something does not answer.")
+    ] = "0s",
+) -> int:
     """Check the configuration, the catalogs, the ledger and the engine: one line each, with what to do."""
-    from stac_watch.cli.checks import checks
+    from stac_watch.cli.checks import checks, patiently
+    from stac_watch.cli.times import read_span
 
     settings = loaded(context, config)
+    end = time.monotonic() + read_span(wait).total_seconds()
     code = Exit.OK
     for name, probe in checks(settings, environ_of(context)):
         try:
-            print(f"ok    {name}: {probe()}")
+            print(f"ok    {name}: {patiently(probe, lambda: time.monotonic() < end, time.sleep)}", flush=True)
         except StacWatchError as error:
             code = max(code, error.exit_code)
-            print(f"FAIL  {name}: {error.message}\n      → {error.hint}")
+            print(f"FAIL  {name}: {error.message}\n      → {error.hint}", flush=True)
     return code
 
 

@@ -109,7 +109,7 @@ def check(settings: Settings) -> Object:
     left = ("livenessProbe", "readinessProbe", "startupProbe", "ports")
     [container] = pod["containers"]
     asking = {key: value for key, value in container.items() if key not in left}
-    arguments = ["check", f"--config={CONFIG_FOLDER}/{CONFIG_FILE}"]
+    arguments = ["check", f"--config={CONFIG_FOLDER}/{CONFIG_FILE}", "--wait=1m"]  # policies let a new pod out seconds late
     return {
         "apiVersion": "v1",
         "kind": "Pod",
