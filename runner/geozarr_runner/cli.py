@@ -317,7 +317,12 @@ def _add_options(command: argparse.ArgumentParser, *, with_output: bool) -> None
     add("--output-zarr", required=with_output, default="", type=_required if with_output else str, help="where the GeoZarr goes")
     add("--groups", default="", help="space-separated groups, leading / optional; empty = the whole product")
     add("--spatial-chunk", default=1024, type=_or_default(_positive, 1024), help="chunk edge in pixels (default 1024)")
-    add("--sharding", default=SHARDING, type=_one_of(SHARDING, "true", "auto"), help="one file per array; auto: in object stores")
+    add(
+        "--sharding",
+        default=SHARDING,
+        type=_one_of(SHARDING, "true", "false", "auto"),
+        help="one file per array; auto: in object stores",
+    )
     add("--encoding", default=ENCODING, type=_one_of(ENCODING, *Encoding), help="packed (the source's integers), decoded or stock")
     add(
         "--package", default=AUTO, type=_one_of(AUTO, *SUFFIXES),

@@ -253,9 +253,9 @@ def test_two_recipes_that_ask_for_other_outputs_have_other_digests(config_of):
     digests = {
         config_of(recipe=r).recipe.digest_fields()
         for r in ({}, {"groups": "a b"}, {"groups": "a"}, {"spatial_chunk": 512}, {"sharding": True}, {"package": "none"},
-                  {"output": "elsewhere/{item_id}.zarr"}, {"encoding": "decoded"}, {"encoding": "stock"})
+                  {"output": "elsewhere/{item_id}.zarr"}, {"encoding": "decoded"}, {"encoding": "packed"})
     }  # fmt: skip
-    assert len(digests) == 8  # `stock` is what is asked for where nothing is said
+    assert len(digests) == 8  # `packed` is what is asked for where nothing is said
     assert config_of(recipe={"groups": "b  a"}).recipe.digest_fields() == config_of(recipe={"groups": "a b"}).recipe.digest_fields()
 
 

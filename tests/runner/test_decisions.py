@@ -49,9 +49,12 @@ def _lose(path):
 def _set(path, value, where):
     def change(output):
         array = zarr.open_group(str(output), mode="r+")[path]
-        values = array[...]
-        values[where(values)] = value
-        array[...] = values
+        stored = array[...]
+        scale, offset = (array.attrs.get(name, neutral) for name, neutral in (("scale_factor", 1), ("add_offset", 0)))
+        missing = array.attrs.get("_FillValue")
+        values = np.where(stored == missing, np.nan, stored * scale + offset) if missing is not None else stored
+        stored[where(values)] = missing if np.isnan(value) and missing is not None else (value - offset) / scale
+        array[...] = stored
 
     return change
 

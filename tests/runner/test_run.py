@@ -235,8 +235,8 @@ def test_preflight_says_what_a_run_would_do_and_estimates_enough(files, converte
     assert (found["item_id"], found["level"], found["size"]) == (ITEM_ID, "L2A", size.read_text())
     marker = json.loads((converted / "stac-watch.json").read_text())
     need = marker["counts"]["bytes_written"]
-    assert need <= found["estimate"]["output"] <= 2 * need
-    assert marker["package"]["bytes"] <= found["estimate"]["package"] <= 2 * marker["package"]["bytes"]
+    assert need <= found["estimate"]["output"] <= 2.2 * need
+    assert marker["package"]["bytes"] <= found["estimate"]["package"] <= 2.2 * marker["package"]["bytes"]
     assert not any(path.rpartition("/")[2][:1].isdigit() for path in files.requests), "preflight read pixels"
 
 

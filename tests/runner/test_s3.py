@@ -91,12 +91,12 @@ def bucket(server, monkeypatch, request):
 
 @pytest.fixture(scope="session")
 def local(made_once, product, tree) -> dict[str, dict[str, bytes]]:
-    """What lies in a folder after a conversion of the same groups: by groups, every file's content."""
+    """What lies in a folder after a conversion of the same groups, sharded as in a store: by groups, every file's content."""
     names = {SMALL["groups"]: "bands", "conditions/geometry": "geometry"}
 
     def convert(folder: Path) -> None:
         for groups, name in names.items():
-            assert main(arguments(product, folder / name, groups=groups, package="none")) == 0
+            assert main(arguments(product, folder / name, groups=groups, package="none", sharding="true")) == 0
 
     folder = made_once("in-a-folder", convert)
     return {groups: tree(folder / name) for groups, name in names.items()}

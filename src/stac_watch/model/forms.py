@@ -44,7 +44,7 @@ class Encoding(StrEnum):
     STOCK = "stock"  #: the same in the codec of eopf-geozarr
 
 
-ENCODING, SHARDING = Encoding.STOCK, "false"
+ENCODING, SHARDING = Encoding.PACKED, "auto"
 """What a recipe asks for that says nothing of them."""
 
 
