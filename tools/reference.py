@@ -17,7 +17,7 @@ from typing import Any
 
 import typer
 import typer.main
-from geozarr_runner.cli import parser as runner_parser
+from geozarr_runner.options import parser as runner_parser
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 

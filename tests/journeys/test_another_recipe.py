@@ -20,7 +20,7 @@ LIMITS = Limits(rate="1000/s", max_in_flight=4)
 RANGE = backfill.BackfillRequest(START - timedelta(days=10), START)
 SOME = {
     "groups": "measurements", "output": "/elsewhere/{item_id}.zarr", "spatial_chunk": 512, "sharding": True, "native": "convert",
-    "package": "none", "encoding": "packed",
+    "package": "none", "encoding": "decoded",
 }  # fmt: skip
 
 

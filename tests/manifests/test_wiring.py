@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from command import verbs
-from geozarr_runner.cli import parser
+from geozarr_runner.options import parser
 from hypothesis import given
 from hypothesis import strategies as st
 
