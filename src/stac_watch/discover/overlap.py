@@ -16,7 +16,8 @@ LONGEST_OVERLAP = timedelta(hours=24)  # what is later is back-dated, not late: 
 DATETIME_OVERLAP = timedelta(days=3)  # without a change stamp: items appear hours to days after their acquisition
 LATEST_BUCKET = 17  # 2^16 s = 18 h
 SHORTEST_HOT = timedelta(seconds=30)
-ROUND = 20  # polls in which the overlap is read again once; each of them reads little
+ROUND = 60  # polls in which the overlap is read again once
+TURNS = 15  # polls of a round that read a part of it: in pages that are worth a request
 LONGEST_ROUND = timedelta(minutes=10)  # what is later than nearly all is found that late at most
 
 
@@ -73,16 +74,20 @@ def round_of(source: Source) -> timedelta:
     return min(ROUND * source.poll.interval, LONGEST_ROUND)
 
 
-def next_turn(again: datetime, end: datetime, gap: timedelta, left: timedelta) -> datetime:
-    """Returns up to where this poll reads the overlap again, so that its round ends in time.
+def next_turn(again: datetime, end: datetime, gap: timedelta, left: timedelta, lasts: timedelta) -> datetime:
+    """Returns up to where this poll reads the overlap again, so that its round ends in time: `again` where a later one can do it.
 
     Args:
         again: how far the round got.
         end: where it ends.
         gap: since the last poll; the next one is taken to be as far away.
         left: until the round is to be over.
+        lasts: how long a round is.
     """
     if gap >= left:
         return end
-    part = (end - again) * (gap / left)
+    turn = lasts / TURNS
+    if math.ceil((left - gap) / turn) == math.ceil(left / turn):
+        return again
+    part = (end - again) * (max(gap, turn) / left)
     return min(end, again + max(SECOND, timedelta(seconds=math.ceil(part.total_seconds()))))

@@ -130,7 +130,7 @@ def _in_turns(reading: _Reading, before: datetime, hot: timedelta, overlap: time
     window = next_window(stamp, before, hot, server_now, origin=reading.origin)
     reading.read(leaves(catalog, window, intake.source.poll.page))
     now = reading.server_now or begun
-    upto = end if at_once else next_turn(again, end, now - before, begun + lasts - now)
+    upto = end if at_once else next_turn(again, end, now - before, begun + lasts - now, lasts)
     if again < upto:
         reading.again(leaves(catalog, Window(stamp, again, upto), intake.source.poll.page), again)
     if upto >= end:
