@@ -33,10 +33,10 @@ STEPS = (
 SECOND = timedelta(seconds=1)
 COMMAND = "make bench-cluster"
 NOTE = (
-    "Three pods a run: preflight, volume, convert. The controller looks every second here (development-cluster.md), every ten in a "
+    "Three pods a run: preflight, volume, convert. The controller looks every second here (CONTRIBUTING.md), every ten in a "
     "stock installation. Kubernetes' and Argo's times are cut to whole seconds: hence `at most`."
 )
-LIMIT = "A Sensor makes a Workflow with two requests of the five a second that it is allowed: 2.5/s is its limit (scale.md)."
+LIMIT = "A Sensor makes a Workflow with two requests of the five a second that it is allowed: 2.5/s is its limit."
 
 
 def one_by_one(stack: Stack, items: int, size: int) -> Result:

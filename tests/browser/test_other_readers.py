@@ -28,7 +28,7 @@ KINDS = {
 def stores(tmp_path_factory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("read")
     product = write_product(folder, OLD, size=396)  # 5.5 pixels of r720m: the remainder that a real tile has, too
-    native = write_native(folder, NEW, size=360, chunk=120)  # none: such stores name no box for all levels, see reading-outputs.md
+    native = write_native(folder, NEW, size=360, chunk=120)  # none: such stores name no box for all levels, see cookbook.md
     made = {}
     for name, options in KINDS.items():
         made[name] = folder / "outputs" / name

@@ -1,4 +1,4 @@
-# The real cluster for tests. Included by the Makefile; docs/development-cluster.md tells what it needs.
+# The real cluster for tests. Included by the Makefile; CONTRIBUTING.md tells what it needs.
 HARNESS = cd tests/cluster && $(CURDIR)/$(BIN)/python -m harness
 
 .PHONY: cluster-build

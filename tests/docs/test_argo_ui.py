@@ -1,4 +1,4 @@
-"""The page about the Argo UI has a line for everything that the manifests put there."""
+"""The chapter about the Argo UI has a line for everything that the manifests put there."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ from stac_watch.model.event import PRIORITY
 from stac_watch.runs.workflow import PARAMETERS
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "argo-ui.md").read_text()
+PAGE = (ROOT / "docs" / "monitoring.md").read_text().partition("\n## In the Argo UI\n")[2]
 SYSTEM = ("app.kubernetes.io/", "events.argoproj.io/", "stac-watch/", "workflows.argoproj.io/")
 
 
@@ -27,7 +27,7 @@ def of_kind(objects, kind):
 
 
 def section(heading):
-    return PAGE.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    return PAGE.partition(f"\n### {heading}\n")[2].partition("\n### ")[0]
 
 
 def keys(node, field):

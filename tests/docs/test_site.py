@@ -80,7 +80,7 @@ def test_every_page_is_in_the_nav_once_and_in_the_site(site):
 
 
 def test_nothing_is_fetched_from_elsewhere(site, pages):
-    assert len(pages) >= 20
+    assert len(pages) >= 15
     for name, page in pages.items():
         assert page.fetched, name
         for address in page.fetched:

@@ -25,8 +25,9 @@ GROUPS = {
 ROOT = Path(__file__).parents[2]
 LINES = [
     pytest.param(text, id=f"{page.name} {number}")
-    for page in (ROOT / "README.md", ROOT / "docs" / "reading-outputs.md")
+    for page in (ROOT / "README.md", ROOT / "docs" / "cookbook.md")
     for number, text in enumerate(re.findall(r"^```python\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL))
+    if "OUTPUT.zarr" in text
 ]
 
 

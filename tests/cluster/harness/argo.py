@@ -173,7 +173,7 @@ def require(ask: Kubectl) -> list[str]:
     if missing:
         raise HarnessError(
             f"The cluster lacks {', '.join(missing)}.",
-            hint="Install Argo Events and Argo Workflows first (docs/development-cluster.md).",
+            hint="Install Argo Events and Argo Workflows first (CONTRIBUTING.md).",
         )
     found = []
     for item in ask.get("deployments", "-A")["items"]:

@@ -17,7 +17,7 @@ from harness.progress import Steps
 CGROUPS = Path("/sys/fs/cgroup")
 PORTS = {2379: "etcd", 2380: "etcd", 6443: "kube-apiserver", 10248: "kubelet", 10249: "kube-proxy", 10250: "kubelet",
          10256: "kube-proxy", 10257: "kube-controller-manager", 10259: "kube-scheduler"}  # fmt: skip
-ELSEWHERE = "A cluster that exists works as well: set KUBECONFIG, and nothing is built here (docs/development-cluster.md)."
+ELSEWHERE = "A cluster that exists works as well: set KUBECONFIG, and nothing is built here (CONTRIBUTING.md)."
 
 
 def require(recipe: Recipe) -> None:
