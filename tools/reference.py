@@ -181,7 +181,7 @@ def _runner_verb(name: str, text: str, parser: argparse.ArgumentParser) -> str:
     rows = []
     for action in parser._actions:  # noqa: SLF001  # argparse has no other way
         if action.dest != "help":
-            value = "" if action.nargs == 0 else f" <{str(action.metavar or action.dest.replace('_', '-')).lower()}>"
+            value = "" if action.nargs == 0 else f" {action.metavar or action.dest.upper()}"
             default = "" if action.default in (None, "", False, []) else f"`{action.default}`"
             names = f"`{', '.join(action.option_strings)}{value}`"
             rows.append((names, "(required)" if action.required else default, _line(action.help or "")))

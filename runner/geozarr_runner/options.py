@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from geozarr_runner.publish.package import AUTO, SUFFIXES, kind_of
 from geozarr_runner.request import Identity, Request, RunRecipe
@@ -19,6 +20,15 @@ from stac_watch.model.hosts import narrowed
 from stac_watch.model.identity import check_item_id, conversion_key, parse_event_id
 from stac_watch.model.signatures import unsigned
 from stac_watch.model.stamps import ordered_stamp, parse_stamp
+
+SHAPES = {
+    "--stac-url": "URL", "--output-zarr": "PATH", "--spatial-chunk": "PIXELS", "--sharding": "true|false|auto",
+    "--encoding": "packed|decoded|stock", "--package": "auto|tar|tar.gz|none", "--overwrite": "true|false",
+    "--allow-empty": "true|false", "--engine": "auto|fast|stock", "--native": "mirror|convert|reference", "--item-id": "ID",
+    "--run": "NAME", "--attempt": "N", "--fence": "TIME", "--installation": "NAME", "--attempts": "N", "--timeout": "SECONDS",
+    "--stall": "SECONDS",
+}  # fmt: skip
+"""What a value looks like, where its option's name does not say it."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -37,13 +47,16 @@ def parser() -> argparse.ArgumentParser:
         ("convert", "stage, convert, verify, package, publish; reads what it needs of the metadata itself"),
         ("run", "the same as convert: everything in one process"),
     ):
-        command = commands.add_parser(name, help=text, description=text)
+        example = f"example: geozarr-runner {name} --stac-url https://stac.example/collections/c/items/ITEM --output-zarr ITEM.zarr"
+        command = commands.add_parser(name, help=text, description=text, epilog=example)
         _add_options(command, with_output=name != "preflight")
     return parser
 
 
 def _add_options(command: argparse.ArgumentParser, *, with_output: bool) -> None:
-    add = command.add_argument
+    def add(name: str, **given: Any) -> None:  # noqa: ANN401  # argparse's own
+        command.add_argument(name, **({"metavar": SHAPES[name]} if name in SHAPES else {}) | given)
+
     add("--stac-url", required=True, type=_required, help="item URL, Zarr URL, local path, or s3://…")
     add("--output-zarr", required=with_output, default="", type=_required if with_output else str, help="where the GeoZarr goes")
     add("--groups", default="", help="space-separated groups, leading / optional; empty = the whole product")

@@ -1,10 +1,13 @@
 """The help: grouped verbs with lines that fit, an example of each; the file that the environment names; completion."""
 
+import re
 import shlex
 from datetime import timedelta
 
 import pytest
+import typer
 from command import verbs
+from geozarr_runner.options import parser as runner_parser
 from typer.main import get_command
 
 from stac_watch.cli import completing
@@ -45,6 +48,20 @@ def test_its_example_can_be_typed(verb):
 def test_a_verb_s_help_has_its_example_and_a_short_name(stac_watch):
     said = stac_watch("items", "-h").out
     assert said.rstrip().endswith("Example:\n    stac-watch items --tile 32TQM --sensed yesterday")
+
+
+def test_every_value_says_what_it_looks_like():
+    """`--since WHEN`, not `--since TEXT`: only numbers with bounds and a choice of words say it by themselves."""
+    for verb, command in verbs().items():
+        context = typer.Context(command, info_name=verb)
+        shapes = [parameter.get_help_record(context)[0] for parameter in command.params]
+        assert not [shape for shape in shapes if re.match(r"-.*<(str|path|int|float|list)", shape)], verb
+    [choices] = [action for action in runner_parser()._actions if action.dest == "command"]
+    for name, command in choices.choices.items():
+        assert f"geozarr-runner {name} --stac-url" in command.epilog
+        for action in command._actions:
+            usual = action.dest in ("help", "groups", "key", "revision")
+            assert usual or action.nargs == 0 or action.metavar, f"geozarr-runner {name}: {action.dest}"
 
 
 def test_the_environment_names_the_configuration_and_the_command_line_another(stac_watch, tmp_path, open_ledger):

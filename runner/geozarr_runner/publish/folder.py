@@ -151,9 +151,8 @@ def held(target: Target) -> Iterator[None]:
     try:
         yield
     finally:
-        target.lock.unlink(
-            missing_ok=True
-        )  # while it is held: whoever opened it meanwhile finds that it is no longer the file there
+        # while it is held: whoever opened it meanwhile finds that it is no longer the file there
+        target.lock.unlink(missing_ok=True)
         os.close(descriptor)
 
 

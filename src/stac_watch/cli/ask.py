@@ -36,20 +36,28 @@ def items(
     config: ConfigOption = DEFAULT_CONFIG,
     json: JsonOption = False,
     tile: Annotated[
-        str | None, typer.Option(autocompletion=completing.tiles, help="Only those on this MGRS tile: T32TQM or 32TQM.")
+        str | None,
+        typer.Option(metavar="TILE", autocompletion=completing.tiles, help="Only those on this MGRS tile: T32TQM or 32TQM."),
     ] = None,
     sensed: Annotated[
-        str | None, typer.Option(help="Only those acquired then: yesterday, 2026-08-01, 2026-08, 2026-06..2026-08, or 3d.")
+        str | None,
+        typer.Option(metavar="DAYS", help="Only those acquired then: yesterday, 2026-08-01, 2026-08, 2026-06..2026-08, or 3d."),
     ] = None,
-    since: Annotated[str | None, typer.Option(help="Only those that changed since: 10h, 3d, a day or a time.")] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="WHEN", help="Only those that changed since: 10h, 3d, a day or a time.")
+    ] = None,
     state: Annotated[State | None, typer.Option(help="Only those in this state.")] = None,
-    source: Annotated[str | None, typer.Option(autocompletion=completing.sources, help="Only those of this source.")] = None,
-    text: Annotated[
-        str | None, typer.Option(help="Only those with this in the id or the run's name, or as the key's start.")
+    source: Annotated[
+        str | None, typer.Option(metavar="SOURCE", autocompletion=completing.sources, help="Only those of this source.")
     ] = None,
-    runner: Annotated[str | None, typer.Option(help="Only those whose output this release of geozarr-runner made.")] = None,
+    text: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Only those with this in the id or the run's name, or as the key's start.")
+    ] = None,
+    runner: Annotated[
+        str | None, typer.Option(metavar="VERSION", help="Only those whose output this release of geozarr-runner made.")
+    ] = None,
     unreadable: Annotated[bool, typer.Option("--unreadable", help="List unreadable items instead, and why.")] = False,
-    limit: Annotated[int, typer.Option(min=1, help="At most this many, the last changed first.")] = 50,
+    limit: Annotated[int, typer.Option(metavar="N", min=1, help="At most this many, the last changed first.")] = 50,
 ) -> int:
     """List conversions, the last changed first."""
     from stac_watch.app import wall_clock

@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 
 cluster = group("cluster")
 NamespaceOption = Annotated[
-    str, typer.Option("--namespace", "-n", help="Namespace; default: the configuration's engine.namespace.")
+    str, typer.Option("--namespace", "-n", metavar="NAME", help="Namespace; default: the configuration's engine.namespace.")
 ]
-RunArgument = Annotated[str, typer.Argument(help="The run's name; @latest = the newest one.")]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The run's name; @latest = the newest one.")]
 
 
 @cluster.callback()
@@ -48,12 +48,12 @@ def _about() -> None:
 @cluster.command()
 def runs(
     context: typer.Context,
-    run: Annotated[str, typer.Argument(help="One run, with its steps; @latest = the newest one.")] = "",
+    run: Annotated[str, typer.Argument(metavar="RUN", help="One run, with its steps; @latest = the newest one.")] = "",
     config: ConfigOption = DEFAULT_CONFIG,
     namespace: NamespaceOption = "",
     json: JsonOption = False,
-    limit: Annotated[int, typer.Option(min=1, help="At most this many.")] = 20,
-    ui: Annotated[str, typer.Option(help="Where the Argo UI is reached, for links.")] = "https://localhost:2746",
+    limit: Annotated[int, typer.Option(metavar="N", min=1, help="At most this many.")] = 20,
+    ui: Annotated[str, typer.Option(metavar="URL", help="Where the Argo UI is reached, for links.")] = "https://localhost:2746",
 ) -> int:
     """Show the runs that the cluster has, or one of them with its steps."""
     from stac_watch.app import wall_clock
@@ -105,7 +105,7 @@ def fetch(
     run: RunArgument,
     config: ConfigOption = DEFAULT_CONFIG,
     namespace: NamespaceOption = "",
-    out: Annotated[Path, typer.Option(resolve_path=True, help="Files go to OUT/RUN/.")] = Path("runs"),
+    out: Annotated[Path, typer.Option(metavar="FOLDER", resolve_path=True, help="Files go to OUT/RUN/.")] = Path("runs"),
     json: JsonOption = False,
 ) -> int:
     """Copy what a run left on its volume: package, report, item, Dask's report. Run again to continue where it stopped."""
@@ -135,7 +135,7 @@ def clean(
     volumes: Annotated[
         bool, typer.Option("--volumes", help="The volumes of runs that have ended or are gone, with what is on them.")
     ] = False,
-    older_than: Annotated[str, typer.Option(help="Keep what ended more recently.")] = "1h",
+    older_than: Annotated[str, typer.Option(metavar="SPAN", help="Keep what ended more recently.")] = "1h",
     yes: YesOption = False,
     json: JsonOption = False,
 ) -> int:

@@ -33,25 +33,27 @@ def api_server(context: typer.Context, config: ConfigOption = DEFAULT_CONFIG, na
 @cluster.command()
 def submit(
     context: typer.Context,
-    stac_url: Annotated[str, typer.Argument(help="An item's URL, or a Zarr store's.")],
+    stac_url: Annotated[str, typer.Argument(metavar="STAC_URL", help="An item's URL, or a Zarr store's.")],
     config: ConfigOption = DEFAULT_CONFIG,
-    output_zarr: Annotated[str, typer.Option(help="s3:// URL, or a path under /data on the run's volume.")] = "/data/output.zarr",
-    groups: Annotated[str, typer.Option(help="Space-separated; empty = the whole product.")] = "",
-    spatial_chunk: Annotated[str, typer.Option(help="Pixels per chunk side.")] = "",
-    sharding: Annotated[str, typer.Option(help="true: one file per array; auto: in object stores.")] = "",
-    encoding: Annotated[str, typer.Option(help="packed, decoded or stock.")] = "",
-    native: Annotated[str, typer.Option(help="What is done with finished GeoZarr: mirror, convert or reference.")] = "",
-    package: Annotated[str, typer.Option(help="tar, tar.gz or none.")] = "",
-    overwrite: Annotated[str, typer.Option(help="true: convert again, even when done.")] = "",
-    allow_empty: Annotated[str, typer.Option(help="true: take chunks that are missing for nodata.")] = "",
-    engine: Annotated[str, typer.Option(help="auto, fast or stock.")] = "",
-    memory_limit: Annotated[str, typer.Option(help="E.g. 2Gi: fewer workers if needed.")] = "",
-    dask_perf_html: Annotated[str, typer.Option(help="File for Dask's performance report, e.g. /data/dask.html.")] = "",
-    name: Annotated[
-        str, typer.Option(help="The run's name; the same name twice is one run. Empty = the cluster chooses one.")
-    ] = "",
+    output_zarr: Annotated[
+        str, typer.Option(metavar="PATH|S3_URL", help="s3:// URL, or a path under /data on the run's volume.")
+    ] = "/data/output.zarr",
+    groups: Annotated[str, typer.Option(metavar="GROUPS", help="Space-separated; empty = the whole product.")] = "",
+    spatial_chunk: Annotated[str, typer.Option(metavar="PIXELS", help="Pixels per chunk side.")] = "",
+    sharding: Annotated[str, typer.Option(metavar="true|false|auto", help="One file per array; auto: in object stores.")] = "",
+    encoding: Annotated[str, typer.Option(metavar="packed|decoded|stock", help="How numbers are stored.")] = "",
+    native: Annotated[str, typer.Option(metavar="mirror|convert|reference", help="What is done with finished GeoZarr.")] = "",
+    package: Annotated[str, typer.Option(metavar="auto|tar|tar.gz|none", help="Which archive lies beside the output.")] = "",
+    overwrite: Annotated[str, typer.Option(metavar="true|false", help="true: convert again, even when done.")] = "",
+    allow_empty: Annotated[str, typer.Option(metavar="true|false", help="true: take chunks that are missing for nodata.")] = "",
+    engine: Annotated[str, typer.Option(metavar="auto|fast|stock", help="Who writes; auto: fast where it can.")] = "",
+    memory_limit: Annotated[str, typer.Option(metavar="SIZE", help="E.g. 2Gi: fewer workers if needed.")] = "",
+    dask_perf_html: Annotated[str, typer.Option(metavar="FILE", help="Dask's performance report, as /data/dask.html.")] = "",
+    name: Annotated[str, typer.Option(metavar="NAME", help="The run's name: the same one is the same run. Empty = chosen.")] = "",
     wait: Annotated[bool, typer.Option("--wait", help="Wait until the run has ended; exit with the runner's code.")] = False,
-    ui: Annotated[str, typer.Option(help="Where the Argo UI is reached, for a link; empty = as engine.ui says.")] = "",
+    ui: Annotated[
+        str, typer.Option(metavar="URL", help="Where the Argo UI is reached, for a link; empty = as engine.ui says.")
+    ] = "",
     json: JsonOption = False,
 ) -> int:
     """Submit one Workflow, without poller or ledger. Options that are not given take the WorkflowTemplate's defaults."""
@@ -64,9 +66,8 @@ def submit(
         raise ConfigError("submit is for argo", hint="on one machine call `geozarr-runner run --stac-url URL --output-zarr PATH`")
     asked = {
         "stac_url": stac_url, "output_zarr": output_zarr, "groups": groups, "spatial_chunk": spatial_chunk, "sharding": sharding,
-        "encoding": encoding, "native": native,
-        "package": package, "overwrite": overwrite, "allow_empty": allow_empty, "engine": engine, "memory_limit": memory_limit,
-        "dask_perf_html": dask_perf_html,
+        "encoding": encoding, "native": native, "package": package, "overwrite": overwrite, "allow_empty": allow_empty,
+        "engine": engine, "memory_limit": memory_limit, "dask_perf_html": dask_perf_html,
     }  # fmt: skip
     workflow = one_run(asked, namespace=settings.engine.namespace, name=name, instance_id=settings.engine.instance_id)
     opened = build_cluster(settings.engine, environ_of(context), "")

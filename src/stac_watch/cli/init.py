@@ -24,13 +24,17 @@ DEFAULT_API = "https://stac.core.eopf.eodc.eu"
 def init(
     context: typer.Context,
     config: ConfigOption = DEFAULT_CONFIG,
-    api: Annotated[str | None, typer.Option(help="Root of the STAC API.")] = None,
-    collection: Annotated[str | None, typer.Option(help="Id of the collection; else it is asked for, or the only one.")] = None,
-    bbox: Annotated[str | None, typer.Option(help="Area: west,south,east,north in degrees.")] = None,
-    area: Annotated[Path | None, typer.Option(resolve_path=True, help="Area: a GeoJSON file in degrees.")] = None,
-    tile: Annotated[list[str] | None, typer.Option(help="Area: an MGRS tile; may be given several times.")] = None,
-    max_cloud_cover: Annotated[float | None, typer.Option(help="Per cent.")] = None,
-    output: Annotated[str, typer.Option(help="Where outputs go: a path, or s3://….")] = "var/outputs/{collection}/{item_id}.zarr",
+    api: Annotated[str | None, typer.Option(metavar="URL", help="Root of the STAC API.")] = None,
+    collection: Annotated[
+        str | None, typer.Option(metavar="ID", help="Id of the collection; else it is asked for, or the only one.")
+    ] = None,
+    bbox: Annotated[str | None, typer.Option(metavar="W,S,E,N", help="Area: west,south,east,north in degrees.")] = None,
+    area: Annotated[Path | None, typer.Option(metavar="FILE", resolve_path=True, help="Area: a GeoJSON file in degrees.")] = None,
+    tile: Annotated[list[str] | None, typer.Option(metavar="TILE", help="Area: an MGRS tile; may be given several times.")] = None,
+    max_cloud_cover: Annotated[float | None, typer.Option(metavar="PERCENT", help="Per cent.")] = None,
+    output: Annotated[
+        str, typer.Option(metavar="PATH|S3_URL", help="Where outputs go: a path, or s3://….")
+    ] = "var/outputs/{collection}/{item_id}.zarr",
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
 ) -> int:
     """Write a first configuration: list a catalog's collections, ask for area and filters, and say how many items match."""

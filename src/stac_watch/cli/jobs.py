@@ -28,10 +28,19 @@ if TYPE_CHECKING:
 
 ItemsArgument = Annotated[
     list[str] | None,
-    typer.Argument(autocompletion=completing.items, help="Ids, keys, runs, tiles, or parts that only one item has."),
+    typer.Argument(
+        metavar="ITEM", autocompletion=completing.items, help="Ids, keys, runs, tiles, or parts that only one item has."
+    ),
 ]
-StartOption = Annotated[str, typer.Option(help="First acquisition: a day, an RFC 3339 time, or a span before now (30d).")]
-EndOption = Annotated[str, typer.Option(help="Last acquisition: a day, which is included, or a time or span (1d), which is not.")]
+EmptyOption = Annotated[
+    bool, typer.Option("--allow-empty", help="Take missing chunks for nodata, of what waits with --now; not of what has gone out.")
+]
+StartOption = Annotated[
+    str, typer.Option(metavar="WHEN", help="First acquisition: a day, an RFC 3339 time, or a span before now (30d).")
+]
+EndOption = Annotated[
+    str, typer.Option(metavar="WHEN", help="Last acquisition: a day, which is included, or a time or span (1d), which is not.")
+]
 
 
 @cli.command()
@@ -43,9 +52,11 @@ def backfill(
     config: ConfigOption = DEFAULT_CONFIG,
     json: JsonOption = False,
     yes: YesOption = False,
-    canary: Annotated[int, typer.Option(min=0, help="Convert this many first; the rest only if they succeed.")] = 0,
-    max_items: Annotated[int | None, typer.Option(min=1, help="Admit at most this many.")] = None,
-    max_failures: Annotated[int | None, typer.Option(min=1, help="Hold the backfill after this many failures.")] = None,
+    canary: Annotated[int, typer.Option(metavar="N", min=0, help="Convert this many first; the rest only if they succeed.")] = 0,
+    max_items: Annotated[int | None, typer.Option(metavar="N", min=1, help="Admit at most this many.")] = None,
+    max_failures: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Hold the backfill after this many failures.")
+    ] = None,
     follow: Annotated[
         bool, typer.Option("--follow", help="Stay until all is converted; convert here while no watcher does.")
     ] = False,
@@ -74,21 +85,23 @@ def replay(
     json: JsonOption = False,
     yes: YesOption = False,
     state: Annotated[State | None, typer.Option(help="Those in this state: failed, done or skipped.")] = None,
-    since: Annotated[str | None, typer.Option(help="Those that changed since: 10h, 3d, a day or a time.")] = None,
-    error: Annotated[str | None, typer.Option(help="Failed conversions whose error contains this text.")] = None,
+    since: Annotated[str | None, typer.Option(metavar="WHEN", help="Those that changed since: 10h, 3d, a day or a time.")] = None,
+    error: Annotated[str | None, typer.Option(metavar="TEXT", help="Failed conversions whose error contains this text.")] = None,
     now: Annotated[bool, typer.Option("--now", help="Queued ones, too: send them at once, not when they are due.")] = False,
-    allow_empty: Annotated[
-        bool,
-        typer.Option("--allow-empty", help="Take missing chunks for nodata, of what waits with --now; not of what has gone out."),
-    ] = False,
+    allow_empty: EmptyOption = False,
     file: Annotated[
-        Path | None, typer.Option(resolve_path=True, help="Those of a file: ids, keys, or what `audit --file` wrote.")
+        Path | None,
+        typer.Option(metavar="FILE", resolve_path=True, help="Those of a file: ids, keys, or what `audit --file` wrote."),
     ] = None,
-    held: Annotated[str | None, typer.Option(help="Those held of this source: only their product's host changed.")] = None,
-    runner: Annotated[str | None, typer.Option(help="Done ones whose output this release of geozarr-runner made.")] = None,
+    held: Annotated[
+        str | None, typer.Option(metavar="SOURCE", help="Those held of this source: only their product's host changed.")
+    ] = None,
+    runner: Annotated[
+        str | None, typer.Option(metavar="VERSION", help="Done ones whose output this release of geozarr-runner made.")
+    ] = None,
     as_was: Annotated[bool, typer.Option("--as-was", help="With the recipe that each had, not with that of now.")] = False,
     event: Annotated[
-        Path | None, typer.Option(resolve_path=True, help="Post this stored CloudEvent once more, byte for byte.")
+        Path | None, typer.Option(metavar="FILE", resolve_path=True, help="Post this stored CloudEvent once more, byte for byte.")
     ] = None,
     register: Annotated[bool, typer.Option("--register", help="Register the items named once more; nothing is converted.")] = False,
 ) -> int:
@@ -162,7 +175,9 @@ def _repost(parts: Parts, path: Path, *, yes: bool) -> int:
 @cli.command()
 def send(
     context: typer.Context,
-    file: Annotated[Path, typer.Argument(resolve_path=True, help="A CloudEvent, as `stac-watch event ITEM` prints it.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", resolve_path=True, help="A CloudEvent, as `stac-watch event ITEM` prints it.")
+    ],
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> int:
     """Post a CloudEvent from a file, byte for byte."""
@@ -187,10 +202,16 @@ def audit(
     end: EndOption,
     config: ConfigOption = DEFAULT_CONFIG,
     json: JsonOption = False,
-    file: Annotated[Path | None, typer.Option(resolve_path=True, help="Write the gaps that `replay --file` can close.")] = None,
+    file: Annotated[
+        Path | None, typer.Option(metavar="FILE", resolve_path=True, help="Write the gaps that `replay --file` can close.")
+    ] = None,
     deep: Annotated[bool, typer.Option("--deep", help="Read every byte of the outputs, and compare it with its checksum.")] = False,
-    pace: Annotated[str | None, typer.Option(help="With --deep: read at most so many bytes a second, for example 50M.")] = None,
-    runner: Annotated[str, typer.Option(help="Call outputs of every other release of geozarr-runner drifted.")] = "",
+    pace: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="With --deep: read at most so many bytes a second, for example 50M.")
+    ] = None,
+    runner: Annotated[
+        str, typer.Option(metavar="VERSION", help="Call outputs of every other release of geozarr-runner drifted.")
+    ] = "",
 ) -> int:
     """Compare catalog, ledger, runs and outputs over a range of days: exit code 0 only if nothing is missing, stale or doubled."""
     from stac_watch.cli.times import read_range
@@ -276,11 +297,13 @@ def _evidence(
 @cli.command()
 def retire(
     context: typer.Context,
-    source: Annotated[str | None, typer.Argument(help="Only this source's.")] = None,
+    source: Annotated[str | None, typer.Argument(metavar="SOURCE", help="Only this source's.")] = None,
     config: ConfigOption = DEFAULT_CONFIG,
     json: JsonOption = False,
     yes: YesOption = False,
-    at_most: Annotated[int | None, typer.Option(min=0, help="Remove so many of a source, even if that is most of it.")] = None,
+    at_most: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="Remove so many of a source, even if that is most of it.")
+    ] = None,
 ) -> int:
     """Do what `on_gone` says with outputs whose items are gone from the catalog: print it, or do it with --yes."""
     from stac_watch.app import visible

@@ -34,7 +34,7 @@ def _about() -> None:
 def prune(
     context: typer.Context,
     config: ConfigOption = DEFAULT_CONFIG,
-    older_than: Annotated[str, typer.Option(help="Only what has not changed for this long.")] = "400d",
+    older_than: Annotated[str, typer.Option(metavar="SPAN", help="Only what has not changed for this long.")] = "400d",
     json: JsonOption = False,
     yes: YesOption = False,
 ) -> int:
@@ -78,9 +78,9 @@ def copy(
 @ledger.command()
 def backup(
     context: typer.Context,
-    folder: Annotated[Path, typer.Argument(help="Where the copies go: best a volume of their own.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the copies go: best a volume of their own.")],
     config: ConfigOption = DEFAULT_CONFIG,
-    keep: Annotated[int, typer.Option(min=1, help="Copies that stay; older ones go when the new one is whole.")] = 3,
+    keep: Annotated[int, typer.Option(metavar="N", min=1, help="Copies that stay; older ones go when the new one is whole.")] = 3,
     json: JsonOption = False,
 ) -> int:
     """Copy a SQLite ledger beside a watcher, check the copy, and keep the last ones. Ends with 73 where there is no room."""

@@ -21,13 +21,13 @@ class Counted(StrEnum):
 @cli.command()
 def expire(
     context: typer.Context,
-    older_than: Annotated[str, typer.Option(help="Age of what goes: 90d, 36h.")],
-    source: Annotated[str | None, typer.Argument(help="Only this source's.")] = None,
+    older_than: Annotated[str, typer.Option(metavar="SPAN", help="Age of what goes: 90d, 36h.")],
+    source: Annotated[str | None, typer.Argument(metavar="SOURCE", help="Only this source's.")] = None,
     config: ConfigOption = DEFAULT_CONFIG,
     json: JsonOption = False,
     yes: YesOption = False,
     since: Annotated[Counted, typer.Option(help="Age since the acquisition, or since the conversion was done.")] = Counted.ACQUIRED,
-    at_most: Annotated[int | None, typer.Option(min=0, help="Refuse a plan of more outputs.")] = None,
+    at_most: Annotated[int | None, typer.Option(metavar="N", min=0, help="Refuse a plan of more outputs.")] = None,
 ) -> int:
     """Remove outputs whose lifetime is over: print how many and how many GB, or do it with --yes. They are not converted again."""
     from stac_watch.app import visible

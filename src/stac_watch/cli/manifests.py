@@ -25,7 +25,9 @@ def manifests(
     context: typer.Context,
     config: ConfigOption = DEFAULT_CONFIG,
     values: ValuesOption = None,
-    out: Annotated[Path, typer.Option(resolve_path=True, help="The folder that is written, or checked.")] = Path("manifests"),
+    out: Annotated[Path, typer.Option(metavar="FOLDER", resolve_path=True, help="The folder that is written, or checked.")] = Path(
+        "manifests"
+    ),
     check: Annotated[
         bool, typer.Option("--check", help="Write nothing; show how the folder differs. Exit code 1 if it does.")
     ] = False,

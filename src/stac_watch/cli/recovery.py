@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 def rebuild(
     context: typer.Context,
     config: ConfigOption = DEFAULT_CONFIG,
-    outputs: Annotated[str, typer.Option(help="Where outputs are, as in recipe.output; empty = as that says.")] = "",
+    outputs: Annotated[
+        str, typer.Option(metavar="PATTERN", help="Where outputs are, as in recipe.output; empty = as that says.")
+    ] = "",
     json: JsonOption = False,
     yes: YesOption = False,
 ) -> int:

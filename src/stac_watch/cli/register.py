@@ -31,12 +31,15 @@ def item(context: typer.Context, item: ItemArgument, config: ConfigOption = DEFA
 @cli.command()
 def register(
     context: typer.Context,
-    item: Annotated[list[str] | None, typer.Argument(help="Ids, keys, runs: sent again, also where nothing changed.")] = None,
+    item: Annotated[
+        list[str] | None, typer.Argument(metavar="ITEM", help="Ids, keys, runs: sent again, also where nothing changed.")
+    ] = None,
     config: ConfigOption = DEFAULT_CONFIG,
     json: JsonOption = False,
     yes: YesOption = False,
     since: Annotated[
-        str | None, typer.Option(help="What was done since (10h, 3d, a day or a time), and was never to be registered.")
+        str | None,
+        typer.Option(metavar="WHEN", help="What was done since (10h, 3d, a day or a time), and was never to be registered."),
     ] = None,
     failed: Annotated[bool, typer.Option("--failed", help="Those that could not be registered; with --since, since then.")] = False,
 ) -> int:
@@ -47,7 +50,7 @@ def register(
 @cli.command()
 def unregister(
     context: typer.Context,
-    item: Annotated[list[str], typer.Argument(help="Ids, keys, runs of what is taken out of the catalog.")],
+    item: Annotated[list[str], typer.Argument(metavar="ITEM", help="Ids, keys, runs of what is taken out of the catalog.")],
     config: ConfigOption = DEFAULT_CONFIG,
     json: JsonOption = False,
     yes: YesOption = False,
@@ -70,13 +73,13 @@ def unregister(
 @cli.command()
 def announce(
     context: typer.Context,
-    item: Annotated[list[str] | None, typer.Argument(help="Ids, keys, runs.")] = None,
+    item: Annotated[list[str] | None, typer.Argument(metavar="ITEM", help="Ids, keys, runs.")] = None,
     config: ConfigOption = DEFAULT_CONFIG,
     json: JsonOption = False,
     yes: YesOption = False,
-    since: Annotated[str | None, typer.Option(help="Events made since (10h, 3d, a day or a time).")] = None,
+    since: Annotated[str | None, typer.Option(metavar="WHEN", help="Events made since (10h, 3d, a day or a time).")] = None,
     failed: Annotated[bool, typer.Option("--failed", help="Events that a sink did not take.")] = False,
-    sink: Annotated[str | None, typer.Option(help="Only of this sink: its URL, without what follows a `?`.")] = None,
+    sink: Annotated[str | None, typer.Option(metavar="URL", help="Only of this sink: its URL, without what follows a `?`.")] = None,
 ) -> int:
     """Print what sinks were told or are to be, or have it posted once more with --yes, byte for byte; the watcher posts."""
     from stac_watch import app

@@ -24,8 +24,10 @@ def report(
     context: typer.Context,
     config: ConfigOption = DEFAULT_CONFIG,
     json: JsonOption = False,
-    days: Annotated[int, typer.Option(min=1, max=366, help="Days to report (UTC), today included.")] = 30,
-    out: Annotated[str, typer.Option(callback=_absolute, help="Folder or s3:// URL for the page, JSON and Atom feed.")] = "",
+    days: Annotated[int, typer.Option(metavar="N", min=1, max=366, help="Days to report (UTC), today included.")] = 30,
+    out: Annotated[
+        str, typer.Option(metavar="FOLDER|S3_URL", callback=_absolute, help="Folder or s3:// URL for the page, JSON and Atom feed.")
+    ] = "",
 ) -> int:
     """Show how fresh and complete the outputs are: available within 1, 6 and 24 hours of the announcement, or missing."""
     from stac_watch.app import wall_clock

@@ -39,9 +39,11 @@ def check(
 @cli.command()
 def demo(
     context: typer.Context,
-    folder: Annotated[Path, typer.Option(resolve_path=True, help="The demo's folder; recreated each time.")] = Path("var/demo"),
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the demo catalog; 0 = any free one.")] = 0,
-    size: Annotated[int, typer.Option(help="Pixels per side at 10 m; a multiple of 12.")] = 756,
+    folder: Annotated[
+        Path, typer.Option(metavar="FOLDER", resolve_path=True, help="The demo's folder; recreated each time.")
+    ] = Path("var/demo"),
+    port: Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="Port of the demo catalog; 0 = any free one.")] = 0,
+    size: Annotated[int, typer.Option(metavar="PIXELS", help="Pixels per side at 10 m; a multiple of 12.")] = 756,
     keep: Annotated[bool, typer.Option("--keep", help="Keep watching after the demo has ended.")] = False,
 ) -> int:
     """Show the whole thing on this machine in about a minute."""

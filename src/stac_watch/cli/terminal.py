@@ -48,14 +48,23 @@ def _config(context: typer.Context, value: Path) -> Path:
 
 
 ConfigOption = Annotated[
-    Path, typer.Option("--config", "-c", callback=_config, help="The configuration file; else that of STAC_WATCH_CONFIG.")
+    Path,
+    typer.Option(
+        "--config", "-c", metavar="FILE", callback=_config, help="The configuration file; else that of STAC_WATCH_CONFIG."
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON; its fields are a documented contract.")]
 YesOption = Annotated[bool, typer.Option("--yes", help="Do it; without it, print what would be done.")]
-SourceArgument = Annotated[str, typer.Argument(autocompletion=completing.sources, help="A source's name, as in the configuration.")]
+SourceArgument = Annotated[
+    str, typer.Argument(metavar="SOURCE", autocompletion=completing.sources, help="A source's name, as in the configuration.")
+]
 ItemArgument = Annotated[
     str,
-    typer.Argument(autocompletion=completing.items, help="An item's id, a key, a run's name, a tile, or a part that only one has."),
+    typer.Argument(
+        metavar="ITEM",
+        autocompletion=completing.items,
+        help="An item's id, a key, a run's name, a tile, or a part that only one has.",
+    ),
 ]
 ASKING = frozenset({"status", "items", "explain", "event", "logs"})
 """Verbs that end before the search for cycles, which `cli.program` stopped, would pay; all others may go on for long."""
@@ -200,9 +209,8 @@ def acting(context: typer.Context, config: Path, *, stop_runs: bool = False) -> 
             yield settings, parts
         finally:
             try:
-                parts.engine.close(
-                    stop_runs=stop_runs and parts.ledger.lease.is_held
-                )  # a standby's end is not that of another's runs
+                # a standby's end is not that of another's runs
+                parts.engine.close(stop_runs=stop_runs and parts.ledger.lease.is_held)
             finally:  # a second Ctrl-C while runs are awaited must not leave the next watcher waiting
                 with suppress(Temporary):  # a ledger that does not answer lets the lease run out by itself
                     parts.ledger.lease.release()

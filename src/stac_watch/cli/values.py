@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from stac_watch.config.model import ArgoSettings, Config
 
 ValuesOption = Annotated[
-    Path | None, typer.Option(resolve_path=True, help="What the cluster is told beside the configuration; may hold it, too.")
+    Path | None,
+    typer.Option(metavar="FILE", resolve_path=True, help="What the cluster is told beside the configuration; may hold it, too."),
 ]
 
 

@@ -13,9 +13,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import yaml
-from pydantic import (
-    ValidationError,
-)
+from pydantic import ValidationError
 
 from stac_watch.config.model import Config
 from stac_watch.config.wording import explain
