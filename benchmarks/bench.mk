@@ -28,7 +28,7 @@ bench-conversion: install ## one full tile: our engines and eopf-geozarr's CLI, 
 	$(BIN)/python benchmarks/conversion.py $(BENCH)
 
 .PHONY: bench-mirror
-bench-mirror: install ## one full tile of finished GeoZarr: our verified mirror beside a plain parallel download (BENCH="--size 2196" for a trial)
+bench-mirror: install ## one full tile of finished GeoZarr: mirrored, beside a plain parallel download; converted, beside a v2 product (BENCH="--size 2196" for a trial)
 	$(BIN)/python benchmarks/mirror.py $(BENCH)
 
 .PHONY: bench-publishing

@@ -35,8 +35,9 @@ if TYPE_CHECKING:
     from geozarr_runner.convert.fast import Begun
     from geozarr_runner.convert.stock import Converted
     from geozarr_runner.source.complete import Allowance
+    from geozarr_runner.source.eager import Eager
     from geozarr_runner.source.preflight import Plan
-    from geozarr_runner.source.stage import Eager, Staged
+    from geozarr_runner.source.stage import Staged
     from geozarr_runner.verify.findings import Verification
 
 log = logging.getLogger(__name__)
@@ -163,16 +164,21 @@ def _transcode_and_convert(
     request: Request, plan: Plan, target: publish.Target, folder: Path, progress: Progress, called_off: threading.Event
 ) -> _Made:
     """Stages a product in Zarr v3 as one in v2, and converts that."""
+    from geozarr_runner.convert.early import Early
     from geozarr_runner.process import limits
     from geozarr_runner.source import noted, transcode
 
     options = _options(request, target, limits.workers(plan.selection, request.memory_limit))
     total = len(plan.tree.keys()) if plan.tree is not None else 0
-    with progress.during("stage", total) as advance, space.writing(folder, plan.estimate):
-        patient = in_time(advance, plan.selection.raw_bytes, plan.source.url, monotonic)
-        came = transcode.stage(plan, folder, advance=patient, called_off=called_off, allow_empty=request.allow_empty)
-    with noted.unchanged(came.watch):
-        return replace(_convert(plan, came.staged, target, options, progress), fingerprint=came.fingerprint)
+    with Early(plan.selection, target.partial, options, plan.product.level) as early:
+        with progress.during("stage", total) as advance, space.writing(folder, plan.estimate):
+            patient = in_time(advance, plan.selection.raw_bytes, plan.source.url, monotonic)
+            came = transcode.stage(
+                plan, folder, advance=patient, called_off=called_off, eager=early.eager, allow_empty=request.allow_empty
+            )
+        with noted.unchanged(came.watch):
+            made = _convert(plan, came.staged, target, options, progress, early.begun)
+            return replace(made, fingerprint=came.fingerprint)
 
 
 def _stage_and_convert(
@@ -186,13 +192,13 @@ def _stage_and_convert(
     """Stages and converts; when the converter stumbles over chunks that cannot be decoded, they are fetched once more."""
     from geozarr_runner.convert.early import Early
     from geozarr_runner.process import limits
-    from geozarr_runner.source import noted, stage
+    from geozarr_runner.source import noted
     from geozarr_runner.source.complete import Allowance
 
     options = _options(request, target, limits.workers(plan.selection, request.memory_limit))
     looked = Allowance(request.identity.attempt, request.allow_empty)
     with Early(plan.selection, target.partial, options, plan.product.level) as early:
-        staged = _stage(plan, folder, progress, called_off, looked, stage.Eager(early.rank, early.begin, early.arrived))
+        staged = _stage(plan, folder, progress, called_off, looked, early.eager)
         with noted.unchanged(noted.Watch(plan, staged.root, staged.noted, staged.absent, called_off)):
             try:
                 return _convert(plan, staged, target, options, progress, early.begun)

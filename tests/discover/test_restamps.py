@@ -174,12 +174,18 @@ def test_a_wave_asks_a_bounded_number_of_times_and_goes_on_where_it_was(native):
     assert native.rows() == [("done", 1)] * 103
 
 
-def test_a_step_ends_in_time_so_that_polls_have_their_turn(native):
+def test_a_step_ends_in_time_and_the_next_goes_on_within_the_same_store(native):
     native.finish()
     native.restamp(1, 2, 3)
-    ticks = iter(range(0, 100, 6))
-    assert look(native.world.intake(), native.stores, clock=lambda: next(ticks)) == 2
-    assert native.counts() == {"waiting": 1, "same": 2}
+    asked = native.shelf.asked
+    asked.clear()
+    assert look(native.world.intake(), native.stores, clock=lambda: 1.2 * len(asked)) == 1
+    assert native.counts() == {"waiting": 2, "same": 1}
+    assert len(asked) == 5 + 4, "polls have their turn while the second store is half asked"
+    assert native.look() == 2
+    sizes = [path for path in asked if not path.endswith("/zarr.json")]
+    assert len(sizes) == len(set(sizes)) == 3 * 4
+    assert native.counts() == {"same": 3}
 
 
 def test_what_is_under_way_is_looked_at_when_it_has_ended(native):

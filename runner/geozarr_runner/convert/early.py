@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from geozarr_runner.convert.engine import Options, in_order, injections, reason_for_stock, written_arrays
+from geozarr_runner.source.eager import Eager
 from geozarr_runner.source.product import Selection
 
 if TYPE_CHECKING:
@@ -30,6 +31,11 @@ class Early(ExitStack):
         origins = {origin.path for origin, _ in injections(selection, arrays, level).values()}
         self._ranks = {array.path: number for number, array in enumerate(in_order(arrays, origins), 1)}
         self.begun: Begun | None = None
+
+    @property
+    def eager(self) -> Eager:
+        """This, as staging knows it."""
+        return Eager(self.rank, self.begin, self.arrived)
 
     def rank(self, path: str) -> int:
         """Returns when an array is wanted: those of rank 0 before `begin`, the rest in order."""

@@ -28,7 +28,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numcodecs import blosc
 
 from geozarr_runner.convert.adopt import adopt
 from geozarr_runner.convert.arithmetic import Pixels, block_mean, lookup, packed_mean, precision
@@ -36,6 +35,7 @@ from geozarr_runner.convert.chunks import Rows, Writer
 from geozarr_runner.convert.encoding import Unexpected, chunk_shape, metadata, stored
 from geozarr_runner.convert.engine import Options, in_order, injections, missing_of, written_arrays
 from geozarr_runner.source.product import OVERVIEWS, REFLECTANCE, Selection, ZarrArray
+from geozarr_runner.source.threads import single_threaded_blosc
 from stac_watch.model.errors import Defect, Exit
 from stac_watch.model.forms import Encoding
 from stac_watch.model.outcome import Check
@@ -85,7 +85,7 @@ def recode(source: Path, selection: Selection, folder: Path, options: Options, *
     Raises:
         Unexpected | RuntimeError | ValueError | OSError: see `write`.
     """
-    with _beside(folder) as beside, _single_threaded_blosc():
+    with _beside(folder) as beside, single_threaded_blosc():
         writer = Writer(source, beside, options.spatial_chunk, stored(selection, options, level), options.sharding)
         with closing(Bands(writer, selection, options, level)) as bands:
             bands.finish(lambda _: None)
@@ -107,7 +107,7 @@ def begin(source: Path, selection: Selection, folder: Path, options: Options) ->
     how = stored(selection, options, "L2A")  # the fast engine takes no other
     with (
         _beside(folder) as beside,
-        _single_threaded_blosc(),
+        single_threaded_blosc(),
         metadata_pass(source, selection, folder, options) as finished,
         closing(Bands(Writer(source, beside, options.spatial_chunk, how, options.sharding), selection, options)) as bands,
     ):
@@ -311,13 +311,3 @@ def metadata_pass(source: Path, selection: Selection, folder: Path, options: Opt
             yield finished
         finally:
             process.kill()
-
-
-@contextmanager
-def _single_threaded_blosc() -> Iterator[None]:
-    """One blosc context per thread; with its own threads, all bands would queue for one lock."""
-    before, blosc.use_threads = blosc.use_threads, False
-    try:
-        yield
-    finally:
-        blosc.use_threads = before

@@ -28,9 +28,8 @@ from geozarr_runner.source.noted import Watch, unchanged, unless_replaced
 from geozarr_runner.source.preflight import SAMPLE_BYTES, Plan
 from geozarr_runner.source.product import OVERVIEWS, REFLECTANCE
 from geozarr_runner.source.samples import Blocks
-from geozarr_runner.source.shards import read_whole
+from geozarr_runner.source.shards import limits_of, read_whole
 from geozarr_runner.source.stage import Staged, corrupt_source
-from geozarr_runner.source.threads import in_threads
 from geozarr_runner.source.transcode import keep_objects, noted_for, write_nodes
 from geozarr_runner.verify.findings import Compared, Sample, Verification
 from geozarr_runner.verify.pyramid import georeferencing, scales
@@ -142,9 +141,7 @@ def is_still(plan: Plan, marker: Outcome, package: str, called_off: threading.Ev
     there = (marker.engine, marker.source, marker.item_id, marker.package.href if marker.package else "")
     if plan.tree is None or there != (str(plan.native), plan.source.url, plan.item_id, package):
         return False
-    keys = list(plan.tree.keys())
-    sizes = dict(zip(keys, in_threads(plan.source.size, keys, called_off), strict=True))
-    return same_store(marker.fingerprint, fingerprint(plan.root, {k: n for k, n in sizes.items() if n is not None}, {}))
+    return same_store(marker.fingerprint, fingerprint(plan.root, plan.source.sizes(limits_of(plan.tree.keys()), called_off), {}))
 
 
 def place(plan: Plan, documents: Mapping[str, bytes], arrived: Arrived, objects: Path, output: Path) -> None:
@@ -244,16 +241,16 @@ def _sizes(
     plan: Plan, tree: StoredTree, arrived: Arrived, samples: Blocks, called_off: threading.Event, *, allow_empty: bool
 ) -> dict[str, int]:
     """Returns the size of every object, and requires that what cannot be empty is there."""
-    keys = list(tree.keys())
-    known = dict(zip(keys, in_threads(plan.source.size, keys, called_off), strict=True))
-    absent = {key for key, size in known.items() if size is None} - arrived.objects.keys() - arrived.missing
+    limits = limits_of(tree.keys())
+    known = plan.source.sizes(limits, called_off)
+    absent = limits.keys() - known.keys() - arrived.objects.keys() - arrived.missing
     lost = whole.lost(tree.arrays, frozenset(absent), samples)
     if lost and not allow_empty:  # nobody looked whether the other bands have something there
         raise SourceNotThere(
             f"{plan.source.url} is still being uploaded: {len(lost)} objects are missing, first {lost[0]}",
             hint="it is tried again later; a mirror looks into what is there, and may find that they are empty",
         )
-    return {key: size for key, size in known.items() if size is not None}
+    return known
 
 
 def _questions(

@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from geozarr_runner.source.eager import Eager, Landing
 from geozarr_runner.source.faults import Forbidden
 from geozarr_runner.source.noted import Noted
 from geozarr_runner.source.refusals import Refusals
@@ -56,7 +57,9 @@ def bring(
     advance: Callable[[int], None],
     called_off: threading.Event,
     see: See | None = None,
+    lost: Callable[[StoredArray, tuple[int, ...]], None] = lambda _array, _place: None,
     done: Callable[[StoredArray, str], None] = lambda _array, _key: None,
+    eager: Eager | None = None,
 ) -> Arrived:
     """Fetches every object of the arrays that is not there yet, and looks into all of them.
 
@@ -68,7 +71,9 @@ def bring(
         advance: told of each object.
         called_off: ends the work early.
         see: told of each chunk, from many threads at once.
-        done: told of each object that is here, or is known to be nowhere, from many threads at once.
+        lost: told of each object that is nowhere, by its place in the array's grid, likewise.
+        done: told of each object that is here, or is known to be nowhere, likewise.
+        eager: who is told of the arrays that are there, all of them.
 
     Raises:
         InputError: an object is broken at the source.
@@ -83,12 +88,18 @@ def bring(
         array, place = places[key]
         told = None if see is None else lambda at, cells: see(array, at, cells)
         found = bringing.one(key, encoded_limit(array), lambda path: inspect(array, place, path, told))
+        if found[0] is None:
+            lost(array, place)
         done(array, key)
         advance(1)
         return found
 
     largest = sorted(places, key=lambda key: -places[key][0].pixels)
-    results = dict(zip(largest, in_threads(one, largest, called_off), strict=True))
+    landed = None
+    if eager is not None:
+        largest.sort(key=lambda key: eager.rank(places[key][0].path))
+        landed = Landing(eager, bringing.root, {key: array.path for key, (array, _) in places.items()}).landed
+    results = dict(zip(largest, in_threads(one, largest, called_off, landed), strict=True))
     objects = {key: found for key, (found, _) in results.items() if found is not None}
     return Arrived(bringing.root, objects, frozenset(results.keys() - objects.keys()), sum(size for _, size in results.values()))
 

@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from geozarr_runner.source import complete, whole
+from geozarr_runner.source import codecs, complete, whole
 from geozarr_runner.source.complete import HINT, Allowance
 from geozarr_runner.source.preflight import Plan
 from geozarr_runner.source.samples import Blocks
-from geozarr_runner.source.threads import in_threads
 from stac_watch.model.errors import SourceNotThere
 from stac_watch.model.zarr3 import StoredArray
 
@@ -83,17 +82,16 @@ def contradiction(plan: Plan, absent: frozenset[str], root: Path, called_off: th
     if not absent or (found.nodata is None and not stated):
         return ""
     chosen = {array.path for array in plan.selection.arrays}
-    rest = [
-        key
+    rest = {
+        key: codecs.encoded_limit(array)
         for array in plan.product.arrays.values()
         if array.path not in chosen and any(not path or f"{array.path}/".startswith(f"{path}/") for path in stated)
         for key in array.chunk_keys()
-    ]
-    asked = dict(zip(rest, in_threads(plan.source.size, rest, called_off), strict=True))
+    }
+    asked = plan.source.sizes(rest, called_off)
     there = {key: (root / key).stat().st_size for key in plan.selection.keys if key not in absent} if stated else {}
     seen = complete.seen(plan.selection, absent, root) if complete.lacks_ground(plan.selection, absent) else 1.0
-    found = replace(found, sizes=stated if -1 not in asked.values() else {})  # -1: the server does not say
-    return found.contradiction(seen, there | {key: size or 0 for key, size in asked.items()}, len(plan.metadata))
+    return replace(found, sizes=stated).contradiction(seen, there | asked, len(plan.metadata))
 
 
 def contradiction_of_store(
@@ -106,15 +104,14 @@ def contradiction_of_store(
         arrays: those that were fetched.
         missing: objects that are not there.
         samples: of what was fetched.
-        sizes: bytes of every object of the store, -1 where the server does not say.
+        sizes: bytes of every object of the store.
     """
     lacking = whole.lacks_ground(arrays, missing, samples)
     if plan.tree is None or not (lacking or missing):
         return ""
     found = claims_of(plan.item, plan.product.properties, plan.source.url)
     stated = {path: size for path, size in found.sizes.items() if path in plan.tree.nodes}
-    found = replace(found, sizes=stated if -1 not in sizes.values() else {})
-    return found.contradiction(whole.seen(arrays, samples) if lacking else 1.0, sizes, len(plan.root))
+    return replace(found, sizes=stated).contradiction(whole.seen(arrays, samples) if lacking else 1.0, sizes, len(plan.root))
 
 
 def require(contradiction: str, where: str, looked: Allowance) -> None:

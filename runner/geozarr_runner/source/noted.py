@@ -160,7 +160,7 @@ class Watch:
     def _limits(self) -> dict[str, int]:
         """Returns the key of every object that may be watched, and the most bytes that it can have."""
         if self._plan.tree is not None:
-            return {key: shards.encoded_limit(array) for key, array in self._plan.tree.keys().items()}
+            return shards.limits_of(self._plan.tree.keys())
         return {key: codecs.encoded_limit(array) for array in self._plan.selection.arrays for key in array.chunk_keys()}
 
     def _is_other(self, key: str) -> bool:

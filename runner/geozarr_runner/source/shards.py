@@ -229,3 +229,8 @@ def _places(array: StoredArray, place: tuple[int, ...]) -> Iterator[Region]:
 def encoded_limit(array: StoredArray) -> int:
     """Returns the most bytes that a stored object can have: no codec makes noise longer by more than a hundredth."""
     return math.prod(array.stored) * dtype_of(array).itemsize * 101 // 100 + array.index_bytes + _MARGIN
+
+
+def limits_of(keys: Mapping[str, StoredArray]) -> dict[str, int]:
+    """Returns the same of each object of a store, by key."""
+    return {key: encoded_limit(array) for key, array in keys.items()}

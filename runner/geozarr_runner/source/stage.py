@@ -14,9 +14,7 @@ import json
 import os
 import shutil
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, as_completed, wait
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,13 +22,14 @@ from pathlib import Path
 from geozarr_runner.source import claims, codecs, complete, metadata
 from geozarr_runner.source.agreement import Agreement
 from geozarr_runner.source.complete import Allowance, Odd
+from geozarr_runner.source.eager import Eager, Landing
 from geozarr_runner.source.faults import Forbidden
 from geozarr_runner.source.noted import METADATA, Noted, forget, noted_in, unless_replaced
 from geozarr_runner.source.preflight import Plan
 from geozarr_runner.source.product import Selection, ZarrArray
 from geozarr_runner.source.refusals import Refusals
 from geozarr_runner.source.store import stat_validator
-from geozarr_runner.source.threads import CONNECTIONS, in_threads, most_telling
+from geozarr_runner.source.threads import in_threads
 from stac_watch.model.errors import InputError, SourceNotThere, write_failure
 from stac_watch.model.files import replace_file
 from stac_watch.model.outcome import Check
@@ -59,15 +58,6 @@ class Staged:
         else:
             detail = f"{self.objects} chunks are there, {len(self.absent)} are absent where no array sees data"
         return Check("completeness", "passed", detail)
-
-
-@dataclass(frozen=True)
-class Eager:
-    """Who works with what is there while the rest is on its way; told in the caller's thread, of arrays by their paths."""
-
-    rank: Callable[[str], int]  # the lowest is fetched first
-    begin: Callable[[Path], None]  # all of rank 0 is there; once
-    arrived: Callable[[str], None]  # after that: all chunks of an array are there, or absent
 
 
 def stage(
@@ -257,48 +247,17 @@ def _fetch_all(
 ) -> tuple[int, frozenset[str]]:
     called_off = bringing.called_off
 
-    def one(key: str) -> tuple[str, int | None]:
+    def one(key: str) -> int | None:
         if called_off.is_set():
-            return key, 0
+            return 0
         size = bringing.fetch(key)
         advance(1)
-        return key, size
+        return size
 
-    pool = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="stage")
-    try:
-        futures = [pool.submit(one, key) for key in wanted]
-        if eager is not None:
-            paths = {f: bringing.by_key[key].path for f, key in zip(futures, wanted, strict=True)}
-            _tell(eager, bringing.root, paths, called_off)
-        _, waiting = wait(futures, return_when=FIRST_EXCEPTION)
-        if waiting:
-            called_off.set()  # one failed: no thread starts, or waits for, another object
-        pool.shutdown(wait=True, cancel_futures=True)
-        if waiting:
-            called_off.clear()  # it may be begun anew
-    except BaseException:  # a signal: the process ends at once, whatever a silent connection is doing
-        pool.shutdown(wait=False, cancel_futures=True)
-        raise
-    failures = [e for f in futures if not f.cancelled() and (e := f.exception()) is not None]
-    if failures:
-        raise most_telling(failures)
-    results = [f.result() for f in futures]
-    return sum(size or 0 for _, size in results), frozenset(key for key, size in results if size is None)
-
-
-def _tell(eager: Eager, root: Path, fetched: dict[Future[tuple[str, int | None]], str], called_off: threading.Event) -> None:
-    """Tells of every array whose objects are there, until all are or one cannot be had."""
-    there, late = wait([f for f, path in fetched.items() if not eager.rank(path)], return_when=FIRST_EXCEPTION)
-    if late or any(f.exception() is not None for f in there):
-        return
-    eager.begin(root)
-    left = Counter(fetched.values())
-    for future in as_completed(fetched):
-        if called_off.is_set() or future.exception() is not None:
-            return
-        left[fetched[future]] -= 1
-        if not left[fetched[future]]:
-            eager.arrived(fetched[future])
+    paths = {key: bringing.by_key[key].path for key in wanted}
+    landed = Landing(eager, bringing.root, paths).landed if eager is not None else None
+    sizes = dict(zip(wanted, in_threads(one, wanted, called_off, landed), strict=True))
+    return sum(size or 0 for size in sizes.values()), frozenset(key for key, size in sizes.items() if size is None)
 
 
 def corrupt_source(keys: list[str], where: str) -> InputError:

@@ -14,7 +14,8 @@ import contextlib
 import ipaddress
 import re
 import socket
-from collections.abc import Callable
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path, PurePosixPath
@@ -26,6 +27,7 @@ import fsspec
 from fsspec.asyn import sync
 
 from geozarr_runner.source.faults import Forbidden, classify, retry_after, signature_ended, without_query
+from geozarr_runner.source.threads import in_threads
 from geozarr_runner.source.transfer import S3, Http, Transport, Validator
 from stac_watch.model.errors import InputError, Refused, SourceNotThere, StacWatchError, Temporary
 from stac_watch.model.hosts import check_address, check_href
@@ -167,18 +169,41 @@ class SourceStore:
         details += [f"{name} {info[name]}" for name in ("LastModified", "ETag") if info.get(name)]
         return ", ".join(details) or "there, size unknown"
 
-    def size(self, key: str) -> int | None:
-        """Returns an object's size in bytes; None when it is not there, -1 when the server does not say.
+    def size(self, key: str, *, limit: int) -> int | None:
+        """Returns an object's bytes, as `fetch` would write them; None when it is not there.
 
         Raises:
-            Refused | Temporary | InputError: see `faults.classify`.
+            InputError: its server does not say, and it has more than `limit`.
+            Refused | Temporary: see `faults.classify`.
         """
         path = self._path(key)
+        told = list[int]()
+
+        async def count(blocks: AsyncIterator[bytes]) -> int:
+            size = 0
+            async for block in blocks:
+                size += len(block)
+                _require_end(path, size, limit)
+            return size
+
+        async def measure(transport: Transport) -> None:
+            told.append(await transport.size(path, count))
+
         try:
-            found = self._persist(lambda: self.fs.info(path), path).get("size")
+            self._persist(lambda: self._run(measure, limit, lambda: told.append(Path(path).stat().st_size)), path)
         except (SourceNotThere, Forbidden):  # a store that may not be listed refuses what it does not have
             return None
-        return int(found) if found is not None else -1
+        return told[-1]
+
+    def sizes(self, limits: Mapping[str, int], called_off: threading.Event) -> dict[str, int]:
+        """Returns the bytes of those objects that are there, many at a time; `limits` has for each how many it can have.
+
+        Raises:
+            InputError | Refused | Temporary: see `size`.
+        """
+        keys = list(limits)
+        found = zip(keys, in_threads(lambda key: self.size(key, limit=limits[key]), keys, called_off), strict=True)
+        return {key: size for key, size in found if size is not None}
 
     def _path(self, key: str) -> str:
         path = f"{self.root.rstrip('/')}/{key}" if key else self.root

@@ -1,5 +1,7 @@
 """Stages a product in Zarr v3 as the Zarr v2 product with the same content: each chunk is decoded once, as it arrives.
 
+What is eager is told of each array that lies there as Zarr v2, while the large ones are still on their way.
+
 The pixels stay packed as they are; scale and offset are the store's own attributes, and nobody else's. A second reader,
 zarr-python, then reads both and compares: what decodes here is not its own judge.
 """
@@ -12,24 +14,23 @@ import shutil
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numcodecs
 import numpy as np
-import zarr
 
 from geozarr_runner.source import claims, native, whole
 from geozarr_runner.source.agreement import Agreement
 from geozarr_runner.source.arrive import Arrived, bring
 from geozarr_runner.source.complete import Allowance
+from geozarr_runner.source.eager import Eager
 from geozarr_runner.source.noted import Noted, Watch, forget, noted_in, unless_replaced
 from geozarr_runner.source.preflight import Plan
 from geozarr_runner.source.samples import Blocks
-from geozarr_runner.source.shards import Cells, Region, fill_of
+from geozarr_runner.source.shards import Cells, Region, fill_of, limits_of
 from geozarr_runner.source.stage import Staged, corrupt_source, prepare
-from geozarr_runner.source.threads import in_threads
 from stac_watch.model.errors import Defect, InputError, write_failure
 from stac_watch.model.files import replace_file
 from stac_watch.model.zarr3 import ROOT, StoredArray, StoredTree, fingerprint
@@ -49,9 +50,23 @@ class Transcoded:
 
 
 def stage(
-    plan: Plan, folder: Path, *, advance: Callable[[int], None], called_off: threading.Event, allow_empty: bool = False
+    plan: Plan,
+    folder: Path,
+    *,
+    advance: Callable[[int], None],
+    called_off: threading.Event,
+    eager: Eager | None = None,
+    allow_empty: bool = False,
 ) -> Transcoded:
     """Fetches what the selection needs and writes it as Zarr v2; what an earlier attempt fetched is used again.
+
+    Args:
+        plan: what to bring.
+        folder: where both copies live.
+        advance: told of every object that is there.
+        called_off: ends the work early.
+        eager: who is told of the arrays that lie there as Zarr v2.
+        allow_empty: a person takes for nodata what is absent.
 
     Raises:
         SourceNotThere: chunks are missing that cannot be empty.
@@ -73,14 +88,16 @@ def stage(
 
     noted = noted_for(plan, folder)
     with unless_replaced(plan, objects, noted, called_off) as absent, Agreement(plan) as agreement:
-        arrived = bring(plan.source, objects, arrays.values(), noted, advance=advance, called_off=called_off, see=see)
+        arrived = bring(
+            plan.source, objects, arrays.values(), noted, advance=advance, called_off=called_off, see=see,
+            lost=write.nothing, eager=None if eager is None else replace(eager, begin=lambda _: eager.begin(root)),
+        )  # fmt: skip
         agreement.require()
         absent |= arrived.missing
         if others and whole.calls_for_witnesses(arrays, arrived.missing, samples):
             with suppress(InputError):  # a witness that is broken says nothing
                 bring(plan.source, objects, others.values(), noted, advance=_told, called_off=threading.Event(), see=samples.see)
         odd = whole.require_whole(arrays, arrived.missing, samples, plan.source.url, allow_empty=allow_empty)
-        write.absent(arrays, arrived.missing)
         if (found := whole.identity(samples)).verdict == "failed":
             raise corrupt_source([found.detail], plan.source.url)
         _compare(plan.tree, arrived, objects, root, arrays)
@@ -94,10 +111,9 @@ def stage(
 
 def _sizes(plan: Plan, arrived: Arrived, called_off: threading.Event) -> dict[str, int]:
     """Returns the bytes of every object of the store that is there."""
-    keys = plan.tree.keys() if plan.tree is not None else ()
-    rest = [key for key in keys if key not in arrived.objects and key not in arrived.missing]
-    asked = dict(zip(rest, in_threads(plan.source.size, rest, called_off), strict=True))
-    return {**arrived.sizes, **{key: size for key, size in asked.items() if size is not None}}
+    limits = limits_of(plan.tree.keys() if plan.tree is not None else {})
+    rest = {key: most for key, most in limits.items() if key not in arrived.objects and key not in arrived.missing}
+    return {**arrived.sizes, **plan.source.sizes(rest, called_off)}
 
 
 def noted_for(plan: Plan, folder: Path) -> Noted:
@@ -144,14 +160,8 @@ class _Writer:
         except OSError as error:
             raise write_failure(error, path) from error
 
-    def absent(self, arrays: Mapping[str, StoredArray], missing: frozenset[str]) -> None:
-        """Writes what whole objects were left out for: nobody has to judge again whether they may be."""
-        for array in arrays.values():
-            for key, place in array.keys():  # noqa: SIM118  # no mapping
-                if key in missing:
-                    self._object(array, place)
-
-    def _object(self, array: StoredArray, place: tuple[int, ...]) -> None:
+    def nothing(self, array: StoredArray, place: tuple[int, ...]) -> None:
+        """Writes what a whole object was left out for, whether or not it may be: that is judged when all is there."""
         starts = [p * n for p, n in zip(place, array.stored, strict=True)]
         ends = [min(s + n, size) for s, n, size in zip(starts, array.stored, array.shape, strict=True)]
         grid = [range(a, b, i) for a, b, i in zip(starts, ends, array.inner, strict=True)]
@@ -165,6 +175,8 @@ def _compare(tree: StoredTree, arrived: Arrived, objects: Path, root: Path, arra
     Raises:
         Defect: they differ.
     """
+    import zarr  # a quarter of a second, which nobody waits for while objects are on their way
+
     where = arrived.root
     if where == objects:
         write_nodes(

@@ -7,12 +7,14 @@ what arrives bounds memory, too.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 BLOCK = 1 << 20  #: bytes asked for at a time
+_NO_HEAD = frozenset({400, 403, 405, 501})  #: answers of servers that refuse HEAD to some, or to all
+_TOTAL = re.compile(r"bytes (?:\d+-\d+|\*)/(\d+)")
 _REFUSAL = 16_384  #: bytes of a refusal's body that are read
 _CODE = re.compile(rb"""<Code>\s*(\w+)\s*</Code>|"(?:code|error)"\s*:\s*"(\w+)"|\A\s*(\w+)\s*\Z""")
 """The word for why, in the answers of S3, Google Cloud Storage and Azure (XML), of what speaks JSON, and alone."""
@@ -42,11 +44,18 @@ class Delivery:
     unchanged: bool = False  # it is still what was asked about; then there are no blocks
 
 
+type Count = Callable[[AsyncIterator[bytes]], Awaitable[int]]
+"""Reads blocks to their end, and returns how many bytes those were."""
+
+
 class Transport(Protocol):
     """A kind of place."""
 
     def get(self, path: str, known: Validator | None = None) -> AbstractAsyncContextManager[Delivery]:
         """Asks for an object; when `known` is given, only whether it is still that one."""
+
+    async def size(self, path: str, count: Count, /) -> int:
+        """Returns an object's bytes, as `get` delivers them: what the server says, else what `count` counts."""
 
 
 class Http:
@@ -58,10 +67,7 @@ class Http:
     @asynccontextmanager
     async def get(self, path: str, known: Validator | None = None) -> AsyncIterator[Delivery]:
         """Asks by GET, with a condition: HEAD is refused by many stores, and by every URL that was signed for GET."""
-        from yarl import URL
-
-        session = await self._fs.set_session()
-        url = URL(path, encoded=True) if "?" in path else self._fs.encode_url(path)  # what was signed stays as it was, to the byte
+        session, url = await self._fs.set_session(), self._url(path)
         headers = {}
         if known is not None and known.etag:
             headers["If-None-Match"] = known.etag
@@ -73,10 +79,42 @@ class Http:
                 return
             await _require_given(response)
             given = response.headers
-            length = given.get("Content-Length", "") if "Content-Encoding" not in given else ""
-            size = int(length) if length.isascii() and length.isdigit() else None
-            found = Validator(given.get("ETag", ""), given.get("Last-Modified", ""), size)
+            found = Validator(given.get("ETag", ""), given.get("Last-Modified", ""), _length(response))
             yield Delivery(found, response.content.iter_chunked(BLOCK), unchanged=known is not None and not known.differs(found))
+
+    async def size(self, path: str, count: Count, /) -> int:
+        """Asks by HEAD; where that is refused or says nothing, for one byte, whose answer says of how many; else by reading all.
+
+        Servers that make their answers as they go (chunked transfer, compression) say no length at all.
+        """
+        session, url = await self._fs.set_session(), self._url(path)
+        plain = {"Accept-Encoding": "identity"}
+        async with session.head(url, headers=plain, allow_redirects=True) as response:
+            if response.status not in _NO_HEAD:
+                await _require_given(response)
+                if (length := _length(response)) is not None:
+                    return length
+        async with session.get(url, headers={**plain, "Range": "bytes=0-0"}) as response:
+            if (total := _TOTAL.fullmatch(response.headers.get("Content-Range", ""))) is not None:
+                return int(total[1])
+            if response.status != 416:  # of an object that has no first byte (RFC 9110, section 15.5.17)
+                await _require_given(response)
+            if response.status == 200:
+                length = _length(response)
+                return length if length is not None else await count(response.content.iter_chunked(BLOCK))
+        async with self.get(path) as answer:
+            return await count(answer.blocks)
+
+    def _url(self, path: str) -> Any:  # noqa: ANN401  # yarl is imported late
+        from yarl import URL
+
+        return URL(path, encoded=True) if "?" in path else self._fs.encode_url(path)  # what was signed stays as it was, to the byte
+
+
+def _length(response: Any) -> int | None:  # noqa: ANN401  # aiohttp is imported late
+    """Returns the bytes that an answer says to have; None where it says nothing, or speaks of what is compressed on its way."""
+    length = response.headers.get("Content-Length", "") if "Content-Encoding" not in response.headers else ""
+    return int(length) if length.isascii() and length.isdigit() else None
 
 
 async def _require_given(response: Any) -> None:  # noqa: ANN401  # aiohttp is imported late
@@ -112,6 +150,13 @@ class S3:
         answer = await self._fs._call_s3("get_object", **asked)  # noqa: SLF001  # idem
         async with answer["Body"] as body:
             yield Delivery(_s3_validator(answer), _read(body))
+
+    async def size(self, path: str, _count: Count, /) -> int:
+        """Asks by HEAD; S3 says every object's length."""
+        await _take_any_bucket_name(self._fs)
+        bucket, key, _ = self._fs.split_path(path)
+        answer = await self._fs._call_s3("head_object", Bucket=bucket, Key=key)  # noqa: SLF001  # idem
+        return int(answer["ContentLength"])
 
 
 async def _take_any_bucket_name(fs: Any) -> None:  # noqa: ANN401  # fsspec has no types

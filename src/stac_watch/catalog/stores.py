@@ -2,17 +2,19 @@
 
 The stores of finished products have neither checksum nor ETag; this is all that tells one from another under the same name. Nothing
 is listed, no object is fetched but the root's document, and each is asked for once: a store of a full tile takes some 190 requests.
+Only of servers that say no length, whatever they are asked, an object is read to its end, and its bytes counted.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from time import monotonic
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
 import requests
 
+from stac_watch.catalog.buckets import SCHEME, Buckets
 from stac_watch.catalog.connections import guard, reason
 from stac_watch.model.errors import IdentityError, InputError, Temporary
 from stac_watch.model.hosts import check_href, is_inside
@@ -22,12 +24,15 @@ from stac_watch.model.zarr3 import ROOT
 TIMEOUT = (5.0, 30.0)  # seconds: to connect, and without a byte
 TOTAL = 60.0  # for a root's document
 MAX_ROOT = 64 * 1024 * 1024  # bytes, as the runner takes
+MAX_COUNTED = 2 * 1024**3  # bytes of an object that is read to be counted; the largest of a real tile has 158 MB
+TOTAL_COUNTED = 300.0  # seconds for one
 REDIRECTS = 3
 ABSENT = frozenset({403, 404, 410})
 """403 as well: stores that may not be listed say it of what is not there. Where the root can be read, it means that."""
 _NO_HEAD = frozenset({400, 405, 501})
 _TOTAL = re.compile(r"bytes \d+-\d+/(\d+)")
 _CHUNK = 1 << 16
+_GONE = -1
 
 
 class Stores:
@@ -42,6 +47,8 @@ class Stores:
         self._session = guard(requests.Session(), allowed_hosts)
         self._session.auth = lambda request: request  # what ~/.netrc has for a host is nobody's there
         self._session.headers.update({"User-Agent": agent, "Accept-Encoding": "identity"})
+        self._buckets = Buckets()
+        self._unfinished: tuple[str, bytes, dict[str, int | None]] = ("", b"", {})
         self.asked = 0  # requests so far
 
     def root(self, href: str) -> bytes | None:
@@ -51,64 +58,87 @@ class Stores:
             InputError: it is endless, or its place is none that may be asked.
             Temporary: no usable answer.
         """
-        started = monotonic()
-        with self._ask("GET", _object(href, ROOT)) as answer:
+        url = _object(href, ROOT)
+        if url.startswith(SCHEME):
+            return self._buckets.read(self._counted(url), MAX_ROOT)
+        with self._ask("GET", url) as answer:
             if answer.status_code in ABSENT:
                 return None
             _require_answer(answer)
-            parts, size = [], 0
-            try:
-                for part in answer.iter_content(_CHUNK):
-                    parts.append(part)
-                    size += len(part)
-                    if size > MAX_ROOT:
-                        raise InputError(f"{_shown(answer)} is larger than {MAX_ROOT >> 20} MiB")
-                    if monotonic() - started > TOTAL:
-                        raise Temporary(f"{_shown(answer)} took more than {TOTAL:.0f} s")
-            except (requests.RequestException, OSError) as error:
-                raise Temporary(f"{_shown(answer)} broke off: {reason(error)}") from error
-        return b"".join(parts)
+            return b"".join(_parts(answer, MAX_ROOT, TOTAL))
+
+    def begun(self, href: str, root: bytes) -> dict[str, int | None]:
+        """Returns the sizes that a look at the same store has found which was not finished; to be added to."""
+        if self._unfinished[:2] != (href, root):
+            self._unfinished = (href, root, {})
+        return self._unfinished[2]
+
+    def ended(self) -> None:
+        """Forgets what was begun."""
+        self._unfinished = ("", b"", {})
 
     def size(self, href: str, key: str) -> int | None:
         """Returns an object's size in bytes; None where it is not there.
 
-        Where HEAD is refused, or names no length, one byte is asked for: the answer says of how many.
+        Where HEAD is refused, or names no length, one byte is asked for: the answer says of how many. Where it does not, all of it
+        is read.
 
         Raises:
-            InputError: the server does not say, whatever it is asked.
+            InputError: it is endless, or its place is none that may be asked.
             Temporary: no usable answer.
         """
         url = _object(href, key)
+        if url.startswith(SCHEME):
+            return self._buckets.size(self._counted(url))
+        if (told := self._head(url)) is not None:
+            return told if told >= 0 else None
+        return self._ranged(url)
+
+    def _head(self, url: str) -> int | None:
+        """Returns what HEAD says of an object's size, `_GONE` where it is not there; None where it says nothing."""
         host = urlsplit(url).netloc
-        if host not in self._no_head:
-            with self._ask("HEAD", url) as answer:
-                if answer.status_code in (404, 410):
-                    return None
-                if answer.ok and (length := _length(answer)) is not None:
-                    return length
-                if not answer.ok and answer.status_code not in _NO_HEAD | {403}:
-                    _require_answer(answer)
-                if answer.status_code in _NO_HEAD:
-                    self._no_head.add(host)
+        if host in self._no_head:
+            return None
+        with self._ask("HEAD", url) as answer:
+            if answer.status_code in (404, 410):
+                return _GONE
+            if answer.status_code in _NO_HEAD:
+                self._no_head.add(host)
+            elif not answer.ok and answer.status_code != 403:  # to some who may GET
+                _require_answer(answer)
+            return _length(answer) if answer.ok else None
+
+    def _ranged(self, url: str) -> int | None:
+        """Returns what the answer to a request for one byte says of an object's size, or how many bytes it has."""
         with self._ask("GET", url, {"Range": "bytes=0-0"}) as answer:
             if answer.status_code in ABSENT:
                 return None
             if answer.status_code == requests.codes.requested_range_not_satisfiable:  # it has no first byte
                 return 0
             _require_answer(answer)
-            found = _TOTAL.match(answer.headers.get("Content-Range", "")) if answer.status_code == requests.codes.partial else None
-            length = int(found[1]) if found else _length(answer) if answer.status_code == requests.codes.ok else None
-        if length is None:
-            raise InputError(f"{_shown(answer)}: the server does not say how large it is")
-        return length
+            if answer.status_code == requests.codes.ok:  # ranges are nothing to it
+                length = _length(answer)
+                return length if length is not None else _count(answer)
+            if (found := _TOTAL.match(answer.headers.get("Content-Range", ""))) is not None:
+                return int(found[1])
+        with self._ask("GET", url) as answer:
+            _require_answer(answer)
+            return _count(answer)
+
+    def _counted(self, url: str) -> str:
+        """Returns a URL that may be asked for, as a request of ours."""
+        self.asked += 1
+        try:
+            return check_href(url, self._hosts)
+        except IdentityError as error:
+            raise InputError(error.message, hint=error.hint) from error
 
     def _ask(self, method: str, url: str, headers: dict[str, str] | None = None) -> requests.Response:
         """Asks once; a redirect is followed to hosts that may be asked."""
         for _ in range(REDIRECTS + 1):
             self._keep_pace(url)
-            self.asked += 1
+            self._counted(url)
             try:
-                check_href(url, self._hosts)
                 answer = self._session.request(method, url, headers=headers, timeout=TIMEOUT, allow_redirects=False, stream=True)
             except IdentityError as error:
                 raise InputError(error.message, hint=error.hint) from error
@@ -138,6 +168,30 @@ def _object(href: str, key: str) -> str:
 def _length(answer: requests.Response) -> int | None:
     given = answer.headers.get("Content-Length", "")
     return int(given) if given.isdecimal() and "Content-Encoding" not in answer.headers else None
+
+
+def _count(answer: requests.Response) -> int:
+    return sum(map(len, _parts(answer, MAX_COUNTED, TOTAL_COUNTED)))
+
+
+def _parts(answer: requests.Response, most: int, seconds: float) -> Iterator[bytes]:
+    """Yields what comes.
+
+    Raises:
+        InputError: more than `most` bytes.
+        Temporary: it broke off, or takes longer.
+    """
+    started, size = monotonic(), 0
+    try:
+        for part in answer.iter_content(_CHUNK):
+            size += len(part)
+            if size > most:
+                raise InputError(f"{_shown(answer)} is larger than {most >> 20} MiB")
+            if monotonic() - started > seconds:
+                raise Temporary(f"{_shown(answer)} took more than {seconds:.0f} s")
+            yield part
+    except (requests.RequestException, OSError) as error:
+        raise Temporary(f"{_shown(answer)} broke off: {reason(error)}") from error
 
 
 def _require_answer(answer: requests.Response) -> None:

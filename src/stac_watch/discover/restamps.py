@@ -10,6 +10,7 @@ a thousand delays no poll; what is left is in the ledger.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from datetime import timedelta
 from time import monotonic
@@ -31,6 +32,9 @@ MOST_OBJECTS = 5_000  # of one store; a full tile has some 190
 PAUSES = Backoff(timedelta(minutes=15), timedelta(days=1))  # between looks that gave no answer
 TRIES = 8  # of them, five days in all
 REMEMBERED = timedelta(days=8)
+REACHED = ("http://", "https://", "s3://")  # stores on this machine cannot be looked at from everywhere
+
+log = logging.getLogger(__name__)
 
 
 def look(intake: Intake, stores: Stores, *, clock: Callable[[], float] = monotonic) -> int | None:
@@ -43,10 +47,12 @@ def look(intake: Intake, stores: Stores, *, clock: Callable[[], float] = monoton
     began, looked = clock(), 0
     for restamp in due:
         try:
-            found, move = _found(intake, stores, restamp)
+            found, move = _found(intake, stores, restamp, lambda: clock() - began >= STEP)
             intake.ledger.restamps.settle(restamp, found, intake.now(), move)
         except StaleState:
             continue  # moved meanwhile: the next step sees what holds now
+        except _Unfinished:
+            break  # it is the first of the next step, too
         except Temporary:
             if restamp.tries + 1 >= TRIES:
                 intake.ledger.restamps.settle(restamp, Look.UNCLEAR, intake.now())
@@ -58,11 +64,16 @@ def look(intake: Intake, stores: Stores, *, clock: Callable[[], float] = monoton
     return looked
 
 
-def _found(intake: Intake, stores: Stores, restamp: Restamp) -> tuple[Look, Move | None]:
+class _Unfinished(Exception):  # noqa: N818  # an order, not an error
+    """A step's time is over."""
+
+
+def _found(intake: Intake, stores: Stores, restamp: Restamp, over: Callable[[], bool]) -> tuple[Look, Move | None]:
     """Returns what a look shows, and what follows from it.
 
     Raises:
         Temporary: the store gives no usable answer.
+        _Unfinished: time is over; what was found so far is kept.
     """
     row = restamp.row
     if row.state is State.SKIPPED:
@@ -70,23 +81,25 @@ def _found(intake: Intake, stores: Stores, restamp: Restamp) -> tuple[Look, Move
     if row.state is State.FAILED:
         return Look.RETRIED, _again(intake, restamp, "it had failed, and its item was stamped anew")
     known = row.outcome.fingerprint if row.outcome is not None else ""
-    if not known or not restamp.href.startswith(("http://", "https://")):
+    if not known or not restamp.href.startswith(REACHED):
         return Look.UNCLEAR, None
     try:
-        same = is_same(stores, restamp.href, known)
-    except InputError:  # nobody says how large anything is, or its place may not be asked
+        same = is_same(stores, restamp.href, known, over)
+    except InputError as error:  # its place may not be asked, or there is no end to it
+        log.warning("item %s was stamped anew and cannot be looked at: %s", restamp.item_id, error.message)
         return Look.UNCLEAR, None
     if same:
         return Look.SAME, None
     return Look.CHANGED, _again(intake, restamp, "its product was published anew under its name: another fingerprint")
 
 
-def is_same(stores: Stores, href: str, known: str) -> bool:
+def is_same(stores: Stores, href: str, known: str, over: Callable[[], bool] = lambda: False) -> bool:
     """Tells whether a store is still the one of a fingerprint: root's metadata, and the sizes of all objects.
 
     Raises:
-        InputError: the root is no metadata of a finished store, or the server tells no sizes.
+        InputError: the root is no metadata of a finished store, or there is no end to it.
         Temporary: no usable answer; also where there is no root: what is replaced just now is gone for a while.
+        _Unfinished: `over` says that it is enough for now; the next call goes on.
     """
     raw = stores.root(href)
     if raw is None:
@@ -96,8 +109,17 @@ def is_same(stores: Stores, href: str, known: str) -> bool:
     keys = list(tree_of({"": (root := read_json(raw, href)), **consolidated(root)}, href).keys())
     if len(keys) > MOST_OBJECTS:
         raise InputError(f"{href} has {len(keys)} objects, too many to be looked at")
-    sizes = {key: size for key in keys if (size := stores.size(href, key)) is not None}
-    return same_store(known, fingerprint(raw, sizes, {}))
+    found = stores.begun(href, raw)
+    try:
+        for number, key in enumerate(key for key in keys if key not in found):
+            if number and over():
+                raise _Unfinished
+            found[key] = stores.size(href, key)
+    except (InputError, Temporary):
+        stores.ended()
+        raise
+    stores.ended()
+    return same_store(known, fingerprint(raw, {key: size for key, size in found.items() if size is not None}, {}))
 
 
 def _again(intake: Intake, restamp: Restamp, why: str) -> Move:
