@@ -44,7 +44,7 @@ class Exec:
         return None
 
     def stream(self, argv, here, left, record):
-        with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=self.api.environ) as process:
             try:
                 while block := process.stdout.read(BLOCK):
                     if left is not None and record[1] + len(block) > left:

@@ -66,6 +66,7 @@ class Api:
     pod_waits: dict | None = None  # state.waiting of every new pod
     policy: bool = True  # our admission policy holds: a Workflow brings no pod of its own
     requests_quota: bool = False  # a ResourceQuota counts requests, so every container must say what it asks for
+    environ: dict | None = None  # of what runs in a container; None = of the tests themselves
     cuts: list = field(default_factory=list)  # bytes after which the next transfers break off
     pace: threading.Event | None = None  # with it, a transfer stops after its first block until it is set
     sent: list = field(default_factory=list)  # (program's arguments, bytes of stdout)

@@ -123,16 +123,16 @@ def installed(tmp_path: Path, webhook: str, api: str, kubernetes_url: str) -> Pa
     return path
 
 
-def run(config: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(config: Path, *arguments: str, stdin: str) -> subprocess.CompletedProcess[str]:
     environ = {**os.environ, "STAC_WATCH__ENGINE__TOKEN": TOKEN, "KUBECONFIG": str(config.parent / "kubeconfig")}
     argv = [str(COMMAND), *arguments, "--config", str(config)]
-    return subprocess.run(argv, capture_output=True, text=True, check=False, env=environ, timeout=120, cwd=config.parent)
+    told = {"input": stdin, "env": environ, "cwd": config.parent}
+    return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=120, **told)
 
 
 def test_the_token_goes_into_one_header_and_nowhere_else(config, webhook, event, stac_watch):
     """Sent for real, refused for real, with the traceback that --debug adds; and what `ps` shows meanwhile."""
-    (config.parent / "event.json").write_bytes(event)
-    sent = run(config, "--debug", "send", str(config.parent / "event.json"))
+    sent = run(config, "--debug", "send", "-", stdin=event.decode())
     assert sent.returncode == 77, sent.stdout + sent.stderr
     assert webhook.tokens == [f"Bearer {TOKEN}"]
     assert webhook.bodies == [event]

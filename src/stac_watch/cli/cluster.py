@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,7 +18,7 @@ import typer
 
 from stac_watch.cli.terminal import DEFAULT_CONFIG, ConfigOption, JsonOption, YesOption, environ_of, group, loaded, reading, show
 from stac_watch.cli.values import ValuesOption, engine_of, settings_from
-from stac_watch.model.errors import ConfigError, Exit
+from stac_watch.model.errors import ConfigError, Exit, StacWatchError
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from stac_watch.cluster.diagnosis import Finding
     from stac_watch.cluster.doctor import Expected
     from stac_watch.cluster.fetch import Fetched, Watching
     from stac_watch.cluster.manifests.settings import Settings
@@ -161,6 +162,10 @@ def doctor(
     config: ConfigOption = DEFAULT_CONFIG,
     values: ValuesOption = None,
     namespace: NamespaceOption = "",
+    send_test: Annotated[
+        bool,
+        typer.Option("--send-test", help="Also see an event that no catalog has become a Workflow, and remove that."),
+    ] = False,
     json: JsonOption = False,
 ) -> int:
     """Say what is wrong with an installation on a cluster: one line each, with the remedy. Exit code 1 when anything is broken."""
@@ -169,7 +174,7 @@ def doctor(
     from rich.console import Console
 
     from stac_watch.app import build_cluster
-    from stac_watch.cluster.diagnosis import Finding, Verdict
+    from stac_watch.cluster.diagnosis import Verdict
     from stac_watch.cluster.doctor import examine, tools
     from stac_watch.cluster.tables import finding
     from stac_watch.report.as_json import as_json
@@ -178,11 +183,14 @@ def doctor(
         _argo(loaded(context, config))
     settings = settings_from(context, config, values)
     console = Console(highlight=False, soft_wrap=True)
+    connect = partial(build_cluster, engine_of(settings), environ_of(context), namespace)
     found: list[Finding] = []
 
     def look() -> Iterator[Finding]:
         yield from tools(lambda program: shutil.which(program, path=environ_of(context).get("PATH")))
-        yield from examine(lambda: build_cluster(engine_of(settings), environ_of(context), namespace), _expected(settings))
+        yield from examine(connect, _expected(settings))
+        if send_test:
+            yield _tried(connect)
 
     for entry in look():
         found.append(entry)
@@ -282,6 +290,19 @@ def _argo(settings: Config) -> ArgoSettings:
             hint="name the configuration of the cluster's watcher: --config FILE, with `engine: {kind: argo, …}`",
         )
     return settings.engine
+
+
+def _tried(connect: Callable[[], Cluster]) -> Finding:
+    """Sends the test event, and returns what became of it."""
+    from stac_watch.app import wall_clock
+    from stac_watch.cluster import trial
+    from stac_watch.cluster.diagnosis import Finding, Verdict
+
+    try:
+        with closing(connect()) as opened:
+            return trial.send(opened, trial.conversion(wall_clock()), now=wall_clock, wait=threading.Event().wait)
+    except StacWatchError as error:
+        return Finding(trial.CHECK, Verdict.FAIL, error.message, error.hint)
 
 
 def _expected(settings: Settings) -> Expected:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -176,15 +177,16 @@ def _repost(parts: Parts, path: Path, *, yes: bool) -> int:
 def send(
     context: typer.Context,
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", resolve_path=True, help="A CloudEvent, as `stac-watch event ITEM` prints it.")
+        Path, typer.Argument(metavar="FILE", help="A CloudEvent, as `stac-watch event ITEM` prints it; - = standard input.")
     ],
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> int:
     """Post a CloudEvent from a file, byte for byte."""
     from stac_watch.jobs.replay import read_event, repost
 
+    body = sys.stdin.buffer.read() if str(file) == "-" else read_event(file)
     with acting(context, config) as (_, parts):
-        return _answer(repost(read_event(file), parts.ledger, parts.engine, parts.now()))
+        return _answer(repost(body, parts.ledger, parts.engine, parts.now()))
 
 
 def _answer(receipt: Receipt) -> int:
