@@ -58,12 +58,20 @@ def test_page_and_json_say_the_same_as_the_marker(converted):
     assert [b["band"] for b in found["bands"]] == BANDS
     assert [level["level"] for level in found["levels"]] == ["r10m", "r20m", "r60m", "r120m", "r360m", "r720m"]
     assert found["checks"] == marker["checks"]
+    assert [note for note in found["readers"] if "packed" not in note] == [], "in a folder it has no shards, and GDAL opens it"
     assert {one["stage"] for one in found["stages"]} == {"preflight", "stage", "convert", "verify", "package"}
     assert (found["tile"], found["level"], found["sensed"]) == ("T32TQM", "L2A", "2025-10-08T10:00:41Z")
     assert sum(level["bytes"] for level in found["levels"]) < marker["counts"]["bytes_written"]
     page = _Page(_beside(converted, ".report.html").read_text())
     said = re.sub(r"\s+", " ", page.text)
-    for word in [marker["item_id"], marker["key"], marker["package"]["sha256"], *BANDS, *(c["detail"] for c in marker["checks"])]:
+    for word in [
+        marker["item_id"],
+        marker["key"],
+        marker["package"]["sha256"],
+        *BANDS,
+        *found["readers"],
+        *(c["detail"] for c in marker["checks"]),
+    ]:
         assert re.sub(r"\s+", " ", word) in said
     ends = {**report.SUFFIXES, "item": ".item.json", "checksums": ".sha256"}
     assert marker["files"] == {key: str(_beside(converted, end)) for key, end in ends.items()}

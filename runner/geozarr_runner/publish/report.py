@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import zarr
 
+from geozarr_runner.publish import readers
 from geozarr_runner.publish.physical import physical
 from geozarr_runner.source.product import NATIVE_LEVELS, OVERVIEWS, REFLECTANCE
 from geozarr_runner.verify.findings import Compared
@@ -90,6 +91,7 @@ def describe(
         ],
         "bands": list(_bands(arrays, {f.path: f for f in findings})),
         "levels": list(_levels(output, arrays)),
+        "readers": list(readers.notes(arrays)),
     }
 
 
