@@ -22,7 +22,7 @@ from geozarr_runner.process.progress import Progress
 from geozarr_runner.process.slowness import in_time
 from geozarr_runner.publish import checksums, dask_report, marker, package
 from geozarr_runner.publish import folder as publish
-from geozarr_runner.request import Request
+from geozarr_runner.request import Offer, Request
 from stac_watch.model.checksums import CHECKSUMS, digest_of
 from stac_watch.model.errors import InputError
 from stac_watch.model.forms import Form, Native
@@ -170,14 +170,14 @@ def _transcode_and_convert(
 
     options = _options(request, target, limits.workers(plan.selection, request.memory_limit))
     total = len(plan.tree.keys()) if plan.tree is not None else 0
-    with Early(plan.selection, target.partial, options, plan.product.level) as early:
+    with Early(plan.selection, target.partial, options, plan.product.level, request.offer) as early:
         with progress.during("stage", total) as advance, space.writing(folder, plan.estimate):
             patient = in_time(advance, plan.selection.raw_bytes, plan.source.url, monotonic)
             came = transcode.stage(
                 plan, folder, advance=patient, called_off=called_off, eager=early.eager, allow_empty=request.allow_empty
             )
         with noted.unchanged(came.watch):
-            made = _convert(plan, came.staged, target, options, progress, early.begun)
+            made = _convert(plan, came.staged, target, options, progress, request.offer, early.begun)
             return replace(made, fingerprint=came.fingerprint)
 
 
@@ -197,16 +197,16 @@ def _stage_and_convert(
 
     options = _options(request, target, limits.workers(plan.selection, request.memory_limit))
     looked = Allowance(request.identity.attempt, request.allow_empty)
-    with Early(plan.selection, target.partial, options, plan.product.level) as early:
+    with Early(plan.selection, target.partial, options, plan.product.level, request.offer) as early:
         staged = _stage(plan, folder, progress, called_off, looked, early.eager)
         with noted.unchanged(noted.Watch(plan, staged.root, staged.noted, staged.absent, called_off)):
             try:
-                return _convert(plan, staged, target, options, progress, early.begun)
+                return _convert(plan, staged, target, options, progress, request.offer, early.begun)
             except (RuntimeError, ValueError, TypeError) as error:  # what codecs raise, numcodecs and zarr alike
                 early.close()
                 staged = _mended(plan, staged, folder, progress, called_off, looked, error)
                 shutil.rmtree(target.partial, ignore_errors=True)
-                return _convert(plan, staged, target, options, progress)
+                return _convert(plan, staged, target, options, progress, request.offer)
 
 
 type _Maker = Callable[[Request, Plan, publish.Target, Path, Progress, threading.Event], _Made]
@@ -256,7 +256,13 @@ def _stage(
 
 
 def _convert(
-    plan: Plan, staged: Staged, target: publish.Target, options: Options, progress: Progress, begun: Begun | None = None
+    plan: Plan,
+    staged: Staged,
+    target: publish.Target,
+    options: Options,
+    progress: Progress,
+    offer: Offer | None,
+    begun: Begun | None = None,
 ) -> _Made:
     from geozarr_runner.convert import stock as convert
     from geozarr_runner.verify import georeferencing, verdict, verify
@@ -265,7 +271,7 @@ def _convert(
     selection, workers = plan.selection, options.workers
     with progress.during("convert", len(selection.arrays)) as advance, space.writing(target.partial, plan.estimate):
         converted = convert.convert(
-            staged.root, selection, target.partial, options, level=plan.product.level, advance=advance, begun=begun
+            staged.root, selection, target.partial, options, level=plan.product.level, advance=advance, begun=begun, offer=offer
         )
     log.info(
         "converted %d groups in %.1f s, engine %s, %d workers",
@@ -276,7 +282,7 @@ def _convert(
             staged.root, selection, target.partial, level=plan.product.level, workers=workers, seed=target.key,
             frames=converted.frames, allow_empty=staged.allow_empty, advance=advance,
         )  # fmt: skip
-    made = _Made(staged, converted, found)
+    made = _Made(staged, converted, found, sums=converted.sums)
     checks = made.checks
     for check in checks:
         log.info("check %s: %s (%s)", check.name, check.verdict, check.detail[:200])

@@ -53,8 +53,8 @@ class RunRecipe:
 class Offer(Protocol):
     """Takes an object under its name in the output, and where it lies now, or a little later."""
 
-    def __call__(self, name: str, *places: Path) -> None:
-        """Takes it; what comes of it is told at the end."""
+    def __call__(self, name: str, *places: Path, crc: int | None = None) -> None:
+        """Takes it, with its CRC32C where that is known; what comes of it is told at the end."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import struct
@@ -14,6 +15,7 @@ import xarray as xr
 import zarr
 from geozarr_runner.convert import engine, stock
 from geozarr_runner.convert.arithmetic import packed_mean
+from geozarr_runner.publish import readers
 from geozarr_runner.source.metadata import parse
 from geozarr_runner.source.product import select
 from geozarr_runner.verify import verify
@@ -45,24 +47,29 @@ def test_packed_means_are_the_nearest_number_and_never_nodata_by_chance(dtype, m
 
 @pytest.fixture(scope="module")
 def shards(product, tmp_path_factory):
-    """A sharded, packed output of the fast engine, and what was taken down of it."""
+    """A sharded, packed output of the fast engine, what was taken down of it, and what was offered while it was made."""
     folder = tmp_path_factory.mktemp("shards") / "o"
     groups = f"{BANDS} conditions/mask/l2a_classification/r20m quality/mask/r20m"
     selection = select(parse(json.loads((product / ".zmetadata").read_text())["metadata"], "here"), groups)
     options = engine.Options(256, sharding=True, encoding=Encoding.PACKED, engine="fast")
-    return selection, folder, stock.convert(product, selection, folder, options, level="L2A")
+    offered: dict[str, tuple[Path, int | None]] = {}
+
+    def offer(name, *places, crc=None):
+        offered[name] = next(place for place in places if place.exists()), crc
+
+    return selection, folder, stock.convert(product, selection, folder, options, level="L2A", offer=offer), offered
 
 
 def _judged(product, shards, folder):
     """Verifies as a full tile is verified: by a sample."""
-    selection, _, done = shards
+    selection, _, done, _ = shards
     return verify.verify(
         product, selection, folder, level="L2A", workers=1, seed="s", everything=1, sampled=1, small=1, frames=done.frames
     )
 
 
 def test_every_array_is_one_file_and_masks_are_bits(product, shards):
-    _, folder, _ = shards
+    _, folder, *_ = shards
     files = [p for p in folder.rglob("*") if "c" in p.relative_to(folder).parts]
     assert {p.name for p in files if p.is_file() and len(p.parts) > 2 and p.parent.parent.name == "c"} == {"0"}
     with xr.open_dataset(folder, engine="zarr", group="quality/mask/r20m") as found:
@@ -70,6 +77,18 @@ def test_every_array_is_one_file_and_masks_are_bits(product, shards):
         assert found[name].dtype == np.uint8
         assert (found[name] & 4).shape == found[name].shape
     assert _judged(product, shards, folder).failed == ()
+    group = zarr.open_group(str(folder), mode="r")
+    sharded, packed = readers.notes({path: node for path, node in group.members(max_depth=None) if isinstance(node, zarr.Array)})
+    assert ("GDAL before 3.13" in sharded, "scale_factor" in packed) == (True, True)
+
+
+def test_each_shard_is_offered_when_it_is_whole_with_the_digests_of_what_was_encoded(shards):
+    _, folder, done, offered = shards
+    assert offered.keys() == done.frames.keys() == done.sums.keys()
+    assert {place.parts[len(folder.parts) - 1] for place, _ in offered.values()} == {"o-chunks"}, "before the output is whole"
+    for name, (_, crc) in offered.items():
+        data = (folder / name).read_bytes()
+        assert (google_crc32c.value(data), hashlib.sha256(data).hexdigest()) == (crc, done.sums[name])
 
 
 def _cut(shard: bytes) -> bytes:

@@ -16,7 +16,7 @@ from geozarr_runner.convert import fast as chunks
 from geozarr_runner.convert import stock as convert
 from geozarr_runner.source.metadata import parse
 from geozarr_runner.source.product import select
-from geozarr_runner.verify import expected
+from geozarr_runner.verify import expected, verify
 
 from stac_watch.demo.product import write_product
 from stac_watch.model.errors import InputError
@@ -33,9 +33,9 @@ def _selection(product: Path, groups: str = ""):
     return select(parse(json.loads((product / ".zmetadata").read_text())["metadata"], "here"), groups)
 
 
-def _convert(product: Path, folder: Path, asked: str, groups: str, **options):
+def _convert(product: Path, folder: Path, asked: str, groups: str, level: str = "L2A", **options):
     options = engine.Options(engine=asked, **options)
-    return convert.convert(product, _selection(product, groups), folder, options, level="L2A")
+    return convert.convert(product, _selection(product, groups), folder, options, level=level)
 
 
 @pytest.fixture(scope="session")
@@ -82,6 +82,29 @@ def test_both_engines_write_the_same_files_with_the_same_bytes(
     assert not list(tmp_path.glob("*-chunks"))
 
 
+def test_both_engines_inject_the_same_bands_into_a_product_of_level_1c(own_product, tree, tmp_path):
+    """Every finer band into every coarser group, in the converter's order; packed and in shards it is what its source says."""
+    for name in (".zattrs", ".zmetadata"):
+        (own_product / name).write_text((own_product / name).read_text().replace("S02MSIL2A", "S02MSIL1C"))
+    document = json.loads((own_product / ".zmetadata").read_text())
+    own = {"r10m": ("b02", "b03", "b04", "b08"), "r20m": ("b05", "b06", "b07", "b8a", "b11", "b12"), "r60m": ("b01", "b09")}
+    spared = [f"{BANDS}/{level}/{band}/" for level, bands in own.items() for band in (*bands, "x", "y")]
+    for key in [k for k in document["metadata"] if k.startswith(f"{BANDS}/r") and k.count("/") == 4]:
+        if not key.startswith(tuple(spared)):
+            del document["metadata"][key]
+    (own_product / ".zmetadata").write_text(json.dumps(document))
+    for name, options in {"fast": {}, "stock": {}, "packed": {"encoding": Encoding.PACKED, "sharding": True}}.items():
+        form = {"encoding": Encoding.STOCK, "spatial_chunk": 200, **options}
+        done = _convert(own_product, tmp_path / name, name.replace("packed", "fast"), BANDS, level="L1C", **form)
+        assert done.engine == name.replace("packed", "fast").replace("stock", "stock: asked for")
+    mine, theirs = tree(tmp_path / "fast"), tree(tmp_path / "stock")
+    assert mine.keys() == theirs.keys()
+    assert [name for name in mine if mine[name] != theirs[name]] == []
+    found = verify.verify(own_product, _selection(own_product, BANDS), tmp_path / "packed", level="L1C", workers=2)
+    assert found.failed == ()
+    assert sum(finding.kind == "injected" for finding in found.findings) == 14
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -122,7 +145,7 @@ def test_a_failing_metadata_pass_gives_way_to_the_stock_engine(own_product, tmp_
     selection = _selection(own_product, f"{BANDS}/r60m")
     (own_product / ".zmetadata").write_text("{")
     with pytest.raises(encoding.Unexpected, match="the metadata pass ended with 1"):
-        chunks.write(own_product, selection, tmp_path / "o", FAST, advance=lambda _: None)
+        chunks.write(own_product, selection, tmp_path / "o", FAST, level="L2A", advance=lambda _: None)
     assert not (tmp_path / "o-chunks").exists()
 
 
@@ -131,7 +154,7 @@ def test_a_metadata_pass_that_cannot_write_is_no_reason_for_the_stock_engine(pro
     selection = _selection(product, f"{BANDS}/r60m")
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file") as failure:
-        chunks.write(product, selection, tmp_path / "file", FAST, advance=lambda _: None)
+        chunks.write(product, selection, tmp_path / "file", FAST, level="L2A", advance=lambda _: None)
     assert failure.value.errno in (errno.ENOTDIR, errno.EEXIST)
     assert not (tmp_path / "file-chunks").exists()
 
@@ -162,7 +185,8 @@ def test_the_converters_shards_and_other_products_are_left_to_the_stock_engine_o
     theirs = engine.Options(engine="fast", sharding=True, encoding=Encoding.STOCK)
     assert "the converter's own shards" in engine.reason_for_stock(selection, theirs, "L2A")
     assert engine.reason_for_stock(selection, dataclasses.replace(theirs, encoding=Encoding.DECODED), "L2A") == ""
-    assert "L1C" in engine.reason_for_stock(selection, FAST, "L1C")
+    assert engine.reason_for_stock(selection, FAST, "L1C") == ""
+    assert "neither L1C nor L2A" in engine.reason_for_stock(selection, FAST, "L3")
     assert "no array that would be written faster" in engine.reason_for_stock(
         _selection(product, "conditions/geometry"), FAST, "L2A"
     )

@@ -5,6 +5,7 @@ Requests are what takes the time here, so outputs have few objects. Chunks, leve
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -19,6 +20,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import fsspec
+import google_crc32c
 import pytest
 from command_line import arguments, program
 from extension_schemas import wrong
@@ -493,13 +495,14 @@ class _Counting:
     """The real file system, and what was written through it, in order."""
 
     def __init__(self, fs) -> None:
-        self._fs, self.written = fs, []
+        self._fs, self.written, self.sums = fs, [], {}
 
     def __getattr__(self, name):
         return getattr(self._fs, name)
 
     def pipe_file(self, path, data, **kwargs):
         self.written.append(path)
+        self.sums |= {path: kwargs["ChecksumCRC32C"]} if "ChecksumCRC32C" in kwargs else {}
         return self._fs.pipe_file(path, data, **kwargs)
 
 
@@ -512,7 +515,8 @@ def _ahead(name, output, *, before: Path | None = None):
     store = upload.ObjectStore(_Counting(real.fs), real.root, href)
     ahead = Ahead(store, asks(outcome))
     for path in sorted(p for p in output.rglob("c/*") if p.is_file()):
-        ahead.offer(path.relative_to(output).as_posix(), output / "moved-by-now", path)
+        crc = google_crc32c.value(path.read_bytes())
+        ahead.offer(path.relative_to(output).as_posix(), output / "moved-by-now", path, crc=crc)
     return store, outcome, ahead
 
 
@@ -534,14 +538,19 @@ def test_what_was_sent_ahead_is_sent_once_and_makes_no_output(bucket, two_output
     old, new = two_outputs
     store, outcome, ahead = _ahead(name, new, before=old if replacing else None)
     root = f"{name}/scenes/o.zarr"
+    ahead.offer("d/c/0", new / "b/c/0")  # of what was then made otherwise
     with ahead:
         assert ahead.finish() is not None
+        assert {path.rpartition(".upload/" if replacing else "/o.zarr/")[2]: value for path, value in store.fs.sums.items()} == {
+            f"{array}/c/0": base64.b64encode(google_crc32c.Checksum((new / array / "c/0").read_bytes()).digest()).decode()
+            for array in "abc"
+        }, "the store is told what was encoded"
         there = {p.removeprefix(f"{root}/"): fs.cat_file(p) for p in fs.find(root)}
         assert there.pop(NOTE)
         if replacing:
             assert (marker.parse(there.pop(MARKER)).key, there) == (KEYS[0], tree(old)), "the old one is whole and readable"
         else:
-            assert sorted(there) == ["a/c/0", "b/c/0", "c/c/0"], "nobody opens it, nobody believes it"
+            assert sorted(there) == ["a/c/0", "b/c/0", "c/c/0", "d/c/0"], "nobody opens it, nobody believes it"
         upload.publish(store, new, outcome, asks(outcome), advance=lambda _: None, ahead=ahead)
     written = [path.rpartition("/o.zarr/")[2].rpartition(".upload/")[2] for path in store.fs.written]
     assert {path for path in written if written.count(path) > 1} <= {NOTE, "zarr.json"}, "the root goes beside an old output, too"
@@ -637,6 +646,28 @@ def test_a_mirror_that_is_killed_while_it_sends_ahead_leaves_nothing_that_opens_
     made = {path.removeprefix(f"{root}/"): fs.cat_file(path) for path in fs.find(root)}
     assert made.pop(MARKER)
     assert made == {p.relative_to(native).as_posix(): p.read_bytes() for p in native.rglob("*") if p.is_file()}
+
+
+def test_shards_go_up_while_the_rest_is_converted_and_a_run_that_is_killed_then_goes_on(
+    bucket, product, local, served, runner, tmp_path
+):
+    name, fs = bucket
+    files, root = served(product.parent), f"{name}/scenes/o.zarr"
+    files.gated = "r20m/b05/0.0"  # it never comes: the run waits for it, while what it has is converted and sent
+    files.gate.clear()
+    some = {**SMALL, "work": tmp_path / "w", "key": KEYS[0], "package": "none", "engine": "fast"}
+    argv = program(f"{files.url}/{product.name}", f"s3://{root}", **some)
+    process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until(lambda: [path for path in fs.find(root) if "/c/" in path], by=process)
+    process.kill()
+    process.wait()
+    there = {path.removeprefix(f"{root}/").rpartition("/")[2] for path in fs.find(root)}
+    assert there == {"0", NOTE}, "shards, and whose they are: no metadata, not of an array either"
+    files.gate.set()
+    assert runner(product, f"s3://{root}", **some, attempt=2).code == 0
+    made = {path.removeprefix(f"{root}/"): fs.cat_file(path) for path in fs.find(root)}
+    assert made.pop(MARKER)
+    assert made == local[SMALL["groups"]]
 
 
 SILENT = """

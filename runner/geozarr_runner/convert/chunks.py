@@ -5,6 +5,7 @@ Little of a band is ever in memory: one row of its own chunks, and one row of th
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -36,7 +37,9 @@ class Writer:
     stored: Mapping[str, Layout]  # how each array is to lie
     sharded: bool = False  # one file for each array
     written: dict[str, Written] = field(default_factory=dict)
-    frames: dict[str, int] = field(default_factory=dict)  # key of each file -> its checksum, taken before it is written
+    frames: dict[str, int] = field(default_factory=dict)  # key of each file -> its CRC32C, taken before it is written
+    sums: dict[str, str] = field(default_factory=dict)  # idem, SHA-256: nobody has to read the file again for it
+    finished: Callable[[str, int], None] = lambda _key, _crc: None  # told of each file that is written for good; any thread's
     called_off: threading.Event = field(default_factory=threading.Event)  # what is left is not written: all of it is thrown away
     _own: threading.local = field(default_factory=threading.local)
 
@@ -97,6 +100,11 @@ class Writer:
         sheet = self.sheet(path, values.shape, chunks=chunks)
         sheet.add(values)
         sheet.end()
+
+    def finish(self, key: str, crc: int, digest: str) -> None:
+        """Takes down a file that is written for good."""
+        self.frames[key], self.sums[key] = crc, digest
+        self.finished(key, crc)
 
     def buffer(self, name: str, shape: tuple[int, ...], dtype: str) -> Pixels:
         """Returns memory that this thread has used before: fresh pages for bands of 240 MB cost a second per tile."""
@@ -188,8 +196,9 @@ class Sheet(Rows):
         key = f"{self._path}/c/{self._row}/{column}"
         target = self._writer.folder / key
         target.parent.mkdir(parents=True, exist_ok=True)
-        self._writer.frames[key] = checksum(encoded)
+        crc, digest = checksum(encoded), hashlib.sha256(encoded).hexdigest()
         target.write_bytes(encoded)
+        self._writer.finish(key, crc, digest)
 
 
 class _Shard:
@@ -200,6 +209,7 @@ class _Shard:
         self._index = np.full((*grid, 2), _ABSENT, "<u8")
         self._file: BinaryIO | None = None
         self._size = self._sum = 0
+        self._digest = hashlib.sha256()
 
     def add(self, place: tuple[int, int], encoded: bytes) -> None:
         self._index[place] = self._size, len(encoded)
@@ -217,7 +227,8 @@ class _Shard:
             if whole:
                 index = self._index.tobytes()
                 self._put(index + checksum(index).to_bytes(4, "little"))
-                self._writer.frames[self._key] = self._sum
+        if whole:
+            self._writer.finish(self._key, self._sum, self._digest.hexdigest())
 
     def _put(self, data: bytes) -> None:
         if self._file is None:
@@ -226,6 +237,7 @@ class _Shard:
             self._file = target.open("wb", buffering=0)
         self._file.write(data)
         self._sum = google_crc32c.extend(self._sum, data)
+        self._digest.update(data)
         self._size += len(data)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from geozarr_runner.convert.engine import Options, in_order, injections, reason_for_stock, written_arrays
+from geozarr_runner.request import Offer
 from geozarr_runner.source.eager import Eager
 from geozarr_runner.source.product import Selection
 
@@ -24,9 +25,9 @@ class Early(ExitStack):
     What is written here is no output yet: if the source turns out to be incomplete, it is thrown away.
     """
 
-    def __init__(self, selection: Selection, folder: Path, options: Options, level: str) -> None:
+    def __init__(self, selection: Selection, folder: Path, options: Options, level: str, offer: Offer | None) -> None:
         super().__init__()
-        self._selection, self._folder, self._options, self._level = selection, folder, options, level
+        self._selection, self._folder, self._options, self._level, self._offer = selection, folder, options, level, offer
         arrays = written_arrays(selection, options)
         origins = {origin.path for origin, _ in injections(selection, arrays, level).values()}
         self._ranks = {array.path: number for number, array in enumerate(in_order(arrays, origins), 1)}
@@ -46,7 +47,8 @@ class Early(ExitStack):
         if not reason_for_stock(self._selection, self._options, self._level):
             from geozarr_runner.convert import fast as chunks
 
-            self.begun = self.enter_context(chunks.begin(source, self._selection, self._folder, self._options))
+            began = chunks.begin(source, self._selection, self._folder, self._options, self._level, self._offer)
+            self.begun = self.enter_context(began)
 
     def arrived(self, path: str) -> None:
         """Goes on with an array that is there."""

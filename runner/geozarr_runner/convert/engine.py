@@ -47,8 +47,8 @@ def _not_for_fast(selection: Selection, options: Options, level: str) -> str:
     """Returns why the fast engine cannot do it; empty = it can."""
     if options.sharding and options.encoding is Encoding.STOCK:
         return "the converter's own shards are asked for"
-    if level != "L2A":
-        return f"the product's level is {level or 'unknown'}, not L2A"
+    if level not in ("L1C", "L2A"):
+        return f"the product's level is {level or 'unknown'}, neither L1C nor L2A"
     if not any(a.group in selection.groups for a in big_arrays(selection).values()):
         return "it has no array that would be written faster"
     bands = [a for a in selection.arrays if a.group in {f"{REFLECTANCE}/{level}" for level in NATIVE_LEVELS}]

@@ -9,7 +9,8 @@ loop to a codec thread and back. Here one thread takes one band: decode, look up
     skeleton (a process of its own) ──────────────── structure, metadata, small arrays ─┐
     threads: band -> decode -> float32 -> chunks ──┬─ files in `<folder>-chunks` ───────┴─ compare, rename into place
                                                    └─ block means -> coarser levels
-    Both may begin while the source is still being fetched: see `early`.
+    Both may begin while the source is still being fetched: see `early`. A file that is finished may be sent where the output goes
+    while the rest is made: it is offered with the digests that were taken when it was encoded.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from geozarr_runner.convert.arithmetic import Pixels, block_mean, lookup, packed
 from geozarr_runner.convert.chunks import Rows, Writer
 from geozarr_runner.convert.encoding import Unexpected, chunk_shape, metadata, stored
 from geozarr_runner.convert.engine import Options, in_order, injections, missing_of, written_arrays
+from geozarr_runner.request import Offer
 from geozarr_runner.source.product import OVERVIEWS, REFLECTANCE, Selection, ZarrArray
 from geozarr_runner.source.threads import single_threaded_blosc
 from stac_watch.model.errors import Defect, Exit
@@ -53,30 +55,34 @@ def write(
     folder: Path,
     options: Options,
     *,
+    level: str,
     advance: Callable[[int], None],
     begun: Begun | None = None,
-) -> tuple[tuple[Check, ...], dict[str, int]]:
-    """Writes the whole output; returns what the validators say of its metadata, and the checksums of the files written here.
+    offer: Offer | None = None,
+) -> tuple[tuple[Check, ...], Writer]:
+    """Writes the whole output; returns what the validators say of its metadata, and who wrote: it knows the files' checksums.
 
     Args:
         source: Zarr v2 store, complete.
         selection: what to convert; `engine.reason_for_stock` had no objection.
         folder: the output.
         options: the recipe.
+        level: the product's, `L1C` or `L2A`.
         advance: told of each array.
         begun: what of it has begun already.
+        offer: takes each file that is finished, where nothing has begun.
 
     Raises:
         Unexpected: the skeleton is not what the chunks were made for; `folder` is unusable then.
         RuntimeError | ValueError: a source chunk cannot be decoded.
         OSError: the folder cannot be written.
     """
-    with nullcontext(begun) if begun else begin(source, selection, folder, options) as work:
+    with nullcontext(begun) if begun else begin(source, selection, folder, options, level, offer) as work:
         work.bands.finish(advance)
         verdicts = work.finished()
         work.bands.overviews(folder)
         adopt(work.bands.writer.folder, folder, work.bands.writer.written)
-        return verdicts, work.bands.writer.frames
+        return verdicts, work.bands.writer
 
 
 def recode(source: Path, selection: Selection, folder: Path, options: Options, *, level: str) -> None:
@@ -102,16 +108,20 @@ class Begun:
 
 
 @contextmanager
-def begin(source: Path, selection: Selection, folder: Path, options: Options) -> Iterator[Begun]:
+def begin(
+    source: Path, selection: Selection, folder: Path, options: Options, level: str, offer: Offer | None = None
+) -> Iterator[Begun]:
     """Starts the metadata pass, and the threads that write a band when they are told that it is there; ends both with the block."""
-    how = stored(selection, options, "L2A")  # the fast engine takes no other
     with (
         _beside(folder) as beside,
         single_threaded_blosc(),
-        metadata_pass(source, selection, folder, options) as finished,
-        closing(Bands(Writer(source, beside, options.spatial_chunk, how, options.sharding), selection, options)) as bands,
+        metadata_pass(source, selection, folder, options, level) as finished,
     ):
-        yield Begun(finished, bands)
+        writer = Writer(source, beside, options.spatial_chunk, stored(selection, options, level), options.sharding)
+        if offer is not None:
+            writer.finished = lambda key, crc: offer(key, beside / key, folder / key, crc=crc)
+        with closing(Bands(writer, selection, options, level)) as bands:
+            yield Begun(finished, bands)
 
 
 @contextmanager
@@ -127,7 +137,7 @@ def _beside(folder: Path) -> Iterator[Path]:
 class Bands:
     """The native bands and those made of them, written by threads; each as soon as its source is there."""
 
-    def __init__(self, writer: Writer, selection: Selection, options: Options, level: str = "L2A") -> None:
+    def __init__(self, writer: Writer, selection: Selection, options: Options, level: str) -> None:
         self.writer = writer
         self._selection, self._packed = selection, options.encoding is Encoding.PACKED
         arrays = written_arrays(selection, options)
@@ -277,7 +287,7 @@ def _all_or_first_error(pool: ThreadPoolExecutor, futures: list[Future[None]]) -
 
 
 @contextmanager
-def metadata_pass(source: Path, selection: Selection, folder: Path, options: Options) -> Iterator[Verdicts]:
+def metadata_pass(source: Path, selection: Selection, folder: Path, options: Options, level: str) -> Iterator[Verdicts]:
     """Starts the metadata pass and yields the function that waits for it. It reads no big array: those need not be there yet.
 
     To be called by a thread that outlives it: the kernel ends the pass with the thread that started it.
@@ -293,7 +303,7 @@ def metadata_pass(source: Path, selection: Selection, folder: Path, options: Opt
             if process.stdin is None or process.stdout is None:
                 raise Defect("a pipe that was asked for is not there")
             with suppress(BrokenPipeError), process.stdin as pipe:  # it ended at once: `finished` says why
-                pickle.dump((source, selection, folder, options), pipe)
+                pickle.dump((source, selection, folder, options, level), pipe)
             answer = process.stdout
 
             def finished() -> tuple[Check, ...]:

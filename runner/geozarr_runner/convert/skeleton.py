@@ -45,7 +45,7 @@ class ShapeOnly:
         raise Defect("the metadata pass computed a big array")
 
 
-def write(source: Path, selection: Selection, folder: Path, options: engine.Options) -> tuple[Check, ...]:
+def write(source: Path, selection: Selection, folder: Path, options: engine.Options, level: str) -> tuple[Check, ...]:
     """Writes the skeleton and returns what the validators say of it.
 
     Raises:
@@ -56,18 +56,18 @@ def write(source: Path, selection: Selection, folder: Path, options: engine.Opti
     with convert.quiet():
         converter = convert.load()
         convert.require_xarray()
-        tree = convert.opened(converter, source, selection, "L2A")  # the fast engine takes no other
-        empty(tree, selection, options.spatial_chunk)
+        tree = convert.opened(converter, source, selection, level)
+        empty(tree, selection, options.spatial_chunk, level)
         with _computing_only_the_rest():
             convert.run_converter(converter, tree, folder, options)
         if selection.scaffold is not None:
             convert.trim(folder, selection)
         georeference.settle(folder)
-        encoding.declare(folder, encoding.stored(selection, options, "L2A"), sharded=options.sharding)
+        encoding.declare(folder, encoding.stored(selection, options, level), sharded=options.sharding)
         return conformance.check(folder)
 
 
-def empty(tree: Any, selection: Selection, chunk: int) -> None:  # noqa: ANN401  # xarray.DataTree
+def empty(tree: Any, selection: Selection, chunk: int, level: str) -> None:  # noqa: ANN401  # xarray.DataTree
     """Replaces the big arrays of the tree, and adds the injected ones: what is present, the converter does not compute."""
     import xarray as xr
 
@@ -83,13 +83,23 @@ def empty(tree: Any, selection: Selection, chunk: int) -> None:  # noqa: ANN401 
         left = [n for n, v in tree[group].to_dataset(inherit=False).variables.items() if v.chunks and n not in replaced]
         if left:
             raise Defect(f"{group} holds {left[0]} besides big arrays: it would not be written")
-    for path, (origin, factor) in engine.injections(selection, big, "L2A").items():
+    injected = engine.injections(selection, big, level)
+    for path in sorted(injected, key=_turn):
+        origin, factor = injected[path]
         band = tree[origin.path]
         shape = tuple(n // factor for n in band.shape)
-        attributes = {**band.attrs, "_derived_from": "r10m", "_factor": factor, "_resampling_mode": "mean"}
+        fine = origin.group.rpartition("/")[2]
+        attributes = {**band.attrs, "_derived_from": fine, "_factor": factor, "_resampling_mode": "mean"}
         group, _, name = path.rpartition("/")
         variable = xr.Variable(band.dims, _placeholder(shape, band.dtype, chunk), attributes, encoding=dict(band.encoding))
         tree[group].dataset = tree[group].to_dataset(inherit=False).assign({name: variable})
+
+
+def _turn(path: str) -> int:
+    """Returns when the converter injects a band: it writes the members of a group in that order."""
+    from eopf_geozarr.s2_optimization.s2_band_mapping import BAND_INFO
+
+    return [*BAND_INFO].index(path.rpartition("/")[2])
 
 
 def _placeholder(shape: tuple[int, ...], dtype: Any, chunk: int) -> Any:  # noqa: ANN401  # a dask array

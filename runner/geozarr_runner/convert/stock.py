@@ -36,6 +36,7 @@ from typing import TYPE_CHECKING, Any
 
 from geozarr_runner.convert import georeference, unasked
 from geozarr_runner.convert.engine import Options, reason_for_stock
+from geozarr_runner.request import Offer
 from geozarr_runner.source.metadata import strict
 from geozarr_runner.source.product import REFLECTANCE, Selection
 from geozarr_runner.verify import conformance
@@ -70,6 +71,7 @@ class Converted:
     engine: str
     checks: tuple[Check, ...]
     frames: Mapping[str, int] = field(default_factory=dict)  # checksums of encoded chunks, as far as they were taken
+    sums: Mapping[str, str] = field(default_factory=dict)  # SHA-256 of the same files
 
 
 def convert(
@@ -81,6 +83,7 @@ def convert(
     level: str,
     advance: Callable[[int], None] = lambda _: None,
     begun: Begun | None = None,
+    offer: Offer | None = None,
 ) -> Converted:
     """Converts a local Sentinel-2 product.
 
@@ -92,6 +95,7 @@ def convert(
         level: the product's, `L1C` or `L2A`.
         advance: told of each array that was written.
         begun: what of the same conversion has begun already; see `early`.
+        offer: takes files of the output that are finished, before the rest is.
 
     Raises:
         InputError: the converter does not take this product; or the fast engine was asked for, and does not.
@@ -108,7 +112,9 @@ def convert(
         raise InputError(f"the fast engine cannot do this: {reason}", hint="leave --engine at auto: it takes the stock engine then")
     if not reason:
         try:
-            verdicts, frames = chunks.write(source, selection, folder, options, advance=advance, begun=begun)
+            verdicts, writer = chunks.write(
+                source, selection, folder, options, level=level, advance=advance, begun=begun, offer=offer
+            )
         except Unexpected as error:
             if options.engine == "fast":
                 raise Defect(f"the fast engine does not fit this converter: {error}", hint="say --engine stock") from error
@@ -116,7 +122,7 @@ def convert(
             shutil.rmtree(folder, ignore_errors=True)
             reason = str(error)
         else:
-            return Converted("fast", verdicts, frames)
+            return Converted("fast", verdicts, writer.frames, writer.sums)
     return Converted(f"stock: {reason}", _stock(source, selection, folder, options, advance, level))
 
 

@@ -69,13 +69,16 @@ class Ahead:
             self._remove(claim)
         claim.__exit__(kind, error, trace)
 
-    def offer(self, name: str, *places: Path) -> None:
-        """Takes an object that is written for good: its name in the output, and where it lies now or a little later."""
+    def offer(self, name: str, *places: Path, crc: int | None = None) -> None:
+        """Takes an object that is written for good: its name in the output, and where it lies now or a little later.
+
+        A `crc` goes with it (CRC32C): the store compares what it got with what was encoded.
+        """
         if name in self._offered:  # made anew; the first may still be on its way, and arrive last
             self._again.add(name)
         elif not self._given_up:
             self._offered.add(name)
-            self._pool.submit(self._send, name, places)
+            self._pool.submit(self._send, name, places, crc)
 
     def finish(self) -> Reservation | None:
         """Waits for what was offered, and hands the claim over to whoever publishes; None where there is none.
@@ -88,13 +91,13 @@ class Ahead:
             self.sender.sent.pop(name, None)
         return self._claim
 
-    def _send(self, name: str, places: tuple[Path, ...]) -> None:
+    def _send(self, name: str, places: tuple[Path, ...], crc: int | None) -> None:
         file = next((place for place in places if place.exists()), None)
         if file is None:
             return
         try:
             if self._may() and not self.sender.has(name, file, self._there.get(name)):
-                self.sender.send(name, file, f"{self._where}/{name}")
+                self.sender.send(name, file, f"{self._where}/{name}", crc)
         except FileNotFoundError:  # moved just now; it is sent with the rest
             return
         except Exception as error:  # noqa: BLE001  # whatever it is, it will be told when it is met again at the end

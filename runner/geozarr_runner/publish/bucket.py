@@ -186,7 +186,10 @@ def _arrive(sender: Sender, claim: Reservation, files: dict[str, Path], staging:
     replacing = MARKER in there
     where = staging if replacing else store.root
     sent = {n: p for n, p in files.items() if replacing or n != ROOT}
-    sender.send_all(sent, where, listing(store, where) if replacing else there, claim.check, advance)
+    beside = listing(store, where) if replacing else there
+    sender.send_all(sent, where, beside, claim.check, advance)
+    if left := beside.keys() - sent.keys() if replacing else ():  # sent ahead, of what was then made otherwise
+        _remove(store, [f"{where}/{name}" for name in sorted(left)])
     _require(sender, where, sent, listing(store, where), exact=replacing)
     claim.check()
     if replacing:

@@ -9,6 +9,7 @@ Sources: Amazon S3, "Checking object integrity"; botocore >= 1.36 sends a CRC by
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import os
 import re
@@ -62,6 +63,12 @@ class ObjectStore:
 
             self.fs.s3.meta.events.unregister("before-call.s3", add_expect_header)
 
+    def expecting(self, crc: int | None) -> dict[str, str]:
+        """Returns what tells an S3 store which CRC32C an object has; nothing where its client was told to send none."""
+        if crc is None or self.fs.s3.meta.config.request_checksum_calculation == "when_required":
+            return {}
+        return {"ChecksumAlgorithm": "CRC32C", "ChecksumCRC32C": base64.b64encode(crc.to_bytes(4, "big")).decode()}
+
     def staging(self, key: str) -> str:
         """Returns the prefix where a new output waits beside an old one."""
         return f"{self.parent}/.{self.root.rpartition('/')[2]}.{key}.upload"
@@ -103,8 +110,14 @@ class Sender:
     _held: int = 0
     _room: threading.Condition = field(default_factory=threading.Condition)
 
-    def send(self, name: str, file: Path, path: str) -> None:
+    def send(self, name: str, file: Path, path: str, crc: int | None = None) -> None:
         """Sends one file to a path of the store; a large one in parts, whose tag says nothing of its content.
+
+        Args:
+            name: in the output.
+            file: its content.
+            path: in the store.
+            crc: the CRC32C of what the file has to hold, taken when that was made; the store refuses anything else.
 
         Raises:
             Exception: whatever the client raises.
@@ -121,7 +134,7 @@ class Sender:
                 self.store.fs.pipe_file(path, data)
                 self.sent[name] = Placed(content, "")
                 return
-            answer = self.store.fs.pipe_file(path, data, chunksize=_SINGLE)
+            answer = self.store.fs.pipe_file(path, data, chunksize=_SINGLE, **self.store.expecting(crc))
             summed = isinstance(answer, dict) and any(name.startswith("ChecksumCRC") and answer[name] for name in answer)
             tag = str(answer.get("ETag", "")).strip('"') if summed else ""
             self.sent[name] = Placed(content, tag or hashlib.md5(data, usedforsecurity=False).hexdigest())
