@@ -24,7 +24,7 @@ bench-ledger: install ## the ledger at 10,000 to 1,000,000 items, SQLite and Pos
 	$(BIN)/python benchmarks/ledger.py $(BENCH)
 
 .PHONY: bench-conversion
-bench-conversion: install ## one full tile: our engines and eopf-geozarr's CLI, against the physical floor and over HTTP (BENCH="--size 1830" for a trial)
+bench-conversion: install ## one full tile: our engines and eopf-geozarr's CLI, against a floor, and a whole run from HTTP to S3 (BENCH="--size 1830" for a trial)
 	$(BIN)/python benchmarks/conversion.py $(BENCH)
 
 .PHONY: bench-mirror

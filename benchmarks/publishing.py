@@ -10,7 +10,6 @@ import argparse
 import hashlib
 import os
 import random
-import subprocess
 import sys
 import tarfile
 import tempfile
@@ -24,6 +23,7 @@ from geozarr_runner.publish import bucket
 from geozarr_runner.publish.package import pack
 from geozarr_runner.request import Identity
 from result import Goal, Result
+from s3_server import S3Server
 
 from stac_watch.model.outcome import MARKER, Counts, Outcome
 
@@ -43,9 +43,8 @@ def main() -> int:
         (ours, one), (theirs, other) = (_spent(lambda pack=p: pack(store, folder / "archive")) for p in (_ours, _tarfile))
         if one != other:
             raise SystemExit("the archives differ")
-        with _server() as url:
-            os.environ |= {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_ENDPOINT_URL": url}
-            os.environ["AWS_DEFAULT_REGION"] = "us-east-1"
+        with S3Server() as server:
+            os.environ |= server.environment
             alone, _ = _spent(lambda: _put(store))
             whole, _ = _spent(lambda: _publish(store))
     rows = [
@@ -123,21 +122,6 @@ def _publish(store: Path) -> None:
         raise SystemExit("the output has no marker")
     asks = bucket.Asks(Identity(KEY), wait=threading.Event().wait)
     bucket.publish(target, store, outcome, asks, advance=lambda _: None)
-
-
-class _server:  # noqa: N801  # reads as the function that it is
-    def __enter__(self) -> str:
-        command = [str(Path(sys.executable).with_name("moto_server")), "-H", "127.0.0.1", "-p", "0"]
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)  # noqa: S603
-        for line in self._process.stderr or ():
-            if "Running on http" in line:
-                threading.Thread(target=lambda: list(self._process.stderr or ()), daemon=True).start()
-                return line.rpartition("Running on ")[2].strip()
-        raise SystemExit("moto's server does not start")
-
-    def __exit__(self, *_: object) -> None:
-        self._process.terminate()
-        self._process.wait()
 
 
 if __name__ == "__main__":
