@@ -1,7 +1,7 @@
 """One tile, converted in every way in one run, against a floor, and over a slow network: `make bench-conversion`.
 
-In: a product, made here or kept from an earlier run. Out: tables, and JSON with every figure; exit 1 when more than
-metadata was fetched twice, or an output differs. Never: compares with a figure of another day or machine; what counts is the ratio within this run.
+In: a product, made here or kept from an earlier run. Out: tables, and JSON with every figure; exit 1 when more than metadata was
+fetched twice, or an output differs. Never: compares with a figure of another day or machine; ratios within this run count.
 
     floor     decode + float32 + compress + write of the same arrays, by as many threads as there are CPUs: see `floor`
     packed    geozarr_runner.convert, engine fast, in a fresh process, its import included: the source's integers, in shards

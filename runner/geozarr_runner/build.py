@@ -22,7 +22,7 @@ from geozarr_runner.process.progress import Progress
 from geozarr_runner.process.slowness import in_time
 from geozarr_runner.publish import checksums, dask_report, marker, package
 from geozarr_runner.publish import folder as publish
-from geozarr_runner.request import Offer, Request
+from geozarr_runner.request import Request
 from stac_watch.model.checksums import CHECKSUMS, digest_of
 from stac_watch.model.errors import InputError
 from stac_watch.model.forms import Form, Native
@@ -177,7 +177,7 @@ def _transcode_and_convert(
                 plan, folder, advance=patient, called_off=called_off, eager=early.eager, allow_empty=request.allow_empty
             )
         with noted.unchanged(came.watch):
-            made = _convert(plan, came.staged, target, options, progress, request.offer, early.begun)
+            made = _convert(request, plan, came.staged, target, options, progress, early.begun)
             return replace(made, fingerprint=came.fingerprint)
 
 
@@ -201,12 +201,12 @@ def _stage_and_convert(
         staged = _stage(plan, folder, progress, called_off, looked, early.eager)
         with noted.unchanged(noted.Watch(plan, staged.root, staged.noted, staged.absent, called_off)):
             try:
-                return _convert(plan, staged, target, options, progress, request.offer, early.begun)
+                return _convert(request, plan, staged, target, options, progress, early.begun)
             except (RuntimeError, ValueError, TypeError) as error:  # what codecs raise, numcodecs and zarr alike
                 early.close()
                 staged = _mended(plan, staged, folder, progress, called_off, looked, error)
                 shutil.rmtree(target.partial, ignore_errors=True)
-                return _convert(plan, staged, target, options, progress, request.offer)
+                return _convert(request, plan, staged, target, options, progress, None)
 
 
 type _Maker = Callable[[Request, Plan, publish.Target, Path, Progress, threading.Event], _Made]
@@ -256,13 +256,7 @@ def _stage(
 
 
 def _convert(
-    plan: Plan,
-    staged: Staged,
-    target: publish.Target,
-    options: Options,
-    progress: Progress,
-    offer: Offer | None,
-    begun: Begun | None = None,
+    request: Request, plan: Plan, staged: Staged, target: publish.Target, options: Options, progress: Progress, begun: Begun | None
 ) -> _Made:
     from geozarr_runner.convert import stock as convert
     from geozarr_runner.verify import georeferencing, verdict, verify
@@ -271,8 +265,9 @@ def _convert(
     selection, workers = plan.selection, options.workers
     with progress.during("convert", len(selection.arrays)) as advance, space.writing(target.partial, plan.estimate):
         converted = convert.convert(
-            staged.root, selection, target.partial, options, level=plan.product.level, advance=advance, begun=begun, offer=offer
-        )
+            staged.root, selection, target.partial, options,
+            level=plan.product.level, advance=advance, begun=begun, offer=request.offer,
+        )  # fmt: skip
     log.info(
         "converted %d groups in %.1f s, engine %s, %d workers",
         len(selection.groups), progress.seconds["convert"], converted.engine, workers,
