@@ -12,7 +12,7 @@ from world import START
 from stac_watch.cli.main import main
 from stac_watch.discover.poll import poll
 from stac_watch.jobs import expire, replay
-from stac_watch.jobs.retire import FIRST
+from stac_watch.jobs.removing import FIRST
 from stac_watch.ledger.records import Move
 from stac_watch.model.errors import InputError
 from stac_watch.model.outcome import MARKER, Counts, Outcome

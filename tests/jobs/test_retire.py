@@ -10,6 +10,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from stac_watch.config.model import Limits
 from stac_watch.jobs import retire
+from stac_watch.jobs.removing import FIRST
 from stac_watch.ledger.records import Move
 from stac_watch.model.errors import CannotWrite, InputError
 from stac_watch.model.item import Retirement
@@ -81,7 +82,7 @@ def test_no_output_goes_before_its_item_is_out_of_the_catalog_of_outputs(archive
     archive.drop(1)
     for _ in range(2):
         (refused,) = retire.execute(archive.plan(on_gone="delete"), ledger, clock, registers=True)
-        assert refused.refusal == retire.FIRST
+        assert refused.refusal == FIRST
         assert Path(archive.output(1)).exists()
     (row,) = ledger.publications.of(archive.ids[1])
     assert row.state is PublicationState.WITHDRAWING

@@ -11,12 +11,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 
-from stac_watch.jobs.retire import FIRST, leaves_first
+from stac_watch.jobs import removing
 from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.records import ConversionRow
-from stac_watch.ledger.session import StaleState
-from stac_watch.model.errors import InputError, StacWatchError
-from stac_watch.runs import retiring
+from stac_watch.model.errors import InputError
 
 type Since = Literal["acquired", "done"]
 
@@ -89,22 +87,18 @@ def execute(planned: ExpiryPlan, ledger: Ledger, now: Callable[[], datetime], *,
     """
     if registers:
         rows = [(one, ledger.conversions.get(one.key)) for one in planned.outputs if one.refusal is None]
-        kept = {one.key for one, row in rows if row is not None and leaves_first(ledger, row, now())}
+        kept = {one.key for one, row in rows if row is not None and removing.leaves_first(ledger, row, now())}
     else:
         kept = set()
     done = [
-        one if one.refusal is not None else replace(one, refusal=FIRST) if one.key in kept else _removed(one, ledger, now)
+        one if one.refusal is not None else replace(one, refusal=removing.FIRST if one.key in kept else _refused(one, ledger, now))
         for one in planned.outputs
     ]
     return _summed(planned.before, planned.since, done, removed=True)
 
 
 def _expiring(ledger: Ledger, row: ConversionRow, acquired: datetime, visible: Callable[[str], bool]) -> Expiring:
-    refusal = None
-    if not visible(row.output_zarr):
-        refusal = "it lies on its run's own volume, and goes with it"
-    elif ledger.retirements.shares_output(row):
-        refusal = "another conversion is under the same name"
+    refusal = removing.refusal(ledger, row, visible)
     return Expiring(row.source, row.item_id, row.key, row.output_zarr, acquired, row.changed_at, _bytes_of(row), refusal)
 
 
@@ -115,19 +109,12 @@ def _bytes_of(row: ConversionRow) -> int:
     return outcome.counts.bytes_written + (outcome.package.bytes if outcome.package is not None else 0)
 
 
-def _removed(one: Expiring, ledger: Ledger, now: Callable[[], datetime]) -> Expiring:
+def _refused(one: Expiring, ledger: Ledger, now: Callable[[], datetime]) -> str | None:
+    """Removes one; returns why it was not removed."""
     row = ledger.conversions.get(one.key)
-    try:
-        if row is None or row.changed_at != one.done:
-            return replace(one, refusal="it was moved meanwhile")
-        if not retiring.remove(row.output_zarr, row.key, row.outcome):
-            return replace(one, refusal="what is there is not this conversion's output; `stac-watch audit` says what it is")
-        ledger.retirements.bury(row, f"its output was removed, {row.output_zarr}", now())
-    except StaleState:
-        return replace(one, refusal="it was moved meanwhile")
-    except StacWatchError as error:
-        return replace(one, refusal=error.message)
-    return one
+    if row is None or row.changed_at != one.done:
+        return removing.MOVED
+    return removing.remove(row, lambda: ledger.retirements.bury(row, f"its output was removed, {row.output_zarr}", now()))
 
 
 def _summed(before: datetime, since: Since, outputs: list[Expiring], *, removed: bool) -> ExpiryPlan:

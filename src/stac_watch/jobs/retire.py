@@ -10,18 +10,16 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from stac_watch.config.model import Source
+from stac_watch.jobs import removing
 from stac_watch.ledger.ledger import Ledger
-from stac_watch.ledger.records import ConversionRow, Retired
-from stac_watch.ledger.session import StaleState
-from stac_watch.model.errors import InputError, StacWatchError
+from stac_watch.ledger.records import Retired
+from stac_watch.model.errors import InputError
 from stac_watch.model.item import Retirement
-from stac_watch.model.publication import PublicationState
 from stac_watch.model.states import State
 from stac_watch.runs import retiring
 
 SHARE = 10  # no more than one in so many of what a source has done is removed without being told the number,
 FEW = 10  # unless it is no more than these
-FIRST = "its item is taken out of the catalog first, which the watcher does; then the same command removes the output"
 _WANTED = {"keep": Retirement.KEPT, "deprecate": Retirement.DEPRECATED, "delete": Retirement.DELETED}
 
 
@@ -71,11 +69,7 @@ def plan(ledger: Ledger, sources: Sequence[Source], visible: Callable[[str], boo
 def _retiring(ledger: Ledger, source: Source, retired: Retired, visible: Callable[[str], bool]) -> Retiring:
     row = retired.row
     action = "restore" if retired.since is None else "delete" if source.on_gone == "delete" else "deprecate"
-    refusal = None
-    if not visible(row.output_zarr):
-        refusal = "it lies on its run's own volume"
-    elif action == "delete" and ledger.retirements.shares_output(row):
-        refusal = "another conversion is under the same name"
+    refusal = removing.refusal(ledger, row, visible, removes=action == "delete")
     return Retiring(source.name, row.item_id, row.output_zarr, retired.since, action, refusal, retired)
 
 
@@ -84,47 +78,28 @@ def execute(targets: Sequence[Retiring], ledger: Ledger, now: Callable[[], datet
 
     Where outputs are registered (`registers`), no output goes before its item is out of that catalog: readers would find nothing.
     """
-    done = []
-    for target in targets:
-        if target.refusal is None and target.action == "delete" and registers and _is_registered(target, ledger, now()):
-            done.append(replace(target, refusal=FIRST))
-        else:
-            done.append(target if target.refusal is not None else _done(target, ledger, now, registers=registers))
-    return done
+    return [
+        target if target.refusal is not None else replace(target, refusal=_refused(target, ledger, now, registers=registers))
+        for target in targets
+    ]
 
 
-def _is_registered(target: Retiring, ledger: Ledger, now: datetime) -> bool:
-    assert target.retired is not None  # noqa: S101  # a plan's
-    return leaves_first(ledger, target.retired.row, now)
-
-
-def leaves_first(ledger: Ledger, row: ConversionRow, now: datetime) -> bool:
-    """Tells whether an item is, or is to be, in the catalog of outputs; has the watcher take it out then."""
-    states = [p.state for p in ledger.publications.of(row.item_id) if p.key == row.key]
-    if PublicationState.WITHDRAWN in states or not states:
-        return False
-    ledger.publications.withdraw([row.key], now)
-    return True
-
-
-def _done(target: Retiring, ledger: Ledger, now: Callable[[], datetime], *, registers: bool) -> Retiring:
+def _refused(target: Retiring, ledger: Ledger, now: Callable[[], datetime], *, registers: bool) -> str | None:
+    """Does one; returns why it was not done."""
     retired = target.retired
     assert retired is not None  # noqa: S101  # a plan's
     row = retired.row
-    try:
-        if target.action == "delete":
-            if not retiring.remove(row.output_zarr, row.key, row.outcome):
-                return replace(target, refusal="what is there is not this conversion's output; `stac-watch audit` says what it is")
-            ledger.retirements.note(retired, Retirement.DELETED, now())
-        else:
-            item = row.outcome.files.get("item") if row.outcome is not None else None
-            if item is not None:
-                retiring.deprecate(item, deprecated=target.action == "deprecate")
-            ledger.retirements.note(retired, Retirement.DEPRECATED, now())
-            if registers:
-                ledger.publications.refresh(row.key, now())
-    except StaleState:
-        return replace(target, refusal="it was moved meanwhile")
-    except StacWatchError as error:
-        return replace(target, refusal=error.message)
-    return target
+    if target.action == "delete":
+        if registers and removing.leaves_first(ledger, row, now()):
+            return removing.FIRST
+        return removing.remove(row, lambda: ledger.retirements.note(retired, Retirement.DELETED, now()))
+
+    def marked() -> None:
+        item = row.outcome.files.get("item") if row.outcome is not None else None
+        if item is not None:
+            retiring.deprecate(item, deprecated=target.action == "deprecate")
+        ledger.retirements.note(retired, Retirement.DEPRECATED, now())
+        if registers:
+            ledger.publications.refresh(row.key, now())
+
+    return removing.tried(marked)
