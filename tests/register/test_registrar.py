@@ -13,7 +13,7 @@ from stac_watch.catalog.writing import TargetCollection
 from stac_watch.model.errors import ConfigError, Refused, Temporary
 from stac_watch.model.outcome import Outcome
 from stac_watch.model.publication import PublicationState as P
-from stac_watch.register.registrar import ENOUGH
+from stac_watch.register.due import ENOUGH
 
 
 def test_what_is_done_is_registered_once_with_its_collection(shop):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
@@ -72,9 +73,7 @@ class Deliveries:
 
     def bring_forward(self, sink: str, now: datetime, slack: timedelta) -> None:
         """Makes due what waits for a time that was set by a clock that was further."""
-        with self._session.write() as tx:
-            late = and_(_d.sink == sink, _d.state == WAITING, _d.due > now + slack)
-            tx.execute(update(t.delivery).where(late).values(due=now))
+        self._session.bring_forward(t.delivery, and_(_d.sink == sink, _d.state == WAITING), now, slack)
 
     def counts(self) -> list[DeliveryCount]:
         """Returns how many events are how far with each sink."""
@@ -101,6 +100,15 @@ class Deliveries:
         query = select(t.delivery, _a.type, _a.event_id, _a.created_at).join(t.announcement, _a.id == _d.announcement)
         with self._session.read() as tx:
             return [_told(r) for r in tx.execute(query.where(*where).order_by(_a.id.desc(), _d.sink).limit(limit))]
+
+    def of_item(self, item_id: str) -> dict[str, list[Told]]:
+        """Returns what sinks were told of an item, or are to be, by the key of the conversion; the first first."""
+        query = select(t.delivery, _a.type, _a.event_id, _a.created_at, _a.body).join(t.announcement, _a.id == _d.announcement)
+        found = dict[str, list[Told]]()
+        with self._session.read() as tx:
+            for row in tx.execute(query.where(_a.topic == item_id).order_by(_a.id, _d.sink)):
+                found.setdefault(str(json.loads(row.body)["data"]["key"]), []).append(_told(row))
+        return found
 
     def again(self, told: Sequence[Told], now: datetime) -> int:
         """Has events posted once more, byte for byte; returns how many."""

@@ -44,11 +44,14 @@ class Publications:
         with self._session.read() as tx:
             return tx.execute(select(func.min(_p.due)).where(_WAITS)).scalar()
 
+    def is_due(self, now: datetime) -> bool:
+        """Tells whether there is something to send, or to take out, now."""
+        due = self.next_due()
+        return due is not None and due <= now
+
     def bring_forward(self, now: datetime, slack: timedelta) -> None:
         """Makes due what waits for a time that was set by a clock that was further."""
-        with self._session.write() as tx:
-            late = and_(_WAITS, _p.due > now + slack)
-            tx.execute(update(t.publication).where(late).values(due=now))
+        self._session.bring_forward(t.publication, _WAITS, now, slack)
 
     def of(self, item_id: str) -> list[Publication]:
         """Returns the publications of an item, of each source."""

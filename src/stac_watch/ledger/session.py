@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, Select
+from sqlalchemy import ColumnElement, Connection, Engine, Row, Select, Table, update
 from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, InternalError, OperationalError
 
 from stac_watch.ledger.records import Moved
@@ -74,6 +75,11 @@ class Session:
         for entry in moved:  # only now: what was rolled back did not happen
             for listener in self._listeners:
                 listener(entry)
+
+    def bring_forward(self, table: Table, waits: ColumnElement[bool], now: datetime, slack: timedelta) -> None:
+        """Makes due which of the rows that wait do so for a time that was set by a clock that was further."""
+        with self.write() as tx:
+            tx.execute(update(table).where(waits, table.c.due > now + slack).values(due=now))
 
 
 @contextmanager

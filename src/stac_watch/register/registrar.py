@@ -21,16 +21,14 @@ from stac_watch.config.register import Register
 from stac_watch.ledger.ledger import Ledger
 from stac_watch.model.errors import InputError, StacWatchError, Temporary, Unavailable
 from stac_watch.model.outcome import Outcome
-from stac_watch.model.patience import CLOCKS, Backoff, Breaker, Rest
+from stac_watch.model.patience import Rest
 from stac_watch.model.publication import WAITING, Publication, PublicationState
 from stac_watch.register import collection as collections
 from stac_watch.register.compared import difference, unlike
+from stac_watch.register.due import ENOUGH, OtherEnd
 from stac_watch.register.item import Outputs, Postable, postable
 
 BATCH = 64  # publications of one round
-PAUSES = Backoff(timedelta(seconds=15), timedelta(hours=1))  # between two tries of one item
-RESTS = Backoff(timedelta(seconds=15), timedelta(minutes=5))  # of a catalog that does not answer
-ENOUGH = 6  # tries of what should be there and is not: an item given back otherwise, an output of another key
 WITHOUT_SOURCE = 4  # tries for the source's own item; then it is registered without what only that says
 FRESH = timedelta(minutes=10)  # the collection is looked at again
 
@@ -76,23 +74,15 @@ class Registrar:
         rng: random.Random,
     ) -> None:
         self._ledger, self._target, self._register, self._outputs, self._made = ledger, target, register, outputs, made
-        self._now, self._rng = now, rng
-        self._breaker = Breaker(1, RESTS)
+        self._now = now
+        self._end = OtherEnd(ledger.publications.is_due, ledger.publications.bring_forward, now, rng)
         self._paced: Rest | None = None  # until the rate allows more
-        self._clock: datetime | None = None  # as it was at the last look
         self._collection: dict[str, Any] | None = None  # as it was last seen, or sent
         self._seen: Rest | None = None  # as long as that counts
 
     def is_due(self) -> bool:
         """Tells whether there is something to send, and the catalog is not left alone."""
-        now = self._now()
-        before, self._clock = self._clock, now
-        if before is None or now < before - CLOCKS:
-            self._ledger.publications.bring_forward(now, PAUSES.longest + CLOCKS)
-        if self._breaker.is_open(now) or (self._paced is not None and self._paced.lasts(now)):
-            return False
-        due = self._ledger.publications.next_due()
-        return due is not None and due <= now
+        return not (self._paced is not None and self._paced.lasts(self._now())) and self._end.is_due()
 
     def round(self) -> Round:
         """Sends what is due.
@@ -116,9 +106,9 @@ class Registrar:
                     [pool.submit(self._sent, one) for one in ready] + [pool.submit(self._taken_out, row) for row in leaving]
                 )
             except StacWatchError as error:
-                self._breaker.failed(self._now(), error.message, rng=self._rng)
+                self._end.failed(error.message)
                 raise
-        self._breaker.worked()
+        self._end.worked()
         self._paced = Rest(began, began + timedelta(seconds=(len(ready) + len(leaving)) / self._register.rate))
         counted = {state: done.count(state) for state in PublicationState}
         later = sum(counted[state] for state in WAITING)
@@ -228,7 +218,7 @@ class Registrar:
     ) -> PublicationState:
         now, done = self._now(), state is PublicationState.REGISTERED
         after = replace(
-            row, state=state, attempts=row.attempts + 1, due=now + PAUSES.pause(row.attempts, self._rng), changed_at=now,
+            row, state=state, attempts=row.attempts + 1, due=self._end.again(row.attempts), changed_at=now,
             reason=reason, digest=digest or row.digest, target=self._target.url if done else row.target,
             registered_at=now if done else row.registered_at,
         )  # fmt: skip

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from urllib.parse import urlsplit
 
 import requests
@@ -24,13 +25,10 @@ from stac_watch.ledger.ledger import Ledger
 from stac_watch.model.announcement import DeliveryState, Posting
 from stac_watch.model.errors import ConfigError, IdentityError, InputError, Refused, StacWatchError, Temporary
 from stac_watch.model.event import CONTENT_TYPE
-from stac_watch.model.patience import CLOCKS, Backoff, Breaker
+from stac_watch.register.due import ENOUGH, OtherEnd
 
 BATCH = 64  # events of one round
 TIMEOUT = (5.0, 60.0)  # seconds to connect, and for an answer: an EventSource tries its bus for up to 35
-RESTS = Backoff(timedelta(seconds=15), timedelta(minutes=5))  # of a sink that does not answer
-PAUSES = Backoff(timedelta(seconds=15), timedelta(hours=1))  # between two tries of an event that it does not take
-ENOUGH = 6  # tries of such an event
 NOT_TAKEN = frozenset({400, 413, 422})  # answers that are about the event; an EventSource whose bus is away says 400, too
 AGAIN = frozenset({408, 425, 429})
 MASK = "***"
@@ -136,17 +134,13 @@ class Announcer:
     """The events of one ledger that wait for one sink."""
 
     def __init__(self, ledger: Ledger, sink: EventSink, mailbox: Mailbox, now: Callable[[], datetime], rng: random.Random) -> None:
-        self._ledger, self.name, self._mailbox, self._now, self._rng = ledger, sink.name, mailbox, now, rng
-        self._breaker = Breaker(1, RESTS)
-        self._clock: datetime | None = None  # as it was at the last look
+        self._ledger, self.name, self._mailbox, self._now = ledger, sink.name, mailbox, now
+        waits = ledger.deliveries
+        self._end = OtherEnd(partial(waits.is_due, sink.name), partial(waits.bring_forward, sink.name), now, rng)
 
     def is_due(self) -> bool:
         """Tells whether there is something to post, and the sink is not left alone."""
-        now = self._now()
-        before, self._clock = self._clock, now
-        if before is None or now < before - CLOCKS:
-            self._ledger.deliveries.bring_forward(self.name, now, PAUSES.longest + CLOCKS)
-        return not self._breaker.is_open(now) and self._ledger.deliveries.is_due(self.name, now)
+        return self._end.is_due()
 
     def round(self) -> Posted:
         """Posts what is due, one after the other.
@@ -162,10 +156,9 @@ class Announcer:
                 counts[self._posted(row)] += 1
             except StacWatchError as error:
                 asked = timedelta(seconds=error.wait) if isinstance(error, _Later) and error.wait > 0 else None
-                asked = min(asked, PAUSES.longest) if asked is not None else None
-                self._breaker.failed(self._now(), error.message, rng=self._rng, asked=asked)
+                self._end.failed(error.message, asked=asked)
                 raise
-        self._breaker.worked()
+        self._end.worked()
         return Posted(counts[DeliveryState.DELIVERED], counts[DeliveryState.REFUSED], counts[DeliveryState.WAITING])
 
     def _posted(self, row: Posting) -> DeliveryState:
@@ -174,7 +167,7 @@ class Announcer:
             self._mailbox.post(row.body)
         except InputError as error:
             state = DeliveryState.REFUSED if row.attempts + 1 >= ENOUGH else DeliveryState.WAITING
-            ledger.settle(row, state, now, due=now + PAUSES.pause(row.attempts, self._rng), reason=error.message)
+            ledger.settle(row, state, now, due=self._end.again(row.attempts), reason=error.message)
             return state
         ledger.settle(row, DeliveryState.DELIVERED, now)
         return DeliveryState.DELIVERED
