@@ -1,5 +1,6 @@
 import json
 import tempfile
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,9 +17,11 @@ from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.pruning import Bookmark
 from stac_watch.ledger.records import Move
 from stac_watch.ledger.session import StaleState
+from stac_watch.model.announcement import Audience, DeliveryState
 from stac_watch.model.errors import Defect, InputError
 from stac_watch.model.item import SkipReason
 from stac_watch.model.outcome import outcome_of
+from stac_watch.model.publication import PublicationState
 from stac_watch.model.states import TRANSITIONS, Fact, State
 from stac_watch.report import explain
 
@@ -185,6 +188,48 @@ def test_a_part_is_read_in_the_order_of_an_index_and_not_sorted_out_of_everythin
     (plan,) = asked
     assert "INDEX conversion_by_state" in plan
     assert "FOR ORDER BY" not in plan  # FOR LAST TERM: of those that changed at the very same moment only
+
+
+# -- what others were told ---------------------------------------------------------------------------------------------------
+
+
+def test_of_what_was_told_the_last_of_each_item_stays_and_whatever_waits(ledger, make, lived):
+    ledger.deliveries.enrol(Audience("test", {"a": frozenset(), "b": frozenset()}, registers=False))
+    for revision in ("rev-a", "rev-b", "rev-c"):
+        lived("one", revision=revision)
+        for sink in ("a", "b"):
+            for row in ledger.deliveries.due(sink, make.now, 10):
+                ledger.deliveries.settle(row, DeliveryState.DELIVERED, make.now)
+    waiting = [lived("two"), lived("two", revision="rev-b")]
+    bodies = [row.body for row in ledger.deliveries.due("a", make.now, 10)]
+    last = [told for told in ledger.deliveries.find(topics=["one"], limit=99) if told.type.endswith("replace")][:2]
+    counted = prune(ledger, make.now + LATER, yes=False, chunk=2)
+    done = prune(ledger, make.now + LATER, yes=True, chunk=2)
+    assert (counted.announcements, done.announcements, done.bytes) == (2, 2, counted.bytes)
+    assert ledger.deliveries.find(topics=["one"], limit=99) == last
+    assert [row.body for row in ledger.deliveries.due("a", make.now, 10)] == bodies
+    assert set(ledger.deliveries.of_item("two")) == set(waiting)
+    ledger.deliveries.again(last[:1], make.now)  # it can still be posted once more, byte for byte
+    [again] = [row for row in ledger.deliveries.due(last[0].sink, make.now, 10) if row.topic == "one"]
+    assert json.loads(again.body)["id"] == last[0].event_id
+    lived("one", revision="rev-d", at=make.now + LATER)
+    assert ledger.deliveries.find(topics=["one"], limit=1)[0].type.endswith("replace")
+    assert prune(ledger, make.now + LATER, yes=True).announcements == 0
+    assert prune(ledger, make.now - LATER, yes=True).announcements == 0
+
+
+def test_a_publication_goes_when_its_item_is_out_and_its_output_is_no_more(ledger, make, lived):
+    keys = {name: lived(name) for name in ("gone", "out", "in")}
+    ledger.publications.ask(list(keys.values()), make.now, anew=False)
+    for name in ("gone", "out"):
+        ledger.publications.withdraw([keys[name]], make.now)
+        [row] = ledger.publications.of(name)
+        assert ledger.publications.settle(row, replace(row, state=PublicationState.WITHDRAWN))
+    ledger.conversions.move(ledger.conversions.get(keys["gone"]), Move(Fact.RETIRED, "x", reason=SkipReason.RETIRED), make.now)
+    counted, done = (prune(ledger, make.now + LATER, yes=yes, chunk=1) for yes in (False, True))
+    assert (counted.publications, done.publications) == (1, 1)
+    assert [len(ledger.publications.of(name)) for name in ("gone", "out", "in")] == [0, 1, 1]
+    assert ledger.publications.unregistered(None, 9) == [], "what a person took out is not taken for forgotten"
 
 
 # -- whatever a ledger has been through --------------------------------------------------------------------------------------

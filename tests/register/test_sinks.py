@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import shlex
 from collections import Counter
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from cloudevents.core.bindings.http import HTTPMessage, from_structured_event
 from shop import COLLECTION
 
 from stac_watch.cli.main import main
+from stac_watch.config.model import Limits
 from stac_watch.config.sinks import EventSink
 from stac_watch.demo.items import make_collection
 from stac_watch.ledger.records import Move
@@ -24,7 +26,10 @@ from stac_watch.model.announcement import Audience, DeliveryState
 from stac_watch.model.errors import ConfigError, InputError, Refused, Temporary
 from stac_watch.model.states import Fact
 from stac_watch.register.causes import Causes
-from stac_watch.register.sinks import ENOUGH, Announcer, Mailbox
+from stac_watch.register.due import ENOUGH
+from stac_watch.register.sinks import Announcer, Mailbox
+from stac_watch.report import explain
+from stac_watch.report.web.page import ItemLinks, ItemStory, render_item
 from stac_watch.watch.aside import Telling
 
 CREATE, REPLACE, DELETE = (f"org.ogc.api.collection.item.{kind}" for kind in ("create", "replace", "delete"))
@@ -156,6 +161,26 @@ def test_who_wants_some_types_gets_no_others_and_nobody_is_told_where_there_is_n
     post(shop, sink)
     assert listener.types() == [REPLACE]
     assert shop.ledger.deliveries.find(topics=[item_id], limit=9) == []
+
+
+def test_explain_says_what_was_told_of_each_revision_and_what_waits(shop, sink, listener):
+    shop.ledger.deliveries.enrol(audience(sink, registers=False))
+    item_id = shop.finish(revision="rev-a")
+    post(shop, sink, 1)
+    shop.finish(revision="rev-b")
+    listener.answers = [422]
+    announcer(shop, sink).round()
+    shop.finish(number=1)
+    chains = explain.read(shop.ledger, item_id, Limits(), shop.clock(), lambda _: None)
+    found = {chain.line.revision: [(one.type, one.state) for one in chain.deliveries] for chain in chains}
+    assert found == {"rev-a": [(CREATE, DeliveryState.DELIVERED)], "rev-b": [(REPLACE, DeliveryState.WAITING)]}
+    told = {chain.line.revision: explain.tidings(chain.deliveries) for chain in chains}
+    assert told["rev-a"].startswith(f"create to {sink.name}: delivered 2")
+    assert re.fullmatch(rf"replace to {sink.name}: waiting since 2.*, try 1 went wrong: .*HTTP 422.*", told["rev-b"])
+    many = explain.tidings(chains[0].deliveries * 12).splitlines()
+    assert (len(many), many[0]) == (11, f"2 earlier ones: `stac-watch announce {item_id}` shows them")
+    page = render_item(ItemStory(chains, shop.clock(), {chain.line.key: ItemLinks() for chain in chains}, cluster=False), "1")
+    assert f"create to {sink.name}: delivered" in page
 
 
 def test_whatever_a_sink_answers_each_event_comes_and_those_of_an_item_in_order(shop, sink, listener):

@@ -9,6 +9,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from stac_watch.ledger.absences import Absences
+from stac_watch.ledger.bygones import Bygones
 from stac_watch.ledger.conversions import Conversions
 from stac_watch.ledger.counts import Census
 from stac_watch.ledger.deliveries import Deliveries
@@ -49,6 +50,7 @@ class Ledger:
         self.counts = Census(self._session)
         self.freshness = Announcements(self._session)
         self.pruning = Pruning(self._session)
+        self.bygones = Bygones(self._session)
         self.retirements = Retirements(self._session)
         self.restamps = Restamps(self._session)
         self.renaming = Renaming(self._session)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
@@ -15,8 +15,10 @@ from rich.table import Table
 from rich.text import Text
 
 from stac_watch.config.model import Limits
+from stac_watch.ledger.deliveries import Told
 from stac_watch.ledger.ledger import Ledger
 from stac_watch.ledger.records import ConversionRow, HistoryRow, ItemRow, Order, OutboxRow
+from stac_watch.model.announcement import DeliveryState
 from stac_watch.model.errors import InputError
 from stac_watch.model.item import Retirement
 from stac_watch.model.outcome import Outcome
@@ -27,6 +29,7 @@ from stac_watch.report.lines import Line, line
 from stac_watch.report.times import when
 
 STARTED = frozenset({State.SUBMITTED.value, State.RUNNING.value, State.DONE.value, State.FAILED.value})
+SHOWN = 10  # events of an output
 PRUNED = "the first and the last move and the last event are left; `stac-watch ledger prune` removed the others"
 
 
@@ -56,6 +59,7 @@ class Explanation:
     publications: list[Publication]  # of its item, where this conversion's output is, or is to be, registered
     restamped: str  # what became of its item's last new stamp, where that had to be looked at
     replaced: str = ""  # by which revision and when, where that one's output lies in this one's place
+    deliveries: list[Told] = field(default_factory=list)  # what sinks were told of this conversion's output, or are to be
     has_output: bool = True  # False where none was ever to be, and where another revision's lies in its place
 
 
@@ -76,7 +80,8 @@ def read(
     Raises:
         InputError: the ledger has none, or several items are called so.
     """
-    orders = {order.source: order for order in ledger.orders.all()}
+    orders, rows = {order.source: order for order in ledger.orders.all()}, known(ledger, item)
+    told = {name: ledger.deliveries.of_item(name) for name in {row.item_id for row in rows}}
     return [
         explanation(
             row, now, limits, item=ledger.items.get(row), history=ledger.conversions.history(row.key),
@@ -86,8 +91,9 @@ def read(
             publications=[p for p in ledger.publications.of(row.item_id) if p.key == row.key],
             restamped=_restamped(ledger.restamps.get(row.source, row.item_id)),
             replaced=_replaced(row, ledger.conversions.find(item_id=row.item_id)),
+            deliveries=told[row.item_id].get(row.key, []),
         )
-        for row in known(ledger, item)
+        for row in rows
     ]  # fmt: skip
 
 
@@ -130,6 +136,7 @@ def explanation(
     publications: Sequence[Publication] = (),
     restamped: str = "",
     replaced: str = "",
+    deliveries: Sequence[Told] = (),
 ) -> Explanation:
     """Puts the chain of one conversion together; of what was skipped at once no run, event or output: there are none."""
     entry = line(row, now, due=around.waits.due if around.waits else None, item=item)
@@ -149,6 +156,7 @@ def explanation(
         publications=list(publications),
         restamped=restamped,
         replaced=replaced,
+        deliveries=list(deliveries),
         has_output=not never and not replaced,
     )
 
@@ -212,7 +220,7 @@ def render_explanation(view: Explanation) -> RenderableType:
         ("events", ", ".join(f"{e['id']} ({e['data']['reason']})" for e in view.events)),
         ("pruned", PRUNED if view.pruned else None), ("run", entry.run), ("output", entry.output if view.has_output else None),
         ("posts", f"{view.posts} without a clear answer" if view.posts else None), ("exit code", _exit_code(view.outcome)),
-        ("registered", registration(view.publications)),
+        ("registered", registration(view.publications)), ("told", tidings(view.deliveries)),
         ("reason", entry.reason), ("hint", view.outcome.hint if view.outcome is not None else None), ("log", view.log),
     ):  # fmt: skip
         if value:
@@ -242,6 +250,18 @@ def registration(rows: Sequence[Publication]) -> str:
         since = f" {when(p.registered_at)}" if p.registered_at is not None else ""
         parts.append(f"{p.state.value}: {place}{since}{late}{again}")
     return "; ".join(parts)
+
+
+def tidings(told: Sequence[Told]) -> str:
+    """Returns which events of an output went to which sink, and which wait, a line each; of many the last."""
+    lines = [f"{len(told) - SHOWN} earlier ones: `stac-watch announce {told[0].topic}` shows them"] if len(told) > SHOWN else []
+    for one in told[-SHOWN:]:
+        failed = one.attempts > 0 and one.state is not DeliveryState.DELIVERED
+        late = f", try {one.attempts} went wrong: {one.reason}" if failed else ""
+        waits = one.state is DeliveryState.WAITING
+        at = f"since {when(one.created_at)}" if waits else when(one.changed_at)
+        lines.append(f"{one.type.rpartition('.')[2]} to {one.sink}: {one.state.value} {at}{late}")
+    return "\n".join(lines)
 
 
 def _restamped(found: tuple[datetime, str, datetime | None] | None) -> str:

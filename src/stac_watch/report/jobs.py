@@ -191,6 +191,8 @@ def render_pruning(found: Pruned, file: str | None) -> RenderableType:
         ("event", "last ones, packed", found.packed),
         ("history", "moves between the first and the last", found.moves),
         ("conversion", "outcomes, to what audits read", found.outcomes),
+        ("announcement", "what sinks were told, but the last of each item", found.announcements),
+        ("publication", "of items that were taken out, and whose outputs are no more", found.publications),
     ):
         table.add_row(name, what, f"{n:,}")
     verb = "freed" if found.done else "would be freed (--yes does it)"

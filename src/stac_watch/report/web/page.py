@@ -21,7 +21,7 @@ from markupsafe import Markup, escape
 from stac_watch.config.model import Source
 from stac_watch.ledger.naming import Sort
 from stac_watch.model.states import State
-from stac_watch.report.explain import Explanation, registration
+from stac_watch.report.explain import Explanation, registration, tidings
 from stac_watch.report.status import published
 from stac_watch.report.times import minute, short, span, when
 from stac_watch.report.web.attention import Standing, alarm, beginnings, notices
@@ -123,6 +123,7 @@ def template(name: str) -> Template:
         "place": place,
         "published": published,
         "registration": registration,
+        "tidings": tidings,
     }
     return environment.get_template(name)
 
