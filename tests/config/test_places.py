@@ -27,7 +27,7 @@ BAD = {
     "out/x.zarr": "one name", "out/{tile}.zarr": "one name",
     "out/{platform}.zarr": "unknown field",
 }  # fmt: skip
-BESIDE = (".tar", ".tar.gz", ".report.html", ".report.json", ".quicklook.png", ".item.json", ".sha256")
+BESIDE = (".tar", ".tar.gz", ".report.html", ".report.json", ".quicklook.png", ".thumbnail.webp", ".item.json", ".sha256")
 VALUES = st.fixed_dictionaries({
     "catalog": st.just("stac.example"), "collection": st.just("s2"), "tile": st.sampled_from([NO_TILE, "T32TQM"]),
     "item_id": st.from_regex(ITEM_ID, fullmatch=True).filter(lambda s: ".." not in s)

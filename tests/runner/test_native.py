@@ -83,7 +83,7 @@ def test_a_mirror_has_the_same_objects_byte_for_byte_each_fetched_once(native, s
     assert beside == {
         "a.zarr",
         "a.zarr.tar",
-        *(f"a.zarr.{end}" for end in ("item.json", "quicklook.png", "report.html", "report.json", "sha256")),
+        *(f"a.zarr.{end}" for end in ("item.json", "quicklook.png", "report.html", "report.json", "sha256", "thumbnail.webp")),
     }
 
 

@@ -96,6 +96,21 @@ def test_the_quicklook_is_transparent_where_there_is_no_data(product, converted)
     assert picture.shape[2] == 4  # RGBA
     assert np.mean(picture[..., 3] == 0) == pytest.approx(np.mean(packed == 0), abs=0.02)
     assert picture[..., :3][picture[..., 3] > 0].std() > 10, "a picture, not a surface"
+    with Image.open(_beside(converted, ".thumbnail.webp")) as small:
+        assert (small.format, max(small.size)) == ("WEBP", 343)
+        shown = np.asarray(small.convert("RGBA"))
+    assert np.mean(shown[..., 3] == 0) == pytest.approx(np.mean(packed == 0), abs=0.02)
+    assert shown[shown[..., 3] == 255][:, :3].mean(axis=0) == pytest.approx(
+        picture[picture[..., 3] == 255][:, :3].mean(axis=0), abs=8
+    )
+
+
+def test_a_thumbnail_is_small_whatever_it_shows():
+    noise = np.random.default_rng(1).integers(0, 256, (915, 915, 4), dtype=np.uint8)
+    picture = io.BytesIO()
+    noise[..., 3] = np.where(np.add.outer(range(915), range(915)) > 900, 255, 0)  # half a swath
+    Image.fromarray(noise).save(picture, "PNG")
+    assert len(report.thumbnail(picture.getvalue())) < 100_000
 
 
 def test_what_comes_from_a_catalog_cannot_become_markup(converted):
@@ -121,8 +136,10 @@ def test_the_item_is_valid_stac_and_says_where_it_came_from(product, converted):
     assert item.assets["package"].extra_fields["file:size"] == archive.stat().st_size
     assert [Path(link.target).name for link in item.get_links("via")] == [product.name]  # another process may have made it
     assert not item.get_links("derived_from"), "of an item; only the product was asked for"
-    picture = _beside(converted, ".quicklook.png").read_bytes()
-    assert item.assets["thumbnail"].extra_fields["file:checksum"] == "1220" + hashlib.sha256(picture).hexdigest()
+    for name, end, kind in (("overview", ".quicklook.png", "image/png"), ("thumbnail", ".thumbnail.webp", "image/webp")):
+        picture = _beside(converted, end).read_bytes()
+        assert item.assets[name].extra_fields["file:checksum"] == "1220" + hashlib.sha256(picture).hexdigest()
+        assert (item.assets[name].media_type, item.assets[name].roles) == (kind, [name])
     assert document["stac_extensions"] == used(document)
     assert {"product", "reflectance", "SCL_20m", "AOT_10m", "WVP_10m", "report"} <= item.assets.keys()
     reflectance = item.assets["reflectance"].extra_fields
@@ -131,6 +148,15 @@ def test_the_item_is_valid_stac_and_says_where_it_came_from(product, converted):
     assert {(b["name"], b["gsd"], b["eo:center_wavelength"], b["eo:full_width_half_max"]) for b in reflectance["bands"]} >= {
         ("b02", 10, 0.4927, 0.065), ("b8a", 20, 0.8647, 0.02), ("b09", 60, 0.9451, 0.02),
     }  # fmt: skip
+    alone = {key: asset for key, asset in item.assets.items() if key.startswith("B")}
+    assert {"B02_10m", "B08_10m", "B8A_20m", "B09_60m"} <= alone.keys()
+    assert [asset.extra_fields["bands"] for _, asset in sorted(alone.items())] == [[band] for band in reflectance["bands"]]
+    for asset in alone.values():  # each is an array, on the grid that it says
+        place = converted.parent / asset.href / "zarr.json"
+        array = json.loads(place.read_text())
+        assert (array["node_type"], array["shape"]) == ("array", asset.extra_fields["proj:shape"])
+        assert asset.extra_fields["data_type"] == array["data_type"]
+        assert abs(asset.extra_fields["proj:transform"][0]) == asset.extra_fields["gsd"]
     assert len(reflectance["proj:transform"]) == 6
     assert item.properties["processing:software"] == marker["versions"]
     for name, asset in item.assets.items():

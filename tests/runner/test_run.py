@@ -101,9 +101,10 @@ def test_marker_tells_what_was_done_and_the_package_is_what_it_says(converted, t
 
 
 def test_nothing_is_left_beside_the_output(converted):
-    assert sorted(p.name for p in converted.parent.iterdir() if not p.name.startswith(".geozarr-runner")) == [
-        converted.name + end for end in ("", ".item.json", ".quicklook.png", ".report.html", ".report.json", ".sha256", ".tar")
-    ]  # fmt: skip
+    pages, pictures = (".report.html", ".report.json"), (".quicklook.png", ".thumbnail.webp")
+    ends = ("", ".item.json", ".sha256", ".tar", *pages, *pictures)
+    left = {p.name for p in converted.parent.iterdir() if not p.name.startswith(".geozarr-runner")}
+    assert left == {converted.name + end for end in ends}
 
 
 def test_the_same_key_again_is_done_within_a_second_and_loads_nothing_heavy(converted, tmp_path, tree):

@@ -118,7 +118,8 @@ def test_an_output_arrives_whole_is_found_done_and_is_replaced_by_another_key(bu
     found.pop("stac-watch.json")
     assert found == local[SMALL["groups"]]
     beside = {p.rpartition("/")[2] for p in fs.find(f"{name}/scenes") if not p.startswith(f"{root}/")}
-    assert beside == {f"o.zarr{end}" for end in (".tar", ".item.json", ".report.html", ".report.json", ".quicklook.png", ".sha256")}
+    pictures = (".quicklook.png", ".thumbnail.webp")
+    assert beside == {f"o.zarr{end}" for end in (".tar", ".item.json", ".report.html", ".report.json", ".sha256", *pictures)}
     item = json.loads(fs.cat_file(f"{root}.item.json"))
     assert item["properties"]["storage:schemes"]["output"]["bucket"] == name
     assert not list((work / "outputs").rglob("*.zarr")), "the local copy is gone when the upload is verified"

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -35,7 +35,8 @@ ZARR = "application/vnd.zarr; version=3"
 _SHA256 = "1220"
 """Multihash prefix: SHA-256, 32 bytes (file extension, `file:checksum`)."""
 _BESIDE = {
-    "quicklook": ("thumbnail", "Quicklook", "image/png", ["thumbnail"]),
+    "thumbnail": ("thumbnail", "Thumbnail", "image/webp", ["thumbnail"]),
+    "quicklook": ("overview", "Quicklook", "image/png", ["overview"]),
     "report": ("report", "Report of the conversion", "text/html", ["metadata"]),
     "report_json": ("report_json", "Report of the conversion", "application/json", ["metadata"]),
     "checksums": ("checksums", "SHA-256 of each object", "text/plain", ["metadata"]),
@@ -79,7 +80,7 @@ def describe(
         plan: the product.
         stac_url: what was asked for: an item, which it is derived from, or the product itself.
         store: the output, wherever it lies now.
-        companions: `report`, `report_json`, `quicklook`, `checksums`, `dask_report` -> files that will lie beside the output.
+        companions: files that will lie beside the output, by their name in the outcome.
         name: of the output's folder.
         service: where the S3 client sends its requests; None for other outputs.
     """
@@ -134,6 +135,8 @@ def _add_assets(item: pystac.Item, outcome: Outcome, plan: Plan, store: Path, na
         asset.extra_fields |= grid | {"gsd": metres(finest), "bands": arrays.bands(plan.product, bands)}
         asset.extra_fields |= arrays.numbers(store, finest, native=plan.native)
         item.add_asset("reflectance", asset)
+        for key, band in _band_assets(reflectance, asset.extra_fields["bands"], store, base, plan.native):
+            item.add_asset(key, band)
         item.properties |= {key: grid[key] for key in ("proj:code", "proj:bbox") if key in grid}
     for found in sorted(plan.selection.arrays, key=metres):
         key, title, roles = _LAYERS.get(found.name, ("", "", []))
@@ -150,6 +153,25 @@ def _add_assets(item: pystac.Item, outcome: Outcome, plan: Plan, store: Path, na
         item.add_asset("package", asset)
     for key, asset in _beside(companions):
         item.add_asset(key, asset)
+
+
+def _band_assets(
+    reflectance: Sequence[ZarrArray], bands: Sequence[Mapping[str, Any]], store: Path, base: str, native: Native
+) -> Iterator[tuple[str, pystac.Asset]]:
+    """Yields each band at its finest pixels as an asset of its own: odc-stac, stackstac and GDAL read arrays, and no groups."""
+    said = {str(band["name"]): band for band in bands}
+    for array in sorted(reflectance, key=lambda one: (one.name, metres(one))):
+        band = said.pop(array.name, None)
+        if band is not None:  # the others are the same band, coarser, or coordinates
+            asset = pystac.Asset(f"{base}/{array.path}", title=_title(band), media_type=ZARR, roles=["data", "reflectance"])
+            asset.extra_fields = {"gsd": metres(array), "bands": [dict(band)], **arrays.projection(store, array)}
+            asset.extra_fields |= arrays.numbers(store, array, native=native)
+            yield f"{array.name.upper()}_{metres(array)}m", asset
+
+
+def _title(band: Mapping[str, Any]) -> str:
+    common = band.get("eo:common_name")
+    return str(band["name"]).upper() + (f" ({common})" if common else "")
 
 
 def _beside(companions: Mapping[str, Path]) -> Iterator[tuple[str, pystac.Asset]]:

@@ -9,8 +9,8 @@ OUTPUT_FIELDS = frozenset({"catalog", "collection", "item_id", "tile", "key"})
 NO_TILE = "no-tile"
 """What stands for the tile of an item that has none, so that no part of a path is ever empty."""
 _BESIDE = (
-    ".tar", ".tar.gz", ".report.html", ".report.json", ".quicklook.png", ".item.json", ".sha256", ".dask.html", ".lock", ".partial",
-    ".upload",
+    ".tar", ".tar.gz", ".report.html", ".report.json", ".quicklook.png", ".thumbnail.webp", ".item.json", ".sha256", ".dask.html",
+    ".lock", ".partial", ".upload",
 )  # fmt: skip
 """What the names of files that lie beside an output end with."""
 _FIXED = ("key", "tile")

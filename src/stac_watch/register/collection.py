@@ -68,7 +68,8 @@ def default(name: str) -> CollectionJson:
                 "title": "Reflectance",
                 "roles": ["data", "reflectance"],
             },
-            "thumbnail": {"type": "image/png", "title": "Quicklook", "roles": ["thumbnail"]},
+            "thumbnail": {"type": "image/webp", "title": "Thumbnail", "roles": ["thumbnail"]},
+            "overview": {"type": "image/png", "title": "Quicklook", "roles": ["overview"]},
         },
     }  # fmt: skip
 

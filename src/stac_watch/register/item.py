@@ -25,7 +25,7 @@ type ItemJson = Mapping[str, Any]
 
 ZARR = "application/vnd.zarr; version=3"
 _FORMER = {"geozarr": "product", "quicklook": "thumbnail"}
-"""Names of assets in items that earlier versions wrote."""
+"""Names of assets in items that earlier versions wrote: then there was no smaller picture."""
 _SUN = ("view:sun_elevation", "view:sun_azimuth")
 
 
