@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stac_watch.cli import completing
-from stac_watch.cli.terminal import DEFAULT_CONFIG, ConfigOption, ItemArgument, JsonOption, cli, reading, show
+from stac_watch.cli.terminal import DEFAULT_CONFIG, ConfigOption, ItemArgument, JsonOption, check_source, cli, filled, reading, show
 from stac_watch.model.errors import Exit, InputError
 from stac_watch.model.states import State
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from stac_watch.ledger.records import Where
+
+MOST = 10_000_000  # lines of one answer: more than a ledger has
 
 
 @cli.command()
@@ -48,16 +50,21 @@ def items(
     ] = None,
     state: Annotated[State | None, typer.Option(help="Only those in this state.")] = None,
     source: Annotated[
-        str | None, typer.Option(metavar="SOURCE", autocompletion=completing.sources, help="Only those of this source.")
+        str | None,
+        typer.Option(metavar="SOURCE", callback=filled, autocompletion=completing.sources, help="Only those of this source."),
     ] = None,
     text: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Only those with this in the id or the run's name, or as the key's start.")
+        str | None,
+        typer.Option(
+            metavar="TEXT", callback=filled, help="Only those with this in the id or the run's name, or as the key's start."
+        ),
     ] = None,
     runner: Annotated[
-        str | None, typer.Option(metavar="VERSION", help="Only those whose output this release of geozarr-runner made.")
+        str | None,
+        typer.Option(metavar="VERSION", callback=filled, help="Only those whose output this release of geozarr-runner made."),
     ] = None,
     unreadable: Annotated[bool, typer.Option("--unreadable", help="List unreadable items instead, and why.")] = False,
-    limit: Annotated[int, typer.Option(metavar="N", min=1, help="At most this many, the last changed first.")] = 50,
+    limit: Annotated[int, typer.Option(metavar="N", min=1, max=MOST, help="At most this many, the last changed first.")] = 50,
 ) -> int:
     """List conversions, the last changed first."""
     from stac_watch.app import wall_clock
@@ -68,13 +75,16 @@ def items(
 
     now = wall_clock()
     where, changed = _where(tile, sensed, text, now), read_since(since, now) if since is not None else None
-    with reading(context, config) as (_, ledger):
+    with reading(context, config) as (settings, ledger):
+        check_source(source, settings, ledger)
         if unreadable:
             show(listing.read_unreadable(ledger, limit), json, listing.render_unreadable, listing.plain_unreadable)
             return Exit.OK
         scope = Scope(changed, source)
         lines = listing.read(ledger, now, scope=scope, state=state, runner=runner, where=where, limit=limit)
     show(lines, json, table, plain)
+    if not lines:
+        print("no conversion matches; `stac-watch status` counts what there is", file=sys.stderr)
     if len(lines) == limit:
         print(f"the first {limit}; --limit shows more, --tile, --sensed, --state and --text fewer", file=sys.stderr)
     return Exit.OK

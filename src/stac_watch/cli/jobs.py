@@ -12,7 +12,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stac_watch.cli import completing
-from stac_watch.cli.terminal import DEFAULT_CONFIG, ConfigOption, JsonOption, SourceArgument, YesOption, acting, cli, progress, show
+from stac_watch.cli.terminal import (
+    DEFAULT_CONFIG,
+    ConfigOption,
+    JsonOption,
+    SourceArgument,
+    YesOption,
+    acting,
+    check_source,
+    cli,
+    filled,
+    progress,
+    show,
+)
 from stac_watch.model.errors import Exit, InputError, StacWatchError
 from stac_watch.model.states import State
 
@@ -30,8 +42,27 @@ if TYPE_CHECKING:
 ItemsArgument = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="ITEM", autocompletion=completing.items, help="Ids, keys, runs, tiles, or parts that only one item has."
+        metavar="ITEM",
+        callback=filled,
+        autocompletion=completing.items,
+        help="Ids, keys, runs, tiles, or parts that only one item has.",
     ),
+]
+ErrorOption = Annotated[
+    str | None, typer.Option(metavar="TEXT", callback=filled, help="Failed conversions whose error contains this text.")
+]
+WishesOption = Annotated[
+    Path | None, typer.Option(metavar="FILE", resolve_path=True, help="Those of a file: ids, keys, or what `audit --file` wrote.")
+]
+HeldOption = Annotated[
+    str | None,
+    typer.Option(metavar="SOURCE", callback=filled, help="Those held of this source: only their product's host changed."),
+]
+RunnerOption = Annotated[
+    str | None, typer.Option(metavar="VERSION", callback=filled, help="Done ones whose output this release of geozarr-runner made.")
+]
+EventOption = Annotated[
+    Path | None, typer.Option(metavar="FILE", resolve_path=True, help="Post this stored CloudEvent once more, byte for byte.")
 ]
 EmptyOption = Annotated[
     bool, typer.Option("--allow-empty", help="Take missing chunks for nodata, of what waits with --now; not of what has gone out.")
@@ -87,23 +118,14 @@ def replay(
     yes: YesOption = False,
     state: Annotated[State | None, typer.Option(help="Those in this state: failed, done or skipped.")] = None,
     since: Annotated[str | None, typer.Option(metavar="WHEN", help="Those that changed since: 10h, 3d, a day or a time.")] = None,
-    error: Annotated[str | None, typer.Option(metavar="TEXT", help="Failed conversions whose error contains this text.")] = None,
+    error: ErrorOption = None,
     now: Annotated[bool, typer.Option("--now", help="Queued ones, too: send them at once, not when they are due.")] = False,
     allow_empty: EmptyOption = False,
-    file: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", resolve_path=True, help="Those of a file: ids, keys, or what `audit --file` wrote."),
-    ] = None,
-    held: Annotated[
-        str | None, typer.Option(metavar="SOURCE", help="Those held of this source: only their product's host changed.")
-    ] = None,
-    runner: Annotated[
-        str | None, typer.Option(metavar="VERSION", help="Done ones whose output this release of geozarr-runner made.")
-    ] = None,
+    file: WishesOption = None,
+    held: HeldOption = None,
+    runner: RunnerOption = None,
     as_was: Annotated[bool, typer.Option("--as-was", help="With the recipe that each had, not with that of now.")] = False,
-    event: Annotated[
-        Path | None, typer.Option(metavar="FILE", resolve_path=True, help="Post this stored CloudEvent once more, byte for byte.")
-    ] = None,
+    event: EventOption = None,
     register: Annotated[bool, typer.Option("--register", help="Register the items named once more; nothing is converted.")] = False,
 ) -> int:
     """Try again: make the next attempt of each. Print what would be done, or do it with --yes."""
@@ -121,6 +143,7 @@ def replay(
             raise InputError("an event is posted byte for byte: --allow-empty would change it", hint="replay the item instead")
         if event is not None:
             return _repost(parts, event, yes=yes)
+        check_source(held, settings, parts.ledger)
         intakes = {source.name: parts.intake(source) for source in settings.sources}
         wanted = [job.Wish(name) for name in item or []] + (job.wishes(file) if file is not None else [])
         wanted += job.held(held, parts.ledger) if held is not None else []

@@ -78,11 +78,28 @@ def _said(error: Exception) -> tuple[str, str, Exit]:
     if isinstance(error, typer.TyperException):
         context = getattr(error, "ctx", None)
         verb = context.command_path if context is not None else "stac-watch"
-        return error.format_message(), f"`{verb} --help` says what it takes", Exit.USAGE
+        return _misused(error), f"`{verb} --help` says what it takes", Exit.USAGE
     if isinstance(error, OSError) and error.errno in WRITE_ERRNOS:
         return _unusable(error)
     text = f"a bug in stac-watch: {type(error).__name__}: {error}"
     return text, "run it again as `stac-watch --debug …` and report the traceback", Exit.DEFECT
+
+
+def _misused(error: typer.TyperException) -> str:
+    """Returns what is wrong with the command line: of a value its option, the value and what it must be."""
+    parameter = getattr(error, "param", None)
+    if parameter is None or error.__cause__ is None:
+        return error.format_message()
+    from pydantic import ValidationError
+
+    from stac_watch.config.wording import words
+
+    cause = error.__cause__
+    if not isinstance(cause, ValidationError):
+        return error.format_message()
+    [problem, *_] = cause.errors()
+    said, given = words(problem), repr(problem["input"])
+    return f"{parameter.opts[-1]}{said}" + (f" (given: {given})" if given not in said else "")
 
 
 def _unusable(error: OSError) -> tuple[str, str, Exit]:

@@ -25,7 +25,7 @@ def check(
     from stac_watch.cli.times import read_span
 
     settings = loaded(context, config)
-    end = time.monotonic() + read_span(wait).total_seconds()
+    end = time.monotonic() + read_span(wait, "--wait").total_seconds()
     code = Exit.OK
     for name, probe in checks(settings, environ_of(context)):
         try:

@@ -18,13 +18,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import get_terminal_size
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from stac_watch.cli import completing
 from stac_watch.cli.synopsis import Synopsis
-from stac_watch.model.errors import Exit, Temporary
+from stac_watch.model.errors import Exit, InputError, Temporary
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -47,6 +47,18 @@ def _config(context: typer.Context, value: Path) -> Path:
     return value.absolute()
 
 
+def filled(parameter: typer.CallbackParam, value: Any) -> Any:  # noqa: ANN401  # a text, several, or none
+    """Refuses a value that is empty, as a shell's variable that is not set makes it: an empty text is part of every other one.
+
+    Raises:
+        InputError: names the option.
+    """
+    given = [value] if isinstance(value, str) else value or []
+    if any(not text.strip() for text in given):
+        raise InputError(f"{parameter.opts[-1]} is empty", hint="give it a value, or leave it out")
+    return value
+
+
 ConfigOption = Annotated[
     Path,
     typer.Option(
@@ -62,6 +74,7 @@ ItemArgument = Annotated[
     str,
     typer.Argument(
         metavar="ITEM",
+        callback=filled,
         autocompletion=completing.items,
         help="An item's id, a key, a run's name, a tile, or a part that only one has.",
     ),
@@ -195,6 +208,16 @@ def reading(context: typer.Context, config: Path) -> Iterator[tuple[Config, Ledg
         yield settings, ledger
     finally:
         ledger.close()
+
+
+def check_source(name: str | None, config: Config, ledger: Ledger) -> None:
+    """Makes sure that there is such a source, or was: what it found stays in the ledger.
+
+    Raises:
+        ConfigError: there is none; the hint lists those there are.
+    """
+    if name is not None and name not in {place.source for place in ledger.counts.funnel()}:
+        config.source(name)
 
 
 @contextmanager

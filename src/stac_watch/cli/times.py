@@ -1,8 +1,13 @@
-"""Times and sizes as people type them: `--start`, `--since`, `--sensed`, `--pace`; days are UTC. Pure; now is an argument."""
+"""Times and sizes as people type them: `--start`, `--since`, `--sensed`, `--pace`; days are UTC. Pure; now is an argument.
+
+Every function is told which option it reads, and its error names it.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 
 from stac_watch.catalog.windows import DAY, floor_day
@@ -20,12 +25,17 @@ def read_range(start: str, end: str, now: datetime) -> tuple[datetime, datetime]
     Raises:
         InputError: one is none of these, or nothing that is past lies between them.
     """
-    first, last = _named(start, now), _named(end, now)
-    return _past(first[0] if first else _read_bound(start, now), last[1] if last else _read_bound(end, now), now)
+    with _option("--start"):
+        days = _named(start, now)
+        first = days[0] if days else _read_bound(start, now)
+    with _option("--end"):
+        days = _named(end, now)
+        last = days[1] if days else _read_bound(end, now)
+    return _past(first, last, now)
 
 
-def read_days(text: str, now: datetime) -> tuple[datetime, datetime]:
-    """Reads `--sensed`: a day (`2026-08-01`, `yesterday`), a month (`2026-08`), two of them (`2026-06..2026-08`), or a span (`3d`).
+def read_days(text: str, now: datetime, option: str = "--sensed") -> tuple[datetime, datetime]:
+    """Reads a day (`2026-08-01`, `yesterday`), a month (`2026-08`), two of them (`2026-06..2026-08`), or a span before now (`3d`).
 
     Returns:
         The first moment, and the first one after.
@@ -34,20 +44,32 @@ def read_days(text: str, now: datetime) -> tuple[datetime, datetime]:
         InputError: it is none of these, or nothing that is past lies in it.
     """
     start, between, end = text.partition("..")
-    if between:
-        return read_range(start, end, now)
-    days = _named(text, now)
-    return _past(*days, now) if days else read_range(text, "0s", now)
+    with _option(option):
+        first = _named(start, now)
+        last = _named(end, now) if between else first
+        begin = first[0] if first else _read_bound(start, now)
+        until = last[1] if last else _read_bound(end, now) if between else now
+        return _past(begin, until, now, "write what is past, the earlier first: yesterday, 2026-06..2026-08, 3d")
 
 
-def _past(first: datetime, last: datetime, now: datetime) -> tuple[datetime, datetime]:
+ORDERED = "--start is before --end, and before now: two days, times, or spans before now (--start=30d --end=1d)"
+
+
+def _past(first: datetime, last: datetime, now: datetime, hint: str = ORDERED) -> tuple[datetime, datetime]:
     last = min(last, floor_day(now) + DAY)
     if first >= min(last, now):
-        raise InputError(
-            f"nothing lies between {stamp(first.replace(microsecond=0))} and {stamp(last.replace(microsecond=0))}",
-            hint="--start is before --end, and before now: two days, times, or spans before now (--start=30d --end=1d)",
-        )
+        said = f"nothing lies between {stamp(first.replace(microsecond=0))} and {stamp(last.replace(microsecond=0))}"
+        raise InputError(said, hint=hint)
     return first, last
+
+
+@contextmanager
+def _option(name: str) -> Iterator[None]:
+    """Names the option in an error about its value."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{name}: {error.message}", hint=error.hint) from None
 
 
 def _named(text: str, now: datetime) -> tuple[datetime, datetime] | None:
@@ -65,17 +87,22 @@ def _named(text: str, now: datetime) -> tuple[datetime, datetime] | None:
 
 
 def _read_bound(text: str, now: datetime) -> datetime:
-    moment = read_since(text, now)
+    moment = _read_moment_or_span(text, now)
     in_days = text.strip().endswith("d")
     return moment.replace(hour=0, minute=0, second=0, microsecond=0) if in_days else moment
 
 
-def read_since(text: str, now: datetime) -> datetime:
-    """Reads `--since`: a span before now (`10h`, `3d`), the start of a day or month, or an RFC 3339 time.
+def read_since(text: str, now: datetime, option: str = "--since") -> datetime:
+    """Reads a span before now (`10h`, `3d`), the start of a day or month, or an RFC 3339 time.
 
     Raises:
         InputError: it is none of these.
     """
+    with _option(option):
+        return _read_moment_or_span(text, now)
+
+
+def _read_moment_or_span(text: str, now: datetime) -> datetime:
     try:
         return now - parse_duration(text)
     except ValueError:
@@ -83,7 +110,7 @@ def read_since(text: str, now: datetime) -> datetime:
         return days[0] if days else read_moment(text)
 
 
-def read_span(text: str) -> timedelta:
+def read_span(text: str, option: str = "--older-than") -> timedelta:
     """Reads a span of time, as in `90s`, `1h`, `3d`.
 
     Raises:
@@ -92,10 +119,10 @@ def read_span(text: str) -> timedelta:
     try:
         return parse_duration(text)
     except ValueError as error:
-        raise InputError(f"{text!r} is no span of time: {error}", hint="write 90s, 1h or 3d") from None
+        raise InputError(f"{option}: {text!r} is no span of time: {error}", hint="write 90s, 1h or 3d") from None
 
 
-def read_size(text: str) -> int:
+def read_size(text: str, option: str = "--pace") -> int:
     """Reads a number of bytes, as in `50M`, `1Gi`.
 
     Raises:
@@ -104,7 +131,7 @@ def read_size(text: str) -> int:
     try:
         return parse_size(text)
     except ValueError as error:
-        raise InputError(f"{text!r} is no number of bytes: {error}", hint="write 50M or 1Gi") from None
+        raise InputError(f"{option}: {text!r} is no number of bytes: {error}", hint="write 50M or 1Gi") from None
 
 
 def read_moment(text: str) -> datetime:

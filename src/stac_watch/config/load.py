@@ -33,7 +33,7 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], str]:
         text = path.read_text(encoding="utf-8")
         raw = _parsed(text)
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read {path}: {error}", hint="name the file that you mean") from error
+        raise ConfigError(f"cannot read {path}: {_why(error)}", hint="name the file that you mean") from error
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}", hint="check the line named above") from error
     if not isinstance(raw, dict | None):
@@ -52,7 +52,7 @@ def load(path: Path, environ: Mapping[str, str]) -> Config:
     except FileNotFoundError:
         raise ConfigError(f"no configuration at {path}", hint=f"name one with --config FILE; {SMALLEST}") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read {path}: {error}") from error
+        raise ConfigError(f"cannot read {path}: {_why(error)}", hint="name the file that you mean with --config FILE") from error
     return parse(text, path, environ)
 
 
@@ -79,6 +79,10 @@ def parse(text: str, path: Path, environ: Mapping[str, str]) -> Config:
         return Config.model_validate(settings)
     except ValidationError as error:
         raise ConfigError(f"{path}: {explain(error, settings, text)}", hint="correct it there, then `stac-watch check`") from None
+
+
+def _why(error: OSError | UnicodeDecodeError) -> str:
+    return getattr(error, "strerror", None) or "it is not text in UTF-8"
 
 
 class _Yaml(yaml.SafeLoader):

@@ -60,15 +60,16 @@ def _sentence(problem: ErrorDetails, where: str, known: Sequence[str]) -> str:
         return f"{where.rpartition('.')[0]!r} has too few values" if short else f"{where!r} is missing"
     secret = "auth" in problem["loc"]
     given = "" if isinstance(problem["input"], dict | list) or secret else f" (given: {problem['input']!r})"
-    return f"{where!r}{_words(problem)}{given}"
+    return f"{where!r}{words(problem)}{given}"
 
 
-def _words(problem: ErrorDetails) -> str:
+def words(problem: ErrorDetails) -> str:
+    """Returns what a value must be, with the blank or the colon before it."""
     context = problem.get("ctx", {})
     if problem["type"] == "string_pattern_mismatch" and (named := _NAMED.match(str(context.get("pattern")))):
         return f" must be lower-case letters, digits and hyphens inside, at most {int(named[1]) + 2}"
-    words = WORDS.get(problem["type"])
-    return " " + words.format(**context) if words else f": {problem['msg'].removeprefix('Value error, ')}"
+    known = WORDS.get(problem["type"])
+    return " " + known.format(**context) if known else f": {problem['msg'].removeprefix('Value error, ')}"
 
 
 def _named(loc: Sequence[int | str], raw: Mapping[str, Any]) -> str:

@@ -68,7 +68,8 @@ def wishes(path: Path) -> list[Wish]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {path}: {error}", hint="one id, key or line of `audit --file` per line") from None
+        why = getattr(error, "strerror", None) or "it is not text in UTF-8"
+        raise InputError(f"cannot read {path}: {why}", hint="one id, key or line of `audit --file` per line") from None
     found = []
     for number, line in enumerate(lines, 1):
         text = line.strip()
