@@ -159,6 +159,18 @@ def test_what_has_another_marker_or_none_is_not_removed(archive):
     assert archive.counts() == {"kept": 2}
 
 
+@pytest.mark.parametrize("on_gone", ["delete", "deprecate"])
+def test_what_another_installation_has_made_under_the_same_key_and_name_stays_as_it_is(archive, on_gone):
+    """Two installations of one recipe give an item one key and one place: what this one knew is gone, and the other's is there."""
+    archive.drop(1)
+    known = archive.rows[archive.ids[1]]
+    write_output(known.output_zarr, replace(known.outcome, installation="the other"))
+    (target,) = archive.retire(on_gone=on_gone)
+    assert "not this conversion's" in target.refusal
+    assert Path(archive.output(1), "zarr.json").exists()
+    assert "deprecated" not in archive.item(1)
+
+
 def test_a_catalog_that_loses_most_of_its_items_removes_nothing(world, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     archive = Archive(world, tmp_path, 12)

@@ -18,11 +18,13 @@ from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import fsspec
 import google_crc32c
 import pytest
 from command_line import arguments, program
+from conftest import ITEM_ID, NATIVE_ID
 from extension_schemas import wrong
 from geozarr_runner.cli import main
 from geozarr_runner.publish import bucket as upload
@@ -32,10 +34,14 @@ from geozarr_runner.publish.claim import NOTE, Reservation, write_if
 from geozarr_runner.request import Identity
 from waiting import until
 
+from stac_watch.catalog.stores import Stores
+from stac_watch.discover.restamps import is_same
 from stac_watch.model.errors import CannotWrite, InputError, Superseded, Temporary, Unavailable
 from stac_watch.model.outcome import MARKER, Counts, Outcome
+from stac_watch.runs import retiring
 from stac_watch.runs.deep import Pace, damage
 from stac_watch.runs.markers import Damage, find_marker, missing
+from stac_watch.runs.reconcile import Asked, Seen
 from stac_watch.runs.shelves import markers, outputs
 
 SMALL = {"groups": "measurements/reflectance/r20m conditions/geometry"}  # with a quicklook; three dozen objects
@@ -437,6 +443,31 @@ def test_an_older_revision_that_comes_late_leaves_the_newer_one_in_a_bucket_and_
         assert (found["key"], found["fence"], found["installation"]) == (KEYS[1], "2026-03-01T12:00:00.000000Z", "one")
 
 
+def test_two_installations_in_one_bucket_neither_take_nor_remove_nor_double_each_other_s(bucket, product, runner, tmp_path):
+    """With one recipe they give an item one key and one place; with a place of their own each has its output."""
+    name, fs = bucket
+    options = {"work": tmp_path / "w", "groups": "conditions/geometry", "package": "none", "key": KEYS[0], "item_id": ITEM_ID}
+    mine, theirs = f"s3://{name}/one/{ITEM_ID}.zarr", f"s3://{name}/two/{ITEM_ID}.zarr"
+    first = runner(product, mine, installation="one", **options)
+    assert first.code == 0, first.stderr
+    before = {path: fs.info(path)["ETag"] for path in fs.find(name)}
+    for overwrite in ("false", "true"):  # by accident to the same place: not "already done", which one would believe
+        ended = runner(product, mine, installation="two", overwrite=overwrite, **options)
+        assert (ended.code, "'one'" in ended.said, "'two'" in ended.said) == (73, True, True)
+    row = SimpleNamespace(key=KEYS[0], item_id=ITEM_ID)
+    assert Seen(find_marker(mine)).answers(row, Asked("one"))
+    assert not Seen(find_marker(mine)).answers(row, Asked("two"))
+    of_two = replace(find_marker(mine), installation="two")  # what two's ledger has, of an output that was there once
+    assert not retiring.remove(mine, KEYS[0], of_two)
+    assert not retiring.deprecate(mine, KEYS[0], of_two, deprecated=True)
+    assert {path: fs.info(path)["ETag"] for path in fs.find(name)} == before
+    second = runner(product, theirs, installation="two", **options)
+    assert (second.code, second.outcome["reason"]) == (0, "done"), second.stderr
+    assert {path: fs.info(path)["ETag"] for path in fs.find(f"{name}/one")} == before
+    assert retiring.remove(theirs, KEYS[0], find_marker(theirs))
+    assert {path: fs.info(path)["ETag"] for path in fs.find(name)} == before
+
+
 class _Later:
     """The real file system a while later: what was written up to now is older by so much than what is written next."""
 
@@ -709,3 +740,23 @@ def test_every_marker_is_found_page_by_page_without_listing_what_is_in_an_output
     said = markers(found)
     assert {place for place, outcome in said.items() if outcome is not None} == {f"s3://{place}" for place in whole}
     assert markers(found[1:2])[found[1]].item_id == "i0"
+
+
+def test_a_finished_geozarr_in_a_bucket_is_mirrored_looked_at_and_seen_to_be_another(bucket, native, runner, tree, tmp_path):
+    name, fs = bucket
+    source = f"{name}/published/{NATIVE_ID}.zarr"
+    fs.put(str(native), source, recursive=True)
+    made = runner(f"s3://{source}", tmp_path / "a.zarr", package="none", key="1" * 20)
+    assert made.code == 0, made.said
+    assert tree(tmp_path / "a.zarr") == tree(native)
+    stores, known = Stores((name,), rate=20.0, sleep=lambda _: None), made.outcome["fingerprint"]
+    assert is_same(stores, f"s3://{source}", known)
+    again = runner(f"s3://{source}", tmp_path / "a.zarr", package="none", key="2" * 20)
+    assert (again.code, again.outcome["reason"]) == (0, "unchanged"), again.said
+    fs.pipe(f"{source}/quality/mask/r10m/b02/c/0/0", b"another")
+    assert not is_same(stores, f"s3://{source}", known)
+    fs.rm(f"{source}/zarr.json")
+    with pytest.raises(Temporary, match="no root metadata"):
+        is_same(stores, f"s3://{source}", known)
+    with pytest.raises(InputError, match="not allowed"):
+        is_same(Stores(("other",), rate=20.0, sleep=lambda _: None), f"s3://{source}", known)

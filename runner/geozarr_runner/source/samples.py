@@ -68,16 +68,16 @@ class Blocks:
             for known in (found.valid, *found.marks.values()):
                 known[np.ix_(i, j)] = 0.0
             return
-        blocks = cells[rows[:, :, None, None], columns[None, None, :, :]]
+        picked = cells.take(rows.ravel(), axis=0).take(columns.ravel(), axis=1)  # no more than these are looked at any further
+        each = rows.shape[1] * columns.shape[1]  # pixels of a block
         for word, says in marks_of(array.path, array.attributes).items():
-            found.marks[word][np.ix_(i, j)] = says(blocks).mean(axis=(1, 3))
-        blocks = blocks.astype(np.float64)
-        good = _valid(array, blocks)
-        number = good.sum(axis=(1, 3))
-        total = np.where(good, blocks, 0).sum(axis=(1, 3))
+            found.marks[word][np.ix_(i, j)] = _sums(says(picked), rows.shape, columns.shape) / each
+        good = _valid(array, picked)
+        number = _sums(good, rows.shape, columns.shape)
+        total = _sums(np.where(good, picked, np.zeros((), picked.dtype)), rows.shape, columns.shape)
         with np.errstate(invalid="ignore", divide="ignore"):
             found.mean[np.ix_(i, j)] = total / number
-        found.valid[np.ix_(i, j)] = number / (blocks.shape[1] * blocks.shape[3])
+        found.valid[np.ix_(i, j)] = number / each
 
     @property
     def metres(self) -> float:
@@ -97,6 +97,18 @@ class Blocks:
         firsts = (np.arange(count) * edge // count) * factor
         inside = np.flatnonzero((firsts >= span.start) & (firsts + factor <= span.stop))
         return inside, (firsts[inside] - span.start)[:, None] + np.arange(factor)[None, :]
+
+
+def _sums(picked: Cells, rows: tuple[int, ...], columns: tuple[int, ...]) -> Cells:
+    """Returns the sum of each block, of pixels that lie as their blocks do: (block rows, its rows), likewise columns.
+
+    A row of each block after another: numpy's own sum over two short axes takes three times as long (measured).
+    """
+    by_row = picked.reshape(*rows, -1)
+    strips: Cells = by_row[:, 0].astype(np.float64 if picked.dtype.kind == "f" else np.int64)
+    for row in range(1, rows[1]):
+        strips += by_row[:, row]
+    return strips.reshape(len(strips), *columns).sum(axis=2)
 
 
 def _valid(array: StoredArray, cells: Cells) -> Cells:

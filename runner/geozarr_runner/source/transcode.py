@@ -148,10 +148,14 @@ class _Writer:
 
     def chunk(self, array: StoredArray, at: Region, cells: Cells | None) -> None:
         chunks = native.v2_chunks(array)
-        full = np.full(chunks, fill_of(array), np.dtype(native.v2_dtype(array)))
-        if cells is not None:
-            here = tuple(slice(0, n) for n in cells.shape)
-            full[here] = cells.view(full.dtype) if full.dtype.kind in "Mm" else cells
+        dtype = np.dtype(native.v2_dtype(array))
+        if cells is not None and cells.dtype == dtype and cells.shape == chunks:
+            full = cells
+        else:
+            full = np.full(chunks, fill_of(array), dtype)
+            if cells is not None:
+                here = tuple(slice(0, n) for n in cells.shape)
+                full[here] = cells.view(full.dtype) if full.dtype.kind in "Mm" else cells
         name = ".".join(str(s.start // n) for s, n in zip(at, chunks, strict=True)) or "0"
         path = self._root / array.path / name
         try:

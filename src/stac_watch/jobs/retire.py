@@ -94,12 +94,12 @@ def _refused(target: Retiring, ledger: Ledger, now: Callable[[], datetime], *, r
             return removing.FIRST
         return removing.remove(row, lambda: ledger.retirements.note(retired, Retirement.DELETED, now()))
 
-    def marked() -> None:
-        item = row.outcome.files.get("item") if row.outcome is not None else None
-        if item is not None:
-            retiring.deprecate(item, deprecated=target.action == "deprecate")
+    def marked() -> str | None:
+        if not retiring.deprecate(row.output_zarr, row.key, row.outcome, deprecated=target.action == "deprecate"):
+            return removing.ANOTHERS
         ledger.retirements.note(retired, Retirement.DEPRECATED, now())
         if registers:
             ledger.publications.refresh(row.key, now())
+        return None
 
     return removing.tried(marked)

@@ -19,13 +19,19 @@ NOTE = "stac-watch.removing.json"
 ROUNDS = 5  # an object store may list what was removed, or not list what was written just before
 
 
-def deprecate(href: str, *, deprecated: bool) -> None:
-    """Says in the item beside an output that it should not be used, or no longer says so.
+def deprecate(output_zarr: str, key: str, outcome: Outcome | None, *, deprecated: bool) -> bool:
+    """Says in the item beside an output that it should not be used, or no longer says so; False where the output is another's.
 
     Raises:
         Unavailable: the item cannot be read from here.
         CannotWrite: it cannot be written.
     """
+    href = outcome.files.get("item") if outcome is not None else None
+    if href is None:
+        return True
+    marker = find_marker(output_zarr)
+    if marker is not None and not _is_own(marker, key, outcome):
+        return False
     try:
         with fsspec.open(href, "rb", **options_of(href)) as file:
             document: dict[str, Any] = json.loads(file.read())
@@ -37,6 +43,7 @@ def deprecate(href: str, *, deprecated: bool) -> None:
     else:
         properties.pop("deprecated", None)
     _write(href, json.dumps(document, indent=1).encode() + b"\n")
+    return True
 
 
 def remove(output_zarr: str, key: str, outcome: Outcome | None) -> bool:
@@ -48,7 +55,7 @@ def remove(output_zarr: str, key: str, outcome: Outcome | None) -> bool:
     """
     fs, path = fsspec.core.url_to_fs(output_zarr.rstrip("/"), **options_of(output_zarr))
     marker, noted = find_marker(output_zarr), _noted(output_zarr)
-    if (marker is not None and marker.key != key) or (marker is None and noted not in (key, "")):
+    if (marker is not None and not _is_own(marker, key, outcome)) or (marker is None and noted not in (key, "")):
         return False
     if marker is None and not noted and _there(fs, path):
         return False  # not an output of ours: it has neither marker nor note
@@ -67,6 +74,12 @@ def remove(output_zarr: str, key: str, outcome: Outcome | None) -> bool:
     except Exception as error:
         raise CannotWrite(f"cannot remove {output_zarr}: {words_of(error)}", hint="the same command goes on with it") from error
     return True
+
+
+def _is_own(marker: Outcome, key: str, outcome: Outcome | None) -> bool:
+    """Tells whether a marker is of the output that a conversion left: two installations may give an item one key and one place."""
+    known = outcome.installation if outcome is not None else marker.installation
+    return marker.key == key and marker.installation in ("", known)
 
 
 def _empty(fs: Any, path: str) -> None:  # noqa: ANN401  # fsspec has no types
