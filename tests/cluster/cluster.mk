@@ -24,6 +24,7 @@ cluster-down: install ## remove the cluster; what was built stays in the cache
 .PHONY: test-cluster
 test-cluster: install ## the tests that need the cluster; brings it up first [BRIEF=1: without those that take longest]
 	@$(HARNESS) up
+	@$(HARNESS) judges
 	STAC_WATCH_TEST_CLUSTER=$(if $(BRIEF),brief,1) $(BIN)/pytest -q --durations=10 tests/cluster
 
 .PHONY: test-cluster-rebuild

@@ -13,6 +13,7 @@ import pytest
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))  # the harness is a program beside the tests, not an installed package
 
+from charts import Helm  # noqa: E402
 from harness.kubectl import Kubectl  # noqa: E402
 from harness.places import Binaries, Places, Recipe  # noqa: E402
 from stack import Stack  # noqa: E402
@@ -73,6 +74,12 @@ def kubectl(places: Places, recipe: Recipe) -> Kubectl:
     assert ask.kubeconfig.exists(), "the cluster is down: make cluster-up"
     assert ask.is_ready(), f"the API server of {ask.kubeconfig} does not answer: make cluster-up"
     return ask
+
+
+@pytest.fixture(scope="session")
+def helm(places: Places, recipe: Recipe) -> Helm:
+    """Runs Helm: `helm("template", …)` -> what it said."""
+    return Helm(Binaries(places, recipe)("helm"))
 
 
 @pytest.fixture(scope="session")

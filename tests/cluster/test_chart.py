@@ -1,7 +1,6 @@
 """The chart: the same objects as the manifests, and installed, upgraded, rolled back and removed by Helm with runs in flight."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,52 +8,16 @@ from typing import Any
 
 import pytest
 import yaml
+from charts import CHART, MINIMAL, SOURCE, examples
 from harness.commands import capture
 from harness.kubectl import Kubectl
 from harness.node import socket
-from harness.places import Binaries, Places, Recipe
 from stack import Stack, running
 
 from stac_watch.cluster.diagnosis import differences
 
 pytestmark = pytest.mark.cluster
-ROOT = Path(__file__).parents[2]
-CHART = ROOT / "deploy" / "chart"
-SOURCE = {"name": "a", "api": "https://a.example", "collection": "c", "allowed_hosts": ["b.example"]}
-MINIMAL: dict[str, Any] = {"config": {"sources": [SOURCE], "recipe": {"output": "s3://b/{item_id}.zarr"}}}
-INSIDE = {"name": "x", "api": "http://catalog.demo.svc:8000", "collection": "c"}
-ODD: dict[str, Any] = {
-    "config": {"sources": [INSIDE], "recipe": {"output": "/data/{item_id}.zarr"}},
-    "backup": {"size": "1Gi"}, "fixedUser": False, "ipFamily": "ipv6", "s3": {"existingSecret": ""}, "eventBus": {"existing": "b"},
-    "audit": {"enabled": False}, "storageClasses": {"default": "x"}, "admission": {"enabled": False},
-    "networkPolicy": {"apiServers": ["10.0.0.1/32"], "networks": ["0.0.0.0/1", "fd00::/8", "100.100.0.0/16"]},
-}  # fmt: skip
-PLAIN_HOOK = {**MINIMAL["config"], "engine": {"webhook": "http://x/items"}}
 TEXTS = ("podSpecPatch", "manifest", "stac-watch.yaml")  # that are YAML
-HELM = {**os.environ, "NO_PROXY": "*", "no_proxy": "*"}
-
-
-@pytest.fixture(scope="module")
-def helm(places: Places, recipe: Recipe):
-    binary = Binaries(places, recipe)("helm")
-
-    def run(*arguments: object, code: int = 0, **environ: str) -> str:
-        argv = [str(binary), *map(str, arguments)]
-        done = subprocess.run(argv, env={**HELM, **environ}, capture_output=True, text=True, check=False, timeout=300)
-        assert done.returncode == code, done.stdout + done.stderr
-        return done.stdout + (done.stderr if code else "")
-
-    return run
-
-
-def examples() -> dict[str, dict[str, Any]]:
-    """Values of every kind; with the configuration in them, as the chart wants it."""
-    found = {"minimal": MINIMAL, "odd": ODD, "company": yaml.safe_load((ROOT / "deploy/examples/company.values.yaml").read_text())}
-    for name in ("k3d", "production"):
-        values = yaml.safe_load((ROOT / f"deploy/overlays/{name}/values.yaml").read_text())
-        config = ROOT / ("deploy/base" if name == "k3d" else "deploy/overlays/production") / "stac-watch.yaml"
-        found[name] = {**values, "config": yaml.safe_load(config.read_text())}
-    return found
 
 
 def normal(node: Any) -> Any:

@@ -78,7 +78,8 @@ def files() -> dict[str, str]:
     about = {
         "apiVersion": "v2", "name": "stac-watch", "type": "application", "version": release, "appVersion": release,
         "description": "Event-driven Sentinel-2 Zarr to GeoZarr: watcher, Argo Events chain, WorkflowTemplate",
-        "kubeVersion": ">=1.30.0-0",
+        "kubeVersion": ">=1.30.0-0", "home": "https://github.com/EOPF-Explorer",
+        "keywords": ["argo", "geozarr", "sentinel-2", "stac", "zarr"], "maintainers": [{"name": "The stac-watch contributors"}],
     }  # fmt: skip
     return {
         "Chart.yaml": WRITTEN + yaml.safe_dump(about, sort_keys=False, width=120),

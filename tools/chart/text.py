@@ -63,8 +63,10 @@ def _entry(key: str, value: Tree, indent: str) -> Iterator[str]:
         yield f"{indent}{name}: |"
         yield from _mapping(value.tree, f"{indent}  ")
     elif isinstance(value, Mapping) and value:
-        yield f"{indent}{name}:"
-        yield from _mapping(value, f"{indent}  ")
+        lines = [f"{indent}{name}:", *_mapping(value, f"{indent}  ")]
+        tests = {key.test: None for key in value if isinstance(key, Key)}
+        maybe = all(isinstance(key, Key) for key in value)  # then it is there when any of them is: null is no mapping
+        yield from _when(f"or {' '.join(f'({test})' for test in tests)}", lines, indent) if maybe else lines
     elif isinstance(value, list | tuple) and value:
         yield f"{indent}{name}:"
         yield from _list(value, f"{indent}  ")

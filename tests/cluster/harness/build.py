@@ -27,8 +27,17 @@ QUICK = "all=-dwarf=false"
 
 def build(places: Places, recipe: Recipe, steps: Steps) -> float:
     """Builds every missing component; returns the seconds that it took. One build at a time per cache, others wait."""
+    return _missing(places, recipe, steps, recipe.components)
+
+
+def build_judges(places: Places, recipe: Recipe, steps: Steps) -> float:
+    """Builds the judges that are missing, as `build` does components."""
+    return _missing(places, recipe, steps, recipe.judges)
+
+
+def _missing(places: Places, recipe: Recipe, steps: Steps, wanted: Mapping[str, Component]) -> float:
     began = time.monotonic()
-    missing = [c for c in recipe.components.values() if not is_built(places, c)]
+    missing = [c for c in wanted.values() if not is_built(places, c)]
     if not missing:
         return 0.0
     require_go(recipe.go)
@@ -90,17 +99,8 @@ def _build(places: Places, component: Component, detail: Detail) -> None:
     for package in component.commands.values():
         if package.startswith("./"):
             shutil.copytree(HARNESS / "go" / package, work / package)
-    compiled = 0
-
-    def on_line(line: str) -> None:
-        nonlocal compiled
-        compiled += not line.startswith("go: ")
-        detail(line if line.startswith("go: ") else f"{compiled} packages compiled, {line}")
-
-    flags = "-s -w " + " ".join(f"-X {name}={value}" for name, value in component.stamps.items())
-    options = ["-v", "-mod=mod", "-trimpath", "-gcflags", QUICK, "-ldflags", flags, "-o", _target(component, out)]
-    argv = [*NICE, "go", "build", *options]
-    stream([*argv, *component.commands.values()], log=log, on_line=on_line, env={"CGO_ENABLED": "0"}, cwd=work, hint=_hint(log))
+    if component.commands:
+        _compile(component, work, out, log, detail)
     for folder in component.keep:
         if source:
             shutil.copytree(source / folder, out / folder)
@@ -116,6 +116,21 @@ def _build(places: Places, component: Component, detail: Detail) -> None:
     out.rename(final)
     _make_writable(work)
     shutil.rmtree(work)
+
+
+def _compile(component: Component, work: Path, out: Path, log: Path, detail: Detail) -> None:
+    """Compiles a component's commands into `out`, in the module that `work` is."""
+    compiled = 0
+
+    def on_line(line: str) -> None:
+        nonlocal compiled
+        compiled += not line.startswith("go: ")
+        detail(line if line.startswith("go: ") else f"{compiled} packages compiled, {line}")
+
+    flags = "-s -w " + " ".join(f"-X {name}={value}" for name, value in component.stamps.items())
+    options = ["-v", "-mod=mod", "-trimpath", "-gcflags", QUICK, "-ldflags", flags, "-o", _target(component, out)]
+    argv = [*NICE, "go", "build", *options]
+    stream([*argv, *component.commands.values()], log=log, on_line=on_line, env={"CGO_ENABLED": "0"}, cwd=work, hint=_hint(log))
 
 
 def _target(component: Component, out: Path) -> str:

@@ -54,7 +54,7 @@ class Component:
 
     name: str
     version: str
-    commands: Mapping[str, str]
+    commands: Mapping[str, str] = field(default_factory=dict)  #: none = only what is kept of it
     module: str = ""
     staging: str = ""
     stamps: Mapping[str, str] = field(default_factory=dict)
@@ -86,16 +86,19 @@ class Recipe:
     base: Mapping[str, Any]
     images: Mapping[str, OwnImage]
     components: Mapping[str, Component]
+    judges: Mapping[str, Component]  #: what tests ask about the manifests; no part of the cluster
 
     @classmethod
     def load(cls, path: Path = HARNESS / "versions.toml") -> "Recipe":
         """Reads and checks the file; an unknown key is an error (TypeError naming it)."""
         raw = tomllib.loads(path.read_text())
-        components = {
-            name: Component(name=name, keep=tuple(values.pop("keep", ())), **values) for name, values in raw["components"].items()
-        }
+        components, judges = (
+            {name: Component(name=name, keep=tuple(values.pop("keep", ())), **values) for name, values in raw[part].items()}
+            for part in ("components", "judges")
+        )
         images = {name: OwnImage(inputs=tuple(values.pop("inputs")), **values) for name, values in raw["images"].items()}
-        return cls(go=raw["go"], debian=tuple(raw["debian"]["packages"]), base=raw["base"], images=images, components=components)
+        debian = tuple(raw["debian"]["packages"])
+        return cls(go=raw["go"], debian=debian, base=raw["base"], images=images, components=components, judges=judges)
 
     def version(self, component: str) -> str:
         """The version of one component."""
@@ -111,11 +114,12 @@ class Binaries:
 
     def __call__(self, command: str) -> Path:
         """The path of one binary; KeyError when no component makes it."""
-        for component in self.recipe.components.values():
+        for component in (*self.recipe.components.values(), *self.recipe.judges.values()):
             if command in component.commands:
                 return self.places.cache / component.folder / command
         raise KeyError(command)
 
     def kept(self, component: str, folder: str) -> Path:
         """A folder that stayed beside a component's binaries."""
-        return self.places.cache / self.recipe.components[component].folder / folder
+        found = {**self.recipe.components, **self.recipe.judges}[component]
+        return self.places.cache / found.folder / folder
