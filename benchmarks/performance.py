@@ -1,7 +1,7 @@
-"""Writes the figures of docs/performance.md, and their plots, from what the benchmarks found last; `make bench` runs them.
+"""Makes docs/performance.md of what the benchmarks found last: `make bench` runs them, this writes the page and its plots.
 
-In: build/bench/*.json. Out: the page up to its mark, docs/pictures/performance-*.png. What stands below the mark is prose, and
-stays. Never: a figure that no benchmark wrote; one that did not run is named as that.
+In: build/bench/*.json. Out: the page, docs/pictures/performance-*.png. Never: a figure that no benchmark wrote; one that did not
+run is named as that.
 """
 
 from __future__ import annotations
@@ -19,15 +19,13 @@ ORDER = (
     "mirror", "publishing",
     "cluster", "cluster-submissions", "cluster-poller", "soak", "startup", "images",
 )  # fmt: skip
-HEAD = """# Performance and scale
+HEAD = """# Performance
 
 Measured by the benchmarks that are in the project, each beside what a user would take instead, in the same run on the same machine:
-what counts is the ratio. `make bench` runs them and writes these figures; nobody edits one by hand. Below them:
-[a simulated year](#a-year-simulated), what a ledger keeps, what gives first when there is more of everything, and what it costs.
+what counts is the ratio. `make bench` runs them and writes this page; nobody edits a figure by hand.
 
 <!-- written by benchmarks/performance.py -->
 """
-END = "<!-- figures: end -->"
 
 
 def page(results: list[dict[str, Any]]) -> str:
@@ -83,7 +81,7 @@ def draw(result: dict[str, Any], folder: Path) -> None:
 
 
 def main() -> None:
-    """Writes figures and plots."""
+    """Writes page and plots."""
     found = {path.stem: json.loads(path.read_text()) for path in FOLDER.glob("*.json")}
     results = [found[name] for name in ORDER if name in found]
     if not results:
@@ -91,8 +89,7 @@ def main() -> None:
     for result in results:
         if result["plot"]:
             draw(result, DOCS / "pictures")
-    _, end, prose = (DOCS / "performance.md").read_text(encoding="utf-8").partition(END)
-    (DOCS / "performance.md").write_text(f"{page(results)}\n{end}{prose}", encoding="utf-8")
+    (DOCS / "performance.md").write_text(page(results), encoding="utf-8")
 
 
 if __name__ == "__main__":
