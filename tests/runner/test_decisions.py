@@ -17,7 +17,7 @@ from geozarr_runner.convert import stock as convert
 from geozarr_runner.source.metadata import parse
 from geozarr_runner.source.product import select
 from geozarr_runner.source.store import Patience, open_source, resolve_href
-from geozarr_runner.verify import verify
+from geozarr_runner.verify import comparing, verify
 
 from stac_watch.model.errors import Defect, InputError, Unavailable
 
@@ -183,11 +183,11 @@ def test_a_product_without_a_band_of_the_level_that_the_converter_needs_is_bad_i
 
 
 def test_what_may_be_left_out_is_what_reads_as_the_fill_value():
-    assert verify.is_fill(np.full((2, 2), np.nan), np.float32("nan"))
-    assert not verify.is_fill(np.array([np.nan, 0.5]), np.float32("nan"))
-    assert verify.is_fill(np.zeros(3, "i8"), np.int64(0))
-    assert not verify.is_fill(np.array(7), np.int64(0))
-    assert not verify.is_fill(np.full(2, np.nan), np.float32(0))
+    assert comparing.is_fill(np.full((2, 2), np.nan), np.float32("nan"))
+    assert not comparing.is_fill(np.array([np.nan, 0.5]), np.float32("nan"))
+    assert comparing.is_fill(np.zeros(3, "i8"), np.int64(0))
+    assert not comparing.is_fill(np.array(7), np.int64(0))
+    assert not comparing.is_fill(np.full(2, np.nan), np.float32(0))
 
 
 def test_verify_fails_what_the_bare_converter_makes_of_nodata(product, tmp_path):

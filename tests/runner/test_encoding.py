@@ -123,6 +123,31 @@ def test_a_shard_that_is_not_as_it_was_written_is_seen(product, shards, tmp_path
         assert "frames" in failed
 
 
+@pytest.mark.parametrize(
+    ("words", "failed"),
+    [
+        ({"scale_factor": 0.0002}, {"native values"}),
+        ({"add_offset": 0.0}, {"native values"}),
+        ({"_FillValue": 1}, {"nodata"}),
+        ({"_FillValue": None}, {"nodata"}),
+    ],
+    ids=["scale", "offset", "other-nodata", "no-nodata"],
+)
+def test_right_numbers_with_wrong_words_are_seen(product, shards, tmp_path, words, failed):
+    """Numbers are compared as they are stored where both sides read them alike: so what stands beside them counts."""
+    folder = Path(shutil.copytree(shards[1], tmp_path / "o"))
+    path = f"{BANDS}/r10m/b03"
+    for holder in ("", BANDS, path):
+        document = json.loads((folder / holder / "zarr.json").read_text())
+        below = document.get("consolidated_metadata", {}).get("metadata", {})
+        node = document if holder == path else below[path.removeprefix(f"{holder}/" if holder else "")]
+        node["attributes"] = {k: v for k, v in (node["attributes"] | words).items() if v is not None}
+        (folder / holder / "zarr.json").write_text(json.dumps(document))
+    verdicts = {check.name: check.detail for check in _judged(product, shards, folder).failed}
+    assert failed <= verdicts.keys() <= failed | {"native values", "injected bands"}
+    assert any(path in detail for detail in verdicts.values())
+
+
 def test_shards_lie_as_the_format_says(shards):
     """Chunks row by row, then where each begins, and the checksum of that."""
     shard = (shards[1] / BANDS / "r10m" / "b03" / "c" / "0" / "0").read_bytes()

@@ -14,7 +14,8 @@ from typing import Any, Literal
 import numpy as np
 
 from geozarr_runner.source.product import OVERVIEWS, REFLECTANCE, Selection, ZarrArray
-from geozarr_runner.verify.source import Block, Packed, SourceReader, Values
+from geozarr_runner.verify.rules import CfRule, Values
+from geozarr_runner.verify.source import Block, Packed, SourceReader
 
 type Kind = Literal["native", "injected", "overview", "coordinate"]
 
@@ -41,6 +42,15 @@ def _block_sums(values: Values, factor: int) -> Values:
 
 
 @dataclass(frozen=True)
+class Original:
+    """What an array has to hold, a block at a time."""
+
+    values: Callable[[Block], Values]
+    packed: Callable[[Block], Values] | None = None  # the numbers of the source behind it, where each pixel has one
+    rule: CfRule | None = None  # how these are read
+
+
+@dataclass(frozen=True)
 class Task:
     """One array of the output to compare, and what it has to hold."""
 
@@ -48,30 +58,31 @@ class Task:
     kind: Kind
     shape: tuple[int, ...]  # that it has to have
     reads: int  # pixels behind it: an injected band of 60 m stands for 36 times as many
-    expect: Callable[[], Callable[[Block], Values]]  # opens what is needed, late: a full band takes 240 MB
+    expect: Callable[[], Original]  # opens what is needed, late: a full band takes 240 MB
     factor: int = (
         1  # pixels of the source's edge for each; a chunk is sampled in so many parts, or one of 60 m is all of a 10 m band
     )
 
 
-def from_source(source: SourceReader, path: str) -> Callable[[Block], Values]:
+def from_source(source: SourceReader, path: str) -> Original:
     """Returns what a native array of the output has to hold."""
-    return Packed(source.variable(path)).block
+    packed = Packed(source.array(path))
+    return Original(packed.block, packed.packed, packed.rule)
 
 
-def from_finer(source: SourceReader, array: ZarrArray, level: str) -> Callable[[Block], Values]:
+def from_finer(source: SourceReader, array: ZarrArray, level: str) -> Original:
     """Returns what a band has to hold that the converter made of a finer one."""
-    packed = Packed(source.variable(array.path))
+    packed = Packed(source.array(array.path))
     factor = metres(level) // metres(array.group.rpartition("/")[2])
-    return lambda block: block_mean(packed.block(_scaled(block, factor)), factor)
+    return Original(lambda block: block_mean(packed.block(_scaled(block, factor)), factor))
 
 
-def from_output(array: Any, factor: int) -> Callable[[Block], Values]:  # noqa: ANN401  # zarr.Array
+def from_output(array: Any, factor: int) -> Original:  # noqa: ANN401  # zarr.Array
     """Returns what an overview, or an axis of it, has to hold, seen from the level that it is made of."""
     values = np.asarray(array[...])
     if values.ndim == 1:
-        return lambda block: values[_scaled(block, factor)].reshape(-1, factor).mean(axis=1)
-    return lambda block: block_mean(values[_scaled(block, factor)], factor)
+        return Original(lambda block: values[_scaled(block, factor)].reshape(-1, factor).mean(axis=1))
+    return Original(lambda block: block_mean(values[_scaled(block, factor)], factor))
 
 
 def _scaled(block: Block, factor: int) -> Block:

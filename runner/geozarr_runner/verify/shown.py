@@ -1,4 +1,4 @@
-"""The output as its readers see it: zarr-python reads the numbers, xarray applies the CF rules that stand beside them.
+"""The output as its readers see it: zarr-python reads the numbers, and the CF rules that stand beside them are applied.
 
 What is compared and shown are physical values, whether an array holds them or packed integers. And what of a sharded array is
 there: its index says it, and is believed when its checksum fits (sharding codec 1.0).
@@ -7,13 +7,14 @@ there: its index says it, and is believed when its checksum fits (sharding codec
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from geozarr_runner.verify.frames import checksum
-from geozarr_runner.verify.source import Values, decode, words_of
+from geozarr_runner.verify.rules import CfRule, Values, rule_of
 
 _CF = {"scale_factor", "add_offset", "_FillValue", "missing_value"}
 _CRC = 4  #: bytes
@@ -27,11 +28,21 @@ class Shown:
     def __init__(self, array: Any) -> None:  # noqa: ANN401  # zarr.Array
         self._array = array
         self.shape, self.ndim, self.attrs = array.shape, array.ndim, array.attrs
-        self._words = words_of(array.attrs.asdict())
-        self.fill_value = decode(np.array([array.fill_value], array.dtype), self._words)[0]
+        self.rule = rule_of(array.dtype, array.attrs.asdict())
 
     def __getitem__(self, block: Any) -> Values:  # noqa: ANN401  # whatever indexes an array
-        return decode(np.asarray(self._array[block]), self._words)
+        packed = self.packed(block)
+        return packed if self.rule is None else self.rule.values(packed)
+
+    def packed(self, block: Any) -> Values:  # noqa: ANN401  # whatever indexes an array
+        """Returns numbers as they are stored."""
+        return np.asarray(self._array[block])
+
+    @cached_property
+    def fill_value(self) -> Any:  # noqa: ANN401  # a number
+        """What a chunk says that is not there."""
+        packed = np.array([self._array.fill_value], self._array.dtype)
+        return (packed if self.rule is None else self.rule.values(packed))[0]
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401  # of zarr.Array
         return getattr(self._array, name)
@@ -49,6 +60,23 @@ def shown(array: Any) -> Any:  # noqa: ANN401  # zarr.Array, or the same in phys
     """Returns an array in physical values."""
     packed = array.dtype.kind in "iu" and array.ndim == 2 and array.attrs.keys() & _CF  # (y, x)
     return Shown(array) if packed else array
+
+
+def stored(array: Any, block: Any) -> Values:  # noqa: ANN401  # zarr.Array or `Shown`; whatever indexes it
+    """Returns an array's numbers as they are stored."""
+    return array.packed(block) if isinstance(array, Shown) else np.asarray(array[block])
+
+
+def rule(array: Any) -> CfRule | None:  # noqa: ANN401  # zarr.Array, or `Shown`
+    """Returns how its numbers are read: those of an array that is not packed say what they are."""
+    return array.rule if isinstance(array, Shown) else rule_of(array.dtype, {})
+
+
+def has_data(array: Any, block: Any) -> Values:  # noqa: ANN401  # idem
+    """Returns flags: where an array has data."""
+    if isinstance(array, Shown) and array.rule is not None:
+        return ~array.rule.absent(array.packed(block))
+    return ~np.isnan(np.asarray(array[block]))
 
 
 def rounding(array: Any) -> float:  # noqa: ANN401  # zarr.Array, or `Shown`

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
-
 from geozarr_runner.source.ground import Flags, Shares, blocks, cells_of, deep, shares
 from geozarr_runner.source.product import NATIVE_LEVELS, REFLECTANCE
+from geozarr_runner.verify.shown import has_data
 from stac_watch.model.outcome import Check
 
 _BLANK = 0.1  #: share of a cell's pixels up to which it has no data
@@ -67,4 +66,4 @@ def _shares(array: Any, cells: int) -> Shares:  # noqa: ANN401  # zarr.Array
 
 def _parts(array: Any) -> Iterator[tuple[int, int, Flags]]:  # noqa: ANN401  # zarr.Array
     for rows, columns in blocks(array.shape, (_ROWS, array.shape[1])):
-        yield rows.start, columns.start, ~np.isnan(np.asarray(array[rows, columns]))
+        yield rows.start, columns.start, has_data(array, (rows, columns))

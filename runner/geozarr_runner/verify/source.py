@@ -1,107 +1,85 @@
-"""The staged product as other people's code reads it: zarr-python decodes its chunks, xarray applies the CF rules.
+"""The staged product as other people's code reads it: zarr-python decodes its chunks, CF rules say what the numbers mean.
 
 The fast engine reads the product with code of its own, which knows some forms of Zarr v2 and not others. Nothing of it is used
 here: what one of the two gets wrong, the other notices.
 
-Sources: CF conventions 1.11, section 8.1 (packed data), section 2.5.1 (missing data); Zarr v2, `fill_value` as xarray takes it.
+Source: Zarr v2, `fill_value` as xarray takes it: what is filled is missing, whatever `_FillValue` says.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from itertools import product as cartesian
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xarray as xr
-from xarray.conventions import decode_cf_variable
+import zarr
 
-type Values = np.ndarray[Any, np.dtype[Any]]
+from geozarr_runner.verify.rules import CfRule, Values, rule_of
+
 type Block = tuple[slice, ...]
 
-HELD = 190_000_000  #: bytes of decoded source chunks that one worker keeps: three of four of a 10 m band, and the next
-_WORTH_A_TABLE = 2**17  # pixels; twice as many as there are values of two bytes
+HELD = 130_000_000  #: bytes of decoded source chunks that one worker keeps: two of four of a 10 m band, and the next
 
 
 @dataclass
 class SourceReader:
-    """A Zarr v2 store on this machine. Groups are opened once, whichever thread asks first."""
+    """A Zarr v2 store on this machine. It is opened once, whichever thread asks first."""
 
     root: Path
-    _groups: dict[str, xr.Dataset] = field(default_factory=dict)
+    _opened: zarr.Group | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def variable(self, path: str) -> xr.Variable:
-        """Returns an array as it is stored, not decoded; its attributes tell how it is to be, `_FillValue` included."""
-        group, _, name = path.rpartition("/")
+    def array(self, path: str) -> Any:  # noqa: ANN401  # zarr.Array
+        """Returns an array as it is stored, not decoded (zarr.Array)."""
         with self._lock:
-            if group not in self._groups:
-                self._groups[group] = xr.open_dataset(
-                    self.root, engine="zarr", group=group, consolidated=(self.root / ".zmetadata").exists(), chunks=None,
-                    cache=False, mask_and_scale=False, decode_times=False, decode_coords=False,
-                )  # fmt: skip
-            return self._groups[group].variables[name]
+            if self._opened is None:
+                known = (self.root / ".zmetadata").exists()
+                self._opened = zarr.open_group(str(self.root), mode="r", zarr_format=2, use_consolidated=known)
+            return self._opened[path]
 
 
 @dataclass
 class Packed:
-    """An array, a block at a time. Holds decoded chunks, up to a band of 10 m: neighbours are asked for next."""
+    """An array, a block at a time. Holds decoded chunks, up to half a band of 10 m: neighbours are asked for next."""
 
-    variable: xr.Variable
+    array: Any  # zarr.Array
     _held: dict[tuple[int, ...], Values] = field(default_factory=dict)
 
+    @property
+    def rule(self) -> CfRule | None:
+        """How its numbers are read; None when it holds none."""
+        filled = {} if self.array.fill_value is None else {"_FillValue": self.array.fill_value}
+        return rule_of(self.array.dtype, self.array.attrs.asdict() | filled)
+
     def block(self, block: Block) -> Values:
-        """Returns the decoded values of a block; see `decode`."""
-        return decode(self.packed(block), self.variable)
+        """Returns what a block says; see `CfRule.values`."""
+        rule, packed = self.rule, self.packed(block)
+        return packed if rule is None else rule.values(packed)
 
     def packed(self, block: Block) -> Values:
-        """Returns the stored values of a block, put together of the chunks that it touches."""
-        chunks = tuple(self.variable.encoding["chunks"])
+        """Returns the stored values of a block, put together of the chunks that it touches. Not to be changed."""
+        chunks = self.array.chunks
         spans = [range(s.start // n, -(-s.stop // n)) for s, n in zip(block, chunks, strict=True)]
-        out = np.empty([s.stop - s.start for s in block], dtype=self.variable.dtype)
+        if all(len(span) == 1 for span in spans):  # nearly always: nothing is copied
+            index = tuple(span.start for span in spans)
+            starts = [i * n for i, n in zip(index, chunks, strict=True)]
+            return self._chunk(index)[tuple(slice(s.start - o, s.stop - o) for s, o in zip(block, starts, strict=True))]
+        out = np.empty([s.stop - s.start for s in block], dtype=self.array.dtype)
         for index in cartesian(*spans):
-            chunk = self._chunk(index, chunks)
             starts = [i * n for i, n in zip(index, chunks, strict=True)]
             common = [(max(s.start, o), min(s.stop, o + n)) for s, o, n in zip(block, starts, chunks, strict=True)]
             there = tuple(slice(a - o, b - o) for (a, b), o in zip(common, starts, strict=True))
             here = tuple(slice(a - s.start, b - s.start) for (a, b), s in zip(common, block, strict=True))
-            out[here] = chunk[there]
+            out[here] = self._chunk(index)[there]
         return out
 
-    def _chunk(self, index: tuple[int, ...], chunks: tuple[int, ...]) -> Values:
+    def _chunk(self, index: tuple[int, ...]) -> Values:
         if index not in self._held:
             while self._held and sum(chunk.nbytes for chunk in self._held.values()) > HELD:
                 del self._held[next(iter(self._held))]
-            where = tuple(slice(i * n, (i + 1) * n) for i, n in zip(index, chunks, strict=True))
-            self._held[index] = np.asarray(self.variable[where].values)
+            where = tuple(slice(i * n, (i + 1) * n) for i, n in zip(index, self.array.chunks, strict=True))
+            self._held[index] = np.asarray(self.array[where])
         return self._held[index]
-
-
-def words_of(attributes: Mapping[str, Any]) -> xr.Variable:
-    """Returns attributes as `decode` takes them."""
-    return xr.Variable((), 0, dict(attributes))
-
-
-def decode(packed: Values, variable: xr.Variable) -> Values:
-    """Returns values as xarray decodes them, numbers as float: missing = NaN. float32 as in the output, 8 bytes excepted.
-
-    Args:
-        packed: as stored; any shape.
-        variable: which dtype and attributes it has.
-    """
-    if packed.dtype.kind not in "iufb":
-        return packed
-    if packed.dtype.kind == "u" and packed.dtype.itemsize <= 2 and packed.size > _WORTH_A_TABLE:  # bytes
-        every = np.arange(np.iinfo(packed.dtype).max + 1, dtype=packed.dtype)
-        return np.asarray(_decoded(every, variable.attrs)[packed])
-    return _decoded(packed, variable.attrs)
-
-
-def _decoded(packed: Values, attributes: dict[Hashable, Any]) -> Values:
-    dimensions = tuple(f"d{n}" for n in range(packed.ndim))
-    raw = xr.Variable(dimensions, packed, dict(attributes))
-    values = np.asarray(decode_cf_variable("values", raw, decode_times=False, decode_timedelta=False).values)
-    return values.astype(np.float64 if packed.dtype.itemsize > 4 else np.float32)  # bytes; coordinates are not rounded
