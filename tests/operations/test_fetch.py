@@ -11,10 +11,13 @@ import threading
 import pytest
 from fakes.kubernetes import CORE
 from fakes.workflows import LABELS, ROOT, template
+from geozarr_runner.publish import checksums
+from geozarr_runner.publish.package import pack
 from waiting import until
 
 from stac_watch.cluster.fetch import fetch, on_volume
 from stac_watch.cluster.volume import LIFE, helper
+from stac_watch.model.checksums import digest_of
 from stac_watch.model.errors import CannotWrite, InputError, Temporary
 from stac_watch.model.outcome import Outcome
 
@@ -194,7 +197,7 @@ def test_a_helper_that_cannot_start_is_removed_and_its_reason_told(api, cluster,
         (lambda api: api.run("gz-z", phase="Failed", outcome={"code": 65, "reason": "no such group"}), InputError, "no such group"),
         (lambda api: api.run("gz-z", outcome={"code": 0, "output_zarr": "s3://b/o.zarr", "files": {"report": "s3://b/o.html"}}),
          InputError, "its output is s3://b/o.zarr"),
-        (lambda api: api.run("gz-z", outcome={"code": 0, "output_zarr": "/data/o.zarr"}),
+        (lambda api: api.run("gz-z", outcome={"code": 0, "output_zarr": "/data/o.zarr", "engine": "reference"}),
          InputError, "made no package of /data/o.zarr"),
         (lambda api: api.claim("gz-z", api.run("gz-z"), labels={"app": "other"}), InputError, "not one of stac-watch"),
         (lambda api: api.run("gz-z"), InputError, "has no volume"),
@@ -284,3 +287,51 @@ def test_the_pods_path_is_the_one_that_is_deleted(api, cluster, package, tmp_pat
     [pod] = [d for d in api.created if d["kind"] == "Pod"]
     assert api.deleted == [f"/pods/{pod['metadata']['name']}"]
     assert f"{CORE}/persistentvolumeclaims/{RUN}" in api.objects
+
+
+@pytest.fixture
+def unpacked(api, tmp_path):
+    """A run that made no archive of its output; the archive that it would have made."""
+    store = api.volume / "o.zarr"
+    for number in range(40):
+        path = store / f"r10m/b{number:02}/c/0/0"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(random.Random(number).randbytes(50_000 + number))
+    (store / "empty").mkdir()
+    outcome = {
+        "code": 0, "reason": "done", "output_zarr": "/data/o.zarr", "item_id": "i", "engine": "fast",
+        "digest": digest_of(checksums.read(store, {})),
+    }  # fmt: skip
+    (store / "stac-watch.json").write_text(json.dumps(outcome))
+    api.claim(RUN, api.run(RUN, outcome=outcome))
+    pack(store, tmp_path / "as-packed.tar", name="o.zarr", kind="tar")
+    return (tmp_path / "as-packed.tar").read_bytes()
+
+
+def test_what_was_not_packed_is_packed_on_its_way_killed_in_the_middle_and_continued(api, environ, unpacked, tmp_path):
+    folder, size = tmp_path / "runs" / RUN, len(unpacked)
+    main = "import sys; from stac_watch.cli.main import main; sys.exit(main())"
+    argv = [sys.executable, "-c", main, "cluster", "fetch", RUN, f"--out={tmp_path}/runs"]
+    argv.append(f"--config={ROOT}/deploy/base/stac-watch.yaml")
+    before = set(api.volume.rglob("*"))
+    api.pace = threading.Event()
+    with subprocess.Popen(argv, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        until(lambda: [p for p in folder.glob(".*.part") if p.stat().st_size], by=process)
+        process.kill()
+    api.pace.set()
+    [part] = folder.iterdir()
+    came = part.stat().st_size
+    assert 0 < came < size
+    done = subprocess.run([*argv, "--json"], env=environ, capture_output=True, text=True, check=True, timeout=120)
+    [file] = json.loads(done.stdout)
+    assert (file["kind"], file["bytes"], file["sha256"], file["fetched"]) == ("package", size, digest(unpacked), size - came)
+    assert (folder / "o.zarr.tar").read_bytes() == unpacked
+    assert {p.name for p in folder.iterdir()} == {"o.zarr.tar", "outcome.json"}
+    assert set(api.volume.rglob("*")) == before, "nothing is written to the volume"
+
+
+def test_an_output_that_is_not_what_its_run_wrote_is_not_packed(api, cluster, unpacked, tmp_path, told):
+    (api.volume / "o.zarr/r10m/b07/c/0/0").write_bytes(b"damaged")
+    with pytest.raises(InputError, match="not what its run has written"):
+        get(cluster, tmp_path, told)
+    assert not list((tmp_path / "runs").rglob("*.tar"))

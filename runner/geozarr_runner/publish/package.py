@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
 from stac_watch.model.outcome import DATA, MARKER
 
@@ -91,6 +91,36 @@ def write(store: Path, sink: Sink, *, name: str, advance: Callable[[int], None] 
         advance(1)
     total += _put(sink, _END)
     _put(sink, bytes(-total % tarfile.RECORDSIZE))
+
+
+def measured(store: Path) -> tuple[int, str]:
+    """Returns the bytes and the SHA-256 of a store's tar, which is written nowhere.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    hashing = _Hashing(len)
+    write(store, hashing.write, name=store.name)
+    return hashing.size, hashing.digest.hexdigest()
+
+
+def send(store: Path, out: BinaryIO, *, start: int = 0) -> None:
+    """Writes a store's tar into a stream, from a byte on: for whoever has what comes before.
+
+    Raises:
+        OSError: a file cannot be read, or the stream is closed.
+    """
+    left = start
+
+    def sink(data: Any) -> None:  # noqa: ANN401  # whatever has bytes
+        nonlocal left
+        view = memoryview(data)
+        skipped = min(left, len(view))
+        left -= skipped
+        out.write(view[skipped:])
+
+    write(store, sink, name=store.name)
+    out.flush()
 
 
 @dataclass

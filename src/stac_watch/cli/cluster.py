@@ -109,7 +109,10 @@ def fetch(
     out: Annotated[Path, typer.Option(metavar="FOLDER", resolve_path=True, help="Files go to OUT/RUN/.")] = Path("runs"),
     json: JsonOption = False,
 ) -> int:
-    """Copy what a run left on its volume: package, report, item, Dask's report. Run again to continue where it stopped."""
+    """Copy what a run left on its volume: package, report, item, Dask's report. Run again to continue where it stopped.
+
+    Where the run made no package, its output is packed on the way; the archive has the checksum that the run's would have.
+    """
     from rich.console import Console
 
     from stac_watch.app import helper_name

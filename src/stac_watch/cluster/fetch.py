@@ -1,6 +1,7 @@
 """Fetches what a run left on its volume: package, report, item, Dask's report. Resumable; believed when the checksum holds.
 
 A file gets its final name only when it is whole and right, and no byte is fetched twice. `outcome.json` lies beside the files.
+Where a run made no archive of its output, it is packed on its way: the one that the run would have made, byte for byte.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import posixpath
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -21,6 +22,7 @@ from stac_watch.cluster.runs import LATEST, SELECTOR, check_name, find, is_over,
 from stac_watch.cluster.volume import Volume, opened
 from stac_watch.model.errors import CannotWrite, InputError, Temporary, write_failure
 from stac_watch.model.files import replace_file
+from stac_watch.model.forms import Native
 from stac_watch.model.outcome import DATA, MARKER, Outcome, parse_outcome
 from stac_watch.runs.kubernetes_api import Cluster, Document
 
@@ -37,6 +39,7 @@ class Wanted:
     path: str
     size: int | None = None
     sha256: str | None = None
+    packed: str = ""  # the output that it is packed of on its way; empty for what lies there
 
     @property
     def name(self) -> str:
@@ -89,8 +92,8 @@ def fetch(cluster: Cluster, run: str, out: Path, *, pod: Callable[[str], str], w
     folder = _made(out / name)
     with opened(cluster, name, workflow, pod=pod(name), wait=watching.wait) as volume:
         said = told or _marked(volume, name)
-        files = _measured(volume, on_volume(said, parameters(workflow) if workflow else {}))
-        got = [copy(volume.read, file, folder, watching) for file in files]
+        files = _measured(volume, on_volume(said, parameters(workflow) if workflow else {}), said)
+        got = [copy(_reading(volume, file), file, folder, watching) for file in files]
     _write(folder / OUTCOME, json.dumps(said.document(), indent=2) + "\n")
     return got
 
@@ -126,6 +129,8 @@ def on_volume(said: Outcome, given: Mapping[str, str]) -> list[Wanted]:
     """
     package = said.package
     files = [Wanted("package", package.href, package.bytes, package.sha256)] if package is not None else []
+    if package is None and said.engine != Native.REFERENCE and said.output_zarr:
+        files.append(Wanted("package", f"{said.output_zarr}.tar", packed=said.output_zarr))
     files += [Wanted(kind, path) for kind, path in said.files.items()]
     if given.get("dask_perf_html"):
         files.append(Wanted("dask_report", given["dask_perf_html"]))
@@ -204,11 +209,30 @@ def _fill(read: Callable[[str, int], Iterator[bytes]], path: str, size: int, tar
     return there - start
 
 
-def _measured(volume: Volume, files: list[Wanted]) -> list[Wanted]:
+def _measured(volume: Volume, files: list[Wanted], said: Outcome) -> list[Wanted]:
     """Asks for what the run does not say, and leaves out what it meant to write and did not (a Dask report)."""
-    unknown = [f.path for f in files if f.sha256 is None]
-    sums = volume.sums(unknown)
-    return [f if f.sha256 else Wanted(f.kind, f.path, *sums[f.path]) for f in files if f.sha256 or f.path in sums]
+    sums = volume.sums([f.path for f in files if f.sha256 is None and not f.packed])
+    known = [f if f.sha256 or f.packed else replace(f, size=sums[f.path][0], sha256=sums[f.path][1])
+             for f in files if f.sha256 or f.packed or f.path in sums]  # fmt: skip
+    return [_to_pack(volume, f, said) if f.packed else f for f in known]
+
+
+def _to_pack(volume: Volume, file: Wanted, said: Outcome) -> Wanted:
+    """Asks what an archive will be, and whether the output is still what the run wrote: no other checksum would tell.
+
+    Raises:
+        InputError: it is not.
+    """
+    found = volume.archive(file.packed)
+    if said.digest and found.content != said.digest:
+        hint = "its volume is damaged, or somebody wrote there: `stac-watch replay ITEM` converts anew"
+        raise InputError(f"{file.packed} is not what its run has written: its objects have other checksums", hint=hint)
+    return replace(file, size=found.size, sha256=found.sha256)
+
+
+def _reading(volume: Volume, file: Wanted) -> Callable[[str, int], Iterator[bytes]]:
+    """Returns how a file is read from an offset on."""
+    return (lambda _path, offset: volume.pack(file.packed, offset)) if file.packed else volume.read
 
 
 def _where(said: Outcome) -> str:

@@ -57,6 +57,29 @@ with open(sys.argv[1], "rb") as file:
     file.seek(int(sys.argv[2]))
     shutil.copyfileobj(file, sys.stdout.buffer, 1 << 20)
 """
+_MEASURE = """
+import json, sys
+from pathlib import Path
+from geozarr_runner.publish import checksums, package
+from stac_watch.model.checksums import digest_of
+store = Path(sys.argv[1])
+print(json.dumps([*package.measured(store), digest_of(checksums.read(store, {}))]))
+"""
+_PACK = """
+import sys
+from pathlib import Path
+from geozarr_runner.publish.package import send
+send(Path(sys.argv[1]), sys.stdout.buffer, start=int(sys.argv[2]))
+"""
+
+
+@dataclass(frozen=True)
+class Archive:
+    """What an output's archive would be, and what the output is."""
+
+    size: int  # bytes
+    sha256: str
+    content: str  # see `model.checksums.digest_of`
 
 
 @dataclass(frozen=True)
@@ -84,6 +107,23 @@ class Volume:
             InputError: the file cannot be read.
         """
         return self._run(_SEND, path, str(offset))
+
+    def archive(self, output: str) -> Archive:
+        """Returns what the archive of an output would be, which lies nowhere: all of it is read.
+
+        Raises:
+            InputError: the output cannot be read.
+        """
+        size, sha256, content = json.loads(self._said(_MEASURE, output))
+        return Archive(int(size), str(sha256), str(content))
+
+    def pack(self, output: str, offset: int) -> Iterator[bytes]:
+        """Yields an output's archive from an offset on, packed on its way: the same bytes each time.
+
+        Raises:
+            Temporary | InputError: see `read`.
+        """
+        return self._run(_PACK, output, str(offset))
 
     def _said(self, program: str, *arguments: str) -> bytes:
         return b"".join(self._run(program, *arguments))
