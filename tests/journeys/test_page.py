@@ -313,6 +313,7 @@ def test_a_replaced_revision_says_so_and_leads_to_nothing_of_the_other(site):
     assert "its own output is gone" in earlier
     assert "<th>output</th>" not in earlier
     assert "<th>output</th>" in page
+    assert site.read("/").count(f"replaced by revision {new.revision}") == 1, "in the list it is not called verified"
 
 
 def test_what_was_skipped_at_once_has_neither_run_nor_event_nor_output(build):

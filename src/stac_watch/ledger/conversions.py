@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from datetime import datetime
 
 from sqlalchemy import JSON, Connection, and_, or_, select, type_coerce, update
@@ -12,7 +13,7 @@ from stac_watch.ledger import schema as t
 from stac_watch.ledger import statements as sql
 from stac_watch.ledger.moves import conversion_of, rows_of
 from stac_watch.ledger.records import ConversionRow, HistoryRow, Move, SecondLook, Where
-from stac_watch.ledger.session import Session
+from stac_watch.ledger.session import Session, chunked
 from stac_watch.model.event import Lane
 from stac_watch.model.outcome import DATA
 from stac_watch.model.states import IN_FLIGHT, State
@@ -109,6 +110,19 @@ class Conversions:
         with self._session.read() as tx:
             found = tx.execute(query).first()
             return conversion_of(found) if found is not None else None
+
+    def replaced(self, rows: Collection[ConversionRow]) -> dict[str, str]:
+        """Returns by which revision's output those of these conversions were replaced, by key."""
+        mine, other = t.conversion.c, t.conversion.alias("other")
+        query = (
+            select(mine.key, other.c.revision)
+            .join(other, mine.output_zarr == other.c.output_zarr)
+            .where(sql.one_of(mine.key), other.c.state == State.DONE.value, other.c.changed_at > mine.changed_at)
+            .order_by(other.c.changed_at)
+        )
+        done = [row.key for row in rows if row.state is State.DONE]
+        with self._session.read() as tx:
+            return {r.key: r.revision for r in chunked(tx, query, done)}
 
     def superseded(self, row: ConversionRow) -> bool:
         """Tells whether a newer revision of the item took this conversion's place."""

@@ -48,7 +48,7 @@ def read(
         limit=limit, offset=offset, sort=sort,
     )  # fmt: skip
     waits = ledger.outbox.of([row.key for row in rows if row.state is State.QUEUED])
-    said = ledger.items.of(rows)
+    said, replaced = ledger.items.of(rows), ledger.conversions.replaced(rows)
     return [
         line(
             row,
@@ -56,6 +56,7 @@ def read(
             run=runs.of(row),
             due=waits[row.key].due if row.key in waits else None,
             item=said.get((row.source, row.item_id)),
+            replaced=replaced.get(row.key),
         )
         for row in rows
     ]

@@ -48,15 +48,26 @@ class Line:
 
 
 def line(
-    row: ConversionRow, now: datetime, *, run: Run | None = None, due: datetime | None = None, item: ItemRow | None = None
+    row: ConversionRow,
+    now: datetime,
+    *,
+    run: Run | None = None,
+    due: datetime | None = None,
+    item: ItemRow | None = None,
+    replaced: str | None = None,
 ) -> Line:
-    """Returns a conversion as a line; `due` is when its queued event goes out, `item` what the catalog last said."""
+    """Returns a conversion as a line.
+
+    `due` is when its queued event goes out, `item` what the catalog last said, `replaced` the revision in the place of its output.
+    """
     stage = row.reason or ""
     if row.state is State.QUEUED and due is not None and due > now:
         stage = f"{row.reason or 'waits'} · again at {clock(due, now)}"
     elif row.state in IN_FLIGHT:
         done = f" {run.progress[0]}/{run.progress[1]}" if run is not None and run.progress and run.progress[1] else ""
         stage = f"{run.stage}{done}" if run is not None else row.waits_for or "waits for its run"
+    elif replaced is not None:
+        stage = f"replaced by revision {replaced}"
     elif row.state is State.DONE and row.outcome is not None:
         stage = f"verified, {len(row.outcome.checks)} checks"
     seconds = (row.changed_at - row.created_at if row.state is State.DONE else now - row.changed_at).total_seconds()
