@@ -91,6 +91,8 @@ def _build_once(
     with progress.during("preflight"):
         dask_report.prepare(request.recipe.dask_perf_html)
         plan = plan_of(request, called_off)
+        if request.scratch:
+            space.require(plan.estimate, request.scratch)
     space.warn(plan.estimate, target.path.parent)
     folder = stage_folder(target)
     try:

@@ -216,7 +216,7 @@ def _outcome(request: Request, progress: Progress, code: Exit, reason: str, hint
 def _write_outcome(arguments: argparse.Namespace, outcome: Outcome) -> None:
     try:
         if arguments.outcome:
-            marker.write(Path(arguments.outcome), outcome.as_json())
+            marker.write(Path(arguments.outcome), outcome.as_line())
         if arguments.message_file and outcome.code:
             # written in place: Kubernetes mounts the file itself, and takes 4,096 bytes of it
             Path(arguments.message_file).write_text(_last_words(outcome), encoding="utf-8")

@@ -86,6 +86,12 @@ def _add_options(command: argparse.ArgumentParser, *, with_output: bool) -> None
     add("--fence", default="", help="an RFC 3339 time that orders the item's revisions: an output with a later one is left alone")
     add("--installation", default="", help="whose run this is: another installation's output is left alone")
     add("--work", default="", metavar="DIR", help="where sources are staged; default: .geozarr-runner beside the output")
+    add(
+        "--scratch",
+        default="",
+        metavar="SIZE",
+        help="e.g. 12Gi: room where its pod works; what needs more is refused",
+    )
     add("--outcome", default="", metavar="FILE", help="the outcome as JSON, written whatever happens")
     add("--message-file", default="", metavar="FILE", help="where and why it failed, in one line; Kubernetes' termination message")
     add("--status", default="", metavar="FILE", help='{"stage", "done", "total"}, replaced as work goes on')
@@ -165,8 +171,17 @@ def request_of(arguments: argparse.Namespace) -> Request:
         work=Path(arguments.work) if arguments.work else None,
         allowed_hosts=narrowed(_hosts(arguments.source_hosts), _hosts(arguments.allowed_hosts)),
         attempts=arguments.attempts, timeout=arguments.timeout,
-        memory_limit=arguments.memory_limit,
+        memory_limit=arguments.memory_limit, scratch=_room(arguments.scratch),
     )  # fmt: skip
+
+
+def _room(text: str) -> int:
+    """Returns how much room a folder has that goes with its pod; 0 = it does not."""
+    if not text:
+        return 0
+    from geozarr_runner.process.limits import parse_size  # it knows arrays
+
+    return parse_size(text, "--scratch")
 
 
 def _fence(text: str) -> str:

@@ -72,6 +72,7 @@ class Request:
     attempts: int = 5  # per object
     timeout: float = 60.0  # seconds of silence on a connection
     memory_limit: str = ""  # e.g. 2Gi; default: the container's
+    scratch: int = 0  # bytes of room in a folder that goes with its pod; 0 = it is none
     service: Service | None = None  # of an object store, as its client found it; for the item
     offer: Offer | None = field(default=None, repr=False)  # takes what of the output is written for good, before the rest is
 

@@ -19,7 +19,7 @@ from geozarr_runner.process.progress import Progress
 from geozarr_runner.publish import folder as publish
 from geozarr_runner.publish import marker, package, precedence
 from geozarr_runner.request import Identity, Request
-from stac_watch.model.errors import Defect, write_failure
+from stac_watch.model.errors import Defect, InputError, write_failure
 from stac_watch.model.forms import Native
 from stac_watch.model.outcome import MARKER, Outcome
 
@@ -36,6 +36,11 @@ def run(request: Request, *, progress: Progress, now: Callable[[], datetime], ca
     target = _target(request)
     if target.is_remote:
         return _to_object_store(request, target, progress, now, called_off)
+    if request.scratch:
+        raise InputError(
+            f"{target.path} would go with its pod: this run has no volume",
+            hint="give an address in an object store, s3://BUCKET/NAME.zarr; or set `runs.volume` to claim or auto in the values",
+        )
     return _to_file_system(request, target, progress, now, called_off)
 
 

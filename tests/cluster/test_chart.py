@@ -60,6 +60,7 @@ def test_chart_and_manifests_are_the_same_objects(helm, tmp_path, name):
             "must be https",
         ),
         ({"ledger": {"existingSecret": "x"}, "config": {"sources": [SOURCE]}}, "must be s3"),
+        ({"runs": {"volume": "scratch"}, "config": {"sources": [SOURCE]}}, "must be s3"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_before_anything_is_installed(helm, tmp_path, wrong, says):

@@ -7,6 +7,7 @@ import pytest
 import yaml
 from fakes.installation import CONFIG, files_of, told
 
+from stac_watch.cluster.manifests.render import parts
 from stac_watch.model.event import PRIORITY
 from stac_watch.runs.workflow import PARAMETERS
 
@@ -73,14 +74,15 @@ def test_every_parameter_has_its_line_and_says_where_it_comes_from():
 
 def test_every_node_and_its_outputs_have_their_line(objects):
     [template] = [t for t in of_kind(objects, "WorkflowTemplate") if t["metadata"]["name"] == "geozarr-convert"]
-    steps = {t["name"]: t for t in template["spec"]["templates"] if "dag" not in t}
-    told = {
+    on_scratch = parts(told(CONFIG, runs={"volume": "auto"}))["convert.yaml"][0]
+    steps = {t["name"]: t for each in (template, on_scratch) for t in each["spec"]["templates"] if "dag" not in t}
+    lines = {
         line.split("|")[1].strip().strip("`"): line for line in section("The nodes of a run").splitlines() if line.startswith("| `")
     }
-    assert set(told) == set(steps)
+    assert set(lines) == set(steps)
     for name, step in steps.items():
         for output in step.get("outputs", {}).get("parameters", []):
-            assert f"`{output['name']}`" in told[name].split("|")[3]
+            assert f"`{output['name']}`" in lines[name].split("|")[3]
 
 
 def test_lanes_and_reasons_are_named():

@@ -114,6 +114,24 @@ def _marker(fs, root) -> dict | None:
     return json.loads(fs.cat_file(f"{root}/stac-watch.json")) if fs.exists(f"{root}/stac-watch.json") else None
 
 
+def test_where_a_pod_has_no_volume_too_large_a_product_and_a_path_are_refused_before_anything_is_read(
+    bucket, files, product, tmp_path, capsys
+):
+    name, fs = bucket
+    source, work = f"{files.url}/{product.name}", tmp_path / "work"
+    sent = files.chunks_sent()
+    assert main(arguments(source, f"s3://{name}/o.zarr", work=work, scratch="100Mi", **SMALL)) == 73
+    said = capsys.readouterr().err
+    assert "preflight: the run may need 1Gi, and has 0.0977Gi on its node's disk" in said
+    assert "`runs.scratch: 1Gi`" in said
+    assert main(arguments(source, tmp_path / "o.zarr", work=work, scratch="12Gi", **SMALL)) == 65
+    assert "would go with its pod" in capsys.readouterr().err
+    assert files.chunks_sent() == sent
+    assert not (work / "stage").exists()
+    assert fs.ls(name) == []
+    assert list(tmp_path.glob("o.zarr*")) == []
+
+
 def test_an_output_arrives_whole_is_found_done_and_is_replaced_by_another_key(bucket, product, runner, local, tmp_path):
     name, fs = bucket
     root, work = f"{name}/scenes/o.zarr", tmp_path / "work"

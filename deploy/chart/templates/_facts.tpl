@@ -14,6 +14,7 @@ What follows from the configuration and the values, as JSON. The same is compute
 {{- if and $v.webhook.tlsSecret (not (hasPrefix "https://" $engine.webhook)) }}{{ fail "config.engine.webhook must be https://, because webhook.tlsSecret makes the EventSource speak TLS" }}{{ end -}}
 {{- $output := default "var/outputs" (default dict $config.recipe).output -}}
 {{- if and $v.ledger.existingSecret (not (contains "://" $output)) }}{{ fail "config.recipe.output must be s3://… with a ledger in PostgreSQL: outputs on the volumes of runs go with their Workflows" }}{{ end -}}
+{{- if and (eq $v.runs.volume "scratch") (not (contains "://" $output)) }}{{ fail "config.recipe.output must be s3://… with runs.volume: scratch: a run has no volume then that an output could stay on" }}{{ end -}}
 {{- $urls := list -}}{{- $hosts := list -}}{{- $networks := list -}}{{- $names := list -}}{{- $plain := true -}}
 {{- range $config.sources -}}
 {{- $names = append $names .name -}}
@@ -50,8 +51,9 @@ What follows from the configuration and the values, as JSON. The same is compute
 {{- $cores := add 100 (include "stac-watch.scaled" (list (toString (default "0" $requests.cpu)) 1000)) -}}
 {{- $memory := add 1 (include "stac-watch.gibibytes" (list (toString (default "0" $requests.memory)) 1)) -}}
 {{- $bus := ternary 0 (int64 $v.eventBus.replicas) (ne $v.eventBus.existing "") -}}
-{{- $storage := add (mul 2 $runs 12) (include "stac-watch.gibibytes" (list $v.eventBus.size $bus)) -}}
-{{- $hard := dict "persistentvolumeclaims" (toString (add (mul 2 $runs) $bus)) "requests.cpu" (toString (add 2 (div (add (mul $runs $cores) 999) 1000))) "requests.memory" (printf "%dGi" (add 4 (mul $runs $memory))) "requests.storage" (printf "%dGi" $storage) -}}
+{{- $claims := ternary 0 (mul 2 $runs) (eq $v.runs.volume "scratch") -}}
+{{- $storage := add (mul $claims 12) (include "stac-watch.gibibytes" (list $v.eventBus.size $bus)) -}}
+{{- $hard := dict "persistentvolumeclaims" (toString (add $claims $bus)) "requests.cpu" (toString (add 2 (div (add (mul $runs $cores) 999) 1000))) "requests.memory" (printf "%dGi" (add 4 (mul $runs $memory))) "requests.storage" (printf "%dGi" $storage) -}}
 {{- $files := mergeOverwrite (dict "stac-watch.yaml" (toYaml $config)) (deepCopy $v.configFiles) -}}
 {{- $around := "" -}}
 {{- if or $v.proxy.http $v.proxy.https }}{{ $around = join "," (concat (list "$(KUBERNETES_SERVICE_HOST)" "localhost" "127.0.0.1" "::1" ".svc" ".cluster.local") (compact (splitList "," $v.proxy.noProxy))) }}{{ end -}}

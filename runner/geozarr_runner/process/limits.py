@@ -40,7 +40,7 @@ class Granted:
     cpus: float | None
 
 
-def parse_size(text: str) -> int:
+def parse_size(text: str, what: str = "memory limit") -> int:
     """Returns bytes for `2Gi`, `1800M`, `2000000000`: the quantities of Kubernetes.
 
     Raises:
@@ -48,7 +48,7 @@ def parse_size(text: str) -> int:
     """
     match = _SIZE.fullmatch(text.strip())
     if match is None:
-        raise InputError(f"memory limit {text!r} is not a size", hint="write it as Kubernetes does, e.g. 2Gi or 1800M")
+        raise InputError(f"{what} {text!r} is not a size", hint="write it as Kubernetes does, e.g. 2Gi or 1800M")
     return int(float(match[1]) * _UNITS[match[2]])
 
 

@@ -24,6 +24,19 @@ def warn(estimate: Estimate, place: Path) -> None:
         log.warning("%.1f GB free in %s, up to %.1f GB may be needed", free / 1e9, place, need / 1e9)
 
 
+def require(estimate: Estimate, room: int) -> None:
+    """Makes sure that a run fits into a folder of its pod, before anything is fetched: who takes more is evicted without a word.
+
+    Raises:
+        CannotWrite: it may need more than that.
+    """
+    if estimate.volume > room:
+        raise CannotWrite(
+            f"the run may need {estimate.quantity}, and has {room / 1024**3:.3g}Gi on its node's disk",
+            hint=f"set `runs.scratch: {estimate.quantity}` in the values, or `runs.volume: claim`, and render the manifests",
+        )
+
+
 @contextlib.contextmanager
 def writing(folder: Path, estimate: Estimate) -> Iterator[None]:
     """Turns what the operating system says while we write into the error that names the place, the need and what is free."""

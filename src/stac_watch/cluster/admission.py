@@ -116,8 +116,14 @@ def _patched(containers: list[Document], changes: list[Document] | None) -> list
         lists = {
             key: [*container.get(key, []), *value] for key, value in change.items() if isinstance(value, list) and key in container
         }
-        made.append({**container, **change, **lists})
+        made.append({**_merged(container, change), **lists})
     return made
+
+
+def _merged(there: Document, change: Document) -> Document:
+    """Returns an object with a change, whose mappings add to those that are there."""
+    both = {key: _merged(there[key], value) for key, value in change.items() if isinstance(value, dict) and key in there}
+    return {**there, **change, **both}
 
 
 def _filled(node: Any) -> Any:  # noqa: ANN401  # any part of a document

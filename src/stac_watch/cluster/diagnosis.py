@@ -165,13 +165,13 @@ def _names(entries: Sequence[Any]) -> list[str | None]:
     return [entry.get("name") if isinstance(entry, dict) else None for entry in entries]
 
 
-def storage_class(spec: Mapping[str, Any]) -> str:
-    """Returns the class that a template's volumes ask for; empty = the cluster's default."""
+def storage_class(spec: Mapping[str, Any]) -> str | None:
+    """Returns the class that a template's volumes ask for; empty = the cluster's default, None = its runs have none."""
     for entry in spec.get("templates") or []:
         if entry.get("name") == VOLUME:
             manifest = _yaml((entry.get("resource") or {}).get("manifest", ""))
             return str((manifest.get("spec") or {}).get("storageClassName") or "")
-    return ""
+    return None
 
 
 def storage(wanted: Mapping[str, str], classes: Sequence[Mapping[str, Any]]) -> Finding:

@@ -246,8 +246,9 @@ def _storage(c: Cluster, expected: Expected) -> Iterator[Finding]:
     """Every volume has a class: that of runs, of the bus, and of the claims that are there."""
     bus = c.get(c.argo("eventbus", expected.bus)) or {}
     claims = {str(claim["metadata"]["name"]): claim["spec"] for claim in c.items(c.core("persistentvolumeclaims"))}
+    runs = diagnosis.storage_class(_run_pod(c) or {})
     wanted = {
-        "runs": diagnosis.storage_class(_run_pod(c) or {}),
+        **({} if runs is None else {"runs": runs}),
         "bus": str(((bus.get("spec") or {}).get("jetstream") or {}).get("persistence", {}).get("storageClassName") or ""),
         **{name: str(claims[name].get("storageClassName") or "") for name in (expected.poller, BACKUP) if name in claims},
     }

@@ -20,7 +20,7 @@ from stac_watch.cluster.runs import NAME_LABEL, PART_LABEL, SYSTEM, is_ours, tem
 from stac_watch.model.errors import InputError, StacWatchError, Temporary
 from stac_watch.model.outcome import DATA
 from stac_watch.runs.kubernetes_api import Cluster, Document
-from stac_watch.runs.workflow import API_VERSION, CONVERT, TEMPLATE
+from stac_watch.runs.workflow import API_VERSION, CONVERT, ON_SCRATCH, TEMPLATE
 
 FETCH = "stac-watch-fetch"
 FETCH_SELECTOR = f"{NAME_LABEL}={FETCH},{PART_LABEL}={SYSTEM}"
@@ -207,7 +207,7 @@ def image_of(spec: Mapping[str, Any]) -> str:
         InputError: it has no such step.
     """
     for template in spec.get("templates") or []:
-        if template.get("name") == CONVERT and (template.get("container") or {}).get("image"):
+        if template.get("name") in (CONVERT, ON_SCRATCH) and (template.get("container") or {}).get("image"):
             return str(template["container"]["image"])
     raise InputError(f"the template {TEMPLATE} has no step {CONVERT!r}", hint="`kubectl apply -k workflows` installs ours")
 

@@ -105,6 +105,10 @@ class Outcome:
         """Returns the text of the runner's files: every member, one order for all."""
         return json.dumps(self.document(whole=True), indent=2) + "\n"
 
+    def as_line(self) -> str:
+        """Returns the same in one line: Argo keeps it twice in each Workflow, and a third of the text is how it is set."""
+        return json.dumps(self.document(whole=True), separators=(",", ":")) + "\n"
+
 
 def parse_outcome(text: str | bytes) -> Outcome | None:
     """Returns the outcome that a text holds; None when it is no JSON object, or says nothing."""

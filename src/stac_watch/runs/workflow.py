@@ -23,6 +23,7 @@ GROUP, VERSION, PLURAL = "argoproj.io", "v1alpha1", "workflows"
 API_VERSION = f"{GROUP}/{VERSION}"
 TEMPLATE = "geozarr-convert"
 PREFLIGHT, VOLUME, CONVERT, RELEASE = "preflight", "volume", "convert", "release"
+ON_SCRATCH = "convert-on-scratch"  #: the one step of a run that has no volume
 OUTCOME, SIZE = "outcome", "size"
 
 LABELS = {
@@ -257,7 +258,7 @@ def _progress(nodes: Sequence[Mapping[str, Any]]) -> tuple[int, int] | None:
     """Returns what the runner wrote into Argo's progress file; a pod that writes none counts 0/1, which says nothing."""
     for node in reversed(nodes):
         match = re.fullmatch(r"(\d+)/(\d+)", str(node.get("progress", "")))
-        if node.get("templateName") == CONVERT and match and int(match[2]) > 1:
+        if node.get("templateName") in (CONVERT, ON_SCRATCH) and match and int(match[2]) > 1:
             return int(match[1]), int(match[2])
     return None
 

@@ -1,27 +1,18 @@
-"""The WorkflowTemplate `geozarr-convert`, in Hera: one conversion as preflight -> volume -> convert, and at its end -> release.
+"""The WorkflowTemplate `geozarr-convert`, in Hera: one conversion as preflight -> volume -> convert, or in one pod.
 
 No step runs a shell, and a value of an event stands nowhere but in an argument of a container.
 
-Few steps, because each costs about 10 s on a default controller. No `volumeClaimTemplates`: their size cannot be a parameter, and
-Argo deletes them when the run succeeds. No `containerSet`: it turns every exit code into 64, and the retry rule never sees 75.
+Few steps, because each costs about 10 s on a default controller. No `containerSet`: it turns every exit code into 64, and the retry
+rule never sees 75.
 Sources: Argo Workflows 4.0.5, docs/{retries,fields,workflow-pod-security-context}.md; Hera 7.1.0 (models of that version).
 """
 
 from __future__ import annotations
 
-import yaml
-from hera.workflows import (
-    DAG,
-    Container,
-    Parameter,
-    Resource,
-    RetryStrategy,
-    Task,
-    WorkflowTemplate,
-)
+from hera.workflows import DAG, Container, Parameter, RetryStrategy, Task, WorkflowTemplate
 from hera.workflows import models as m
 
-from stac_watch.cluster.manifests import pods
+from stac_watch.cluster.manifests import pods, volumes
 from stac_watch.cluster.manifests.settings import (
     RUN,
     TMP,
@@ -36,7 +27,7 @@ from stac_watch.cluster.manifests.settings import (
 from stac_watch.cluster.manifests.tree import as_text, given, merged
 from stac_watch.model.errors import Exit
 from stac_watch.model.outcome import DATA
-from stac_watch.runs.workflow import CONVERT, OUTCOME, PARAMETERS, PREFLIGHT, RELEASE, SIZE, TEMPLATE, VOLUME
+from stac_watch.runs.workflow import CONVERT, ON_SCRATCH, OUTCOME, PARAMETERS, PREFLIGHT, RELEASE, SIZE, TEMPLATE, VOLUME
 from stac_watch.runs.workflow import Parameter as Wanted
 
 RETRY_EXIT_CODES = (int(Exit.TEMPORARY), 137, int(Exit.TERMINATED))
@@ -47,23 +38,19 @@ TOKEN_FOLDER = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105  # 
 LAST_WORDS = "/dev/termination-log"  # Kubernetes' own: what is in it at the end, Argo shows behind the exit code
 SIZE_FILE, OUTCOME_FILE = f"{TMP}/size", f"{TMP}/outcome.json"
 _P = "{{{{workflow.parameters.{}}}}}".format
-_DONE_WITH = "{{=workflow.status == 'Succeeded' && workflow.parameters.output_zarr contains '://'}}"
 
 
 def convert_template(settings: Settings) -> Object:
     """Returns the WorkflowTemplate `geozarr-convert`."""
     with WorkflowTemplate(
         name=TEMPLATE,
-        entrypoint="main",
-        on_exit="end",
+        entrypoint=volumes.MAIN,
         service_account_name=RUN,
         arguments=[_argument(p, settings) for p in PARAMETERS],
         active_deadline_seconds=DEADLINE,
         pod_gc=m.PodGC(strategy="OnWorkflowSuccess", delete_delay_duration="120s"),
         # two attempts for one object store name must not meet; a name on a volume is the run's own
-        synchronization=m.Synchronization(
-            mutexes=[m.Mutex(name=_either("workflow.parameters.output_zarr contains '://'", "workflow.parameters.output_zarr"))]
-        ),
+        synchronization=m.Synchronization(mutexes=[m.Mutex(name=_either(volumes.TO_STORE, "workflow.parameters.output_zarr"))]),
         workflow_metadata=m.WorkflowMetadata(
             labels=labels(TEMPLATE),
             annotations={
@@ -80,16 +67,19 @@ def convert_template(settings: Settings) -> Object:
         ),
     ) as template:
         preflight = _preflight()
-        volume = _volume()
-        convert = _convert()
+        volume = volumes.volume_step()
+        convert = _convert(CONVERT)
+        on_scratch = _convert(ON_SCRATCH, f"--scratch={settings.values.runs.scratch}")
         size = {SIZE: f"{{{{tasks.{PREFLIGHT}.outputs.parameters.{SIZE}}}}}"}
-        with DAG(name="main"):
+        with DAG(name=volumes.MAIN):
             Task(name=PREFLIGHT, template=preflight)
-            Task(name=VOLUME, template=volume, arguments=size, depends=PREFLIGHT)
+            # what was skipped has no size: nothing follows from it
+            Task(name=VOLUME, template=volume, arguments=size, depends=f"{PREFLIGHT}.Succeeded")
             Task(name=CONVERT, template=convert, depends=VOLUME)
-        release = _release()
-        with DAG(name="end"):
-            Task(name=RELEASE, template=release, when=_DONE_WITH, continue_on=m.ContinueOn(error=True, failed=True))
+            Task(name=ON_SCRATCH, template=on_scratch)
+        release = volumes.release_step()
+        with DAG(name=volumes.END):
+            Task(name=RELEASE, template=release, when=volumes.DONE_WITH, continue_on=m.ContinueOn(error=True, failed=True))
     document: Object = template.to_dict()
     return _told(document, settings)
 
@@ -99,7 +89,9 @@ def _told(document: Object, settings: Settings) -> Object:
     values = settings.values
     about = {
         "workflows.argoproj.io/title": "Sentinel-2 Zarr to GeoZarr",
-        "workflows.argoproj.io/description": "Converts one product on a volume of its own: preflight, volume, convert.",
+        "workflows.argoproj.io/description": "Converts one product, on a volume of its own or in one pod.",
+        # not beside each parameter: Argo copies the template's spec into every Workflow, and etcd keeps those for days
+        "stac-watch/parameters": "".join(f"{parameter.name}: {parameter.description}\n" for parameter in PARAMETERS),
     }
     document["metadata"] = annotated(meta(TEMPLATE, settings), merged(about, values.annotations))
     spec = document["spec"]
@@ -116,12 +108,16 @@ def _told(document: Object, settings: Settings) -> Object:
         **pods.spread_patch(values.runs),
     }
     steps = {entry["name"]: entry for entry in spec["templates"]}
-    for name, resources in ((PREFLIGHT, values.runs.preflight), (CONVERT, values.runs.convert)):
-        steps[name]["container"] |= _container(settings, resources, data=name == CONVERT)
-        steps[name]["podSpecPatch"] = restrict(settings, "init", "wait", without_token=True)
+    for name, resources in ((PREFLIGHT, values.runs.preflight), (CONVERT, values.runs.convert), (ON_SCRATCH, values.runs.convert)):
+        steps[name]["container"] |= _container(settings, resources, data=name != PREFLIGHT)
+        room = values.runs.scratch if name == ON_SCRATCH else ""
+        steps[name]["podSpecPatch"] = restrict(settings, "init", "wait", without_token=True, room=room)
     for name in (VOLUME, RELEASE):
         steps[name]["podSpecPatch"] = restrict(settings, "init", "main")
-    steps[VOLUME]["resource"]["manifest"] = claim(settings.runs_class)
+    steps[VOLUME]["resource"]["manifest"] = volumes.claim(settings.runs_class)
+    steps[ON_SCRATCH]["volumes"] = [volumes.on_node(settings)]
+    spec["templates"] = volumes.chosen(steps, settings)
+    document["spec"] = {**spec, **given({"onExit": volumes.END}, volumes.releases(settings))}
     return document
 
 
@@ -146,26 +142,9 @@ def _container(settings: Settings, resources: Object, *, data: bool) -> Object:
     }
 
 
-def claim(storage_class: str = "") -> str:
-    """Returns the manifest of a run's volume: named like the run, as large as preflight says, gone with the Workflow."""
-    chosen = given({"storageClassName": storage_class})
-    manifest = {
-        "apiVersion": "v1",
-        "kind": "PersistentVolumeClaim",
-        "metadata": {"name": "{{workflow.name}}", "labels": labels(TEMPLATE)},
-        "spec": {
-            "accessModes": ["ReadWriteOnce"],
-            **chosen,
-            "resources": {"requests": {"storage": f"{{{{inputs.parameters.{SIZE}}}}}"}},
-        },
-    }
-    text: str = as_text(manifest, width=200)
-    return text
-
-
 def _argument(parameter: Wanted, settings: Settings) -> Parameter:
     value = settings.allowed_hosts if parameter.name == "allowed_hosts" else parameter.default
-    argument = Parameter(name=parameter.name, description=parameter.description, enum=list(parameter.enum) or None)
+    argument = Parameter(name=parameter.name, enum=list(parameter.enum) or None)
     if value is not None:  # None would be taken for the text "null"
         argument.value = value
     return argument
@@ -195,16 +174,13 @@ def _preflight() -> Container:
     )
 
 
-def _convert() -> Container:
-    args = [CONVERT, *_flags(f"--outcome={OUTCOME_FILE}", f"--work={DATA}/.geozarr-runner")]
-    return _runner(CONVERT, args=args, outputs=[_outcome()], data=True)
+def _convert(name: str, *more: str) -> Container:
+    args = [CONVERT, *_flags(f"--outcome={OUTCOME_FILE}", f"--work={DATA}/.geozarr-runner", *more)]
+    return _runner(name, args=args, outputs=[_outcome()], data=True)
 
 
 def _runner(name: str, *, args: list[str], outputs: list[Parameter], data: bool = False) -> Container:
-    volumes = []
-    if data:
-        source = m.PersistentVolumeClaimVolumeSource(claim_name="{{workflow.name}}")
-        volumes.append(m.Volume(name="data", persistent_volume_claim=source))
+    claimed = m.PersistentVolumeClaimVolumeSource(claim_name="{{workflow.name}}")
     return Container(
         name=name,
         command=["geozarr-runner"],  # always given: without it the controller asks the image's registry
@@ -215,7 +191,7 @@ def _runner(name: str, *, args: list[str], outputs: list[Parameter], data: bool 
             expression=retry_expression(),
             backoff=m.Backoff(duration="10s", factor=3, cap="10m"),  # the first is waited before a permanent failure ends, too
         ),
-        volumes=volumes or None,
+        volumes=[m.Volume(name="data", persistent_volume_claim=claimed)] if name == CONVERT else None,
         working_dir=DATA if data else TMP,
     )
 
@@ -226,47 +202,17 @@ def retry_expression() -> str:
     return f"lastRetry.exitCode in [{codes}] || lastRetry.status == 'Error'"
 
 
-def _volume() -> Resource:
-    """`apply`, not `create`: a step that was killed after it made the claim must not fail on it the next time."""
-    return Resource(
-        name=VOLUME,
-        action="apply",
-        set_owner_reference=True,
-        manifest=claim(),
-        inputs=[Parameter(name=SIZE)],
-        retry_strategy=RetryStrategy(  # an exhausted quota is waited for, about half an hour
-            limit="10", retry_policy="Always", backoff=m.Backoff(duration="15s", factor=2, cap="5m")
-        ),
-    )
-
-
-def _release() -> Resource:
-    """Returns the step that gives the volume of a run back when the run has succeeded and its output is in an object store.
-
-    Nothing of worth is on it then. Kept for the three days that the Workflow is kept, 11 GiB each, volumes were what ended first:
-    62 runs a day in a quota of 2 TiB. Kubernetes takes a claim away only when the pods that mounted it are gone, too: two minutes
-    after success. Those of a failed run stay to be looked at, and so its claim is left alone.
-    """
-    gone = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "{{workflow.name}}"}}
-    return Resource(
-        name=RELEASE,
-        action="delete",
-        flags=["--wait=false"],
-        manifest=yaml.safe_dump(gone, sort_keys=True),
-        retry_strategy=RetryStrategy(limit="3", retry_policy="Always", backoff=m.Backoff(duration="10s", factor=3, cap="2m")),
-    )
-
-
 def _outcome() -> Parameter:
     return Parameter(name=OUTCOME, value_from=m.ValueFrom(path=OUTCOME_FILE, default=""))
 
 
-def restrict(settings: Settings, *names: str, without_token: bool = False) -> str:
+def restrict(settings: Settings, *names: str, without_token: bool = False, room: str = "") -> str:
     """Returns the patch that bounds Argo's own containers and puts them under the restricted profile; `wait` tells progress sooner.
 
     A patch must name only containers that the pod has: a resource step has no `wait`. `without_token` leaves the account's token to
     Argo's containers, short-lived as ever, and takes it from `main`, which reads what strangers wrote. Argo's own way to that end
     (`executor.serviceAccountName`) needs a Secret with a token that never expires (4.0.5, workflow/controller/workflowpod.go).
+    `room` is asked of the node's disk for `main`: without it a node would take more pods than fit, and evict them later.
     """
     token = {"volumeMounts": [{"name": "argo-token", "mountPath": TOKEN_FOLDER, "readOnly": True}]} if without_token else {}
     containers: list[Object] = []
@@ -276,6 +222,8 @@ def restrict(settings: Settings, *names: str, without_token: bool = False) -> st
         if name == "wait":
             patch["env"] = [{"name": "ARGO_PROGRESS_PATCH_TICK_DURATION", "value": "10s"}]
         containers.append(patch)
+    if room:
+        containers.append({"name": "main", "resources": {"requests": {"ephemeral-storage": room}}})
     init = [c for c in containers if c["name"] == "init"]
     pod: Object = {"initContainers": init, "containers": [c for c in containers if c not in init]}
     if without_token:

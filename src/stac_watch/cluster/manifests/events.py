@@ -10,6 +10,8 @@ pkg/reconciler/eventbus/installer/jetstream.go (pods), pkg/eventbus/jetstream/ba
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from stac_watch.cluster.manifests import pods
 from stac_watch.cluster.manifests.guard import event_filter
 from stac_watch.cluster.manifests.pod_values import EventsValues
@@ -178,10 +180,10 @@ def sensor_account(settings: Settings) -> list[Object]:
 type Rule = tuple[list[str], list[str], list[str]]
 
 
-def account(name: str, settings: Settings, values: AccountValues, rules: list[Rule]) -> list[Object]:
-    """Returns ServiceAccount, Role and RoleBinding for rules of (API groups, resources, verbs)."""
+def account(name: str, settings: Settings, values: AccountValues, rules: list[Rule], more: Sequence[object] = ()) -> list[Object]:
+    """Returns ServiceAccount, Role and RoleBinding for rules of (API groups, resources, verbs), and `more` of them as they are."""
     rbac = "rbac.authorization.k8s.io"
-    allowed = [{"apiGroups": groups, "resources": resources, "verbs": verbs} for groups, resources, verbs in rules]
+    allowed = [*({"apiGroups": groups, "resources": resources, "verbs": verbs} for groups, resources, verbs in rules), *more]
     return [
         {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": _annotated(name, settings, values)},
         {"apiVersion": f"{rbac}/v1", "kind": "Role", "metadata": meta(name, settings), "rules": allowed},

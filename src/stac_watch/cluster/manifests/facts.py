@@ -131,16 +131,17 @@ def addresses(config: Config) -> list[str]:
 def hard(runs: int, values: SiteValues) -> Object:
     """Returns a quota's figures.
 
-    Each run has one volume, which goes soon after a success. Once more as many are for those on their way out, and for runs that
-    failed: their volumes stay until their Workflows go.
+    Each run has one volume, where it does not work on its node's disk. It goes soon after a success; once more as many are for
+    those on their way out, and for runs that failed: their volumes stay until their Workflows go.
     """
     asked = values.runs.convert.get("requests") or {}
     cores = round(quantity(str(asked.get("cpu", "0"))) * 1000) + 100  # thousandths; Argo's containers included
     memory = _up(round(quantity(str(asked.get("memory", "0")))), GIBIBYTE) + 1
     bus = 0 if values.event_bus.existing else values.event_bus.replicas
-    storage = 2 * runs * RUN_VOLUME + _up(bus * round(quantity(values.event_bus.size)), GIBIBYTE)
+    claims = 0 if values.runs.volume == "scratch" else 2 * runs
+    storage = claims * RUN_VOLUME + _up(bus * round(quantity(values.event_bus.size)), GIBIBYTE)
     figures = {
-        "persistentvolumeclaims": str(2 * runs + bus),
+        "persistentvolumeclaims": str(claims + bus),
         "requests.cpu": str(_up(runs * cores, 1000) + 2),
         "requests.memory": f"{runs * memory + 4}Gi",
         "requests.storage": f"{storage}Gi",
@@ -169,6 +170,11 @@ def _check(config: Config, engine: ArgoSettings, values: SiteValues) -> None:
             f"recipe.output is {config.recipe.output!r}: outputs on the volumes of runs go with their Workflows (engine.keep), and"
             " a ledger in PostgreSQL is for an installation that stays",
             hint="set `recipe: {output: s3://BUCKET/{collection}/{item_id}.zarr}`",
+        )
+    if values.runs.volume == "scratch" and "://" not in config.recipe.output:
+        raise ConfigError(
+            f"recipe.output is {config.recipe.output!r}: with `runs.volume: scratch` there is no volume that it could stay on",
+            hint="set `recipe: {output: s3://BUCKET/{collection}/{item_id}.zarr}`, or `runs: {volume: claim}`",
         )
 
 

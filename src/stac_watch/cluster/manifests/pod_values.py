@@ -85,6 +85,12 @@ class PollerValues(ProgramValues):
 class RunsValues(ProgramValues):
     """The pods of runs."""
 
+    volume: Literal["claim", "auto", "scratch"] = "claim"
+    """Where a run works. claim: on a volume of its own, as large as the product needs; a step that is tried again goes on from what
+    lies there. scratch: in one pod, on its node's disk; outputs must go to an object store, and a step that is tried again begins
+    anew. auto: scratch where the output goes to an object store, else a claim. See [volumes](../deploy.md#volumes)."""
+    scratch: VolumeSize = Field(default="12Gi", min_length=1)
+    """Room on a node's disk for a run without a claim: so much is asked of the node, and what needs more is refused with 73."""
     preflight: Fragment = {"limits": {"memory": "1Gi"}, "requests": {"cpu": "100m", "memory": "256Mi"}}
     """Resources of the step that looks at a product."""
     convert: Fragment = {"limits": {"memory": "4Gi"}, "requests": {"cpu": "1", "memory": "2Gi"}}

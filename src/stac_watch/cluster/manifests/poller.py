@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import yaml
 
-from stac_watch.cluster.manifests import pods
+from stac_watch.cluster.manifests import pods, volumes
 from stac_watch.cluster.manifests.events import account
 from stac_watch.cluster.manifests.settings import (
     AUDIT,
@@ -47,13 +47,11 @@ def namespace(settings: Settings) -> Object:
 
 
 def run_account(settings: Settings) -> list[Object]:
-    """Returns the account of the runs: they report to Argo, make their volume, and give it back."""
-    return account(
-        RUN,
-        settings,
-        settings.values.service_accounts.run,
-        [([GROUP], ["workflowtaskresults"], ["create", "patch"]), ([""], ["persistentvolumeclaims"], ["create", "delete", "get"])],
-    )
+    """Returns the account of the runs: they report to Argo, and where they have a volume, make it and give it back."""
+    report = ([GROUP], ["workflowtaskresults"], ["create", "patch"])
+    volume = {"apiGroups": [""], "resources": ["persistentvolumeclaims"], "verbs": ["create", "delete", "get"]}
+    more = when(volumes.has_claims(settings), volume)
+    return account(RUN, settings, settings.values.service_accounts.run, [report], more)
 
 
 def poller_accounts(settings: Settings) -> list[Object]:

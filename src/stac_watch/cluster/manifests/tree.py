@@ -7,6 +7,7 @@ nothing in a builder asks `if settings.x`: it says `when(settings.x, …)`, whic
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -77,6 +78,12 @@ class Key(str):  # noqa: SLOT000  # it has two attributes more
 def expression_of(condition: object) -> str | None:
     """Returns the expression of a hole; None for a real value."""
     return condition.expression if isinstance(condition, Hole) else None
+
+
+def is_one(value: str, *texts: str) -> Any:  # noqa: ANN401  # a condition: real, or a hole
+    """Returns whether a value is one of these."""
+    test = expression_of(value)
+    return value in texts if test is None else Hole(f"has {test} (list {' '.join(json.dumps(text) for text in texts)})")
 
 
 def absent(condition: Any) -> Any:  # noqa: ANN401  # a value or a hole
