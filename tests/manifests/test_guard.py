@@ -7,9 +7,11 @@ import json
 import re
 
 import pytest
+from fakes.installation import CONFIG, told
 from lupa import lua51
 
 from stac_watch.cluster.manifests.guard import SETTABLE, script
+from stac_watch.cluster.manifests.render import parts
 from stac_watch.model.errors import StacWatchError
 from stac_watch.model.event import MAX_TEXT, build_event, next_attempt, parse_event, run_name
 from stac_watch.runs.workflow import illegal_label
@@ -22,7 +24,7 @@ def sensor_takes(objects):
     filters = dependency["filters"]
     assert filters["script"] == script()
 
-    def takes(body):
+    def takes(body, text=filters["script"]):
         first = json.loads(body, object_pairs_hook=lambda pairs: dict(reversed(pairs)))
         for entry in filters["data"]:
             value = {"body": first}
@@ -33,7 +35,7 @@ def sensor_takes(objects):
         lua = lua51.LuaRuntime(register_eval=False, register_builtins=False)
         lua.globals()["event"] = table(lua, {"header": {}, "body": json.loads(body), "metadata": {}})
         try:
-            return lua.execute(filters["script"]) is True
+            return lua.execute(text) is True
         except lua51.LuaError:
             return False
 
@@ -65,6 +67,27 @@ def test_every_attempt_of_every_kind_passes(sensor_takes, conversion, event):
         assert is_sent(body)
         assert sensor_takes(body)
     assert run_name(conversion, 3) in event.decode()
+
+
+@pytest.mark.parametrize("sensors", [2, 3, 4])
+def test_each_event_is_one_sensors(sensor_takes, event, sensors):
+    """Keys are hashes: each Sensor has its share, whatever attempt it is, and no event has two Sensors or none."""
+    shares = []
+    for number in range(40):
+        body = event.decode().replace(json.loads(event)["data"]["key"][:16], f"{number * 1637:04x}{number:012x}").encode()
+        takers = [n for n in range(sensors) if sensor_takes(body, script(sensors, n))]
+        assert len(takers) == 1
+        shares += takers
+    assert set(shares) == set(range(sensors))
+
+
+def test_sensors_are_called_apart_and_the_first_keeps_its_name():
+    made = [d for d in parts(told(CONFIG, eventBus={"sensors": 3}))["events.yaml"] if d["kind"] == "Sensor"]
+    assert [d["metadata"]["name"] for d in made] == ["geozarr", "geozarr-2", "geozarr-3"]
+    for number, sensor in enumerate(made):
+        assert sensor["spec"]["dependencies"][0]["filters"]["script"] == script(3, number)
+        resource = sensor["spec"]["triggers"][0]["template"]["k8s"]["source"]["resource"]
+        assert resource["metadata"]["labels"]["events.argoproj.io/sensor"] == sensor["metadata"]["name"]
 
 
 def test_events_of_earlier_versions_pass(sensor_takes, event):

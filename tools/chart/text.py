@@ -19,10 +19,10 @@ def template(documents: Sequence[Tree]) -> str:
     lines: list[str] = []
     for document in documents:
         tests, inner = [], document
-        while isinstance(inner, When):
-            tests.append(inner.test)
+        while isinstance(inner, When | Each):
+            tests.append(f"if {inner.test}" if isinstance(inner, When) else f"range $each := {inner.over}")
             inner = inner.entry
-        lines += [f"{{{{- if {test} }}}}" for test in tests]
+        lines += [f"{{{{- {test} }}}}" for test in tests]
         lines += ["---", *_mapping(inner, "")]
         lines += ["{{- end }}" for _ in tests]
     return BEGIN + "\n".join(lines) + "\n"

@@ -319,7 +319,7 @@ def _expected(settings: Settings) -> Expected:
         template=convert_template(settings),
         bus=settings.bus,
         event_source=names.EVENT_SOURCE,
-        sensor=names.SENSOR,
+        sensors=tuple(map(names.sensor_name, range(settings.values.event_bus.sensors))),
         poller=names.POLLER,
         accounts=(names.RUN, names.SENSOR_ACCOUNT, names.POLLER),
         instance_id=settings.instance_id,

@@ -45,7 +45,7 @@ class Expected:
     template: Document  # as rendered
     bus: str
     event_source: str
-    sensor: str
+    sensors: tuple[str, ...]
     poller: str
     accounts: tuple[str, ...]
     instance_id: str  # of the Workflow controller; empty = one without
@@ -205,7 +205,7 @@ def _events(c: Cluster, expected: Expected) -> Iterator[Finding]:
     wanted = (  # what it is called here, plural, object, label of its pods
         ("EventBus", "eventbus", expected.bus, "eventbus-name"),
         ("EventSource", "eventsources", expected.event_source, "eventsource-name"),
-        ("Sensor", "sensors", expected.sensor, "sensor-name"),
+        *(("Sensor", "sensors", name, "sensor-name") for name in expected.sensors),
     )
     found = [c.get(c.argo(plural, name)) for _, plural, name, _ in wanted]
     deployment = c.get(c.path(APPS, "deployments", expected.poller))

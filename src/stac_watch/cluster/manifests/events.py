@@ -11,6 +11,7 @@ pkg/reconciler/eventbus/installer/jetstream.go (pods), pkg/eventbus/jetstream/ba
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from stac_watch.cluster.manifests import pods
 from stac_watch.cluster.manifests.guard import event_filter
@@ -22,7 +23,6 @@ from stac_watch.cluster.manifests.settings import (
     EVENT_SOURCE,
     NO_API,
     PORT,
-    SENSOR,
     SENSOR_ACCOUNT,
     SENSOR_POD,
     TRIGGER,
@@ -33,8 +33,9 @@ from stac_watch.cluster.manifests.settings import (
     labels,
     meta,
     pod_security,
+    sensor_name,
 )
-from stac_watch.cluster.manifests.tree import absent, given, merged, when
+from stac_watch.cluster.manifests.tree import absent, given, merged, numbered, when
 from stac_watch.cluster.manifests.values import AccountValues
 from stac_watch.model.event import LATER, MAX_EVENT_BYTES, OLDER_OPTIONS
 from stac_watch.runs.workflow import API_VERSION, INSTANCE_LABEL, LABELS, TEMPLATE, mapped
@@ -127,18 +128,24 @@ def event_source(settings: Settings) -> Object:
     }
 
 
-def sensor(settings: Settings) -> Object:
-    """Returns the Sensor: each event becomes the one Workflow that it names.
+def sensors(settings: Settings) -> list[Any]:
+    """Returns the Sensors, each with its share of the events."""
+    return numbered(settings.values.event_bus.sensors, lambda number: sensor(settings, number))
+
+
+def sensor(settings: Settings, number: int = 0) -> Object:
+    """Returns a Sensor: each event of its share becomes the one Workflow that it names.
 
     `patch` with a fixed name is an idempotent create. 60 attempts of 10 s outlast a restart of the API server; what still fails
     goes to the log, and the poller, which sees no Workflow, sends the event again.
     """
+    filters = event_filter(settings.values.event_bus.sensors, number)
     return {
         "apiVersion": API_VERSION,
         "kind": "Sensor",
-        "metadata": meta(SENSOR, settings),
+        "metadata": meta(sensor_name(number), settings),
         "spec": {
-            "dependencies": [{"name": DEPENDENCY, "eventName": EVENT, "eventSourceName": EVENT_SOURCE, "filters": event_filter()}],
+            "dependencies": [{"name": DEPENDENCY, "eventName": EVENT, "eventSourceName": EVENT_SOURCE, "filters": filters}],
             "eventBusName": settings.bus,
             "replicas": 1,
             "template": {**_pod(SENSOR_POD, settings, settings.values.sensor), "serviceAccountName": SENSOR_ACCOUNT},
@@ -153,7 +160,11 @@ def sensor(settings: Settings) -> Object:
                     "retryStrategy": {"duration": "10s", "factor": 1, "jitter": 0.2, "steps": 60},
                     "template": {
                         "name": TRIGGER,
-                        "k8s": {"operation": "patch", "parameters": _mapping(), "source": {"resource": _workflow(settings)}},
+                        "k8s": {
+                            "operation": "patch",
+                            "parameters": _mapping(),
+                            "source": {"resource": _workflow(settings, sensor_name(number))},
+                        },
                     },
                 }
             ],
@@ -197,10 +208,10 @@ def account(name: str, settings: Settings, values: AccountValues, rules: list[Ru
     ]
 
 
-def _workflow(settings: Settings) -> Object:
+def _workflow(settings: Settings, name: str) -> Object:
     """Returns the Workflow before an event's values are in it; no namespace: the Sensor's own is taken."""
     instance = given({INSTANCE_LABEL: settings.instance_id})
-    flow = {"events.argoproj.io/sensor": SENSOR, "events.argoproj.io/trigger": TRIGGER}  # what the UI's event flow page looks for
+    flow = {"events.argoproj.io/sensor": name, "events.argoproj.io/trigger": TRIGGER}  # what the UI's event flow page looks for
     return {
         "apiVersion": API_VERSION,
         "kind": "Workflow",

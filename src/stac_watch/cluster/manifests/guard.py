@@ -74,23 +74,24 @@ if digits == nil or not matches(data.key, "^[0-9a-f]+$", 64) then return false e
 local attempt = string.format("%%d", data.attempt)
 local tail = "-" .. string.sub(data.key, 1, digits) .. "-" .. attempt
 if event.id ~= data.key .. "-" .. attempt then return false end
+if tonumber(string.sub(data.key, 1, 4), 16) %% %(sensors)s ~= %(number)s then return false end -- another Sensor's
 return matches(data.run, "^gz%%-[a-z0-9-]+$", %(longest)d) and string.sub(data.run, -#tail) == tail
 """
 
 
-def event_filter() -> Object:
-    """Returns the Sensor's filter: names by the mapping's own parser, the rest by a script that knows how they belong together."""
+def event_filter(sensors: int = 1, number: int = 0) -> Object:
+    """Returns the filter of one of so many Sensors: names by the mapping's own parser, the rest by a script."""
     return {
         "data": [
             _pattern("body.id", f"^({_KEYS})-[1-9][0-9]{{0,5}}$"),
             _pattern("body.data.key", f"^({_KEYS})$"),
             _pattern("body.data.run", _RUN),
         ],
-        "script": script(),
+        "script": script(sensors, number),
     }
 
 
-def script() -> str:
+def script(sensors: int = 1, number: int = 0) -> str:
     """Returns the script, in the Lua (5.1) that Argo Events runs; it sees the request as `event`."""
     named = {"mapped": MAPPED, "later": LATER, "labels": [key for key in LABELS.values() if key not in ("key", "attempt")]}
     digits = {KEY_DIGITS: NAME_DIGITS, **FORMER}
@@ -102,6 +103,8 @@ def script() -> str:
         "least": min(PRIORITY.values()),
         "first": max(PRIORITY.values()),
         "longest": MAX_NAME,
+        "sensors": sensors,
+        "number": number,
     }
 
 

@@ -12,7 +12,8 @@ import json
 import re
 from dataclasses import dataclass
 
-from stac_watch.cluster.manifests.settings import EVENT_SOURCE, POLLER, SENSOR, Object, Settings, meta
+from stac_watch.cluster.manifests.pod_values import MOST_SENSORS
+from stac_watch.cluster.manifests.settings import EVENT_SOURCE, POLLER, Object, Settings, meta, sensor_name
 from stac_watch.cluster.manifests.tree import given, merged
 
 API = "monitoring.coreos.com/v1"
@@ -292,7 +293,7 @@ PANELS = (
 def monitors(settings: Settings) -> list[Object]:
     """Returns who is scraped: the poller by its Service, EventSource and Sensor by their pods (they have no Service for it)."""
     argo = [{"key": "controller", "operator": "In", "values": ["eventsource-controller", "sensor-controller"]}]
-    ours = [{"key": "owner-name", "operator": "In", "values": [EVENT_SOURCE, SENSOR]}]
+    ours = [{"key": "owner-name", "operator": "In", "values": [EVENT_SOURCE, *map(sensor_name, range(MOST_SENSORS))]}]
     return [
         {
             "apiVersion": API,

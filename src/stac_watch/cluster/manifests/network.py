@@ -20,7 +20,6 @@ from stac_watch.cluster.manifests.settings import (
     POLLER,
     PORT,
     PRIVATE,
-    SENSOR,
     SENSOR_POD,
     WEB_PORT,
     Object,
@@ -40,7 +39,7 @@ NEVER = ("169.254.0.0/16", "fe80::/10", *sorted(METADATA_SERVICES))  # where clo
 
 _POLLER = {"app.kubernetes.io/name": POLLER}
 _EVENT_SOURCE = {"controller": "eventsource-controller", "eventsource-name": EVENT_SOURCE}
-_SENSOR = {"controller": "sensor-controller", "sensor-name": SENSOR}
+_SENSOR = {"controller": "sensor-controller", "app.kubernetes.io/name": SENSOR_POD}
 _RUNS = {"matchExpressions": [{"key": "workflows.argoproj.io/workflow", "operator": "Exists"}]}
 
 

@@ -12,6 +12,7 @@ from stac_watch.cluster.manifests.quantity import quantity
 
 type Fragment = dict[str, Any]
 NOTHING: Fragment = {}  # a default; each object gets a copy of it
+MOST_SENSORS = 4
 NAME = r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$"
 OPTIONAL_NAME = r"^([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?)?$"
 
@@ -154,3 +155,6 @@ class BusValues(PlaceValues):
     """Volume of each server."""
     spread: Literal["preferred", "required"] = "preferred"
     """Whether two of its servers may share a node where there is no other."""
+    sensors: int = Field(default=1, ge=1, le=MOST_SENSORS)
+    """How many Sensors share its events, by their keys: each makes 2.5 Workflows a second. What waits in the bus while the number
+    changes may go out again, after `engine.limits.confirm_after`."""

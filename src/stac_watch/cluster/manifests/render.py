@@ -41,7 +41,7 @@ def parts(settings: Settings) -> dict[str, list[Any]]:
         "events.yaml": [
             *when(absent(values.event_bus.existing), events.event_bus(settings), events.disruption_budget(settings)),
             events.event_source(settings),
-            events.sensor(settings),
+            *events.sensors(settings),
         ],
         "convert.yaml": [convert.convert_template(settings)],
         "audit.yaml": when(values.audit.enabled, audit.audit_template(settings), audit.audit_schedule(settings)),

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from stac_watch.cluster.manifests.tree import given, merged
+from stac_watch.cluster.manifests.tree import Hole, expression_of, given, merged
 from stac_watch.cluster.manifests.values import SiteValues
 
 type Object = dict[str, Any]
@@ -64,6 +64,13 @@ class Settings:
     host: str  # that the poller's page listens on
     cilium: bool  # whether the cluster has its policies
     scheme: str = "https"  # of the links in the Argo UI
+
+
+def sensor_name(number: int) -> str:
+    """Returns what the Sensor of a number is called; the first keeps its name, whatever number there is."""
+    if (test := expression_of(number)) is not None:
+        return Hole(f'ternary "{SENSOR}" (printf "{SENSOR}-%d" (add1 {test})) (eq (int {test}) 0)')
+    return f"{SENSOR}-{number + 1}" if number else SENSOR
 
 
 def labels(name: str) -> dict[str, str]:

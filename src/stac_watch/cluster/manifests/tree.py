@@ -118,6 +118,12 @@ def each(values: Any, make: Callable[[Any], Any]) -> list[Any]:  # noqa: ANN401 
     return [make(value) for value in values] if over is None else [Each(over, make(Hole("$each")))]
 
 
+def numbered(count: int, make: Callable[[Any], Any]) -> list[Any]:
+    """Returns one entry for each number below a count."""
+    test = expression_of(count)
+    return [make(number) for number in range(count)] if test is None else [Each(f"until (int ({test}))", make(Hole("$each")))]
+
+
 def all_of(values: Any) -> list[Any]:  # noqa: ANN401  # a sequence or a hole
     """Returns the entries that the values give."""
     over = expression_of(values)
