@@ -17,7 +17,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 ORDER = (
     "loss", "freshness", "idle", "sweep-0.9.11", "sweep-0.10.0", "ledger", "conversion", "conversion-fetched", "conversion-stages",
     "mirror", "publishing",
-    "cluster", "cluster-submissions", "cluster-poller", "soak", "startup", "images",
+    "cluster", "cluster-scratch", "cluster-submissions", "cluster-poller", "soak", "startup", "images",
 )  # fmt: skip
 HEAD = """# Performance
 
