@@ -38,7 +38,7 @@ def settings():
 @pytest.fixture
 def expected(settings):
     accounts = (names.RUN, names.SENSOR_ACCOUNT, names.POLLER)
-    return Expected(convert_template(settings), names.BUS, names.EVENT_SOURCE, names.SENSOR, names.POLLER, accounts, "", 20)
+    return Expected(convert_template(settings), names.BUS, names.EVENT_SOURCE, (names.SENSOR,), names.POLLER, accounts, "", 20)
 
 
 @pytest.fixture
