@@ -23,7 +23,8 @@ ODD: dict[str, Any] = {
 
 def examples() -> dict[str, dict[str, Any]]:
     """Values of every kind; with the configuration in them, as the chart wants it."""
-    found = {"minimal": MINIMAL, "odd": ODD, "company": yaml.safe_load(COMPANY.read_text())}
+    minimal = {**MINIMAL, "runs": {"volume": "scratch"}, "quota": {"enabled": True}}
+    found = {"minimal": minimal, "odd": ODD, "company": yaml.safe_load(COMPANY.read_text())}
     for name in ("k3d", "production"):
         values = yaml.safe_load((ROOT / f"deploy/overlays/{name}/values.yaml").read_text())
         config = ROOT / ("deploy/base" if name == "k3d" else "deploy/overlays/production") / "stac-watch.yaml"
