@@ -21,7 +21,7 @@ from stac_watch.cluster.admission import pods_of
 pytestmark = pytest.mark.cluster
 KUBERNETES = "v1.35"
 FULL = 10  # of kube-score's grades
-OF_ARGO = "Pod/.*-(preflight|convert|volume|release|audit|report)"
+OF_ARGO = "Pod/.*-(preflight|convert|convert-on-scratch|volume|release|audit|report)"
 """Pods that Argo makes of a step: beside ours they have containers of its own."""
 ACCEPTED = {
     "container-image-pull-policy": (".*", "a tag of ours is never given to another image; `images.pullPolicy: Always` is a value"),
