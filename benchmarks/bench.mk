@@ -51,6 +51,10 @@ soak: install ## an hour on the development cluster while something breaks every
 bench-reconcile: install ## a look at 10,000 finished and 500 unfinished runs: requests, bytes, seconds
 	$(BIN)/python benchmarks/reconcile.py
 
+.PHONY: bench-rebuild
+bench-rebuild: install ## a lost ledger of 500,000 conversions, made again out of markers (BENCH="--outputs 5000" for a trial)
+	$(BIN)/python benchmarks/rebuild.py $(BENCH)
+
 .PHONY: bench-year
 bench-year: install ## a simulated year, 500,000 items: invariants, memory, cost of a round (BENCH="--items 20000 --tick 7200" for a trial)
 	$(BIN)/python benchmarks/year.py --json build/year.json --plot build/year.svg $(BENCH)

@@ -469,6 +469,13 @@ def test_two_installations_in_one_bucket_neither_take_nor_remove_nor_double_each
     first = runner(product, mine, installation="one", **options)
     assert first.code == 0, first.stderr
     before = {path: fs.info(path)["ETag"] for path in fs.find(name)}
+    one, two = (upload.Asks(Identity(KEYS[0], installation=by), wait=lambda _: True) for by in ("one", "two"))
+    store = upload.open_store(theirs)
+    with Reservation(store, one) as claim:  # while it writes, the other's run of the same key is no next attempt of it
+        with pytest.raises(Temporary, match="was writing"), Reservation(store, two):
+            pass
+        claim.check()
+        claim.release()
     for overwrite in ("false", "true"):  # by accident to the same place: not "already done", which one would believe
         ended = runner(product, mine, installation="two", overwrite=overwrite, **options)
         assert (ended.code, "'one'" in ended.said, "'two'" in ended.said) == (73, True, True)

@@ -103,9 +103,13 @@ class Reservation:
         raise self._taken("was quicker")
 
     def _is_free(self, note: dict[str, Any]) -> bool:
-        """Tells whether a note is of work that this run may go on with: an earlier attempt's, or one that was finished."""
-        done = self.finished
-        return note.get("key") == self.asks.identity.key or (
+        """Tells whether a note is of work that this run may go on with: an earlier attempt's, or one that was finished.
+
+        Another installation may give the item the same key and place: its attempt is not this one's.
+        """
+        done, mine = self.finished, self.asks.identity
+        own = not mine.installation or note.get("installation", "") in ("", mine.installation)
+        return (own and note.get("key") == mine.key) or (
             done is not None and (note.get("key"), note.get("attempt")) == (done.key, done.attempt)
         )
 
