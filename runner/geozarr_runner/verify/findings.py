@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from geozarr_runner.verify.expected import Kind
     from geozarr_runner.verify.source import Block
 
-REGION = 5120  #: pixels; neighbours are compared together, so that one of four source chunks of a 10 m band is decoded
+REGION = 5120  #: pixels; neighbours are compared together, so that few rows of a source chunk are decoded
 SMALL = 4_000_000  #: pixels; what is made of no more, 60 m and coarser, is compared whole
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Which chunks of large arrays are compared: those whose region, and then whose place in it, a hash ranks first."""
+    """Which chunks of large arrays are compared: those whose region, then whose row, then whose place, a hash ranks first."""
 
     seed: str
     share: float  # of an array's chunks
@@ -31,7 +31,8 @@ class Sample:
             return "every pixel was compared"
         return (
             f"{self.share:.1%} of the chunks of arrays above {self.small / 1e6:.0f} Mpx were compared, ranked by SHA-256 of "
-            f"'{self.seed}/<array>/<region of {REGION} px>', then '…/<chunk>'; absent or cut chunks and all smaller arrays in full"
+            f"'{self.seed}/<array>/<region of {REGION} px>', then '…/<first row>', then '…/<chunk>'; absent or cut chunks and all "
+            f"smaller arrays in full"
         )
 
     def choose(self, path: str, blocks: list[Block]) -> list[Block]:
@@ -39,9 +40,9 @@ class Sample:
         if self.share >= 1:
             return blocks
 
-        def rank(block: Block) -> tuple[bytes, bytes]:
+        def rank(block: Block) -> tuple[bytes, ...]:
             region = ".".join(str(s.start // REGION) for s in block)
-            return self._hash(path, region), self._hash(path, name_of(block))
+            return tuple(self._hash(path, name) for name in (region, str(block[0].start), name_of(block)))
 
         ranked = sorted(blocks, key=rank)
         return ranked[: max(1, math.ceil(self.share * len(blocks)))]

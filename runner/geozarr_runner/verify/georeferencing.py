@@ -17,7 +17,7 @@ from geozarr_runner.source.crs import code_of
 from geozarr_runner.source.product import NATIVE_LEVELS, REFLECTANCE, Selection
 from geozarr_runner.verify.expected import metres
 from geozarr_runner.verify.rules import Values
-from geozarr_runner.verify.source import Packed, SourceReader
+from geozarr_runner.verify.source import SourceReader
 from stac_watch.model.errors import InputError
 from stac_watch.model.outcome import Check
 
@@ -78,7 +78,7 @@ def require_axes(selection: Selection, root: Path, where: str) -> None:
             if group.startswith(REFLECTANCE):
                 raise _contradiction(where, f"{group} has no x or no y")
             continue
-        x, y = (Packed(source.array(f"{group}/{name}")).block((slice(0, by_path[f"{group}/{name}"].pixels),)) for name in "xy")
+        x, y = (source.packed(f"{group}/{name}").block((slice(0, by_path[f"{group}/{name}"].pixels),)) for name in "xy")
         axes = _Axes(np.asarray(x, np.float64), np.asarray(y, np.float64), metres(group.rpartition("/")[2]))
         if axes.still and not group.startswith(REFLECTANCE):
             continue  # flags of which nothing is there, axes included

@@ -1,5 +1,8 @@
 """The staged product as other people's code reads it: zarr-python decodes its chunks, CF rules say what the numbers mean.
 
+Of a large chunk that a sample touches, numcodecs decodes no more than is asked for (see `parts`); whenever that is not what the
+output has, the whole of it is asked of zarr-python.
+
 The fast engine reads the product with code of its own, which knows some forms of Zarr v2 and not others. Nothing of it is used
 here: what one of the two gets wrong, the other notices.
 
@@ -16,12 +19,15 @@ from typing import Any
 
 import numpy as np
 import zarr
+from numcodecs import Blosc
 
+from geozarr_runner.verify.parts import part
 from geozarr_runner.verify.rules import CfRule, Values, rule_of
 
 type Block = tuple[slice, ...]
 
 HELD = 130_000_000  #: bytes of decoded source chunks that one worker keeps: two of four of a 10 m band, and the next
+_STRIPS = 4  #: parts of chunks that are kept: blocks beside each other need the same rows, of two chunks at a seam
 
 
 @dataclass
@@ -32,13 +38,13 @@ class SourceReader:
     _opened: zarr.Group | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def array(self, path: str) -> Any:  # noqa: ANN401  # zarr.Array
-        """Returns an array as it is stored, not decoded (zarr.Array)."""
+    def packed(self, path: str) -> Packed:
+        """Returns an array."""
         with self._lock:
             if self._opened is None:
                 known = (self.root / ".zmetadata").exists()
                 self._opened = zarr.open_group(str(self.root), mode="r", zarr_format=2, use_consolidated=known)
-            return self._opened[path]
+            return Packed(self._opened[path], self.root / path)
 
 
 @dataclass
@@ -46,7 +52,9 @@ class Packed:
     """An array, a block at a time. Holds decoded chunks, up to half a band of 10 m: neighbours are asked for next."""
 
     array: Any  # zarr.Array
+    folder: Path  # where it lies
     _held: dict[tuple[int, ...], Values] = field(default_factory=dict)
+    _strips: dict[tuple[tuple[int, ...], int, int], Values] = field(default_factory=dict)
 
     @property
     def rule(self) -> CfRule | None:
@@ -54,27 +62,32 @@ class Packed:
         filled = {} if self.array.fill_value is None else {"_FillValue": self.array.fill_value}
         return rule_of(self.array.dtype, self.array.attrs.asdict() | filled)
 
-    def block(self, block: Block) -> Values:
+    def block(self, block: Block, *, whole: bool = True) -> Values:
         """Returns what a block says; see `CfRule.values`."""
-        rule, packed = self.rule, self.packed(block)
+        rule, packed = self.rule, self.packed(block, whole=whole)
         return packed if rule is None else rule.values(packed)
 
-    def packed(self, block: Block) -> Values:
-        """Returns the stored values of a block, put together of the chunks that it touches. Not to be changed."""
+    def packed(self, block: Block, *, whole: bool = False) -> Values:
+        """Returns the stored values of a block, put together of the chunks that it touches. Not to be changed.
+
+        Args:
+            block: what is asked for.
+            whole: zarr-python decodes chunks, whole ones. Else of a large one only the rows that are asked for are decoded, by
+                numcodecs: what then seems wrong has to be asked for once more.
+        """
         chunks = self.array.chunks
         spans = [range(s.start // n, -(-s.stop // n)) for s, n in zip(block, chunks, strict=True)]
-        if all(len(span) == 1 for span in spans):  # nearly always: nothing is copied
-            index = tuple(span.start for span in spans)
-            starts = [i * n for i, n in zip(index, chunks, strict=True)]
-            return self._chunk(index)[tuple(slice(s.start - o, s.stop - o) for s, o in zip(block, starts, strict=True))]
-        out = np.empty([s.stop - s.start for s in block], dtype=self.array.dtype)
+        out = None if all(len(span) == 1 for span in spans) else np.empty([s.stop - s.start for s in block], self.array.dtype)
         for index in cartesian(*spans):
             starts = [i * n for i, n in zip(index, chunks, strict=True)]
             common = [(max(s.start, o), min(s.stop, o + n)) for s, o, n in zip(block, starts, chunks, strict=True)]
             there = tuple(slice(a - o, b - o) for (a, b), o in zip(common, starts, strict=True))
-            here = tuple(slice(a - s.start, b - s.start) for (a, b), s in zip(common, block, strict=True))
-            out[here] = self._chunk(index)[there]
-        return out
+            piece = None if whole else self._rows(index, there)
+            piece = self._chunk(index)[there] if piece is None else piece
+            if out is None:  # nearly always: nothing is copied
+                return piece
+            out[tuple(slice(a - s.start, b - s.start) for (a, b), s in zip(common, block, strict=True))] = piece
+        return np.empty(0, self.array.dtype) if out is None else out
 
     def _chunk(self, index: tuple[int, ...]) -> Values:
         if index not in self._held:
@@ -83,3 +96,26 @@ class Packed:
             where = tuple(slice(i * n, (i + 1) * n) for i, n in zip(index, self.array.chunks, strict=True))
             self._held[index] = np.asarray(self.array[where])
         return self._held[index]
+
+    def _rows(self, index: tuple[int, ...], there: Block) -> Values | None:
+        """Returns a part of a chunk of which few rows are asked for; None where the whole of it is as good, or needed."""
+        array, said = self.array, self.array.metadata
+        if not self._has_rows or index in self._held or 2 * (there[0].stop - there[0].start) > array.chunks[0]:
+            return None
+        key, row = (index, there[0].start, there[0].stop), array.chunks[1] * array.dtype.itemsize
+        if key not in self._strips:
+            file, size = self.folder / said.encode_chunk_key(index), array.chunks[0] * row
+            data = part(file, size, there[0].start * row, there[0].stop * row)
+            if data is None or len(data) != (there[0].stop - there[0].start) * row:
+                return None
+            while len(self._strips) >= _STRIPS:
+                del self._strips[next(iter(self._strips))]
+            self._strips[key] = np.frombuffer(data, array.dtype).reshape(-1, array.chunks[1])
+        return self._strips[key][:, there[1]]
+
+    @property
+    def _has_rows(self) -> bool:
+        """Says whether rows of a chunk lie one after the other in a blosc frame, and in nothing else."""
+        said = self.array.metadata
+        plain = said.zarr_format == 2 and said.order == "C" and not said.filters and isinstance(said.compressor, Blosc)  # Zarr v2
+        return plain and self.array.ndim == 2 and self.array.dtype.kind in "iuf"  # (y, x)

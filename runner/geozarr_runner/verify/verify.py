@@ -27,9 +27,8 @@ from geozarr_runner.verify.source import SourceReader
 from geozarr_runner.verify.structure import check as check_structure
 from stac_watch.model.outcome import Check
 
-EVERYTHING = 250_000_000  #: pixels that are compared without sampling: two seconds on two cores
-SAMPLED = 100_000_000  #: pixels of large arrays that are compared beyond: under a quarter of a full tile's conversion (measured)
-
+EVERYTHING = 60_000_000  #: pixels that are compared without sampling: a second of one core
+SAMPLED = 60_000_000  #: pixels of large arrays that are compared beyond: with all the rest, a quarter of a conversion (measured)
 _READING = {"codec_pipeline.path": "zarr.core.codec_pipeline.FusedCodecPipeline", "codec_pipeline.max_workers": 1}
 """How zarr-python decodes: a chunk in the thread that asks for it, not by way of its event loop: a third of the time (measured)."""
 
