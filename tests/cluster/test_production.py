@@ -1,5 +1,5 @@
 """The overlay `production`, as rendered from a configuration, with a fault of each part: PostgreSQL, S3, quota, policies, audit.
-Events go over TLS, and two Sensors share them.
+Events go over TLS.
 
 Nothing of it is patched for the test: what differs from a cluster of several nodes is said by options (one server of the bus).
 """
@@ -45,7 +45,7 @@ def database(is_own_cluster):
 def production(kubectl, release, port_forward, database, tmp_path_factory, places, request):
     stack = Stack(
         kubectl, "test-production", tmp_path_factory.mktemp("production"), release, port_forward, overlay="production",
-        values={"eventBus": {"replicas": 1, "size": "1Gi", "sensors": 2}, "webhook": {"tlsSecret": CERTIFICATE}},
+        values={"eventBus": {"replicas": 1, "size": "1Gi"}, "webhook": {"tlsSecret": CERTIFICATE}},
     )  # fmt: skip
 
     def prepare():
