@@ -57,6 +57,8 @@ class Files(BaseHTTPRequestHandler):
         body = self.manners.objects.get(path)
         if path.startswith("/moved/"):
             self.reply(302, Location=path.removeprefix("/moved"))
+        elif path.startswith("/nowhere/"):
+            self.reply(302, Location="http://[nowhere")
         elif path.startswith("/away/"):
             self.reply(302, Location=f"http://elsewhere.example{path}")
         elif not isinstance(body, bytes):
@@ -126,6 +128,12 @@ def test_403_means_absent_as_of_stores_that_may_not_be_listed():
     with serving(handler) as url:
         assert stores().size(f"{url}/p.zarr", "b/c/9/9") is None
         assert stores().root(f"{url}/other.zarr") is None
+
+
+def test_a_redirect_to_what_is_no_url_is_trouble():
+    handler, _ = files()
+    with serving(handler) as url, pytest.raises(Temporary, match="Invalid IPv6 URL"):
+        stores().size(f"{url}/nowhere/p.zarr", "b")
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])

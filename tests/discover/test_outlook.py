@@ -7,7 +7,7 @@ import pytest
 from stac_watch.catalog.probe import probe
 from stac_watch.config.model import Limits
 from stac_watch.demo.items import make_collection
-from stac_watch.discover.outlook import outlook
+from stac_watch.discover.outlook import outlook, product_hosts
 from stac_watch.jobs import backfill
 
 
@@ -66,3 +66,9 @@ def test_a_plan_says_why_items_are_skipped(some):
     assert (plan.to_do, plan.reasons) == (20, {"too_cloudy": 30})
     some.poll()
     assert backfill.plan(some.intake(), Limits(), request).reasons == {"too_cloudy": 30}  # known by now
+
+
+def test_a_product_whose_address_is_none_names_no_host(world):
+    world.fill(2)
+    world.store.put_many([world.item(2, product_href="https://[nowhere/x.zarr")])
+    assert product_hosts(world.catalog()) != []

@@ -21,11 +21,12 @@ import pytest
 from geozarr_runner.cli import main
 from geozarr_runner.source import codecs, preflight
 from geozarr_runner.source.faults import classify, retry_after, signature_ended
-from geozarr_runner.source.metadata import document, parse, strict
+from geozarr_runner.source.metadata import parse, strict
 from geozarr_runner.source.product import ZarrArray
 from geozarr_runner.source.store import Patience, open_source
 from shelf import Shelf, served
 
+from stac_watch.model.documents import document
 from stac_watch.model.errors import CannotWrite, InputError, StacWatchError, Temporary, printable, write_failure
 from stac_watch.model.patience import Backoff
 

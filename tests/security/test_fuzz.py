@@ -1,6 +1,7 @@
 """What comes from outside is taken or refused by name, whatever it holds: event bodies, configurations, outcomes, markers.
 
-Items are fuzzed in tests/discover/test_items.py. Bounded: `--hypothesis-seed=random` and a higher `max_examples` look further.
+Items are fuzzed in tests/discover/test_items.py, and what others serve in test_fuzz_worlds.py. Bounded: `--hypothesis-seed=random`
+and a higher `max_examples` look further.
 """
 
 import contextlib
@@ -9,6 +10,7 @@ import json
 from datetime import timedelta
 
 import yaml
+from anything import ANY, spoiled
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
@@ -30,10 +32,6 @@ from stac_watch.runs.engine import Phase, Run
 from stac_watch.runs.reconcile import Seen, decide
 from stac_watch.runs.workflow import run_of
 
-SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12)
-ANY = st.recursive(
-    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3), max_leaves=6
-)
 NAMES = ["code", "key", "reason", "hint", "checks", "counts", "seconds", "files", "attempt", "versions", "package", "stage"]
 LEFT = st.dictionaries(st.sampled_from(NAMES), ANY, max_size=6)
 SETTINGS = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -46,21 +44,6 @@ def refused(read):
     except ConfigError as error:
         return error
     return None
-
-
-def spoiled(data, document):
-    """The document with one or two of its values replaced, at any depth."""
-    copy = json.loads(json.dumps(document))
-    for _ in range(data.draw(st.integers(1, 2))):
-        node = copy
-        while isinstance(node, dict | list) and node:
-            keys = list(node) if isinstance(node, dict) else list(range(len(node)))
-            key = data.draw(st.sampled_from(keys))
-            if not isinstance(node[key], dict | list) or not node[key] or data.draw(st.booleans()):
-                node[key] = data.draw(ANY)
-                break
-            node = node[key]
-    return copy
 
 
 @SETTINGS

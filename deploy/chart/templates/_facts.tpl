@@ -85,8 +85,8 @@ What follows from the configuration and the values, as JSON. The same is compute
 {{/* a quantity of Kubernetes, scaled, as a whole number */}}
 {{- define "stac-watch.scaled" -}}
 {{- $text := index . 0 -}}
-{{- $units := dict "" 1.0 "m" 0.001 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15 "Ki" 1024.0 "Mi" 1048576.0 "Gi" 1073741824.0 "Ti" 1099511627776.0 "Pi" 1125899906842624.0 -}}
-{{- int64 (round (mulf (float64 (regexFind "^[0-9.]+" $text)) (index $units (regexFind "[A-Za-z]*$" $text)) (index . 1)) 0) -}}
+{{- $units := dict "" 1.0 "n" 1e-9 "u" 1e-6 "m" 0.001 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15 "E" 1e18 "Ki" 1024.0 "Mi" 1048576.0 "Gi" 1073741824.0 "Ti" 1099511627776.0 "Pi" 1125899906842624.0 "Ei" 1152921504606846976.0 -}}
+{{- int64 (round (mulf (float64 (regexFind "^[0-9.]+([eE][+-]?[0-9]+)?" $text)) (index $units (regexFind "[A-Za-z]*$" $text)) (index . 1)) 0) -}}
 {{- end -}}
 
 {{/* so many times a quantity, in whole GiB and not less */}}

@@ -103,6 +103,23 @@ def decode(array: ZarrArray, data: bytes) -> np.ndarray[Any, Any]:
     return np.frombuffer(inner, dtype=array.dtype).reshape(array.chunks, order=array.order)
 
 
+def expanded(name: str, data: bytes, limit: int) -> bytes:
+    """Returns what gzip or zstd made of bytes that are no more than so many.
+
+    Raises:
+        RuntimeError | ValueError | TypeError | OSError | EOFError: it cannot be decoded, or there are more.
+    """
+    import numcodecs
+
+    codec = numcodecs.get_codec({"id": name})
+    length = _zstd_length(data) if name == "zstd" else _counted(name, data, limit)
+    if length is None:  # a frame that does not say it: what it is decoded into bounds it, and has to be as long
+        return bytes(codec.decode(data, out=bytearray(limit)))
+    if not 0 <= length <= limit:
+        raise ValueError(f"{len(data)} bytes in {name} hold {length}, more than {limit}")
+    return bytes(codec.decode(data))
+
+
 def measures(array: ZarrArray, path: Path) -> bool:
     """Tells whether a stored chunk decodes to the length that its array says.
 

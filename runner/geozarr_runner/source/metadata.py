@@ -7,7 +7,6 @@ Sources: Zarr v2 storage specification (keys, fill values, `.zmetadata`); CF con
 
 from __future__ import annotations
 
-import json
 import math
 import posixpath
 import re
@@ -40,25 +39,6 @@ _KNOWN = re.compile(
     r"|conditions/(geometry|mask|meteorology/(cams|ecmwf))/.+"
 )
 """The arrays that the converter's model of a product knows; what else a release of the processor adds is left out, and said."""
-_MAX_DEPTH = 100  #: of a document; what is deeper cannot be walked by recursion
-
-
-def document(raw: bytes) -> Any:  # noqa: ANN401  # a JSON value
-    """Returns the JSON that bytes hold; `NaN` and `Infinity` are taken, as Zarr v2's writers write them.
-
-    Raises:
-        ValueError: no JSON, or nested too deep.
-    """
-    try:
-        found = json.loads(raw)
-    except RecursionError as error:
-        raise ValueError("it is nested too deep") from error
-    layer = [found]
-    for _ in range(_MAX_DEPTH):
-        layer = [m for v in layer if isinstance(v, dict | list) for m in (v.values() if isinstance(v, dict) else v)]
-        if not layer:
-            return found
-    raise ValueError("it is nested too deep")
 
 
 def strict(value: Any) -> Any:  # noqa: ANN401  # a JSON value

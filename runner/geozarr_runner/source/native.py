@@ -22,7 +22,7 @@ from stac_watch.model.zarr3 import StoredArray, StoredTree, attributes_of
 
 COMPRESSOR = {"id": "blosc", "cname": "lz4", "clevel": 1, "shuffle": 1, "blocksize": 0}
 """Of what is staged: written once and read twice, so speed counts and size does not."""
-_AUTHORITY = re.compile(r'(?:AUTHORITY|ID)\["EPSG",\s*"?(\d+)"?\]')
+_AUTHORITY = re.compile(r'(?:AUTHORITY|ID)\["EPSG",\s*"?(\d{1,9})"?\]')
 _INJECTED = tuple(f"{REFLECTANCE}/{level}/b08" for level in NATIVE_LEVELS[1:])
 _OWN = ("zarr_conventions", "multiscales", "grid_mapping", "coordinates", "_FillValue", "missing_value")
 _OWN_PREFIXES = ("spatial:", "proj:")

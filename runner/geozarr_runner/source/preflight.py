@@ -23,6 +23,7 @@ from geozarr_runner.source.faults import Forbidden
 from geozarr_runner.source.product import Product, Selection, ZarrArray
 from geozarr_runner.source.store import Patience, SourceStore, found_in, open_source, resolve_href
 from geozarr_runner.source.transfer import Validator
+from stac_watch.model.documents import document
 from stac_watch.model.errors import InputError, SourceNotThere, printable
 from stac_watch.model.forms import Form, Native, form_of
 from stac_watch.model.identity import check_item_id
@@ -195,7 +196,7 @@ def read_metadata(source: SourceStore, raw: bytes) -> tuple[bytes, dict[str, Any
     if not raw:
         return _without_consolidated(source)
     try:
-        documents = reading.document(raw)["metadata"]
+        documents = document(raw)["metadata"]
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{source.url}/.zmetadata is not consolidated Zarr metadata", hint="is this really the product's URL?"
@@ -335,7 +336,7 @@ def _walk(source: SourceStore) -> dict[str, Any]:
     found = {}
     for path in sorted(p for p in root.rglob(".z*") if p.name in _METADATA_FILES):
         try:
-            found[path.relative_to(root).as_posix()] = reading.document(path.read_bytes())
+            found[path.relative_to(root).as_posix()] = document(path.read_bytes())
         except ValueError as error:
             raise InputError(f"{path} is not JSON") from error
     return found
@@ -345,17 +346,17 @@ def _item(raw: bytes, where: str) -> dict[str, Any]:
     if raw.startswith(_ZIP):
         raise forms.archive(where)
     try:
-        document = reading.document(raw)
+        found = document(raw)
     except ValueError as error:
         raise InputError(
             f"{where} is neither a STAC item nor a .zarr store", hint="open it in a browser: JSON is expected"
         ) from error
-    if not isinstance(document, dict) or document.get("type") != "Feature":
-        kind = document.get("type") if isinstance(document, dict) else type(document).__name__
+    if not isinstance(found, dict) or found.get("type") != "Feature":
+        kind = found.get("type") if isinstance(found, dict) else type(found).__name__
         raise InputError(
             f"{where} is not a STAC item: its type is {str(kind)[:80]!r}, not 'Feature'", hint="give the URL of one item"
         )
-    return document
+    return found
 
 
 def _kind(array: ZarrArray) -> str:

@@ -15,11 +15,11 @@ from itertools import product as cartesian
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-import numcodecs
 import numpy as np
 from numcodecs import blosc
 
-from stac_watch.model.errors import InputError
+from geozarr_runner.source.codecs import MAX_CHUNK, expanded
+from stac_watch.model.errors import InputError, printable
 from stac_watch.model.zarr3 import CRC, ENTRY, StoredArray, index_crc
 
 type Cells = np.ndarray[Any, np.dtype[Any]]
@@ -29,6 +29,8 @@ _ABSENT = 2**64 - 1  #: an entry's offset and length where the chunk is all fill
 _MARGIN = 1_000_000  #: bytes of headers of chunks that do not get smaller: of thousands in a shard, too
 _BLOSC_HEADER = struct.Struct("<4B3I")
 _CODECS = {"bytes", "blosc", "zstd", "gzip", "crc32c"}
+_LONGEST = 65_536  #: bytes of one text: names of bands, and of detectors
+_UNITS = ("Y", "M", "W", "D", "h", "m", "s", "ms", "us", "μs", "ns", "ps", "fs", "as", "generic")  # of numpy
 _PLAIN = {"bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64"}
 
 
@@ -56,11 +58,15 @@ def dtype_of(array: StoredArray) -> np.dtype[Any]:
     mark: Literal["<", ">"] = ">" if order == "big" else "<"
     if isinstance(kind, str) and kind in _PLAIN:
         return np.dtype(kind).newbyteorder(mark)
-    if isinstance(kind, dict) and kind.get("name") == "fixed_length_utf32":
-        return np.dtype(f"{mark}U{int(kind['configuration']['length_bytes']) // 4}")
-    if isinstance(kind, dict) and kind.get("name") in ("numpy.datetime64", "numpy.timedelta64"):
+    name, how = (kind.get("name"), kind.get("configuration")) if isinstance(kind, dict) else (None, None)
+    length, unit = (how.get("length_bytes"), how.get("unit")) if isinstance(how, dict) else (None, None)
+    if name == "fixed_length_utf32" and isinstance(length, int) and 4 <= length <= _LONGEST:
+        return np.dtype(f"{mark}U{length // 4}")
+    if name in ("numpy.datetime64", "numpy.timedelta64") and unit in _UNITS:
         return np.dtype("int64").newbyteorder(mark)
-    raise InputError(f"{array.path} has data type {kind!r}, which is not known here", hint="report it with the product's URL")
+    raise InputError(
+        f"{array.path} has data type {printable(repr(kind), 80)}, which is not known here", hint="report it with the product's URL"
+    )
 
 
 def fill_of(array: StoredArray) -> Any:  # noqa: ANN401  # a number, a text or a boolean
@@ -89,7 +95,7 @@ def missing_of(array: StoredArray) -> Any | None:  # noqa: ANN401  # idem
 
 
 def require_known(array: StoredArray) -> None:
-    """Raises InputError unless every codec and the type of the array are known here: nothing of a stranger's is loaded by name."""
+    """Raises InputError unless codecs, type and fill values of the array are known here: nothing is loaded by a stranger's name."""
     dtype_of(array)
     unknown = [str(c.get("name")) for c in array.codecs if c.get("name") not in _CODECS]
     order = [c["name"] for c in array.codecs]
@@ -97,6 +103,17 @@ def require_known(array: StoredArray) -> None:
         raise InputError(
             f"{array.path} is encoded with {', '.join(order)}, which is not known here", hint="known are blosc, zstd, gzip, crc32c"
         )
+    if (size := array.pixels * dtype_of(array).itemsize) > MAX_CHUNK:  # of an array here, and of a chunk there
+        raise InputError(f"{array.path} has {size} bytes", hint="no array of a Sentinel-2 product has so many")
+    try:
+        with np.errstate(invalid="raise"):
+            if (missing := missing_of(array)) is not None:
+                np.full((), missing, dtype_of(array))
+            if array.fill_value != "NaT":  # of a time; nobody reads what it is
+                np.full((), fill_of(array), dtype_of(array))
+    except (ValueError, TypeError, ArithmeticError, IndexError) as error:
+        said = printable(f"{array.fill_value!r} and {array.attributes.get('_FillValue')!r}", 80)
+        raise InputError(f"{array.path} has fill values {said}, which its type cannot hold") from error
 
 
 def inspect(
@@ -162,14 +179,15 @@ def decode(array: StoredArray, data: bytes) -> Cells:
     """
     dtype = dtype_of(array)
     wanted = math.prod(array.inner) * dtype.itemsize
-    for codec in reversed(array.codecs[1:]):
-        data = _decoded(codec, data, wanted)
+    for number, codec in reversed(list(enumerate(array.codecs[1:]))):
+        data = _decoded(codec, data, wanted, last=number == 0)
     if len(data) != wanted:
         raise Broken(f"a chunk has {len(data)} bytes decoded, not {wanted}")
     return np.frombuffer(data, dtype).reshape(array.inner)
 
 
-def _decoded(codec: Mapping[str, Any], data: bytes, wanted: int) -> bytes:
+def _decoded(codec: Mapping[str, Any], data: bytes, wanted: int, *, last: bool) -> bytes:
+    """Decodes one step; what comes out of the last one has so many bytes, and of those before a little more at most."""
     name = codec["name"]
     if name == "crc32c":
         return _summed(data)
@@ -182,7 +200,7 @@ def _decoded(codec: Mapping[str, Any], data: bytes, wanted: int) -> bytes:
     try:
         if name == "blosc":
             return bytes(blosc.decompress(data))
-        return bytes(numcodecs.get_codec({"id": name}).decode(data))
+        return expanded(name, data, wanted if last else wanted * 101 // 100 + _MARGIN)
     except (RuntimeError, ValueError, TypeError, OSError, EOFError) as error:
         raise Broken(f"a chunk cannot be decoded: {error}") from error
 

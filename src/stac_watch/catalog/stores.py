@@ -30,7 +30,7 @@ REDIRECTS = 3
 ABSENT = frozenset({403, 404, 410})
 """403 as well: stores that may not be listed say it of what is not there. Where the root can be read, it means that."""
 _NO_HEAD = frozenset({400, 405, 501})
-_TOTAL = re.compile(r"bytes \d+-\d+/(\d+)")
+_TOTAL = re.compile(r"bytes \d+-\d+/(\d{1,19})$")
 _CHUNK = 1 << 16
 _GONE = -1
 
@@ -167,7 +167,7 @@ def _object(href: str, key: str) -> str:
 
 def _length(answer: requests.Response) -> int | None:
     given = answer.headers.get("Content-Length", "")
-    return int(given) if given.isdecimal() and "Content-Encoding" not in answer.headers else None
+    return int(given) if re.fullmatch("[0-9]{1,19}", given) and "Content-Encoding" not in answer.headers else None
 
 
 def _count(answer: requests.Response) -> int:

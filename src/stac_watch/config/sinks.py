@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator
 
-from stac_watch.config.values import Group
+from stac_watch.config.values import Group, require_place
 
 Told = Literal[
     "org.ogc.api.collection.item.create",
@@ -22,6 +22,7 @@ Told = Literal[
 def _address(value: str) -> str:
     if not re.fullmatch(r"https?://[^\s{}@#]+", value):
         raise ValueError(f"{value!r} is not an http(s) URL (credentials never go into the URL)")
+    require_place(value)
     return value
 
 

@@ -6,6 +6,7 @@ import re
 from datetime import timedelta
 from ipaddress import ip_network
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
 
@@ -19,7 +20,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 class Group(BaseModel):
     """Base of every part of the configuration: frozen, and an unknown key is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, defer_build=True)
 
 
 def parse_duration(value: object) -> timedelta:
@@ -68,7 +69,19 @@ def _agent(value: str) -> str:
 def _http_url(value: str) -> str:
     if not re.fullmatch(r"https?://[^\s{}@]+", value):
         raise ValueError(f"{value!r} is not an http(s) URL (credentials never go into the URL)")
+    require_place(value)
     return value.rstrip("/")
+
+
+def require_place(url: str) -> None:
+    """Raises ValueError unless host and port of a URL can be read."""
+    try:
+        parts = urlsplit(url)
+        found = parts.hostname, parts.port
+    except ValueError as error:
+        raise ValueError(f"{url!r} is not an http(s) URL: {error}") from None
+    if not found[0]:
+        raise ValueError(f"{url!r} names no host")
 
 
 def _host(value: str) -> str:

@@ -103,5 +103,12 @@ def product_hosts(catalog: Catalog) -> list[str]:
         CatalogUnavailable: no usable answer.
     """
     hrefs = (product_href(document, catalog.api) for document in _newest(catalog))
-    hosts = Counter(host for href in hrefs if href is not None and (host := urlsplit(href).hostname))
+    hosts = Counter(host for href in hrefs if href is not None and (host := _host(href)))
     return [host for host, _ in hosts.most_common()]
+
+
+def _host(href: str) -> str | None:
+    try:
+        return urlsplit(href).hostname
+    except ValueError:  # no URL
+        return None

@@ -53,9 +53,9 @@ def sharded(asked: str | bool, output: str) -> bool:
     return "://" in output if asked == "auto" else asked in (True, "true")
 
 
-_VERSION = re.compile(r"application/vnd[.+]zarr\s*;.*\bversion=\"?(\d+)", re.IGNORECASE)
+_VERSION = re.compile(r"application/vnd[.+]zarr\s*;.*\bversion=\"?(\d{1,9})", re.IGNORECASE)
 _ZARR = re.compile(r"application/vnd[.+]zarr", re.IGNORECASE)
-_CPM = re.compile(r"(\d+)\.")
+_CPM = re.compile(r"(\d{1,9})\.")
 _PRODUCTS = ("S02MSIL1C", "S02MSIL2A")
 
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from stac_watch.model.errors import InputError
+from stac_watch.model.documents import document
+from stac_watch.model.errors import InputError, printable
 
 ROOT = "zarr.json"
 OURS = "stac-watch."
@@ -26,6 +26,8 @@ MAX_OBJECTS = 200_000
 ENTRY, CRC = 16, 4
 """Bytes of one entry of a shard's index (offset and length), and of the checksum behind them."""
 _NAME = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*")
+_LARGEST, _DIMENSIONS = 2**31, 8
+"""Pixels along a dimension, and dimensions: a real product has 10,980, and four."""
 _INDEX_CODECS = ["bytes", "crc32c"]
 
 
@@ -129,12 +131,12 @@ def read_json(raw: bytes, where: str) -> dict[str, Any]:
         InputError: it is none.
     """
     try:
-        document = json.loads(raw)
-    except (ValueError, RecursionError) as error:
+        found = document(raw)
+    except ValueError as error:
         raise InputError(f"{where} is not JSON", hint="is this really the product's URL?") from error
-    if not isinstance(document, dict) or document.get("zarr_format") != 3:  # the number in the specification
+    if not isinstance(found, dict) or found.get("zarr_format") != 3:  # the number in the specification
         raise InputError(f"{where} is not Zarr v3 metadata", hint="is this really the product's URL?")
-    return document
+    return found
 
 
 def tree_of(nodes: Mapping[str, Any], where: str) -> StoredTree:
@@ -147,7 +149,9 @@ def tree_of(nodes: Mapping[str, Any], where: str) -> StoredTree:
     for path, node in nodes.items():
         if path and (not _NAME.fullmatch(path) or ".." in path or path.startswith(OURS)):
             raise InputError(f"the metadata of {where} names an illegal path {path[:80]!r}")
-        if isinstance(node, dict) and node.get("node_type") == "array":
+        if not isinstance(node, dict):
+            raise InputError(f"the metadata of {where} has a node {path[:80]!r} that is no JSON object")
+        if node.get("node_type") == "array":
             try:
                 arrays[path] = _array(path, node)
             except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
@@ -160,7 +164,7 @@ def tree_of(nodes: Mapping[str, Any], where: str) -> StoredTree:
 
 def _array(path: str, node: Mapping[str, Any]) -> StoredArray:
     shape, stored = _sizes(node["shape"], 0), _sizes(node["chunk_grid"]["configuration"]["chunk_shape"], 1)
-    codecs: list[Mapping[str, Any]] = list(node["codecs"])
+    codecs = _codecs(node["codecs"])
     if node["chunk_grid"]["name"] != "regular" or len(shape) != len(stored):
         raise ValueError(f"shape {shape} and chunk grid {node['chunk_grid']}")
     sharded = codecs[0]["name"] == "sharding_indexed"
@@ -172,7 +176,7 @@ def _array(path: str, node: Mapping[str, Any]) -> StoredArray:
             raise ValueError("a shard whose index has no CRC32C, or is encoded again")
         if len(inner) != len(stored) or any(s % i for s, i in zip(stored, inner, strict=True)):
             raise ValueError(f"shards of {stored} and chunks of {inner}")
-        codecs = list(shard["codecs"])
+        codecs = _codecs(shard["codecs"])
     encoding = node["chunk_key_encoding"]
     named = encoding["name"]
     separator = (encoding.get("configuration") or {}).get("separator", "/" if named == "default" else ".")
@@ -188,10 +192,18 @@ def _array(path: str, node: Mapping[str, Any]) -> StoredArray:
 
 
 def _sizes(value: Any, least: int) -> tuple[int, ...]:  # noqa: ANN401  # of a stranger's JSON
-    sizes = tuple(n for n in value if isinstance(n, int) and not isinstance(n, bool) and n >= least)
-    if len(sizes) != len(value):
-        raise ValueError(f"sizes {value}")
+    sizes = tuple(n for n in value if isinstance(n, int) and not isinstance(n, bool) and least <= n <= _LARGEST)
+    if len(sizes) != len(value) or len(sizes) > _DIMENSIONS:
+        raise ValueError(f"sizes {printable(repr(value), 80)}")
     return sizes
+
+
+def _codecs(value: Any) -> list[Mapping[str, Any]]:  # noqa: ANN401  # idem
+    """Returns codecs that each have a name, and a configuration or none."""
+    found = [c for c in value if isinstance(c, dict) and isinstance(c.get("name"), str)]
+    if not found or len(found) != len(value) or not all(isinstance(c.get("configuration", {}), dict) for c in found):
+        raise ValueError(f"codecs {printable(repr(value), 80)}")
+    return [*found]
 
 
 # -- fingerprint --------------------------------------------------------------------------------------------------------------

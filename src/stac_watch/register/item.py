@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import posixpath
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from stac_watch.config.register import Register
 from stac_watch.model.acquired import checked, gathered
@@ -26,6 +27,7 @@ type ItemJson = Mapping[str, Any]
 ZARR = "application/vnd.zarr; version=3"
 _FORMER = {"geozarr": "product", "quicklook": "thumbnail"}
 """Names of assets in items that earlier versions wrote: then there was no smaller picture."""
+_WEB, _READ = re.compile(r"https?://[^\[\]]", re.IGNORECASE), re.compile(r"(https?|s3)://[^\[\]]", re.IGNORECASE)
 _SUN = ("view:sun_elevation", "view:sun_azimuth")
 
 
@@ -144,12 +146,12 @@ def _links(
 ) -> list[dict[str, str]]:
     collection = f"{register.api}/collections/{quote(register.collection, safe='')}"
     links = [{"rel": "collection", "href": collection, "type": "application/json"}]
-    if urlsplit(item_href).scheme in ("http", "https"):
+    if _WEB.match(item_href):
         links.append({"rel": "derived_from", "href": unsigned(item_href), "type": "application/geo+json", "title": "Source item"})
     links += [
         {"rel": "via", "href": str(link["href"]), "type": str(link.get("type", "application/vnd.zarr")), "title": "Source product"}
         for link in described.get("links", ())
-        if link.get("rel") == "via" and urlsplit(str(link.get("href"))).scheme in ("http", "https", "s3")
+        if link.get("rel") == "via" and _READ.match(str(link.get("href")))
     ]
     links.append({"rel": "store", "href": url, "type": ZARR, "title": "Zarr store"})
     if doi := properties.get("sci:doi"):
@@ -171,7 +173,7 @@ def _licenses(source: ItemJson | None) -> list[dict[str, str]]:
     return [
         {name: str(link[name]) for name in ("rel", "href", "type", "title") if link.get(name)}
         for link in found
-        if urlsplit(str(link.get("href"))).scheme in ("http", "https")
+        if _WEB.match(str(link.get("href")))
     ]
 
 

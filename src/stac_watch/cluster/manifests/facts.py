@@ -13,7 +13,7 @@ import yaml
 from pydantic import ValidationError
 
 from stac_watch.cluster.manifests.network import block
-from stac_watch.cluster.manifests.pod_values import ValuesPart
+from stac_watch.cluster.manifests.pod_values import NOTHING, ValuesPart
 from stac_watch.cluster.manifests.quantity import quantity
 from stac_watch.cluster.manifests.settings import BUS, CONFIG_FILE, ENDPOINT, PORT, PRIVATE, STATE_FOLDER, Object, Settings
 from stac_watch.cluster.manifests.values import ImageValues, SiteValues
@@ -56,9 +56,15 @@ def completed(config: Mapping[str, Any], values: SiteValues) -> Object:
     """Returns a configuration of the values with what every cluster needs: engine, ledger, page."""
     scheme = "https" if values.webhook.tls_secret else "http"
     webhook = f"{scheme}://stac-eventsource-svc:{PORT}{ENDPOINT}"
-    engine = {"kind": "argo", "webhook": webhook, **(config.get("engine") or {})}
-    web = {"host": "0.0.0.0", "port": 8080, **(config.get("web") or {})}  # noqa: S104  # of its pod
-    return {"ledger": f"sqlite:///{STATE_FOLDER}/stac-watch.db", **config, "engine": engine, "web": web}
+    engine = {"kind": "argo", "webhook": webhook}
+    web = {"host": "0.0.0.0", "port": 8080}  # noqa: S104  # of its pod
+    ledger = f"sqlite:///{STATE_FOLDER}/stac-watch.db"
+    return {"ledger": ledger, **config, "engine": _over(engine, config.get("engine")), "web": _over(web, config.get("web"))}
+
+
+def _over(ours: Object, given: object) -> object:
+    """Returns keys and values with those that were given before them; what is none of that is for `load` to name."""
+    return {**ours, **given} if isinstance(given, Mapping) else ours if given is None else given
 
 
 def settings_of(config: Config, text: str, values: SiteValues | None = None) -> Settings:
@@ -134,9 +140,9 @@ def hard(runs: int, values: SiteValues) -> Object:
     Each run has one volume, where it does not work on its node's disk. It goes soon after a success; once more as many are for
     those on their way out, and for runs that failed: their volumes stay until their Workflows go.
     """
-    asked = values.runs.convert.get("requests") or {}
-    cores = round(quantity(str(asked.get("cpu", "0"))) * 1000) + 100  # thousandths; Argo's containers included
-    memory = _up(round(quantity(str(asked.get("memory", "0")))), GIBIBYTE) + 1
+    asked = values.runs.convert.get("requests") or NOTHING
+    cores = round(quantity(str(asked.get("cpu"))) * 1000) + 100  # thousandths; Argo's containers included
+    memory = _up(round(quantity(str(asked.get("memory")))), GIBIBYTE) + 1
     bus = 0 if values.event_bus.existing else values.event_bus.replicas
     claims = 0 if values.runs.volume == "scratch" else 2 * runs
     storage = claims * RUN_VOLUME + _up(bus * round(quantity(values.event_bus.size)), GIBIBYTE)

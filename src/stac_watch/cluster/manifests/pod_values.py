@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from stac_watch.cluster.manifests.quantity import quantity
+from stac_watch.cluster.manifests.quantity import is_quantity, quantity
 
 type Fragment = dict[str, Any]
 NOTHING: Fragment = {}  # a default; each object gets a copy of it
@@ -30,6 +30,18 @@ def _network(value: str) -> str:
         raise ValueError(f"not a network: {error}; write it as 10.0.0.0/8 or 192.0.2.7/32") from None
 
 
+def _resources(value: Fragment) -> Fragment:
+    for kind in ("limits", "requests"):
+        figures = NOTHING if value.get(kind) is None else value[kind]  # with Helm, null takes a default away
+        if not isinstance(figures, dict):
+            raise ValueError(f"{kind} must hold keys and values, as {{cpu: '1', memory: 2Gi}}")  # noqa: TRY004  # pydantic's
+        for name, figure in figures.items():
+            if figure is not None and not is_quantity(str(figure)):
+                raise ValueError(f"{kind}.{name} is {figure!r}; write it as Kubernetes does: 500m, 2, 4Gi")
+    return value
+
+
+Resources = Annotated[Fragment, AfterValidator(_resources)]
 VolumeSize = Annotated[str, AfterValidator(_size)]
 Network = Annotated[str, AfterValidator(_network)]
 Name = Annotated[str, Field(pattern=NAME)]
@@ -79,7 +91,7 @@ EVENTS: Fragment = {"limits": {"memory": "256Mi"}, "requests": {"cpu": "20m", "m
 class PollerValues(ProgramValues):
     """The watcher."""
 
-    resources: Fragment = SMALL
+    resources: Resources = SMALL
     """Of its container."""
 
 
@@ -92,11 +104,11 @@ class RunsValues(ProgramValues):
     anew. auto: scratch where the output goes to an object store, else a claim. See [volumes](../deploy.md#volumes)."""
     scratch: VolumeSize = Field(default="12Gi", min_length=1)
     """Room on a node's disk for a run without a claim: so much is asked of the node, and what needs more is refused with 73."""
-    preflight: Fragment = {"limits": {"memory": "1Gi"}, "requests": {"cpu": "100m", "memory": "256Mi"}}
+    preflight: Resources = {"limits": {"memory": "1Gi"}, "requests": {"cpu": "100m", "memory": "256Mi"}}
     """Resources of the step that looks at a product."""
-    convert: Fragment = {"limits": {"memory": "4Gi"}, "requests": {"cpu": "1", "memory": "2Gi"}}
+    convert: Resources = {"limits": {"memory": "4Gi"}, "requests": {"cpu": "1", "memory": "2Gi"}}
     """Resources of the step that converts."""
-    executor: Fragment = {"limits": {"cpu": "1", "memory": "256Mi"}, "requests": {"cpu": "10m", "memory": "64Mi"}}
+    executor: Resources = {"limits": {"cpu": "1", "memory": "256Mi"}, "requests": {"cpu": "10m", "memory": "64Mi"}}
     """Resources of Argo's own containers in them; a quota refuses pods without."""
 
 
@@ -109,7 +121,7 @@ class AuditValues(ProgramValues):
     """When, in UTC; not on the hour, when everybody asks."""
     report: str = Field(default="", pattern=r"^(s3://[^\s{}]*[^\s{}/])?$")
     """Where the [report on freshness](../monitoring.md#freshness) is published: `s3://BUCKET/freshness`; empty = nowhere."""
-    resources: Fragment = SMALL
+    resources: Resources = SMALL
     """Of its container."""
 
 
@@ -122,7 +134,7 @@ class BackupValues(ProgramValues):
     """When, in UTC."""
     keep: int = Field(default=3, ge=1)
     """How many."""
-    resources: Fragment = SMALL
+    resources: Resources = SMALL
     """Of its container."""
 
 
@@ -133,14 +145,14 @@ class CleanupValues(ProgramValues):
     """When, in UTC; empty = Argo's own time to live alone."""
     older_than: str = Field(default="24h", pattern=r"^[0-9]+[smhd]$")
     """Those that ended so long ago."""
-    resources: Fragment = SMALL
+    resources: Resources = SMALL
     """Of its container."""
 
 
 class EventsValues(PlaceValues):
     """EventSource or Sensor."""
 
-    resources: Fragment = EVENTS
+    resources: Resources = EVENTS
     """Of its container."""
 
 

@@ -6,9 +6,10 @@ affinity, resources) goes into the pods as it is given. Keys are written as Kube
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from stac_watch.cluster.manifests.pod_values import (
     NOTHING,
@@ -26,6 +27,13 @@ from stac_watch.cluster.manifests.pod_values import (
     ValuesPart,
     VolumeSize,
 )
+
+
+def _files(value: dict[str, str]) -> dict[str, str]:
+    for name in value:
+        if not re.fullmatch(r"[-._A-Za-z0-9]{1,253}", name) or name.startswith(".."):
+            raise ValueError(f"{name!r} cannot be a file of a ConfigMap: write letters, digits, `-`, `_` and `.`, and no folder")
+    return value
 
 
 class ImageValues(ValuesPart):
@@ -257,7 +265,7 @@ class SiteValues(ValuesPart):
     config: Fragment = NOTHING
     """The configuration, every key as in its [reference](configuration.md); empty = the file of `--config`. What a cluster needs
     is there already: `engine.kind`, `engine.webhook`, `ledger`, `web`."""
-    config_files: dict[str, str] = NOTHING
+    config_files: Annotated[dict[str, str], AfterValidator(_files)] = NOTHING
     """Files beside the configuration, name -> text, as an area that `filter.intersects` names."""
     labels: dict[str, str] = NOTHING
     """Of every object, beside ours."""
