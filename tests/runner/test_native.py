@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,14 @@ import xarray as xr
 import zarr
 from conftest import NATIVE_ID
 from geozarr_runner.convert import stock
+from geozarr_runner.source import preflight, transcode
+from geozarr_runner.source.eager import Eager
+from geozarr_runner.source.store import Patience
 from google_crc32c import value as sum_of
 
 from stac_watch.demo.native import write_native
+from stac_watch.model.errors import SourceNotThere
+from stac_watch.model.forms import Native
 
 BANDS = "measurements/reflectance"
 TOP = f"{BANDS}/r10m"
@@ -134,6 +140,40 @@ def test_converted_it_has_our_chunks_and_the_same_values(native, runner, tmp_pat
             np.testing.assert_allclose(tree[path].values, physical(native, path), rtol=1e-6, err_msg=path)
         assert tree[f"{BANDS}/r720m"]["b08"].shape == (3, 3)
     assert zarr.open_array(str(tmp_path / "a.zarr" / TOP / "b02"), mode="r").chunks == (64, 64)
+
+
+def test_arrays_are_told_of_while_others_are_on_their_way_each_whole_and_once(own_native, served, tmp_path):
+    files = served(own_native.parent)
+    shutil.rmtree(
+        own_native / BANDS / "r60m/b09/c"
+    )  # as its publisher leaves out what holds nothing; nobody judges it before the end
+    files.gated = "/r20m/b05/"
+    files.gate.clear()
+    asked = preflight.plan(
+        f"{files.url}/{own_native.name}", f"{BANDS}/r20m {BANDS}/r60m", allowed_hosts=("127.0.0.1",), patience=Patience(attempts=1),
+        wait=lambda _: False, asked=Native.CONVERT,
+    )  # fmt: skip
+    told: list[str] = []
+    every = {a.path: a for a in asked.selection.arrays}
+    bands = {path for path, array in every.items() if not array.is_coordinate}
+
+    def arrived(path: str) -> None:
+        told.append(path)
+        assert all((told_root / key).is_file() for key in every[path].chunk_keys())
+        if path in bands:
+            files.gate.set()  # what waits behind it was not needed to come this far
+
+    def begin(root: Path) -> None:
+        nonlocal told_root
+        told_root = root
+        assert all((root / key).is_file() for path, a in every.items() if path not in bands for key in a.chunk_keys())
+
+    told_root = tmp_path
+    eager = Eager(lambda path: int(path in bands), begin, arrived)
+    with pytest.raises(SourceNotThere, match="r60m/b09"):
+        transcode.stage(asked, tmp_path / "stage", advance=lambda _: None, called_off=threading.Event(), eager=eager)
+    assert sorted(told) == sorted(every)
+    assert f"{BANDS}/r20m/b05" != next(path for path in told if path in bands)
 
 
 def test_a_choice_of_groups_is_honoured_by_converting_it(native, runner, tmp_path):
