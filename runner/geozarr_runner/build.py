@@ -17,7 +17,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from geozarr_runner.process import space
+from geozarr_runner.process import memory, space
 from geozarr_runner.process.progress import Progress
 from geozarr_runner.process.slowness import in_time
 from geozarr_runner.publish import checksums, dask_report, marker, package
@@ -274,11 +274,13 @@ def _convert(
         "converted %d groups in %.1f s, engine %s, %d workers",
         len(selection.groups), progress.seconds["convert"], converted.engine, workers,
     )  # fmt: skip
+    memory.give_back()
     with progress.during("verify", verify.count(selection)) as advance, _flushing(target.partial, plan):
         found = verify.verify(
             staged.root, selection, target.partial, level=plan.product.level, workers=workers, seed=target.key,
             frames=converted.frames, allow_empty=staged.allow_empty, advance=advance,
         )  # fmt: skip
+    memory.give_back()
     made = _Made(staged, converted, found, sums=converted.sums)
     checks = made.checks
     for check in checks:

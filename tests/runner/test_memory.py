@@ -2,8 +2,11 @@
 
 import subprocess
 import sys
+import weakref
 
+import numpy as np
 import pytest
+from geozarr_runner.convert.chunks import Rows
 
 SCRIPT = """
 import ctypes, resource, sys, threading
@@ -30,6 +33,40 @@ for _ in range(4):
 over.set()
 print(max(faults), min(faults))
 """
+
+
+GIVEN_BACK = """
+from pathlib import Path
+from geozarr_runner.process import memory
+memory.keep_freed()
+
+def resident():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) // 1000 for line in lines if line.startswith("RssAnon"))  # MB
+
+before = resident()
+buffer = bytes(range(256)) * 400_000  # 100 MB
+above = "something that lives on" * 100
+del buffer
+kept = resident() - before
+memory.give_back()
+print(kept, resident() - before)
+"""
+
+
+def test_between_stages_freed_memory_goes_back():
+    told = subprocess.run([sys.executable, "-c", GIVEN_BACK], check=True, capture_output=True, text=True).stdout
+    kept, left = map(int, told.split())
+    assert (kept > 90, left < 20) == (True, True), told
+
+
+def test_rows_hold_nothing_when_they_have_ended():
+    """Who takes them holds the rows, and the rows who takes them: a ring that nobody collects before the output is made."""
+    held = []
+    rows = Rows(4, lambda values: held.append(weakref.ref(values.base)))
+    rows.add(np.zeros((6, 9)))
+    rows.end()
+    assert [buffer() for buffer in held[1:]] == [None]
 
 
 @pytest.mark.parametrize(("way", "fresh"), [("kept", False), ("given back", True)])

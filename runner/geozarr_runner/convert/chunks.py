@@ -6,6 +6,7 @@ Little of a band is ever in memory: one row of its own chunks, and one row of th
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from geozarr_runner.convert.engine import is_simple
 from geozarr_runner.source.product import ZarrArray
 from geozarr_runner.verify.frames import checksum
 
+_HEADER = 16  #: bytes of blosc's, the last four of them the length of all (blosc 1.x, README_CHUNK_FORMAT)
 _ABSENT = 2**64 - 1  #: offset and length of a chunk that is not in its shard (sharding codec 1.0)
 
 
@@ -73,11 +75,15 @@ class Writer:
     def _decoded(self, array: ZarrArray, codec: numcodecs.abc.Codec, key: str, column: int) -> Pixels:
         decoded = self.buffer(f"chunk {column}", array.chunks, array.dtype)
         try:
-            data = (self.source / key).read_bytes()
+            with (self.source / key).open("rb") as file:
+                encoded = self.buffer("encoded", (os.fstat(file.fileno()).st_size,), "u1")
+                encoded = encoded[: file.readinto(encoded)]
         except FileNotFoundError:  # `stage` has judged that it is legal
             decoded[...] = array.fill_value or 0  # null reads as 0
         else:
-            codec.decode(data, out=decoded)
+            if len(encoded) < _HEADER or int.from_bytes(encoded[12:_HEADER], "little") > len(encoded):  # blosc reads on regardless
+                raise ValueError(f"{key} is shorter than its header says")
+            codec.decode(encoded, out=decoded)
         return decoded
 
     def sheet(self, path: str, shape: tuple[int, int], table: Pixels | None = None, chunks: tuple[int, int] | None = None) -> Sheet:
@@ -142,10 +148,10 @@ class Rows:
             values = values[number:]
 
     def end(self) -> None:
-        """Hands on what is left."""
+        """Hands on what is left, and holds nothing any more: who takes rows may hold this, and nobody collects such a ring soon."""
         if self._filled and self._held is not None:
             self._take(self._held[: self._filled])
-        self._filled = 0
+        self._held, self._filled = None, 0
 
 
 class Sheet(Rows):

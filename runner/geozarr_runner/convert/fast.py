@@ -170,6 +170,7 @@ class Bands:
         """Writes the overviews of the 60 m bands. Their chunks are whatever dask made of them: the metadata tells."""
         with ThreadPoolExecutor(self._workers, thread_name_prefix="overviews") as pool:
             _all_or_first_error(pool, [pool.submit(self._overviews, name, base, folder) for name, base in self._coarse.items()])
+        self._coarse.clear()  # what this is part of lasts until the output is verified
 
     def close(self) -> None:
         """Ends the threads, soon: no file is written after this."""
@@ -250,8 +251,10 @@ class Retained:
             self._parts.append(rows.copy())
 
     def whole(self) -> Pixels:
-        """Returns all rows."""
-        return np.concatenate(self._parts)
+        """Returns all rows, once."""
+        rows = np.concatenate(self._parts)
+        self._parts.clear()
+        return rows
 
 
 class _Made:

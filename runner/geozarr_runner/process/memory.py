@@ -17,3 +17,12 @@ def keep_freed() -> None:
     if (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
         for option, value in _MALLOPT.items():
             mallopt(option, value)
+
+
+def give_back() -> None:
+    """Gives all that is free back to the kernel, once: between two stages that need other buffers.
+
+    What is kept of one stage lies in pieces between what lives on, and the next one's buffers would come beside it.
+    """
+    if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
+        trim(0)
