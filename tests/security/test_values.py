@@ -168,7 +168,8 @@ def test_values_of_events_reach_containers_as_arguments_only():
             shown = "workflowMetadata" in place  # annotations, which nothing executes
             mutex = place[-2:] == ["mutexes", "name"]
             # an expression reads a parameter as a variable, and what Argo puts into `when` is its verdict
-            asked = r"\{\{=(workflow\.status == '\w+' && )?workflow\.parameters\.\w+ contains '[:/]+'\}\}"
+            term = r"workflow\.status == '\w+'|workflow\.parameters\.\w+ (contains|startsWith) '[a-z:/]+'"
+            asked = rf"\{{\{{=(({term}|not|&&)[ ()]*)+\}}\}}"
             verdict = place[-1] == "when" and re.fullmatch(asked, value)
             assert argument or shown or mutex or verdict, (path, where, value)
             holes += bool(argument)
