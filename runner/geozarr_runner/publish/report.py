@@ -25,8 +25,6 @@ from geozarr_runner.source.product import NATIVE_LEVELS, OVERVIEWS, REFLECTANCE
 from geozarr_runner.verify.findings import Compared
 from stac_watch.model.outcome import Outcome
 
-type Samples = np.ndarray[Any, np.dtype[Any]]
-
 LEVELS = (*NATIVE_LEVELS, *OVERVIEWS)
 SUFFIXES = {
     "report": ".report.html", "report_json": ".report.json", "quicklook": ".quicklook.png", "thumbnail": ".thumbnail.webp",

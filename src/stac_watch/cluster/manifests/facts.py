@@ -25,7 +25,7 @@ from stac_watch.model.hosts import is_inside
 BESIDE = 4  # Workflows beside the poller's own limit: runs by hand, the audit
 RUN_VOLUME = 12  # GiB that one run asks for at most
 AROUND = ("$(KUBERNETES_SERVICE_HOST)", "localhost", "127.0.0.1", "::1", ".svc", ".cluster.local")
-GIBIBYTE, MEBIBYTE = 2**30, 2**20
+GIBIBYTE = 2**30
 
 
 def values_of(raw: Mapping[str, Any], text: str, place: str) -> SiteValues:

@@ -119,7 +119,7 @@ def template(name: str) -> Template:
         "ticked": ticked,
         "degrees": degrees,
         "document": document,
-        "quoted": shlex.quote,
+        "quoted": quoted,
         "place": place,
         "published": published,
         "registration": registration,
@@ -131,6 +131,11 @@ def template(name: str) -> Template:
 def document(value: Mapping[str, Any]) -> str:
     """Returns a JSON document as people read it."""
     return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def quoted(text: str) -> str:
+    """Returns a text as a word of a shell's command; one with apostrophes in double quotes, where those change nothing in it."""
+    return f'"{text}"' if "'" in text and not set(text) & set('"$`\\!') else shlex.quote(text)
 
 
 def ticked(text: str) -> Markup:
