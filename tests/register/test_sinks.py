@@ -395,7 +395,7 @@ def test_what_was_told_is_shown_and_told_again(shop, sink, listener, tmp_path, c
 
 def test_the_sensor_of_the_docs_maps_what_events_have(shop, sink, listener):
     page = (DOCS / "registering.md").read_text(encoding="utf-8")
-    source, sensor = yaml.safe_load_all(next(b for b in page.split("```yaml\n") if "kind: Sensor" in b).partition("```")[0])
+    source, sensor, *_ = yaml.safe_load_all(next(b for b in page.split("```yaml\n") if "kind: Sensor" in b).partition("```")[0])
     shop.ledger.deliveries.enrol(audience(sink, registers=True))
     shop.finish()
     shop.registrar().round()
