@@ -377,7 +377,7 @@ def _describe(request: Request, plan: Plan, made: _Made, target: publish.Target,
     subject = report.Subject(
         level=plan.product.level,
         sensed=stamp(plan.sensed) if plan.sensed else "",
-        tile=_tile(plan.item_id),
+        tile=(parse_product_id(plan.item_id) or {}).get("tile", ""),
         bytes_by_stage=_bytes_by_stage(outcome),
     )
     written = report.write(beside, name, made.store or target.partial, outcome, made.verified.findings, subject)
@@ -395,8 +395,3 @@ def _describe(request: Request, plan: Plan, made: _Made, target: publish.Target,
 def _bytes_by_stage(outcome: Outcome) -> Mapping[str, int]:
     found = {"stage": outcome.counts.bytes_read, "convert": outcome.counts.bytes_written}
     return found | ({"package": outcome.package.bytes} if outcome.package else {})
-
-
-def _tile(item_id: str) -> str:
-    parts = parse_product_id(item_id)
-    return parts["tile"] if parts else ""
