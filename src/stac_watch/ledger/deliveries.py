@@ -106,7 +106,7 @@ class Deliveries:
         query = select(t.delivery, _a.type, _a.event_id, _a.created_at, _a.body).join(t.announcement, _a.id == _d.announcement)
         found = dict[str, list[Told]]()
         with self._session.read() as tx:
-            for row in tx.execute(query.where(_a.topic == item_id).order_by(_a.id, _d.sink)):
+            for row in tx.execute(query.where(_d.topic == item_id).order_by(_a.id, _d.sink)):  # its index is by topic
                 found.setdefault(str(json.loads(row.body)["data"]["key"]), []).append(_told(row))
         return found
 
