@@ -14,6 +14,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))  # the harness is a program beside the tests, not an installed package
 
 from charts import Helm  # noqa: E402
+from harness.build import is_built  # noqa: E402
 from harness.kubectl import Kubectl  # noqa: E402
 from harness.places import Binaries, Places, Recipe  # noqa: E402
 from stack import Stack  # noqa: E402
@@ -80,6 +81,15 @@ def kubectl(places: Places, recipe: Recipe) -> Kubectl:
 def helm(places: Places, recipe: Recipe) -> Helm:
     """Runs Helm: `helm("template", …)` -> what it said."""
     return Helm(Binaries(places, recipe)("helm"))
+
+
+@pytest.fixture(scope="session")
+def judges(places: Places, recipe: Recipe) -> Binaries:
+    """What judges manifests: programs, schemas and CRDs of others."""
+    if not all(is_built(places, judge) for judge in recipe.judges.values()):
+        assert os.environ.get("CI") != "true", "make test-cluster builds them"
+        pytest.skip("not built: (cd tests/cluster && python -m harness judges)")
+    return Binaries(places, recipe)
 
 
 @pytest.fixture(scope="session")

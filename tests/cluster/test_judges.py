@@ -5,7 +5,6 @@ Argo makes of a run and of the audit, too, which it would not see.
 """
 
 import json
-import os
 import re
 import subprocess
 
@@ -13,8 +12,6 @@ import pytest
 import schemas
 import yaml
 from charts import CHART, examples
-from harness.build import is_built
-from harness.places import Binaries
 
 from stac_watch.cluster.admission import pods_of
 
@@ -37,15 +34,6 @@ ACCEPTED = {
     "container-security-context-user-group-id": (".*", "only with `fixedUser: false`: OpenShift's SCCs give users"),
 }  # fmt: skip
 """What kube-score says and we do not follow: check -> (objects, why)."""
-
-
-@pytest.fixture(scope="module")
-def judges(places, recipe):
-    """The programs and schemas that were built for this."""
-    if not all(is_built(places, judge) for judge in recipe.judges.values()):
-        assert os.environ.get("CI") != "true", "make test-cluster builds them"
-        pytest.skip("not built: (cd tests/cluster && python -m harness judges)")
-    return Binaries(places, recipe)
 
 
 @pytest.fixture(scope="module")

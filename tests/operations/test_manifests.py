@@ -9,6 +9,8 @@ import pytest
 import yaml
 from fakes.workflows import ROOT
 
+from stac_watch.cluster.installed import CONFIGURATION, differing
+
 PRODUCTION = ROOT / "deploy" / "overlays" / "production"
 CONFIG = ROOT / "deploy" / "base" / "stac-watch.yaml"
 
@@ -160,3 +162,12 @@ def test_a_ledger_is_backed_up_by_the_verb(stac_watch, tmp_path):
     assert "checked; 1 kept" in said.out.replace("\n", " ")
     config.write_text(f"ledger: postgresql+psycopg://localhost/x\nsources: [{source}]\n")
     assert "pg_dump" in stac_watch("ledger", "backup", tmp_path / "copies", f"--config={config}").said
+
+
+def test_what_helm_wrote_in_another_form_is_no_difference():
+    """Texts that are YAML are compared by what they say; the digest of one of them is none of itself."""
+    ours = {"data": {"c.yaml": "a: 1\nb: [x]\n"}, "annotations": {CONFIGURATION: "1"}, "note": "two\nlines\n"}
+    helm = {"data": {"c.yaml": '"a": 1\n"b":\n  - "x"\n'}, "annotations": {CONFIGURATION: "2"}, "note": "two\nlines\n"}
+    assert list(differing(ours, helm)) == []
+    assert list(differing(ours, {**helm, "data": {"c.yaml": "a: 2\nb: [x]\n"}})) == ["data.c.yaml"]
+    assert list(differing(ours, {**helm, "note": "two\nother lines\n"})) == ["note"]
