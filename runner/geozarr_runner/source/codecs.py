@@ -138,7 +138,7 @@ def measures(array: ZarrArray, path: Path) -> bool:
 def blosc_lengths(path: Path) -> tuple[int, int] | None:
     """Returns the decoded and the stored length that a blosc frame's header states; None when it is too short to have one."""
     with path.open("rb") as file:
-        return _blosc_lengths(file.read(_BLOSC.size))
+        return stated_lengths(file.read(_BLOSC.size))
 
 
 def _right_length(array: ZarrArray, data: bytes, size: int) -> bool:
@@ -146,7 +146,7 @@ def _right_length(array: ZarrArray, data: bytes, size: int) -> bool:
     name = None if array.compressor is None else array.compressor["id"]
     length = inner_bytes(array)
     if name == "blosc":
-        lengths = _blosc_lengths(data)
+        lengths = stated_lengths(data)
         return lengths is not None and lengths[1] == size and lengths[0] == length
     if name == "lz4":
         return len(data) >= 4 and int.from_bytes(data[:4], "little") == length
@@ -157,7 +157,8 @@ def _right_length(array: ZarrArray, data: bytes, size: int) -> bool:
     return _counted(name, data, length) == length
 
 
-def _blosc_lengths(head: bytes) -> tuple[int, int] | None:
+def stated_lengths(head: bytes) -> tuple[int, int] | None:
+    """Returns the same of a frame's first bytes."""
     if len(head) < _BLOSC.size:
         return None
     *_, decoded, _, stored = _BLOSC.unpack(head[: _BLOSC.size])

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 from numcodecs import blosc
 
-from geozarr_runner.source.codecs import MAX_CHUNK, expanded
+from geozarr_runner.source.codecs import MAX_CHUNK, expanded, stated_lengths
 from stac_watch.model.errors import InputError, printable
 from stac_watch.model.zarr3 import CRC, ENTRY, StoredArray, index_crc
 
@@ -27,7 +27,6 @@ type Region = tuple[slice, ...]
 
 _ABSENT = 2**64 - 1  #: an entry's offset and length where the chunk is all fill (sharding codec 1.0)
 _MARGIN = 1_000_000  #: bytes of headers of chunks that do not get smaller: of thousands in a shard, too
-_BLOSC_HEADER = struct.Struct("<4B3I")
 _CODECS = {"bytes", "blosc", "zstd", "gzip", "crc32c"}
 _LONGEST = 65_536  #: bytes of one text: names of bands, and of detectors
 _UNITS = ("Y", "M", "W", "D", "h", "m", "s", "ms", "us", "μs", "ns", "ps", "fs", "as", "generic")  # of numpy
@@ -192,9 +191,10 @@ def _decoded(codec: Mapping[str, Any], data: bytes, wanted: int, *, last: bool) 
     if name == "crc32c":
         return _summed(data)
     if name == "blosc":
-        if len(data) < _BLOSC_HEADER.size:
+        lengths = stated_lengths(data)
+        if lengths is None:
             raise Broken(f"a chunk of {len(data)} bytes is no blosc frame")
-        *_, decoded, _, stored = _BLOSC_HEADER.unpack(data[: _BLOSC_HEADER.size])
+        decoded, stored = lengths
         if (decoded, stored) != (wanted, len(data)):
             raise Broken(f"a chunk of {len(data)} bytes says that it has {stored}, and {decoded} decoded instead of {wanted}")
     try:

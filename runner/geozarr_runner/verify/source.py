@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import product as cartesian
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ class Packed:
     _held: dict[tuple[int, ...], Values] = field(default_factory=dict)
     _strips: dict[tuple[tuple[int, ...], int, int], Values] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def rule(self) -> CfRule | None:
         """How its numbers are read; None when it holds none."""
         filled = {} if self.array.fill_value is None else {"_FillValue": self.array.fill_value}
@@ -113,7 +114,7 @@ class Packed:
             self._strips[key] = np.frombuffer(data, array.dtype).reshape(-1, array.chunks[1])
         return self._strips[key][:, there[1]]
 
-    @property
+    @cached_property
     def _has_rows(self) -> bool:
         """Says whether rows of a chunk lie one after the other in a blosc frame, and in nothing else."""
         said = self.array.metadata
