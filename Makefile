@@ -5,6 +5,7 @@ SHELL := /bin/sh
 UV := .tools/bin/uv
 BIN := .venv/bin
 export UV_PYTHON_PREFERENCE ?= system
+AGAIN := $(if $(CI),--reruns 1 -raR)  # where servers and a cluster that are not ours take part: what fails runs once more, and is named
 unexport PYTHONDONTWRITEBYTECODE  # images set it: each of the hundreds of processes of a test run would compile all that it imports
 
 # -- for users -----------------------------------------------------------------------------------------------------------------

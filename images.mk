@@ -67,7 +67,7 @@ deploy: .tools/bin/uv ## everything, by kubectl apply -k [OVERLAY=k3d IMAGE POLL
 
 .PHONY: test-images
 test-images: install ## builds both images with buildah, docker and podman, and runs them (root, Debian) [PORTABLE=1: with GDAL's toolchain, too]
-	STAC_WATCH_TEST_IMAGES=$(if $(PORTABLE),portable,1) $(BIN)/pytest -q tests/images
+	STAC_WATCH_TEST_IMAGES=$(if $(PORTABLE),portable,1) $(BIN)/pytest -q $(AGAIN) tests/images
 
 .PHONY: bench-images
 bench-images: install ## both images: size, cold start

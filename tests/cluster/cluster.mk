@@ -25,7 +25,7 @@ cluster-down: install ## remove the cluster; what was built stays in the cache
 test-cluster: install ## the tests that need the cluster; brings it up first [BRIEF=1: without those that take longest]
 	@$(HARNESS) up
 	@$(HARNESS) judges
-	STAC_WATCH_TEST_CLUSTER=$(if $(BRIEF),brief,1) $(BIN)/pytest -q --durations=10 tests/cluster
+	STAC_WATCH_TEST_CLUSTER=$(if $(BRIEF),brief,1) $(BIN)/pytest -q $(AGAIN) --durations=10 tests/cluster
 
 .PHONY: test-cluster-rebuild
 test-cluster-rebuild: install ## idem, and kills the cluster with SIGKILL, looks for leftovers, brings it up again
