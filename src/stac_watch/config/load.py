@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from stac_watch.config.model import Config
 from stac_watch.config.wording import explain
 from stac_watch.model.errors import ConfigError
+from stac_watch.model.files import fault
 
 ENV_PREFIX = "STAC_WATCH__"
 SMALLEST = "the smallest one is `sources: [{name: s2, api: https://stac.example.org, collection: sentinel-2-l2a}]`"
@@ -33,7 +34,7 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], str]:
         text = path.read_text(encoding="utf-8")
         raw = _parsed(text)
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read {path}: {_why(error)}", hint="name the file that you mean") from error
+        raise ConfigError(f"cannot read {path}: {fault(error)}", hint="name the file that you mean") from error
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}", hint="check the line named above") from error
     if not isinstance(raw, dict | None):
@@ -52,7 +53,7 @@ def load(path: Path, environ: Mapping[str, str]) -> Config:
     except FileNotFoundError:
         raise ConfigError(f"no configuration at {path}", hint=f"name one with --config FILE; {SMALLEST}") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read {path}: {_why(error)}", hint="name the file that you mean with --config FILE") from error
+        raise ConfigError(f"cannot read {path}: {fault(error)}", hint="name the file that you mean with --config FILE") from error
     return parse(text, path, environ)
 
 
@@ -79,10 +80,6 @@ def parse(text: str, path: Path, environ: Mapping[str, str]) -> Config:
         return Config.model_validate(settings)
     except ValidationError as error:
         raise ConfigError(f"{path}: {explain(error, settings, text)}", hint="correct it there, then `stac-watch check`") from None
-
-
-def _why(error: OSError | UnicodeDecodeError) -> str:
-    return getattr(error, "strerror", None) or "it is not text in UTF-8"
 
 
 class _Yaml(yaml.SafeLoader):

@@ -23,6 +23,7 @@ from stac_watch.ledger.records import ConversionRow, Move, Sighting
 from stac_watch.ledger.session import StaleState
 from stac_watch.model.errors import Exit, InputError
 from stac_watch.model.event import fence_of, parse_event
+from stac_watch.model.files import fault
 from stac_watch.model.identity import event_id
 from stac_watch.model.item import ItemDocument, SkipReason
 from stac_watch.model.states import FINAL, Fact, State
@@ -68,8 +69,7 @@ def wishes(path: Path) -> list[Wish]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or "it is not text in UTF-8"
-        raise InputError(f"cannot read {path}: {why}", hint="one id, key or line of `audit --file` per line") from None
+        raise InputError(f"cannot read {path}: {fault(error)}", hint="one id, key or line of `audit --file` per line") from None
     found = []
     for number, line in enumerate(lines, 1):
         text = line.strip()

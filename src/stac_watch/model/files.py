@@ -1,4 +1,4 @@
-"""The one module of `model` that touches a disk: a file that is replaced at once, for both programs, and a folder of ours."""
+"""The one module of `model` that touches a disk, for both programs: a file replaced at once, a folder, what cannot be read."""
 
 from __future__ import annotations
 
@@ -34,6 +34,11 @@ def replace_file(path: Path, content: str | bytes, *, sync: bool = False) -> Non
         with contextlib.suppress(OSError):  # on a read-only file system removing fails like writing
             temporary.unlink(missing_ok=True)
         raise
+
+
+def fault(error: OSError | UnicodeDecodeError) -> str:
+    """Returns why a text file that a person named cannot be read."""
+    return getattr(error, "strerror", None) or "it is not text in UTF-8"
 
 
 def make_folder(folder: Path) -> None:
