@@ -13,7 +13,7 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -106,20 +106,15 @@ def build(config: Config, environ: Mapping[str, str], wait: Callable[[float], bo
         ledger.publications.enrol_done()
     if (audience := audience_of(config)) is not None:
         ledger.deliveries.enrol(audience)
-    engine: Engine
-    volumes: Callable[[], Collection[str]] | None = None
-    if config.engine.kind == "argo":
-        engine = argo = build_argo(config.engine, environ)
-        volumes = argo.volumes
-    else:
-        engine = build_engine(config, environ)
+    argo = build_argo(config.engine, environ) if config.engine.kind == "argo" else None
     return Parts(
         sources=config.sources,
         recipe=config.recipe,
         installation=config.installation,
         limits=config.engine.limits,
-        engine=engine,
-        volumes=volumes,
+        engine=argo or build_engine(config, environ),
+        volumes=argo.volumes if argo is not None else None,
+        describe=argo.describe if argo is not None else None,
         keep=config.engine.keep if config.engine.kind == "argo" else timedelta(0),
         ledger=ledger,
         registrar=registrar,

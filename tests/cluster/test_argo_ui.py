@@ -91,6 +91,14 @@ def test_the_message_of_a_failed_run_says_why(stack, items, server):
     [said] = {n["message"] for n in shown["status"]["nodes"].values() if n["type"] == "Pod" and n["phase"] == "Failed"}
     assert "(exit code 66): preflight: " in said
     assert " → " in said  # and what is next
+    name, described = failed["metadata"]["name"], "workflows.argoproj.io/description"
+
+    def description():
+        return json.loads(server(f"workflows/{stack.namespace}/{name}"))["metadata"]["annotations"][described]
+
+    slowly(lambda: description().startswith("failed: preflight: "), 120)  # the poller, once it has seen the end
+    assert " → " in description().partition("\n")[0]
+    assert item in description(), "what it said before is still there"
     stack.ask_catalog("product", {"item_id": item})
     stack.await_done(item, seconds=300)
     stack.check(item)

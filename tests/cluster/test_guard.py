@@ -20,7 +20,7 @@ from stac_watch.model.event import Conversion, build_event
 
 CONFIG = Path(__file__).parents[2] / "deploy/base/stac-watch.yaml"
 NAME, INSTANCE = "test-guard", "ours"
-SENSOR = f"--as=system:serviceaccount:{NAME}:geozarr-sensor"
+SENSOR, POLLER = (f"--as=system:serviceaccount:{NAME}:{account}" for account in ("geozarr-sensor", "stac-watch"))
 pytestmark = pytest.mark.cluster
 
 
@@ -35,7 +35,7 @@ def files(tmp_path_factory):
 def guarded(kubectl, files):
     """A namespace with accounts, template and policy. No controller has our instance id: what is made stays as it is."""
     kubectl("delete", "namespace", NAME, "--ignore-not-found", "--timeout=120s")
-    for name in ("namespace", "admission", "sensors/rbac", "workflows/rbac", "workflows/geozarr-convert"):
+    for name in ("namespace", "admission", "sensors/rbac", "workflows/rbac", "rbac", "workflows/geozarr-convert"):
         kubectl.apply(files[f"{name}.yaml"])
     bare = {"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "metadata": {"name": "x"}, "spec": {"entrypoint": "x"}}
     wait_until(lambda: tried(kubectl, bare) != "", 30, "the policy does not hold")  # the API server reads it after a moment
@@ -169,6 +169,34 @@ def test_the_sensor_changes_no_run_and_may_say_the_same_twice(kubectl, guarded, 
     assert kubectl.get("workflow", name, "-n", NAME) == before
     with pytest.raises(HarnessError, match="workflowTemplateRef"):
         patch({"spec": {"serviceAccountName": "stac-watch"}})
+
+
+def test_the_poller_changes_a_run_s_description_and_nothing_else(kubectl, guarded, made):
+    run = changed(made, lambda w: w["metadata"].update(name="gz-of-the-poller", annotations={"stac-watch/item": "https://i"}))
+    kubectl("create", "-n", NAME, "-f", "-", stdin=json.dumps(run))
+    description = "workflows.argoproj.io/description"
+
+    def patch(body):
+        kubectl("patch", "workflow", "gz-of-the-poller", "-n", NAME, POLLER, "--type=merge", "-p", json.dumps(body))
+
+    patch({"metadata": {"annotations": {description: "failed: preflight: not there"}}})
+    patch({"metadata": {"annotations": {description: "as before"}}})
+    before = kubectl.get("workflow", "gz-of-the-poller", "-n", NAME)
+    assert before["metadata"]["annotations"] == {"stac-watch/item": "https://i", description: "as before"}
+    for change in (
+        {"metadata": {"annotations": {description: "x", "stac-watch/item": "https://j"}}},
+        {"metadata": {"annotations": {"stac-watch/item": None}}},
+        {"metadata": {"annotations": {"x": "y"}}},
+        {"metadata": {"labels": {"stac-watch/lane": "backfill"}}},
+        {"metadata": {"finalizers": ["x.example/y"]}},
+        {"spec": {"shutdown": "Terminate"}},
+        {"spec": {"templates": [CONTAINER]}},
+        {"status": {"phase": "Succeeded"}},
+        {"status": {"storedWorkflowTemplateSpec": {"templates": [CONTAINER]}}},
+    ):
+        with pytest.raises(HarnessError, match=r"nothing of a run but its description|workflowTemplateRef"):
+            patch(change)
+    assert kubectl.get("workflow", "gz-of-the-poller", "-n", NAME) == before
 
 
 def test_other_namespaces_are_left_alone(kubectl, guarded, namespace, made):

@@ -20,14 +20,22 @@ MUST = {
         "create workflowtaskresults", "patch workflowtaskresults", "create persistentvolumeclaims", "get persistentvolumeclaims",
         "delete persistentvolumeclaims",
     ],
-    "stac-watch": ["get workflows", "list workflows", "watch workflows"],
+    "stac-watch": ["get workflows", "list workflows", "watch workflows", "patch workflows"],
     "stac-watch-audit": ["list workflows", "create workflowtaskresults", "patch workflowtaskresults"],
     "geozarr-events": [],
 }  # fmt: skip
 MUST_NOT = {
     "geozarr-sensor": ["create pods", "get secrets", "delete workflows", "create workflowtemplates", "patch workflowtemplates"],
     "geozarr-run": ["create pods", "get secrets", "create workflows", "patch workflows", "list persistentvolumeclaims"],
-    "stac-watch": ["create workflows", "delete workflows", "get secrets", "create pods", "get persistentvolumeclaims"],
+    "stac-watch": [
+        "create workflows",
+        "delete workflows",
+        "update workflows",
+        "patch workflowtemplates",
+        "get secrets",
+        "create pods",
+        "get persistentvolumeclaims",
+    ],
     "stac-watch-audit": ["create workflows", "patch workflows", "get secrets", "create pods"],
     "geozarr-events": ["get workflows", "get pods", "get secrets", "create workflows", "list configmaps"],
 }

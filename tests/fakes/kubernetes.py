@@ -165,6 +165,8 @@ class Api:
                 "name": name, "namespace": NAMESPACE, "uid": f"uid-{name}", "resourceVersion": str(self.number),
                 "creationTimestamp": "2025-09-01T00:00:00Z", "labels": labels, "managedFields": workflows.MANAGED,
             }  # fmt: skip
+            if old and "annotations" in old["metadata"]:
+                metadata["annotations"] = dict(old["metadata"]["annotations"])
             workflow = {"metadata": metadata, "spec": spec or (old or {}).get("spec", {}), "status": status or {}}
             self._kept(path, workflow)
             self._encoded[path] = (json.dumps({"metadata": metadata}).encode(), json.dumps(workflow).encode())
@@ -294,6 +296,8 @@ class Handler(Exec, BaseHTTPRequestHandler):
             if wanted is not None and wanted != document["metadata"]["resourceVersion"]:
                 return self.answer(409, {"message": "it changed"})
             merge(document, changes)
+            self.api.number += 1
+            document["metadata"]["resourceVersion"] = str(self.api.number)
             self.api._kept(path, document)
             return self.answer(200, document)
 

@@ -1,7 +1,13 @@
 """Least privilege, read from the rendered objects: pods, accounts, tokens."""
 
+import itertools
+from collections import defaultdict
+
 import pytest
 import yaml
+from fakes.installation import CONFIG, told
+
+from stac_watch.cluster.manifests.render import parts
 
 
 def pods(objects):
@@ -92,7 +98,7 @@ def test_secrets_are_only_named(objects, rendered):
                 ("", "persistentvolumeclaims"): {"create", "delete", "get"},
             },
         ),
-        ("stac-watch", {("argoproj.io", "workflows"): {"get", "list", "watch"}, ("", "persistentvolumeclaims"): {"list"}}),
+        ("stac-watch", {("argoproj.io", "workflows"): {"get", "list", "watch", "patch"}, ("", "persistentvolumeclaims"): {"list"}}),
         (
             "stac-watch-audit",
             {
@@ -106,11 +112,24 @@ def test_secrets_are_only_named(objects, rendered):
 def test_an_account_may_do_this_and_no_more(objects, account, rules):
     assert ("ServiceAccount", account) in objects
     role = objects["Role", account]
-    found = {(g, r): set(rule["verbs"]) for rule in role["rules"] for g in rule["apiGroups"] for r in rule["resources"]}
-    assert found == rules
+    assert rights(role) == rules
     binding = objects["RoleBinding", account]
     assert binding["roleRef"]["name"] == account
     assert [s["name"] for s in binding["subjects"]] == [account]
+
+
+def rights(role):
+    found = defaultdict(set)
+    for rule in role["rules"]:
+        for place in itertools.product(rule["apiGroups"], rule["resources"]):
+            found[place] |= set(rule["verbs"])
+    return found
+
+
+@pytest.mark.parametrize("values", [{"admission": {"enabled": False}}, {"runs": {"describeFailures": False}}])
+def test_the_poller_changes_workflows_only_where_a_policy_says_what_of_them(values):
+    made = {d["metadata"]["name"]: d for d in parts(told(CONFIG, **values))["rbac.yaml"] if d["kind"] == "Role"}
+    assert rights(made["stac-watch"])["argoproj.io", "workflows"] == {"get", "list", "watch"}
 
 
 def test_a_token_is_where_an_api_is_spoken_to_and_nowhere_else(objects):

@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -61,3 +62,9 @@ def test_a_round_in_which_nothing_happens_writes_nothing(world, watcher):
     counted = count(world.ledger)
     assert watcher.turn(to_the_end=True).idle
     assert (counted["writes"], counted["reads"]) <= (0, 3)
+
+
+def test_after_each_look_at_the_runs_people_are_told_what_failed(world, watcher):
+    told = []
+    Watcher(replace(watcher._p, describe=lambda: told.append(world.clock()))).turn(to_the_end=True)
+    assert told == [world.clock()]

@@ -1,7 +1,7 @@
 """The engine for a cluster: posts events to the EventSource, reads Workflows from the Kubernetes API.
 
-It never writes to the cluster, takes HTTP 200 for more than "accepted", or follows a redirect with the token. Metadata is listed;
-an object is fetched once for each version of it.
+It never takes HTTP 200 for more than "accepted", or follows a redirect with the token, and writes nothing to the cluster but why a
+run failed (`descriptions`). Metadata is listed; an object is fetched once for each version of it.
 
 Source: Argo Events 1.9.11, pkg/eventsources/common/webhook (its answers).
 """
@@ -20,6 +20,7 @@ from stac_watch.model.errors import InputError, Refused, Temporary
 from stac_watch.model.event import CONTENT_TYPE, parse_event
 from stac_watch.model.outcome import Outcome
 from stac_watch.model.patience import Rest, waited
+from stac_watch.runs.descriptions import Descriptions
 from stac_watch.runs.engine import Answer, Phase, Receipt, Run, name_taken
 from stac_watch.runs.kubernetes_api import Cluster, trusting
 from stac_watch.runs.workflow import COMPLETED_LABEL, GROUP, KEY_LABEL, PLURAL, TEMPLATE, asked_of, distinct, illegal_label, run_of
@@ -49,7 +50,7 @@ class ArgoEngine:
         now: Callable[[], datetime],
     ) -> None:
         self._webhook, self._tokens = webhook, list(tokens)  # the one that was taken last comes first
-        self._cluster = cluster
+        self._cluster, self._descriptions = cluster, Descriptions(cluster, now)
         self._max_in_flight, self._confirm_after = max_in_flight, confirm_after
         self._now = now
         context = trusting(str(ca_file) if ca_file else None)
@@ -186,7 +187,15 @@ class ArgoEngine:
         if run is not None and version == metadata["resourceVersion"]:
             return run
         workflow = self._cluster.get(self._cluster.argo(PLURAL, metadata["name"]))
-        return None if workflow is None else run_of(workflow)  # deleted meanwhile
+        if workflow is None:
+            return None  # deleted meanwhile
+        run = run_of(workflow)
+        self._descriptions.look(workflow, run)
+        return run
+
+    def describe(self) -> None:
+        """Writes into descriptions why runs that were seen to have failed did; raises nothing of what is wrong there."""
+        self._descriptions.write()
 
     def every(self) -> Iterator[tuple[Run, Outcome, str]]:
         """Yields each run that there is, what it was asked for, and its source's name.

@@ -72,6 +72,7 @@ class Parts:
     announcers: tuple[Announcer, ...] = ()  # one for each sink
     causes: Causes | None = None  # None = nobody is told of what fails
     volumes: Callable[[], Collection[str]] | None = None  # of runs, by their names; None where outputs lie on no run's volume
+    describe: Callable[[], None] | None = None  # writes for people why runs failed; None where there is nothing to write it to
     keep: timedelta = timedelta(0)  # for which Workflows, and with them their volumes, stay after success
     gives_way: bool = False  # it leaves the ledger to any watcher that does not
     rivals: Mapping[str, Rivals] = field(default_factory=dict)  # by source: who may have the same acquisitions
@@ -235,6 +236,8 @@ class Watcher:
         )  # fmt: skip
         ended = p.now()
         self._looked = None if facts else Rest(ended, ended + min(LONGEST_PAUSE, SHARE * (ended - began)))
+        if p.describe is not None:
+            p.describe()
         return facts
 
     def _long_unasked(self) -> frozenset[str]:

@@ -5,7 +5,8 @@ that a watcher sends is dropped by it, and a test holds the two against each oth
 ten minutes of attempts that would hold up the events behind it.
 
 The admission policy judges what arrives, whoever sent it and whatever parser read it: here a Workflow refers to a template and adds
-arguments, and nothing else; the Sensor makes only runs of ours, and never changes one. It binds our namespace alone, so that the
+arguments, and nothing else; the Sensor makes only runs of ours, and never changes one; the poller changes one's description, and
+nothing else. It binds our namespace alone, so that the
 controller's own `templateReferencing: Strict`, which is for every tenant, need not be set.
 
 Sources: Argo Events 1.9.11, pkg/sensors/dependencies/filter.go (scripts read the last of two equal keys, data filters and the
@@ -15,9 +16,10 @@ ValidatingAdmissionPolicy.
 
 from __future__ import annotations
 
-from stac_watch.cluster.manifests.settings import SENSOR_ACCOUNT, Object, Settings, labels, meta_of_cluster
+from stac_watch.cluster.manifests.settings import POLLER, SENSOR_ACCOUNT, Object, Settings, labels, meta_of_cluster
 from stac_watch.model.event import DATA_SCHEMA, LATER, MAPPED, MAX_NAME, MAX_TEXT, PRIORITY
 from stac_watch.model.identity import FORMER, KEY_DIGITS, NAME_DIGITS
+from stac_watch.runs.descriptions import DESCRIPTION
 from stac_watch.runs.workflow import GROUP, INSTANCE_LABEL, LABELS, TEMPLATE, mapped
 
 SETTABLE = (
@@ -25,6 +27,8 @@ SETTABLE = (
     "suspend", "ttlStrategy", "volumeClaimGC", "workflowMetadata", "workflowTemplateRef",
 )  # fmt: skip
 """What a Workflow may say beside its template, as under Strict: no image, account, volume, security context or pod patch."""
+PARTS = ("spec", "status", "metadata.labels", "metadata.ownerReferences", "metadata.finalizers")
+"""Of a Workflow, all that somebody could act by; annotations come beside them."""
 _KEYS = "|".join(f"[0-9a-f]{{{digits}}}" for digits in (KEY_DIGITS, *FORMER))
 _RUN = f"^gz-[a-z0-9-]{{1,{MAX_NAME - 3}}}$"
 _LUA = """\
@@ -124,10 +128,10 @@ def admission(settings: Settings) -> list[Object]:
         "matchConstraints": {"resourceRules": [rule], **here},
         "variables": [
             {"name": "new", "expression": "request.operation == 'CREATE'"},
-            {
-                "name": "sensor",
-                "expression": f"request.userInfo.username == 'system:serviceaccount:{settings.namespace}:{SENSOR_ACCOUNT}'",
-            },
+            {"name": "sensor", "expression": _is(SENSOR_ACCOUNT, settings)},
+            {"name": "poller", "expression": _is(POLLER, settings)},
+            {"name": "notes", "expression": "has(object.metadata.annotations) ? object.metadata.annotations : {}"},
+            {"name": "noted", "expression": "has(oldObject.metadata.annotations) ? oldObject.metadata.annotations : {}"},
             {"name": "labels", "expression": "has(object.metadata.labels) ? object.metadata.labels : {}"},
             {"name": "key", "expression": "'stac-watch/key' in variables.labels ? variables.labels['stac-watch/key'] : ''"},
             {
@@ -135,7 +139,7 @@ def admission(settings: Settings) -> list[Object]:
                 "expression": "'stac-watch/attempt' in variables.labels ? variables.labels['stac-watch/attempt'] : ''",
             },
         ],
-        "validations": [_validation(*each) for each in [*_anybody(), *_sensor()]],
+        "validations": [_validation(*each) for each in [*_anybody(), *_sensor(), _poller()]],
     }
     binding = {"policyName": name, "validationActions": ["Deny"], "matchResources": here}
     return [
@@ -183,9 +187,20 @@ def _sensor() -> list[tuple[str, str]]:
         "an event sets labels of ours and no other metadata": bare,
     }
     making = [(f"!variables.sensor || !variables.new || ({' && '.join(each)})", message) for message, each in rules.items()]
-    parts = ("spec", "status", "metadata.labels", "metadata.annotations", "metadata.ownerReferences", "metadata.finalizers")
-    same = f"!variables.sensor || variables.new || ({' && '.join(map(_same, parts))})"
+    same = f"!variables.sensor || variables.new || ({' && '.join(map(_same, (*PARTS, 'metadata.annotations')))})"
     return [*making, (same, "an event changes no run that is there")]
+
+
+def _poller() -> tuple[str, str]:
+    """Returns what holds for the poller, which reads what catalogs and products say: (expression, message)."""
+    kept = "variables.{0}.all(n, n == '{2}' || (n in variables.{1} && variables.{1}[n] == variables.{0}[n]))".format
+    notes = f"{kept('notes', 'noted', DESCRIPTION)} && {kept('noted', 'notes', DESCRIPTION)}"
+    same = f"!variables.poller || (!variables.new && {' && '.join(map(_same, PARTS))} && {notes})"
+    return same, "the watcher changes nothing of a run but its description"
+
+
+def _is(account: str, settings: Settings) -> str:
+    return f"request.userInfo.username == 'system:serviceaccount:{settings.namespace}:{account}'"
 
 
 def _same(path: str) -> str:

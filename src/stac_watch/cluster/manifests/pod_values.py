@@ -104,6 +104,9 @@ class RunsValues(ProgramValues):
     anew. auto: scratch where the output goes to an object store, else a claim. See [volumes](../deploy.md#volumes)."""
     scratch: VolumeSize = Field(default="12Gi", min_length=1)
     """Room on a node's disk for a run without a claim: so much is asked of the node, and what needs more is refused with 73."""
+    describe_failures: bool = True
+    """Whether the watcher writes into a failed run's description why it failed: the Argo UI's list shows it. It takes the right to
+    change Workflows, of which the policy (`admission`) leaves nothing but that; without the policy the right is not given."""
     preflight: Resources = {"limits": {"memory": "1Gi"}, "requests": {"cpu": "100m", "memory": "256Mi"}}
     """Resources of the step that looks at a product."""
     convert: Resources = {"limits": {"memory": "4Gi"}, "requests": {"cpu": "1", "memory": "2Gi"}}

@@ -29,7 +29,7 @@ from stac_watch.cluster.manifests.settings import (
     meta_of_cluster,
     pod_security,
 )
-from stac_watch.cluster.manifests.tree import absent, given, merged, when
+from stac_watch.cluster.manifests.tree import absent, both, given, merged, when
 from stac_watch.runs.workflow import GROUP, TEMPLATE
 
 READ = ["get", "list", "watch"]
@@ -55,11 +55,16 @@ def run_account(settings: Settings) -> list[Object]:
 
 
 def poller_accounts(settings: Settings) -> list[Object]:
-    """Returns the accounts of poller and audit: they look at Workflows, and which volumes are there; only the Sensor makes any."""
+    """Returns the accounts of poller and audit: they look at Workflows, and which volumes are there; only the Sensor makes any.
+
+    The poller may change Workflows where the admission policy leaves it nothing but their descriptions. Without the policy the same
+    right would be one to any image, under the account of runs.
+    """
     look = [([GROUP], ["workflows"], READ), ([""], ["persistentvolumeclaims"], ["list"])]
-    who = settings.values.service_accounts
+    values, who = settings.values, settings.values.service_accounts
+    describe = {"apiGroups": [GROUP], "resources": ["workflows"], "verbs": ["patch"]}
     return [
-        *account(POLLER, settings, who.poller, look),
+        *account(POLLER, settings, who.poller, look, when(both(values.admission.enabled, values.runs.describe_failures), describe)),
         *account(AUDIT, settings, who.audit, [*look, ([GROUP], ["workflowtaskresults"], ["create", "patch"])]),
     ]
 

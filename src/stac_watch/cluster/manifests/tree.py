@@ -86,6 +86,13 @@ def is_one(value: str, *texts: str) -> Any:  # noqa: ANN401  # a condition: real
     return value in texts if test is None else Hole(f"has {test} (list {' '.join(json.dumps(text) for text in texts)})")
 
 
+def both(one: Any, other: Any) -> Any:  # noqa: ANN401  # conditions: real, or holes
+    """Returns whether both hold."""
+    if isinstance(one, Hole) and isinstance(other, Hole):
+        return Hole(f"and ({one.expression}) ({other.expression})")
+    return one and other
+
+
 def absent(condition: Any) -> Any:  # noqa: ANN401  # a value or a hole
     """Returns the opposite of a condition."""
     return Hole(f"not ({condition.expression})") if isinstance(condition, Hole) else not condition
