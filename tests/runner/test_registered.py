@@ -18,6 +18,8 @@ import loopback
 import numpy as np
 import pytest
 import zarr
+from command_line import arguments
+from geozarr_runner.cli import main
 
 from stac_watch.config.register import Register
 from stac_watch.demo.catalog import Server, Store, create_app
@@ -70,6 +72,20 @@ def client() -> Callable[[str], Path]:
     return found
 
 
+@pytest.fixture(scope="module", params=["off", "on"], ids=["chunks", "shards"])
+def output(request, product, converted, made_once) -> Path:
+    """A packed output, with an object for each chunk or in shards, as an object store gets it."""
+    if request.param == "off":
+        return converted
+
+    def convert(folder: Path) -> None:
+        assert main(arguments(product, folder / product.name, key="000000000001", package="none", sharding="true")) == 0
+
+    found = made_once("sharded", convert) / product.name
+    assert zarr.open_array(str(found / BANDS / "b04"), mode="r").shards
+    return found
+
+
 def registered(converted: Path, api: str, base: str) -> dict:
     """The item of an output as the catalog gets it; `base` is where its folder is served."""
     described = json.loads(converted.with_name(f"{converted.name}.item.json").read_text())
@@ -95,36 +111,36 @@ def ran(python: Path, program: str, *arguments: str, cwd: Path, **environ: str) 
 
 
 @pytest.mark.services
-def test_the_lines_of_the_docs_search_an_item_and_load_its_pixels(converted, client, tmp_path):
+def test_the_lines_of_the_docs_search_an_item_and_load_its_pixels(output, client, tmp_path):
     page = (ROOT / "docs" / "registering.md").read_text(encoding="utf-8")
     [lines] = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    with Store() as store, Server(create_app(store, outputs=converted.parent, now=lambda: datetime.now(UTC))) as server:
-        document = registered(converted, server.url, f"{server.url}/outputs")
+    with Store() as store, Server(create_app(store, outputs=output.parent, now=lambda: datetime.now(UTC))) as server:
+        document = registered(output, server.url, f"{server.url}/outputs")
         store.put_collection(widened(default(COLLECTION), [document]))
         store.put(document)
         program = lines.replace("https://stac.mine.example", server.url) + SHOWN
         said = ran(client("odc-stac-0.5.3"), program, cwd=tmp_path)
-    group = zarr.open_group(str(converted), mode="r")[BANDS]
+    group = zarr.open_group(str(output), mode="r")[BANDS]
     assert json.loads(said.splitlines()[-1]) == [group.attrs["spatial:transform"], 32632]
     with np.load(tmp_path / "scene.npz") as scene:
         for key, band in (("B04_10m", "b04"), ("B08_10m", "b08")):
-            np.testing.assert_allclose(scene[key], decoded(converted, band), atol=1e-6)
-        classes = zarr.open_array(str(converted / CLASSES / "scl"), mode="r")[:]
+            np.testing.assert_allclose(scene[key], decoded(output, band), atol=1e-6)
+        classes = zarr.open_array(str(output / CLASSES / "scl"), mode="r")[:]
         np.testing.assert_array_equal(np.nan_to_num(scene["SCL_20m"]), np.kron(np.nan_to_num(classes), np.ones((2, 2))))
 
 
 @pytest.mark.services
-def test_titiler_draws_a_band_where_its_asset_leads(converted, client, tmp_path):
-    handler = partial(_Quiet, directory=str(converted.parent))
+def test_titiler_draws_a_band_where_its_asset_leads(output, client, tmp_path):
+    handler = partial(_Quiet, directory=str(output.parent))
     with loopback.serving(handler, tls=certified(tmp_path)) as url:
-        asset = registered(converted, url, url)["assets"]["B04_10m"]
+        asset = registered(output, url, url)["assets"]["B04_10m"]
         rows, columns = asset["proj:shape"]
         step, _, left, _, _, top = asset["proj:transform"]
         box = f"{left},{top - step * rows},{left + step * columns},{top}"
         program = (asset["href"], box, f"{columns}x{rows}")
         ran(client("titiler-xarray-2.4.0"), DRAWN, *program, cwd=tmp_path, SSL_CERT_FILE=str(tmp_path / "ca.crt"))
     pixels, seen = np.load(tmp_path / "drawn.npy")
-    wanted = decoded(converted, "b04")
+    wanted = decoded(output, "b04")
     np.testing.assert_array_equal(seen != seen.min(), ~np.isnan(wanted))
     np.testing.assert_allclose(np.where(seen == seen.min(), np.nan, pixels), wanted, atol=1e-6)
     assert (tmp_path / "drawn.png").read_bytes().startswith(b"\x89PNG")
