@@ -47,7 +47,7 @@ def test_days_times_and_spans_may_be_mixed(start, end, first, last):
     ],
 )
 def test_a_range_without_anything_past_in_it_is_refused_and_not_found_to_be_in_order(start, end):
-    with pytest.raises(InputError, match="nothing lies between") as refusal:
+    with pytest.raises(InputError, match=f"nothing lies between --start={start} and --end={end}") as refusal:
         read_range(start, end, NOW)
     assert "--start=30d --end=1d" in refusal.value.hint
 

@@ -128,7 +128,7 @@ def test_explain_and_an_old_event_say_that_it_was_pruned(ledger, make, lived):
     prune(ledger, make.now + LATER, yes=True)
     (chain,) = explain.read(ledger, "one", Limits(), make.now, lambda _: None)
     assert chain.pruned
-    assert chain.rule == "create seen in s2"
+    assert chain.rule == "new item in s2"
     assert [event["id"] for event in chain.events] == [f"{key}-2"]
     assert replay.stored(last, ledger).state is State.DONE
     with pytest.raises(InputError, match=r"no more: `ledger prune`"):

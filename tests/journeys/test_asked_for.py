@@ -489,6 +489,6 @@ def test_explain_says_what_comes_next_in_every_state(archive):
     chain = explain(archive, item)
     assert f"stac-watch replay {item} --yes" in chain.next.what
     assert chain.item.item_id == item
-    assert chain.rule == "create seen in demo"
+    assert chain.rule == "new item in demo"
     assert [h.fact for h in chain.history] == ["admitted", "accepted", "run_seen", "not_ready", "failed_permanent"]
     assert [e["data"]["attempt"] for e in chain.events] == [1, 2]

@@ -170,6 +170,14 @@ def test_an_item_that_is_not_known_is_not_found(site, item):
     assert headers["Content-Type"].startswith("text/plain")
 
 
+def test_a_browser_is_told_so_on_a_page_that_leads_back(site):
+    status, text, headers = site().ask("/items/unknown", Accept="text/html,*/*;q=0.8")
+    assert (status, headers["Content-Type"].partition(";")[0]) == (404, "text/html")
+    assert "default-src 'none'" in headers["Content-Security-Policy"]
+    assert 'href="../#items"' in text
+    assert "the ledger knows no item, key, run or tile &#39;unknown&#39;" in text
+
+
 def test_a_loop_that_hangs_is_said_to(site):
     here = site()
     here.turn()

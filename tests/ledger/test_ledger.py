@@ -57,7 +57,7 @@ def test_a_new_item_is_queued_with_its_event_and_the_cursor_in_one_step(ledger, 
     assert ledger.items.known("s2", [make.item_id, "other"]) == {
         make.item_id: Known("rev-a", row.key, State.QUEUED, updated=make.now)
     }
-    assert [h.why for h in ledger.conversions.history(row.key)] == ["create seen in s2"]
+    assert [h.why for h in ledger.conversions.history(row.key)] == ["new item in s2"]
     assert [e.event_id for e in ledger.outbox.due(make.now, 10)] == [f"{row.key}-1"]
 
 
@@ -331,7 +331,7 @@ def test_history_explains_the_state(ledger, make, see, move):
     move(key, Fact.VANISHED, why="the run is gone", at=make.now + timedelta(minutes=2))
     story = [(h.src, h.fact, h.dst, h.attempt, h.at - make.now, h.why) for h in ledger.conversions.history(key)]
     assert story == [
-        (None, "admitted", "queued", 1, timedelta(0), "create seen in s2"),
+        (None, "admitted", "queued", 1, timedelta(0), "new item in s2"),
         ("queued", "accepted", "submitted", 1, timedelta(minutes=1), "event accepted"),
         ("submitted", "vanished", "queued", 2, timedelta(minutes=2), "the run is gone"),
     ]

@@ -13,7 +13,7 @@ import numpy as np
 import pystac
 import pytest
 from extension_schemas import wrong
-from geozarr_runner.publish import report
+from geozarr_runner.publish import readers, report
 from geozarr_runner.publish.item import extent
 from PIL import Image
 from pystac.validation.local_validator import LocalValidator
@@ -21,7 +21,7 @@ from pystac.validation.local_validator import LocalValidator
 from stac_watch.model.extensions import used
 from stac_watch.model.outcome import Check, Counts, Outcome
 
-BANDS = ["b01", "b02", "b03", "b04", "b05", "b06", "b07", "b08", "b09", "b11", "b12", "b8a"]
+BANDS = ["b01", "b02", "b03", "b04", "b05", "b06", "b07", "b08", "b8a", "b09", "b11", "b12"]
 
 
 def _beside(output, end):
@@ -70,11 +70,40 @@ def test_page_and_json_say_the_same_as_the_marker(converted):
         marker["package"]["sha256"],
         *BANDS,
         *found["readers"],
+        *(line for lines in found["open"].values() for line in lines),
         *(c["detail"] for c in marker["checks"]),
     ]:
         assert re.sub(r"\s+", " ", word) in said
     ends = {**report.SUFFIXES, "item": ".item.json", "checksums": ".sha256"}
     assert marker["files"] == {key: str(_beside(converted, end)) for key, end in ends.items()}
+
+
+def test_the_page_says_how_to_open_the_output_and_that_works(converted, capsys):
+    """Its lines for xarray are run as they stand; GDAL's and titiler's name an array that is there."""
+    said = json.loads(_beside(converted, ".report.json").read_text())["open"]
+    exec("\n".join(said["xarray"]), {})
+    assert 0 < float(capsys.readouterr().out) < 1
+    [dataset] = said["GDAL, QGIS"]
+    assert dataset == f'ZARR:"{converted}":/measurements/reflectance/r10m/b04'
+    given = dict(line.split("=", 1) for line in said["titiler-xarray"])
+    assert Path(given["url"], given["group"].strip("/"), given["variable"], "zarr.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("output", "arrays", "ends"),
+    [
+        (
+            "s3://b/o.zarr",
+            {"measurements/reflectance/r60m/b8a": 0},
+            {"GDAL, QGIS": 'ZARR:"/vsis3/b/o.zarr":/measurements/reflectance/r60m/b8a'},
+        ),
+        ("/data/o.zarr", {"conditions/geometry/mean_sun_angles": 0}, {}),
+    ],
+)
+def test_another_place_and_an_output_without_bands_are_opened_too(output, arrays, ends):
+    said = readers.opened(output, arrays)
+    assert output in said["xarray"][1]
+    assert {reader: lines[-1] for reader, lines in said.items() if reader.startswith("GDAL")} == ends
 
 
 def test_the_bands_figures_are_those_of_the_pixels(product, converted):
@@ -144,7 +173,7 @@ def test_the_item_is_valid_stac_and_says_where_it_came_from(product, converted):
     assert {"product", "reflectance", "SCL_20m", "AOT_10m", "WVP_10m", "report"} <= item.assets.keys()
     reflectance = item.assets["reflectance"].extra_fields
     assert (reflectance["proj:code"], reflectance["proj:shape"]) == ("EPSG:32632", [756, 756])
-    assert [band["name"] for band in reflectance["bands"]] == BANDS
+    assert [band["name"] for band in reflectance["bands"]] == sorted(BANDS)
     assert {(b["name"], b["gsd"], b["eo:center_wavelength"], b["eo:full_width_half_max"]) for b in reflectance["bands"]} >= {
         ("b02", 10, 0.4927, 0.065), ("b8a", 20, 0.8647, 0.02), ("b09", 60, 0.9451, 0.02),
     }  # fmt: skip

@@ -94,6 +94,7 @@ def describe(
         "bands": list(_bands(arrays, {f.path: f for f in findings})),
         "levels": list(_levels(output, arrays)),
         "readers": list(readers.notes(arrays)),
+        "open": readers.opened(outcome.output_zarr, arrays),
     }
 
 
@@ -160,9 +161,8 @@ def bars(histogram: list[int], width: int = 144, height: int = 26) -> str:
 
 
 def _bands(arrays: Mapping[str, Any], findings: Mapping[str, Compared]) -> Iterator[dict[str, Any]]:
-    names = sorted(
-        {path.rpartition("/")[2] for path, node in arrays.items() if path.startswith(REFLECTANCE) and node.ndim == 2}
-    )  # (y, x)
+    there = {path.rpartition("/")[2] for path, node in arrays.items() if path.startswith(REFLECTANCE) and node.ndim == 2}  # (y, x)
+    names = sorted(there, key=lambda name: name.replace("b8a", "b08a"))  # by wavelength, as people know them
     for name in names:
         finest = next(level for level in LEVELS if f"{REFLECTANCE}/{level}/{name}" in arrays)
         shown = _coarse_level(arrays, (name,)) or finest

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from stac_watch.catalog.windows import DAY, floor_day
 from stac_watch.config.values import parse_duration, parse_size
 from stac_watch.model.errors import InputError
-from stac_watch.model.stamps import parse_stamp, stamp
+from stac_watch.model.stamps import parse_stamp
 
 
 def read_range(start: str, end: str, now: datetime) -> tuple[datetime, datetime]:
@@ -31,7 +31,7 @@ def read_range(start: str, end: str, now: datetime) -> tuple[datetime, datetime]
     with _option("--end"):
         days = _named(end, now)
         last = days[1] if days else _read_bound(end, now)
-    return _past(first, last, now)
+    return _past(first, last, now, f"nothing lies between --start={start} and --end={end}", ORDERED)
 
 
 def read_days(text: str, now: datetime, option: str = "--sensed") -> tuple[datetime, datetime]:
@@ -49,16 +49,16 @@ def read_days(text: str, now: datetime, option: str = "--sensed") -> tuple[datet
         last = _named(end, now) if between else first
         begin = first[0] if first else _read_bound(start, now)
         until = last[1] if last else _read_bound(end, now) if between else now
-        return _past(begin, until, now, "write what is past, the earlier first: yesterday, 2026-06..2026-08, 3d")
+        remedy = "write what is past, the earlier first: yesterday, 2026-06..2026-08, 3d"
+        return _past(begin, until, now, f"nothing that is past lies in {text!r}", remedy)
 
 
 ORDERED = "--start is before --end, and before now: two days, times, or spans before now (--start=30d --end=1d)"
 
 
-def _past(first: datetime, last: datetime, now: datetime, hint: str = ORDERED) -> tuple[datetime, datetime]:
+def _past(first: datetime, last: datetime, now: datetime, said: str, hint: str) -> tuple[datetime, datetime]:
     last = min(last, floor_day(now) + DAY)
     if first >= min(last, now):
-        said = f"nothing lies between {stamp(first.replace(microsecond=0))} and {stamp(last.replace(microsecond=0))}"
         raise InputError(said, hint=hint)
     return first, last
 

@@ -21,6 +21,7 @@ from stac_watch.model.errors import ConfigError
 from stac_watch.model.files import fault
 
 ENV_PREFIX = "STAC_WATCH__"
+NO_FILE = "`stac-watch init --api URL` writes one; one that lies elsewhere is named with --config FILE, or STAC_WATCH_CONFIG"
 SMALLEST = "the smallest one is `sources: [{name: s2, api: https://stac.example.org, collection: sentinel-2-l2a}]`"
 
 
@@ -51,7 +52,7 @@ def load(path: Path, environ: Mapping[str, str]) -> Config:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ConfigError(f"no configuration at {path}", hint=f"name one with --config FILE; {SMALLEST}") from None
+        raise ConfigError(f"no configuration at {path}", hint=NO_FILE) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read {path}: {fault(error)}", hint="name the file that you mean with --config FILE") from error
     return parse(text, path, environ)

@@ -93,8 +93,8 @@ class Story:
         self.published[item_id] = revision
 
     def item_id(self, tile: str) -> str:
-        """Returns the product id of today's acquisition of a tile."""
-        day, baseline = self.now().strftime("%Y%m%d"), "N0513" if tile == NATIVE else "N0511"
+        """Returns the product id of yesterday's acquisition of a tile: today's may lie ahead."""
+        day, baseline = (self.now() - timedelta(days=1)).strftime("%Y%m%d"), "N0513" if tile == NATIVE else "N0511"
         return f"S2A_MSIL2A_{day}T100041_{baseline}_R122_{tile}_{day}T122613"
 
 

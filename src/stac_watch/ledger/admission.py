@@ -20,11 +20,13 @@ from stac_watch.ledger.moves import rows_of
 from stac_watch.ledger.records import NO_RIVALS, ConversionRow, Move, Moved, Place, Rivals, Sighting
 from stac_watch.ledger.session import MOVED, chunked
 from stac_watch.model.errors import IdentityError
-from stac_watch.model.event import Conversion, Lane, build_event, fence_of, run_name
+from stac_watch.model.event import Conversion, Kind, Lane, build_event, fence_of, run_name
 from stac_watch.model.identity import event_id
 from stac_watch.model.item import Item, SkipReason
 from stac_watch.model.states import FINAL, Fact, State, next_state
 
+NEWS: dict[Kind, str] = {"create": "new item", "replace": "new revision or recipe", "delete": "item taken out"}
+"""What an event's kind is called in a conversion's history."""
 AFTER_ADMISSION = frozenset(
     r.value for r in (SkipReason.WITHDRAWN, SkipReason.SUPERSEDED, SkipReason.RETIRED, SkipReason.LIFETIME_OVER)
 )
@@ -106,7 +108,7 @@ def _insert(tx: Connection, source: str, sightings: Sequence[Sighting], now: dat
         events.append({"id": event_id(key, 1), "key": key, "attempt": 1, "body": build_event(c, 1), "created_at": now})
         if state is State.QUEUED:
             outbox.append(moves.outbox_values(source, key, 1, c.lane, c.datetime, now))
-        why = f"{c.kind} seen in {source}" if s.skip is None else f"rule {s.skip.value}"
+        why = f"{NEWS[c.kind]} in {source}" if s.skip is None else f"rule {s.skip.value}"
         history.append(moves.history_values(key, None, fact, state, 1, now, why))
         published = s.item.updated if c.lane == "live" else None
         tx.info[MOVED].append(Moved(source, c.item_id, key, c.lane, 1, run, None, fact, state, now, published, why, c.form))

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Metric, ProcessCollector
@@ -35,7 +36,7 @@ from stac_watch.report.metrics import Loop, families
 from stac_watch.report.web import query, server
 from stac_watch.report.web.freshness import CONTENT
 from stac_watch.report.web.gate import Connection, Gate
-from stac_watch.report.web.page import ItemLinks, ItemStory, beside, render, render_item, render_item_live
+from stac_watch.report.web.page import ItemLinks, ItemStory, beside, render, render_absent, render_item, render_item_live
 from stac_watch.report.web.site import Site
 from stac_watch.report.web.stream import Readers
 
@@ -98,7 +99,7 @@ def create_app(site: Site, ended: Callable[[], bool] = lambda: False, hosts: tup
 
     routes.append(Route("/hints", hints, methods=["POST"]))
     middleware = [Middleware(Gate, serves=lambda name: serves(name, hosts))]
-    return Starlette(routes=routes, middleware=middleware, exception_handlers={StacWatchError: _no_answer})
+    return Starlette(routes=routes, middleware=middleware, exception_handlers={StacWatchError: partial(_no_answer, site)})
 
 
 class _Families(Collector):
@@ -200,9 +201,13 @@ class _Answers:
         return _verdict(request, self._site.health())
 
 
-def _no_answer(_: Request, error: Exception) -> Response:
+def _no_answer(site: Site, request: Request, error: Exception) -> Response:
+    """Returns an error of ours, which is one sentence without secrets: as a page to browsers, with the way back."""
     code = 404 if isinstance(error, UnknownItemError) else 400 if isinstance(error, InputError) else 503
-    return PlainTextResponse(f"{error}\n", code, headers=HEADERS)  # an error of ours, which is one sentence without secrets
+    if isinstance(error, StacWatchError) and "text/html" in request.headers.get("accept", ""):
+        root = "../" * (request.url.path.count("/") - 1)
+        return HTMLResponse(render_absent(code, error, root, site.version), code, headers=HEADERS)
+    return PlainTextResponse(f"{error}\n", code, headers=HEADERS)
 
 
 class UnknownItemError(InputError):

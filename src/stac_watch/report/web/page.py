@@ -20,6 +20,7 @@ from markupsafe import Markup, escape
 
 from stac_watch.config.model import Source
 from stac_watch.ledger.naming import Sort
+from stac_watch.model.errors import StacWatchError
 from stac_watch.model.states import State
 from stac_watch.report.explain import Explanation, registration, tidings
 from stac_watch.report.status import published
@@ -89,6 +90,16 @@ def render_item(item: ItemStory, version: str) -> str:
 def render_item_live(item: ItemStory) -> str:
     """Returns the part of an item's page that changes."""
     return template("item_live.html.j2").render(**_told(item))
+
+
+ABSENT = {404: "Not found", 400: "Not understood", 503: "No answer now"}
+"""Status of an answer that is an error -> the head of its page."""
+
+
+def render_absent(code: int, error: StacWatchError, root: str, version: str) -> str:
+    """Returns the page of an error; `root` leads to the status page."""
+    told = {"title": ABSENT[code], "said": error.message, "hint": error.hint}
+    return template("absent.html.j2").render(**told, root=root, version=version)
 
 
 def _told(item: ItemStory) -> dict[str, Any]:
