@@ -220,7 +220,7 @@ def _documents(plan: Plan, tree: StoredTree, objects: Path, keys: list[str], cal
         if path and _plain(raw, f"{plan.source.url}/{key}") != _without(tree.nodes[path]):
             raise InputError(
                 f"{plan.source.url} contradicts itself: {key} is not what the root's metadata says of it",
-                hint="it may be half published anew; replay the item when its producer has mended it",
+                hint="it may be published again only in part; replay the item once its producer has mended it",
             )
     return found
 

@@ -117,7 +117,7 @@ def convert(
             )
         except Unexpected as error:
             if options.engine == "fast":
-                raise Defect(f"the fast engine does not fit this converter: {error}", hint="say --engine stock") from error
+                raise Defect(f"the fast engine does not fit this converter: {error}", hint="use --engine stock") from error
             log.warning("the fast engine gives way to the stock one: %s", error)
             shutil.rmtree(folder, ignore_errors=True)
             reason = str(error)

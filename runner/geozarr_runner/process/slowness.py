@@ -1,7 +1,7 @@
 """Ends the staging of a product whose server sends more slowly than anybody can wait for.
 
 Each object comes, so nothing stands still; but a product of two megabytes that takes six hours holds a slot that other sources
-need. What was staged is kept, and the next attempt goes on from it.
+need. What was staged is kept, and the next attempt continues from it.
 """
 
 from __future__ import annotations
@@ -32,6 +32,6 @@ def in_time(advance: Callable[[int], None], size: int, url: str, monotonic: Call
         advance(objects)
         if (took := monotonic() - begun) > allowed:
             said = f"{url} has sent for {took:.0f} s, and is not through: {allowed:.0f} s are enough for {size / 1e6:.1f} MB"
-            raise Temporary(said, hint="its server is too slow; what came is kept, and the next attempt goes on from it")
+            raise Temporary(said, hint="its server is too slow; what came is kept, and the next attempt continues from it")
 
     return told

@@ -133,7 +133,7 @@ def check_free(store: ObjectStore, key: str, *, overwrite: bool) -> None:
     if there and not overwrite and MARKER not in there and NOTE not in there:
         raise CannotWrite(
             f"{store.href} exists and has no {MARKER}: it is not an output of ours",
-            hint=f"choose another output, or say --overwrite true to replace it (key {key})",
+            hint=f"choose another output, or use --overwrite true to replace it (key {key})",
         )
 
 

@@ -129,7 +129,7 @@ def check_free(target: Target, *, overwrite: bool) -> None:
     if (target.path.exists() or target.path.is_symlink()) and not overwrite and marker.read(target.path) is None:
         raise CannotWrite(
             f"{target.path} exists and has no {MARKER}: it is not an output of ours",
-            hint="choose another output, or say --overwrite true to replace it",
+            hint="choose another output, or use --overwrite true to replace it",
         )
 
 

@@ -57,5 +57,5 @@ def check(found: Outcome | None, mine: Identity, href: str, *, overwrite: bool) 
     if found.key != mine.key and found.fence and mine.fence and found.fence > mine.fence:
         raise Superseded(
             f"{href} holds a later revision: of {found.fence}, this one is of {mine.fence}",
-            hint="nothing is to be done: the newer one is there",
+            hint="nothing to do: the newer one is there",
         )

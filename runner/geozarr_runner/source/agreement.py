@@ -59,7 +59,7 @@ class Agreement:
         if said:
             raise InputError(
                 f"{self._plan.source.url} contradicts itself: {said}",
-                hint="it may be half published anew; replay the item when its producer has mended it",
+                hint="it may be published again only in part; replay the item once its producer has mended it",
             )
 
     def _keys(self) -> list[str]:

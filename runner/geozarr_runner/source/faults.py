@@ -60,7 +60,7 @@ def classify(error: Exception, path: str, target: Path | None = None) -> StacWat
     if status is not None:
         return _by_status(status, path)
     if isinstance(error, asyncio.TimeoutError | TimeoutError | ConnectionError):
-        return Temporary(f"no answer while reading {path}: {_reason(error)}", hint="the same again may work")
+        return Temporary(f"no answer while reading {path}: {_reason(error)}", hint="the same may work when tried again")
     if isinstance(error, OSError) and error.errno in EXHAUSTED:
         return exhausted(error, f"cannot read {path}")
     if isinstance(error, PermissionError) or type(error).__name__ in _NAMED:
@@ -70,7 +70,7 @@ def classify(error: Exception, path: str, target: Path | None = None) -> StacWat
     if type(error).__name__ in _UNUSABLE:
         return InputError(f"cannot read {path}: {_reason(error)}", hint="no such name can be asked for: check the href")
     if _is_transport(error):
-        return Temporary(f"cannot read {path}: {_reason(error)}", hint="the same again may work")
+        return Temporary(f"cannot read {path}: {_reason(error)}", hint="the same may work when tried again")
     return InputError(f"cannot read {path}: {_reason(error)}")
 
 
@@ -117,7 +117,7 @@ def _by_status(status: int, path: str) -> StacWatchError:
     if status in _DENIED:
         return Refused(f"not allowed to read {path} (HTTP {status})", hint="check the credentials and the store's policy")
     if status in _AGAIN or status >= 500:  # the class of server errors, RFC 9110
-        return Temporary(f"HTTP {status} while reading {path}", hint="the same again may work")
+        return Temporary(f"HTTP {status} while reading {path}", hint="the same may work when tried again")
     return InputError(f"HTTP {status} while reading {path}", hint="the request itself is wrong: check the href")
 
 

@@ -123,7 +123,7 @@ class Watch:
         few = ", ".join(changed[:3])
         raise Replaced(
             f"{self._plan.source.url} was replaced while it was read: {len(changed)} objects are not what they were ({few})",
-            hint="what has changed is staged anew; if it goes on, its producer is still writing",
+            hint="what has changed is staged again; if this repeats, its producer is still writing",
         )
 
     def changed(self, *, thorough: bool = False) -> list[str]:

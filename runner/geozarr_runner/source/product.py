@@ -192,7 +192,7 @@ def select(product: Product, groups: str) -> Selection:
     bands = [a for path, a in sorted(product.arrays.items()) if a.group == coarse and len(a.shape) == 2]  # (y, x)
     extra = [a for path, a in sorted(product.arrays.items()) if a.group == coarse and a.is_coordinate]
     if not bands:
-        raise InputError(f"the product has no band in {coarse}, and the converter needs one", hint="is it whole at its source?")
+        raise InputError(f"the product has no band in {coarse}, and the converter needs one", hint="is it complete at its source?")
     return Selection(tuple(chosen), (), bands[0], (*arrays, bands[0], *extra), _crs(product))
 
 

@@ -22,7 +22,7 @@ MOST = 10_000_000  # lines of one answer: more than a ledger has
 
 @cli.command()
 def status(context: typer.Context, config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> int:
-    """Show how many conversions are where, how far behind, what waits and why, and what failed."""
+    """Show counts by state, how far behind each source is, what waits and why, and what failed."""
     from stac_watch.app import wall_clock
     from stac_watch.report import status as summary
 

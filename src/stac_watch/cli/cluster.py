@@ -167,7 +167,7 @@ def doctor(
     namespace: NamespaceOption = "",
     send_test: Annotated[
         bool,
-        typer.Option("--send-test", help="Also see an event that no catalog has become a Workflow, and remove that."),
+        typer.Option("--send-test", help="Also send a test event, see it become a Workflow, and remove that."),
     ] = False,
     json: JsonOption = False,
 ) -> int:

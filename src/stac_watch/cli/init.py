@@ -31,7 +31,7 @@ def init(
     bbox: Annotated[str | None, typer.Option(metavar="W,S,E,N", help="Area: west,south,east,north in degrees.")] = None,
     area: Annotated[Path | None, typer.Option(metavar="FILE", resolve_path=True, help="Area: a GeoJSON file in degrees.")] = None,
     tile: Annotated[list[str] | None, typer.Option(metavar="TILE", help="Area: an MGRS tile; may be given several times.")] = None,
-    max_cloud_cover: Annotated[float | None, typer.Option(metavar="PERCENT", help="Per cent.")] = None,
+    max_cloud_cover: Annotated[float | None, typer.Option(metavar="PERCENT", help="Maximum cloud cover, per cent.")] = None,
     output: Annotated[
         str, typer.Option(metavar="PATH|S3_URL", help="Where outputs go: a path, or s3://….")
     ] = "var/outputs/{collection}/{item_id}.zarr",
@@ -86,7 +86,7 @@ def _filter(config: Path, bbox: str | None, area: Path | None, tiles: list[str],
         try:
             wanted["bbox"] = [float(part) for part in bbox.split(",")]
         except ValueError:
-            raise InputError(f"--bbox {bbox!r} is not four numbers", hint="west,south,east,north, as 10,45,12,47") from None
+            raise InputError(f"--bbox {bbox!r} is not four numbers", hint="west,south,east,north, such as 10,45,12,47") from None
     if area is not None:
         wanted["intersects"] = str(area.relative_to(config.parent) if area.is_relative_to(config.parent) else area)
     if tiles:
@@ -121,7 +121,7 @@ def _source(api: str, collection: str) -> Source:
     try:
         return Source(name="init", api=api, collection=collection)
     except ValidationError:
-        raise InputError(f"{api!r} is not the root of a STAC API", hint="an address as https://stac.example.org/v1") from None
+        raise InputError(f"{api!r} is not the root of a STAC API", hint="an address such as https://stac.example.org/v1") from None
 
 
 def _probed(api: str, collection: str) -> Catalog:

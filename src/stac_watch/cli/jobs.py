@@ -52,11 +52,12 @@ ErrorOption = Annotated[
     str | None, typer.Option(metavar="TEXT", callback=filled, help="Failed conversions whose error contains this text.")
 ]
 WishesOption = Annotated[
-    Path | None, typer.Option(metavar="FILE", resolve_path=True, help="Those of a file: ids, keys, or what `audit --file` wrote.")
+    Path | None,
+    typer.Option(metavar="FILE", resolve_path=True, help="Read ids or keys from a file, also from what `audit --file` wrote."),
 ]
 HeldOption = Annotated[
     str | None,
-    typer.Option(metavar="SOURCE", callback=filled, help="Those held of this source: only their product's host changed."),
+    typer.Option(metavar="SOURCE", callback=filled, help="Those of this source that are held: only their product's host changed."),
 ]
 RunnerOption = Annotated[
     str | None, typer.Option(metavar="VERSION", callback=filled, help="Done ones whose output this release of geozarr-runner made.")
@@ -65,7 +66,7 @@ EventOption = Annotated[
     Path | None, typer.Option(metavar="FILE", resolve_path=True, help="Post this stored CloudEvent once more, byte for byte.")
 ]
 EmptyOption = Annotated[
-    bool, typer.Option("--allow-empty", help="Take missing chunks for nodata, of what waits with --now; not of what has gone out.")
+    bool, typer.Option("--allow-empty", help="Treat missing chunks as nodata; with --now also for those that wait.")
 ]
 StartOption = Annotated[
     str, typer.Option(metavar="WHEN", help="First acquisition: a day, an RFC 3339 time, or a span before now (30d).")
@@ -89,9 +90,7 @@ def backfill(
     max_failures: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Hold the backfill after this many failures.")
     ] = None,
-    follow: Annotated[
-        bool, typer.Option("--follow", help="Stay until all is converted; convert here while no watcher does.")
-    ] = False,
+    follow: Annotated[bool, typer.Option("--follow", help="Wait until finished; convert here if no watcher is running.")] = False,
 ) -> int:
     """Convert what was acquired in a range of days: print the plan, or carry it out with --yes. Run again to continue."""
     from stac_watch.cli.following import carry_out
@@ -124,7 +123,7 @@ def replay(
     file: WishesOption = None,
     held: HeldOption = None,
     runner: RunnerOption = None,
-    as_was: Annotated[bool, typer.Option("--as-was", help="With the recipe that each had, not with that of now.")] = False,
+    as_was: Annotated[bool, typer.Option("--as-was", help="Use the recipe that each had, not the current one.")] = False,
     event: EventOption = None,
     register: Annotated[bool, typer.Option("--register", help="Register the items named once more; nothing is converted.")] = False,
 ) -> int:
@@ -301,7 +300,7 @@ def _evidence(
     from stac_watch.runs.markers import find_marker, missing
 
     if pace is not None and not deep:
-        raise InputError("--pace is for what --deep reads", hint="say --deep, too, or leave it out")
+        raise InputError("--pace is for what --deep reads", hint="add --deep, or leave it out")
     counted = {"read": 0, "expected": 0}
 
     def expect(size: int) -> None:
@@ -327,7 +326,7 @@ def retire(
     json: JsonOption = False,
     yes: YesOption = False,
     at_most: Annotated[
-        int | None, typer.Option(metavar="N", min=0, help="Remove so many of a source, even if that is most of it.")
+        int | None, typer.Option(metavar="N", min=0, help="Remove up to this many of a source, even if that is most of it.")
     ] = None,
 ) -> int:
     """Do what `on_gone` says with outputs whose items are gone from the catalog: print it, or do it with --yes."""

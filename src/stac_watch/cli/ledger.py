@@ -80,7 +80,7 @@ def backup(
     context: typer.Context,
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the copies go: best a volume of their own.")],
     config: ConfigOption = DEFAULT_CONFIG,
-    keep: Annotated[int, typer.Option(metavar="N", min=1, help="Copies that stay; older ones go when the new one is whole.")] = 3,
+    keep: Annotated[int, typer.Option(metavar="N", min=1, help="Copies to keep; older ones go once the new one is complete.")] = 3,
     json: JsonOption = False,
 ) -> int:
     """Copy a SQLite ledger beside a watcher, check the copy, and keep the last ones. Ends with 73 where there is no room."""

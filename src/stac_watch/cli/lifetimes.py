@@ -27,7 +27,7 @@ def expire(
     json: JsonOption = False,
     yes: YesOption = False,
     since: Annotated[Counted, typer.Option(help="Age since the acquisition, or since the conversion was done.")] = Counted.ACQUIRED,
-    at_most: Annotated[int | None, typer.Option(metavar="N", min=0, help="Refuse a plan of more outputs.")] = None,
+    at_most: Annotated[int | None, typer.Option(metavar="N", min=0, help="Refuse a plan that removes more outputs.")] = None,
 ) -> int:
     """Remove outputs whose lifetime is over: print how many and how many GB, or do it with --yes. They are not converted again."""
     from stac_watch.app import visible

@@ -38,7 +38,7 @@ def rebuild(
     json: JsonOption = False,
     yes: YesOption = False,
 ) -> int:
-    """Make a lost ledger again: every marker of an output, and every Workflow, becomes a row. Run again to continue."""
+    """Rebuild a lost ledger: each output's marker and each Workflow becomes a row. Run again to continue."""
     from stac_watch.config.places import output_template
     from stac_watch.report.jobs import render_rebuilt
 

@@ -39,11 +39,11 @@ def register(
     yes: YesOption = False,
     since: Annotated[
         str | None,
-        typer.Option(metavar="WHEN", help="What was done since (10h, 3d, a day or a time), and was never to be registered."),
+        typer.Option(metavar="WHEN", help="Outputs done since (10h, 3d, a day or a time) that nobody asked to register."),
     ] = None,
     failed: Annotated[bool, typer.Option("--failed", help="Those that could not be registered; with --since, since then.")] = False,
 ) -> int:
-    """Have outputs registered that were done before, or once more. Print which, or ask for it with --yes; the watcher sends."""
+    """Register outputs that were done before, or once more. Print which, or queue it with --yes; the watcher sends."""
     return ask_for(context, config, item or [], since, json=json, yes=yes, failed=failed)
 
 
@@ -55,7 +55,7 @@ def unregister(
     json: JsonOption = False,
     yes: YesOption = False,
 ) -> int:
-    """Have items taken out of the catalog in which outputs are registered. Print which, or ask for it with --yes; outputs stay."""
+    """Remove items from the catalog of registered outputs. Print which, or queue it with --yes; outputs stay."""
     from stac_watch import app
     from stac_watch.jobs import register as job
     from stac_watch.report.jobs import render_wanted
@@ -78,10 +78,10 @@ def announce(
     json: JsonOption = False,
     yes: YesOption = False,
     since: Annotated[str | None, typer.Option(metavar="WHEN", help="Events made since (10h, 3d, a day or a time).")] = None,
-    failed: Annotated[bool, typer.Option("--failed", help="Events that a sink did not take.")] = False,
+    failed: Annotated[bool, typer.Option("--failed", help="Events that a sink did not accept.")] = False,
     sink: Annotated[str | None, typer.Option(metavar="URL", help="Only of this sink: its URL, without what follows a `?`.")] = None,
 ) -> int:
-    """Print what sinks were told or are to be, or have it posted once more with --yes, byte for byte; the watcher posts."""
+    """Print what sinks were or will be told, or queue it once more with --yes, byte for byte; the watcher posts."""
     from stac_watch import app
     from stac_watch.cli.times import read_since
     from stac_watch.jobs import register as job

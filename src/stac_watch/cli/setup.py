@@ -17,7 +17,7 @@ def check(
     context: typer.Context,
     config: ConfigOption = DEFAULT_CONFIG,
     wait: Annotated[
-        str, typer.Option(metavar="SPAN", help="Ask again, for so long (60s, 5m), while something does not answer.")
+        str, typer.Option(metavar="SPAN", help="Keep asking for this long (60s, 5m) while something does not answer.")
     ] = "0s",
 ) -> int:
     """Check the configuration, the catalogs, the ledger and the engine: one line each, with what to do."""

@@ -53,7 +53,7 @@ def read_days(text: str, now: datetime, option: str = "--sensed") -> tuple[datet
         return _past(begin, until, now, f"nothing that is past lies in {text!r}", remedy)
 
 
-ORDERED = "--start is before --end, and before now: two days, times, or spans before now (--start=30d --end=1d)"
+ORDERED = "--start must be before --end, and before now: two days, times, or spans before now (--start=30d --end=1d)"
 
 
 def _past(first: datetime, last: datetime, now: datetime, said: str, hint: str) -> tuple[datetime, datetime]:

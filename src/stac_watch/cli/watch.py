@@ -22,7 +22,7 @@ class Log(StrEnum):
 def watch(
     context: typer.Context,
     config: ConfigOption = DEFAULT_CONFIG,
-    once: Annotated[bool, typer.Option("--once", help="Ask once, convert what was found, and end.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Poll once, finish what was found, and exit.")] = False,
     log: Annotated[
         Log, typer.Option(help="text: a sentence for each round that moved something; json: a line for each move.")
     ] = Log.TEXT,

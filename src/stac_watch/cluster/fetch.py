@@ -167,7 +167,7 @@ def copy(read: Callable[[str, int], Iterator[bytes]], file: Wanted, folder: Path
                 part.unlink()
                 raise InputError(
                     f"{file.path} has another checksum than {digest[:12]}…, which its run says",
-                    hint="fetch again; when it happens twice the volume is damaged: `stac-watch replay ITEM` converts anew",
+                    hint="fetch again; when it happens twice the volume is damaged: `stac-watch replay ITEM` converts again",
                 )
             part.replace(final)
     except OSError as error:

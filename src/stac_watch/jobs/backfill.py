@@ -80,7 +80,9 @@ def check_range(request: BackfillRequest, now: datetime) -> BackfillRequest:
     """
     start, end = floor_second(request.start), floor_second(min(request.end, floor_day(now) + DAY))
     if start >= min(end, now):
-        raise InputError(f"nothing lies between {start:%Y-%m-%d %H:%M} and {end:%Y-%m-%d %H:%M}", hint="--start is before --end")
+        raise InputError(
+            f"nothing lies between {start:%Y-%m-%d %H:%M} and {end:%Y-%m-%d %H:%M}", hint="--start must be before --end"
+        )
     return replace(request, start=start, end=end)
 
 

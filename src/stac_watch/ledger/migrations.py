@@ -41,7 +41,7 @@ def migrate(tx: sa.Connection, *, upgrade: bool = True) -> None:
     found = version_of(tx)
     if found == UNFINISHED:
         said = f"the ledger {tx.engine.url.render_as_string()} is an unfinished copy"
-        raise ConfigError(said, hint="the same `stac-watch ledger copy` goes on with it")
+        raise ConfigError(said, hint="run the same `stac-watch ledger copy` again to continue")
     differs = f"the ledger {tx.engine.url.render_as_string()} has schema {found}, this stac-watch knows {t.SCHEMA_VERSION}"
     if found is not None and found > t.SCHEMA_VERSION:
         raise ConfigError(differs, hint="install the newer stac-watch")

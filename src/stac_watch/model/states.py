@@ -100,5 +100,5 @@ def next_state(state: State | None, fact: Fact) -> State:
     except KeyError:
         raise Defect(
             f"fact {fact.value!r} is not possible in state {state.value if state else 'new'!r}",
-            hint="this is a bug of stac-watch: please report it with the output of `stac-watch explain ITEM --json`",
+            hint="this is a bug in stac-watch: please report it with the output of `stac-watch explain ITEM --json`",
         ) from None

@@ -61,7 +61,7 @@ class Outputs:
         if (inside == output.rstrip("/") and self.root) or inside.startswith(("/", "../")):
             said = f"{output} does not lie in {self.root or 'the folder of recipe.output'}, which register.href_base stands for"
             raise InputError(
-                said, hint="convert it anew with `stac-watch replay ITEM`, or register it with the configuration it had"
+                said, hint="convert it again with `stac-watch replay ITEM`, or register it with the configuration it had"
             )
         return f"{self.base}/{quote(inside)}"
 

@@ -132,7 +132,7 @@ class Registrar:
             raise Temporary(f"{row.output_zarr} {found}, not of {row.key}", hint="`stac-watch audit` finds what was lost")
         if described is None:
             raise InputError(
-                f"no item lies beside {row.output_zarr}", hint="`stac-watch replay ITEM` converts it anew, with its item"
+                f"no item lies beside {row.output_zarr}", hint="`stac-watch replay ITEM` converts it again, with its item"
             )
         written = described.get("properties", {}).get("processing:datetime")
         if described.get("id") != row.item_id or (marker.finished and written != marker.finished):

@@ -118,7 +118,7 @@ class Mailbox:
             why = getattr(error, "strerror", None) or "is not text"
             raise ConfigError(f"sinks: cannot read {path}: {why}", hint="is the Secret mounted there?") from None
         if not token or not token.isascii() or not token.isprintable() or " " in token:
-            raise ConfigError(f"sinks: {path} must hold a token, and nothing else", hint="write it anew, in one line")
+            raise ConfigError(f"sinks: {path} must hold a token, and nothing else", hint="write it again, on one line")
         return token
 
 

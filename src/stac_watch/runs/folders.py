@@ -41,7 +41,7 @@ def plan(folder: Path, get: Get, now: datetime, older_than: timedelta) -> Cleani
     for staged in sorted(path for path in (folder / WORK / "stage").glob("*") if path.is_dir()):
         row = get(staged.name)
         over = row is not None and row.state in FINAL and staged.name not in living
-        reason = _young(staged, now, older_than) if over else "the next attempt goes on from it"
+        reason = _young(staged, now, older_than) if over else "the next attempt continues from it"
         why = reason or f"its conversion is {row.state.value}" if row is not None else "the ledger does not know it"
         (keep if reason else remove).append(Leftover(LeftoverKind.STAGED, staged.name, "", why, _size(staged)))
     return Cleaning(tuple(remove), tuple(keep))

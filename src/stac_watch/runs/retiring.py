@@ -72,7 +72,9 @@ def remove(output_zarr: str, key: str, outcome: Outcome | None) -> bool:
     except (CannotWrite, Unavailable):
         raise
     except Exception as error:
-        raise CannotWrite(f"cannot remove {output_zarr}: {words_of(error)}", hint="the same command goes on with it") from error
+        raise CannotWrite(
+            f"cannot remove {output_zarr}: {words_of(error)}", hint="run the same command again to continue"
+        ) from error
     return True
 
 
@@ -90,7 +92,9 @@ def _empty(fs: Any, path: str) -> None:  # noqa: ANN401  # fsspec has no types
         if not left:
             return
         fs.rm(left)
-    raise CannotWrite(f"{path} still has objects after {ROUNDS} rounds: somebody writes there", hint="the same command goes on")
+    raise CannotWrite(
+        f"{path} still has objects after {ROUNDS} rounds: somebody writes there", hint="run the same command again to continue"
+    )
 
 
 def _there(fs: Any, path: str) -> list[str]:  # noqa: ANN401

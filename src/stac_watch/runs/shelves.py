@@ -54,7 +54,9 @@ def markers(places: Sequence[str]) -> dict[str, Outcome | None]:
         if isinstance(content, FileNotFoundError | NotADirectoryError):
             continue
         if isinstance(content, Exception):
-            raise Unavailable(f"cannot read {path}: {words_of(content)}", hint="the same command goes on") from content
+            raise Unavailable(
+                f"cannot read {path}: {words_of(content)}", hint="run the same command again to continue"
+            ) from content
         said[paths[path]] = parse_outcome(content)
     return said
 

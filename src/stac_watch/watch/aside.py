@@ -46,7 +46,7 @@ class Aside[R]:
                 self._thread.start()
             except RuntimeError as error:
                 self._thread = None
-                return None, Temporary(f"this machine starts no thread: {error}", hint="see its limits of processes and memory")
+                return None, Temporary(f"this machine starts no thread: {error}", hint="check its limits on processes and memory")
         return done
 
     def _collect(self) -> tuple[R | None, StacWatchError | None]:

@@ -54,7 +54,7 @@ class Observer:
             self._thread.start()
         except RuntimeError as error:
             self._thread = None
-            raise Temporary(f"this machine starts no thread: {error}", hint="see its limits of processes and memory") from error
+            raise Temporary(f"this machine starts no thread: {error}", hint="check its limits on processes and memory") from error
         return True
 
     @property
