@@ -218,13 +218,14 @@ def _one(way: str, source: Path, output: Path) -> int:
         return 0
     from geozarr_runner.convert import engine
     from geozarr_runner.convert import stock as convert
-    from geozarr_runner.process import limits
+    from geozarr_runner.process import limits, memory
     from geozarr_runner.source.metadata import parse
     from geozarr_runner.source.product import select
     from geozarr_runner.verify import verify
 
     from stac_watch.model.forms import Encoding
 
+    memory.keep_freed()  # as the runner does
     product = parse(json.loads((source / ".zmetadata").read_text())["metadata"], str(source))
     selection = select(product, "")
     workers = limits.workers(selection, "")

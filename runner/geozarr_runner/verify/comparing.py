@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product as cartesian
 from pathlib import Path
@@ -14,7 +14,7 @@ from geozarr_runner.source.codecs import blosc_lengths
 from geozarr_runner.verify.expected import Kind, Original, Task
 from geozarr_runner.verify.findings import Compared, Sample, name_of
 from geozarr_runner.verify.rules import Values
-from geozarr_runner.verify.shown import Shown, in_shard, rounding, rule, stored
+from geozarr_runner.verify.shown import Shown, Stored, in_shard, rounding, rule, stored, unwritten
 from geozarr_runner.verify.source import Block
 
 RTOL = {"native": 1e-6, "injected": 1e-5, "overview": 1e-5, "coordinate": 1e-12}
@@ -31,9 +31,9 @@ def compare(task: Task, array: Any, store: Path, sample: Sample) -> Compared:  #
         return Compared(task.path, task.kind, where=f"its shape is {array.shape}, not {task.shape}")
     step = rounding(array) if task.kind in ("injected", "overview") else 0.0
     pair, whole = Pair(array, task.expect()), task.reads <= sample.small or sample.share >= 1
-    for block, key in _chosen(task, array, store, None if whole else sample):
+    for block, key, found in _chosen(task, array, store, None if whole else sample):
         try:
-            got = stored(array, block)
+            got = unwritten(array, block) if found is Stored.ABSENT else stored(array, block)
         except (RuntimeError, ValueError) as error:  # what codecs raise; a broken source chunk is `stage`'s to judge
             return Compared(task.path, task.kind, pixels, where=f"{key} cannot be decoded: {error}")
         pixels += got.size
@@ -41,7 +41,8 @@ def compare(task: Task, array: Any, store: Path, sample: Sample) -> Compared:  #
         nan, wrong = nan + here.nan, wrong + here.wrong
         holes, false_data = holes + here.holes, false_data + here.false_data
         where = where or here.where
-        if not (store / task.path / key).exists() and not is_fill(pair.original.values(block), array.fill_value):
+        lost = not here.none and not (store / task.path / key).exists()
+        if lost and not is_fill(pair.original.values(block), array.fill_value):
             missing.add(f"{task.path}/{key}")
     return Compared(task.path, task.kind, pixels, nan, wrong, holes, false_data, tuple(sorted(missing)), whole, where)
 
@@ -82,7 +83,7 @@ class Pair:
         """
         numbers = self.original.packed
         if self._alike and numbers is not None and self._rule is not None and np.array_equal(got, numbers(block)):  # nearly always
-            return _Difference(nan=int(np.count_nonzero(self._rule.absent(got))))
+            return _Difference(nan=self._rule.missing(got))
         if self._decodes and self._rule is not None:
             got = self._rule.values(got)
         if self.original.quick is not None and not self._alike:
@@ -117,44 +118,50 @@ def is_fill(want: Values, fill: Any) -> bool:  # noqa: ANN401  # of any type
     return bool(np.all(want == fill))
 
 
-def _chosen(task: Task, array: Any, store: Path, sample: Sample | None) -> Iterator[tuple[Block, str]]:  # noqa: ANN401  # zarr.Array
-    """Yields the blocks to compare, with their files' keys: all of a small array; else all that are absent or cut, and a sample."""
-    stored, blocks = array.shards or array.chunks, list(_blocks(array.shape, array.chunks))
+def _chosen(
+    task: Task,
+    array: Any,  # noqa: ANN401  # zarr.Array
+    store: Path,
+    sample: Sample | None,
+) -> Iterator[tuple[Block, str, Stored]]:
+    """Yields the blocks to compare, the key of each one's file, and what lies there.
+
+    All of a small array; of another one all that is absent or cut, and a sample of the rest.
+    """
+    blocks = [
+        (part, key, found)
+        for block, key, found in _stored(store / task.path, array)
+        for part in (_parts(block, task.factor) if sample is not None else (block,))
+    ]
     if sample is not None:
-        blocks = [part for block in blocks for part in _parts(block, task.factor)]
-    keys = {
-        name_of(block): array.metadata.encode_chunk_key(tuple(s.start // n for s, n in zip(block, stored, strict=True)))
-        for block in blocks
-    }
-    if sample is not None:
-        good = _stored(store / task.path, array, blocks, keys)
-        odd = [block for block in blocks if not good[name_of(block)]]
-        rest = [block for block in blocks if good[name_of(block)]]
-        blocks = sorted(odd + sample.choose(task.path, rest), key=lambda block: [s.start for s in block])
-    for block in blocks:
-        yield block, keys[name_of(block)]
+        whole = sample.choose(task.path, [block for block, _, found in blocks if found is Stored.WHOLE])
+        names = {name_of(block) for block in whole}
+        blocks = [each for each in blocks if each[2] is not Stored.WHOLE or name_of(each[0]) in names]
+    yield from sorted(blocks, key=lambda each: [s.start for s in each[0]])
 
 
-def _stored(folder: Path, array: Any, blocks: list[Block], keys: Mapping[str, str]) -> dict[str, bool]:  # noqa: ANN401  # zarr.Array
-    """Says of each block whether its chunk is there, and as long as its header or its shard's index says."""
-    if array.shards is None:
-        return {name: _is_whole(folder / key) for name, key in keys.items()}
-    grid = tuple(s // n for s, n in zip(array.shards, array.chunks, strict=True))
-    shards = {key: in_shard(folder / key, grid) for key in set(keys.values()) if (folder / key).exists()}
-    found = {}
-    for block in blocks:
-        place = tuple(s.start // n % g for s, n, g in zip(block, array.chunks, grid, strict=True))
-        shard = shards.get(keys[name_of(block)])
-        found[name_of(block)] = shard is not None and bool(shard[place])
-    return found
+def _stored(folder: Path, array: Any) -> Iterator[tuple[Block, str, Stored]]:  # noqa: ANN401  # zarr.Array
+    """Yields each chunk of an array, the key of its file, and whether it is there, and as long as its header or index says."""
+    sizes = array.shards or array.chunks
+    grid = tuple(s // n for s, n in zip(sizes, array.chunks, strict=True))
+    shards: dict[str, Any] = {}
+    for block in _blocks(array.shape, array.chunks):
+        key = array.metadata.encode_chunk_key(tuple(s.start // n for s, n in zip(block, sizes, strict=True)))
+        if array.shards is None:
+            yield block, key, _file(folder / key)
+            continue
+        if key not in shards:
+            there = (folder / key).exists()
+            shards[key] = in_shard(folder / key, grid) if there else np.full(grid, Stored.ABSENT)
+        yield block, key, Stored(shards[key][tuple(s.start // n % g for s, n, g in zip(block, array.chunks, grid, strict=True))])
 
 
-def _is_whole(file: Path) -> bool:
+def _file(file: Path) -> Stored:
     """Says whether a chunk's file is there, and as long as its header says. Reads 16 bytes."""
     if not file.exists():
-        return False
+        return Stored.ABSENT
     lengths = blosc_lengths(file)
-    return lengths is not None and lengths[1] == file.stat().st_size
+    return Stored.WHOLE if lengths is not None and lengths[1] == file.stat().st_size else Stored.CUT
 
 
 def _first(different: Values, got: Values, want: Values, block: Block) -> str:

@@ -51,6 +51,15 @@ class CfRule:
             return np.asarray(np.take(np.isnan(self.table), packed.view(_unsigned(self.dtype)), mode="clip"))
         return packed == self._nothing[0] if len(self._nothing) else np.zeros(packed.shape, bool)
 
+    def present(self, packed: Values) -> Values:
+        """Returns flags: which numbers say something. Same shape."""
+        packed = packed.astype(self.dtype, copy=False)
+        return packed != self._nothing[0] if self.is_short and len(self._nothing) == 1 else ~self.absent(packed)
+
+    def missing(self, packed: Values) -> int:
+        """Returns how many numbers say nothing."""
+        return 0 if self.is_short and not len(self._nothing) else int(np.count_nonzero(self.absent(packed)))
+
     def equals(self, other: CfRule | None) -> bool:
         """Says whether every number there can be says the same by both."""
         if self is other:

@@ -7,6 +7,7 @@ there: its index says it, and is believed when its checksum fits (sharding codec
 from __future__ import annotations
 
 import math
+from enum import IntEnum
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,14 @@ _CF = {"scale_factor", "add_offset", "_FillValue", "missing_value"}
 _CRC = 4  #: bytes
 _ABSENT = 2**64 - 1
 _HALF = 0.501  #: a step, and the last digits of a float32
+
+
+class Stored(IntEnum):
+    """What of a chunk lies in a store."""
+
+    ABSENT = 0
+    CUT = 1
+    WHOLE = 2
 
 
 class Shown:
@@ -41,8 +50,13 @@ class Shown:
     @cached_property
     def fill_value(self) -> Any:  # noqa: ANN401  # a number
         """What a chunk says that is not there."""
-        packed = np.array([self._array.fill_value], self._array.dtype)
+        packed = self.unwritten.reshape(1)
         return (packed if self.rule is None else self.rule.values(packed))[0]
+
+    @property
+    def unwritten(self) -> Values:
+        """The stored number of a chunk that is not there. No dimension."""
+        return np.asarray(self._array.fill_value, self._array.dtype)
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401  # of zarr.Array
         return getattr(self._array, name)
@@ -67,6 +81,12 @@ def stored(array: Any, block: Any) -> Values:  # noqa: ANN401  # zarr.Array or `
     return array.packed(block) if isinstance(array, Shown) else np.asarray(array[block])
 
 
+def unwritten(array: Any, block: Any) -> Values:  # noqa: ANN401  # idem
+    """Returns what readers of an array get where it has no chunk, as it is stored (Zarr v3: `fill_value`). Not to be changed."""
+    fill = array.unwritten if isinstance(array, Shown) else np.asarray(array.fill_value, array.dtype)
+    return np.broadcast_to(fill, tuple(s.stop - s.start for s in block))
+
+
 def rule(array: Any) -> CfRule | None:  # noqa: ANN401  # zarr.Array, or `Shown`
     """Returns how its numbers are read: those of an array that is not packed say what they are."""
     return array.rule if isinstance(array, Shown) else rule_of(array.dtype, {})
@@ -75,7 +95,7 @@ def rule(array: Any) -> CfRule | None:  # noqa: ANN401  # zarr.Array, or `Shown`
 def has_data(array: Any, block: Any) -> Values:  # noqa: ANN401  # idem
     """Returns flags: where an array has data."""
     if isinstance(array, Shown) and array.rule is not None:
-        return ~array.rule.absent(array.packed(block))
+        return array.rule.present(array.packed(block))
     return ~np.isnan(np.asarray(array[block]))
 
 
@@ -87,7 +107,7 @@ def rounding(array: Any) -> float:  # noqa: ANN401  # zarr.Array, or `Shown`
 
 
 def in_shard(file: Path, grid: tuple[int, ...]) -> Values:
-    """Says which chunks of a shard are in it, whole; none where its index is not what was written.
+    """Says of each chunk of a shard what `Stored` has words for; CUT of all where its index is not what was written.
 
     Args:
         file: a shard.
@@ -96,13 +116,14 @@ def in_shard(file: Path, grid: tuple[int, ...]) -> Values:
     number, size = math.prod(grid), file.stat().st_size
     length = number * 16 + _CRC  # bytes: offset and length of each
     if size < length:
-        return np.zeros(grid, bool)
+        return np.full(grid, Stored.CUT)
     with file.open("rb") as opened:
         opened.seek(size - length)
         raw = opened.read(length)
     if checksum(raw[:-_CRC]) != int.from_bytes(raw[-_CRC:], "little"):
-        return np.zeros(grid, bool)
+        return np.full(grid, Stored.CUT)
     entries = np.frombuffer(raw[:-_CRC], "<u8").reshape(*grid, 2)
     begins, lengths = entries[..., 0], entries[..., 1]
     inside = (begins <= size - length) & (lengths <= size - length - np.minimum(begins, size - length))
-    return np.asarray((begins != _ABSENT) & inside)
+    nothing = (begins == _ABSENT) & (lengths == _ABSENT)
+    return np.select([nothing, inside], [Stored.ABSENT, Stored.WHOLE], Stored.CUT)

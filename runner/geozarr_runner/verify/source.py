@@ -28,7 +28,6 @@ from geozarr_runner.verify.rules import CfRule, Values, rule_of
 type Block = tuple[slice, ...]
 
 HELD = 130_000_000  #: bytes of decoded source chunks that one worker keeps: two of four of a 10 m band, and the next
-_STRIPS = 4  #: parts of chunks that are kept: blocks beside each other need the same rows, of two chunks at a seam
 
 
 @dataclass
@@ -50,7 +49,7 @@ class SourceReader:
 
 @dataclass
 class Packed:
-    """An array, a block at a time. Holds decoded chunks, up to half a band of 10 m: neighbours are asked for next."""
+    """An array, a block at a time. Holds decoded chunks or rows, up to half a band of 10 m: neighbours are asked for next."""
 
     array: Any  # zarr.Array
     folder: Path  # where it lies
@@ -73,8 +72,8 @@ class Packed:
 
         Args:
             block: what is asked for.
-            whole: zarr-python decodes chunks, whole ones. Else of a large one only the rows that are asked for are decoded, by
-                numcodecs: what then seems wrong has to be asked for once more.
+            whole: zarr-python decodes chunks, whole ones. Else numcodecs alone does, of a large one only the rows that are asked
+                for: half the time. What then seems wrong has to be asked for once more.
         """
         chunks = self.array.chunks
         spans = [range(s.start // n, -(-s.stop // n)) for s, n in zip(block, chunks, strict=True)]
@@ -83,7 +82,7 @@ class Packed:
             starts = [i * n for i, n in zip(index, chunks, strict=True)]
             common = [(max(s.start, o), min(s.stop, o + n)) for s, o, n in zip(block, starts, chunks, strict=True)]
             there = tuple(slice(a - o, b - o) for (a, b), o in zip(common, starts, strict=True))
-            piece = None if whole else self._rows(index, there)
+            piece = None if whole else self._quickly(index, there)
             piece = self._chunk(index)[there] if piece is None else piece
             if out is None:  # nearly always: nothing is copied
                 return piece
@@ -98,21 +97,26 @@ class Packed:
             self._held[index] = np.asarray(self.array[where])
         return self._held[index]
 
-    def _rows(self, index: tuple[int, ...], there: Block) -> Values | None:
-        """Returns a part of a chunk of which few rows are asked for; None where the whole of it is as good, or needed."""
-        array, said = self.array, self.array.metadata
-        if not self._has_rows or index in self._held or 2 * (there[0].stop - there[0].start) > array.chunks[0]:
+    def _quickly(self, index: tuple[int, ...], there: Block) -> Values | None:
+        """Returns a part of a chunk without zarr-python; None where only that can say what is in it."""
+        if not self._has_rows or index in self._held:
             return None
-        key, row = (index, there[0].start, there[0].stop), array.chunks[1] * array.dtype.itemsize
-        if key not in self._strips:
-            file, size = self.folder / said.encode_chunk_key(index), array.chunks[0] * row
-            data = part(file, size, there[0].start * row, there[0].stop * row)
-            if data is None or len(data) != (there[0].stop - there[0].start) * row:
-                return None
-            while len(self._strips) >= _STRIPS:
-                del self._strips[next(iter(self._strips))]
-            self._strips[key] = np.frombuffer(data, array.dtype).reshape(-1, array.chunks[1])
-        return self._strips[key][:, there[1]]
+        begin, end = there[0].start, there[0].stop
+        if 2 * (end - begin) > self.array.chunks[0]:  # most of it, and the next block may want the rest
+            begin, end = 0, self.array.chunks[0]
+        for first, last in ((begin, end), (0, self.array.chunks[0])):
+            if (kept := self._strips.get((index, first, last))) is not None:
+                return kept[there[0].start - first : there[0].stop - first, there[1]]
+        row = self.array.chunks[1] * self.array.dtype.itemsize
+        file, size = self.folder / self.array.metadata.encode_chunk_key(index), self.array.chunks[0] * row
+        data = part(file, size, begin * row, end * row)
+        if data is None or len(data) != (end - begin) * row:
+            return None
+        while self._strips and sum(strip.nbytes for strip in self._strips.values()) > HELD:
+            del self._strips[next(iter(self._strips))]
+        rows = np.frombuffer(data, self.array.dtype).reshape(-1, self.array.chunks[1])
+        self._strips[index, begin, end] = rows
+        return rows[there[0].start - begin : there[0].stop - begin, there[1]]
 
     @cached_property
     def _has_rows(self) -> bool:
