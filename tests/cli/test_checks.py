@@ -1,8 +1,11 @@
 """What `check` does with what does not answer at once."""
 
+from pathlib import Path
+
 import pytest
 
-from stac_watch.cli.checks import patiently
+from stac_watch.cli.checks import patiently, shares
+from stac_watch.config.load import parse
 from stac_watch.model.errors import Refused, StacWatchError, Temporary
 
 
@@ -45,3 +48,14 @@ def test_a_refusal_is_an_answer():
     with pytest.raises(Refused):
         asked.patiently()
     assert asked.paused == 0
+
+
+def test_sources_of_one_collection_are_told_of_each_other():
+    """What both want is booked under one of them: its figures, filters and limits are that one's alone."""
+    sources = ", ".join(
+        f"{{name: {name}, api: https://stac.example{path}, collection: {collection}}}"
+        for name, path, collection in (("alps", "", "l2a"), ("rome", "/", "l2a"), ("other", "", "l1c"))
+    )
+    config = parse(f"sources: [{sources}]", Path("stac-watch.yaml"), {})
+    told = {s.name: [line.partition(":")[0] for line in shares(config, s) if "same collection" in line] for s in config.sources}
+    assert told == {"alps": ["rome reads the same collection"], "rome": ["alps reads the same collection"], "other": []}

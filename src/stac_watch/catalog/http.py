@@ -301,9 +301,9 @@ class CatalogHttp(StacApiIO):
     def _unreachable(self, asked: str, error: Exception) -> Exception:
         said = f"{asked}: {self.api} cannot be reached ({reason(error)})"
         if self.api.startswith("https:") and speaks_plain(error):
-            return self._scheme("http", said)
+            return self._scheme("http", asked)
         if self.api.startswith("http:") and not self._answered and garbled(error) and speaks_tls(self.api):
-            return self._scheme("https", said)
+            return self._scheme("https", asked)
         if untrusted(error):
             hint = "its certificate is not trusted here: REQUESTS_CA_BUNDLE names a file with the authority that signed it"
             return _AgainError(CatalogUnavailable(said, hint=hint))
@@ -311,16 +311,16 @@ class CatalogHttp(StacApiIO):
         kind = BadAnswer if isinstance(error, _BROKEN) else CatalogUnavailable
         return _AgainError(kind(said, hint=REACH))
 
-    def _scheme(self, right: str, said: str) -> ConfigError:
+    def _scheme(self, right: str, asked: str) -> ConfigError:
         url = f"{right}://{self.api.partition('://')[2]}"
         what = "does not speak TLS" if right == "http" else "speaks TLS"
-        return ConfigError(f"{said}: {urlsplit(self.api).netloc} {what}", hint=f"write {url} into `api:`")
+        return ConfigError(f"{asked}: {urlsplit(self.api).netloc} {what}", hint=f"write {url} into `api:`")
 
 
 FEWER = "fewer items are asked for at once; `poll.page` sets how many at most"
 TROUBLE = "the server is in trouble, not the configuration: it is asked again"
 NOT_TAKEN = "the server does not take this request, and its own words say why; is `api:` the root of a STAC API?"
-REACH = "check `api:` and the network; `stac-watch check` shows what answers"
+REACH = "check `api:`, the network and, behind a proxy, HTTPS_PROXY; a watcher asks again by itself"
 _BROKEN = (
     requests.exceptions.ReadTimeout, requests.exceptions.ChunkedEncodingError, requests.exceptions.ContentDecodingError,
 )  # fmt: skip

@@ -29,6 +29,7 @@ from stac_watch.discover.outlook import outlook
 from stac_watch.discover.overlap import overlap_of
 from stac_watch.ledger.database import shown_url
 from stac_watch.model.errors import CannotWrite, Refused, Temporary
+from stac_watch.model.identity import source_of
 from stac_watch.register.collection import read
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def _checked_catalog(config: Config, source: Source, catalog: Catalog) -> str:
     minutes = overlap.total_seconds() / 60
     span = f"{minutes:.0f} min" if minutes <= SHORT else f"{minutes / 60:.0f} h"
     told = [*words(found), f"overlap {span}, its clock {clock}"]
-    told += _shares(config, source)
+    told += shares(config, source)
     told += [*outlook(source, catalog, wall_clock()).words(source.filter), *unreadable]
     return "\n      ".join([f"{catalog.collection} at {catalog.api}", *told])
 
@@ -150,10 +151,14 @@ def _remembered(config: Config, source: Source, found: Abilities) -> tuple[Mappi
         return ledger.sources.lateness(source.name), _unreadable(ledger, source)
 
 
-def _shares(config: Config, source: Source) -> list[str]:
+def shares(config: Config, source: Source) -> list[str]:
     """Returns who converts what several sources have."""
     ahead, behind = config.rivals(source.name)
-    told = [f"what {', '.join(sorted(ahead))} has under the same id is converted there (`prefer`)"] if ahead else []
+    here = source_of(source.api, source.collection)
+    same = [s.name for s in config.sources if s.name != source.name and source_of(s.api, s.collection) == here]
+    once = "an item that both want is converted once, for the one that finds it first"
+    told = [f"{name} reads the same collection: {once}" for name in same]
+    told += [f"what {', '.join(sorted(ahead))} has under the same id is converted there (`prefer`)"] if ahead else []
     return told + ([f"what {', '.join(sorted(behind))} has under the same id is converted here (`prefer`)"] if behind else [])
 
 
