@@ -95,7 +95,7 @@ def test_only_the_description_is_changed_and_nothing_that_changed_meanwhile(engi
     before = {part: api.workflows[name][part] for part in ("spec", "status")}
     engine.describe()
     assert shown(api, name) == OWN
-    looked(engine, key)
+    engine.describe()  # nobody asks for the run again: its conversion waits for the next attempt
     assert shown(api, name).startswith("failed: convert: second")
     assert {part: api.workflows[name][part] for part in ("spec", "status")} == before
 
@@ -126,7 +126,7 @@ def test_an_api_that_refuses_it_is_nobody_s_trouble(engine, api, run, clock, ans
     for _ in range(3):
         [found] = looked(engine, key)
         assert found.outcome.code == Exit.BAD_INPUT
-    assert sum(patches(api).values()) <= 1
+    assert sum(patches(api).values()) <= 2
     if answer[0] >= 500:
         api.answers = {}
         clock.forward(seconds=PAUSE.total_seconds() + 1)

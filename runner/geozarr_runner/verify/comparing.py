@@ -14,7 +14,7 @@ from geozarr_runner.source.codecs import blosc_lengths
 from geozarr_runner.verify.expected import Kind, Original, Task
 from geozarr_runner.verify.findings import Compared, Sample, name_of
 from geozarr_runner.verify.rules import Values
-from geozarr_runner.verify.shown import Shown, Stored, in_shard, rounding, rule, stored, unwritten
+from geozarr_runner.verify.shown import InStore, Shown, in_shard, rounding, rule, stored, unwritten
 from geozarr_runner.verify.source import Block
 
 RTOL = {"native": 1e-6, "injected": 1e-5, "overview": 1e-5, "coordinate": 1e-12}
@@ -33,7 +33,7 @@ def compare(task: Task, array: Any, store: Path, sample: Sample) -> Compared:  #
     pair, whole = Pair(array, task.expect()), task.reads <= sample.small or sample.share >= 1
     for block, key, found in _chosen(task, array, store, None if whole else sample):
         try:
-            got = unwritten(array, block) if found is Stored.ABSENT else stored(array, block)
+            got = unwritten(array, block) if found is InStore.ABSENT else stored(array, block)
         except (RuntimeError, ValueError) as error:  # what codecs raise; a broken source chunk is `stage`'s to judge
             return Compared(task.path, task.kind, pixels, where=f"{key} cannot be decoded: {error}")
         pixels += got.size
@@ -123,7 +123,7 @@ def _chosen(
     array: Any,  # noqa: ANN401  # zarr.Array
     store: Path,
     sample: Sample | None,
-) -> Iterator[tuple[Block, str, Stored]]:
+) -> Iterator[tuple[Block, str, InStore]]:
     """Yields the blocks to compare, the key of each one's file, and what lies there.
 
     All of a small array; of another one all that is absent or cut, and a sample of the rest.
@@ -134,13 +134,13 @@ def _chosen(
         for part in (_parts(block, task.factor) if sample is not None else (block,))
     ]
     if sample is not None:
-        whole = sample.choose(task.path, [block for block, _, found in blocks if found is Stored.WHOLE])
+        whole = sample.choose(task.path, [block for block, _, found in blocks if found is InStore.WHOLE])
         names = {name_of(block) for block in whole}
-        blocks = [each for each in blocks if each[2] is not Stored.WHOLE or name_of(each[0]) in names]
+        blocks = [each for each in blocks if each[2] is not InStore.WHOLE or name_of(each[0]) in names]
     yield from sorted(blocks, key=lambda each: [s.start for s in each[0]])
 
 
-def _stored(folder: Path, array: Any) -> Iterator[tuple[Block, str, Stored]]:  # noqa: ANN401  # zarr.Array
+def _stored(folder: Path, array: Any) -> Iterator[tuple[Block, str, InStore]]:  # noqa: ANN401  # zarr.Array
     """Yields each chunk of an array, the key of its file, and whether it is there, and as long as its header or index says."""
     sizes = array.shards or array.chunks
     grid = tuple(s // n for s, n in zip(sizes, array.chunks, strict=True))
@@ -152,16 +152,16 @@ def _stored(folder: Path, array: Any) -> Iterator[tuple[Block, str, Stored]]:  #
             continue
         if key not in shards:
             there = (folder / key).exists()
-            shards[key] = in_shard(folder / key, grid) if there else np.full(grid, Stored.ABSENT)
-        yield block, key, Stored(shards[key][tuple(s.start // n % g for s, n, g in zip(block, array.chunks, grid, strict=True))])
+            shards[key] = in_shard(folder / key, grid) if there else np.full(grid, InStore.ABSENT)
+        yield block, key, InStore(shards[key][tuple(s.start // n % g for s, n, g in zip(block, array.chunks, grid, strict=True))])
 
 
-def _file(file: Path) -> Stored:
+def _file(file: Path) -> InStore:
     """Says whether a chunk's file is there, and as long as its header says. Reads 16 bytes."""
     if not file.exists():
-        return Stored.ABSENT
+        return InStore.ABSENT
     lengths = blosc_lengths(file)
-    return Stored.WHOLE if lengths is not None and lengths[1] == file.stat().st_size else Stored.CUT
+    return InStore.WHOLE if lengths is not None and lengths[1] == file.stat().st_size else InStore.CUT
 
 
 def _first(different: Values, got: Values, want: Values, block: Block) -> str:

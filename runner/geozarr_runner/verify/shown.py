@@ -23,7 +23,7 @@ _ABSENT = 2**64 - 1
 _HALF = 0.501  #: a step, and the last digits of a float32
 
 
-class Stored(IntEnum):
+class InStore(IntEnum):
     """What of a chunk lies in a store."""
 
     ABSENT = 0
@@ -107,7 +107,7 @@ def rounding(array: Any) -> float:  # noqa: ANN401  # zarr.Array, or `Shown`
 
 
 def in_shard(file: Path, grid: tuple[int, ...]) -> Values:
-    """Says of each chunk of a shard what `Stored` has words for; CUT of all where its index is not what was written.
+    """Says of each chunk of a shard what `InStore` has words for; CUT of all where its index is not what was written.
 
     Args:
         file: a shard.
@@ -116,14 +116,14 @@ def in_shard(file: Path, grid: tuple[int, ...]) -> Values:
     number, size = math.prod(grid), file.stat().st_size
     length = number * 16 + _CRC  # bytes: offset and length of each
     if size < length:
-        return np.full(grid, Stored.CUT)
+        return np.full(grid, InStore.CUT)
     with file.open("rb") as opened:
         opened.seek(size - length)
         raw = opened.read(length)
     if checksum(raw[:-_CRC]) != int.from_bytes(raw[-_CRC:], "little"):
-        return np.full(grid, Stored.CUT)
+        return np.full(grid, InStore.CUT)
     entries = np.frombuffer(raw[:-_CRC], "<u8").reshape(*grid, 2)
     begins, lengths = entries[..., 0], entries[..., 1]
     inside = (begins <= size - length) & (lengths <= size - length - np.minimum(begins, size - length))
     nothing = (begins == _ABSENT) & (lengths == _ABSENT)
-    return np.select([nothing, inside], [Stored.ABSENT, Stored.WHOLE], Stored.CUT)
+    return np.select([nothing, inside], [InStore.ABSENT, InStore.WHOLE], InStore.CUT)

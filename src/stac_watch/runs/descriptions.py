@@ -17,7 +17,7 @@ from stac_watch.model.errors import Refused, StacWatchError
 from stac_watch.model.patience import Rest
 from stac_watch.runs.engine import Phase, Run
 from stac_watch.runs.kubernetes_api import Cluster
-from stac_watch.runs.workflow import GROUP, PLURAL
+from stac_watch.runs.workflow import GROUP, PLURAL, run_of
 
 DESCRIPTION = "workflows.argoproj.io/description"
 LEAD = "failed: "
@@ -34,6 +34,7 @@ class Descriptions:
     def __init__(self, cluster: Cluster, now: Callable[[], datetime]) -> None:
         self._cluster, self._now = cluster, now
         self._due: dict[str, dict[str, Any]] = {}  # by run
+        self._again: set[str] = set()  # of these, what was not taken once
         self._refused: Rest | None = None  # it may not be done
         self._allowed = False
         self._pause: Rest | None = None
@@ -67,13 +68,19 @@ class Descriptions:
 
     def _write_some(self) -> None:
         for name in list(self._due)[:AT_ONCE]:
-            # one that changed meanwhile is looked at again as it is then
-            self._cluster.patch(self._cluster.argo(PLURAL, name), self._due[name])
+            path, again = self._cluster.argo(PLURAL, name), name in self._again
+            written = self._cluster.patch(path, self._due[name])
             del self._due[name]
+            self._again.discard(name)
+            if written or again or (workflow := self._cluster.get(path)) is None:
+                continue
+            self.look(workflow, run_of(workflow))  # the controller wrote meanwhile: as it is now, and once only
+            self._again.add(name)
 
     def _give_up(self) -> None:
         self._allowed, self._refused = False, Rest(self._now(), self._now() + ASK_AGAIN)
         self._due.clear()
+        self._again.clear()
 
     def _rests(self, rest: Rest | None) -> bool:
         return rest is not None and rest.lasts(self._now())
