@@ -1,12 +1,13 @@
 """Makes docs/performance.md of what the benchmarks found last: `make bench` runs them, this writes the page and its plots.
 
-In: build/bench/*.json. Out: the page, docs/pictures/performance-*.png. Never: a figure that no benchmark wrote; one that did not
-run is named as that.
+In: build/bench/*.json, and the page as it is. Out: the page, docs/pictures/performance-*.png. Never: a figure that no benchmark
+wrote. A section whose benchmark was not run again stays as it is, with its day; one that never ran is named as that.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,8 @@ from result import FOLDER, shown
 
 DOCS = Path(__file__).parents[1] / "docs"
 ORDER = (
-    "loss", "freshness", "idle", "sweep-0.9.11", "sweep-0.10.0", "ledger", "conversion", "conversion-fetched", "conversion-stages",
-    "mirror", "publishing",
+    "loss", "freshness", "idle", "sweep-0.9.11", "sweep-0.10.0", "ledger", "rebuild",
+    "conversion", "conversion-fetched", "conversion-stages", "mirror", "publishing",
     "cluster", "cluster-scratch", "cluster-submissions", "cluster-poller", "soak", "startup", "images",
 )  # fmt: skip
 HEAD = """# Performance
@@ -26,13 +27,22 @@ what counts is the ratio. `make bench` runs them and writes this page; nobody ed
 
 <!-- written by benchmarks/performance.py -->
 """
+UNMEASURED = "\n## Not measured\n"
+MARK = r"\n?<!-- ([a-z0-9.-]+) -->(?=\n)"
 
 
-def page(results: list[dict[str, Any]]) -> str:
-    """Returns the page."""
-    parts = [HEAD, *(_section(result) for result in results)]
-    if missing := [name for name in ORDER if name not in {result["name"] for result in results}]:
-        parts.append(f"\n## Not measured\n\nNo result of: {', '.join(missing)}.\n")
+def page(results: list[dict[str, Any]], before: str) -> str:
+    """Returns the page.
+
+    Args:
+        results: what was found now.
+        before: the page as it is.
+    """
+    kept = re.split(MARK, before.partition(UNMEASURED)[0])
+    sections = dict(zip(kept[1::2], kept[2::2], strict=True)) | {result["name"]: _section(result) for result in results}
+    parts = [HEAD, *(f"\n<!-- {name} -->{sections[name]}" for name in ORDER if name in sections)]
+    if missing := [name for name in ORDER if name not in sections]:
+        parts.append(f"{UNMEASURED}\nNo result of: {', '.join(missing)}.\n")
     return "".join(parts)
 
 
@@ -89,7 +99,8 @@ def main() -> None:
     for result in results:
         if result["plot"]:
             draw(result, DOCS / "pictures")
-    (DOCS / "performance.md").write_text(page(results), encoding="utf-8")
+    there = DOCS / "performance.md"
+    there.write_text(page(results, there.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from harness.commands import HarnessError
 from harness.daemons import wait_until
 from outputs import check_on_s3
 from stack import Stack, nodes, outcome, slowly
@@ -45,7 +46,10 @@ def database(is_own_cluster):
 def production(kubectl, release, port_forward, database, tmp_path_factory, places, request):
     stack = Stack(
         kubectl, "test-production", tmp_path_factory.mktemp("production"), release, port_forward, overlay="production",
-        values={"eventBus": {"replicas": 1, "size": "1Gi"}, "webhook": {"tlsSecret": CERTIFICATE}},
+        values={
+            "eventBus": {"replicas": 1, "size": "1Gi"}, "webhook": {"tlsSecret": CERTIFICATE},
+            "cleanup": {"schedule": "0 0 1 1 *", "olderThan": "1s"}, "caBundle": {"configMap": "kube-root-ca.crt", "key": "ca.crt"},
+        },
     )  # fmt: skip
 
     def prepare():
@@ -63,7 +67,9 @@ def production(kubectl, release, port_forward, database, tmp_path_factory, place
         stack.put_secret("stac-watch-ledger", {"url": url})
         stack.put_secret(CERTIFICATE, certificate(tmp_path_factory.mktemp("certificate"), EVENT_SOURCE))
         stack.config["engine"]["webhook"] = f"https://{EVENT_SOURCE}:12000/items"
-        stack.config["recipe"] = {"output": f"s3://{stack.bucket()}/{{collection}}/{{item_id}}.zarr"}
+        bucket = stack.bucket()
+        stack.config["recipe"] = {"output": f"s3://{bucket}/{{collection}}/{{item_id}}.zarr"}
+        stack.values["audit"] = {"report": f"s3://{bucket}/freshness"}
 
     stack.up(prepare)
     yield stack
@@ -113,20 +119,53 @@ def test_a_run_that_failed_keeps_its_volume_to_be_looked_at(production):
     assert nodes(workflow)["release"]["phase"] in ("Skipped", "Omitted")
 
 
-def test_the_doctor_finds_nothing_and_has_tried_the_pods(production, kubectl):
-    path = f"{Path(kubectl.binary).parent}:{os.environ['PATH']}"
-    environ = {**os.environ, "KUBECONFIG": str(kubectl.kubeconfig), "PATH": path, "NO_PROXY": "*", "no_proxy": "*"}
-    argv = [
-        str(Path(sys.executable).parent / "stac-watch"),
-        "cluster",
-        "doctor",
-        f"--config={production.folder / 'stac-watch.yaml'}",
-        f"--values={production.folder / 'values.yaml'}",
-    ]
-    done = subprocess.run(argv, env=environ, capture_output=True, text=True, check=False, timeout=120)
+def operator(stack, verb, *arguments):
+    """A verb of `cluster`, as who has the kubeconfig and the installation's two files."""
+    path = f"{Path(stack.kubectl.binary).parent}:{os.environ['PATH']}"
+    environ = {**os.environ, "KUBECONFIG": str(stack.kubectl.kubeconfig), "PATH": path, "NO_PROXY": "*", "no_proxy": "*"}
+    files = (f"--config={stack.folder / 'stac-watch.yaml'}", f"--values={stack.folder / 'values.yaml'}")
+    argv = [str(Path(sys.executable).parent / "stac-watch"), "cluster", verb, *arguments, *files]
+    return subprocess.run(argv, env=environ, capture_output=True, text=True, check=False, timeout=120)
+
+
+def test_the_doctor_finds_nothing_and_has_tried_the_pods_and_the_way_of_an_event(production):
+    done = operator(production, "doctor", "--send-test")
     assert done.returncode == 0, done.stdout + done.stderr
     [line] = [line for line in done.stdout.splitlines() if "admission" in line]
     assert "preflight, volume, convert, release" in line
+    [line] = [line for line in done.stdout.splitlines() if "test event" in line]
+    assert "became Workflow gz-doctor-" in line
+    assert not [w for w in production.workflows() if w["metadata"]["name"].startswith("gz-doctor-")]
+    assert "doctor" not in production.items(), "no item of ours"
+
+
+def test_every_container_trusts_the_companys_authority(production):
+    """The cluster's own stands for it: its API is the one server with a certificate that everybody reaches."""
+    ask = """
+import urllib.request
+from stac_watch.runs.kubernetes_api import trusting
+print(urllib.request.urlopen("https://kubernetes.default.svc/version", context=trusting(None), timeout=20).status)
+"""
+    inside = ("exec", "deploy/stac-watch", "-c", "poller", "--", "env")
+    assert production.do(*inside, "python3", "-c", ask).strip() == "200"
+    with pytest.raises(HarnessError, match="CERTIFICATE_VERIFY_FAILED"):
+        production.do(*inside, "-u", "SSL_CERT_FILE", "python3", "-c", ask)
+
+
+def test_what_somebody_changed_in_the_cluster_is_named_until_it_is_applied_again(production):
+    def check():
+        done = operator(production, "manifests", "--check", "--applied")
+        return done.returncode, done.stdout.splitlines(), done.stderr
+
+    assert check() == (0, [f"namespace {production.namespace} has what would be rendered"], "")
+    production.do("patch", "resourcequota", "geozarr", "--type=merge", "-p", '{"spec": {"hard": {"requests.cpu": "99"}}}')
+    production.do("delete", "networkpolicy", "eventbus")
+    code, lines, _ = check()
+    assert (code, sorted(lines)) == (1, ["NetworkPolicy eventbus: is not there",
+                                         "ResourceQuota geozarr: differs at spec.hard.requests.cpu"])  # fmt: skip
+    production.kubectl("apply", "--server-side", "--force-conflicts", "-k", production.rendered)
+    assert check()[0] == 0
+    assert production.kubectl("diff", "--server-side", "--force-conflicts", "-k", production.rendered) == ""
 
 
 def test_the_token_is_changed_in_two_steps_and_no_attempt_is_used_up(production):
@@ -202,3 +241,19 @@ def test_the_nightly_audit_runs_on_any_node_and_finds_no_gap(production):
 
     slowly(lambda: phase() in ("Succeeded", "Failed", "Error"), 180)
     assert phase() == "Succeeded"
+    report = nodes(production.kubectl.get("workflow", "audit-now", "-n", production.namespace))["freshness-report"]
+    assert report["phase"] == "Succeeded"
+    read = "import fsspec, sys; print(fsspec.open(sys.argv[1]).open().read().decode())"
+    place = f"{production.values['audit']['report']}/freshness.json"
+    told = json.loads(production.do("exec", "deploy/stac-watch", "-c", "poller", "--", "python3", "-c", read, place))
+    assert told["sources"], told
+
+
+def test_the_cleanup_takes_workflows_that_are_over_and_nothing_is_lost(production):
+    done = [item for item, row in production.items().items() if row["state"] == "done"]
+    assert done
+    production.do("create", "job", "--from=cronjob/stac-watch-cleanup", "cleanup-now")
+    production._wait_for(120, "the cleanup did not end", "wait", "--for=condition=Complete", "job/cleanup-now", "--timeout=2s")
+    assert not [w for item in done for w in production.workflows_of(item)]
+    assert {production.items()[item]["state"] for item in done} == {"done"}
+    production.audit()

@@ -132,13 +132,14 @@ def _agent() -> Object:
 def _policy(
     name: str, settings: Settings, pods: Object, *, ingress: list[Object] | None = None, egress: list[Object] | None = None
 ) -> Object:
-    given = {"ingress": ingress, "egress": egress}
-    rules = {direction: rule for direction, rule in given.items() if rule is not None}
+    given = {direction: rule for direction, rule in (("ingress", ingress), ("egress", egress)) if rule is not None}
+    # an empty list says the same as none, and the API server takes it for a change at each apply (1.35: `generation` goes up)
+    rules = {direction: rule for direction, rule in given.items() if rule}
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
         "metadata": meta(name, settings),
-        "spec": {"podSelector": pods, "policyTypes": [direction.capitalize() for direction in rules], **rules},
+        "spec": {"podSelector": pods, "policyTypes": [direction.capitalize() for direction in given], **rules},
     }
 
 
