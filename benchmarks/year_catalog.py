@@ -1,8 +1,8 @@
-"""The catalog that a simulated year's watcher reads: one collection that changes as planned.
+"""The catalog that a simulated year's watcher reads: two collections that change as planned.
 
-In: the plan and the clock. Out: a value that stands where `Catalog` stands. Never: HTTP. A year is some hundred thousand requests
-of 6 to 2,300 ms each, and what goes wrong on their way is the business of tests/discover and of `make test-services`. What is left
-is what discovery makes of the answers.
+In: the plan and the clock. Out: a value for each that stands where `Catalog` stands. Never: HTTP. A year is some hundred
+thousand requests of 6 to 2,300 ms each, and what goes wrong on their way is the business of tests/discover and of
+`make test-services`. What is left is what discovery makes of the answers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from year_clock import START, Clock, moment
-from year_plan import EVIL, Kind, Plan, evil_name, has_evil, is_down, name_of, number_of
+from year_plan import EVIL, Kind, Plan, evil_name, has_evil, is_down, is_native, name_of, number_of
 
 from stac_watch.catalog.abilities import Abilities
 from stac_watch.catalog.client import ItemPage
@@ -23,7 +23,7 @@ from stac_watch.catalog.windows import Window
 from stac_watch.model.errors import CatalogUnavailable
 from stac_watch.model.stamps import stamp
 
-API, COLLECTION = "https://stac.example", "sentinel-2-l2a"
+API, COLLECTION, NATIVES = "https://stac.example", "sentinel-2-l2a", "sentinel-2-l2a-zarr3"
 
 
 class Killed(BaseException):
@@ -40,6 +40,7 @@ class Catalog:
     collection: str = COLLECTION
     abilities: Abilities = field(default_factory=Abilities)
     fuse: int = -1  # so many searches until the watcher is killed in one; negative = it is not
+    killed: bool = False  # it was, in a thread of its own
     asked: int = 0
     clock_seen: tuple[datetime, datetime] | None = None  # of polls: when the collection was asked for last
     kept: timedelta = timedelta(0)  # there is no cache between
@@ -56,9 +57,13 @@ class Catalog:
             self.current[p.item[self._next]] = self._next
             self._next += 1
 
+    def has(self, i: int) -> bool:
+        """Tells whether an item is of this collection."""
+        return is_native(i) == (self.collection == NATIVES)
+
     def shows(self, i: int) -> bool:
         """Tells whether an item is there now."""
-        return self._current(i) >= 0 and self.plan.kind[self._current(i)] != Kind.GONE
+        return self.has(i) and self._current(i) >= 0 and self.plan.kind[self._current(i)] != Kind.GONE
 
     def _current(self, i: int) -> int:
         """Returns the publication of an item that whoever answers knows: a replica that lags has not heard of the last ones.
@@ -80,6 +85,7 @@ class Catalog:
         if self.fuse >= 0:
             self.fuse -= 1
             if self.fuse < 0:
+                self.killed = True
                 raise Killed
         return self.clock()
 
@@ -92,10 +98,10 @@ class Catalog:
         if window.field == "datetime":
             span = range(bisect_left(p.sensing, start), bisect_left(p.sensing, end))
             found = [(p.sensing[i], name_of(p, i), i) for i in span if self.shows(i)]
-            found += [(p.sensing[i], evil_name(p, i), ~i) for i in span if has_evil(i) and self.current[i] >= 0]
+            found += [(p.sensing[i], evil_name(p, i), ~i) for i in span if has_evil(i) and self.has(i) and self.current[i] >= 0]
         else:
             span = range(bisect_left(p.stamps, start), bisect_left(p.stamps, end))
-            known = [p.by_stamp[n] for n in span]
+            known = [pub for n in span if self.has(p.item[pub := p.by_stamp[n]])]
             pubs = [pub for pub in known if self._current(p.item[pub]) == pub and p.kind[pub] != Kind.GONE]
             found = [(p.stamp[pub], name_of(p, p.item[pub]), p.item[pub]) for pub in pubs]
             first = [p.item[pub] for pub in known if has_evil(p.item[pub]) and p.before[pub] < 0 <= self.current[p.item[pub]]]
@@ -153,10 +159,12 @@ class Catalog:
         }  # fmt: skip
         if p.kind[pub] == Kind.DEPRECATED:
             properties["deprecated"] = True
-        product = {"type": "application/vnd+zarr"}
+        product: dict[str, Any] = {"type": "application/vnd+zarr"}
+        if is_native(i):
+            product = {"type": "application/vnd.zarr; version=3", "zarr:consolidated": True}
         if p.kind[pub] != Kind.UNREADABLE:
-            product["href"] = f"https://objects.example/v{p.version[pub]}/{name}.zarr"
+            product["href"] = f"https://objects.example/{'native' if is_native(i) else f'v{p.version[pub]}'}/{name}.zarr"
         return {
-            "type": "Feature", "id": name, "collection": COLLECTION, "bbox": [11.4, 41.4, 12.8, 42.5], "properties": properties,
-            "assets": {"product": product},
+            "type": "Feature", "id": name, "collection": self.collection, "bbox": [11.4, 41.4, 12.8, 42.5],
+            "properties": properties, "assets": {"product": product},
         }  # fmt: skip

@@ -8,32 +8,34 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from year_catalog import API, COLLECTION
+from year_catalog import API
 from year_clock import START
 from year_engine import ANOTHERS
 from year_ledger import recount
-from year_plan import Kind, evil_name, has_evil, name_of, number_of
+from year_plan import Kind, evil_name, has_evil, is_native, name_of, number_of
 from year_simulation import Year
 
 from stac_watch.discover.items import read_item
 from stac_watch.jobs import audit as auditing
 from stac_watch.ledger.records import ConversionRow
 from stac_watch.model.item import Item, SkipReason
+from stac_watch.model.publication import PublicationState
 from stac_watch.model.states import FINAL, State
 
 
 def check(year: Year) -> list[str]:
     """Returns what does not hold, one sentence each."""
-    wrong = [*year.cluster.wrong]
+    wrong = [*year.cluster.wrong, *year.target.wrong]
     rows: dict[int, ConversionRow] = {}
-    for row in year.operator.items.within("s2", START, START + timedelta(days=year.shape.days + 1)):
+    for row in _rows(year):
         i = number_of(row.item_id)
         if i in rows:
             wrong.append(f"{row.item_id} is twice in the ledger")
         rows[i] = row
         wrong += _item(year, i, row)
     known = set(rows)
-    missing = (i for i in range(year.shape.items) if i not in known and year.catalog.shows(i) and not unreadable(year, i))
+    wrong += _registrations(year, rows)
+    missing = (i for i in range(year.shape.items) if i not in known and _shows(year, i) and not unreadable(year, i))
     wrong += [f"{name_of(year.plan, i)} is not in the ledger" for i in missing]
     bad, expected = (
         {item for _, item, _ in year.operator.absences.unreadable()},
@@ -54,7 +56,9 @@ def _item(year: Year, i: int, row: ConversionRow) -> list[str]:
     where = f"{row.item_id} ({row.key}, {row.state}, {row.reason})"
     if p.kind[pub] == Kind.GONE:
         return [] if row.state in (State.DONE, State.SKIPPED) else [f"{where} was withdrawn"]
-    item = read_item(year.catalog.document(i), collection=COLLECTION, api=API, on="content", allowed_hosts=year.source.hosts())
+    source = year.sources["native" if is_native(i) else "s2"]
+    document, hosts = year.catalogs[source.name].document(i), source.hosts()
+    item = read_item(document, collection=source.collection, api=API, on="content", allowed_hosts=hosts)
     if not isinstance(item, Item) or item.revision != row.revision:
         return [f"{where} is not of the item's last revision"]
     reason = SkipReason.DEPRECATED if p.kind[pub] == Kind.DEPRECATED else SkipReason.TOO_CLOUDY if p.cloudy[i] else None
@@ -75,9 +79,36 @@ def _item(year: Year, i: int, row: ConversionRow) -> list[str]:
     return found
 
 
+def _rows(year: Year) -> list[ConversionRow]:
+    """Returns every item's current conversion."""
+    until = START + timedelta(days=year.shape.days + 1)
+    return [row for name in year.sources for row in year.operator.items.within(name, START, until)]
+
+
+def _shows(year: Year, i: int) -> bool:
+    """Tells whether a collection shows an item in the end."""
+    return year.catalog.shows(i) or year.natives.shows(i)
+
+
+def _registrations(year: Year, rows: dict[int, ConversionRow]) -> list[str]:
+    """Returns what is wrong with what readers of the target find: it is what lies under the outputs' names, and all of that."""
+    p, made, wrong = year.plan, year.target.made, list[str]()
+    for i, row in rows.items():
+        gone, done = p.kind[year.catalog.current[i]] == Kind.GONE, row.state is State.DONE
+        told = {one.state for one in year.operator.publications.of(row.item_id)}
+        where = f"{row.item_id} ({row.key}, {row.state}, registered as of {made.get(i)}, {', '.join(told) or 'no publication'})"
+        if gone and i in made:
+            wrong.append(f"{where} is gone, and was to be taken out of the target")
+        if not gone and done and (i not in made or told != {PublicationState.REGISTERED}):
+            wrong.append(f"{where} is done, and is not registered")
+        if i in made and (made[i] != year.cluster.finished(i) or year.cluster.owner[i] != year.installation):
+            wrong.append(f"{where} is registered as another output than that of {year.cluster.finished(i)}")
+    return wrong + [f"{name_of(p, i)} is registered, and not in the ledger" for i in made.keys() - rows.keys()]
+
+
 def unreadable(year: Year, i: int) -> bool:
     """Tells whether an item has no product's href in the end."""
-    return year.catalog.shows(i) and year.plan.kind[year.catalog.current[i]] == Kind.UNREADABLE
+    return _shows(year, i) and year.plan.kind[year.catalog.current[i]] == Kind.UNREADABLE
 
 
 def evil(year: Year) -> set[str]:
@@ -95,7 +126,7 @@ def foreseen(year: Year) -> set[tuple[str, str]]:
     p = year.plan
     found = {(auditing.GapKind.UNREADABLE.value, name_of(p, i)) for i in all_unreadable(year)}
     found |= {(auditing.GapKind.UNREADABLE.value, name) for name in evil(year)}
-    for row in year.operator.items.within("s2", START, START + timedelta(days=year.shape.days + 1)):
+    for row in _rows(year):
         i = number_of(row.item_id)
         if p.kind[year.catalog.current[i]] == Kind.GONE and row.state not in (State.SKIPPED, State.DONE):  # what is done is retired
             found.add((auditing.GapKind.GONE.value, row.item_id))

@@ -17,10 +17,12 @@ from dataclasses import dataclass, field
 
 from year_catalog import Catalog, Killed
 from year_clock import DAY, HOUR, MINUTE, Clock, moment
-from year_plan import is_down, name_of, number_of
+from year_native import fingerprint_of
+from year_plan import is_down, is_native, name_of, number_of
 
 from stac_watch.model.errors import Exit, Temporary
 from stac_watch.model.outcome import Check, Counts, Outcome
+from stac_watch.model.stamps import stamp
 from stac_watch.runs.engine import Answer, Phase, Receipt, Run
 
 HOPELESS = "the product is corrupt"
@@ -71,6 +73,7 @@ class Cluster:
         self.holds = array("q", [-1]) * n  # by item: the publication whose product its output was made of
         self._marker, self._attempt = [""] * n, array("H", bytes(2 * n))
         self._fence, self.owner = [""] * n, [""] * n
+        self._finished = array("q", bytes(8 * n))
         self._after = array("q", [-1]) * len(self.results)  # by publication: the item's next one
         for pub, before in enumerate(self.catalog.plan.before):
             if before >= 0:
@@ -146,8 +149,16 @@ class Cluster:
             return None
         return Outcome(
             code=0, key=self._marker[i], attempt=self._attempt[i], revision=str(self.holds[i]), fence=self._fence[i],
-            installation=self.owner[i],
+            installation=self.owner[i], finished=self.finished(i), fingerprint=self._fingerprint(i),
         )  # fmt: skip
+
+    def finished(self, i: int) -> str:
+        """Returns when an item's output was made."""
+        return stamp(moment(self._finished[i]))
+
+    def _fingerprint(self, i: int) -> str:
+        held = self.holds[i]
+        return fingerprint_of(self.catalog.plan.version[held]) if is_native(i) and held >= 0 else ""
 
     # -- what becomes of events ----------------------------------------------------------------------------------------
 
@@ -176,7 +187,11 @@ class Cluster:
         if attempt in self._runs.get(key, {}):
             self.seen["second starts of a run, which are none"] += 1
             return
-        i, version = number_of(data["item_id"]), int(data["product_href"].split("/")[3][1:])
+        i = number_of(data["item_id"])
+        if is_native(i):  # whatever lies under its name now
+            version = self.catalog.plan.version[self.catalog.current[i]]
+        else:
+            version = int(data["product_href"].split("/")[3][1:])
         begin = at + self.rng.uniform(5, 60)
         if self.rng.random() < 0.03 * self.trouble:  # no node is free
             begin += self.rng.uniform(0.2, 4) * HOUR
@@ -206,7 +221,7 @@ class Cluster:
     def _end(self, run: _Run, at: float) -> None:
         self._active -= 1
         if run.writes:
-            run.code = self._write(run) or run.code
+            run.code = self._write(run, at) or run.code
         if run.code is None:
             self.seen["runs vanished"] += 1
             self._drop(run.key, run.attempt)
@@ -218,11 +233,12 @@ class Cluster:
             checks=tuple(Check(name, "passed", "as the source has it") for name in CHECKS),
             counts=Counts(bytes_read=1_260_000_000, bytes_written=1_100_000_000, files=390),
             seconds={"stage": 41.0, "convert": 190.5, "verify": 22.1, "package": 14.9},
+            finished=self.finished(run.item) if run.code == 0 else "", fingerprint="" if run.code else self._fingerprint(run.item),
         )  # fmt: skip
         # the template's times to live: three days after a success, fourteen after a failure
         heapq.heappush(self._forget, (at + (14 if run.code else 3) * DAY, run.key, run.attempt))
 
-    def _write(self, run: _Run) -> int:
+    def _write(self, run: _Run, at: float) -> int:
         """Does what the runner does: nothing where the output carries the key already, or may not be replaced; returns its code."""
         i, key = run.item, run.key
         if self.owner[i] not in ("", run.installation):
@@ -231,7 +247,7 @@ class Cluster:
         if self._marker[i] != key and self._fence[i] > run.fence:
             self.seen["runs that met a later revision's output"] += 1
             return Exit.SUPERSEDED
-        if self.holds[i] >= 0 and self._marker[i] == key and not run.overwrite:
+        if self.holds[i] >= 0 and self._marker[i] == key and (not run.overwrite or self._attempt[i] > run.attempt):
             self.seen["runs that found their work done"] += 1
             return 0
         pub = self._publication(i, run.version)
@@ -241,16 +257,18 @@ class Cluster:
             self.wrong.append(f"{name_of(self.catalog.plan, i)}: version {run.version} has a second result")
         self.results[pub] = min(255, self.results[pub] + 1)
         self.holds[i], self._marker[i], self._attempt[i] = pub, key, run.attempt
-        self._fence[i], self.owner[i] = run.fence, run.installation
+        self._fence[i], self.owner[i], self._finished[i] = run.fence, run.installation, int(at)
         return 0
 
     def _publication(self, i: int, version: int) -> int:
-        """Returns the last publication so far of an item's product of that version."""
+        """Returns the last publication so far of an item's product of that version; new stamps alone are none."""
         pub, p = self.catalog.current[i], self.catalog.plan
         while pub >= 0 and p.version[pub] != version:
             pub = p.before[pub]
         if pub < 0:
             raise AssertionError((i, version))
+        while (before := p.before[pub]) >= 0 and p.version[before] == version:
+            pub = before
         return pub
 
     def _drop(self, key: str, attempt: int) -> None:

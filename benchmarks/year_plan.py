@@ -20,9 +20,10 @@ from year_clock import DAY, HOUR, MINUTE, moment
 
 FLOOD = 20  # times a usual day
 BULK = 1_200  # items of a campaign under one and the same stamp: more than a page holds
-SPELLS = ("ahead", "behind", "lost", "rival")
+SPELLS = ("ahead", "behind", "lost", "rival", "stores", "target")
 """What lasts for hours as an outage does: the watcher's clock a day ahead, or behind; what a ledger that is restored at the end has
-forgotten; another installation that writes to the same bucket."""
+forgotten; another installation that writes to the same bucket; and outages of the products' stores and of the target catalog."""
+NATIVE = 5  # one in so many items is a finished GeoZarr in a collection of its own: no checksum, and one href for ever
 EVIL = 1_000  # one in so many items has one beside it that is made to do harm
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -34,6 +35,7 @@ class Kind(IntEnum):
     UNREADABLE = 1  # its product has no href yet
     DEPRECATED = 2
     GONE = 3  # the item is taken out of the catalog
+    RESTAMP = 4  # nothing changes but its stamp; in a plan it is what the item was before
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Shape:
     seed: int = 1
     floods: tuple[float, ...] = (0.42, 0.8)
     campaigns: tuple[float, ...] = (0.3, 0.55, 0.72)
+    restamps: tuple[float, ...] = (0.2, 0.62)  # of days of acquisitions, of which nothing else changes
     trouble: float = 1.0  # times as often as usual does the engine do something wrong, and is the watcher killed
 
     @property
@@ -81,7 +84,9 @@ def plan(shape: Shape) -> Plan:
         cloudy[i] = rng.random() < 0.05
         raw += _life(i, sensed, rng)
     for place in shape.campaigns:
-        raw += _campaign(shape, place, sensing)
+        raw += _campaign(shape, place, sensing, Kind.USUAL)
+    for place in shape.restamps:
+        raw += _campaign(shape, place, sensing, Kind.RESTAMP)
     raw = [entry for entry in raw if entry[0] < shape.days * DAY]
     raw.sort()
     return _laid_down(shape, rng, sensing, cloudy, raw)
@@ -114,25 +119,28 @@ def _life(i: int, sensed: int, rng: random.Random) -> list[tuple[int, int, int, 
         soon = first + int(rng.uniform(0.5, 3) * HOUR)
         found.append((soon, i, soon - 5, Kind.USUAL))
     elif chance < 0.029:  # a new product, and not a word about it
-        found.append((sensed + int(rng.uniform(2.5, 4) * DAY), i, -1, Kind.USUAL))
+        silent = sensed + int(rng.uniform(2.5, 4) * DAY)
+        found.append((silent, i, silent - 5 if is_native(i) else -1, Kind.USUAL))  # of a native one nobody could tell
     elif chance < 0.032:
         found.append((later, i, later - 5, Kind.DEPRECATED))
     elif chance < 0.034:
         found.append((sensed + int(rng.uniform(0.2, 4) * DAY), i, later - 5, Kind.GONE))
     elif chance < 0.035:  # back to the product that it had before
         found += [(later, i, later - 5, Kind.USUAL), (later + 7 * HOUR, i, later + 7 * HOUR - 5, -1)]
+    elif chance < 0.06:
+        found.append((later, i, later - 5, Kind.RESTAMP))
     return found
 
 
-def _campaign(shape: Shape, place: float, sensing: array[int]) -> list[tuple[int, int, int, int]]:
-    """Returns the publications of a reprocessing: days of acquisitions, in bulks, within three days."""
+def _campaign(shape: Shape, place: float, sensing: array[int], kind: Kind) -> list[tuple[int, int, int, int]]:
+    """Returns the publications of a reprocessing, or of new stamps: days of acquisitions, in bulks, within three days."""
     begin = int(place * shape.days * DAY)
     low, high = (bisect_left(sensing, begin - back * DAY) for back in (shape.reach + 5, 5))
     pause = int(min(3, shape.days / 10) * DAY / max(1, math.ceil((high - low) / BULK)))
     bulks = (
         (begin + n * pause, i) for n, first in enumerate(range(low, high, BULK)) for i in range(first, min(first + BULK, high))
     )
-    return [(at + 20, i, at, Kind.USUAL) for at, i in bulks]
+    return [(at + 20, i, at, kind) for at, i in bulks]
 
 
 def _laid_down(
@@ -150,13 +158,16 @@ def _laid_down(
         if gone[i] or (old < 0 and what not in (Kind.USUAL, Kind.UNREADABLE)) or (old < 0 and stamped < 0):
             continue  # a campaign has no product for what was withdrawn, nor for what is not there yet
         returns = what < 0 and old >= 0 and before[old] >= 0
-        newest[i] += not returns and what != Kind.GONE
+        newest[i] += not returns and what not in (Kind.GONE, Kind.RESTAMP)
         visible[pub], item[pub], before[pub], last[i] = at, i, old, pub
         stamps[pub] = stamps[old] if stamped < 0 else stamped
         version[pub] = version[before[old]] if returns else newest[i]
-        kind[pub], gone[i] = max(what, 0), what == Kind.GONE
         ready[pub] = at + int(rng.uniform(0.5, 20) * HOUR) if rng.random() < 0.01 else 0
         hopeless[pub] = rng.random() < 0.0005
+        if what == Kind.RESTAMP:  # what it shows is the same product still
+            kind[pub], ready[pub], hopeless[pub], version[pub] = kind[old], ready[old], hopeless[old], version[old]
+        else:
+            kind[pub], gone[i] = max(what, 0), what == Kind.GONE
         pub += 1
     for column in (visible, item, stamps, version, ready, before, by_stamp):
         del column[pub:]
@@ -175,6 +186,11 @@ def _outages(shape: Shape, rng: random.Random) -> list[tuple[int, int]]:
 def is_down(outages: Iterable[tuple[int, int]], seconds: float) -> bool:
     """Tells whether one of the outages is on."""
     return any(start <= seconds < end for start, end in outages)
+
+
+def is_native(i: int) -> bool:
+    """Tells whether an item is of the collection of finished GeoZarr: never one that has an evil one beside it."""
+    return i % NATIVE == NATIVE - 2
 
 
 def has_evil(i: int) -> bool:
