@@ -98,20 +98,24 @@ def _return(tx: Connection, source: str, item_ids: Collection[str]) -> None:
     _delete(tx, t.absent, source, set(item_ids) - marked)
 
 
-def note_unreadable(tx: Connection, source: str, bad: Sequence[Unreadable], now: datetime) -> None:
-    """Writes down what cannot be read: so many of a source, and that there are more; what one catalog invents fills no disk."""
+def note_unreadable(tx: Connection, source: str, bad: Sequence[Unreadable], now: datetime) -> int:
+    """Writes down what cannot be read, and returns of how many that was not known.
+
+    So many of a source are listed, and that there are more: what one catalog invents fills no disk.
+    """
     u = t.unreadable.c
     named = {b.item_id: b.why for b in bad}
     there = tx.execute(select(func.count()).where(u.source == source)).scalar_one()
+    known = {r.item_id for r in chunked(tx, sql.UNREADABLE_OF, list(named), of_source=source)}
+    fresh = [item_id for item_id in named if item_id not in known]
     if there + len(named) > MOST_UNREADABLE:
-        known = {r.item_id for r in chunked(tx, sql.UNREADABLE, list(named), of_source=source)}
         room = max(0, MOST_UNREADABLE - there)
-        fresh = [item_id for item_id in named if item_id not in known]
         named = {i: why for i, why in named.items() if i in known or i in fresh[:room]}
         if len(fresh) > room:
             named[MORE] = f"more than {MOST_UNREADABLE} items of this source cannot be read; the others are not listed"
     rows = [{"source": source, "item_id": i, "why": why, "first_seen": now, "last_seen": now} for i, why in named.items()]
     moves.put(tx, t.unreadable, rows, ("source", "item_id"), "why", "last_seen")
+    return len(fresh)
 
 
 def forget_unreadable(tx: Connection, source: str, item_ids: Collection[str], names: tuple[str, str] | None = None) -> None:

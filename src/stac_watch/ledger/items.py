@@ -158,12 +158,11 @@ class Items:
                 first = {s.item.item_id: s for s in reversed(waiting)}
                 moved.update(admit(tx, source, list(first.values()), now, found.rivals))
                 waiting = [s for s in waiting if first[s.item.item_id] is not s]
-            if bad:
-                findings.note_unreadable(tx, source, bad, now)
+            unknown = findings.note_unreadable(tx, source, bad, now) if bad else 0
             findings.note(tx, source, found, now)
             if cursor is not None:
                 moves.set_cursor(tx, *cursor, now)
-        return Tally(len(seen), moved[State.QUEUED], moved[State.SKIPPED], len(bad))
+        return Tally(len(seen), moved[State.QUEUED], moved[State.SKIPPED], unknown)
 
 
 def _item_of(row: Sequence[Any]) -> ItemRow:

@@ -99,7 +99,7 @@ ELSEWHERE = (
     .where(_i.source.in_(bindparam("sources", expanding=True)), one_of(_i.item_id))
 )
 """Current conversions of the same ids for other sources."""
-UNREADABLE = select(t.unreadable.c.item_id).where(t.unreadable.c.source == _source, one_of(t.unreadable.c.item_id))
+UNREADABLE_OF = select(t.unreadable.c.item_id).where(t.unreadable.c.source == _source, one_of(t.unreadable.c.item_id))
 BASED = select(_b.item_id, _b.revision).where(_b.source == _source, one_of(_b.item_id))
 MOVED = select(t.moved.c.item_id).where(t.moved.c.source == _source, t.moved.c.at >= bindparam("since"))
 LAST_EVENTS = (
