@@ -126,11 +126,21 @@ def bare(world, number):
     return world.item(number, properties=dict.fromkeys(STAMPS))
 
 
-def test_one_without_stamps_among_others_is_new_unless_it_was_acquired_days_before_the_watch(world):
+def zero(world, number, time="1970-01-01T00:00:00Z"):
+    """An item with the zero time of the program that wrote it: it cannot have been published before it was acquired."""
+    return world.item(number, properties=dict.fromkeys(STAMPS, time))
+
+
+def year_one(world, number):
+    return zero(world, number, "0001-01-01T00:00:00Z")
+
+
+@pytest.mark.parametrize("unknown", [bare, zero, year_one])
+def test_one_without_stamps_among_others_is_new_unless_it_was_acquired_days_before_the_watch(world, unknown):
     """Nobody can tell when it was published; that may be days after its acquisition, so what may be new is converted."""
     world.settings["poll"] = {"since": "1h", "sweep_all": "off"}
     world.fill(80)
-    yesterday, last_week = bare(world, 85), bare(world, -60)
+    yesterday, last_week = unknown(world, 85), unknown(world, -60)
     world.store.put_many([yesterday, last_week])
     assert world.poll().admitted == 0  # the clock stands at hour 108: all were published before the watch
     assert world.sweep().admitted == 1

@@ -72,12 +72,13 @@ class Native:
         world.settings["allowed_hosts"] = ("127.0.0.1",)
         self.stores = Stores(("127.0.0.1",), rate=20.0, sleep=lambda _: None)
 
-    def put(self, *numbers: int, stamp=None, **product: object) -> None:
+    def put(self, *numbers: int, stamp=None, deprecated: bool = False, **product: object) -> None:
         documents = []
         for number in numbers:
             document = self.world.item(number, **({"updated": stamp} if stamp else {}))
             href = f"{self.url}/{document['id']}.zarr"
             document["assets"] = {"product": {"href": href, "type": V3, "zarr:consolidated": True, **product}}
+            document["properties"] |= {"deprecated": True} if deprecated else {}
             documents.append(document)
         self.world.store.put_many(documents)
 
@@ -204,6 +205,21 @@ def test_what_had_failed_is_tried_again_when_it_is_stamped_anew(native):
     assert native.rows() == [("failed", 1), ("failed", 1), ("queued", 2)]
     assert native.shelf.asked == []
     assert native.counts() == {"retried": 1}
+
+
+def test_what_a_rule_kept_out_for_a_while_is_looked_at_when_it_is_back(native):
+    """Its revision is the one that was done, and what lies under its name may be another product."""
+    native.finish()
+    document = native.world.item(1)
+    native.world.clock.forward(minutes=5)
+    native.put(1, stamp=native.world.clock(), deprecated=True)
+    native.world.poll()
+    native.look()
+    another_size(native.shelf, f"/{document['id']}.zarr")
+    native.restamp(1)
+    (row,) = native.world.ledger.conversions.find(state=State.QUEUED)
+    event = json.loads(native.world.ledger.conversions.events(row.key)[-1])["data"]
+    assert (row.item_id, event["attempt"], event["options"]["overwrite"]) == (document["id"], 2, "true")
 
 
 def test_no_answer_is_asked_for_again_later_and_said_in_the_end(native):

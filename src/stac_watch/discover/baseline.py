@@ -47,15 +47,17 @@ def _was_there(item: Item, state: SourceState, watched_by: str, *, polled: bool)
     """Tells by its stamps whether an item that nothing is known of was there before the watch.
 
     What is stamped since the watch began, and says itself that it was published before that, is re-stamped, for all that is known.
-    Where others have stamps, one without any may have been published until days after its acquisition: it is taken for new.
+    Where others have stamps, one without any may have been published until days after its acquisition: it is taken for new. So is
+    one whose stamp is older than its acquisition: zero times of programs (1970, the year 1) say nothing.
     """
     origin, swept_from = state.positions.get(ORIGIN), state.positions.get(BASELINE)
     if origin is None or (swept_from is not None and item.datetime >= swept_from):
         return False
-    if item.published is not None and item.published < origin:
+    published, updated = (None if at is None or at < item.datetime else at for at in (item.published, item.updated))
+    if published is not None and published < origin:
         return True
     if polled:
         return False  # a poll's own window begins at the origin
-    if item.updated is None and watched_by != "datetime":
+    if updated is None and watched_by != "datetime":
         return item.datetime < origin - DATETIME_OVERLAP
-    return (item.updated or item.datetime) < origin
+    return (updated or item.datetime) < origin
