@@ -93,7 +93,7 @@ def test_accepted_and_never_a_workflow_is_the_sensors(api, cluster, sensor):
     finding = sent(cluster, sensor)
     assert finding.verdict is Verdict.FAIL
     assert finding.found == "was accepted, and is no Workflow after 60 s"
-    assert "sensor-name=geozarr" in finding.remedy
+    assert "app.kubernetes.io/name=sensor" in finding.remedy
     assert api.asked[-1].path.startswith(WORKFLOWS)
 
 

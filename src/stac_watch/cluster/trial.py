@@ -14,7 +14,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from stac_watch.cluster.diagnosis import Finding, Verdict, is_ready
-from stac_watch.cluster.manifests.settings import CONFIG_FILE, CONFIG_FOLDER, POLLER, SENSOR
+from stac_watch.cluster.manifests.settings import CONFIG_FILE, CONFIG_FOLDER, POLLER, SENSOR_POD
 from stac_watch.cluster.runs import NAME_LABEL
 from stac_watch.model.errors import StacWatchError
 from stac_watch.model.event import Conversion, build_event, run_name
@@ -73,7 +73,7 @@ def send(
             CHECK,
             Verdict.FAIL,
             f"was accepted, and is no Workflow after {within.total_seconds():.0f} s",
-            f"`kubectl -n {cluster.namespace} logs -l sensor-name={SENSOR} --tail=50` says why: a filter, a right, a policy",
+            f"`kubectl -n {cluster.namespace} logs -l app.kubernetes.io/name={SENSOR_POD}` says why: a filter, a right, a policy",
         )
     cluster.delete(cluster.argo(PLURAL, run), uid=str(workflow["metadata"]["uid"]))
     if (workflow["metadata"].get("labels") or {}).get(KEY_LABEL) != asked.key:

@@ -136,7 +136,7 @@ ALERTS = (
         "StacWatchEventsLost", 'sum(increase(stac_watch_facts_total{fact="silent"}[1h])) > 3', "5m", "ticket",
         "Accepted events became no Workflow and went out again: look at Sensor and bus.",
         "The Sensor is not subscribed or lacks permissions, or the bus was recreated.",
-        "`kubectl -n geozarr logs -l sensor-name=geozarr`; [the Sensor makes no "
+        "`kubectl -n geozarr logs -l app.kubernetes.io/name=sensor`; [the Sensor makes no "
         "Workflows](#the-sensor-makes-no-workflows).",
     ),
     Alert(
@@ -205,7 +205,7 @@ ALERTS = (
         "SensorGivesUp", "sum(increase(argo_events_action_retries_failed_total[1h])) > 0", "1m", "page",
         "The Sensor gave up on an event after 60 attempts; it goes out again when `confirm_after` is over.",
         "The API server was away for more than ten minutes, or refuses the Workflow.",
-        "`kubectl -n geozarr logs -l sensor-name=geozarr`.",
+        "`kubectl -n geozarr logs -l app.kubernetes.io/name=sensor`.",
     ),
     Alert(
         "EventSourceCannotSend", "sum(increase(argo_events_events_sent_failed_total[1h])) > 0", "5m", "ticket",
