@@ -127,7 +127,7 @@ def bare(world, number):
 
 
 def zero(world, number, time="1970-01-01T00:00:00Z"):
-    """An item with the zero time of the program that wrote it: it cannot have been published before it was acquired."""
+    """An item with the zero time of the program that wrote it."""
     return world.item(number, properties=dict.fromkeys(STAMPS, time))
 
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from stac_watch.discover.intake import BASELINE, ORIGIN, Comparison, Intake
 from stac_watch.discover.overlap import DATETIME_OVERLAP
 from stac_watch.ledger.records import SourceState
 from stac_watch.model.item import Item
+
+LAUNCH = datetime(2015, 6, 23, tzinfo=UTC)
+"""Of the first Sentinel-2. Earlier stamps are zero times of programs, and say nothing; those of copied archives may still be older
+than what they stand at."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +53,12 @@ def _was_there(item: Item, state: SourceState, watched_by: str, *, polled: bool)
 
     What is stamped since the watch began, and says itself that it was published before that, is re-stamped, for all that is known.
     Where others have stamps, one without any may have been published until days after its acquisition: it is taken for new. So is
-    one whose stamp is older than its acquisition: zero times of programs (1970, the year 1) say nothing.
+    one with the zero time of some program (1970, the year 1).
     """
     origin, swept_from = state.positions.get(ORIGIN), state.positions.get(BASELINE)
     if origin is None or (swept_from is not None and item.datetime >= swept_from):
         return False
-    published, updated = (None if at is None or at < item.datetime else at for at in (item.published, item.updated))
+    published, updated = (None if at is None or at < LAUNCH else at for at in (item.published, item.updated))
     if published is not None and published < origin:
         return True
     if polled:
