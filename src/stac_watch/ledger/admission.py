@@ -126,16 +126,12 @@ def _readmit(tx: Connection, row: ConversionRow, asked: Conversion, before: Conv
     """Queues what rules kept out until now, and what is the item's revision once more; nothing else moves what is there."""
     if row.cause == SkipReason.LIFETIME_OVER and asked.lane == "live":
         return []  # whichever source sees it
-    # of a finished store neither its item nor the output's marker tells whether it was published anew meanwhile
-    overwrite = asked.form == Form.GEOZARR and row.outcome is not None
     if row.state is State.SKIPPED:
         lane = row.lane if asked.lane == "live" else asked.lane  # what comes back by itself keeps its lane
         reason = "backfill" if lane == "backfill" else "updated"
         stays = asked.source_name not in ("", row.source) and row.cause in AFTER_ADMISSION
-        options = {**asked.options, "overwrite": "true"} if overwrite else asked.options
-        anew = None if stays else replace(asked, lane=lane, reason=reason, options=options)
-        why = "the source's rules admit it now"
-        admitted = Move(Fact.ADMITTED, why, lane=lane, fence=asked.fence, conversion=anew, overwrite=overwrite)
+        anew = None if stays else replace(asked, lane=lane, reason=reason)
+        admitted = Move(Fact.ADMITTED, "the source's rules admit it now", lane=lane, fence=asked.fence, conversion=anew)
         return [moves.apply(tx, row, admitted, now)]
     # another source may have seen it return before, and asked for it
     returned = before is not None and before.key != row.key and before.queued_at >= row.queued_at
@@ -143,6 +139,8 @@ def _readmit(tx: Connection, row: ConversionRow, asked: Conversion, before: Conv
         hosts = asked.allowed_hosts if asked.source_name in ("", row.source) else ""
         wanted: Lane | None = None if asked.lane == "live" else asked.lane
         why = "the item returned to an earlier revision, or to the recipe of then"
+        # of a finished store neither its item nor the output's marker tells whether it was published anew meanwhile
+        overwrite = asked.form == Form.GEOZARR and row.state is State.DONE
         again = Move(Fact.REPLAYED, why, lane=wanted, fence=asked.fence, allowed_hosts=hosts, overwrite=overwrite)
         return [moves.apply(tx, row, again, now)]
     return []

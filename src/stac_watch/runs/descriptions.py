@@ -75,7 +75,8 @@ class Descriptions:
             if written or again or (workflow := self._cluster.get(path)) is None:
                 continue
             self.look(workflow, run_of(workflow))  # the controller wrote meanwhile: as it is now, and once only
-            self._again.add(name)
+            if name in self._due:
+                self._again.add(name)
 
     def _give_up(self) -> None:
         self._allowed, self._refused = False, Rest(self._now(), self._now() + ASK_AGAIN)
