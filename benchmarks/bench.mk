@@ -1,7 +1,7 @@
 # Benchmarks. Included by the Makefile.
 
 .PHONY: bench
-bench: bench-startup bench-loss bench-freshness bench-ledger bench-sweep bench-conversion bench-mirror bench-publishing bench-cluster bench-images performance ## all that docs/performance.md shows, but the soak (over an hour, a quiet machine, root, the cluster up)
+bench: bench-startup bench-loss bench-freshness bench-ledger bench-rebuild bench-sweep bench-conversion bench-mirror bench-publishing bench-cluster bench-images performance ## all that docs/performance.md shows, but the soak (over an hour, a quiet machine, root, the cluster up)
 
 .PHONY: performance
 performance: install ## write docs/performance.md from what the benchmarks found last

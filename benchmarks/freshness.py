@@ -200,7 +200,7 @@ def idle(api: str, known: Intake, folder: Path, rate: float) -> Result:
     return Result(
         "idle", f"A poll that finds nothing, {OVERLAP.seconds // 60} minutes at {rate:g} items/s before it",
         "make bench-freshness", ["the overlap is read", "requests", "items", "CPU of the watcher, ms", "seconds"], rows,
-        notes=["The mean of twelve polls, five seconds apart where they take less. Before there were turns, each read it whole."],
+        notes=[f"The mean of {IDLE} polls, five seconds apart where they take less. Before there were turns, each read it whole."],
         goals=[Goal("requests, to whole", shares[0], 0.1), Goal("CPU, to whole", shares[2], 0.1)],
     )  # fmt: skip
 

@@ -13,6 +13,7 @@ from pydantic import Field, SecretStr, model_validator
 
 from stac_watch.config.values import Group, HttpUrl
 from stac_watch.model.errors import ConfigError
+from stac_watch.model.files import fault
 
 
 class Secret(Group):
@@ -44,8 +45,7 @@ class Secret(Group):
             try:
                 text = self.file.read_text(encoding="utf-8").strip("\r\n")
             except (OSError, ValueError) as error:
-                why = getattr(error, "strerror", None) or "is not text"
-                raise ConfigError(f"auth: cannot read {self.file}: {why}", hint="is the Secret mounted there?") from None
+                raise ConfigError(f"auth: cannot read {self.file}: {fault(error)}", hint="is the Secret mounted there?") from None
         elif self.value is not None:
             text = self.value.get_secret_value()
         if not text or not text.isprintable():

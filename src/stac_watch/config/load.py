@@ -176,8 +176,7 @@ def _read_secrets(raw: dict[str, Any], environ: Mapping[str, str]) -> dict[str, 
         try:
             text = Path(node[key]).read_text(encoding="utf-8").strip()
         except (OSError, ValueError) as error:
-            why = getattr(error, "strerror", None) or "is not text"
-            raise ConfigError(f"{place}: cannot read {node[key]}: {why}", hint="is the Secret mounted there?") from None
+            raise ConfigError(f"{place}: cannot read {node[key]}: {fault(error)}", hint="is the Secret mounted there?") from None
         if not text or len(text.split()) > 1:
             raise ConfigError(f"{place}: {node[key]} must hold one line, and nothing else", hint="write it again, without spaces")
         node[name] = text

@@ -36,7 +36,7 @@ def replace_file(path: Path, content: str | bytes, *, sync: bool = False) -> Non
         raise
 
 
-def fault(error: OSError | UnicodeDecodeError) -> str:
+def fault(error: OSError | ValueError) -> str:
     """Returns why a text file that a person named cannot be read."""
     return getattr(error, "strerror", None) or "it is not text in UTF-8"
 

@@ -25,6 +25,7 @@ from stac_watch.ledger.ledger import Ledger
 from stac_watch.model.announcement import DeliveryState, Posting
 from stac_watch.model.errors import ConfigError, IdentityError, InputError, Refused, StacWatchError, Temporary
 from stac_watch.model.event import CONTENT_TYPE
+from stac_watch.model.files import fault
 from stac_watch.register.due import ENOUGH, OtherEnd
 
 BATCH = 64  # events of one round
@@ -115,8 +116,7 @@ class Mailbox:
         try:
             token = path.read_text(encoding="utf-8").strip()
         except (OSError, ValueError) as error:
-            why = getattr(error, "strerror", None) or "is not text"
-            raise ConfigError(f"sinks: cannot read {path}: {why}", hint="is the Secret mounted there?") from None
+            raise ConfigError(f"sinks: cannot read {path}: {fault(error)}", hint="is the Secret mounted there?") from None
         if not token or not token.isascii() or not token.isprintable() or " " in token:
             raise ConfigError(f"sinks: {path} must hold a token, and nothing else", hint="write it again, on one line")
         return token
