@@ -48,3 +48,22 @@ def test_the_metadata_is_what_a_repository_of_charts_wants():
     assert all(person["name"] and person.keys() <= {"name", "email", "url"} for person in about["maintainers"])
     assert about["apiVersion"] == "v2", "charts without one are of Helm 2"
     assert re.fullmatch(r"\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?", about["version"]), "chart repositories sort by it"
+
+
+def test_a_second_rendering_is_the_same_wherever_it_is_done():
+    """Argo CD renders without a cluster and without a release's history, and again at each look: what asks for them never rests."""
+    templates = {path: path.read_text() for path in (CHART / "templates").rglob("*.*")}
+    actions = {path: " ".join(re.findall(r"{{(.*?)}}", text, re.DOTALL)) for path, text in templates.items()}
+    told = re.compile(
+        r"\b(lookup|rand\w+|uuidv4|now|date|dateInZone|ago|gen[A-Z]\w+|htpasswd|encryptAES)\b|\.Release\.(Revision|Is\w+)|\.Capabilities"
+    )
+    calls = {path: re.sub(r'"[^"]*"|`[^`]*`', "", text) for path, text in actions.items()}
+    assert {path.name: found.group() for path, text in calls.items() if (found := told.search(text))} == {}
+
+
+def test_no_hook_but_the_test():
+    """Argo CD takes Helm's hooks for its own, Flux waits for each: one at install or upgrade would run at every sync."""
+    texts = {path: path.read_text() for path in (CHART / "templates").rglob("*.yaml")}
+    hooks = {path.name: re.findall(r'"?helm\.sh/hook"?: *"?([\w,-]+)', text) for path, text in texts.items()}
+    assert {name: found for name, found in hooks.items() if found} == {"check.yaml": ["test"]}
+    assert not any("argocd.argoproj.io/hook" in text for text in texts.values())
