@@ -1,4 +1,6 @@
-"""A whole installation on the development cluster, for what is measured there: the cluster tests' own, in a namespace of its own.
+"""A whole installation on the development cluster, for what is measured there: the cluster tests' own, in its own namespace.
+
+From rendered manifests, or by the chart.
 
 In: a name, and what is to be other than usual. Out: a `Stack`. Never: leaves its namespace behind, or touches another.
 """
@@ -9,21 +11,25 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-CLUSTER_TESTS = Path(__file__).parents[1] / "tests" / "cluster"
-sys.path.insert(0, str(CLUSTER_TESTS))  # the harness is a program beside the tests, not an installed package
+TESTS = Path(__file__).parents[1] / "tests"
+sys.path[:0] = [str(TESTS / "cluster"), str(TESTS / "services")]  # programs beside the tests, not installed packages
 
+from charts import Helm  # noqa: E402
 from harness.kubectl import Kubectl  # noqa: E402
 from harness.places import Binaries, Places, Recipe  # noqa: E402
-from stack import Stack  # noqa: E402
+from postgres import Postgres  # noqa: E402
+from releases import PODS, Release, lead_to_the_database  # noqa: E402
+from stack import S3_PORT, Stack  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+OUTPUTS = "sentinel-2-geozarr"  #: the collection that outputs are registered in
 WEB = "services/stac-watch:web/proxy"
 
 
@@ -45,10 +51,7 @@ def installed(name: str, *, limits: Mapping[str, Any]) -> Iterator[Stack]:
     Raises:
         SystemExit: the cluster is down.
     """
-    places = Places.from_environment(os.environ)
-    kubectl = Kubectl(Binaries(places, Recipe.load())("kubectl"), places.state / "admin.conf")
-    if not (kubectl.kubeconfig.exists() and kubectl.is_ready()):
-        sys.exit("the development cluster is down: make cluster-up")
+    places, kubectl = _cluster()
     with tempfile.TemporaryDirectory() as folder:
         stack = Stack(kubectl, name, Path(folder), places.release, kubectl.forward)
         try:
@@ -57,6 +60,47 @@ def installed(name: str, *, limits: Mapping[str, Any]) -> Iterator[Stack]:
             yield stack
         finally:
             stack.down()
+
+
+@contextmanager
+def charted(name: str, *, limits: Mapping[str, Any]) -> Iterator[tuple[Release, Postgres]]:
+    """Installs the chart as a team has it: ledger in PostgreSQL, outputs in S3 and registered, a quota; removes it again.
+
+    Raises:
+        SystemExit: the cluster is down.
+    """
+    places, kubectl = _cluster()
+    values = {
+        "ledger": {"existingSecret": "stac-watch-ledger"}, "s3": {"optional": False}, "quota": {"enabled": True},
+        "eventBus": {"replicas": 1, "size": "1Gi"},  # the cluster has one node
+    }  # fmt: skip
+    database = Postgres(clients=[PODS])
+    with closing(database), tempfile.TemporaryDirectory() as folder:
+        stack = Release(kubectl, name, Path(folder), places.release, kubectl.forward, values=values)
+        stack.helm = Helm(Binaries(places, Recipe.load())("helm"))
+
+        def prepare() -> None:
+            lead_to_the_database(stack, database.port)
+            bucket = stack.bucket()
+            stack.config["recipe"] = {"output": f"s3://{bucket}/{{collection}}/{{item_id}}.zarr"}
+            stack.config["register"] = {
+                "api": stack.catalog, "collection": OUTPUTS, "href_base": f"http://s3.s3.svc:{S3_PORT}/{bucket}",
+            }  # fmt: skip
+            stack.config["engine"]["limits"].update(limits)
+
+        try:
+            stack.up(prepare)
+            yield stack, database
+        finally:
+            stack.down()
+
+
+def _cluster() -> tuple[Places, Kubectl]:
+    places = Places.from_environment(os.environ)
+    kubectl = Kubectl(Binaries(places, Recipe.load())("kubectl"), places.state / "admin.conf")
+    if not (kubectl.kubeconfig.exists() and kubectl.is_ready()):
+        sys.exit("the development cluster is down: make cluster-up")
+    return places, kubectl
 
 
 def poller(stack: Stack) -> Poller:

@@ -3,10 +3,12 @@
 In: minutes, the development cluster (`make cluster-up`). Out: a table; build/bench/soak.json; exit code 1 when one row is not as it
 must be. Never: stops at a fault, or judges while something is still under way.
 
-A live trickle, some items published again with another product, and a backfill of older ones, through a real Argo onto S3, while
-`tests/cluster/faults.py` breaks one thing after the other. In the end every item must be done with its last product, no product
-converted twice, and the audit must find no gap; and when the operator has cleaned up, what lies on the cluster and on the node, and
-what the poller's process holds, must be what lay there before.
+The chart is installed as a team has it: a ledger in PostgreSQL, outputs in S3, each registered in a catalog of outputs. A live
+trickle, some items published again with another product, and a backfill of older ones go through it, while
+`tests/cluster/faults.py` breaks one thing after the other, the database's connections and the catalog of outputs among them. In the
+end every item must be done with its last product and found there, no product converted twice, and the audit must find no gap; and
+when the operator has cleaned up, what lies on the cluster and on the node, and what the poller's process holds, must be what lay
+there before.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import random
 import subprocess
 import sys
 import time
+import urllib.request
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -26,7 +29,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from installation import Poller, installed, poller
+from installation import OUTPUTS, Poller, charted, poller
 from result import Goal, Result
 from rich.progress import Progress
 
@@ -35,10 +38,12 @@ import faults
 from harness import daemons
 from harness.commands import HarnessError
 from harness.places import Places
-from stack import Stack, outcome, slowly
+from stack import CATALOG_PORT, Stack, outcome, slowly
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from postgres import Postgres
 
 FAULT_EVERY, ITEM_EVERY = 60.0, 40.0  # seconds; a run takes 25 s alone on two cores
 AGAIN = 0.2  # of what is published is an item of before with another product
@@ -46,6 +51,8 @@ OLD = timedelta(days=400)  # older than the filter's limit: discovery skips them
 WARM = 60.0  # seconds after which a process has what it needs
 LEAD_OUT = 0.6  # of the time; later the poller is not killed any more, so that one process is old in the end
 WORKING = ("queued", "submitted", "running")
+OTHERS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
+SETTLED = 180.0  # seconds that the last registrations may take, after what the faults left
 
 
 @dataclass
@@ -55,6 +62,7 @@ class Soak:
     stack: Stack
     places: Places
     rng: random.Random
+    faults: Mapping[str, faults.Fault]
     items: list[str] = field(default_factory=list)
     archive: list[str] = field(default_factory=list)  # for the backfill
     revisions: Counter[str] = field(default_factory=Counter)
@@ -104,10 +112,10 @@ class Soak:
 
     def break_something(self, *, late: bool) -> None:
         """One fault; where nobody can be asked, nothing is broken a second time."""
-        names = [name for name in faults.ALL if not (late and name == "poller killed")]
+        names = [name for name in self.faults if not (late and name == "poller killed")]
         name = self.rng.choice([n for n in names if self.broken[n] == min(self.broken[m] for m in names)])
         with suppress(HarnessError, OSError):
-            faults.ALL[name](self.stack, partial(daemons.act, self.places), self.rng)
+            self.faults[name](self.stack, partial(daemons.act, self.places), self.rng)
             self.broken[name] += 1
             print(f"{datetime.now(UTC):%H:%M:%S} {name}", flush=True)
 
@@ -156,8 +164,35 @@ def judged(soak: Soak) -> list[Goal]:
     except HarnessError as found:
         print(f"AUDIT {found}")
         gaps = 1
+    unregistered = len(registered_otherwise(soak))
     return [Goal("items that are not done", len(lost), 0), Goal("products converted twice", len(doubled), 0),
-            Goal("audits with gaps", gaps, 0)]  # fmt: skip
+            Goal("audits with gaps", gaps, 0),
+            Goal("outputs that are not registered as they are", unregistered, 0)]  # fmt: skip
+
+
+def registered_otherwise(soak: Soak) -> set[str]:
+    """Returns the items whose output is not in the catalog of outputs with the product that was published last."""
+    wanted = {item: soak.revisions[item] for item in (*soak.items, *soak.archive)}
+    found: dict[str, int] = {}
+
+    def settled() -> bool:
+        with suppress(HarnessError, OSError), soak.stack.forward(soak.stack.namespace, "svc/catalog", CATALOG_PORT) as port:
+            url = f"http://127.0.0.1:{port}/collections/{OUTPUTS}/items?limit=1000"
+            with urllib.request.urlopen(url, timeout=60) as answer:
+                found.update({feature["id"]: revision_of(feature) for feature in json.load(answer)["features"]})
+        return found == wanted
+
+    with suppress(TimeoutError):
+        slowly(settled, SETTLED)
+    for item in (wrong := {item for item, revision in wanted.items() if found.get(item) != revision}):
+        print(f"REGISTERED {item}: product {found.get(item)}, wanted {wanted[item]}")
+    return wrong
+
+
+def revision_of(feature: Mapping[str, Any]) -> int:
+    """Returns which product an output was made of: `…/products/v2/…` is the second."""
+    [source] = [link["href"] for link in feature["links"] if link["rel"] == "via"]
+    return int(source.partition("/products/v")[2].partition("/")[0] or 0)
 
 
 def footprint(stack: Stack, places: Places) -> dict[str, int]:
@@ -216,10 +251,19 @@ def report(soak: Soak, minutes: float, before: Mapping[str, int]) -> Result:
         goals += [Goal("poller: memory, after / before", old.memory_mb / young.memory_mb, 1.25),
                   Goal("poller: open files, more than before", old.handles - young.handles, 4)]  # fmt: skip
     return Result(
-        "soak", f"{minutes:.0f} minutes of work on the development cluster while something breaks every minute", "make soak",
+        "soak", f"{minutes:.0f} minutes of work of an installation by the chart while something breaks every minute", "make soak",
         ["what", "before", "after"], rows, goals=goals,
         notes=["`before` is a fresh installation; of the poller's process, one minute after its last start."],
     )  # fmt: skip
+
+
+def all_faults(database: Postgres) -> Mapping[str, faults.Fault]:
+    """Returns what is broken: what breaks in any installation, and what this one has besides."""
+
+    def database_cuts(*_: object) -> None:
+        database.sql(OTHERS)
+
+    return {**faults.ALL, **faults.OF_THE_TARGET, "database cuts its connections": database_cuts}
 
 
 def main() -> int:
@@ -230,10 +274,8 @@ def main() -> int:
     parser.add_argument("--backfill", type=int, default=8, help="older items, which a backfill asks for")
     given = parser.parse_args()
     places = Places.from_environment(os.environ)
-    with installed("stac-watch-soak", limits={"max_in_flight": 3}) as stack:
-        bucket = stack.bucket()
-        stack.configure(recipe={"output": f"s3://{bucket}/{{collection}}/{{item_id}}.zarr"})
-        soak = Soak(stack, places, random.Random(given.seed))  # noqa: S311  # which fault comes next
+    with charted("stac-watch-soak", limits={"max_in_flight": 3}) as (stack, database):
+        soak = Soak(stack, places, random.Random(given.seed), all_faults(database))  # noqa: S311  # which fault comes next
         before = footprint(stack, places)
         soak.backfill(given.backfill)
         soak.live(given.minutes * 60)

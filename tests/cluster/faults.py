@@ -80,6 +80,16 @@ def source_answers_503(stack: Stack, *_: object) -> None:
     stack.ask_catalog("faults", {"wire": ["503"] * 14, "wire_paths": ["/products"], "retry_after": None})
 
 
+def target_answers_503(stack: Stack, *_: object) -> None:
+    """The next answers of the catalog that outputs are registered in."""
+    stack.ask_catalog("faults", {"wire": ["503"] * 4, "wire_paths": ["/collections"], "retry_after": None})
+
+
+def target_loses_its_answers(stack: Stack, *_: object) -> None:
+    """What is written there is written, but nobody hears of it."""
+    stack.ask_catalog("faults", {"wire": ["truncate"] * 2, "wire_paths": ["/collections"], "retry_after": None})
+
+
 ALL: Mapping[str, Fault] = {
     "EventSource killed": kill_eventsource,
     "Sensor killed": kill_sensor,
@@ -92,6 +102,10 @@ ALL: Mapping[str, Fault] = {
     "API server down": api_server_down,
     "catalog answers 503": catalog_answers_503,
     "source answers 503": source_answers_503,
+}
+OF_THE_TARGET: Mapping[str, Fault] = {
+    "catalog of outputs answers 503": target_answers_503,
+    "catalog of outputs loses its answers": target_loses_its_answers,
 }
 
 

@@ -12,7 +12,8 @@ from charts import CHART, MINIMAL, SOURCE, examples
 from harness.commands import capture
 from harness.kubectl import Kubectl
 from harness.node import socket
-from stack import Stack, running
+from releases import Release
+from stack import running
 
 from stac_watch.cluster.diagnosis import differences
 
@@ -67,43 +68,6 @@ def test_what_cannot_be_meant_is_refused_before_anything_is_installed(helm, tmp_
     path = tmp_path / "values.yaml"
     path.write_text(yaml.safe_dump({**MINIMAL, **wrong}))
     assert says in helm("template", "x", CHART, "-n", "geozarr", "-f", path, code=1)
-
-
-class Release(Stack):
-    """An installation by Helm, with about fifteen lines of values."""
-
-    helm: Any
-    images: str = ""  # another tag
-
-    def charted(self) -> Path:
-        """Writes the values."""
-        engine = {key: value for key, value in self.config["engine"].items() if key not in ("kind", "webhook", "namespace")}
-        values = {
-            "eventBus": {"replicas": 1, "size": "1Gi"},
-            "networkPolicy": {"ports": sorted(self.ports)},
-            "runs": {"convert": {"requests": {"cpu": "250m", "memory": "512Mi"}}},
-            **({"images": {part: {"tag": self.images} for part in ("runner", "poller")}} if self.images else {}),
-            "config": {"sources": self.config["sources"], "recipe": self.config["recipe"], "engine": engine},
-        }
-        path = self.folder / "chart-values.yaml"
-        path.write_text(yaml.safe_dump(values))
-        return path
-
-    def apply(self) -> None:
-        """Installs or upgrades."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "stac-watch.yaml").write_text(yaml.safe_dump(self.config))
-        self.call("upgrade", "--install", "gz", CHART, "-f", self.charted())
-        self._let_reach_the_api()
-
-    def call(self, *arguments: object) -> str:
-        """Helm in the namespace."""
-        return str(self.helm(*arguments, "-n", self.namespace, KUBECONFIG=str(self.kubectl.kubeconfig)))
-
-    def image(self) -> str:
-        """The poller's."""
-        deployment = self.kubectl.get("deployment", "stac-watch", "-n", self.namespace)
-        return str(deployment["spec"]["template"]["spec"]["containers"][0]["image"])
 
 
 @pytest.fixture(scope="module")

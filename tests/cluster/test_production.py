@@ -19,6 +19,7 @@ import pytest
 from harness.commands import HarnessError
 from harness.daemons import wait_until
 from outputs import check_on_s3
+from releases import PODS, lead_to_the_database
 from stack import Stack, nodes, outcome, slowly
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "services"))
@@ -26,7 +27,6 @@ from postgres import Postgres, programs
 
 pytestmark = pytest.mark.cluster
 CERTIFICATE, EVENT_SOURCE = "stac-eventsource-tls", "stac-eventsource-svc"
-GATEWAY, PODS = "10.244.0.1", "10.244.0.0/16"  # this machine, as pods see it: the bridge of the pod network; and the pods
 
 
 @pytest.fixture(scope="module")
@@ -54,17 +54,7 @@ def production(kubectl, release, port_forward, database, tmp_path_factory, place
 
     def prepare():
         """The bucket, and what leads to the database: a Service as a company's DNS has one."""
-        ports = [{"name": "sql", "port": 5432, "targetPort": database.port}]
-        service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "ledger"}, "spec": {"ports": ports}}
-        slices = {
-            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
-            "metadata": {"name": "ledger", "labels": {"kubernetes.io/service-name": "ledger"}},
-            "ports": [{"name": "sql", "port": database.port}], "endpoints": [{"addresses": [GATEWAY]}],
-        }  # fmt: skip
-        stack.do("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": [service, slices]}))
-        stack.ports.add(database.port)  # NetworkPolicies see where a Service leads
-        url = f"postgresql+psycopg://postgres@ledger.{stack.namespace}.svc/postgres"
-        stack.put_secret("stac-watch-ledger", {"url": url})
+        lead_to_the_database(stack, database.port)
         stack.put_secret(CERTIFICATE, certificate(tmp_path_factory.mktemp("certificate"), EVENT_SOURCE))
         stack.config["engine"]["webhook"] = f"https://{EVENT_SOURCE}:12000/items"
         bucket = stack.bucket()
