@@ -272,6 +272,20 @@ def test_a_hole_in_everything_is_told_by_what_the_item_says_of_the_product(tiled
         assert _staged(str(tmp_path / "item.json"), f"{BANDS}/r60m", tmp_path / "s").absent
 
 
+def test_what_is_missing_may_be_told_by_several_numbers(tiled):
+    document = json.loads((tiled / ".zmetadata").read_text())
+    for path in (
+        path for path, array in parse(document["metadata"], "here").arrays.items() if re.fullmatch(f"{BANDS}/.*/b..", path)
+    ):
+        stored = zarr.open_array(str(tiled / path), mode="r+")
+        for chunk in (tiled / path).glob("[0-9]*"):
+            chunk.unlink()
+        stored[...] = np.where(np.indices(stored.shape).sum(0) % 3, 65_534, 65_535).astype(stored.dtype)
+        document["metadata"][f"{path}/.zattrs"]["missing_value"] = [65_534, 65_535]
+    (tiled / ".zmetadata").write_text(json.dumps(document))
+    assert complete.seen(_selection(tiled), frozenset(), tiled) == 0.0
+
+
 def test_the_first_ones_are_shown(tiled):
     gone = _remove(tiled, f"{BANDS}/r10m/b..", "[345].[0-5]")
     selection = _selection(tiled, BANDS)

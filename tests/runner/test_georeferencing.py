@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ import numpy as np
 import pytest
 import zarr
 from geozarr_runner.convert import engine, stock
-from geozarr_runner.source import crs
 from geozarr_runner.source.metadata import parse
 from geozarr_runner.source.product import require_crs, select
 from geozarr_runner.verify import georeferencing, verify
@@ -37,6 +37,7 @@ def _edit(product: Path, change: Callable[[Metadata], None]) -> Path:
     metadata = _metadata(product)
     change(metadata)
     for key, document in {**metadata, ".zmetadata": {"zarr_consolidated_format": 1, "metadata": metadata}}.items():
+        (product / key).parent.mkdir(exist_ok=True)
         (product / key).unlink(missing_ok=True)
         (product / key).write_text(json.dumps(document))
     return product
@@ -88,12 +89,36 @@ def _converted(product: Path, output: Path, groups: str = BANDS) -> tuple[Any, v
     return zarr.open_group(str(output), mode="r"), verify.verify(product, selection, output, level="L2A", workers=1)
 
 
-@pytest.mark.parametrize("change", [_only_discovery, _only_arrays, _lower_case, _wkt_only])
+def _group_only(metadata: Metadata) -> None:
+    _forget(metadata)
+    metadata[f"{BANDS}/r20m/.zattrs"] = {"proj:code": "urn:ogc:def:crs:EPSG::32632"}
+
+
+def _grid_variable_only(metadata: Metadata) -> None:
+    """As rioxarray writes it beside the bands, in GDAL's word."""
+    wkt = next(d["proj:wkt2"] for d in metadata.values() if "proj:wkt2" in d)
+    _forget(metadata)
+    metadata[f"{BANDS}/r10m/spatial_ref/.zarray"] = {
+        "zarr_format": 2, "shape": [], "chunks": [], "dtype": "<i8", "compressor": None, "fill_value": None, "filters": None,
+        "order": "C",
+    }  # fmt: skip
+    metadata[f"{BANDS}/r10m/spatial_ref/.zattrs"] = {"spatial_ref": wkt, "_ARRAY_DIMENSIONS": []}
+
+
+def _in_words_of_the_converters_own(metadata: Metadata) -> None:
+    """It takes what follows the last colon for a number of EPSG's."""
+    metadata[".zattrs"]["other_metadata"]["horizontal_CRS_code"] = "ESRI:32633"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [_only_discovery, _only_arrays, _lower_case, _wkt_only, _group_only, _grid_variable_only, _in_words_of_the_converters_own],
+)
 def test_a_crs_is_taken_from_wherever_it_is_named(small, tmp_path, change):
     product = _edit(small, change)
     assert select(parse(_metadata(product), "here"), BANDS).crs == "EPSG:32632"
     require_crs(parse(_metadata(product), "here"), "here")
-    if change is _only_discovery:  # the one that the converter does not look at
+    if change in (_only_discovery, _in_words_of_the_converters_own):  # that the converter does not look at, or misreads
         found, verified = _converted(product, tmp_path / "o")
         assert verified.failed == ()
         assert {found[f"{BANDS}/{level}"].attrs["proj:code"] for level in ("r10m", "r20m", "r60m", "r720m")} == {"EPSG:32632"}
@@ -122,24 +147,22 @@ def test_places_that_contradict_each_other_are_bad_input_before_anything_is_down
     assert "contradicts itself" in ended.said
 
 
+def _another_zone(metadata: Metadata) -> None:
+    """Wherever it is named: nothing contradicts it but the tile."""
+    _forget(metadata)
+    metadata[".zattrs"]["other_metadata"]["horizontal_CRS_code"] = "EPSG:32732"
+
+
+def test_the_crs_of_another_zone_than_the_tiles_is_bad_input(small, runner, tmp_path):
+    ended = runner(_edit(small, _another_zone), tmp_path / "o.zarr", command="preflight")
+    assert ended.code == 65
+    assert "shows tile 32TQM, whose grid is EPSG:32632, and says EPSG:32732 by other_metadata.horizontal_CRS_code" in ended.said
+
+
 def test_a_product_without_a_crs_is_bad_input(small):
     product = _edit(small, _forget)
     with pytest.raises(InputError, match="names no coordinate reference system"):
         require_crs(parse(_metadata(product), "here"), "here")
-
-
-@pytest.mark.parametrize(
-    ("value", "code"),
-    [
-        (32632, "EPSG:32632"), ("32632", "EPSG:32632"), ("EPSG:32632", "EPSG:32632"), ("epsg:32632", "EPSG:32632"),
-        ("urn:ogc:def:crs:EPSG::32632", "EPSG:32632"), ("http://www.opengis.net/def/crs/EPSG/0/32632", "EPSG:32632"),
-        ('PROJCRS["WGS 84 / UTM zone 32N",BASEGEOGCRS["WGS 84",ID["EPSG",4326]],ID["EPSG",32632]]', "EPSG:32632"),
-        ('PROJCS["x",GEOGCS["WGS 84",AUTHORITY["EPSG","4326"]]]', ""), ("WGS84 / UTM zone 32N", ""),
-        (None, ""), (True, ""), ("", ""),
-    ],
-)  # fmt: skip
-def test_spellings_of_a_code(value, code):
-    assert crs.code_of(value) == code
 
 
 def _axis(product: Path, path: str, values: np.ndarray) -> None:
@@ -190,6 +213,28 @@ def test_axes_that_contradict_each_other_are_bad_input(small, path, change, word
     _axis(small, path, change(zarr.open_array(str(small / path), mode="r")[...]))
     selection = select(parse(_metadata(small), "here"), "")
     with pytest.raises(InputError, match=words):
+        georeferencing.require_axes(selection, small, "here")
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "told"),
+    [
+        ("proj:transform", lambda v: [*v[:2], v[2] + 100, *v[3:]], "has proj:transform"),
+        ("proj:transform", lambda v: [20.0, *v[1:]], "has proj:transform"),
+        ("proj:bbox", lambda v: [n + 1000 for n in v], "has proj:bbox"),
+        ("proj:shape", lambda v: [v[0], v[1] * 2], "has proj:shape"),
+        ("proj:transform", lambda v: [*v[:2], v[2] + 5, *v[3:]], ""),  # the middle of a pixel
+        ("proj:transform", lambda v: [*v[:4], -v[4], v[5] + v[4] * 180], ""),  # the same rows, told from the south
+        ("proj:transform", lambda v: v[:6], ""), ("proj:bbox", lambda _: None, ""), ("proj:bbox", lambda _: ["a"] * 4, ""),
+    ],
+)  # fmt: skip
+def test_what_an_array_says_of_its_place_is_what_its_axes_say(small, name, change, told):
+    def edit(metadata: Metadata) -> None:
+        document = metadata[f"{BANDS}/r10m/b03/.zattrs"]
+        document[name] = change(document[name])
+
+    selection = select(parse(_metadata(_edit(small, edit)), "here"), "")
+    with pytest.raises(InputError, match=f"r10m/b03 {told}") if told else nullcontext():
         georeferencing.require_axes(selection, small, "here")
 
 

@@ -82,6 +82,7 @@ ODD: dict[str, Edit] = {
     "fill-attribute": _form({"_FillValue": 0}, fill_value=None),
     "missing-value": _form({"missing_value": 0}, fill_value=None),
     "missing-value-besides": _form({"missing_value": 1500}),
+    "missing-values": _form({"missing_value": [0, 1500]}),
     "whole-scale": _form({"scale_factor": 2, "add_offset": 0.5}),
     "unsigned": _large,
     "big-endian": _form(cast=">u2"),
@@ -100,8 +101,8 @@ TILED = " tiled"
 """After a form's name: in small chunks, those without data omitted. Else there are one or four, all of them there."""
 PRODUCTS: dict[str, tuple[str, ...]] = {
     "simple": (*SIMPLE, *(name + TILED for name in list(SIMPLE)[1:])),  # there are 25 bands; plain in tiles: test_engines.py
-    "odd": (*ODD, *(name + TILED for name in list(ODD)[:10])),
-    "mixed": (*(name + TILED for name in SIMPLE), *(name + TILED for name in list(ODD)[10:])),
+    "odd": (*ODD, *(name + TILED for name in list(ODD)[:9])),
+    "mixed": (*(name + TILED for name in SIMPLE), *(name + TILED for name in list(ODD)[9:])),
 }
 """What the bands of each product are, in turn."""
 
@@ -172,7 +173,7 @@ FORMS = [
     ("stock", "odd", 1024, Encoding.STOCK, True), ("stock", "odd", 1024, Encoding.PACKED, False),
 ]  # fmt: skip
 """Engine, forms of bands, chunk edge, encoding, sharding."""
-UNPACKED = {"missing-value-besides", "unsigned", "uint32", "float"}
+UNPACKED = {"missing-value-besides", "missing-values", "unsigned", "uint32", "float"}
 """Forms that stay decoded: floats, wide numbers, and what says more than scale, offset and one missing value."""
 
 

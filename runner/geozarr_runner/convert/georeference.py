@@ -15,15 +15,17 @@ from typing import Any
 
 import numpy as np
 
-from geozarr_runner.source.crs import code_of
 from geozarr_runner.source.product import REFLECTANCE, Selection
 
 
 def declare(tree: Any, selection: Selection) -> None:  # noqa: ANN401  # xarray.DataTree
-    """Puts the CRS where the converter looks for it first; it does not look into the product's own STAC item."""
+    """Puts the CRS where the converter looks for it first, in the spelling that it reads.
+
+    It does not look into the product's own STAC item, and takes whatever follows a colon for the number of an EPSG code.
+    """
     other = tree.attrs.get("other_metadata")
     known = other if isinstance(other, dict) else {}
-    if selection.crs and not any(code_of(known.get(name)) for name in ("horizontal_CRS_code", "horizontal_crs_code")):
+    if selection.crs and known.get("horizontal_CRS_code") != selection.crs:
         tree.attrs["other_metadata"] = {**known, "horizontal_CRS_code": selection.crs}
 
 

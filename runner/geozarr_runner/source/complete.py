@@ -200,7 +200,9 @@ def _sees(array: ZarrArray) -> bool:
 
 def _valid(array: ZarrArray, values: Any) -> Flags:  # noqa: ANN401  # pixels
     names = ("_FillValue", "missing_value")
-    missing = [array.fill_value, *(array.attributes.get(name) for name in names)]
+    missing = [array.fill_value]
+    for said in (array.attributes.get(name) for name in names):
+        missing += said if isinstance(said, list) else [said]  # CF 1.11, 2.5.1: `missing_value` may be several
     valid = ~np.isnan(values) if values.dtype.kind == "f" else values != 0
     for value in missing:
         if type(value) in (int, float):

@@ -31,6 +31,7 @@ _KEY = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*")
 _ZARRAY = {
     "zarr_format", "shape", "chunks", "dtype", "compressor", "fill_value", "order", "filters", "dimension_separator",
 }  # fmt: skip
+_GRIDS = ("spatial_ref", "crs")  #: rioxarray's and CF's usual names
 _MAX_KEY = 512  #: characters; real ones have 60
 _LEVEL = "r(10|20|60)m"
 _KNOWN = re.compile(
@@ -91,6 +92,7 @@ def parse(documents: Mapping[str, Any], where: str) -> Product:
         arrays=arrays,
         name=_name(attributes, where),
         left_out=_topmost(strange | odd),
+        grids=_grids(documents, groups),
     )
 
 
@@ -198,6 +200,12 @@ def _is_part(group: str) -> bool:
     )
     parts = group.split("/")
     return len(parts) <= len(parents) and all(part in known for part, known in zip(parts, parents, strict=False))
+
+
+def _grids(documents: Mapping[str, Any], groups: set[str]) -> dict[str, Mapping[str, Any]]:
+    """Returns the attributes of groups, and of the variables beside bands that describe a grid."""
+    places = (key.removesuffix("/.zattrs") for key in documents if key.endswith("/.zattrs"))
+    return {path: documents[f"{path}/.zattrs"] for path in places if path in groups or path.rpartition("/")[2] in _GRIDS}
 
 
 def _topmost(paths: set[str]) -> tuple[str, ...]:

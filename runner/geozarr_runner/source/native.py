@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Mapping
 from typing import Any
 
+from geozarr_runner.source import crs
 from geozarr_runner.source import product as model
 from geozarr_runner.source.crs import code_of
 from geozarr_runner.source.product import NATIVE_LEVELS, OVERVIEWS, REFLECTANCE, Product, Selection
@@ -22,7 +22,6 @@ from stac_watch.model.zarr3 import StoredArray, StoredTree, attributes_of
 
 COMPRESSOR = {"id": "blosc", "cname": "lz4", "clevel": 1, "shuffle": 1, "blocksize": 0}
 """Of what is staged: written once and read twice, so speed counts and size does not."""
-_AUTHORITY = re.compile(r'(?:AUTHORITY|ID)\["EPSG",\s*"?(\d{1,9})"?\]')
 _INJECTED = tuple(f"{REFLECTANCE}/{level}/b08" for level in NATIVE_LEVELS[1:])
 _OWN = ("zarr_conventions", "multiscales", "grid_mapping", "coordinates", "_FillValue", "missing_value")
 _OWN_PREFIXES = ("spatial:", "proj:")
@@ -138,7 +137,7 @@ def _projection(tree: StoredTree, array: StoredArray) -> dict[str, Any]:
 
 
 def _by_wkt(tree: StoredTree, group: str) -> str:
-    """Returns the code of the CRS that a group's `spatial_ref` spells out: the last authority of its WKT is the whole one's."""
+    """Returns the code of the CRS that a group's `spatial_ref` spells out."""
     array = tree.arrays.get(f"{group}/spatial_ref")
-    codes = _AUTHORITY.findall(str(array.attributes.get("crs_wkt", ""))) if array is not None else []
-    return f"EPSG:{codes[-1]}" if codes else ""
+    given = [] if array is None else [array.attributes.get(name) for name in crs.WKT_NAMES]
+    return next((code for wkt in given if (code := code_of(wkt))), "")

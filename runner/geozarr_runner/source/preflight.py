@@ -130,9 +130,9 @@ def plan(
         raise
     product = reading.parse(documents, source.url)
     model.require_sentinel2(product, source.url)
-    model.require_crs(product, source.url)
     named = check_item_id(item_id or found.item_id or product_name(source.url))
     subject.require_same(found.item, named, product, source.url)
+    model.require_crs(product, source.url, subject.tile_of(product, found.item, named))
     sensed = subject.sensed(product, found.item)
     if sensed is None:
         raise InputError(f"neither {source.url} nor its item says when it was sensed", hint="tell the catalog's operator")

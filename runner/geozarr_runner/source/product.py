@@ -81,6 +81,8 @@ class Product:
     arrays: Mapping[str, ZarrArray] = field(repr=False)
     name: str = ""  # its own id, as its metadata or else its store's name has it
     left_out: tuple[str, ...] = ()  # groups and arrays that are no part of a Sentinel-2 product as it is known
+    grids: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
+    """Path -> attributes of groups, and of variables that describe a grid."""
 
     @property
     def properties(self) -> Mapping[str, Any]:
@@ -159,11 +161,16 @@ def require_sentinel2(product: Product, where: str) -> None:
         raise InputError(f"{where} is not a Sentinel-2 product: its root attributes lack {_listing(absent)}", hint=hint)
 
 
-def require_crs(product: Product, where: str) -> None:
-    """Checks that the product names one coordinate reference system.
+def require_crs(product: Product, where: str, tile: str = "") -> None:
+    """Checks that the product names one coordinate reference system, that of its tile.
+
+    Args:
+        product: what is judged.
+        where: it lies, for messages.
+        tile: `32TQM`; empty where nothing says which.
 
     Raises:
-        InputError: none, or several; says where each stands.
+        InputError: none, several, or another; says where each stands.
     """
     found = _named(product)
     if len(found) > 1:
@@ -171,6 +178,11 @@ def require_crs(product: Product, where: str) -> None:
         raise InputError(f"{where} contradicts itself on its coordinate reference system: {said}", hint=_PUBLISH_AGAIN)
     if not found:
         raise InputError(f"{where} names no coordinate reference system that is understood", hint=_PUBLISH_AGAIN)
+    [(code, place)] = found.items()
+    if tile and code != crs.of_tile(tile):
+        raise InputError(
+            f"{where} shows tile {tile}, whose grid is {crs.of_tile(tile)}, and says {code} by {place}", hint=_PUBLISH_AGAIN
+        )
 
 
 def select(product: Product, groups: str) -> Selection:
@@ -210,7 +222,7 @@ def tree(product: Product, mark: tuple[str, ...] = ()) -> str:
 
 
 def _named(product: Product) -> dict[str, str]:
-    return crs.named(product.attributes, {path: array.attributes for path, array in product.arrays.items()})
+    return crs.named(product.attributes, {path: array.attributes for path, array in product.arrays.items()}, product.grids)
 
 
 def _crs(product: Product) -> str:

@@ -46,6 +46,11 @@ def require_same(item: Mapping[str, Any], item_id: str, product: Product, where:
         )
 
 
+def tile_of(product: Product, item: Mapping[str, Any], item_id: str) -> str:
+    """Returns the tile that a product shows, `32TQM`, as it says itself, or its item; empty when neither does."""
+    return _tile(product.properties, product.name) or _tile(_properties(item), item_id)
+
+
 def sensed(product: Product, item: Mapping[str, Any]) -> datetime | None:
     """Returns when the scene was sensed, as the product says, or its item, or its id; None when nothing does.
 

@@ -5,7 +5,7 @@ The axes are what is believed; every other place that names a CRS, a transform, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,11 @@ import numpy as np
 import zarr
 
 from geozarr_runner.source.crs import code_of
-from geozarr_runner.source.product import NATIVE_LEVELS, REFLECTANCE, Selection
+from geozarr_runner.source.product import NATIVE_LEVELS, REFLECTANCE, Selection, ZarrArray
 from geozarr_runner.verify.expected import metres
 from geozarr_runner.verify.rules import Values
 from geozarr_runner.verify.source import SourceReader
-from stac_watch.model.errors import InputError
+from stac_watch.model.errors import InputError, printable
 from stac_watch.model.outcome import Check
 
 _NEAR = 1e-6  #: of a pixel
@@ -87,6 +87,35 @@ def require_axes(selection: Selection, root: Path, where: str) -> None:
         first = first or (group, axes)
         if not np.allclose(axes.bbox, first[1].bbox, rtol=0, atol=_NEAR):
             raise _contradiction(where, f"{group} and {first[0]} are not on the same ground")
+        if said := next(_said_otherwise((a for a in selection.arrays if a.group == group), axes), ""):
+            raise _contradiction(where, said)
+
+
+def _said_otherwise(arrays: Iterable[ZarrArray], axes: _Axes) -> Iterator[str]:
+    """Yields what arrays say of their place that their axes do not. Rows may be told from the north though they run from the south.
+
+    Half a pixel is no contradiction: some tell a pixel's corner, others its middle.
+    """
+    for array in arrays:
+        height, width = array.shape[-2:] if len(array.shape) > 1 else (0, 0)
+        boxes = {"proj:bbox": _numbers(array.attributes.get("proj:bbox"))}
+        if len(six := _numbers(array.attributes.get("proj:transform"))[:6]) == 6:
+            a, b, x, d, e, y = six
+            boxes["proj:transform"] = [x, y, x + a * width + b * height, y + d * width + e * height]
+        for name, box in boxes.items():
+            if len(box) == 4 and width:
+                west, east, south, north = *sorted(box[0::2]), *sorted(box[1::2])
+                if not np.allclose([west, south, east, north], axes.bbox, rtol=0, atol=axes.metres / 2 + _NEAR):
+                    yield f"{array.path} has {name} {array.attributes[name]}, its axes {axes.bbox}"
+        shape = array.attributes.get("proj:shape")
+        if width and isinstance(shape, list) and shape != [height, width]:
+            yield f"{array.path} has proj:shape {printable(str(shape), 80)} and {height} rows of {width}"
+
+
+def _numbers(value: object) -> list[float]:
+    """Returns a list of numbers as it is; of anything else an empty one."""
+    given = value if isinstance(value, list) else []
+    return [float(n) for n in given] if all(isinstance(n, int | float) and not isinstance(n, bool) for n in given) else []
 
 
 def _contradiction(where: str, what: str) -> InputError:
