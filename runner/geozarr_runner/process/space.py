@@ -47,14 +47,5 @@ def writing(folder: Path, estimate: Estimate) -> Iterator[None]:
         if known is None:
             raise
         need = estimate.staged + estimate.output + estimate.package
-        hint = f"{known.hint}; the run needs up to {need / 1e6:.0f} MB there ({need} bytes), {_free(folder)}"
+        hint = f"{known.hint}; the run needs up to {need / 1e6:.0f} MB there ({need} bytes)"
         raise CannotWrite(known.message, hint=hint) from error
-
-
-def _free(folder: Path) -> str:
-    there = next((place for place in (folder, *folder.parents) if place.exists()), folder)
-    try:
-        free = shutil.disk_usage(there).free
-    except OSError:
-        return "and how much is free cannot be told"
-    return f"{free / 1e6:.0f} MB ({free} bytes) are free"

@@ -48,8 +48,20 @@ def shares(parts: Iterable[tuple[int, int, Flags]], shape: tuple[int, int], cell
 
 def deep(valid: Shares, cells: int) -> Flags:
     """Returns which cells have data, as all of their neighbours do."""
-    around = np.pad(valid >= _FULL, 1, constant_values=True)  # beyond the tile's edge is nothing that could be missing
-    return np.all([around[i : i + cells, j : j + cells] for i in range(3) for j in range(3)], axis=0)
+    padded = np.pad(valid >= _FULL, 1, constant_values=True)  # beyond the tile's edge is nothing that could be missing
+    return np.all([padded[i : i + cells, j : j + cells] for i in range(3) for j in range(3)], axis=0)
+
+
+def around(flags: Flags) -> Flags:
+    """Returns the cells that are flagged, and their neighbours: what `deep` asks of them."""
+    padded = np.pad(flags, 1)
+    return np.any([padded[i : i + len(flags), j : j + len(flags)] for i in range(3) for j in range(3)], axis=0)
+
+
+def touched(block: tuple[slice, slice], shape: tuple[int, int], cells: int) -> tuple[slice, slice]:
+    """Returns the cells that a block of pixels has a part of."""
+    rows, columns = (slice(s.start * cells // n, (s.stop - 1) * cells // n + 1) for s, n in zip(block, shape, strict=True))
+    return rows, columns
 
 
 def within(block: tuple[slice, slice], shape: tuple[int, int], cells: int) -> tuple[slice, slice]:

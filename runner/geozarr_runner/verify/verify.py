@@ -69,8 +69,6 @@ def verify(
         target = zarr.open_group(str(output), mode="r", use_consolidated=False)
         there = {path: shown(node) for path, node in target.members(max_depth=None) if isinstance(node, zarr.Array)}
         wanted = list(tasks_of(selection, SourceReader(root), there, level))
-        structure = check_structure(selection, output, there, {task.path for task in wanted})
-        place = georeferencing.check(selection, output, there)
         tasks = sorted((task for task in wanted if task.path in there), key=lambda task: -task.reads)  # threads end together
         sample = _sample(seed, [task.reads for task in tasks], everything, sampled, small) if frames else Sample(seed, 1.0)
 
@@ -81,8 +79,13 @@ def verify(
 
         with ThreadPoolExecutor(workers, thread_name_prefix="verify") as pool:
             try:
-                sight_of = pool.submit(sight.check, there, allowed=allow_empty)
-                findings, ground = tuple(pool.map(one, tasks)), sight_of.result()
+                others = (
+                    pool.submit(check_structure, selection, output, there, {task.path for task in wanted}),
+                    pool.submit(georeferencing.check, selection, output, there),
+                    pool.submit(sight.check, there, allowed=allow_empty),
+                )
+                findings = tuple(pool.map(one, tasks))
+                structure, place, ground = (other.result() for other in others)
             except BaseException:  # a signal too: what has not begun does not begin
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise

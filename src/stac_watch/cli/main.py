@@ -6,9 +6,7 @@ the only one with argv, print, environ and exit; `geozarr_runner.cli` is its cou
 
 from __future__ import annotations
 
-import errno
 import os
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -32,7 +30,7 @@ from stac_watch.cli import (
     watch,
 )  # fmt: skip
 from stac_watch.cli.terminal import Call, alone, cli
-from stac_watch.model.errors import NO_SPACE, WRITE_ERRNOS, Exit, StacWatchError
+from stac_watch.model.errors import FULL, NO_SPACE, WRITE_ERRNOS, Exit, StacWatchError, room
 
 # importing one registers its verbs
 VERBS = (init, watch, setup, ask, logs, report, jobs, lifetimes, register, ledger, recovery, cluster, manifests, deploy)
@@ -105,13 +103,7 @@ def _misused(error: typer.TyperException) -> str:
 def _unusable(error: OSError) -> tuple[str, str, Exit]:
     """Returns what is said where a disk is full or a place is not ours; whoever knew more said it before."""
     path = Path(str(error.filename)) if error.filename else Path.cwd()
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        there = next((place for place in (path, *path.parents) if place.exists()), Path.cwd())
-        free = shutil.disk_usage(there).free
-        return (
-            f"{NO_SPACE} while writing {path}",
-            f"{free / 1e6:.0f} MB ({free} bytes) are free there: free space",
-            Exit.CANNOT_WRITE,
-        )
+    if error.errno in FULL:
+        return f"{NO_SPACE} while writing {path}", f"{room(str(path), error.errno)}: free space", Exit.CANNOT_WRITE
     hint = "check the owner and the mount, or choose another place"
     return f"cannot use {path}: {error.strerror}", hint, Exit.CANNOT_WRITE

@@ -12,7 +12,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from math import ceil
+from math import ceil, prod
 from pathlib import Path
 from typing import Any
 
@@ -77,10 +77,19 @@ def write_structure(structure: Node, path: Path, *, size: int, seed: int = 0) ->
             shutil.rmtree(unfinished, ignore_errors=True)
             raise
     except OSError as error:
-        raise cannot_write(error, path) or CannotWrite(
+        known = cannot_write(error, path) or CannotWrite(
             f"cannot write {path}: {error.strerror}", hint="choose a folder that can be written"
+        )
+        need = sum(_raw_bytes(reduce_node(node, at, tile, size)) for at, node in _walk(structure, ""))
+        raise CannotWrite(
+            known.message, hint=f"{known.hint}; the product needs up to {need / 1e6:.0f} MB ({need} bytes)"
         ) from error
     return path
+
+
+def _raw_bytes(node: Node) -> int:
+    """Returns what an array takes before it is encoded; 0 for a group."""
+    return 0 if "members" in node else prod(node["shape"]) * np.dtype(node["dtype"]).itemsize
 
 
 def _write_tree(root: Path, scene: Scene, tile: Tile, structure: Node) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, InternalEr
 
 from stac_watch.ledger.records import Moved
 from stac_watch.model.announcement import Audience
-from stac_watch.model.errors import CannotWrite, Defect, StacWatchError, Temporary, Unavailable
+from stac_watch.model.errors import CannotWrite, Defect, StacWatchError, Temporary, Unavailable, room
 
 CHUNK = 5_000  # values in one IN list; SQLite takes 32,766, PostgreSQL 65,535
 NO_DATABASE = "file is not a database"
@@ -103,7 +103,9 @@ def trouble(engine: Engine, error: DBAPIError) -> StacWatchError | None:
         hint = "stop the watcher, keep the file, and put a backup in its place; what happened since is found again"
         return Unavailable(f"the ledger {where(engine)} is damaged: {said}", hint=hint)
     if isinstance(error, OperationalError) and any(word in said for word in UNWRITABLE):
-        return CannotWrite(f"cannot write the ledger {where(engine)}: {said}", hint="free space there, or check its mount")
+        file = engine.url.database if engine.dialect.name == "sqlite" and "full" in said else None
+        hint = f"{room(file)}; free space" if file else "free space there, or check its mount"
+        return CannotWrite(f"cannot write the ledger {where(engine)}: {said}", hint=hint)
     if isinstance(error, OperationalError) and any(word in said for word in BUSY):
         hint = "another program of ours works, or stands still inside a transaction; it is tried again"
         return Busy(f"the ledger {where(engine)} did not answer: {said}", hint=hint)

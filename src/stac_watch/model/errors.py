@@ -23,6 +23,7 @@ decide by them.
 from __future__ import annotations
 
 import errno
+import os
 import re
 import traceback
 from enum import IntEnum
@@ -147,6 +148,7 @@ class Superseded(StacWatchError):  # noqa: N818  # the fact that follows from it
 
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN})
 """The machine or this process has no more of something just now: open files, memory, buffers, threads."""
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 WRITE_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG})
 
 
@@ -173,12 +175,23 @@ NO_SPACE = "no space left"
 """What every sentence about a full disk says: that passes, other reasons why nothing can be written do not."""
 
 
+def room(path: str, number: int | None = errno.ENOSPC) -> str:
+    """Says how much is free where `path` was to be written, after one of `FULL`."""
+    if number == errno.EDQUOT:
+        return "the quota there is used up"
+    there = next(place for place in (Path(path).absolute(), *Path(path).absolute().parents) if place.exists())
+    found = os.statvfs(there)
+    free = found.f_bavail * found.f_frsize
+    return f"{free / 1e6:.0f} MB ({free} bytes) are free there"
+
+
 def cannot_write(error: OSError, path: object) -> CannotWrite | None:
     """Returns the error to raise when `error` says that `path` cannot be written, else None."""
     if error.errno not in WRITE_ERRNOS:
         return None
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return CannotWrite(f"{NO_SPACE} while writing {path}", hint="free space there, or choose another output folder")
+    if error.errno in FULL:
+        hint = f"{room(str(path), error.errno)}; free space there, or choose another output folder"
+        return CannotWrite(f"{NO_SPACE} while writing {path}", hint=hint)
     return CannotWrite(f"cannot write {path}: {error.strerror}", hint="check the folder's owner and mount, or choose another")
 
 
