@@ -31,3 +31,9 @@ test-cluster: install ## the tests that need the cluster; brings it up first [BR
 test-cluster-rebuild: install ## idem, and kills the cluster with SIGKILL, looks for leftovers, brings it up again
 	@$(HARNESS) up
 	STAC_WATCH_TEST_CLUSTER=rebuild $(BIN)/pytest -q tests/cluster
+
+.PHONY: test-gitops
+test-gitops: install ## the chart under Flux's controller and Argo CD's comparison, on the cluster; compiles them first; no part of make ci
+	@$(HARNESS) up
+	@$(HARNESS) gitops
+	STAC_WATCH_TEST_CLUSTER=gitops $(BIN)/pytest -q $(AGAIN) --durations=10 tests/cluster/test_gitops.py

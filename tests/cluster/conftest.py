@@ -26,6 +26,7 @@ SWITCH = "STAC_WATCH_TEST_CLUSTER"
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "cluster: needs the real Kubernetes with both Argos (make test-cluster)")
     config.addinivalue_line("markers", "cluster_long: a minute or more each (left out by make test-cluster BRIEF=1)")
+    config.addinivalue_line("markers", "cluster_gitops: needs parts of Flux and Argo CD, too (make test-gitops)")
     config.addinivalue_line("markers", "cluster_rebuild: kills the cluster and brings it up again (make test-cluster-rebuild)")
 
 
@@ -34,6 +35,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("cluster_rebuild") and asked != "rebuild":
             item.add_marker(pytest.mark.skip(reason="kills the cluster; run `make test-cluster-rebuild`"))
+        elif item.get_closest_marker("cluster_gitops") and asked != "gitops":
+            item.add_marker(pytest.mark.skip(reason="needs parts of Flux and Argo CD; run `make test-gitops`"))
         elif item.get_closest_marker("cluster_long") and asked == "brief":
             item.add_marker(pytest.mark.skip(reason="takes a minute or more; run `make test-cluster`"))
         elif item.get_closest_marker("cluster") and not asked:

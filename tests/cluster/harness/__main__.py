@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 
 from harness import argo, cluster, daemons, images, layers, status
-from harness.build import build_judges
+from harness.build import build_gitops, build_judges
 from harness.commands import HarnessError, stream
 from harness.kubectl import Kubectl
 from harness.places import Places, Recipe
@@ -49,8 +49,8 @@ def main() -> int:
 def _with_own(arguments: argparse.Namespace, places: Places, steps: Steps) -> None:
     recipe = Recipe.load()
     match arguments.verb:
-        case "build" | "judges":
-            _build(places, recipe, steps, judges_alone=arguments.verb == "judges")
+        case "build" | "judges" | "gitops":
+            _build(places, recipe, steps, arguments.verb)
         case "up":
             cluster.up(places, recipe, steps)
             if not arguments.bare:
@@ -70,10 +70,13 @@ def _with_own(arguments: argparse.Namespace, places: Places, steps: Steps) -> No
             cluster.down(places, steps)
 
 
-def _build(places: Places, recipe: Recipe, steps: Steps, *, judges_alone: bool) -> None:
-    """All that takes long the first time."""
+def _build(places: Places, recipe: Recipe, steps: Steps, verb: str) -> None:
+    """All that takes long the first time: of the cluster, or of what `verb` names beside it."""
+    if verb == "gitops":
+        build_gitops(places, recipe, steps)
+        return
     build_judges(places, recipe, steps)
-    if judges_alone:
+    if verb == "judges":
         return
     cluster.prepare(places, recipe, steps)
     for name in recipe.images:
@@ -92,8 +95,8 @@ def _with_existing(arguments: argparse.Namespace, places: Places, steps: Steps, 
             steps.say(f"using the cluster of KUBECONFIG={kubeconfig}; nothing is built, nothing in it is changed")
             for line in argo.require(Kubectl(Path(binary), kubeconfig)):
                 steps.say(f"  {line}")
-        case "judges":
-            steps.say("what judges the manifests is not built for a cluster that is there; its tests are skipped")
+        case "judges" | "gitops":
+            steps.say(f"{arguments.verb}: nothing is built for a cluster that is there; what needs it is skipped")
         case "load":
             _load_existing(arguments.archive, places)
         case "images":
@@ -130,6 +133,7 @@ def _parser() -> argparse.ArgumentParser:
     up = verbs.add_parser("up", help="bring up the cluster, both Argos, S3 and our images")
     up.add_argument("--bare", action="store_true", help="Kubernetes only")
     verbs.add_parser("judges", help="compile and fetch what judges the manifests: kubeconform, kube-score, schemas, CRDs")
+    verbs.add_parser("gitops", help="compile what installs the chart as GitOps does: Flux's helm-controller, Argo CD's comparison")
     verbs.add_parser("argo", help="install both Argos and the S3 server")
     own = verbs.add_parser("images", help="build our images when their inputs changed, and load them")
     own.add_argument("names", nargs="*", metavar="NAME")

@@ -35,6 +35,11 @@ def build_judges(places: Places, recipe: Recipe, steps: Steps) -> float:
     return _missing(places, recipe, steps, recipe.judges)
 
 
+def build_gitops(places: Places, recipe: Recipe, steps: Steps) -> float:
+    """Builds what is missing of Flux and Argo CD, as `build` does components."""
+    return _missing(places, recipe, steps, recipe.gitops)
+
+
 def _missing(places: Places, recipe: Recipe, steps: Steps, wanted: Mapping[str, Component]) -> float:
     began = time.monotonic()
     missing = [c for c in wanted.values() if not is_built(places, c)]

@@ -87,18 +87,25 @@ class Recipe:
     images: Mapping[str, OwnImage]
     components: Mapping[str, Component]
     judges: Mapping[str, Component]  #: what tests ask about the manifests; no part of the cluster
+    gitops: Mapping[str, Component]  #: of Flux and Argo CD, which run beside the cluster
 
     @classmethod
     def load(cls, path: Path = HARNESS / "versions.toml") -> "Recipe":
         """Reads and checks the file; an unknown key is an error (TypeError naming it)."""
         raw = tomllib.loads(path.read_text())
-        components, judges = (
+        components, judges, gitops = (
             {name: Component(name=name, keep=tuple(values.pop("keep", ())), **values) for name, values in raw[part].items()}
-            for part in ("components", "judges")
+            for part in ("components", "judges", "gitops")
         )
         images = {name: OwnImage(inputs=tuple(values.pop("inputs")), **values) for name, values in raw["images"].items()}
         debian = tuple(raw["debian"]["packages"])
-        return cls(go=raw["go"], debian=debian, base=raw["base"], images=images, components=components, judges=judges)
+        parts = {"components": components, "judges": judges, "gitops": gitops}
+        return cls(go=raw["go"], debian=debian, base=raw["base"], images=images, **parts)
+
+    @property
+    def everything(self) -> Mapping[str, Component]:
+        """All that can be built, by name."""
+        return {**self.components, **self.judges, **self.gitops}
 
     def version(self, component: str) -> str:
         """The version of one component."""
@@ -114,12 +121,12 @@ class Binaries:
 
     def __call__(self, command: str) -> Path:
         """The path of one binary; KeyError when no component makes it."""
-        for component in (*self.recipe.components.values(), *self.recipe.judges.values()):
+        for component in self.recipe.everything.values():
             if command in component.commands:
                 return self.places.cache / component.folder / command
         raise KeyError(command)
 
     def kept(self, component: str, folder: str) -> Path:
         """A folder that stayed beside a component's binaries."""
-        found = {**self.recipe.components, **self.recipe.judges}[component]
+        found = self.recipe.everything[component]
         return self.places.cache / found.folder / folder
