@@ -263,7 +263,7 @@ def _convert(
     from geozarr_runner.convert import stock as convert
     from geozarr_runner.verify import georeferencing, verdict, verify
 
-    georeferencing.require_axes(plan.selection, staged.root, plan.source.url)
+    georeferencing.require_axes(plan.selection, staged.root, plan.source.url, plan.product)
     selection, workers = plan.selection, options.workers
     with progress.during("convert", len(selection.arrays)) as advance, space.writing(target.partial, plan.estimate):
         converted = convert.convert(

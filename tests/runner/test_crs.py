@@ -22,6 +22,7 @@ def test_a_tile_has_the_grid_of_its_zone(tile, code):
         ('PROJCS["x",GEOGCS["WGS 84",AUTHORITY["EPSG","4326"]]]', ""), ("WGS84 / UTM zone 32N", ""),
         (None, ""), (True, ""), ("", ""), (float("nan"), ""), (32632.0, "EPSG:32632"), ("EPSG::32632", "EPSG:32632"),
         ("urn:ogc:def:crs:EPSG:9.8.15:32632", "EPSG:32632"), ("ESRI:32632", ""), ("IAU_2015:30100", ""), ("PROJCRS[and so on", ""),
+        (' "EPSG:32632" ', "EPSG:32632"), ("EPSG: 32632", "EPSG:32632"), ("urn:ogc:def:crs:ESRI::32632", ""), ("OGC:32632", ""),
     ],
 )  # fmt: skip
 def test_spellings_of_a_code(value, code):

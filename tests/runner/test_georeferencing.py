@@ -322,3 +322,34 @@ def test_a_contradiction_is_noticed(product, converted, tmp_path, change, words)
     verdict = georeferencing.check(selection, output, there)
     assert verdict.verdict == "failed"
     assert words in verdict.detail
+
+
+@pytest.mark.parametrize(
+    ("path", "said", "words"),
+    [
+        (f"{BANDS}/r60m", {"proj:transform": [60.0, 0.0, 0.0, 0.0, -60.0, 0.0]}, "r60m has proj:transform"),
+        (f"{BANDS}/r60m", {"proj:shape": [30, 31]}, "r60m has proj:shape"),
+        ("", {"proj:transform": [10.0, 0.0, 600000.0, 0.0, -10.0, 4700040.0]}, "stac_discovery has proj:transform"),
+        ("", {"proj:bbox": [699960.0, 4600000.0, 809760.0, 4700040.0]}, "stac_discovery has proj:bbox"),
+        ("", {"proj:transform": [20.0, 0.0, 699960.0, 0.0, -20.0, 4700040.0, 0, 0, 1]}, ""),
+        ("", {"proj:bbox": [699960.0, 4698240.0, 701760.0, 4700040.0], "proj:shape": [180, 180]}, ""),
+        ("", {"proj:bbox": None, "proj:transform": "unknown"}, ""),
+    ],
+)
+def test_groups_and_the_products_own_item_have_to_say_where_the_axes_are(small, path, said, words):
+    metadata = _metadata(small)
+    (metadata.setdefault(f"{path}/.zattrs", {}) if path else metadata[".zattrs"]["stac_discovery"]["properties"]).update(said)
+    found = parse(metadata, "here")
+    with pytest.raises(InputError, match=words) if words else nullcontext():
+        georeferencing.require_axes(select(found, ""), small, "here", found)
+
+
+@pytest.mark.parametrize("given", [["x", "y"], ["lat", "lon"], None, ["x"]])
+def test_a_band_whose_dimensions_are_not_those_of_a_map_is_bad_input_before_anything_is_downloaded(small, runner, tmp_path, given):
+    ended = runner(
+        _edit(small, lambda metadata: metadata[f"{BANDS}/r10m/b02/.zattrs"].update(_ARRAY_DIMENSIONS=given)),
+        tmp_path / "o.zarr",
+        command="preflight",
+    )
+    assert ended.code == 65
+    assert "r10m/b02 has dimensions" in ended.said

@@ -66,7 +66,7 @@ def code_of(value: object) -> str:
             return ""
     if isinstance(value, Mapping):
         return _of_projjson(value)
-    text = str(value).strip() if isinstance(value, int | float | str) and not isinstance(value, bool) else ""
+    text = str(value).strip(" \"'\t\n") if isinstance(value, int | float | str) and not isinstance(value, bool) else ""
     if match := _CODE.fullmatch(text):
         return f"EPSG:{match[1]}"
     if match := next((m for m in _WKT.finditer(text) if m.end() == len(text)), None):

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from geozarr_runner.source import crs
-from stac_watch.model.errors import InputError
+from stac_watch.model.errors import InputError, printable
 from stac_watch.model.identity import parse_product_id
 from stac_watch.model.zarr3 import PlacedArray
 
@@ -159,6 +159,10 @@ def require_sentinel2(product: Product, where: str) -> None:
     absent = [name for name in ("stac_discovery", "other_metadata") if not isinstance(product.attributes.get(name), dict)]
     if absent:
         raise InputError(f"{where} is not a Sentinel-2 product: its root attributes lack {_listing(absent)}", hint=hint)
+    bands = [a for a in product.arrays.values() if a.path.startswith(f"{REFLECTANCE}/") and len(a.shape) == 2]  # (y, x)
+    for band in bands:  # nothing that writes a map of it asks which axis is which
+        if (given := band.attributes.get("_ARRAY_DIMENSIONS")) != ["y", "x"]:
+            raise InputError(f"{where}: {band.path} has dimensions {printable(str(given), 80)}, not y, x", hint=_PUBLISH_AGAIN)
 
 
 def require_crs(product: Product, where: str, tile: str = "") -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import zarr
 
 from geozarr_runner.source.crs import code_of
-from geozarr_runner.source.product import NATIVE_LEVELS, REFLECTANCE, Selection, ZarrArray
+from geozarr_runner.source.product import NATIVE_LEVELS, REFLECTANCE, Product, Selection
 from geozarr_runner.verify.expected import metres
 from geozarr_runner.verify.rules import Values
 from geozarr_runner.verify.source import SourceReader
@@ -65,12 +65,19 @@ class _Axes:
         return [len(self.y), len(self.x)]
 
 
-def require_axes(selection: Selection, root: Path, where: str) -> None:
+def require_axes(selection: Selection, root: Path, where: str, product: Product | None = None) -> None:
     """Checks the axes of the staged product.
 
+    Args:
+        selection: what is converted.
+        root: where it lies.
+        where: the store, for messages.
+        product: what its groups and its own STAC item say of their place is checked, too.
+
     Raises:
-        InputError: those of a level are not regular, or levels lie on different ground.
+        InputError: those of a level are not regular, levels lie on different ground, or the product says another place.
     """
+    groups, properties = ({}, {}) if product is None else (product.grids, product.properties)
     source, by_path = SourceReader(root), {a.path: a for a in selection.arrays}
     first: tuple[str, _Axes] | None = None
     for group in (g for g in selection.groups if g.rpartition("/")[2] in NATIVE_LEVELS):
@@ -87,29 +94,43 @@ def require_axes(selection: Selection, root: Path, where: str) -> None:
         first = first or (group, axes)
         if not np.allclose(axes.bbox, first[1].bbox, rtol=0, atol=_NEAR):
             raise _contradiction(where, f"{group} and {first[0]} are not on the same ground")
-        if said := next(_said_otherwise((a for a in selection.arrays if a.group == group), axes), ""):
+        described = [(a.path, a.attributes, a.shape) for a in selection.arrays if a.group == group]
+        described.append((group, groups.get(group, {}), tuple(axes.shape)))
+        if said := next(_said_otherwise(described, axes), ""):
             raise _contradiction(where, said)
+    if first is not None and (said := next(_said_otherwise([_of_whole(properties, first[1])], first[1]), "")):
+        raise _contradiction(where, said)
 
 
-def _said_otherwise(arrays: Iterable[ZarrArray], axes: _Axes) -> Iterator[str]:
-    """Yields what arrays say of their place that their axes do not. Rows may be told from the north though they run from the south.
+def _of_whole(properties: Mapping[str, Any], axes: _Axes) -> tuple[str, Mapping[str, Any], tuple[int, ...]]:
+    """Returns what a product's own STAC item says of its place, with the shape in pixels of its own."""
+    said = {name: properties[name] for name in ("proj:bbox", "proj:transform") if name in properties}
+    six = _numbers(said.get("proj:transform"))
+    pixel = abs(six[0]) if six and six[0] else axes.metres
+    return "stac_discovery", said, tuple(round(n * axes.metres / pixel) for n in axes.shape)
+
+
+def _said_otherwise(described: Iterable[tuple[str, Mapping[str, Any], tuple[int, ...]]], axes: _Axes) -> Iterator[str]:
+    """Yields what is said of a place (path, attributes, shape) that the axes do not.
+
+    Rows may be told from the north though they run from the south.
 
     Half a pixel is no contradiction: some tell a pixel's corner, others its middle.
     """
-    for array in arrays:
-        height, width = array.shape[-2:] if len(array.shape) > 1 else (0, 0)
-        boxes = {"proj:bbox": _numbers(array.attributes.get("proj:bbox"))}
-        if len(six := _numbers(array.attributes.get("proj:transform"))[:6]) == 6:
+    for path, attributes, of in described:
+        height, width = of[-2:] if len(of) > 1 else (0, 0)
+        boxes = {"proj:bbox": _numbers(attributes.get("proj:bbox"))}
+        if len(six := _numbers(attributes.get("proj:transform"))[:6]) == 6:
             a, b, x, d, e, y = six
             boxes["proj:transform"] = [x, y, x + a * width + b * height, y + d * width + e * height]
         for name, box in boxes.items():
             if len(box) == 4 and width:
                 west, east, south, north = *sorted(box[0::2]), *sorted(box[1::2])
                 if not np.allclose([west, south, east, north], axes.bbox, rtol=0, atol=axes.metres / 2 + _NEAR):
-                    yield f"{array.path} has {name} {array.attributes[name]}, its axes {axes.bbox}"
-        shape = array.attributes.get("proj:shape")
+                    yield f"{path} has {name} {printable(str(attributes[name]), 200)}, its axes {[float(n) for n in axes.bbox]}"
+        shape = attributes.get("proj:shape")
         if width and isinstance(shape, list) and shape != [height, width]:
-            yield f"{array.path} has proj:shape {printable(str(shape), 80)} and {height} rows of {width}"
+            yield f"{path} has proj:shape {printable(str(shape), 80)} and {height} rows of {width}"
 
 
 def _numbers(value: object) -> list[float]:

@@ -123,6 +123,8 @@ def reduce_node(node: Node, path: str, tile: Tile, size: int) -> Node:
     Only dimensions that have the real size of their resolution group are reduced; small grids stay as they are.
     """
     level = next((part for part in path.split("/")[:-1] if _LEVEL.fullmatch(part)), None)
+    if not path:
+        return _reduce_root(node, tile, size)
     if "members" in node or level is None:
         return node
     gsd = int(level[1:-1])
@@ -134,13 +136,30 @@ def reduce_node(node: Node, path: str, tile: Tile, size: int) -> Node:
         "chunks": [ceil(chunk * edge / full) if dim == full else chunk for dim, chunk in dims],
     }
     if "proj:shape" in node["attributes"]:
-        west, north, span = float(tile.left), float(tile.top), float(edge * gsd)
+        west, north = float(tile.left), float(tile.top)
         reduced["attributes"] = node["attributes"] | {
-            "proj:bbox": [west, north - span, west + span, north],
+            "proj:bbox": _box(tile, edge * gsd),
             "proj:shape": [edge, edge],
             "proj:transform": [float(gsd), 0.0, west, 0.0, float(-gsd), north, 0.0, 0.0, 1.0],
         }
     return reduced
+
+
+def _reduce_root(node: Node, tile: Tile, size: int) -> Node:
+    """Returns the root with the box of the reduced product where its own STAC item has one, as real products do."""
+    attributes = node["attributes"]
+    discovery = attributes.get("stac_discovery", {})
+    properties = discovery.get("properties", {})
+    if "proj:bbox" not in properties:
+        return node
+    properties = properties | {"proj:bbox": _box(tile, size * 10)}  # metres
+    return {**node, "attributes": attributes | {"stac_discovery": discovery | {"properties": properties}}}
+
+
+def _box(tile: Tile, edge: int) -> list[float]:
+    """Returns west, south, east, north of the upper left corner of a tile, `edge` metres wide."""
+    west, north = float(tile.left), float(tile.top)
+    return [west, north - edge, west + edge, north]
 
 
 def _write_chunks(folder: Path, node: Node, array: Array) -> None:
