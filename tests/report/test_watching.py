@@ -1,16 +1,19 @@
 """What a watcher says of trouble: once when it begins or changes, once when it is over; and what is no news."""
 
+import io
 import json
 from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 
 from stac_watch.cli.rounds import _lines, print_tick, write_news
 from stac_watch.ledger.records import Move, Place, Tally
 from stac_watch.model.errors import Refused, Temporary
 from stac_watch.model.states import Fact, State
-from stac_watch.report.watching import Troubles, ended, total, trouble
+from stac_watch.report.lines import Line
+from stac_watch.report.watching import Troubles, ended, total, trouble, watching
 from stac_watch.watch.loop import Tick
 
 AWAY, AGAIN, OTHER = Temporary("away since 1 s"), Temporary("away since 2 s"), Temporary("HTTP 500")
@@ -35,6 +38,28 @@ def test_machines_are_told_the_same(capsys, make):
         write_news(troubles.news(tick.ailing, tick.standby), make.now)
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["event"] for line in lines] == ["trouble", "standby", "over"]
+
+
+def shown(number: int, state: State, make) -> Line:
+    item = f"S2A_MSIL2A_20261130T1000{number:02}_N0511_R122_T32TQM_20261130T122613"
+    why = f"source not there yet: no product at http://127.0.0.1/products/{item}.zarr: it has neither .zmetadata nor zarr.json"
+    return Line(item, f"k{number}", "r", "s2", "live", state, why, 1, 20.0, None, "o", why, None, None, None, make.now)
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_the_picture_of_a_watcher_fits_a_small_terminal_with_what_runs_and_waits_first(make, width):
+    states = [State.DONE, State.QUEUED, State.RUNNING] * 5
+    lines = [shown(number, state, make) for number, state in enumerate(states)]
+    console = Console(width=width, file=io.StringIO(), force_terminal=False)
+    console.print(watching(lines, {"s2": AWAY}, totals=["s2: 5 running · 5 queued · 5 done · asked every 60 s"]))
+    said = console.file.getvalue().splitlines()
+    assert len(said) <= 24
+    assert said[0].startswith("s2: 5 running")
+    assert [state for line in said for state in ("running", "queued", "done") if f" {state} " in line and "│" in line] == [
+        *["running"] * 5, *["queued"] * 5, *["done"] * 5,
+    ]  # fmt: skip
+    assert "T32TQM 30 Nov 10:00 · S2A L2A" in said[5]
+    assert all("source not there" in line for line in said[5:-1])
 
 
 def test_whatever_is_wrong_with_a_source_has_its_remedy():

@@ -7,16 +7,21 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from rich.console import Group, RenderableType
+from rich.table import Table
 from rich.text import Text
 
 from stac_watch.config.model import OURS
 from stac_watch.ledger.records import Place, Tally
 from stac_watch.model.causes import fingerprint
 from stac_watch.model.errors import StacWatchError
+from stac_watch.model.identity import parse_product_id, title_of
+from stac_watch.model.stamps import parse_stamp
 from stac_watch.model.states import Fact, State
-from stac_watch.report.lines import Line, table
+from stac_watch.report.lines import STYLE, Line, one_line
 from stac_watch.report.times import span
 from stac_watch.report.totals import skipped_of, states_of
+
+_FIRST = (State.RUNNING, State.SUBMITTED, State.QUEUED, State.FAILED, State.DONE, State.EXPIRED, State.SKIPPED)
 
 
 def watching(
@@ -25,7 +30,26 @@ def watching(
     """Returns the live picture of a watcher: totals by source, what runs, waits and ended, and what is wrong."""
     notes = [Text(trouble(name, error), style="yellow") for name, error in problems.items()]
     notes += [Text(waiting(standby), style="yellow")] if standby else []
-    return Group(*(Text(total, style="bold") for total in totals), table(lines), *notes)
+    return Group(*(Text(total, style="bold") for total in totals), *notes, _table(lines))
+
+
+def _table(lines: Iterable[Line]) -> Table:
+    """Returns a row of one line for each conversion, first what runs and waits: a small screen cuts the end."""
+    result = Table(header_style="bold", expand=True)
+    for column in ("item", "state", "for", "attempt"):
+        result.add_column(column, no_wrap=True, justify="right" if column in ("for", "attempt") else "left")
+    result.add_column("stage", no_wrap=True, overflow="ellipsis", ratio=1)  # takes what the others leave
+    for entry in sorted(lines, key=lambda entry: _FIRST.index(entry.state)):
+        state = Text(entry.state.value, style=STYLE[entry.state])
+        stage = Text(one_line(entry.stage))
+        result.add_row(Text(_titled(entry.item)), state, span(entry.seconds), str(entry.attempt), stage)
+    return result
+
+
+def _titled(item_id: str) -> str:
+    parts = parse_product_id(item_id)
+    sensed = parse_stamp(parts["sensing"]) if parts else None
+    return title_of(item_id, sensed).rpartition(" N")[0] if sensed else item_id
 
 
 def total(source: str, funnel: Mapping[Place, int], every: timedelta) -> str:
