@@ -94,6 +94,11 @@ def _group_only(metadata: Metadata) -> None:
     metadata[f"{BANDS}/r20m/.zattrs"] = {"proj:code": "urn:ogc:def:crs:EPSG::32632"}
 
 
+def _root_only(metadata: Metadata) -> None:
+    _forget(metadata)
+    metadata[".zattrs"]["proj:code"] = "EPSG:32632"
+
+
 def _grid_variable_only(metadata: Metadata) -> None:
     """As rioxarray writes it beside the bands, in GDAL's word."""
     wkt = next(d["proj:wkt2"] for d in metadata.values() if "proj:wkt2" in d)
@@ -112,7 +117,16 @@ def _in_words_of_the_converters_own(metadata: Metadata) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [_only_discovery, _only_arrays, _lower_case, _wkt_only, _group_only, _grid_variable_only, _in_words_of_the_converters_own],
+    [
+        _only_discovery,
+        _only_arrays,
+        _lower_case,
+        _wkt_only,
+        _group_only,
+        _root_only,
+        _grid_variable_only,
+        _in_words_of_the_converters_own,
+    ],
 )
 def test_a_crs_is_taken_from_wherever_it_is_named(small, tmp_path, change):
     product = _edit(small, change)

@@ -108,6 +108,8 @@ def _of_root(root: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
     other, discovery = root.get("other_metadata"), root.get("stac_discovery")
     for name in ("horizontal_CRS_code", "horizontal_crs_code"):
         yield f"other_metadata.{name}", other.get(name) if isinstance(other, Mapping) else None
+    for name in (*_NAMES, *WKT_NAMES):
+        yield f"the root's {name}", root.get(name)
     properties = discovery.get("properties") if isinstance(discovery, Mapping) else None
     for name in _NAMES:
         yield f"stac_discovery {name}", properties.get(name) if isinstance(properties, Mapping) else None
