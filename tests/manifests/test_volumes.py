@@ -44,6 +44,13 @@ def test_a_claim_for_each_run_is_the_default():
     assert storage_class(spec) == "fast"
 
 
+def test_pods_of_a_run_that_succeeded_wait_seconds_for_their_removal():
+    """Argo's controller forgets who waits when it is restarted; a pod that stays holds its claim for the three days of its run."""
+    spec, _, _ = rendered()
+    assert spec["podGC"]["strategy"] == "OnWorkflowSuccess"
+    assert int(spec["podGC"]["deleteDelayDuration"].removesuffix("s")) <= 10
+
+
 def test_without_claims_a_run_is_one_step_and_nothing_of_them_is_left():
     spec, hard, may = rendered(volume="scratch", scratch="30Gi")
     assert steps(spec) == ["convert-on-scratch"]

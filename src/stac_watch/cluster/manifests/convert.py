@@ -48,7 +48,9 @@ def convert_template(settings: Settings) -> Object:
         service_account_name=RUN,
         arguments=[_argument(p, settings) for p in PARAMETERS],
         active_deadline_seconds=DEADLINE,
-        pod_gc=m.PodGC(strategy="OnWorkflowSuccess", delete_delay_duration="120s"),
+        # the controller keeps the delay in memory: pods that wait for it when it is restarted are never removed, and hold their
+        # claims. With two minutes, claims of ended runs filled the quota in an hour of faults
+        pod_gc=m.PodGC(strategy="OnWorkflowSuccess", delete_delay_duration="5s"),
         # two attempts for one object store name must not meet; a name on a volume is the run's own
         synchronization=m.Synchronization(mutexes=[m.Mutex(name=_either(volumes.TO_STORE, "workflow.parameters.output_zarr"))]),
         workflow_metadata=m.WorkflowMetadata(

@@ -93,7 +93,7 @@ def release_step() -> Resource:
     """Returns the step that gives the volume of a run back when the run has succeeded and its output is in an object store.
 
     Nothing of worth is on it then. Kept for the three days that the Workflow is kept, 11 GiB each, volumes were what ended first:
-    62 runs a day in a quota of 2 TiB. Kubernetes takes a claim away only when the pods that mounted it are gone, too: two minutes
+    62 runs a day in a quota of 2 TiB. Kubernetes takes a claim away only when the pods that mounted it are gone, too: seconds
     after success. Those of a failed run stay to be looked at, and so its claim is left alone.
     """
     gone = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "{{workflow.name}}"}}
