@@ -5,6 +5,7 @@ SHELL := /bin/sh
 UV := .tools/bin/uv
 BIN := .venv/bin
 export UV_PYTHON_PREFERENCE ?= system
+ALONE := not services and not images and not cluster
 AGAIN := $(if $(CI),--reruns 1 -raR)  # where servers and a cluster that are not ours take part: what fails runs once more, and is named
 unexport PYTHONDONTWRITEBYTECODE  # images set it: each of the hundreds of processes of a test run would compile all that it imports
 
@@ -32,8 +33,12 @@ demo: install ## the whole thing on this machine in about a minute
 # -- for developers ------------------------------------------------------------------------------------------------------------
 
 .PHONY: test
-test: install ## everything that needs nothing but Python, on all cores
-	$(BIN)/pytest -q -n auto --dist worksteal -m "not services and not images and not cluster"
+test: install ## what needs nothing but Python and is over in minutes, on all cores
+	$(BIN)/pytest -q -n auto --dist worksteal -m "$(ALONE) and not long"
+
+.PHONY: test-long
+test-long: install ## the rest of it: crashes at every point, every pixel of every form, a simulated week
+	$(BIN)/pytest -q -n auto --dist worksteal -m "$(ALONE) and long"
 
 .PHONY: lint
 lint: install ## ruff: rules and format; import-linter: who may use whom
@@ -77,7 +82,7 @@ include images.mk
 include operations.mk
 
 .PHONY: ci
-ci: lint types test test-services test-images test-cluster ## what .ci/run runs
+ci: lint types test test-long test-services test-images test-cluster ## what .ci/run runs
 
 .PHONY: distclean
 distclean: ## remove what install, the demo and development made; a ledger, outputs and runs of yours stay

@@ -22,6 +22,8 @@ from stac_watch.demo.catalog import Server, Store, create_app, make_item
 from stac_watch.demo.product import write_product
 from stac_watch.model.identity import tile_of
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 FENCE = re.compile(r"^(?: *)```(\w+)([^\n]*)\n(.*?)^(?: *)```$", re.MULTILINE | re.DOTALL)

@@ -21,6 +21,8 @@ from stac_watch.runs.engine import Answer
 from stac_watch.runs.local import arguments
 from stac_watch.runs.markers import Damage
 
+pytestmark = pytest.mark.long
+
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 WHOLE = Damage(compared=True)
 LIMITS = Limits(rate="1000/s", max_in_flight=4)  # what the worlds of this folder run with

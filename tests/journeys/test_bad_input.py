@@ -17,6 +17,8 @@ from command import call as run
 from stac_watch.demo.catalog import Server, Store, create_app, make_collection, make_item
 from stac_watch.demo.product import write_product
 
+pytestmark = pytest.mark.long
+
 ITEM = "S2A_MSIL2A_20251008T100041_N0511_R122_T32TQM_20251008T122613"
 
 

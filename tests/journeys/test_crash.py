@@ -20,6 +20,8 @@ from stac_watch.demo.catalog import Server, Store, create_app, make_item
 from stac_watch.ledger.database import open_engine
 from stac_watch.ledger.ledger import Ledger
 
+pytestmark = pytest.mark.long
+
 COLLECTION = "sentinel-2-l2a"
 ITEMS = (
     "S2A_MSIL2A_20251008T100041_N0511_R122_T32TQM_20251008T122613",

@@ -22,6 +22,8 @@ from waiting import until
 from stac_watch.demo.catalog import Server, Store, create_app, make_item
 from stac_watch.runs.local import LocalEngine
 
+pytestmark = pytest.mark.long
+
 RUN = "import sys; from stac_watch.cli.main import main; sys.exit(main())"
 DAY = datetime(2025, 10, 8, tzinfo=UTC)
 ASKED = ("backfill", "s2", "--start", "2025-10-08", "--end", "2025-10-10", "--yes", "--follow")

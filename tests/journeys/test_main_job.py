@@ -31,6 +31,8 @@ from stac_watch.model.identity import parse_product_id
 from stac_watch.runs.local import LocalEngine
 from stac_watch.watch.loop import Parts
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[2]
 REAL = ROOT.parent / "shared" / "data" / "eopf"
 COMMAND = Path(sys.executable).parent / "stac-watch"

@@ -18,6 +18,8 @@ from stac_watch.demo.native import write_native
 from stac_watch.discover.restamps import is_same
 from stac_watch.runs.local import LocalEngine
 
+pytestmark = pytest.mark.long
+
 REAL = Path(__file__).parents[3] / "shared" / "data" / "eopf"
 COLLECTION = "sentinel-2-l2a-zarr3"
 IDS = (

@@ -11,6 +11,8 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))  # scripts, no
 import year
 from year_plan import Kind, Shape, name_of, number_of, plan
 
+pytestmark = pytest.mark.long
+
 SEEDS = (4, 7)
 SHAPE = {"items": 400, "days": 6, "floods": (0.4,), "campaigns": (0.9,), "restamps": (0.6,), "trouble": 8}
 HOUR = 3600.0  # between rounds

@@ -24,6 +24,8 @@ from shelf import Shelf, served
 from stac_watch.demo.product import write_product
 from stac_watch.model.errors import SourceNotThere
 
+pytestmark = pytest.mark.long
+
 BANDS = "measurements/reflectance"
 MASKS = "conditions/mask"
 ITEM_ID = "S2A_MSIL2A_20251008T100041_N0511_R122_T32TQM_20251008T122613"

@@ -16,6 +16,8 @@ import pytest
 from command_line import program
 from waiting import until
 
+pytestmark = pytest.mark.long
+
 GROUPS = "measurements/reflectance/r60m quality/atmosphere/r60m"
 KEY = "0000000000cc"
 

@@ -21,6 +21,8 @@ from geozarr_runner.verify import comparing, verify
 
 from stac_watch.model.errors import Defect, InputError, Unavailable
 
+pytestmark = pytest.mark.long
+
 BANDS = "measurements/reflectance"
 BASE = "https://objects.example:443/tenant:bucket/S2A_X.zarr"
 

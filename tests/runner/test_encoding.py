@@ -22,6 +22,8 @@ from geozarr_runner.verify import verify
 
 from stac_watch.model.forms import Encoding, sharded
 
+pytestmark = pytest.mark.long
+
 BANDS = "measurements/reflectance"
 ABSENT = 2**64 - 1
 

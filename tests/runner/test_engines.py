@@ -22,6 +22,8 @@ from stac_watch.demo.product import write_product
 from stac_watch.model.errors import InputError
 from stac_watch.model.forms import Encoding
 
+pytestmark = pytest.mark.long
+
 BANDS = "measurements/reflectance"
 FAST = engine.Options(engine="fast")
 OF_EACH_KIND = f"{BANDS} quality/mask quality/atmosphere/r20m conditions/mask/l2a_classification/r20m"  # of what has pixels

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from command_line import program
 
+pytestmark = pytest.mark.long
+
 BANDS = "measurements/reflectance"
 SMALL = f"{BANDS}/r60m"  # few objects: faults show the same
 TWO = "quality/atmosphere/r60m"  # two arrays and no overviews, for runs that come to their end

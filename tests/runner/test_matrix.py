@@ -24,6 +24,8 @@ from geozarr_runner.verify import verify
 from stac_watch.demo.product import write_product
 from stac_watch.model.forms import Encoding
 
+pytestmark = pytest.mark.long
+
 BANDS = "measurements/reflectance"
 ITEM_ID = "S2A_MSIL2A_20251008T100041_N0511_R122_T32TQM_20251008T122613"
 SIZE = 180  # 30, 15, 5, 2 pixels from 60 m on: the remainder of a real tile, whose levels have 1830, 915, 305, 152

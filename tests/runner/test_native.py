@@ -22,6 +22,8 @@ from stac_watch.demo.native import write_native
 from stac_watch.model.errors import SourceNotThere
 from stac_watch.model.forms import Native
 
+pytestmark = pytest.mark.long
+
 BANDS = "measurements/reflectance"
 TOP = f"{BANDS}/r10m"
 

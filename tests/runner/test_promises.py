@@ -15,6 +15,8 @@ from shelf import Shelf, served
 
 from stac_watch.model.errors import InputError
 
+pytestmark = pytest.mark.long
+
 ITEM_ID = "S2A_MSIL2A_20251008T100041_N0511_R122_T32TQM_20251008T122613"
 OTHER = "S2A_MSIL2A_20251008T100041_N0511_R122_T32TQN_20251008T122613"
 R = "measurements/reflectance"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
 import tarfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -107,7 +107,7 @@ def test_nothing_is_left_beside_the_output(converted):
     assert left == {converted.name + end for end in ends}
 
 
-def test_the_same_key_again_is_done_within_a_second_and_loads_nothing_heavy(converted, tmp_path, tree):
+def test_the_same_key_again_is_done_at_once_and_loads_nothing_heavy(converted, tmp_path, tree):
     before = tree(converted)
     probe = (
         "import sys; from geozarr_runner.cli import main; code = main(sys.argv[1:]);"
@@ -117,9 +117,10 @@ def test_the_same_key_again_is_done_within_a_second_and_loads_nothing_heavy(conv
     source = json.loads((converted / "stac-watch.json").read_text())["source"]
     given = arguments(source, converted, key="000000000001", attempt=2, outcome=tmp_path / "o.json")
     command = [sys.executable, "-c", probe, *given]
-    started = time.monotonic()
+    before_it = os.times()
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, time.monotonic() - started < 2) == (0, True), done.stderr  # a second, and slack for a busy machine
+    took = os.times().children_user - before_it.children_user  # seconds of a processor: the clock tells how busy the machine is
+    assert (done.returncode, took < 2) == (0, True), done.stderr
     outcome = json.loads((tmp_path / "o.json").read_text())
     assert (outcome["reason"], outcome["attempt"]) == ("already done", 2)
     assert tree(converted) == before

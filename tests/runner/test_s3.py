@@ -45,6 +45,8 @@ from stac_watch.runs.markers import Damage, find_marker, missing
 from stac_watch.runs.reconcile import Asked, Seen
 from stac_watch.runs.shelves import markers, outputs
 
+pytestmark = pytest.mark.long
+
 SMALL = {"groups": "measurements/reflectance/r20m conditions/geometry"}  # with a quicklook; three dozen objects
 KEYS = ("00000000005a", "00000000005b")
 CACHE = "stac-watch/cluster"

@@ -16,6 +16,8 @@ import pytest
 from stac_watch.catalog.stores import Stores
 from stac_watch.discover.restamps import is_same
 
+pytestmark = pytest.mark.long
+
 CHUNKED, ELSEWHERE = "chunked transfer", "every object elsewhere, where HEAD is refused and all is compressed"
 
 

@@ -26,6 +26,8 @@ from stac_watch.model.errors import InputError
 from stac_watch.model.forms import Form, Native
 from stac_watch.model.patience import Backoff
 
+pytestmark = pytest.mark.long
+
 BANDS = "measurements/reflectance"
 COARSE = f"{BANDS}/r60m"
 SOON = Patience(attempts=1, pauses=Backoff(timedelta(0), timedelta(0)), timeout=60)
