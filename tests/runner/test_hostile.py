@@ -300,11 +300,36 @@ def test_a_pause_of_any_form_is_a_pause_or_none(value, seconds):
         ("X-Goog-Date=20231231T000000Z&X-Goog-Expires=3600", "2023-12-31T01:00:00Z"),
         ("Expires=1703980800&Signature=x", "2023-12-31T00:00:00Z"),
         ("X-Amz-Date=nonsense&X-Amz-Expires=²", ""),
+        ("X-Amz-Date=99991231T235959Z&X-Amz-Expires=9999999", ""),
         ("f=json", ""),
     ],
 )
 def test_a_signature_has_ended_by_the_clock_of_who_refused_it(query, ended):
     assert signature_ended(query, _Headers(Date="Mon, 01 Jan 2024 00:00:00 GMT")) == ended
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"garbage\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 5\r\n\r\nabcde",
+        b"HTTP/1.1 302 Found\r\nLocation: /x.zarr/.zmetadata\r\nContent-Length: 0\r\n\r\n",
+    ],
+    ids=["no-http", "chunk", "lengths", "redirects"],
+)
+def test_an_answer_that_cannot_be_read_says_nothing_of_the_product(answer):
+    """What a proxy writes that is ending; taken for a 400 of the store it would end the item for good."""
+
+    class Garbled(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.wfile.write(answer)
+
+        def log_message(self, *_):
+            pass
+
+    with loopback.serving(Garbled) as url, pytest.raises(Temporary):
+        open_source(f"{url}/x.zarr", allowed_hosts=(), patience=SOON, wait=lambda _: False).read(".zmetadata")
 
 
 def test_a_machine_that_is_short_of_files_is_temporary_and_a_full_disk_is_not(tmp_path):

@@ -86,7 +86,8 @@ def signature_ended(query: str, error: BaseException | None) -> str:
     for prefix in ("x-amz", "x-goog"):
         begun, lasts = _basic(given.get(f"{prefix}-date")), given.get(f"{prefix}-expires", "")
         if begun is not None and re.fullmatch(r"[0-9]{1,7}", lasts):
-            ended = begun + timedelta(seconds=int(lasts))
+            seconds = timedelta(seconds=int(lasts))
+            ended = begun + min(seconds, datetime.max.replace(tzinfo=UTC) - begun)  # who wrote the href chose both
     return stamp(ended) if ended is not None and asked is not None and ended <= asked else ""
 
 
@@ -131,13 +132,18 @@ def _forbidden(path: str) -> Forbidden:
 def _status(error: Exception) -> int | None:
     status = getattr(error, "status", None)
     if isinstance(status, int) and "aiohttp" in type(error).__module__:
-        return status
+        return None if _unreadable(error) else status
     said = getattr(error, "response", None) or getattr(error.__cause__, "response", None)  # botocore's, and what s3fs made of one
     if not isinstance(said, dict) or said.get("Error", {}).get("Code") in _KEYS:
         return None
     code = said.get("ResponseMetadata", {}).get("HTTPStatusCode")
     known = isinstance(code, int) and (said is getattr(error, "response", None) or code == _FORBIDDEN or code >= 500)
     return code if known else None
+
+
+def _unreadable(error: Exception) -> bool:
+    """Tells whether aiohttp has made up a status: 400 for an answer that is not HTTP, 0 for redirects without end."""
+    return type(error.__cause__).__module__ == "aiohttp.http_exceptions" or type(error).__name__ == "TooManyRedirects"
 
 
 def _is_transport(error: Exception) -> bool:
