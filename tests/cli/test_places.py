@@ -46,6 +46,15 @@ def test_who_asks_where_there_is_no_ledger_hears_so_and_makes_none(stac_watch, h
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["area.geojson", "home", "stac-watch.yaml"]
 
 
+def test_an_empty_file_is_no_ledger_and_who_asks_makes_none_of_it(stac_watch, home, tmp_path) -> None:
+    (home / "state").mkdir()
+    (home / "state" / "ledger.db").touch()
+    said = stac_watch("status", "-c", home / "stac-watch.yaml", cwd=tmp_path)
+    assert (said.code, said.out) == (78, "")
+    assert f"there is no ledger at {home}/state/ledger.db" in said.err
+    assert (home / "state" / "ledger.db").stat().st_size == 0
+
+
 def test_relative_paths_are_those_of_the_file_wherever_one_stands(stac_watch, home, tmp_path, make) -> None:
     make_ledger(home, make)
     elsewhere = tmp_path / "elsewhere"

@@ -29,8 +29,8 @@ def served(ledger, make, sources):
     with serving(site, "127.0.0.1", 0) as url:
         kept = http.client.HTTPConnection(url.split("/")[2], timeout=20)
 
-        def ask(path, method="GET"):
-            kept.request(method, path)
+        def ask(path, method="GET", **headers):
+            kept.request(method, path, headers=headers)
             answer = kept.getresponse()
             return answer.status, answer.read().decode(), answer.headers
 
@@ -114,6 +114,14 @@ def test_head_answers_with_headers_only_and_the_connection_goes_on(empty, make, 
         assert ask("/")[0] == 200
         assert ask("/events?lane=fast", "HEAD")[0] == 400
         assert ask("/healthz")[0] == 200
+
+
+@pytest.mark.parametrize("version", ["\xff", "x", "1..2"])
+def test_who_asks_for_metrics_in_a_version_that_is_none_gets_what_everybody_reads(empty, make, version):
+    with served(empty, make, ["a"]) as ask:
+        status, text, headers = ask("/metrics", Accept=f"application/openmetrics-text; version={version}")
+    assert (status, headers["Content-Type"].partition(";")[0]) == (200, "text/plain")
+    assert "stac_watch_" in text
 
 
 def test_head_of_the_stream_says_what_the_stream_is_and_is_no_reader(empty, make):

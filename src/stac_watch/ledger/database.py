@@ -91,7 +91,7 @@ def _open_sqlite(url: str, database: str | None, *, asks: bool) -> Engine:
             f"ledger '{shown_url(url)}' names no file: it would be forgotten", hint="write sqlite:///var/stac-watch.db"
         )
     path = Path(database).absolute()
-    if asks and not path.exists():
+    if asks and not (path.exists() and path.stat().st_size):  # an empty file is none yet: it would be made one by being looked at
         raise ConfigError(
             f"there is no ledger at {path}", hint="is it the right configuration (--config)? `stac-watch watch` makes the ledger"
         )

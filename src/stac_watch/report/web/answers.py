@@ -191,7 +191,10 @@ class _Answers:
         return FileResponse(found, media_type=FILES[kind], headers={"Content-Security-Policy": FILE_POLICY})
 
     def metrics(self, request: Request) -> Response:
-        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        try:
+            encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        except (TypeError, ValueError):  # a version that is no number: who asks so gets what everybody reads
+            encode, content_type = choose_encoder("")
         return Response(encode(self._registry), media_type=None, headers={"Content-Type": content_type})
 
     def healthz(self, request: Request) -> Response:
