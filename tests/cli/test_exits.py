@@ -49,6 +49,14 @@ def test_a_process_ends_with_the_code(folder, open_ledger, argv, code, word):
     assert "Traceback" not in done.stderr
 
 
+def test_an_argument_that_is_no_text_is_misuse(folder):
+    done = subprocess.run(
+        [str(COMMAND).encode(), b"explain", b"T32\xff"], cwd=folder, capture_output=True, check=False, timeout=120
+    )
+    assert done.returncode == 2
+    assert rb"error: an argument is not UTF-8: 'T32\udcff'" in done.stderr
+
+
 def test_what_cannot_be_written_is_73(folder):
     (folder / "outputs").write_text("a file where the folder should be")
     done = subprocess.run([str(COMMAND), "watch", "--once"], cwd=folder, capture_output=True, text=True, check=False, timeout=120)

@@ -120,6 +120,7 @@ def test_a_wrong_value_is_named_with_its_place_and_the_remedy(config_of, over, s
         (b"\xff\xfe\xfa", "cannot read"),
         (b"a: 1\nb: 2\na: 3\n", "key 'a' stands twice, in lines 1 and 3"),
         (b"a: {x: 1, x: 1}\n", "key 'x' stands twice"),
+        (b"a: " + b"[" * 20_000, "it is nested too deeply"),
         (b"", "holds no mapping"),
         (b"- a\n- b\n", "holds no mapping"),
         (b"text", "holds no mapping"),

@@ -43,6 +43,9 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.envi
     """
     call = Call(environ)
     args = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    if odd := next((arg for arg in args if arg.encode(errors="replace").decode() != arg), ""):  # nobody could store or print it
+        print(f"error: an argument is not UTF-8: {odd[:80]!a}\n  → write it in the encoding of this terminal", file=sys.stderr)
+        return Exit.USAGE
     try:
         code = alone(cli, args[0])(
             args=args,

@@ -109,7 +109,10 @@ _Yaml.add_implicit_resolver(_BOOL, re.compile(r"^(?:true|True|TRUE|false|False|F
 
 
 def _parsed(text: str) -> Any:  # noqa: ANN401  # a YAML tree
-    return yaml.load(text, Loader=_Yaml)  # noqa: S506  # a SafeLoader
+    try:
+        return yaml.load(text, Loader=_Yaml)  # noqa: S506  # a SafeLoader
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def _refuse_secrets(raw: Mapping[str, Any], path: Path) -> None:
