@@ -7,6 +7,7 @@ import errno
 import gzip
 import itertools
 import json
+import os
 import threading
 import zlib
 from contextlib import contextmanager
@@ -337,3 +338,18 @@ def test_a_machine_that_is_short_of_files_is_temporary_and_a_full_disk_is_not(tm
     assert isinstance(write_failure(OSError(errno.ENOSPC, "No space left on device"), tmp_path), CannotWrite)
     assert isinstance(classify(OSError(errno.EMFILE, "Too many open files"), "x", tmp_path), Temporary)
     assert isinstance(classify(OSError(errno.ENOSPC, "No space left on device"), "x", tmp_path), CannotWrite)
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("http://", "names no host"), ("https:///collections", "names no host"), ("/x" + "a" * 5_000, "is no path"),
+        ("FIFO", "is neither a folder nor a file"),
+    ],
+)  # fmt: skip
+def test_what_can_be_no_source_is_bad_input_at_once(runner, tmp_path, url, words):
+    os.mkfifo(tmp_path / "fifo")
+    ended = runner(str(tmp_path / "fifo") if url == "FIFO" else url, tmp_path / "o.zarr", command="preflight")
+    assert ended.code == 65, ended.said
+    assert words in ended.said
+    assert len(ended.said) < 1000

@@ -14,6 +14,7 @@ import contextlib
 import ipaddress
 import re
 import socket
+import stat
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -29,7 +30,7 @@ from fsspec.asyn import sync
 from geozarr_runner.source.faults import Forbidden, classify, retry_after, signature_ended, without_query
 from geozarr_runner.source.threads import in_threads
 from geozarr_runner.source.transfer import S3, Http, Transport, Validator
-from stac_watch.model.errors import InputError, Refused, SourceNotThere, StacWatchError, Temporary
+from stac_watch.model.errors import InputError, Refused, SourceNotThere, StacWatchError, Temporary, printable
 from stac_watch.model.hosts import check_address, check_href
 from stac_watch.model.patience import Backoff
 
@@ -272,7 +273,7 @@ def open_source(
         check_href(url, allowed_hosts)
     scheme = urlsplit(url).scheme if "://" in url else ""
     if scheme in ("", "file"):
-        path = str(Path(urlsplit(url).path if scheme else url).absolute())
+        path = _here(urlsplit(url).path if scheme else url)
         return SourceStore(path, fsspec.filesystem("file"), path, patience, wait)
     if scheme == "s3":
         bucket = url.removeprefix("s3://").partition("/")[0]
@@ -280,12 +281,27 @@ def open_source(
             raise InputError(f"{url[:120]!r} names no bucket that can be: {bucket[:80]!r}", hint="it is s3://BUCKET/KEY")
         fs = fsspec.filesystem("s3", skip_instance_cache=True)
         return SourceStore(url, fs, url.removeprefix("s3://"), patience, wait, transport=S3(fs))
+    if not urlsplit(url).hostname:
+        raise InputError(f"{printable(url, 120)} names no host", hint="it is https://HOST/PATH")
     inside = allowed_hosts or (urlsplit(named or url).hostname or "",)
     check_literal(url, inside)
     parts = urlsplit(url)
     root = urlunsplit((parts.scheme, parts.netloc, parts.path, "", ""))
     fs = _http(allowed_hosts, inside, patience)
     return SourceStore(root, fs, root, patience, wait, query=parts.query, transport=Http(fs))
+
+
+def _here(path: str) -> str:
+    """Returns the absolute path of a folder or a file, or of what is not there yet. Raises InputError for what can be neither."""
+    try:
+        mode = Path(path).stat().st_mode
+    except (FileNotFoundError, NotADirectoryError, PermissionError):  # told when it is read
+        return str(Path(path).absolute())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{printable(path, 120)} is no path: {getattr(error, 'strerror', '') or error}") from None
+    if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
+        raise InputError(f"{printable(path, 120)} is neither a folder nor a file", hint="name a store, or a STAC item's document")
+    return str(Path(path).absolute())
 
 
 def found_in(store: SourceStore) -> SourceStore:
